@@ -1,0 +1,1 @@
+"""The vocabulary every other layer speaks: spaces, batches, models, distributions, errors."""

@@ -1,0 +1,46 @@
+"""A batch of items as models see it.
+
+Pictures are float tensors in [−1, 1], channels first; tables are standardised. This is the one
+place that says so (``Space`` holds the map to and from the units of the file).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """n items, model units, on the model's device.
+
+    Attributes:
+        x: (n, \\*shape) float.
+        label: (n,) int64 class codes.
+        condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
+        factors: (n, f) float values of known generative factors.
+        target: (n, \\*shape) the other side of a pair.
+        mask: (n, 1, H, W) bool, what is given.
+        index: (n,) int64 row of each item in its data set.
+        length: (n,) int64 true length of items of varying length.
+    """
+
+    x: Tensor
+    label: Tensor | None = None
+    condition: Tensor | None = None
+    factors: Tensor | None = None
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    index: Tensor | None = None
+    length: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return Batch(**{k: v if v is None else v.to(device) for k, v in fields})

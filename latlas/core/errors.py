@@ -1,0 +1,42 @@
+"""Errors a user can act on: one line, naming the file or option and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LatlasError(Exception):
+    """A problem the user can fix. The command line prints it as one line and exits with 2."""
+
+
+class DataError(LatlasError):
+    """A source that cannot be read, or does not hold what the task needs."""
+
+
+class ConfigError(LatlasError):
+    """An option with an unknown name or a value that does not fit."""
+
+
+class CapabilityError(LatlasError):
+    """A model asked for something it cannot do."""
+
+
+class RunError(LatlasError):
+    """A run folder that is missing, unfinished, foreign, or newer than this version."""
+
+
+class TrainingError(LatlasError):
+    """Training that cannot go on: a loss that is not finite, a collapse."""
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+    """One line that names an unknown thing, the nearest valid one, and all valid ones.
+
+    >>> unknown("model", "vea", ["vae", "pca"])
+    "unknown model 'vea': did you mean 'vae'? Valid: pca, vae"
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}Valid: {', '.join(names)}"

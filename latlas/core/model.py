@@ -1,0 +1,140 @@
+"""The few abstractions: a model, its phases, its loss, and what it can do.
+
+A model holds networks, its config and the space of its data; it knows its maths and no optimiser.
+What it can do is a protocol it satisfies, never a method that raises.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from latlas.core.batch import Batch
+from latlas.core.distributions import Distribution
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimisation step of one player.
+
+    Attributes:
+        name: what ``loss`` is called with.
+        modules: attributes of the model whose parameters this phase trains.
+        every: a lazy penalty runs every k-th step, its loss times k.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    every: int = 1
+
+
+@dataclass
+class Loss:
+    """``total`` is differentiated; ``terms`` are detached scalars for the log, in stated units."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass
+class Step:
+    """Where training stands.
+
+    Attributes:
+        index: optimisation steps done.
+        images: items seen.
+        progress: share of the budget spent, 0 … 1.
+        noise: this step's random draws.
+        cache: what two phases of one step share (fakes made once).
+    """
+
+    index: int
+    images: int
+    progress: float
+    noise: Noise
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+class Model(nn.Module, ABC):
+    """Networks, config and space. Subclasses add protocols below."""
+
+    latent_dim: int
+    #: attributes averaged by the engine (EMA); empty means all parameters
+    ema_modules: tuple[str, ...] = ()
+
+    def __init__(self, config: Any, space: Space) -> None:
+        super().__init__()
+        self.config = config
+        self.space = space
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """Trained by gradient."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]: ...
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss: ...
+
+
+@runtime_checkable
+class AfterStep(Protocol):
+    """Updates buffers once a step (image pool, ADA); must not sync the device."""
+
+    def after_step(self, step: Step, terms: dict[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class FitsDirectly(Protocol):
+    """Closed form. ``batches`` may be swept several times; each sweep is in order, whole."""
+
+    def fit(self, batches: Iterable[Batch]) -> None: ...
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """One sweep over the training data after the last step (an AE fits its codes' Gaussian)."""
+
+    def finish(self, batches: Iterable[Batch]) -> None: ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """Draws new items, (n, \\*shape) in model units."""
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Data to codes: (n, \\*shape) to a distribution over (n, latent_dim)."""
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Codes to data: (\\*batch, latent_dim) to a distribution over (\\*batch, \\*shape)."""
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
+
+
+@runtime_checkable
+class ScoresDensity(Protocol):
+    """Log-likelihood per item, nats in data units, and its effective sample size."""
+
+    def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
+                       condition: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
