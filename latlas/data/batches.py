@@ -1,0 +1,96 @@
+"""Batches by number: batch k is a function of (seed, k), so a resumed run needs no order saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.noise import derive
+from latlas.data.dataset import Dataset
+
+
+class Batches:
+    """An endless stream of shuffled batches over one data set.
+
+    The stream is permutation after permutation, cut into batches of ``batch_size``; a batch may
+    straddle two permutations, so every item is seen equally often for any batch size.
+
+    Args:
+        batch_size: items of the global batch; each of ``world`` processes takes its share.
+        seed: with the batch number decides the items.
+        rank, world: this process and how many share the batch.
+    """
+
+    def __init__(self, data: Dataset, batch_size: int, seed: int = 0, *,
+                 device: torch.device | str = "cpu", rank: int = 0, world: int = 1) -> None:
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+        self.device = torch.device(device)
+        self._columns = _tensors(data)
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def at(self, number: int) -> Batch:
+        """Batch ``number`` (from 0), this process's share of it."""
+        first = number * self.batch_size
+        rows = self._stream(first + self.share.start, first + self.share.stop)
+        return gather(self._columns, self.data, rows, self.device)
+
+    def _stream(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` … ``stop`` of the endless sequence of permutations."""
+        n, parts = len(self.data), []
+        while start < stop:
+            epoch, offset = divmod(start, n)
+            parts.append(self._order(epoch)[offset:offset + stop - start])
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
+        order = torch.randperm(len(self.data), generator=generator)
+        rows = self.data.rows
+        return order if rows is None else torch.from_numpy(rows)[order]
+
+
+class Sweep:
+    """The items once, in order, in batches; may be swept again."""
+
+    def __init__(self, data: Dataset, batch_size: int = 512,
+                 device: torch.device | str = "cpu") -> None:
+        self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        columns = _tensors(self.data)
+        rows = self.data.rows
+        every = torch.arange(len(self.data)) if rows is None else torch.from_numpy(rows)
+        for part in every.split(self.batch_size):
+            yield gather(columns, self.data, part, self.device)
+
+
+def gather(columns: dict[str, Tensor], data: Dataset, rows: Tensor,
+           device: torch.device) -> Batch:
+    """The batch of these rows, moved to the device as stored, converted to model units there."""
+    taken = {k: v.index_select(0, rows).to(device, non_blocking=True) for k, v in columns.items()}
+    x = data.space.to_model(taken.pop("x").float())
+    return Batch(x=x, index=rows, **taken)
+
+
+def _tensors(data: Dataset) -> dict[str, Tensor]:
+    arrays = {"x": data.x, "label": data.label, "factors": data.factors}
+    return {k: _tensor(v) for k, v in arrays.items() if v is not None}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """A tensor over the same memory; a read-only map is only ever read."""
+    if array.dtype == np.uint16:  # torch gathers int32, not uint16, on every device
+        array = array.astype(np.int32)
+    if not array.flags.writeable:
+        array = np.lib.stride_tricks.as_strided(array, writeable=True) if False else array
+    return torch.from_numpy(array)
