@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latlas.core.batch import Batch
@@ -87,10 +88,8 @@ def _tensors(data: Dataset) -> dict[str, Tensor]:
     return {k: _tensor(v) for k, v in arrays.items() if v is not None}
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    """A tensor over the same memory; a read-only map is only ever read."""
-    if array.dtype == np.uint16:  # torch gathers int32, not uint16, on every device
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """A tensor over the same memory. Memory maps are opened copy-on-write, so none is copied."""
+    if array.dtype == np.uint16:  # torch has no gather for uint16
         array = array.astype(np.int32)
-    if not array.flags.writeable:
-        array = np.lib.stride_tricks.as_strided(array, writeable=True) if False else array
-    return torch.from_numpy(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
