@@ -1,0 +1,304 @@
+"""Probabilistic PCA (Tipping & Bishop 1999): a linear Gaussian latent-variable model, exact.
+
+    z ~ N(0, I_k),   x | z ~ N(W z + μ, σ² I_D)
+
+Fitted in closed form from batches, so the data may be larger than memory. Everything is computed
+in float64. With the eigenvalues λ₁ ≥ … ≥ λ_D and eigenvectors u_j of the sample covariance,
+
+    W = U (Λ − σ² I)^½   (eq. 7, with R = I),     σ² = 1/(D − k) Σ_{j>k} λ_j   (eq. 8)
+
+so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the codes are the whitened
+coordinates along the principal axes, in order of variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.distributions import LOG_2PI, Normal
+from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Model
+from latlas.core.noise import Noise, dequantise, derive
+from latlas.core.space import Space
+from latlas.models.autoencoding import auto_latent_dim
+from latlas.models.config import PCAConfig
+
+#: up to this many scalars per item the whole covariance is kept (128 MiB at 4,096)
+COVARIANCE_DIMS = 4096
+#: a share of the variance below which it is rounding error
+TINY = 1e-13
+
+
+class PCA(Model):
+    """Probabilistic PCA with exact likelihood.
+
+    Integer pictures are fitted and scored with uniform noise of one level added, which makes their
+    density comparable in bits per dimension with a likelihood of the integers themselves.
+
+    Attributes:
+        mean: (D,) μ.
+        axes: (D, k) orthonormal principal axes U.
+        eigenvalues: (k,) variances λ along them, descending.
+        noise_variance: () σ².
+
+    Raises:
+        ConfigError: more latent dimensions than D − 1, which already is a full Gaussian.
+    """
+
+    exact_likelihood = True
+    config: PCAConfig
+    mean: Tensor
+    axes: Tensor
+    eigenvalues: Tensor
+    noise_variance: Tensor
+
+    def __init__(self, config: PCAConfig, space: Space) -> None:
+        super().__init__(config, space)
+        self.latent_dim = k = _latent_dim(config.latent_dim, space)
+        self.register_buffer("mean", torch.zeros(space.dims, dtype=torch.float64))
+        self.register_buffer("axes", torch.eye(space.dims, k, dtype=torch.float64))
+        self.register_buffer("eigenvalues", torch.ones(k, dtype=torch.float64))
+        self.register_buffer("noise_variance", torch.ones((), dtype=torch.float64))
+
+    @property
+    def footing(self) -> str:
+        """What the likelihood is a likelihood of."""
+        return "integers" if self.space.levels else "table units"
+
+    @property
+    def weight(self) -> Tensor:
+        """(D, k) W = U (Λ − σ² I)^½ (eq. 7)."""
+        excess = (self.eigenvalues - self.noise_variance).clamp(min=0)
+        return self.axes * excess.sqrt()
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Maximum likelihood (variances over n − ``ddof``), in one sweep, or a few above 4,096 D.
+
+        Raises:
+            DataError: fewer than k + 2 items, values that are not finite, or data that lie in a
+                plane of at most k dimensions, where the density has no bound.
+        """
+        rows = _Rows(batches, self.space)
+        exact = self.space.dims <= COVARIANCE_DIMS
+        if self.config.solver == "covariance" or (self.config.solver == "auto" and exact):
+            spectrum = covariance_spectrum(rows, self.latent_dim, self.config.ddof)
+        else:
+            spectrum = randomised_spectrum(rows, self.latent_dim, self.config.ddof)
+        self._set(spectrum)
+
+    def _set(self, s: Spectrum) -> None:
+        left = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
+        if not left > TINY * s.total:
+            rank = int((s.eigenvalues > TINY * s.total).sum())
+            raise DataError(_flat(self.latent_dim, rank))
+        self.mean.copy_(s.mean)
+        self.axes.copy_(s.axes)
+        self.eigenvalues.copy_(s.eigenvalues)
+        self.noise_variance.copy_(left)
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """(n, \\*shape) draws from N(μ, W Wᵀ + σ² I), model units."""
+        z = noise.normal(n, self.latent_dim).to(self.device)
+        return self.decode(z).sample(noise)
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
+        """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) (section 3.3), with M = Λ."""
+        centred = x.flatten(1).double() - self.mean
+        mean = centred @ (self.weight / self.eigenvalues)
+        log_var = (self.noise_variance / self.eigenvalues).log().expand_as(mean)
+        return Normal(mean.float(), log_var.float())
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Normal:
+        """p(x | z) = N(W z + μ, σ² I) (eq. 2) over (\\*batch, \\*shape)."""
+        mean = (z.double() @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.space.shape)
+        return Normal(mean.float(), self.noise_variance.log().float(), len(self.space.shape))
+
+    def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
+                       condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log N(x; μ, W Wᵀ + σ² I), nats in data units (n,) float64; nothing is estimated.
+
+        Integer pictures are dequantised with ``noise``. ``draws`` changes nothing; the effective
+        sample size is ∞.
+        """
+        centred = dequantise(x.double(), self.space.step, noise).flatten(1) - self.mean
+        along = centred @ self.axes
+        # the residual by subtraction of vectors: of their squared lengths, small σ² loses digits
+        across = (centred - along @ self.axes.T).square().sum(-1) / self.noise_variance
+        square = (along.square() / self.eigenvalues).sum(-1) + across
+        nats = -0.5 * (square + self._log_det() + self.space.dims * LOG_2PI)
+        return nats - self.space.log_volume, torch.full_like(nats, math.inf)
+
+    def _log_det(self) -> Tensor:
+        """log |W Wᵀ + σ² I|."""
+        rest = self.space.dims - self.latent_dim
+        return self.eigenvalues.log().sum() + rest * self.noise_variance.log()
+
+
+def _latent_dim(k: int, space: Space) -> int:
+    """``k``, or for 0 what the other families take for this data, as far as that is possible."""
+    dims = space.dims
+    if dims < 2:
+        raise ConfigError("pca needs at least 2 numbers per item, this data has 1")
+    if k >= dims:
+        raise ConfigError(f"latent_dim={k}: pca on {dims} numbers per item takes at most "
+                          f"latent_dim={dims - 1}, which is a full Gaussian")
+    return k or min(auto_latent_dim(space), dims - 1)
+
+
+def _flat(k: int, rank: int) -> str:
+    advice = f"set latent_dim to {rank - 1} or less" if rank > 1 else "the items hardly differ"
+    return (f"pca with latent_dim={k}: the training items lie in a plane of {rank} dimensions, "
+            f"so their density has no bound; {advice}")
+
+
+class _Rows:
+    """Batches as (n, D) float64, dequantised; each sweep sees the same noise."""
+
+    def __init__(self, batches: Iterable[Batch], space: Space) -> None:
+        self.batches, self.space = batches, space
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for i, batch in enumerate(self.batches):
+            noise = Noise(derive("pca", "dequantise", i), batch.x.device)
+            yield dequantise(batch.x.double(), self.space.step, noise).flatten(1)
+
+
+@dataclass
+class Spectrum:
+    """Leading part of the eigendecomposition of a covariance matrix, float64.
+
+    Attributes:
+        mean: (D,).
+        axes: (D, k) orthonormal eigenvectors; the largest entry of each is positive.
+        eigenvalues: (k,), descending.
+        total: trace of the covariance.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    eigenvalues: Tensor
+    total: Tensor
+
+
+class _Moments:
+    """Count, mean, and sum of products about the mean, updated by batches.
+
+    Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel.
+
+    Args:
+        full: keep the (D, D) products, or only the (D,) squares.
+    """
+
+    def __init__(self, full: bool) -> None:
+        self.full, self.n = full, 0
+        self.mean, self.scatter = torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """More items, (n, D) float64."""
+        n, mean = len(x), x.mean(0)
+        delta = mean - self.mean
+        share = self.n * n / (self.n + n)
+        products = self._products(x - mean) + share * self._products(delta[None])
+        self.scatter = self.scatter.to(products) + products
+        self.n += n
+        self.mean = self.mean + delta * (n / self.n)
+
+    def _products(self, centred: Tensor) -> Tensor:
+        return centred.T @ centred if self.full else centred.square().sum(0)
+
+    def check(self, k: int) -> None:
+        """Raise DataError if k axes and a noise variance cannot be fitted to this."""
+        if self.n < k + 2:
+            raise DataError(f"pca with latent_dim={k} needs at least {k + 2} training items, "
+                            f"got {self.n}")
+        if not torch.isfinite(self.scatter).all():
+            raise DataError("pca: the training items hold values that are not finite numbers")
+
+
+def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectrum:
+    """Exact, one sweep; D² memory.
+
+    Args:
+        rows: (n, D) float64 batches.
+        k: how many eigenpairs.
+        ddof: the covariance divides by n − ddof.
+
+    Raises:
+        DataError: fewer than k + 2 rows, or values that are not finite.
+    """
+    moments = _moments(rows, k, full=True)
+    covariance = moments.scatter / (moments.n - ddof)
+    dims = len(covariance)
+    values, vectors = scipy.linalg.eigh(covariance.cpu().numpy(),
+                                        subset_by_index=[dims - k, dims - 1])
+    pair = torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy())
+    return _spectrum(moments.mean, *pair, covariance.trace())
+
+
+def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra: int = 10,
+                        sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+    """Subspace iteration from a random start (Halko et al. 2011, algorithms 4.4 and 5.3).
+
+    One sweep for the mean, then sweeps until the sum of the eigenvalues is steady; memory
+    D × 2 (k + extra). The eigenvalues found are never above the exact ones.
+
+    Args:
+        rows: (n, D) float64 batches; swept several times, the same every time.
+        k: how many eigenpairs.
+        ddof: the covariance divides by n − ddof.
+        extra: further columns that speed up convergence.
+        sweeps: at most so many after the first.
+        tolerance: relative change of Σλ at which to stop.
+
+    Raises:
+        DataError: fewer than k + 2 rows, or values that are not finite.
+    """
+    moments = _moments(rows, k, full=False)
+    dims, found = len(moments.mean), -math.inf
+    start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+    basis = _orthonormal(start.to(moments.mean))
+    for _ in range(sweeps):
+        image = _apply(rows, moments.mean, basis) / (moments.n - ddof)
+        values, rotation = torch.linalg.eigh(basis.T @ image)
+        axes, before, found = basis @ rotation, found, float(values[-k:].sum())
+        if abs(found - before) <= tolerance * abs(found):
+            break
+        basis = _orthonormal(image)
+    total = moments.scatter.sum() / (moments.n - ddof)
+    return _spectrum(moments.mean, values[-k:], axes[:, -k:], total)
+
+
+def _moments(rows: Iterable[Tensor], k: int, full: bool) -> _Moments:
+    moments = _Moments(full)
+    for x in rows:
+        moments.add(x)
+    moments.check(k)
+    return moments
+
+
+def _apply(rows: Iterable[Tensor], mean: Tensor, basis: Tensor) -> Tensor:
+    """Σ (x − μ)(x − μ)ᵀ times ``basis``, without the (D, D) matrix."""
+    image = torch.zeros_like(basis)
+    for x in rows:
+        centred = x - mean
+        image += centred.T @ (centred @ basis)
+    return image
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    basis: Tensor = torch.linalg.qr(columns).Q
+    return basis
+
+
+def _spectrum(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
+    """Descending order; signs fixed, so that the codes of two fits agree."""
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return Spectrum(mean, vectors * largest.sign(), values, total)
