@@ -1,0 +1,1 @@
+"""Pictures, plots and the one-file HTML report: arrays in, bytes out."""

@@ -1,0 +1,148 @@
+"""Plots as PNG bytes. Matplotlib is imported when a plot is drawn; colours are Okabe and Ito's,
+which stay apart for colour-blind readers; every plot can be drawn for a dark page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8c8c8c",
+           "#7a4fbf", "#5b3a1e")
+MARKERS = "osD^vP*Xph"
+DPI = 144
+
+
+def style(dark: bool) -> dict[str, Any]:
+    """Matplotlib settings: no box, thin grid, transparent ground, ink that suits the page."""
+    ink, faint = ("#d8dce2", "#3a4048") if dark else ("#2a2f36", "#dfe3e8")
+    return {"font.size": 10, "font.family": "DejaVu Sans", "axes.edgecolor": faint,
+            "axes.labelcolor": ink, "text.color": ink, "xtick.color": ink, "ytick.color": ink,
+            "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+            "grid.color": faint, "grid.linewidth": 0.7, "axes.axisbelow": True,
+            "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
+            "savefig.facecolor": "none", "axes.titlesize": 10, "axes.titleweight": "bold"}
+
+
+def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "items seen", y: str = "",
+           log_x: bool = False, dark: bool = False, size: tuple[float, float] = (7.2, 3.4)
+           ) -> bytes:
+    """Lines by name, each ((n,), (n,)). Names with ``validation`` are dashed and thicker."""
+    def draw(axes: Any) -> None:
+        for i, (name, (a, b)) in enumerate(series.items()):
+            held = "validation" in name or "held-out" in name
+            axes.plot(a, b, color=COLOURS[i % len(COLOURS)], label=name,
+                      linestyle="--" if held else "-", linewidth=2.2 if held else 1.5,
+                      marker="o" if len(a) == 1 else None)
+        axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log_x else {}))
+        axes.legend(loc="best")
+    return _one(draw, dark, size)
+
+
+def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (), *,
+            x: str = "", y: str = "", dark: bool = False,
+            size: tuple[float, float] = (6.2, 5.6)) -> bytes:
+    """(n, 2) points, coloured by integer ``labels`` with ``names``."""
+    def draw(axes: Any) -> None:
+        _dots(axes, points, labels, names)
+        axes.set(xlabel=x, ylabel=y)
+        if labels is not None and len(names) <= 24:
+            axes.legend(markerscale=2.2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _one(draw, dark, size)
+
+
+def overlay(sets: Mapping[str, Array], *, x: str = "", y: str = "", dark: bool = False,
+            size: tuple[float, float] = (5.6, 5.0)) -> bytes:
+    """Several sets of (n, 2) points in one plot, by name."""
+    def draw(axes: Any) -> None:
+        for i, (name, points) in enumerate(sets.items()):
+            axes.scatter(*points.T[:2], s=_dot(len(points)), color=COLOURS[i], label=name,
+                         alpha=0.65, linewidths=0, marker=MARKERS[i])
+        axes.set(xlabel=x, ylabel=y)
+        axes.legend(markerscale=2)
+    return _one(draw, dark, size)
+
+
+def pairs(sets: Mapping[str, Array], columns: Sequence[str], *, most: int = 4,
+          dark: bool = False) -> bytes:
+    """Every pair of the first ``most`` columns of (n, d) sets; histograms on the diagonal."""
+    k = min(most, len(columns))
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(k, k, squeeze=False)
+        for row in range(k):
+            for column in range(k):
+                _panel(axes[row, column], sets, row, column)
+                _outer(axes[row, column], row, column, k, columns)
+        if len(sets) > 1:
+            figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center",
+                          ncols=len(sets))
+    return _figure(draw, dark, (1.0 + 1.9 * k, 0.9 + 1.75 * k))
+
+
+def bars(values: Mapping[str, float], *, y: str = "", dark: bool = False,
+         size: tuple[float, float] = (7.2, 2.6)) -> bytes:
+    """One bar per name."""
+    def draw(axes: Any) -> None:
+        axes.bar(list(values), list(values.values()), color=COLOURS[0], width=0.75)
+        axes.set(ylabel=y)
+        axes.grid(axis="x", visible=False)
+    return _one(draw, dark, size)
+
+
+def _panel(axes: Any, sets: Mapping[str, Array], row: int, column: int) -> None:
+    every = np.concatenate([np.asarray(v)[:, column] for v in sets.values()])
+    edges = np.histogram_bin_edges(every[np.isfinite(every)], 30)
+    for i, (name, values) in enumerate(sets.items()):
+        if row == column:
+            axes.hist(values[:, row], bins=edges, color=COLOURS[i], label=name, density=True,
+                      histtype="step" if i else "stepfilled", alpha=1.0 if i else 0.45, lw=1.6)
+        else:
+            axes.scatter(values[:, column], values[:, row], s=_dot(len(values)) * 0.6,
+                         color=COLOURS[i], linewidths=0, alpha=0.5)
+
+
+def _outer(axes: Any, row: int, column: int, k: int, columns: Sequence[str]) -> None:
+    """Names at the left and bottom edge alone."""
+    axes.set(xlabel=columns[column] if row == k - 1 else "", ylabel=columns[row] if column == 0
+             else "")
+    axes.tick_params(labelbottom=row == k - 1, labelleft=column == 0 and row > 0, labelsize=7)
+
+
+def _dots(axes: Any, points: Array, labels: Array | None, names: Sequence[str]) -> None:
+    kinds = [None] if labels is None else sorted(set(np.asarray(labels).tolist()))
+    size = _dot(len(points))
+    for i, kind in enumerate(kinds):
+        chosen = points if kind is None or labels is None else points[labels == kind]
+        name = str(names[kind]) if kind is not None and kind < len(names) else str(kind)
+        axes.scatter(*chosen.T[:2], s=size, color=COLOURS[i % len(COLOURS)], label=name,
+                     marker=MARKERS[i % len(MARKERS)] if len(points) < 3000 else "o",
+                     alpha=0.8, linewidths=0)
+
+
+def _dot(n: int) -> float:
+    """Marker area that keeps ``n`` dots apart."""
+    return float(np.clip(12000 / max(n, 1), 3, 22))
+
+
+def _one(draw: Any, dark: bool, size: tuple[float, float]) -> bytes:
+    return _figure(lambda figure: draw(figure.subplots()), dark, size)
+
+
+def _figure(draw: Any, dark: bool, size: tuple[float, float]) -> bytes:
+    """Draw on a figure that no window or global state knows of."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    buffer = io.BytesIO()
+    with rc_context(style(dark)):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,167 @@
+"""What every task shares: capability checks, inference mode, batches, conditions, data units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.errors import CapabilityError, ConfigError
+from latlas.core.model import Decodes, Encodes, Model, Samples, ScoresDensity
+from latlas.core.noise import Noise, derive
+from latlas.core.space import Space
+from latlas.data.batches import Sweep
+from latlas.data.dataset import Dataset
+
+Array = NDArray[Any]
+#: called with (items done, items in all)
+Progress = Callable[[int, int], None]
+
+NEEDS = {
+    "sample": "a prior to draw from",
+    "encode": "an encoder",
+    "decode": "a decoder",
+    "reconstruct": "an encoder and a decoder",
+    "score": "a likelihood",
+    "denoise": "training on noisy items",
+}
+PROTOCOLS: dict[str, tuple[type, ...]] = {
+    "sample": (Samples,),
+    "encode": (Encodes,),
+    "decode": (Decodes,),
+    "reconstruct": (Encodes, Decodes),
+    "score": (ScoresDensity,),
+}
+
+
+def require(name: str, provides: frozenset[str], capability: str,
+            models: Mapping[str, frozenset[str]], task: str | None = None) -> None:
+    """Say in one line, before any data is read, that a model cannot do what a task needs.
+
+    Args:
+        name: the model's name in the table of models; ``provides`` its words there.
+        capability: the word the task needs; ``task`` the verb asked for, if it differs.
+        models: every model's words, to name those that could.
+
+    Raises:
+        CapabilityError: if ``capability`` is not among ``provides``.
+
+    >>> require("gan", frozenset({"sample"}), "encode", {"vae": frozenset({"encode"})}, "map")
+    Traceback (most recent call last):
+    latlas.core.errors.CapabilityError: gan cannot encode; `map` needs an encoder. \
+Models that can: vae
+    """
+    if capability in provides:
+        return
+    able = sorted(k for k, words in models.items() if capability in words)
+    raise CapabilityError(
+        f"{name} cannot {capability}; `{task or capability}` needs "
+        f"{NEEDS.get(capability, capability)}. Models that can: {', '.join(able) or 'none'}")
+
+
+def can(model: Model, capability: str) -> bool:
+    """Whether this model satisfies the protocols behind a capability."""
+    return all(isinstance(model, protocol) for protocol in PROTOCOLS[capability])
+
+
+def check(model: Model, capability: str) -> None:
+    """Raise CapabilityError in one line when :func:`can` is false."""
+    if not can(model, capability):
+        raise CapabilityError(f"{type(model).__name__.lower()} cannot {capability}; "
+                              f"it needs {NEEDS[capability]}")
+
+
+@contextmanager
+def inference(model: Model) -> Iterator[None]:
+    """No gradients, evaluation mode; the mode before is put back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def noise(model: Model, *parts: int | str) -> Noise:
+    """Draws on the model's device that depend on ``parts`` alone."""
+    return Noise(derive(*parts), model.device)
+
+
+def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]:
+    """The items once, in order, in model units, on the model's device.
+
+    Raises:
+        ConfigError: if the items do not have the shape the model was trained on.
+    """
+    if tuple(data.space.shape) != tuple(model.space.shape):
+        raise ConfigError(f"the data's items have shape {tuple(data.space.shape)}, the model was "
+                          f"trained on {tuple(model.space.shape)}")
+    yield from Sweep(in_units_of(model.space, data), batch_size, model.device)
+
+
+def in_units_of(space: Space, data: Dataset) -> Dataset:
+    """The same data set under the units the model learnt: its location and scale, not its own."""
+    return Dataset(data.x, space, data.label, data.factors, data.group, data.names, data.rows)
+
+
+def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """``{"condition": …}`` for a conditional model, ``{}`` for any other.
+
+    A conditional model says what it needs by a method ``condition_of(batch, noise)``; what it
+    hides at random depends on the rows of the batch alone.
+    """
+    ask = getattr(model, "condition_of", None)
+    row = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
+    given = batch.condition if ask is None else ask(batch, noise(model, "condition", row))
+    return {} if given is None else {"condition": given}
+
+
+def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
+    """A condition given by the user as keyword argument: one for all ``n`` items, or one each.
+
+    Args:
+        condition: ``None``, an int class code, (n,) codes, or (n, C + 1, H, W).
+    """
+    if condition is None:
+        return {}
+    given = torch.as_tensor(np.asarray(condition) if not isinstance(condition, Tensor)
+                            else condition, device=model.device)
+    given = given.expand(n) if given.dim() == 0 else given
+    if len(given) != n:
+        raise ConfigError(f"{len(given)} conditions for {n} items: give one, or one for each")
+    return {"condition": given}
+
+
+def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
+    """The rows of a condition that belong to one batch."""
+    return {k: v[part] for k, v in condition.items()}
+
+
+def to_data(space: Space, x: Tensor) -> Array:
+    """Model units to the file's: pictures uint8 (uint16 above 256 levels), the rest float32."""
+    v = space.to_data(x.detach().float().cpu()).numpy()
+    if space.levels is None:
+        return v.astype(np.float32)
+    kind = np.uint8 if space.levels <= 256 else np.uint16
+    return np.clip(np.rint(v), 0, space.levels - 1).astype(kind)
+
+
+def codes_tensor(model: Model, codes: Any) -> Tensor:
+    """Codes given by the user as a float tensor (n, latent_dim) on the model's device.
+
+    Raises:
+        ConfigError: if their width is not the model's.
+    """
+    z = torch.as_tensor(np.asarray(codes, np.float32), device=model.device)
+    z = z[None] if z.dim() == 1 else z
+    if z.shape[-1] != model.latent_dim:
+        raise ConfigError(f"the codes have {z.shape[-1]} dimensions, the model "
+                          f"{model.latent_dim}")
+    return z

@@ -1,0 +1,175 @@
+"""New items: draws, decoded codes, paths between codes, walks along each dimension."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.model import Model
+from latlas.core.noise import Noise
+from latlas.tasks.common import (
+    Array,
+    as_condition,
+    check,
+    codes_tensor,
+    inference,
+    noise,
+    rows,
+    to_data,
+)
+
+Path = Literal["line", "circle"]
+
+
+def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
+           batch_size: int = 512, mean: bool = True) -> Array:
+    """``n`` new items, (n, \\*shape) in data units; the same for the same seed and batch size.
+
+    Args:
+        condition: what a conditional model needs: one class code, (n,) codes or (n, C + 1, H, W).
+        mean: the mean of p(x|z) rather than a draw from it: pictures without pixel noise.
+
+    Raises:
+        CapabilityError: if the model draws no samples.
+    """
+    check(model, "sample")
+    given = as_condition(model, condition, n)
+    with inference(model):
+        parts = [_draw(model, min(batch_size, n - i), noise(model, seed, "sample", i),
+                       rows(given, slice(i, i + batch_size)), mean)
+                 for i in range(0, n, batch_size)]
+    return np.concatenate(parts) if parts else _nothing(model)
+
+
+def decode(model: Model, codes: Any, *, condition: Any = None, batch_size: int = 512,
+           mean: bool = True, seed: int = 0) -> Array:
+    """The item at each code, (n, \\*shape) in data units. ``codes`` is (n, latent_dim)."""
+    check(model, "decode")
+    z = codes_tensor(model, codes)
+    given = as_condition(model, condition, len(z))
+    with inference(model):
+        parts = [_decode(model, z[i:i + batch_size], rows(given, slice(i, i + batch_size)),
+                         None if mean else noise(model, seed, "decode", i))
+                 for i in range(0, len(z), batch_size)]
+    return np.concatenate(parts) if parts else _nothing(model)
+
+
+def interpolate(model: Model, start: Any, end: Any, steps: int = 8, path: Path = "line", *,
+                condition: Any = None) -> Array:
+    """Items on the way from one code to another, ends included: (steps, \\*shape).
+
+    Args:
+        start, end: codes (latent_dim,).
+        path: ``line``, or ``circle``, the great circle that keeps to the shell where a
+            high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
+    """
+    return decode(model, walk(start, end, steps, path), condition=condition)
+
+
+def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 3.0,
+             steps: int = 7, codes: Any = None, condition: Any = None) -> Array:
+    """One dimension of the code varied at a time: (len(dims), steps, \\*shape), rows are dims.
+
+    Args:
+        code: (latent_dim,) where the walk starts; the mean of ``codes``, or zeros.
+        dims: which dimensions; all by default, most active first when ``codes`` are given.
+        span: −span … span, in standard deviations of that dimension over ``codes`` if given, in
+            units of the code otherwise.
+        codes: (n, latent_dim) codes of data.
+    """
+    centre, unit, order = _frame(model, code, codes)
+    chosen = order if dims is None else np.asarray(dims, np.int64)
+    _check_dims(chosen, model.latent_dim)
+    grid = np.tile(centre, (len(chosen), steps, 1))
+    offsets = np.linspace(-span, span, steps)
+    for row, dim in enumerate(chosen):
+        grid[row, :, dim] += offsets * unit[dim]
+    items = decode(model, grid.reshape(-1, model.latent_dim), condition=condition)
+    return items.reshape(len(chosen), steps, *model.space.shape)
+
+
+def activity(codes: Array) -> Array:
+    """The variance of every dimension's mean code over the data (Burda et al. 2016, §4.3)."""
+    return np.asarray(np.var(codes, axis=0, dtype=np.float64))
+
+
+def most_active(codes: Array) -> Array:
+    """Dimensions in order of :func:`activity`, most active first."""
+    return np.argsort(-activity(codes), kind="stable")
+
+
+def walk(start: Any, end: Any, steps: int, path: str = "line") -> Array:
+    """Codes (steps, d) from ``start`` to ``end``, both included.
+
+    Raises:
+        ConfigError: for another path, fewer than two steps, or codes of different widths.
+    """
+    a, b = np.asarray(start, np.float64).ravel(), np.asarray(end, np.float64).ravel()
+    if path not in ("line", "circle"):
+        raise ConfigError(unknown("path", path, ["line", "circle"]))
+    if steps < 2 or a.shape != b.shape:
+        raise ConfigError(f"a path needs two steps or more and two codes of one width; got {steps} "
+                          f"steps, widths {len(a)} and {len(b)}")
+    share = np.linspace(0, 1, steps)[:, None]
+    return (1 - share) * a + share * b if path == "line" else _circle(a, b, share)
+
+
+def _circle(a: Array, b: Array, share: Array) -> Array:
+    """Slerp of the directions, straight interpolation of the norms."""
+    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
+    if norm_a == 0 or norm_b == 0:  # no direction to turn from
+        return np.asarray((1 - share) * a + share * b)
+    first = a / norm_a
+    toward, angle = _turn(first, b / norm_b)
+    norms = (1 - share) * norm_a + share * norm_b
+    return np.asarray(norms * (np.cos(share * angle) * first + np.sin(share * angle) * toward))
+
+
+def _turn(first: Array, last: Array) -> tuple[Array, float]:
+    """The unit vector at right angles to ``first`` in the plane of both, and the angle."""
+    cosine = float(np.clip(first @ last, -1, 1))
+    across = last - cosine * first
+    if np.linalg.norm(across) < 1e-9:  # parallel or opposite: any plane will do, take a fixed one
+        across = np.eye(len(first))[np.argmin(np.abs(first))]
+        across = across - (across @ first) * first
+    length = np.linalg.norm(across)
+    return (across / length if length else across), float(np.arccos(cosine))
+
+
+def _frame(model: Model, code: Any, codes: Any) -> tuple[Array, Array, Array]:
+    """Centre, unit of each dimension, and order of dimensions of a traversal."""
+    d = model.latent_dim
+    if codes is None:
+        centre, unit, order = np.zeros(d), np.ones(d), np.arange(d)
+    else:
+        known = np.asarray(codes, np.float64)
+        centre, unit, order = known.mean(0), known.std(0), most_active(known)
+    return (centre if code is None else np.asarray(code, np.float64).ravel()), unit, order
+
+
+def _check_dims(dims: Array, latent_dim: int) -> None:
+    wrong = [int(d) for d in dims if not 0 <= d < latent_dim]
+    if wrong:
+        raise ConfigError(f"no dimension {wrong[0]}: the code has dimensions 0 … {latent_dim - 1}")
+
+
+def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool) -> Array:
+    how = {} if mean else {"mean": False}
+    if how and "mean" not in inspect.signature(model.sample).parameters:
+        raise CapabilityError(f"{type(model).__name__.lower()} has no pixel noise to draw; "
+                              "leave out mean=False")
+    return to_data(model.space, model.sample(n, noise=draws, **condition, **how))
+
+
+def _decode(model: Any, z: Tensor, condition: dict[str, Tensor], draws: Noise | None) -> Array:
+    pixels = model.decode(z, **condition)
+    return to_data(model.space, pixels.mean if draws is None else pixels.sample(draws))
+
+
+def _nothing(model: Model) -> Array:
+    kind = np.float32 if model.space.levels is None else np.uint8
+    return np.zeros((0, *model.space.shape), kind)

@@ -1,0 +1,216 @@
+"""Arrays to files, by the file's suffix; written beside the target and renamed when whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from latlas.core.errors import ConfigError, RunError
+from latlas.core.space import Space
+from latlas.report import pictures, plots
+from latlas.tasks.common import Array
+
+TABLES = (".csv", ".parquet", ".npz", ".npy")
+ITEMS = (".png", ".gif", *TABLES)
+
+
+def write_items(path: Path | str, items: Array, space: Space, names: Any = None, *,
+                columns: int | None = None) -> str:
+    """Items (n, \\*shape) in data units, by suffix; returns what was written, in one line.
+
+    ``.png``: a grid of pictures (``columns`` wide), or a scatter plot of points and tables;
+    ``.gif``: an animation; a folder (no suffix, or a trailing slash): one PNG per item at its own
+    size; ``.npz``, ``.npy``: the numbers; ``.csv``, ``.parquet``: one row per item.
+
+    Raises:
+        ConfigError: another suffix, or one that does not suit the data.
+        RunError: the file cannot be written; what was there before is intact.
+    """
+    target = Path(path)
+    if is_folder(path):
+        return _folder(target, items, space, names)
+    suffix = _suffix(target, ITEMS, folder=True)
+    if suffix in TABLES:
+        return _numbers(target, suffix, items, names, _item_columns(space, items))
+    return _drawn(target, suffix, items, space, columns)
+
+
+def write_codes(path: Path | str, codes: Array, names: Any = None) -> str:
+    """Codes (n, d) as ``.csv`` or ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``, ``.png``."""
+    target = Path(path)
+    suffix = _suffix(target, (".png", *TABLES))
+    titles = [f"z{i}" for i in range(codes.shape[1])]
+    if suffix == ".png":
+        return _points(target, codes, titles)
+    return _numbers(target, suffix, codes, names, titles, key="codes")
+
+
+def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
+    """Columns of equal length as ``.csv``, ``.parquet`` or ``.npz``."""
+    target = Path(path)
+    suffix = _suffix(target, (".csv", ".parquet", ".npz"))
+    arrays = {k: np.asarray(v) for k, v in columns.items()}
+    with whole(target) as part:
+        _write_columns(part, suffix, arrays)
+    return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
+
+
+def is_folder(path: Path | str) -> bool:
+    """A name that ends in a slash, has no suffix, or is a folder already."""
+    return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A name to write to; it replaces ``target`` at the end, or is removed on an error."""
+    part = target.with_name(f".{target.name}.part{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        raise RunError(f"cannot save {target}: {error.strerror or error}; what was there before "
+                       "is intact") from error
+    finally:
+        _discard(part)
+
+
+def write_bytes(target: Path, data: bytes) -> None:
+    """One file, by rename."""
+    with whole(target) as part:
+        part.write_bytes(data)
+
+
+def _discard(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _suffix(target: Path, valid: Sequence[str], *, folder: bool = False) -> str:
+    suffix = target.suffix.lower()
+    if suffix not in valid:
+        also = ", or a folder (a name that ends in /)" if folder else ""
+        raise ConfigError(f"cannot write {target.name!r}: valid endings are "
+                          f"{', '.join(valid)}{also}")
+    return suffix
+
+
+def _drawn(target: Path, suffix: str, items: Array, space: Space, columns: int | None) -> str:
+    if space.kind != "picture":
+        if suffix == ".gif":
+            raise ConfigError(f"cannot write {target.name!r}: .gif needs pictures, not a "
+                              f"{space.kind}; valid endings are .png, {', '.join(TABLES)}")
+        return _points(target, items.reshape(len(items), -1), _item_columns(space, items))
+    data = pictures.gif(items, space.levels) if suffix == ".gif" else pictures.png(
+        pictures.grid(items, space.levels, columns=columns))
+    write_bytes(target, data)
+    return _said(len(items), "item", target, space)
+
+
+def _points(target: Path, values: Array, titles: Sequence[str]) -> str:
+    """Two columns as a scatter plot, more as the pairs of the first few; white ground."""
+    draw: Callable[[], bytes]
+    if values.shape[1] == 2:
+        def draw() -> bytes:
+            return plots.scatter(values, x=titles[0], y=titles[1])
+    else:
+        def draw() -> bytes:
+            return plots.pairs({"": values}, titles)
+    write_bytes(target, _on_white(draw()))
+    shown = f" (columns {', '.join(titles[:4])} of {len(titles)})" if len(titles) > 4 else ""
+    return f"wrote {len(values)} points to {target}{shown}"
+
+
+def _on_white(data: bytes) -> bytes:
+    picture = Image.open(io.BytesIO(data)).convert("RGBA")
+    ground = Image.new("RGBA", picture.size, "white")
+    buffer = io.BytesIO()
+    Image.alpha_composite(ground, picture).convert("RGB").save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
+    """Into a folder beside it first, so that a crash leaves no half of a set."""
+    if space.kind != "picture":
+        raise ConfigError(f"a folder of pictures cannot hold a {space.kind}; valid endings are "
+                          f".png, {', '.join(TABLES)}")
+    titles = _file_names(len(items), names)
+    if target.is_dir():
+        for title, item in zip(titles, items, strict=True):
+            write_bytes(target / title, _picture(item, space))
+    else:
+        with whole(target) as part:
+            for title, item in zip(titles, items, strict=True):
+                (part / title).parent.mkdir(parents=True, exist_ok=True)
+                (part / title).write_bytes(_picture(item, space))
+    return _said(len(items), "picture", target, space)
+
+
+def _picture(item: Array, space: Space) -> bytes:
+    """One item at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
+    if (space.levels or 256) > 256 and len(item) == 1:
+        return pictures.png(item[0].astype(np.uint16))
+    shown = pictures.to_rgba(item[None], space.levels)[0]
+    return pictures.png(shown[..., 0] if len(item) == 1 else shown)
+
+
+def _file_names(n: int, names: Any) -> list[str]:
+    """Relative names ending in .png; none leaves the folder, none twice."""
+    if names is None:
+        return [f"{i:05d}.png" for i in range(n)]
+    clean = [re.sub(r"[^\w.\-]+", "_", Path(str(v)).with_suffix("").as_posix().strip("/."))
+             for v in names]
+    return [f"{v or i}.png" if clean.count(v) == 1 else f"{v}_{i:05d}.png"
+            for i, v in enumerate(clean)]
+
+
+def _item_columns(space: Space, items: Array) -> list[str]:
+    width = int(np.prod(items.shape[1:]))
+    if len(space.columns) == width:
+        return list(space.columns)
+    return [f"{'p' if space.kind == 'picture' else 'x'}{i}" for i in range(width)]
+
+
+def _numbers(target: Path, suffix: str, values: Array, names: Any, titles: Sequence[str],
+             key: str = "x") -> str:
+    with whole(target) as part:
+        if suffix == ".npy":
+            np.save(part, values)
+        elif suffix == ".npz":
+            np.savez_compressed(part, **{key: values}, **_named(names))
+        else:
+            flat = values.reshape(len(values), -1)
+            columns = {t: flat[:, i] for i, t in enumerate(titles)}
+            _write_columns(part, suffix, {**_named(names), **columns})
+    return f"wrote {len(values)} rows to {target}"
+
+
+def _named(names: Any) -> dict[str, Array]:
+    return {} if names is None else {"name": np.asarray(names).astype(str)}
+
+
+def _write_columns(part: Path, suffix: str, columns: Mapping[str, Array]) -> None:
+    if suffix == ".npz":
+        np.savez_compressed(part, **columns)
+        return
+    import polars
+
+    frame = polars.DataFrame({k: v.astype(str).tolist() if v.dtype.kind in "UO" else v
+                              for k, v in columns.items()})
+    frame.write_csv(part) if suffix == ".csv" else frame.write_parquet(part)
+
+
+def _said(n: int, what: str, target: Path, space: Space) -> str:
+    more = pictures.note(space.shape[0])
+    return f"wrote {n} {what}{'' if n == 1 else 's'} to {target}" + (f" ({more})" if more else "")

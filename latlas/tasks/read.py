@@ -1,0 +1,57 @@
+"""From data to codes and back: encode, reconstruct, denoise. Deterministic: posterior means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from latlas.core.model import Model
+from latlas.data.dataset import Dataset
+from latlas.tasks.common import Array, Progress, check, condition_of, inference, sweep, to_data
+
+
+def encode(model: Model, data: Dataset, *, batch_size: int = 512,
+           progress: Progress | None = None) -> Array:
+    """The mean code of every item, (n, latent_dim) float32."""
+    check(model, "encode")
+    return _over(model, data, _code, batch_size, progress)
+
+
+def reconstruct(model: Model, data: Dataset, *, batch_size: int = 512,
+                progress: Progress | None = None) -> Array:
+    """Every item decoded from its mean code, (n, \\*shape) in data units."""
+    check(model, "reconstruct")
+    return _over(model, data, _round_trip, batch_size, progress)
+
+
+def denoise(model: Model, data: Dataset, *, batch_size: int = 512,
+            progress: Progress | None = None) -> Array:
+    """The clean item behind every noisy one: its reconstruction, (n, \\*shape) in data units.
+
+    Meant for models trained to undo noise (Vincent et al. 2008); any encoder and decoder will do.
+    """
+    return reconstruct(model, data, batch_size=batch_size, progress=progress)
+
+
+def _code(model: Any, batch: Any) -> Array:
+    code = model.encode(batch.x, **condition_of(model, batch)).mean
+    return np.asarray(code.float().cpu())
+
+
+def _round_trip(model: Any, batch: Any) -> Array:
+    condition = condition_of(model, batch)
+    code = model.encode(batch.x, **condition).mean
+    return to_data(model.space, model.decode(code, **condition).mean)
+
+
+def _over(model: Model, data: Dataset, step: Any, batch_size: int,
+          progress: Progress | None) -> Array:
+    parts, done = [], 0
+    with inference(model):
+        for batch in sweep(model, data, batch_size):
+            parts.append(step(model, batch))
+            done += len(batch)
+            if progress:
+                progress(done, len(data))
+    return np.concatenate(parts)
