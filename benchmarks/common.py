@@ -1,0 +1,207 @@
+"""What both sides of a benchmark share: the pictures, the networks, subprocesses, tables.
+
+A measurement is one subprocess, so that neither side warms the other's caches and the peak
+memory is its own. The parent runs the sides in turn (A, B, A, B, …) and compares them round by
+round, so that a machine that slows down halfway slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+HERE = Path(__file__).parent
+LABEL = "MEASURED "
+CORES = os.cpu_count() or 1
+
+
+# ------------------------------------------------------------------------------ pictures
+
+def pictures(path: Path | None, items: int = 60_000) -> NDArray[np.uint8]:
+    """(N, 28, 28) uint8: ``x_train`` of an npz, or blobs made here, the same every time."""
+    if path is not None:
+        with np.load(path) as file:
+            return file["x_train"]
+    return np.concatenate([_blobs(part, 1_000) for part in range(-(-items // 1_000))])[:items]
+
+
+def _blobs(seed: int, n: int) -> NDArray[np.uint8]:
+    """Three soft spots on black: pictures with few degrees of freedom, as digits have."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(7, 21, (n, 3, 2, 1)).astype(np.float32)
+    grid = np.arange(28, dtype=np.float32)
+    bump = np.exp(-np.square(grid - centre) / 8)                          # (n, 3, 2, 28)
+    spots = (bump[:, :, 0, :, None] * bump[:, :, 1, None, :]).max(axis=1)  # (n, 28, 28)
+    return np.round(255 * spots).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------ networks
+
+@dataclass(frozen=True)
+class Case:
+    """One network, as published comparisons train it.
+
+    Attributes:
+        hidden: width of the hidden layers of a perceptron; empty means convolutions.
+        beta: weight of the divergence; 1 is a plain VAE.
+        images: items of one measurement.
+    """
+
+    title: str
+    hidden: tuple[int, ...]
+    latent_dim: int
+    batch_size: int
+    beta: float
+    images: int
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Encoder (n, 1, 28, 28) → (n, 2·latent_dim) and decoder (n, latent_dim) → logits."""
+        torch.manual_seed(0)
+        if self.hidden:
+            return perceptrons(self.hidden, self.latent_dim)
+        return convolutions(self.latent_dim)
+
+
+CASES = {
+    "mlp-512": Case("β-VAE, MLP 784-512-16", (512,), 16, 100, 2.0, 30_000),
+    "mlp-200-200": Case("VAE, MLP 784-200-200-50", (200, 200), 50, 64, 1.0, 30_000),
+    "conv": Case("VAE, conv 32-64-128, code 16", (), 16, 100, 1.0, 10_000),
+}
+
+
+def perceptrons(hidden: tuple[int, ...], latent_dim: int) -> tuple[nn.Module, nn.Module]:
+    """Encoder and its mirror image."""
+    down, up = (784, *hidden), (latent_dim, *reversed(hidden))
+    encoder = [nn.Flatten(), *_layers(down), nn.Linear(down[-1], 2 * latent_dim)]
+    decoder = [*_layers(up), nn.Linear(up[-1], 784), nn.Unflatten(1, (1, 28, 28))]
+    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+
+def _layers(widths: tuple[int, ...]) -> list[nn.Module]:
+    pairs = zip(widths, widths[1:], strict=False)
+    return [layer for i, o in pairs for layer in (nn.Linear(i, o), nn.ReLU())]
+
+
+def convolutions(latent_dim: int) -> tuple[nn.Module, nn.Module]:
+    """Stride-2 convolutions 32-64-128, 28 → 14 → 7 → 3, and back."""
+    encoder = nn.Sequential(
+        nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU(),
+        nn.Conv2d(64, 128, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 2 * latent_dim))
+    decoder = nn.Sequential(
+        nn.Linear(latent_dim, 1152), nn.ReLU(), nn.Unflatten(1, (128, 3, 3)),
+        nn.ConvTranspose2d(128, 64, 3, 2), nn.ReLU(), nn.ConvTranspose2d(64, 32, 4, 2, 1),
+        nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, 2, 1))
+    return encoder, decoder
+
+
+# ------------------------------------------------------------------------------ measuring
+
+def synchronise(device: str) -> None:
+    """Wait for the device, so that a time stamp means what it says."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def peak_memory(device: str) -> dict[str, float]:
+    """MiB at most: resident memory of this process, and of the device where there is one."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peaks = {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+    if device.startswith("cuda"):
+        peaks["device_memory"] = torch.cuda.max_memory_allocated() / 2**20
+    return peaks
+
+
+def answer(values: dict[str, Any]) -> None:
+    """The last line of a measuring subprocess."""
+    print(LABEL + json.dumps(values), flush=True)
+
+
+def ask(script: str, task: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Run a measuring subprocess; a failure ends the benchmark with its last lines."""
+    quiet = {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    command = [sys.executable, str(HERE / script), "--measure", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True,
+                          env={**os.environ, **quiet, **limits})
+    lines = [line for line in done.stdout.splitlines() if line.startswith(LABEL)]
+    if done.returncode or not lines:
+        sys.exit(f"{script} failed on {task}:\n{(done.stdout + done.stderr)[-2000:]}")
+    return dict(json.loads(lines[-1][len(LABEL):]))
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Median, least and greatest: ``2.61 (2.55 … 2.70)``."""
+    ordered = sorted(values)
+    low, mid, high = ordered[0], statistics.median(ordered), ordered[-1]
+    return f"{mid:,.{digits}f} ({low:,.{digits}f} … {high:,.{digits}f})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Columns of equal width, as Markdown, so that it can be pasted into the docs."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    lines = [head, ["-" * w for w in widths], *rows]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+                     for line in lines)
+
+
+def machine(device: str) -> str:
+    """One line: processor, threads, versions."""
+    names = [f"{name} {_version(name)}" for name in ("torch", "pythae", "latlas")]
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
+    return f"{where}, {CORES} cores; Python {platform.python_version()}; {', '.join(names)}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _processor() -> str:
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
+    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in text]
+    return f"{names[0] if names else platform.machine()} ({' '.join(flags) or 'no flags known'})"
+
+
+def write_json(path: Path | None, data: dict[str, Any]) -> None:
+    """Every single measurement, not only the medians."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        print(f"every measurement: {path}")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options both benchmarks have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, help="npz with x_train (n, 28, 28); default: blobs")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each side")
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, CORES}),
+                        help="processor threads of both sides; one table for each value")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--json", type=Path, help="write every measurement here")
+    parser.add_argument("--measure", type=json.loads, help=argparse.SUPPRESS)
+    return parser
+
+
+def as_unit(x: NDArray[np.uint8]) -> Tensor:
+    """(N, 1, 28, 28) float32 in [0, 1], as pythae takes pictures; one copy, no temporaries."""
+    return torch.from_numpy(x).unsqueeze(1).float().div_(255)

@@ -1,0 +1,103 @@
+"""Training speed and peak memory: latlas's engine against pythae's trainer, in alternation.
+
+Same networks, batch size, loss (summed binary cross-entropy + β·KL), Adam at 1e-3, pictures and
+number of pictures. Warm-up, evaluation and saving are outside the timed part of both; progress
+bars are off in both. pythae runs as it comes (fp32, its DataLoader in the main process); latlas
+as it comes, and once more held to fp32, so that what bf16 gives is seen apart.
+
+    python benchmarks/train_speed.py --data mnist.npz --threads 1 2
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import torch
+from common import (
+    CASES,
+    answer,
+    arguments,
+    as_unit,
+    ask,
+    machine,
+    peak_memory,
+    pictures,
+    spread,
+    table,
+    write_json,
+)
+
+#: name of a side → precision latlas is held to; ``None`` is pythae
+SIDES = {"pythae": None, "latlas": "auto", "latlas fp32": "fp32"}
+WARM = 3_000
+
+
+def main() -> None:
+    """Measure, or compare."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    options = parser.parse_args()
+    if options.measure:
+        answer(measure(options.measure))
+    else:
+        compare(options)
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """One side, one case: images a second, final loss, peak memory. Runs in a subprocess."""
+    torch.set_num_threads(task["threads"])
+    case, precision = CASES[task["case"]], SIDES[task["side"]]
+    x = pictures(task["data"])
+    if precision is None:
+        import pythae_side
+        result = pythae_side.train_speed(case, as_unit(x), case.images, WARM, task["device"])
+    else:
+        import latlas_side
+        result = latlas_side.train_speed(case, x, case.images, WARM, task, precision)
+    return result | peak_memory(task["device"])
+
+
+def compare(options: Namespace) -> None:
+    """All sides in turn, ``rounds`` times, for each case and number of threads."""
+    print(machine(options.device))
+    data = {"machine": machine(options.device), "rounds": options.rounds, "measured": []}
+    for threads in options.threads:
+        rows = []
+        for name in options.cases:
+            found = {side: [] for side in SIDES}
+            for _ in range(options.rounds):
+                for side in SIDES:
+                    found[side].append(_ask(options, name, side, threads))
+            data["measured"].append({"threads": threads, "case": name, "sides": found})
+            rows += _rows(name, found)
+        print(f"\n{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
+              "median (least … greatest)\n")
+        print(table(HEAD, rows), flush=True)
+    write_json(options.json, data)
+
+
+def _ask(options: Namespace, case: str, side: str, threads: int) -> dict[str, Any]:
+    data = None if options.data is None else str(options.data)
+    task = {"case": case, "side": side, "threads": threads, "data": data,
+            "device": options.device}
+    return ask("train_speed.py", task, threads)
+
+
+HEAD = ["case", "side", "images/s", "times pythae", "peak MiB", "of pythae's"]
+
+
+def _rows(name: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    return [[f"{CASES[name].title}, batch {CASES[name].batch_size}", side,
+             spread((m["rate"] for m in measured), 0), _ratio(measured, found["pythae"], "rate"),
+             spread((m["memory"] for m in measured), 0), _ratio(measured, found["pythae"], "memory")]
+            for side, measured in found.items()]
+
+
+def _ratio(side: list[dict[str, Any]], other: list[dict[str, Any]], key: str) -> str:
+    """Round by round, so that both numbers of a ratio are from the same minute."""
+    return spread(a[key] / b[key] for a, b in zip(side, other, strict=True))
+
+
+if __name__ == "__main__":
+    main()
