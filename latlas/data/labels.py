@@ -1,0 +1,54 @@
+"""Labels of any type to integer codes and class names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import DataError
+
+MOST_CLASSES = 1000
+
+
+def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple[
+        NDArray[np.int64], tuple[str, ...]]:
+    """Codes (N,) int64 and class names, numbers in numeric order and words in alphabetical order.
+
+    Args:
+        values: (N,) numbers or words, (N, 1), or (N, K) one-hot.
+        where: what to call the labels in an error.
+        names: class names if the source has them; then ``values`` must be indices into it.
+
+    Raises:
+        DataError: real-valued labels, missing labels, or more than 1,000 classes.
+    """
+    values = _flat(np.asarray(values), where)
+    if names and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(names):
+        return values.astype(np.int64), tuple(names)
+    found, codes = np.unique(values, return_inverse=True)
+    if len(found) > MOST_CLASSES:
+        raise DataError(f"{where} has {len(found):,} distinct values, too many for classes; "
+                        "choose another label, or label=none")
+    return codes.astype(np.int64), tuple(str(v) for v in found.tolist())
+
+
+def _flat(values: NDArray[Any], where: str) -> NDArray[Any]:
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2 and np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all():
+        values = values.argmax(axis=1)
+    if values.ndim != 1 or values.dtype.kind not in "buifUS" or not len(values):
+        raise DataError(f"{where} holds {values.dtype} of shape {values.shape}, not one label "
+                        "per item; choose another label, or label=none")
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8", "replace")
+    return _whole(values, where) if values.dtype.kind == "f" else values
+
+
+def _whole(values: NDArray[Any], where: str) -> NDArray[Any]:
+    if not np.array_equal(values, np.round(values)):  # NaN is unequal to itself
+        raise DataError(f"{where} holds real or missing numbers, not classes; "
+                        "choose another label, or label=none")
+    return values.astype(np.int64)

@@ -1,0 +1,253 @@
+"""From what the user names to a :class:`Source`: one function per kind of source."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latlas.core.errors import DataError, unknown
+from latlas.data import packing
+from latlas.data.source import Source
+from latlas.data.store import MEMORY_SHARE, Progress, Store
+
+BUILT_IN = {
+    "digits": "digits:open_digits",
+    "grid": "toy:open_grid",
+    "moons": "toy:open_moons",
+    "ring": "toy:open_ring",
+    "shapes": "shapes:open_shapes",
+    "swiss-roll": "toy:open_swiss_roll",
+}
+BY_SUFFIX = {
+    ".bin": "cifar:open_cifar",
+    ".csv": "tables:open_table",
+    ".mat": "svhn:open_svhn",
+    ".npy": "npz:open_npy",
+    ".npz": "npz:open_npz",
+    ".parquet": "tables:open_table",
+    ".tsv": "tables:open_table",
+}
+PICTURES = "pictures:open_pictures"
+INTERNAL = {"store", "name"}
+
+
+def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Source:
+    """Opens anything that holds items.
+
+    Args:
+        spec: a built-in name (``digits``, ``shapes``, ``ring``, ``grid``, ``moons``,
+            ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip), an array (N, ...),
+            a pair (items, labels), or the ``spec`` of a source opened before.
+        memory_share: a file whose items take more than this share of the available memory is
+            packed to a memory-mapped file once (see :mod:`latlas.data.packing`).
+        options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
+            ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``).
+
+    Raises:
+        DataError: one line that names the file, column, key or option and what to do.
+    """
+    if isinstance(spec, Source):
+        return spec
+    if isinstance(spec, Mapping):
+        named = dict(spec)
+        return open_source(named.pop("source"), memory_share=memory_share, **{**named, **options})
+    if not isinstance(spec, str | Path):
+        return _open_in_memory(spec, options)
+    text = str(spec)
+    if text in BUILT_IN:
+        source = _call(BUILT_IN[text], (), text, options, Store())
+        return replace(source, spec={"source": text, **options})
+    return _open_path(text, options, memory_share)
+
+
+def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
+         **options: Any) -> Source:
+    """Writes a source to a folder that opens as a memory map, and opens it.
+
+    Args:
+        spec, options: as :func:`open_source`.
+        out: a new folder; it gets ``x.npy``, ``arrays.npz`` and ``meta.json``.
+        progress: called with (items done, items in all).
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is there already; choose a new folder")
+    with packing.building(out) as folder:
+        store = Store(folder, share=0, progress=progress)
+        if isinstance(spec, str | Path) and str(spec) not in BUILT_IN:
+            source = _dispatch(str(spec), options, store)
+        else:
+            source = open_source(spec, **options)
+        packing.write(source, folder, store)
+    return open_source(out)
+
+
+def _open_path(text: str, options: dict[str, Any], share: float) -> Source:
+    spec = {"source": _absolute(text), **options}
+    cached = packing.find_cached(spec)
+    if cached is not None:
+        return replace(packing.open_packed(cached), spec=spec)
+    with packing.building(packing.cache_folder(spec)) as folder:
+        store = Store(folder, share)
+        source = _dispatch(text, options, store)
+        if store.on_disk:
+            packing.write(source, folder, store)
+    if store.on_disk:
+        source = packing.open_packed(packing.cache_folder(spec))
+    return replace(source, spec=spec)
+
+
+def _absolute(text: str) -> str:
+    path, mark, member = text.partition("::")
+    return f"{Path(path).expanduser().resolve()}{mark}{member}"
+
+
+def _dispatch(text: str, options: dict[str, Any], store: Store) -> Source:
+    """Chooses the reader of a path by what is there."""
+    file, _, member = text.partition("::")
+    path = Path(file).expanduser()
+    if not path.exists():
+        raise DataError(_missing(text))
+    try:
+        return _reader_of(path, member, options, store)
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: "
+                        f"{error.strerror or error}") from None
+
+
+def _reader_of(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
+    if path.suffix.lower() == ".zip":
+        return _open_zip(path, member, options, store)
+    target = _folder_kind(path) if path.is_dir() else _file_kind(path)
+    return _call(target, (path,), str(path), options, store)
+
+
+def _missing(text: str) -> str:
+    if "/" in text or "\\" in text or "." in text:
+        return f"{text}: no such file or folder"
+    return f"{text}: no such file or folder; as a built-in source, " + unknown(
+        "source", text, BUILT_IN)
+
+
+def _file_kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    names = path.name.lower()
+    if suffix in BY_SUFFIX:
+        return BY_SUFFIX[suffix]
+    if names.endswith((".tar.gz", ".tgz")):
+        return "cifar:open_cifar"
+    if suffix == ".gz" or "ubyte" in names or "idx" in suffix:
+        return "idx:open_idx"
+    raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
+                    f"pictures, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz)")
+
+
+def _folder_kind(path: Path) -> str:
+    names = [p.name.lower() for p in path.iterdir()]
+    if not names:
+        raise DataError(f"{path} is an empty folder")
+    if packing.META in names:
+        return "packing:open_packed"
+    if any("ubyte" in name for name in names):
+        return "idx:open_idx"
+    if any(n in ("data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin") for n in names):
+        return "cifar:open_cifar"
+    if any(n in ("train_32x32.mat", "test_32x32.mat") for n in names):
+        return "svhn:open_svhn"
+    return PICTURES
+
+
+def _open_zip(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
+    import io
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            chosen = _member(path, archive.namelist(), member)
+            if chosen is None:
+                return _call(PICTURES, (path,), str(path), options, store)
+            data = io.BytesIO(archive.read(chosen))
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} cannot be read as a zip: {error}") from None
+    target = BY_SUFFIX[Path(chosen).suffix.lower()]
+    return _call(target, (data,), chosen, options, store, name=f"{path}::{chosen}")
+
+
+def _member(path: Path, names: list[str], wanted: str) -> str | None:
+    """The file in the zip that is meant; ``None`` for a zip of pictures."""
+    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
+    if wanted:
+        exact = [n for n in data if wanted in (n, Path(n).name, Path(n).stem)]
+        if len(exact) == 1:
+            return exact[0]
+        raise DataError(f"{path}: {unknown('member', wanted, data)}")
+    tables_only = len(data) == len([n for n in names if not n.endswith("/")])
+    if len(data) > 1 and tables_only:
+        raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
+                        f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
+    return data[0] if data and tables_only else None
+
+
+def _open_in_memory(spec: Any, options: dict[str, Any]) -> Source:
+    if hasattr(spec, "get_columns"):  # a polars DataFrame
+        return _call("tables:open_table", (spec,), "table", options, Store())
+    x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
+    try:
+        x = np.asarray(x)
+    except Exception as error:
+        raise DataError(f"{type(spec).__name__} cannot be read as an array: {error}") from None
+    return _call("npz:open_arrays", (x, y), "array", options, Store())
+
+
+def _call(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, Any],
+          store: Store, **more: Any) -> Source:
+    """Calls a reader with the options it takes; ``label=none`` is for all of them."""
+    module, function = target.split(":")
+    reader: Callable[..., Source] = getattr(import_module(f"latlas.data.{module}"), function)
+    known = inspect.signature(reader).parameters
+    kinds = typing.get_type_hints(reader)
+    if "store" in known:
+        more["store"] = store
+    options = {k: v for k, v in options.items() if v is not None}
+    unlabelled = str(options.get("label", "")).lower() == "none"
+    given = {k: v for k, v in options.items() if not (k == "label" and unlabelled)}
+    valid = [k for k, p in known.items() if p.kind is p.KEYWORD_ONLY and k not in INTERNAL]
+    for key in given:
+        if key == "label" and key not in valid:
+            raise DataError(f"{shown} has no labels to choose from; leave out label=")
+        if key not in valid:
+            raise DataError(f"{shown}: {unknown('option', key, [*valid, 'label'])}")
+    values = {k: _coerced(k, v, kinds[k]) for k, v in given.items()}
+    if unlabelled and "label" in valid:
+        values["label"] = "none"
+    source = reader(*args, **values, **more)
+    return without_labels(source) if unlabelled else source
+
+
+def _coerced(key: str, value: Any, kind: Any) -> Any:
+    """Text such as ``"64"`` as the type the option has."""
+    types = [t for t in typing.get_args(kind) or (kind,) if t is not type(None)]
+    if isinstance(value, tuple(types)) and not (isinstance(value, bool) and bool not in types):
+        return value
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    try:
+        if bool in types:
+            return words[str(value).lower()]
+        return types[0](value)
+    except (ValueError, TypeError, KeyError):
+        raise DataError(f"{key}={value!r} is not a valid {types[0].__name__}") from None
+
+
+def without_labels(source: Source) -> Source:
+    """The source with its labels and class names left out."""
+    space = replace(source.space, classes=())
+    parts = {k: replace(d, label=None, space=replace(d.space, classes=()))
+             for k, d in source.parts.items()}
+    return replace(source, space=space, parts=parts, _ready={})
