@@ -1,0 +1,110 @@
+"""Checks and pairwise distances that the metrics share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import DataError
+
+Array = NDArray[Any]
+Float = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+# One block of distances is at most ROWS × COLUMNS × 8 bytes = 64 MiB.
+ROWS, COLUMNS = 2048, 4096
+# Below this share of |a|² + |b|² a squared distance is rounding error: the two are one point.
+SAME = 1e-12
+
+
+def matrix(values: Array, what: str, least: int = 2) -> Array:
+    """``values`` as (n, d) finite floats with n ≥ ``least``; integers become float64.
+
+    Raises:
+        DataError: wrong shape, too few rows, or numbers that are not finite; ``what`` names it.
+    """
+    array = np.asarray(values)
+    array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+    if array.ndim != 2 or len(array) < least or array.shape[1] == 0:
+        raise DataError(f"{what}: need (n ≥ {least}, d ≥ 1) numbers, got shape {array.shape}")
+    bad = int((~np.isfinite(array).all(1)).sum())
+    if bad:
+        raise DataError(f"{what}: {bad} of {len(array)} items hold NaN or infinity; leave them out")
+    return array
+
+
+def pair(a: Array, b: Array, names: tuple[str, str], least: int = 2) -> tuple[Array, Array]:
+    """Two matrices of equal width, checked by :func:`matrix`."""
+    a, b = matrix(a, names[0], least), matrix(b, names[1], least)
+    if a.shape[1] != b.shape[1]:
+        raise DataError(f"{names[0]} has {a.shape[1]} columns and {names[1]} {b.shape[1]}: "
+                        "compute both with the same features")
+    return a, b
+
+
+def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
+    """Squared Euclidean distances of (n, d) to (m, d), block by block, in float64.
+
+    Yields (rows of a, rows of b, their (r, c) squared distances), row blocks outermost. Both sides
+    are centred on b's mean first, which keeps |a|² + |b|² − 2ab accurate far from the origin.
+    """
+    centre = b.mean(0, dtype=np.float64)
+    for rows in _slices(len(a), ROWS):
+        left = a[rows] - centre
+        for columns in _slices(len(b), COLUMNS):
+            yield rows, columns, _squared(left, b[columns] - centre)
+
+
+def nearest(queries: Array, reference: Array, k: int = 1, *,
+            skip_self: bool = False) -> tuple[Float, Index]:
+    """The k nearest rows of ``reference`` (m, d) for each query (n, d).
+
+    Args:
+        skip_self: the two arrays are the same one, and an item is not its own neighbour.
+    Returns:
+        (n, k) Euclidean distances, ascending, and (n, k) row numbers. Of equal distances the
+        lower row wins when k = 1. Copies are at distance exactly 0.
+    Raises:
+        DataError: fewer than k neighbours to be had.
+    """
+    if len(reference) - skip_self < k:
+        raise DataError(f"{k} nearest neighbours need more than {len(reference)} items")
+    square = np.full((len(queries), k), np.inf)
+    index = np.zeros((len(queries), k), np.int64)
+    for rows, columns, block in blocks(queries, reference):
+        if skip_self:
+            _blank_diagonal(block, rows, columns)
+        square[rows], index[rows] = _merge(square[rows], index[rows], block, columns.start)
+    return np.sqrt(square), index
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _squared(a: Float, b: Float) -> Float:
+    scale = np.square(a).sum(1)[:, None] + np.square(b).sum(1)
+    square: Float = scale - 2 * (a @ b.T)
+    square[square < SAME * scale] = 0
+    return square
+
+
+def _blank_diagonal(block: Float, rows: slice, columns: slice) -> None:
+    same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+    block[same - rows.start, same - columns.start] = np.inf
+
+
+def _merge(square: Float, index: Index, block: Float, start: int) -> tuple[Float, Index]:
+    """The k best of those so far (r, k) and a new block (r, c) that starts at row ``start``."""
+    k = square.shape[1]
+    if k == 1:
+        best = block.argmin(1)[:, None]
+    else:
+        best = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
+    values = np.concatenate([square, np.take_along_axis(block, best, 1)], 1)
+    numbers = np.concatenate([index, best + start], 1)
+    order = values.argsort(1, kind="stable")[:, :k]
+    return np.take_along_axis(values, order, 1), np.take_along_axis(numbers, order, 1)

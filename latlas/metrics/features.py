@@ -1,0 +1,255 @@
+"""Features that the sample-quality figures are computed on. Nothing is ever downloaded.
+
+=============  ===================================================================================
+``pixels``     all scalars of an item in model units, flattened
+``columns``    all scalars, each standardised on the training data
+``random-conv``  a convolutional network with seeded random weights (pictures of any size)
+``classifier`` last hidden layer of a small network trained here on the data's own labels
+a module, a file  any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
+``auto``       ``classifier`` if there are labels, else ``random-conv`` for pictures, else
+               ``columns``
+=============  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.core.space import Space
+from latlas.metrics.arrays import Array
+
+#: (n, \*shape) in data units to (n, d) float32
+Extractor = Callable[[Array], Array]
+NAMES = ("auto", "pixels", "columns", "random-conv", "classifier")
+WIDTH = 64  # columns of the two built-in networks: few, so that few items suffice for a covariance
+
+
+def features(source: str | Path | nn.Module, space: Space, data: Array | None = None,
+             labels: Array | None = None, *, seed: int = 0, device: str = "cpu") -> Extractor:
+    """A function from items (n, \\*shape) in data units to features (n, d) float32.
+
+    Args:
+        source: a name of the table above, a file, or a module. Modules and files are given model
+            units, (n, \\*shape) float32 (pictures in [−1, 1]); what they return is flattened.
+        data: (N, \\*shape) training items in data units; needed by ``columns``, ``classifier``.
+        labels: (N,) class codes; negative ones mark items without a label.
+        seed: decides random weights and the training of the classifier.
+    Raises:
+        ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
+    """
+    if isinstance(source, nn.Module):
+        return Network(source.to(device), space, device)
+    if source == "auto":
+        source = _automatic(space, labels)
+    if source in NAMES:
+        return _named(str(source), space, data, labels, seed, device)
+    return Network(_module_file(source), space, device)
+
+
+def _automatic(space: Space, labels: Array | None) -> str:
+    if labels is not None and len(np.unique(labels[labels >= 0])) > 1:
+        return "classifier"
+    return "random-conv" if space.kind == "picture" else "columns"
+
+
+def _named(name: str, space: Space, data: Array | None, labels: Array | None, seed: int,
+           device: str) -> Extractor:
+    if name == "pixels":
+        return Pixels(space)
+    if name == "random-conv":
+        return Network(random_convolutions(space, seed).to(device), space, device)
+    if data is None or not len(data):
+        raise ConfigError(f"features {name!r} need training data")
+    if name == "columns":
+        return Columns.fit(data)
+    return train_classifier(space, data, labels, seed=seed, device=device)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Model units, flattened."""
+
+    space: Space
+
+    def __call__(self, x: Array) -> Array:
+        x = np.asarray(x).astype(np.float32)
+        return np.asarray(self.space.to_model(x), np.float32).reshape(len(x), -1)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """(v − mean) / sd of every scalar; a constant one is only centred."""
+
+    mean: Array
+    sd: Array
+
+    @classmethod
+    def fit(cls, data: Array) -> Columns:
+        flat = np.asarray(data).reshape(len(data), -1)
+        sd = flat.std(0, dtype=np.float64)
+        return cls(flat.mean(0, dtype=np.float64), np.where(sd > 0, sd, 1.0))
+
+    def __call__(self, x: Array) -> Array:
+        flat = np.asarray(x).reshape(len(x), -1)
+        return ((flat - self.mean) / self.sd).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module applied in evaluation mode, batch by batch, without gradients, in fp32."""
+
+    module: nn.Module
+    space: Space
+    device: str = "cpu"
+    batch_size: int = 512
+
+    def __call__(self, x: Array) -> Array:
+        return self._apply(self.module, x)
+
+    @torch.no_grad()
+    def _apply(self, module: nn.Module, x: Array) -> Array:
+        was_training = module.training
+        if was_training:
+            module.eval()
+        starts = range(0, len(x), self.batch_size)
+        out = [module(self._input(x[s:s + self.batch_size])).float().flatten(1) for s in starts]
+        if was_training:
+            module.train()
+        return torch.cat(out).cpu().numpy()
+
+    def _input(self, x: Array) -> Tensor:
+        return _to_model(self.space, x).to(self.device)
+
+
+@dataclass(frozen=True)
+class Classifier(Network):
+    """``module`` is the network up to its last hidden layer, ``head`` the linear layer on it."""
+
+    head: nn.Linear = field(kw_only=True)
+
+    def predict(self, x: Array) -> Array:
+        """(n,) most probable class codes."""
+        return np.asarray(self._apply(nn.Sequential(self.module, self.head), x).argmax(1))
+
+    def accuracy(self, x: Array, labels: Array) -> float:
+        """Share of items whose predicted class is their label."""
+        return float((self.predict(x) == labels).mean())
+
+
+def random_convolutions(space: Space, seed: int = 0) -> nn.Module:
+    """Strided 3×3 convolutions down to 4 pixels and a projection to 64, He-normal, never trained.
+
+    Random features tell samples apart that no trained network has an opinion on (Naeem et al.
+    2020, section 4). The same seed gives the same weights on every machine.
+    """
+    if space.kind != "picture":
+        raise ConfigError("features 'random-conv' need pictures: use 'columns' for this data")
+    body: nn.Module = _seeded(lambda: _body(space)[:-1], seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in body.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=0.1, generator=generator)
+    return body.eval().requires_grad_(False)
+
+
+def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,
+                     device: str = "cpu", batch_size: int = 128) -> Classifier:
+    """Train the small network on the labelled items: ten epochs, 300 … 3,000 steps of Adam.
+
+    Label smoothing keeps the features of the training items from running away from those of
+    unseen ones. Judge samples by it only beside a held-out control that it has not seen.
+    """
+    x, y = _labelled(data, labels)
+    count = max(len(space.classes), int(y.max()) + 1)
+    body, head = _seeded(lambda: (_body(space), nn.Linear(WIDTH, count)), seed)
+    network = nn.Sequential(body, head).to(device)
+    steps = int(np.clip(10 * len(x) // batch_size, 300, 3000))
+    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    rng = np.random.default_rng(seed)
+    for step in range(steps):
+        rows = rng.integers(len(x), size=batch_size)
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
+        logits = network(_to_model(space, x[rows]).to(device))
+        target = torch.from_numpy(y[rows]).to(device)
+        optimiser.zero_grad()
+        F.cross_entropy(logits, target, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    network.eval().requires_grad_(False)
+    return Classifier(body, space, device, head=head)
+
+
+def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
+    if labels is None:
+        raise ConfigError("features 'classifier' need labels: name them, or use 'random-conv'")
+    if len(labels) != len(data):
+        raise DataError(f"{len(labels)} labels for {len(data)} items")
+    known = np.flatnonzero(np.asarray(labels) >= 0)
+    y = np.asarray(labels)[known].astype(np.int64)
+    if len(np.unique(y)) < 2:
+        raise ConfigError("features 'classifier' need labels of at least two classes: "
+                          "use 'random-conv' or 'pixels'")
+    return (data if len(known) == len(data) else data[known]), y
+
+
+def _body(space: Space) -> nn.Sequential:
+    """(n, \\*shape) to (n, 64), by convolutions for pictures, else by two linear layers."""
+    if space.kind != "picture":
+        return nn.Sequential(nn.Flatten(), nn.Linear(space.dims, 2 * WIDTH), nn.SiLU(),
+                             nn.Linear(2 * WIDTH, WIDTH), nn.SiLU())
+    channels, height, width = space.shape
+    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.SiLU()]
+    inner = 32
+    while max(height, width) > 4:
+        height, width = (height + 1) // 2, (width + 1) // 2
+        layers += [nn.Conv2d(inner, 64, 3, 2, 1), nn.SiLU()]
+        inner = 64
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inner * height * width, WIDTH), nn.SiLU())
+
+
+def _to_model(space: Space, x: Array) -> Tensor:
+    values = space.to_model(np.asarray(x).astype(np.float32))
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+
+
+def _seeded(build: Callable[[], Any], seed: int) -> Any:
+    """Build with seeded initial weights; the caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+def _module_file(path: str | Path) -> nn.Module:
+    """A TorchScript file or, by the suffix .pt2, an exported program (batch size dynamic)."""
+    path = Path(path)
+    if not path.is_file():
+        hint = unknown("features", str(path), NAMES)
+        raise ConfigError(f"{hint}, a module, or the path of a TorchScript or .pt2 file")
+    try:
+        return _exported(path) if path.suffix == ".pt2" else _scripted(path)
+    except (RuntimeError, ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"features: cannot read {path} as a module: {reason}") from error
+
+
+def _exported(path: Path) -> nn.Module:
+    return torch.export.load(path).module()
+
+
+def _scripted(path: Path) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    return module.eval()

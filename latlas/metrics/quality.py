@@ -1,0 +1,117 @@
+"""All sample-quality figures in one table, each beside its held-out control and a memoriser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from latlas.core.errors import DataError
+from latlas.metrics.arrays import Array, Index, matrix
+from latlas.metrics.frechet import frechet_distance
+from latlas.metrics.kernel import kernel_distance
+from latlas.metrics.memorisation import memorisation
+from latlas.metrics.precision_recall import density_coverage, precision_recall
+from latlas.metrics.two_sample import nearest_neighbour_test
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How to print and read one figure. ``good`` says which way is better."""
+
+    title: str
+    good: Literal["low", "high", "fair"]
+    fair: float | None = None
+
+
+#: what each column of :func:`quality` means; ``fair`` is what fresh real data gets, if fixed
+FIGURES = {
+    "frechet": Figure("Fréchet distance", "low"),
+    "kernel": Figure("kernel distance", "low", 0.0),
+    "precision": Figure("precision", "high"),
+    "recall": Figure("recall", "high"),
+    "density": Figure("density", "high", 1.0),
+    "coverage": Figure("coverage", "high"),
+    "two_sample": Figure("1-NN accuracy", "fair", 0.5),
+    "two_sample_p": Figure("1-NN p-value", "high"),
+    "copying_z": Figure("copying z (C_T)", "fair", 0.0),
+    "near_copies": Figure("near copies", "low", 0.01),
+    "nearest_ratio": Figure("nearest-train ratio", "fair", 1.0),
+    "authenticity": Figure("authenticity", "high"),
+    "items": Figure("items a side", "high"),
+}
+
+
+def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
+    """Rows 0 … n−1 in two random halves: (to train a feature network on, held-out control)."""
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[n // 2:]), np.sort(order[:n // 2])
+
+
+def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array], Array], *,
+            control: Index | None = None, k: int = 3, seed: int = 0) -> dict[str, Row]:
+    """Every figure of ``FIGURES`` for three sets against the test items, equal numbers all.
+
+    - ``samples``: what the model made; copying is looked for in all of ``train``.
+    - ``held-out``: real items of ``train`` (rows ``control``), copying looked for in the rest: the
+      best any model can get.
+    - ``memoriser``: exact copies of training items: excellent in all but the copying columns.
+
+    With a classifier for features, train it on the half that is not the control::
+
+        fit, control = control_split(len(train))
+        extract = features("classifier", space, train[fit], labels[fit])
+        rows = quality(samples, train, test, extract, control=control)
+
+    Args:
+        samples, train, test: (m, \\*shape), (t, \\*shape), (n, \\*shape) in data units.
+        extract: items to features (n, d).
+        control: rows of ``train`` for the held-out control; ``None`` takes a random half.
+        k: neighbours of precision and recall; density and coverage use 5.
+    Returns:
+        Row name to figure name to value. ``frechet`` is NaN where there are not more items than
+        features. ``items`` is the number a side.
+    """
+    control = control_split(len(train), seed)[1] if control is None else np.asarray(control)
+    n = _size(len(samples), len(test), len(control))
+    rng = np.random.default_rng(seed)
+    features = matrix(extract(train), "training features")
+    real = extract(test[_draw(rng, len(test), n)])
+    rest = np.delete(features, control, axis=0)
+    sets = {
+        "samples": (extract(samples[:n]), features),
+        "held-out": (features[control[_draw(rng, len(control), n)]], rest),
+        "memoriser": (features[_draw(rng, len(train), n)], features),
+    }
+    return {name: _row(matrix(fake, f"{name} features"), real, seen, k, seed)
+            for name, (fake, seen) in sets.items()}
+
+
+def _size(samples: int, test: int, control: int) -> int:
+    n = min(samples, test, control)
+    if n < 6:
+        raise DataError(f"sample quality needs at least 6 items a side, got {samples} samples, "
+                        f"{test} test items and {control} held-out training items")
+    return n
+
+
+def _draw(rng: np.random.Generator, total: int, n: int) -> Index:
+    return np.sort(rng.permutation(total)[:n])
+
+
+def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
+    support, balls = precision_recall(real, fake, k), density_coverage(real, fake)
+    test, copied = nearest_neighbour_test(real, fake, seed=seed), memorisation(fake, train, real)
+    return {
+        "frechet": frechet_distance(fake, real) if len(real) > real.shape[1] else float("nan"),
+        "kernel": kernel_distance(fake, real),
+        "precision": support.precision, "recall": support.recall,
+        "density": balls.density, "coverage": balls.coverage,
+        "two_sample": test.accuracy, "two_sample_p": test.p_value,
+        "copying_z": copied.z, "near_copies": copied.near_copies, "nearest_ratio": copied.ratio,
+        "authenticity": copied.authenticity, "items": float(len(real)),
+    }
