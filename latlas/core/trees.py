@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_tree(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write to a temporary name, flush to disk, rename. ``meta`` is any JSON object."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
     temporary = path.with_name(path.name + ".part")
     whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
@@ -29,6 +30,7 @@ def save_tree(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> N
 
 def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors whose name starts with ``prefix`` (taken off) and the JSON object."""
+    from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, "pt") as file:
             names = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118

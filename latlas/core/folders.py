@@ -1,0 +1,142 @@
+"""A run folder: what was asked, what was chosen, where training stands, what came out.
+
+    run.json                what was asked and chosen; written before the first step
+    metrics.jsonl           one JSON object a line
+    checkpoint.safetensors  everything training needs to go on; removed when it has ended
+    model.safetensors       the finished model
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlas.core.errors import RunError
+from latlas.core.trees import load_tree, save_json, save_tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: raised by one whenever a run folder is written differently; older ones are migrated on reading
+FORMAT = 1
+
+
+@dataclass
+class RunFolder:
+    """A folder and the contents of its run.json."""
+
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """The last step was made and the model saved."""
+        return (self.path / "model.safetensors").is_file()
+
+    @property
+    def chosen(self) -> dict[str, Any] | None:
+        """What was chosen by timing, once it was."""
+        return self.record.get("chosen")
+
+    def choose(self, chosen: dict[str, Any]) -> None:
+        """Record what was chosen, before the first step."""
+        self.record["chosen"] = chosen
+        save_json(self.path / "run.json", self.record)
+
+    def save_checkpoint(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Replace the checkpoint; the old one stays until the new one is whole."""
+        save_tree(self.path / "checkpoint.safetensors", tensors, {"format": FORMAT, **meta})
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The checkpoint, or ``None`` if there is none yet."""
+        path = self.path / "checkpoint.safetensors"
+        return load_tree(path) if path.is_file() else None
+
+    def save_model(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """The finished model; the checkpoint is no longer needed."""
+        save_tree(self.path / "model.safetensors", tensors, {"format": FORMAT, **meta})
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind_log(self, images: int) -> None:
+        """Drop lines written after the checkpoint that training goes on from."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return
+        kept = [line for line in path.read_text("utf-8").splitlines() if _seen(line) <= images]
+        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+
+def _seen(line: str) -> float:
+    """Items seen when a line was written; a line cut off by a crash counts as never."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError):
+        return float("inf")
+
+
+def start(path: Path, request: dict[str, Any]) -> RunFolder:
+    """A new run folder, or the one that holds the same request.
+
+    Raises:
+        RunError: the folder holds another run, or something that is no run.
+    """
+    if (path / "run.json").is_file():
+        return _same(open_run(path), request)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists and holds no run; choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {path}: {error.strerror}") from error
+    run = RunFolder(path, {"format": FORMAT, **request})
+    save_json(path / "run.json", run.record)
+    return run
+
+
+def open_run(path: Path) -> RunFolder:
+    """An existing run folder.
+
+    Raises:
+        RunError: no such run, an unreadable one, or one of a newer format.
+    """
+    file = path / "run.json"
+    if not file.is_file():
+        raise RunError(f"{path} is no run folder (it has no run.json)")
+    try:
+        record = json.loads(file.read_text("utf-8"))
+        version = int(record["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    if version > FORMAT:
+        raise RunError(f"{path} is of format {version}, this latlas reads up to {FORMAT}; "
+                       "update latlas")
+    return RunFolder(path, record)
+
+
+def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:
+    """The run, if everything in the request is what its run.json says."""
+    old, new = _flat({k: run.record.get(k) for k in request}), _flat(_jsonable(request))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise RunError(f"{run.path} holds another run ({key} is {old.get(key)!r} there, "
+                           f"{new.get(key)!r} asked); choose another --out, or start from its "
+                           f"weights with --from {run.path}")
+    return run
+
+
+def _jsonable(data: Any) -> Any:
+    return json.loads(json.dumps(data))
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for name, child in tree.items()
+            for k, v in _flat(child, f"{prefix}.{name}" if prefix else name).items()}

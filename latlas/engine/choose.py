@@ -1,0 +1,155 @@
+"""What is decided once, before the first step: threads, precision, layout and the budget.
+
+Decisions by timing are made on a copy of the model, written to run.json and never made again, so
+a resumed run takes the same ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from latlas.core.model import Model
+from latlas.data.batches import Batches
+from latlas.engine.options import TrainOptions
+from latlas.engine.processes import World
+from latlas.engine.trainer import Trainer
+
+#: share of the wall clock that training gets of ``minutes``; the rest is checks and saving
+TRAINING_SHARE = 0.94
+#: a challenger must be this much faster, or noise would decide
+MARGIN = 1.05
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a run runs with."""
+
+    images: int
+    threads: int
+    precision: str
+    layout: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)
+
+
+def choose(model: Model, batches: Batches, options: TrainOptions, world: World) -> Chosen:
+    """Resolve every ``auto``; the process is left with the chosen thread count."""
+    begun = time.perf_counter()
+    layout = layout_of(model, options)
+    known = Chosen(1, options.threads or torch.get_num_threads(), options.precision, layout)
+    candidates = _candidates(model, options)
+    if len(candidates) == 1:
+        threads, precision = candidates[0]
+        known = replace(known, threads=threads, precision=precision)
+    else:
+        known = _fastest(candidates, known, model, batches, options, world)
+    torch.set_num_threads(known.threads)
+    return replace(known, images=_budget(known, model, batches, options, world, begun))
+
+
+def layout_of(model: nn.Module, options: TrainOptions) -> str:
+    """channels_last for plain convolutions; it does not pay with instance normalisation."""
+    if options.layout != "auto":
+        return options.layout
+    modules = list(model.modules())
+    plain = any(isinstance(m, nn.Conv2d) for m in modules)
+    normed = any(isinstance(m, nn.InstanceNorm2d) for m in modules)
+    return "channels_last" if plain and not normed else "contiguous"
+
+
+def apply_layout(model: nn.Module, layout: str) -> None:
+    """Put the model's 4-D weights into the chosen memory layout."""
+    if layout == "channels_last":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """The processor has bf16 instructions."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def _candidates(model: Model, options: TrainOptions) -> list[tuple[int, str]]:
+    device = model.device
+    precisions = [options.precision]
+    if options.precision == "auto":
+        precisions = ["bf16", "fp32"] if has_bf16(device) else ["fp32"]
+    most = torch.get_num_threads()
+    threads = [options.threads] if options.threads else [most]
+    if not options.threads and device.type == "cpu" and most > 1:
+        threads.append(1)
+    return [(t, p) for t in threads for p in precisions]
+
+
+def _fastest(candidates: list[tuple[int, str]], known: Chosen, model: Model, batches: Batches,
+             options: TrainOptions, world: World) -> Chosen:
+    """Time every candidate in turns, three rounds, and keep the best of each."""
+    runs = {c: _runner(replace(known, threads=c[0], precision=c[1]), model, batches, options,
+                       world) for c in candidates}
+    best = dict.fromkeys(candidates, float("inf"))
+    for _ in range(3):
+        for candidate, run in runs.items():
+            best[candidate] = min(best[candidate], run(0.12, 3))
+    first = candidates[0]
+    winner = min(best, key=best.__getitem__)
+    winner = winner if best[first] > MARGIN * best[winner] else first
+    threads, precision = world.agree(winner)
+    return replace(known, threads=threads, precision=precision)
+
+
+def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions, world: World,
+            begun: float) -> int:
+    n = len(batches.data)
+    if options.images is not None:
+        return options.images
+    if options.epochs is not None:
+        return max(1, round(options.epochs * n))
+    if options.minutes is None:
+        return auto_images(n)
+    run = _runner(known, model, batches, options, world)
+    run(0.3, 3)
+    seconds = run(min(3.0, 2.4 * options.minutes), 5)
+    left = 60 * options.minutes * TRAINING_SHARE - (time.perf_counter() - begun)
+    steps = max(1, int(left / seconds))
+    return int(world.agree(steps * options.batch_size))
+
+
+def auto_images(n: int) -> int:
+    """Items to see when no budget is given: 40 passes, at least 400,000, at most 10 million."""
+    return min(max(400_000, 40 * n), 10_000_000)
+
+
+def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOptions,
+            world: World) -> Callable[[float, int], float]:
+    """A function of (seconds, least steps) that trains a copy and returns seconds per step."""
+    trial = copy.deepcopy(model)
+    apply_layout(trial, chosen.layout)
+    trainer = Trainer(trial, options, budget=10**9, precision=chosen.precision, world=world)
+
+    def run(seconds: float, least: int) -> float:
+        torch.set_num_threads(chosen.threads)
+        trainer.step(batches.at(trainer.index))
+        begun, steps = _clock(model.device), 0
+        while steps < least or (world.size == 1 and time.perf_counter() - begun < seconds):
+            trainer.step(batches.at(trainer.index))
+            steps += 1
+        return (_clock(model.device) - begun) / steps
+    return run
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,88 @@
+"""One fused Adam per set of modules, the learning-rate schedule, and who trains when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latlas.core.model import Model, Phase
+from latlas.engine.options import TrainOptions
+
+
+@dataclass
+class Player:
+    """The phases that train one set of modules, their parameters and optimiser."""
+
+    phases: tuple[Phase, ...]
+    parameters: list[nn.Parameter]
+    optimiser: torch.optim.Optimizer
+
+
+def players(model: Model, phases: Sequence[Phase], options: TrainOptions) -> list[Player]:
+    """Phases with the same modules share one optimiser, in the order they first appear."""
+    grouped: dict[tuple[str, ...], list[Phase]] = {}
+    for phase in phases:
+        grouped.setdefault(phase.modules, []).append(phase)
+    return [_player(model, modules, tuple(shared), options) for modules, shared in grouped.items()]
+
+
+def _player(model: Model, modules: tuple[str, ...], phases: tuple[Phase, ...],
+            options: TrainOptions) -> Player:
+    found = [p for name in modules for p in _parameters(getattr(model, name)) if p.requires_grad]
+    parameters = list(dict.fromkeys(found))
+    lazy = max((phase.every for phase in phases), default=1)
+    # a lazy penalty steps the optimiser 1 + 1/k times per step: betas and rate to the power
+    # k/(k+1) keep its time constants (Karras et al. 2020, appendix B)
+    share = lazy / (lazy + 1) if lazy > 1 and len(phases) > 1 else 1.0
+    betas = (options.betas[0] ** share, options.betas[1] ** share)
+    made = torch.optim.AdamW(parameters, lr=options.learning_rate * share, betas=betas,
+                             weight_decay=options.weight_decay, fused=True)
+    made.param_groups[0]["peak"] = options.learning_rate * share
+    return Player(phases, parameters, made)
+
+
+def _parameters(module: nn.Module | nn.Parameter | None) -> list[nn.Parameter]:
+    if module is None:
+        return []
+    return [module] if isinstance(module, nn.Parameter) else list(module.parameters())
+
+
+def rate(options: TrainOptions, progress: float) -> float:
+    """Learning rate as a share of its peak: linear warm-up, then a half cosine down to 1%."""
+    rise = min(1.0, (progress + 1e-9) / options.warmup) if options.warmup > 0 else 1.0
+    if options.schedule == "constant":
+        return rise
+    return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+def set_rate(player: Player, share: float) -> None:
+    """Set the learning rate of every group to this share of its peak."""
+    for group in player.optimiser.param_groups:
+        group["lr"] = group["peak"] * share
+
+
+def state_tensors(player: Player) -> dict[str, Tensor]:
+    """The optimiser's moments by parameter number: ``3.exp_avg``."""
+    state = player.optimiser.state
+    return {f"{i}.{k}": v for i, p in enumerate(player.parameters)
+            for k, v in state.get(p, {}).items()}
+
+
+def restore_tensors(player: Player, tensors: dict[str, Tensor]) -> None:
+    """The inverse of :func:`state_tensors`."""
+    for name, value in tensors.items():
+        number, _, key = name.partition(".")
+        parameter = player.parameters[int(number)]
+        place = value.clone() if key == "step" else value.to(parameter.device).clone()
+        if key != "step" and parameter.dim() == 4:
+            place = place.to(memory_format=_format_of(parameter))
+        player.optimiser.state[parameter][key] = place
+
+
+def _format_of(parameter: Tensor) -> torch.memory_format:
+    contiguous = parameter.is_contiguous()
+    return torch.contiguous_format if contiguous else torch.channels_last

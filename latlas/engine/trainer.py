@@ -1,0 +1,135 @@
+"""One training step, and the whole state of training as a tree of tensors."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
+from latlas.core.noise import Noise, derive
+from latlas.engine import optimisers
+from latlas.engine.ema import EVERY, Averaged
+from latlas.engine.options import TrainOptions
+from latlas.engine.processes import World
+
+
+class Trainer:
+    """A model, its players and its average, advanced step by step.
+
+    Everything random in step k is a function of (seed, k), so :meth:`state` holds no generator.
+    """
+
+    def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
+                 world: World | None = None) -> None:
+        if not isinstance(model, Trains):
+            raise TypeError(f"{type(model).__name__} has no phases to train")
+        self.model, self.options, self.budget = model, options, budget
+        self.world = world or World()
+        self.precision = precision
+        self.phases: tuple[Phase, ...] = model.phases
+        self.players = optimisers.players(model, self.phases, options)
+        self._player_of = {phase: p for p in self.players for phase in p.phases}
+        self.average = Averaged(model, options.ema)
+        self.noise = Noise(0, model.device, self.world.rank, self.world.size)
+        self.index = 0
+        self.sums: dict[str, Tensor] = {}
+        self.summed = 0
+
+    @property
+    def images(self) -> int:
+        """Items seen by all processes."""
+        return self.index * self.options.batch_size
+
+    def step(self, batch: Batch) -> None:
+        """Every due phase once, then the average and the model's own buffers."""
+        step = self._begin()
+        terms: dict[str, Tensor] = {}
+        for phase in self.phases:
+            if self.index % phase.every == 0:
+                terms.update(self._advance(phase, batch, step))
+        if isinstance(self.model, AfterStep):
+            self.model.after_step(step, terms)
+        self.index += 1
+        if self.index % EVERY == 0:
+            self.average.update(self.images, EVERY * self.options.batch_size)
+        self._note(terms)
+
+    def _begin(self) -> Step:
+        seed = derive(self.options.seed, "step", self.index)
+        self.noise.reseed(seed)
+        torch.manual_seed(seed + self.world.rank)  # dropout and whatever else draws globally
+        progress = min(1.0, self.images / self.budget)
+        share = optimisers.rate(self.options, progress)
+        for player in self.players:
+            optimisers.set_rate(player, share)
+        return Step(self.index, self.images, progress, self.noise)
+
+    def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
+        player = self._player_of[phase]
+        self._only(player)
+        with self.autocast():
+            loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
+        total = loss.total if phase.every == 1 else loss.total * phase.every
+        total.backward()  # type: ignore[no-untyped-call]
+        self._apply(player)
+        return {k: v.detach() for k, v in loss.terms.items()}
+
+    def _only(self, player: optimisers.Player) -> None:
+        """Gradients reach this player's parameters and no other's."""
+        if len(self.players) == 1:
+            return
+        for other in self.players:
+            for parameter in other.parameters:
+                parameter.requires_grad_(other is player)
+
+    def _apply(self, player: optimisers.Player) -> None:
+        if self.world.size > 1:
+            for p in player.parameters:  # a block that is not in use yet has no gradient: zero
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.world.average([p.grad for p in player.parameters if p.grad is not None])
+        if self.options.clip_norm:
+            torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
+        player.optimiser.step()
+        player.optimiser.zero_grad(set_to_none=True)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bf16 where it was chosen; losses reduce in fp32 by themselves."""
+        return torch.autocast(self.model.device.type, torch.bfloat16,
+                              enabled=self.precision == "bf16")
+
+    def _note(self, terms: dict[str, Tensor]) -> None:
+        """Sum the terms on the device; nothing waits for it."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.summed += 1
+
+    def drain(self) -> dict[str, float]:
+        """Mean of every term since the last call. This waits for the device."""
+        means = {k: v.item() / max(1, self.summed) for k, v in self.sums.items()}
+        self.sums, self.summed = {}, 0
+        return means
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON from which :meth:`restore` goes on to the same bits."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.average.current().state_dict().items()}
+        for i, player in enumerate(self.players):
+            state = optimisers.state_tensors(player)
+            tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
+        return tensors, {"step": self.index, "images": self.images}
+
+    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self.model.load_state_dict(_under("model.", tensors))
+        self.average.model.load_state_dict(_under("ema.", tensors))
+        for i, player in enumerate(self.players):
+            optimisers.restore_tensors(player, _under(f"optimiser.{i}.", tensors))
+        self.index = int(meta["step"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}

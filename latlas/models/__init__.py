@@ -1,0 +1,80 @@
+"""The table of models. Nothing here imports torch until a model is built.
+
+A model from outside the table is named by its class, ``module:Class``; the class then carries its
+config dataclass as ``Config`` and may carry ``provides``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from latlas.core.errors import ConfigError, unknown
+from latlas.models import config as configs
+
+if TYPE_CHECKING:
+    from latlas.core.model import Model
+    from latlas.core.space import Space
+
+AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
+LIKELIHOOD = AUTOENCODER | {"score"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a model's class is, its config, what it provides, and its training defaults."""
+
+    target: str
+    config: Any
+    provides: frozenset[str]
+    summary: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+MODELS: dict[str, Entry] = {
+    "pca": Entry("latlas.models.pca:PCA", configs.PCAConfig, LIKELIHOOD,
+                 "probabilistic PCA: exact likelihood in closed form; the baseline"),
+    "ae": Entry("latlas.models.ae:AE", configs.AEConfig, AUTOENCODER,
+                "autoencoder: squared error through a bottleneck"),
+    "dae": Entry("latlas.models.ae:DAE", configs.DAEConfig, AUTOENCODER | {"denoise"},
+                 "denoising autoencoder: the clean item from a corrupted one"),
+    "vae": Entry("latlas.models.vae:VAE", configs.VAEConfig, LIKELIHOOD,
+                 "variational autoencoder: a generative model with a bound on its likelihood"),
+    "beta-vae": Entry("latlas.models.beta_vae:BetaVAE", configs.BetaVAEConfig, LIKELIHOOD,
+                      "VAE whose KL weighs beta: fewer, more independent code dimensions"),
+    "conditional-vae": Entry("latlas.models.conditional_vae:ConditionalVAE",
+                             configs.ConditionalVAEConfig, LIKELIHOOD,
+                             "VAE given a label, or a part of the picture (completion)"),
+}
+
+
+def get(name: str) -> Entry:
+    """The entry of a model's name, or of ``module:Class``."""
+    if name in MODELS:
+        return MODELS[name]
+    if ":" in name:
+        return _foreign(name)
+    raise ConfigError(unknown("model", name, MODELS))
+
+
+def load_class(entry: Entry) -> Any:
+    """The class an entry names; this imports torch."""
+    module, _, attribute = entry.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot import model {entry.target!r}: {error}") from error
+
+
+def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
+    """A fresh model; ``modules`` are networks of the user's own (``encoder=…``)."""
+    model: Model = load_class(get(name))(config, space, **modules)
+    return model
+
+
+def _foreign(name: str) -> Entry:
+    made = load_class(Entry(name, None, frozenset(), ""))
+    provides = frozenset(getattr(made, "provides", LIKELIHOOD))
+    return Entry(name, made.Config, provides, (made.__doc__ or name).strip().splitlines()[0])

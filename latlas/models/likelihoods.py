@@ -1,0 +1,159 @@
+"""p(x | z): from a decoder's output to a distribution, and what x it is a likelihood of."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latlas.core.distributions import Bernoulli, DiscretisedLogistic, Distribution, Normal
+from latlas.core.errors import ConfigError
+from latlas.core.noise import Noise, dequantise
+from latlas.core.space import Space
+
+#: log variances stay above this: a standard deviation of 0.0025 in model units
+LOWEST_LOG_VAR = -12.0
+
+
+class Likelihood(nn.Module):
+    """A decoder emits ``multiplier`` parameters per scalar; ``forward`` makes the distribution.
+
+    Attributes:
+        density: a density (its nats change with the units of x), not a probability.
+        footing: what the numbers may be compared with.
+    """
+
+    multiplier = 1
+    density = False
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+        self.event_dims = len(space.shape)
+
+    @property
+    def footing(self) -> str:
+        """``integers`` of a picture (dequantised or discretised), or the table's units."""
+        return "integers" if self.space.levels else f"{self.space.kind} units"
+
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+        """The x that is scored: dequantised or binarised where the likelihood asks for it."""
+        return x
+
+    def forward(self, output: Tensor) -> Distribution:
+        raise NotImplementedError
+
+    def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = output.chunk(2, -self.event_dims)
+        return first, second
+
+
+class BernoulliLikelihood(Likelihood):
+    """Pixels are coin flips (Kingma & Welling 2014, appendix C.1)."""
+
+    def __init__(self, space: Space, binarize: str) -> None:
+        super().__init__(space)
+        if space.kind != "picture":
+            raise ConfigError(f"likelihood=bernoulli needs pictures, not a {space.kind}; "
+                              "use gaussian-learnt")
+        self.binarize = binarize
+
+    @property
+    def footing(self) -> str:
+        """Gray values under coin flips have a cross-entropy, which is no likelihood."""
+        binary = self.binarize != "none" or self.space.levels == 2
+        return "binary pixels" if binary else "gray cross-entropy (no likelihood)"
+
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+        if self.binarize == "none":
+            return x
+        cut = noise.uniform(*x.shape) if self.binarize == "dynamic" else 0.5
+        return 2 * ((x + 1) / 2 > cut).to(x.dtype) - 1
+
+    def forward(self, output: Tensor) -> Distribution:
+        return Bernoulli(output, self.event_dims)
+
+
+class GaussianLikelihood(Likelihood):
+    """N(decoder(z), σ²) with a fixed σ in model units."""
+
+    density = True
+
+    def __init__(self, space: Space, noise_sd: float) -> None:
+        super().__init__(space)
+        log_var = 2 * torch.log(torch.tensor(float(noise_sd)))
+        self.register_buffer("log_var", log_var)
+
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+        return dequantise(x, self.space.step, noise)
+
+    def forward(self, output: Tensor) -> Distribution:
+        return Normal(output, self.variance(), self.event_dims)
+
+    def variance(self) -> Tensor:
+        """log σ², broadcast against the mean."""
+        log_var: Tensor = self.log_var
+        return log_var
+
+
+class LearntGaussianLikelihood(GaussianLikelihood):
+    """σ is a parameter: one for a picture (Rybkin et al. 2021), one per column for a table."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space, 1.0)
+        del self.log_var
+        self.log_var = nn.Parameter(torch.zeros(1 if space.kind == "picture" else space.shape[0]))
+
+    def variance(self) -> Tensor:
+        return _floored(self.log_var)
+
+
+class PixelGaussianLikelihood(GaussianLikelihood):
+    """The decoder gives σ² for every scalar of every item."""
+
+    multiplier = 2
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space, 1.0)
+
+    def forward(self, output: Tensor) -> Distribution:
+        mean, log_var = self._split(output)
+        return Normal(mean, _floored(log_var.float()), self.event_dims)
+
+
+class DiscretisedLogisticLikelihood(Likelihood):
+    """Integer levels as bins of a logistic density, location and scale per scalar."""
+
+    multiplier = 2
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        if not space.levels:
+            raise ConfigError("likelihood=discretised-logistic needs integer pictures; this data "
+                              "is continuous: use gaussian-learnt")
+
+    def forward(self, output: Tensor) -> Distribution:
+        location, log_scale = self._split(output)
+        return DiscretisedLogistic(location, _floored(log_scale.float(), -7.0),
+                                   self.space.step, self.event_dims)
+
+
+def make(name: str, space: Space, *, binarize: str, noise_sd: float) -> Likelihood:
+    """The likelihood a config names; ``auto`` is decided by the space."""
+    if name == "auto":
+        name = "discretised-logistic" if space.levels else "gaussian-learnt"
+        name = "bernoulli" if binarize != "none" else name
+    if binarize != "none" and name != "bernoulli":
+        raise ConfigError(f"binarize={binarize} makes binary pixels, which need "
+                          f"likelihood=bernoulli, not {name}")
+    table = {"bernoulli": lambda: BernoulliLikelihood(space, binarize),
+             "gaussian": lambda: GaussianLikelihood(space, noise_sd),
+             "gaussian-learnt": lambda: LearntGaussianLikelihood(space),
+             "gaussian-pixel": lambda: PixelGaussianLikelihood(space),
+             "discretised-logistic": lambda: DiscretisedLogisticLikelihood(space)}
+    return table[name]()
+
+
+def _floored(log_var: Tensor, lowest: float = LOWEST_LOG_VAR) -> Tensor:
+    """``log_var`` bent smoothly so that it stays above ``lowest``."""
+    return lowest + F.softplus(log_var - lowest)

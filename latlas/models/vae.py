@@ -1,0 +1,127 @@
+"""Variational autoencoder (Kingma & Welling 2014) and the bounds on its likelihood."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from latlas.core.batch import Batch
+from latlas.core.distributions import Distribution, Normal
+from latlas.core.model import Loss, Step
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models import likelihoods
+from latlas.models.autoencoding import Autoencoding
+from latlas.models.config import VAEConfig
+from latlas.objectives.divergences import free_bits, kl_standard_normal
+from latlas.objectives.elbo import ImportanceBound
+
+#: scalars decoded at once while draws are summed; bounds memory at about 100 MB
+CHUNK = 4_000_000
+
+
+class VAE(Autoencoding):
+    """q(z|x) = N(μ, σ²), p(z) = N(0, I), p(x|z) a likelihood of choice.
+
+    Trained on the evidence lower bound E_q[log p(x|z)] − KL(q ‖ p) (eq. 3). A variant overrides
+    :meth:`regulariser`.
+    """
+
+    outputs_per_code = 2
+
+    def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
+                 decoder: nn.Module | None = None) -> None:
+        likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
+                                      noise_sd=config.noise_sd)
+        self.multiplier = likelihood.multiplier
+        super().__init__(config, space, encoder=encoder, decoder=decoder)
+        self.likelihood = likelihood
+
+    @property
+    def footing(self) -> str:
+        """What the likelihood may be compared with."""
+        return self.likelihood.footing
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
+        """q(z|x): (n, \\*shape) to a diagonal normal over (n, latent_dim)."""
+        mean, log_var = self._encoded(x, condition).float().chunk(2, -1)
+        return Normal(mean, log_var.clamp(-14, 14))
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
+        """p(x|z): (\\*batch, latent_dim) to a distribution over (\\*batch, \\*shape)."""
+        distribution: Distribution = self.likelihood(self._decoded(z, condition))
+        return distribution
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """Means of p(x|z) for z from the prior, (n, \\*shape) in model units."""
+        z = noise.normal(n, self.latent_dim).to(self.device)
+        return self.decode(z, condition=condition).mean
+
+    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """What this batch is conditioned on; nothing for a plain VAE."""
+        return None
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        """Negative bound, mean nats per item in model units."""
+        condition = self.condition_of(batch, step.noise)
+        x = self.likelihood.prepare(batch.x, step.noise)
+        q = self.encode(x, condition=condition)
+        z = q.sample(step.noise)
+        reconstruction = -self.decode(z, condition=condition).log_prob(x).mean()
+        kl = kl_standard_normal(q.mean, q.log_var)
+        total = reconstruction + self.warmth(step) * self.regulariser(kl, z, q, step)
+        return Loss(total, {"loss": total, "reconstruction": reconstruction,
+                            "kl": kl.sum(-1).mean()})
+
+    def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
+        """The term beside the reconstruction, a scalar; ``kl`` is (n, d), nats."""
+        return free_bits(kl, self.config.free_bits).mean()
+
+    def warmth(self, step: Step) -> float:
+        """Weight of the regulariser: rises from 0 to 1 over the first ``kl_warmup`` of the budget.
+
+        (Bowman et al. 2016, section 3.1.)
+        """
+        share: float = self.config.kl_warmup
+        return min(1.0, step.progress / share) if share > 0 else 1.0
+
+    @torch.no_grad()
+    def elbo(self, x: Tensor, *, noise: Noise,
+             condition: Tensor | None = None) -> dict[str, Tensor]:
+        """The bound and its parts per item (n,), nats in data units; one draw of z."""
+        x = self.likelihood.prepare(x, noise)
+        q = self.encode(x, condition=condition)
+        log_px = self.decode(q.sample(noise), condition=condition).log_prob(x) - self._volume()
+        kl = kl_standard_normal(q.mean, q.log_var).sum(-1)
+        return {"bound": log_px - kl, "reconstruction": -log_px, "kl": kl}
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
+                       condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Importance-weighted bound log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8).
+
+        x is encoded once and never repeated. Returns nats in data units and the effective sample
+        size, both (n,).
+        """
+        x = self.likelihood.prepare(x, noise)
+        q = self.encode(x, condition=condition)
+        bound = ImportanceBound()
+        chunk = max(1, CHUNK // (len(x) * self.space.dims))
+        for first in range(0, draws, chunk):
+            bound.add(self._log_weights(x, q, min(chunk, draws - first), noise, condition))
+        nats, ess = bound.result()
+        return nats - self._volume(), ess
+
+    def _log_weights(self, x: Tensor, q: Normal, draws: int, noise: Noise,
+                     condition: Tensor | None) -> Tensor:
+        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n).
+
+        The two Gaussians share their constant: log p − log q = ½ Σ (ε² + log σ² − z²).
+        """
+        eps = noise.normal(draws, *q.mean.shape).to(q.mean)
+        z = q.mean + torch.exp(0.5 * q.log_var) * eps
+        ratio = 0.5 * (eps.square() + q.log_var - z.square()).sum(-1)
+        return self.decode(z, condition=condition).log_prob(x) + ratio
+
+    def _volume(self) -> float:
+        return self.space.log_volume if self.likelihood.density else 0.0

@@ -1,0 +1,48 @@
+"""Networks with no loss inside, chosen from the shape of the data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from latlas.core.space import Space
+
+Kind = Literal["auto", "mlp", "conv"]
+#: pictures of up to this many scalars get a fully connected network
+MLP_DIMS = 1024
+
+
+def resolve(kind: str, space: Space) -> str:
+    """``mlp`` or ``conv`` for ``auto``: convolutions only for pictures of over 1,024 scalars."""
+    if kind != "auto":
+        return kind
+    return "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
+
+
+def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto",
+            width: int = 0, depth: int = 0) -> nn.Module:
+    """A network from (n, \\*shape) and an optional (n, condition) vector to (n, outputs).
+
+    ``width`` and ``depth`` of 0 mean the default of the kind of network.
+    """
+    from latlas.networks.conv import ConvEncoder
+    from latlas.networks.mlp import MLPEncoder
+    made: type[nn.Module] = {"mlp": MLPEncoder, "conv": ConvEncoder}[resolve(kind, space)]
+    return made(space.shape, outputs, condition, **_size(width, depth))
+
+
+def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 1,
+            kind: str = "auto", width: int = 0, depth: int = 0) -> nn.Module:
+    """A network from (n, inputs) and an optional (n, condition) vector to (n, multiplier·C, H, W).
+
+    Tables get (n, multiplier·d).
+    """
+    from latlas.networks.conv import ConvDecoder
+    from latlas.networks.mlp import MLPDecoder
+    made: type[nn.Module] = {"mlp": MLPDecoder, "conv": ConvDecoder}[resolve(kind, space)]
+    return made(space.shape, inputs, condition, multiplier=multiplier, **_size(width, depth))
+
+
+def _size(width: int, depth: int) -> dict[str, int]:
+    return {k: v for k, v in (("width", width), ("depth", depth)) if v}

@@ -1,0 +1,65 @@
+"""Fully connected networks with residual blocks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """h + B act(A act(h)); B starts at zero, so a deep stack starts as the identity.
+
+    Fixup-style start (Zhang et al. 2019, section 3), which needs no normalisation.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        self.act = nn.SiLU()
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = h + self.outer(self.act(self.inner(self.act(h))))
+        return out
+
+
+def mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+    """A linear map to ``width``, ``depth`` residual blocks, an activation, a linear map out.
+
+    ``depth`` 0 with ``width`` 0 is one linear map.
+    """
+    if width <= 0:
+        return nn.Sequential(nn.Linear(inputs, outputs))
+    blocks = [Residual(width) for _ in range(depth)]
+    return nn.Sequential(nn.Linear(inputs, width), *blocks, nn.SiLU(), nn.Linear(width, outputs))
+
+
+class MLPEncoder(nn.Module):
+    """(n, \\*shape) and an optional (n, condition) to (n, outputs)."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
+                 width: int = 512, depth: int = 2) -> None:
+        super().__init__()
+        self.net = mlp(math.prod(shape) + condition, outputs, width, depth)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        h = x.flatten(1)
+        out: Tensor = self.net(h if c is None else torch.cat([h, c], 1))
+        return out
+
+
+class MLPDecoder(nn.Module):
+    """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W)."""
+
+    def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
+                 multiplier: int = 1, width: int = 512, depth: int = 2) -> None:
+        super().__init__()
+        self.shape = (multiplier * shape[0], *shape[1:])
+        self.net = mlp(inputs + condition, math.prod(self.shape), width, depth)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        out: Tensor = self.net(z if c is None else torch.cat([z, c], 1))
+        return out.unflatten(1, self.shape)

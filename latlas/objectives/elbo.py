@@ -1,0 +1,46 @@
+"""Bounds on log p(x) from importance weights, nats."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class ImportanceBound:
+    """log 1/K Σ_k w_k and its effective sample size, accumulated over chunks of draws.
+
+    w_k = p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8). Effective sample size
+    (Σ w)² / Σ w² (Kong 1992), between 1 and K. float64 sums of exponentials never overflow:
+    both are kept as log-sums.
+    """
+
+    def __init__(self) -> None:
+        self.draws = 0
+        self._first: Tensor | None = None
+        self._second: Tensor | None = None
+
+    def add(self, log_w: Tensor) -> None:
+        """Log weights of more draws, (k, n)."""
+        log_w = log_w.double()
+        first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
+        if self._first is not None and self._second is not None:
+            first = torch.logaddexp(self._first, first)
+            second = torch.logaddexp(self._second, second)
+        self._first, self._second = first, second
+        self.draws += len(log_w)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """The bound (n,) in nats and the effective sample size (n,)."""
+        if self._first is None or self._second is None:
+            raise ValueError("no draws were added")
+        ess = torch.exp(2 * self._first - self._second)
+        return self._first - math.log(self.draws), ess
+
+
+def importance_bound(log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """Bound and effective sample size of log weights (K, n) held at once."""
+    bound = ImportanceBound()
+    bound.add(log_w)
+    return bound.result()
