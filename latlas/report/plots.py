@@ -140,7 +140,8 @@ def _figure(draw: Any, dark: bool, size: tuple[float, float]) -> bytes:
     from matplotlib.figure import Figure
 
     buffer = io.BytesIO()
-    with rc_context(style(dark)):
+    settings: Any = style(dark)
+    with rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)

@@ -146,11 +146,19 @@ def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
 
 def to_data(space: Space, x: Tensor) -> Array:
     """Model units to the file's: pictures uint8 (uint16 above 256 levels), the rest float32."""
-    v = space.to_data(x.detach().float().cpu()).numpy()
+    v: Array = space.to_data(x.detach().float().cpu()).numpy()
     if space.levels is None:
-        return v.astype(np.float32)
+        return v.astype(np.float32, copy=False)
     kind = np.uint8 if space.levels <= 256 else np.uint16
-    return np.clip(np.rint(v), 0, space.levels - 1).astype(kind)
+    whole: Array = np.clip(np.rint(v), 0, space.levels - 1).astype(kind)
+    return whole
+
+
+def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
+    """What a conditional model needs for ``n`` items like these; ``None`` for any other model."""
+    picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
+    given = [condition_of(model, b) for b in sweep(model, data.subset(picks), max(n, 1))]
+    return given[0].get("condition") if given else None
 
 
 def codes_tensor(model: Model, codes: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from latlas.core.noise import Noise
 from latlas.tasks.common import (
     Array,
     as_condition,
+    can,
     check,
     codes_tensor,
     inference,
@@ -158,11 +158,14 @@ def _check_dims(dims: Array, latent_dim: int) -> None:
 
 
 def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool) -> Array:
-    how = {} if mean else {"mean": False}
-    if how and "mean" not in inspect.signature(model.sample).parameters:
+    """A latent-variable model's codes are decoded here, so that all families draw alike."""
+    if hasattr(model, "sample_codes") and can(model, "decode"):
+        pixels = model.decode(model.sample_codes(n, noise=draws), **condition)
+        return to_data(model.space, pixels.mean if mean else pixels.sample(draws))
+    if not mean:
         raise CapabilityError(f"{type(model).__name__.lower()} has no pixel noise to draw; "
                               "leave out mean=False")
-    return to_data(model.space, model.sample(n, noise=draws, **condition, **how))
+    return to_data(model.space, model.sample(n, noise=draws, **condition))
 
 
 def _decode(model: Any, z: Tensor, condition: dict[str, Tensor], draws: Noise | None) -> Array:

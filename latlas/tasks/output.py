@@ -45,7 +45,8 @@ def write_items(path: Path | str, items: Array, space: Space, names: Any = None,
 
 
 def write_codes(path: Path | str, codes: Array, names: Any = None) -> str:
-    """Codes (n, d) as ``.csv`` or ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``, ``.png``."""
+    """Codes (n, d), by suffix: ``.csv``, ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``,
+    or a plot of the first few as ``.png``."""
     target = Path(path)
     suffix = _suffix(target, (".png", *TABLES))
     titles = [f"z{i}" for i in range(codes.shape[1])]
@@ -76,7 +77,7 @@ def whole(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, target)
+        part.replace(target)
     except OSError as error:
         raise RunError(f"cannot save {target}: {error.strerror or error}; what was there before "
                        "is intact") from error
@@ -188,7 +189,7 @@ def _numbers(target: Path, suffix: str, values: Array, names: Any, titles: Seque
         if suffix == ".npy":
             np.save(part, values)
         elif suffix == ".npz":
-            np.savez_compressed(part, **{key: values}, **_named(names))
+            _write_columns(part, suffix, {key: values, **_named(names)})
         else:
             flat = values.reshape(len(values), -1)
             columns = {t: flat[:, i] for i, t in enumerate(titles)}
@@ -202,7 +203,8 @@ def _named(names: Any) -> dict[str, Array]:
 
 def _write_columns(part: Path, suffix: str, columns: Mapping[str, Array]) -> None:
     if suffix == ".npz":
-        np.savez_compressed(part, **columns)
+        arrays: dict[str, Any] = dict(columns)
+        np.savez_compressed(part, **arrays)
         return
     import polars
 

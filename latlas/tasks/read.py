@@ -34,6 +34,20 @@ def denoise(model: Model, data: Dataset, *, batch_size: int = 512,
     return reconstruct(model, data, batch_size=batch_size, progress=progress)
 
 
+def squared_errors(model: Model, data: Dataset, *, batch_size: int = 512) -> Array:
+    """Mean squared error of every item's reconstruction, (n,), data units², nothing rounded."""
+    check(model, "reconstruct")
+    return _over(model, data, _error, batch_size, None)
+
+
+def _error(model: Any, batch: Any) -> Array:
+    condition = condition_of(model, batch)
+    made = model.decode(model.encode(batch.x, **condition).mean, **condition).mean
+    # both mapped before subtracting: the columns of a table have scales of their own
+    difference = model.space.to_data(made.float()) - model.space.to_data(batch.x.float())
+    return np.asarray(difference.double().square().flatten(1).mean(1).cpu())
+
+
 def _code(model: Any, batch: Any) -> Array:
     code = model.encode(batch.x, **condition_of(model, batch)).mean
     return np.asarray(code.float().cpu())

@@ -1,0 +1,244 @@
+"""How good is a model: every figure on held-out data, each beside the control that could explain
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from latlas.core.errors import DataError
+from latlas.core.model import Model
+from latlas.core.noise import derive
+from latlas.data.dataset import Dataset
+from latlas.metrics.features import features as extractor
+from latlas.metrics.latent import active_units
+from latlas.metrics.likelihood import diagonal_gaussian, summary
+from latlas.metrics.quality import control_split, quality
+from latlas.tasks.common import Array, Progress, can, conditions_like
+from latlas.tasks.figures import Figure
+from latlas.tasks.generate import sample
+from latlas.tasks.read import encode, squared_errors
+from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
+
+#: bytes of training data that quality figures look at, at most
+TRAIN_BYTES = 400_000_000
+#: items the feature classifier is trained on, at most
+CLASSIFIER_ITEMS = 10_000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of one model on one held-out set.
+
+    Attributes:
+        name: of the model or run.
+        footing: what the likelihood is a likelihood of; ``None`` without one.
+        figures: in the order they are printed.
+        notes: whole sentences a reader of the figures must know.
+        settings: draws, samples, features, seed, items.
+    """
+
+    name: str
+    footing: str | None
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, key: str) -> Figure | None:
+        """The figure of this key, if the model has it."""
+        return next((f for f in self.figures if f.key == key), None)
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row per figure: group, figure, value, control, memoriser, flag, explanation."""
+        from latlas.tasks.compare import row_of
+
+        return [row_of(figure) for figure in self.figures]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return {"name": self.name, "footing": self.footing, "settings": self.settings,
+                "notes": list(self.notes), "figures": [f.to_json() for f in self.figures]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Evaluation:
+        """The inverse of :meth:`to_json`."""
+        return cls(data["name"], data["footing"],
+                   tuple(Figure.from_json(f) for f in data["figures"]), tuple(data["notes"]),
+                   data["settings"])
+
+
+def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
+             features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
+             progress: Progress | None = None) -> Evaluation:
+    """Every figure this model can have on ``test``, each with its control.
+
+    Args:
+        train: what the model was trained on: for the controls and the memorisation test.
+        draws: of z per item for the importance-weighted bound.
+        features: what sample quality is judged on (see ``latlas.metrics.features``).
+        samples: how many are drawn, at most; equal numbers of real items are compared.
+        progress: called as (items scored, items) while the likelihood is computed.
+    """
+    log = _Log()
+    settings = {"draws": draws, "samples": samples, "features": str(features), "seed": seed,
+                "items": len(test)}
+    if can(model, "score"):
+        log.take(_likelihood(model, train, test, draws, seed, progress, log.notes))
+    if can(model, "reconstruct"):
+        log.take(_reconstruction(model, train, test))
+    if can(model, "encode"):
+        log.take(_code(model, test))
+    if can(model, "sample"):
+        log.take(_quality(model, train, test, features, samples, seed, log.notes))
+    return Evaluation(name or type(model).__name__.lower(), getattr(model, "footing", None),
+                      tuple(log.figures), tuple(log.notes), settings)
+
+
+class _Log:
+    """Figures and notes as they come."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+        self.notes: list[str] = []
+
+    def take(self, figures: Iterator[Figure]) -> None:
+        self.figures.extend(figures)
+
+
+def _likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: int,
+                progress: Progress | None, notes: list[str]) -> Iterator[Figure]:
+    scores = score(model, test, draws=draws, seed=seed, progress=progress)
+    control = _diagonal(scores, train, test, notes)
+    name = "diagonal Gaussian" if control is not None else ""
+    flag = _flag(scores, notes)
+    mean = None if control is None else float(control.mean())
+    yield Figure("nats", scores.mean, scores.standard_error, mean, name, flag=flag)
+    if model.space.levels is not None:
+        per = -1 / (scores.dims * np.log(2))
+        yield Figure("bits_per_dim", float(scores.mean * per),
+                     abs(float(scores.standard_error * per)),
+                     None if mean is None else float(mean * per), name, flag=flag)
+    if scores.method == "iw":
+        yield Figure("ess_median", float(np.median(scores.ess)))
+        yield Figure("ess_min", float(scores.ess.min()))
+    if hasattr(model, "elbo"):
+        yield from _elbo(model, test, seed)
+
+
+def _elbo(model: Model, test: Dataset, seed: int) -> Iterator[Figure]:
+    parts = elbo_parts(model, test, seed=seed)
+    for key, part in (("elbo", "bound"), ("elbo_reconstruction", "reconstruction"),
+                      ("elbo_kl", "kl")):
+        figure = summary(parts[part])
+        yield Figure(key, figure.mean, figure.standard_error)
+
+
+def _flag(scores: Scores, notes: list[str]) -> str:
+    """Too few effective draws for too many items make the figure unreliable."""
+    few = float(scores.unreliable.mean())
+    if not few:
+        return ""
+    notes.append(f"{few:.1%} of the items have an effective sample size under {RELIABLE_ESS:g} of "
+                 f"{scores.draws} draws: for them the importance-weighted bound is loose; more "
+                 "draws raise it.")
+    return "ESS < 10" if np.median(scores.ess) < RELIABLE_ESS else ""
+
+
+def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -> Array | None:
+    """The control on the model's own footing; ``None`` where a Gaussian is no control."""
+    if scores.footing not in ("integers", "table units", "points units"):
+        notes.append(f"The likelihood is one of {scores.footing or 'an unstated kind'}: not "
+                     "compared with a Gaussian, nor with models of another footing.")
+        return None
+    dims = train.space.dims
+    seen = _some(train, max(2_000, 20_000_000 // dims))
+    step = 1.0 if scores.footing == "integers" else 0.0
+    try:
+        parts = [diagonal_gaussian(seen, part, step=step)
+                 for part in _chunks(test, max(1, 4_000_000 // dims))]
+    except DataError as error:
+        notes.append(f"No diagonal Gaussian as control: {error}.")
+        return None
+    return np.concatenate(parts)
+
+
+def _reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Figure]:
+    errors = summary(squared_errors(model, test))
+    mean = _some(train, max(2_000, 20_000_000 // train.space.dims)).mean(0, dtype=np.float64)
+    fill = float(np.mean([np.square(part - mean).mean() for part in _chunks(test, 512)]))
+    yield Figure("mse", errors.mean, errors.standard_error, fill, "training mean")
+    if model.space.levels is not None:
+        top = (model.space.levels - 1) ** 2
+        yield Figure("mse_unit", errors.mean / top, errors.standard_error / top, fill / top,
+                     "training mean")
+
+
+def _code(model: Model, test: Dataset) -> Iterator[Figure]:
+    codes = encode(model, test)
+    if len(codes) > 1:
+        yield Figure("active_units", active_units(codes))
+    yield Figure("latent_dim", model.latent_dim)
+
+
+def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
+             notes: list[str]) -> Iterator[Figure]:
+    n = min(samples, len(test), len(train) // 2)
+    seen = _capped(train, notes)
+    made = sample(model, n, seed=derive(seed, "evaluate"),
+                  condition=conditions_like(model, test, n, seed))
+    try:
+        rows = _judged(made, seen, test, source, seed, _device(model))
+    except DataError as error:
+        notes.append(f"No figures of sample quality: {error}.")
+        return
+    for key, value in rows["samples"].items():
+        fixed = key == "items"
+        yield Figure(key, value, control=None if fixed else rows["held-out"][key],
+                     control_name="" if fixed else "held-out data",
+                     memoriser=None if fixed else rows["memoriser"][key])
+    if rows["samples"]["copying_z"] < -3:
+        notes.append("The memorisation test finds copying: samples are nearer to training items "
+                     "than fresh real items are.")
+
+
+def _judged(made: Array, train: Dataset, test: Dataset, source: Any, seed: int,
+            device: str) -> dict[str, dict[str, float]]:
+    """A classifier for features learns from the half of the training data that is no control."""
+    fit, control = control_split(len(train), seed)
+    chosen = fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit
+    known = train.subset(chosen)
+    items: Any = train.take("x")
+    real: Any = test.take("x")
+    extract: Callable[[Array], Array] = extractor(
+        source, train.space, known.take("x"), known.take("label"), seed=seed, device=device)
+    return quality(made, items, real, extract, control=control, seed=seed)
+
+
+def _device(model: Model) -> str:
+    return str(model.device)
+
+
+def _capped(train: Dataset, notes: list[str]) -> Dataset:
+    """A random part of a training set too large to hold as features and floats."""
+    most = max(1_000, TRAIN_BYTES // (train.space.dims * train.x.itemsize))
+    if len(train) <= most:
+        return train
+    notes.append(f"Sample quality and memorisation looked at {most:,} of {len(train):,} training "
+                 "items.")
+    return train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:most]))
+
+
+def _some(data: Dataset, most: int) -> Array:
+    """Up to ``most`` items spread evenly over a data set."""
+    rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
+    items: Any = data.subset(np.unique(rows)).take("x")
+    return np.asarray(items)
+
+
+def _chunks(data: Dataset, size: int) -> Iterator[Array]:
+    for start in range(0, len(data), size):
+        items: Any = data.subset(slice(start, start + size)).take("x")
+        yield np.asarray(items)

@@ -1,0 +1,150 @@
+"""One figure of merit: its value, its error, the controls beside it, and what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GROUPS = ("Likelihood", "Reconstruction", "Code", "Samples")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What does not depend on the model. ``good``: ``low``, ``high``, ``fair`` (nearest the
+    control or ``fair`` value), or nothing."""
+
+    title: str
+    group: str
+    good: str
+    says: str
+    fair: float | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "nats": Kind("log-likelihood (nats)", "Likelihood", "high",
+                 "Average log p(x) of held-out items: how probable the model finds data it never "
+                 "saw (a lower bound unless exact)."),
+    "bits_per_dim": Kind("bits per dimension", "Likelihood", "low",
+                         "The same per pixel in bits: what an ideal coder with this model would "
+                         "need to store one."),
+    "ess_median": Kind("ESS, median", "Likelihood", "",
+                       "Effective number of the draws behind an importance-weighted bound, of the "
+                       "median item; under 10 the bound is loose."),
+    "ess_min": Kind("ESS, lowest", "Likelihood", "",
+                    "The same for the item with the fewest."),
+    "elbo": Kind("ELBO (nats)", "Likelihood", "high",
+                 "Evidence lower bound, what a VAE is trained on: minus the two parts below."),
+    "elbo_reconstruction": Kind("  reconstruction part", "Likelihood", "",
+                                "−E log p(x|z): nats lost on the item given its code."),
+    "elbo_kl": Kind("  KL part", "Likelihood", "",
+                    "KL(q(z|x) ‖ p(z)): nats that the code carries about the item."),
+    "mse": Kind("squared error", "Reconstruction", "low",
+                "Mean squared difference per scalar between held-out items and their "
+                "reconstruction, in the data's units."),
+    "mse_unit": Kind("squared error, range 0–1", "Reconstruction", "low",
+                     "The same with the levels scaled to 0 … 1, to compare data of different "
+                     "depth."),
+    "active_units": Kind("active units", "Code", "",
+                         "Dimensions of the code whose mean varies over the data by more than "
+                         "0.01; the others carry nothing."),
+    "latent_dim": Kind("size of the code", "Code", "", "Dimensions of the code."),
+    "frechet": Kind("Fréchet distance", "Samples", "low",
+                    "Distance between Gaussians fitted to features of samples and of real items; "
+                    "the control shows what the number of items alone gives."),
+    "kernel": Kind("kernel distance", "Samples", "low",
+                   "Maximum mean discrepancy of the features; 0 is expected of real data.", 0.0),
+    "precision": Kind("precision", "Samples", "high",
+                      "Share of samples that lie among the real items: do they look real?"),
+    "recall": Kind("recall", "Samples", "high",
+                   "Share of real items that lie among the samples: is every kind made?"),
+    "density": Kind("density", "Samples", "high",
+                    "How densely real items surround the samples; about 1 for real data.", 1.0),
+    "coverage": Kind("coverage", "Samples", "high",
+                     "Share of real items with a sample near them."),
+    "two_sample": Kind("1-NN accuracy", "Samples", "fair",
+                       "How well a nearest neighbour tells samples from real: 0.5 not at all, 1 "
+                       "always.", 0.5),
+    "two_sample_p": Kind("1-NN p-value", "Samples", "",
+                         "How often chance alone is as far from 0.5."),
+    "copying_z": Kind("copying z", "Samples", "fair",
+                      "Are samples nearer to training items than fresh real items are? Near 0: no; "
+                      "under −3: the model copies.", 0.0),
+    "near_copies": Kind("near copies", "Samples", "low",
+                        "Share of samples as near to a training item as the nearest 1% of real "
+                        "items; 0.01 is fair.", 0.01),
+    "nearest_ratio": Kind("nearest-train ratio", "Samples", "fair",
+                          "Distance to the nearest training item, samples over real items: 1 is "
+                          "fair, 0 is a copy.", 1.0),
+    "authenticity": Kind("authenticity", "Samples", "high",
+                         "Share of samples farther from their nearest training item than that "
+                         "item is from its own neighbour."),
+    "items": Kind("items a side", "Samples", "",
+                  "How many samples and real items the figures of this group compare."),
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value of one of :data:`KINDS`.
+
+    Attributes:
+        error: standard error of the value.
+        control: the same figure of what could explain the value: held-out real data for samples,
+            a diagonal Gaussian for likelihoods, the training mean for reconstructions.
+        memoriser: the same figure of exact copies of training items.
+        flag: a few words where the figure cannot be relied on or compared.
+    """
+
+    key: str
+    value: float
+    error: float | None = None
+    control: float | None = None
+    control_name: str = ""
+    memoriser: float | None = None
+    flag: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Title, group, direction and explanation."""
+        return KINDS[self.key]
+
+    def text(self) -> str:
+        """``-85.21 ± 0.24``."""
+        shown = number(self.value)
+        return f"{shown} ± {number(self.error)}" if self.error is not None else shown
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is known; numbers that are not finite become text."""
+        given = dataclasses.asdict(self)
+        return {k: _plain(v) for k, v in given.items() if v not in (None, "")}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Figure:
+        """The inverse of :meth:`to_json`."""
+        texts = {"key", "control_name", "flag"}
+        given: dict[str, Any] = {k: v if k in texts else float(v) for k, v in data.items()}
+        return cls(**given)
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, no exponent where it can be helped.
+
+    >>> [number(v) for v in (-85.2134, 0.00123456, 1437.0, 3, float("inf"), None)]
+    ['−85.21', '0.001235', '1,437', '3', '∞', '–']
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == round(value) and abs(value) < 1e9:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) or math.isfinite(value) else str(value)
