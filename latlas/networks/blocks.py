@@ -1,0 +1,65 @@
+"""Convolutional building blocks that hit any size exactly; memory layout is left as it comes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+
+
+def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
+    """Sizes from a picture down to its coarsest level; each side is halved and rounded up.
+
+    Without ``depth`` a side is halved until it is 4 … 7; there is at least one level.
+
+    >>> pyramid(28, 105)
+    [(28, 105), (14, 53), (7, 27), (7, 14), (7, 7)]
+    >>> pyramid(32, 32, depth=1)
+    [(32, 32), (16, 16)]
+    """
+    sizes, least = [(height, width)], 7 if depth is None else 1
+    while len(sizes) - 1 < (depth or 1) or (depth is None and max(sizes[-1]) > least):
+        sizes.append((_half(sizes[-1][0], least), _half(sizes[-1][1], least)))
+    return sizes
+
+
+def _half(side: int, least: int) -> int:
+    return side if side <= least else (side + 1) // 2
+
+
+def channels(width: int, levels: int, cap: int = 8) -> list[int]:
+    """``width``, doubled at every level up to ``cap`` times ``width``.
+
+    >>> channels(32, 5)
+    [32, 64, 128, 256, 256]
+    """
+    return [width * min(2**level, cap) for level in range(levels)]
+
+
+def _strides(large: Size, small: Size) -> Size:
+    return 1 + (large[0] > small[0]), 1 + (large[1] > small[1])
+
+
+def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
+    """(n, inputs, \\*large) to (n, outputs, \\*small): 3×3, stride 2 where the side is halved."""
+    return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
+
+
+class Up(nn.Module):
+    """(n, inputs, \\*small) to (n, outputs, \\*large), the mirror of :func:`down`.
+
+    A transposed convolution whose kernel of 4 is a multiple of its stride of 2, so every output
+    has as many inputs (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); an odd
+    side is reached by leaving the last row or column out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, small: Size, large: Size) -> None:
+        super().__init__()
+        stride = _strides(large, small)
+        kernel = 2 + stride[0], 2 + stride[1]
+        self.large = large
+        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride=stride, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = self.conv(h)
+        return out[..., :self.large[0], :self.large[1]]

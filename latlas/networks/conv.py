@@ -1,0 +1,99 @@
+"""Convolutional encoder and decoder for pictures of any size and number of channels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from latlas.core.errors import ConfigError
+from latlas.networks.blocks import Up, channels, down, pyramid
+
+LEAST_SIDE = 4
+
+
+class ConvEncoder(nn.Module):
+    """(n, C, H, W) and an optional (n, condition) to (n, outputs).
+
+    Convolutions of stride 2 down to a side of 4 … 7, then one linear map. A condition joins the
+    features before a hidden layer, so that it can change what they mean. No normalisation: items
+    never see each other.
+
+    Args:
+        shape: (C, H, W), sides of at least 4.
+        outputs: numbers per item.
+        condition: length of the condition vector; 0 for none.
+        width: channels of the first level; doubled at every level, up to 8 ``width``.
+        depth: how often the sides are halved; ``None`` until they are 4 … 7.
+
+    Raises:
+        ConfigError: a shape that is not that of a picture with sides of at least 4.
+    """
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
+                 width: int = 32, depth: int | None = None) -> None:
+        super().__init__()
+        channel, *side = _picture(shape)
+        sizes = pyramid(side[0], side[1], depth)
+        wide = [channel, *channels(width, len(sizes) - 1)]
+        levels = zip(pairwise(wide), pairwise(sizes), strict=True)
+        self.trunk = nn.Sequential(*(layer for (i, o), (large, small) in levels
+                                     for layer in (down(i, o, large, small), nn.SiLU())))
+        features = wide[-1] * sizes[-1][0] * sizes[-1][1]
+        self.head = _head(features, condition, outputs, hidden=8 * width)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        h = self.trunk(x).flatten(1)
+        out: Tensor = self.head(h if c is None else torch.cat([h, c], 1))
+        return out
+
+
+class ConvDecoder(nn.Module):
+    """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W): the encoder mirrored.
+
+    Args:
+        shape: (C, H, W), sides of at least 4, hit exactly.
+        inputs: numbers per code.
+        condition: length of the condition vector; 0 for none.
+        multiplier: parameters per scalar of the picture.
+        width, depth: as in :class:`ConvEncoder`.
+
+    Raises:
+        ConfigError: a shape that is not that of a picture with sides of at least 4.
+    """
+
+    def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
+                 multiplier: int = 1, width: int = 32, depth: int | None = None) -> None:
+        super().__init__()
+        channel, *side = _picture(shape)
+        sizes = pyramid(side[0], side[1], depth)[::-1]
+        wide = [*channels(width, len(sizes) - 1)[::-1], multiplier * channel]
+        levels = zip(pairwise(wide), pairwise(sizes), strict=True)
+        self.coarse = (wide[0], *sizes[0])
+        self.stem = nn.Linear(inputs + condition, wide[0] * sizes[0][0] * sizes[0][1])
+        self.trunk = nn.Sequential(*(layer for (i, o), (small, large) in levels
+                                     for layer in (nn.SiLU(), Up(i, o, small, large))))
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
+        out: Tensor = self.trunk(h.reshape(-1, *self.coarse))
+        return out
+
+
+def _head(features: int, condition: int, outputs: int, hidden: int) -> nn.Sequential:
+    if condition == 0:
+        return nn.Sequential(nn.Linear(features, outputs))
+    return nn.Sequential(nn.Linear(features + condition, hidden), nn.SiLU(),
+                         nn.Linear(hidden, outputs))
+
+
+def _picture(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``shape`` if it is (C, H, W) with sides of at least 4."""
+    if len(shape) != 3:
+        raise ConfigError(f"network=conv needs pictures (C, H, W), this data is {shape}: "
+                          "use network=mlp")
+    if min(shape[1:]) < LEAST_SIDE:
+        raise ConfigError(f"network=conv needs pictures of at least {LEAST_SIDE} by {LEAST_SIDE} "
+                          f"pixels, these are {shape[1]} by {shape[2]}: use network=mlp")
+    return shape
