@@ -1,0 +1,272 @@
+"""The verbs as functions: data in, NumPy arrays out, in the units of the file.
+
+Every function takes a run folder or a model, and data as a source's name, a file or folder, an
+array (n, \\*shape), a pair (items, labels), or what :func:`open_data` returns. What a model cannot
+do is said before any data is read. torch is imported when a verb is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlas.core.errors import CapabilityError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latlas.api.training import Trained
+    from latlas.core.model import Model
+    from latlas.data.dataset import Dataset
+    from latlas.tasks.evaluate import Evaluation
+    from latlas.tasks.score import Scores
+
+Array = Any  # NDArray in the file's units
+Run = Any  # a run folder (str, Path) or a Model
+Items = Any  # str, Path, array, (array, labels), Dataset or Source
+Count = Callable[[int, int], None]  # called with (items done, items in all)
+
+__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "interpolate", "load", "models",
+           "open_data", "reconstruct", "report", "sample", "score", "train", "traverse"]
+
+
+def models() -> dict[str, str]:
+    """Name and one line of every model."""
+    from latlas.models import MODELS
+
+    return {name: entry.summary for name, entry in MODELS.items()}
+
+
+def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None = None,
+          progress: bool = True, start: str | Path | None = None, split: str = "train",
+          encoder: Any = None, decoder: Any = None, **settings: Any) -> Trained:
+    """Train a model; the same call again goes on where it stopped, or loads the finished run.
+
+    Args:
+        model: a name of :func:`models`, or ``module:Class``.
+        data: a source; arrays are divided into train, validation and test like any other.
+        out: the run folder; without one nothing is kept but the model returned.
+        start: a run whose weights to start from.
+        split: ``train``, or ``all`` to hold nothing back.
+        encoder, decoder: ``nn.Module``s of your own.
+        settings: any field of the model's config or of ``TrainOptions``
+            (``latent_dim=32, minutes=5``).
+
+    Raises:
+        LatlasError: in one line what is wrong with a setting, the data or the run folder.
+    """
+    from latlas.api.items import as_source
+    from latlas.api.training import execute, plan
+
+    asked = plan(model, settings, split=split, start=start)
+    networks = {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
+    source = as_source(data)
+    done = execute(asked, source, None if out is None else Path(out), progress, networks)
+    _remember(done.model, source.spec)
+    return done
+
+
+def load(run: str | Path, *, device: str = "cpu", **modules: Any) -> Model:
+    """The model of a run folder; ``modules`` are its networks if they were your own."""
+    from latlas.checkpoint import load as load_model
+    from latlas.checkpoint import run_info
+
+    return _remember(load_model(run, device=device, **modules), run_info(run).data)
+
+
+def open_data(data: Items = None, split: str | None = None, *, like: Run | None = None,
+              **options: Any) -> Dataset:
+    """Items of a source, in the units and columns of ``like`` (a run or model) if given.
+
+    Args:
+        data: what to open; ``None`` is what ``like`` was trained on.
+        split: ``train``, ``validation``, ``test`` or ``all``. By default ``test`` where the
+            source has a test part or ``like`` was trained on it, else ``all``.
+        options: of the source (``image_size=64, label="class"``).
+    """
+    from latlas.api.items import open_items
+
+    return open_items(like, data, split, **options)
+
+
+def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: Items = None,
+           mean: bool = True) -> Array:
+    """``n`` new items, (n, \\*shape).
+
+    Args:
+        label: for a conditional model: a class name, or several that take turns.
+        given: for a model of a part of the picture: the pictures to complete, taking turns.
+        mean: the mean of p(x|z); ``False`` draws from it.
+    """
+    from latlas.tasks import generate
+
+    model = _model(run, "sample")
+    condition = _condition(model, n, label, given)
+    return generate.sample(model, n, seed=seed, condition=condition, mean=mean)
+
+
+def decode(run: Run, codes: Any, *, label: Any = None) -> Array:
+    """The item at each code (n, latent_dim)."""
+    from latlas.tasks import generate
+
+    model = _model(run, "decode")
+    return generate.decode(model, codes, condition=_condition(model, len(codes), label))
+
+
+def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "line",
+                label: Any = None) -> Array:
+    """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle."""
+    from latlas.tasks import generate
+
+    model = _model(run, "decode", "interpolate")
+    condition = _condition(model, steps, label)
+    return generate.interpolate(model, start, end, steps, path,  # type: ignore[arg-type]
+                                condition=condition)
+
+
+def traverse(run: Run, *, code: Any = None, dims: Sequence[int] | None = None, span: float = 3.0,
+             steps: int = 7, codes: Any = None, label: Any = None) -> Array:
+    """One dimension of the code varied at a time, (len(dims), steps, \\*shape).
+
+    Args:
+        codes: (n, latent_dim) of data, which set centre, spans, and most active dimension first.
+    """
+    from latlas.tasks import generate
+
+    model = _model(run, "decode", "traverse")
+    rows = model.latent_dim if dims is None else len(dims)
+    return generate.traverse(model, code=code, dims=dims, span=span, steps=steps, codes=codes,
+                             condition=_condition(model, rows * steps, label))
+
+
+def encode(run: Run, data: Items = None, split: str | None = None, *,
+           progress: Count | None = None, **options: Any) -> NDArray[np.float32]:
+    """The mean code of every item, (n, latent_dim) float32."""
+    from latlas.tasks import read
+
+    return read.encode(*_both(run, data, split, options, "encode"), progress=progress)
+
+
+def reconstruct(run: Run, data: Items = None, split: str | None = None, *,
+                progress: Count | None = None, **options: Any) -> Array:
+    """Every item encoded and decoded, (n, \\*shape)."""
+    from latlas.tasks import read
+
+    return read.reconstruct(*_both(run, data, split, options, "reconstruct"), progress=progress)
+
+
+def denoise(run: Run, data: Items = None, split: str | None = None, *,
+            progress: Count | None = None, **options: Any) -> Array:
+    """The clean item behind every noisy one, (n, \\*shape)."""
+    from latlas.tasks import read
+
+    return read.denoise(*_both(run, data, split, options, "denoise"), progress=progress)
+
+
+def score(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
+          method: str = "auto", seed: int = 0, progress: Count | None = None,
+          **options: Any) -> Scores:
+    """Log-likelihood of every item: ``.nats``, ``.ess``, ``.bits_per_dim``, ``.mean``."""
+    from latlas.tasks.score import score as score_items
+
+    model, items = _both(run, data, split, options, "score")
+    return score_items(model, items, draws=draws, method=method, seed=seed, progress=progress)
+
+
+def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
+             features: Any = "auto", samples: int = 2000, seed: int = 0,
+             progress: Any = None, **options: Any) -> Evaluation:
+    """Every figure the model allows, on held-out data, with controls."""
+    from latlas.tasks.evaluate import evaluate as evaluate_model
+
+    model, test = _both(run, data, split, options, None)
+    train = _training_items(run, data, options)
+    return evaluate_model(model, train=train, test=test, draws=draws, features=features,
+                          samples=samples, seed=seed, progress=progress)
+
+
+def _training_items(run: Run, data: Items, options: dict[str, Any]) -> Dataset:
+    """What the model was trained on; the train part of ``data`` where that cannot be opened."""
+    from latlas.api.items import known
+    from latlas.core.errors import DataError
+
+    try:
+        if known(run).spec is not None:
+            return open_data(None, "train", like=run)
+    except DataError:
+        if data is None:
+            raise
+    return open_data(data, "train", like=run, **options)
+
+
+def compare(runs: Sequence[Run], data: Items = None, split: str | None = None,
+            **options: Any) -> list[Evaluation]:
+    """:func:`evaluate` of several runs on the same items: those of the first run by default."""
+    from latlas.api.items import as_source, known
+
+    source = as_source(data, known(runs[0]))
+    return [evaluate(run, source, split or "test", **options) for run in runs]
+
+
+def report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
+           seed: int = 0) -> Path:
+    """One HTML file about a run, pictures inline; ``RUN/report.html`` by default."""
+    from latlas.api.reporting import write_report
+
+    return write_report([Path(run)], Path(out) if out else Path(run) / "report.html", data,
+                        seed=seed)
+
+
+def _remember(model: Model, spec: Any) -> Model:
+    """So that tasks find the data a model was trained on without being told."""
+    model.trained_on = spec
+    return model
+
+
+def _model(run: Run, capability: str | None, task: str | None = None) -> Model:
+    """The model of a run, after the check that it can do the task."""
+    from latlas.api.items import require
+
+    if capability is not None:
+        require(run, capability, task)
+    return load(run) if isinstance(run, (str, Path)) else run
+
+
+def _both(run: Run, data: Items, split: str | None, options: dict[str, Any],
+          capability: str | None) -> tuple[Model, Dataset]:
+    """Model and items: capability first, then the data, then the weights."""
+    from latlas.api.items import require
+
+    if capability is not None:
+        require(run, capability)
+    items = open_data(data, split, like=run, **options)
+    return _model(run, None), items
+
+
+def _condition(model: Model, n: int, label: Any, given: Items = None) -> Any:
+    """What a conditional model is given for each of ``n`` items; ``None`` if nothing was named."""
+    import numpy as np
+
+    if given is not None:
+        return _parts(model, n, given)
+    if label is None:
+        return None
+    from latlas.api.items import class_codes
+
+    return np.resize(class_codes(model.space, label), n)
+
+
+def _parts(model: Model, n: int, given: Items) -> Any:
+    """The known part of each of ``n`` pictures, (n, C + 1, H, W)."""
+    from latlas.data.batches import Sweep
+    from latlas.tasks.common import condition_of
+
+    items = open_data(given, like=model)
+    rows = [i % len(items) for i in range(n)]
+    batch = next(iter(Sweep(items.subset(rows), n)))  # type: ignore[arg-type]
+    condition = condition_of(model, batch).get("condition")
+    if condition is None:
+        raise CapabilityError(f"{type(model).__name__} is not conditional; leave out `given`")
+    return condition

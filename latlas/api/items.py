@@ -1,0 +1,233 @@
+"""Data for a model that exists already: opened, divided, and put in the model's own space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from latlas.data.source import Source
+
+#: options of a run's source that other data must share to fit the model
+_SHARED = ("image_size", "mode", "levels")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run or model before it is loaded."""
+
+    name: str
+    space: Space
+    spec: Mapping[str, Any] | None
+    provides: frozenset[str] | None
+
+
+def known(run: Any) -> Known:
+    """Of a run folder by its run.json, which imports no torch; of a model by itself."""
+    if not isinstance(run, (str, Path)):
+        return Known(type(run).__name__, run.space, getattr(run, "trained_on", None), None)
+    from latlas.checkpoint import run_info
+
+    info = run_info(run)
+    return Known(str(run), info.space, info.data, info.provides)
+
+
+def require(run: Any, capability: str, task: str | None = None) -> None:
+    """Raise CapabilityError if a run's model lacks what a task needs; no data, no weights read."""
+    if not isinstance(run, (str, Path)):
+        return  # the task asks the model itself
+    from latlas.checkpoint import run_info
+    from latlas.models import MODELS
+
+    info = run_info(run)
+    if capability not in info.provides:
+        from latlas.tasks.common import require as check
+
+        check(info.model, info.provides, capability,
+              {name: entry.provides for name, entry in MODELS.items()}, task)
+
+
+def open_items(run: Any, data: Any = None, split: str | None = None,
+               **options: Any) -> Dataset:
+    """The items a task reads, in the space of ``run`` (``None``: in their own).
+
+    Args:
+        data: an array or (array, labels), used whole; a Dataset; a Source or what
+            :func:`latlas.data.open_source` takes; ``None`` for what the run was trained on.
+        split: ``None`` is ``test`` where the source has a test part or is the run's own, else
+            ``all``.
+
+    Raises:
+        DataError: no such data, or it does not have the shape of the run's items.
+    """
+    like = None if run is None else known(run)
+    if isinstance(data, Dataset):
+        return data if like is None else fitted(data, like.space, "the data set")
+    if like is not None and _is_arrays(data):
+        return _from_arrays(data, like.space)
+    source = as_source(data, like, **options)
+    chosen = split or _default_split(source, like)
+    items = _split(source, chosen)
+    return items if like is None else fitted(items, like.space, source.name)
+
+
+def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
+    """Whatever names a source, opened; a Dataset becomes a source of one part."""
+    from latlas.data import open_source
+    from latlas.data.source import Source, make
+
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, Dataset):
+        return make("data set", data)
+    if data is not None:
+        return open_source(data, **{**_shared(like), **options})
+    if like is None or like.spec is None:
+        raise DataError("this model was trained on arrays in memory; name the data")
+    return open_source({**like.spec, **options})
+
+
+def _shared(like: Known | None) -> dict[str, Any]:
+    spec = (like.spec if like else None) or {}
+    return {k: spec[k] for k in _SHARED if spec.get(k) is not None}
+
+
+def _split(source: Source, which: str) -> Dataset:
+    from latlas.data import split
+
+    return split(source, which)
+
+
+def _default_split(source: Source, like: Known | None) -> str:
+    own = like is not None and like.spec is not None and source.spec is not None and (
+        _same_place(source.spec.get("source"), like.spec.get("source")))
+    return "test" if own or "test" in source.parts else "all"
+
+
+def _same_place(a: Any, b: Any) -> bool:
+    return a == b or Path(str(a)).resolve() == Path(str(b)).resolve()
+
+
+def _is_arrays(data: Any) -> bool:
+    first = data[0] if isinstance(data, tuple) and data else data
+    return isinstance(first, np.ndarray) or hasattr(first, "__array__")
+
+
+def _from_arrays(data: Any, space: Space) -> Dataset:
+    """Items given as numbers in data units; channels may come last, or be left out if there is
+    one."""
+    x, y = data if isinstance(data, tuple) else (data, None)
+    array = np.asarray(x)
+    if array.dtype.kind not in "buif":
+        raise DataError(f"items must be numbers, not {array.dtype}")
+    shaped = _shaped(array, space)
+    whole = space.kind == "picture" and array.dtype in (np.uint8, np.uint16)
+    label = None if y is None else class_codes(space, np.asarray(y).tolist())
+    _must_be_finite(shaped)
+    return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
+
+
+def _must_be_finite(x: NDArray[Any]) -> None:
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise DataError("the items hold NaN or infinity; replace or remove them")
+
+
+def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:
+    shape = space.shape
+    if x.shape[1:] == shape:
+        return x
+    if len(shape) == 3 and x.shape[1:] == (*shape[1:], shape[0]):
+        return np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    if len(shape) == 3 and shape[0] == 1 and x.shape[1:] == shape[1:]:
+        return x[:, None]
+    if x.ndim == 2 and x.shape[1] == space.dims:
+        return x.reshape(-1, *shape)
+    raise DataError(f"items of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
+
+
+def fitted(data: Dataset, space: Space, name: str) -> Dataset:
+    """The same items in ``space``: its units, its order of columns, its codes of classes.
+
+    Raises:
+        DataError: another kind, shape or number of levels, or a column that is missing.
+    """
+    if data.space.kind != space.kind and space.kind == "picture":
+        raise DataError(f"{name} holds a {data.space.kind}, the run's data are pictures")
+    data = _reordered(data, space, name) if space.columns else data
+    if data.space.shape != space.shape:
+        raise DataError(f"{name}: items are {_by(data.space.shape)}, the run's are "
+                        f"{_by(space.shape)}{_hint(data.space, space)}")
+    if data.space.levels != space.levels:
+        raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
+                        f"{space.levels}; open it with levels={space.levels}")
+    return replace(data, space=space, label=_recoded(data, space))
+
+
+def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
+    """A table's columns by name, in the order the model learnt."""
+    mine = data.space.columns
+    if mine == space.columns or not mine:
+        return data
+    missing = [c for c in space.columns if c not in mine]
+    if missing:
+        raise DataError(f"{name} has no column {missing[0]!r}, which the run was trained on")
+    order = [mine.index(c) for c in space.columns]
+    x = np.ascontiguousarray(data.x[:, order])
+    return replace(data, x=x, space=replace(data.space, shape=(len(order),),
+                                            columns=space.columns))
+
+
+def _hint(mine: Space, theirs: Space) -> str:
+    if theirs.kind != "picture":
+        return ""
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    side = theirs.shape[1]
+    size = f" --image-size {side}" if theirs.shape[1] == theirs.shape[2] else ""
+    mode = modes.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
+    option = f" --data-option mode={mode}" if mode else ""
+    return f"; try{size}{option}" if size or option else ""
+
+
+def _recoded(data: Dataset, space: Space) -> NDArray[np.int64] | None:
+    """Labels as the codes the model knows; none if the model knows no classes."""
+    if data.label is None or data.space.classes == space.classes:
+        return data.label
+    if not space.classes:
+        return None
+    table = np.array([space.classes.index(c) if c in space.classes else -1
+                      for c in data.space.classes], np.int64)
+    used = np.unique(data.label)
+    strange = used[table[used] < 0] if len(used) else used
+    if len(strange):
+        name = data.space.classes[int(strange[0])]
+        raise DataError(unknown("class", name, space.classes))
+    return table[data.label]
+
+
+def class_codes(space: Space, label: Any) -> NDArray[np.int64]:
+    """Class names (or one of them) as (n,) int64 codes.
+
+    Raises:
+        ConfigError: the model has no classes, or none of that name.
+    """
+    if not space.classes:
+        raise ConfigError("this model knows no classes; leave out the label")
+    several = isinstance(label, Sequence) and not isinstance(label, str)
+    names = [str(v) for v in (label if several else [label])]
+    for name in names:
+        if name not in space.classes:
+            raise ConfigError(unknown("class", name, space.classes))
+    return np.array([space.classes.index(name) for name in names], np.int64)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "single numbers"

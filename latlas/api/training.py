@@ -1,0 +1,148 @@
+"""From settings and a source to a trained run: the one place that joins models, data and engine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlas.core.errors import ConfigError, DataError, RunError
+from latlas.core.options import divide, parse, to_json
+from latlas.engine.options import TrainOptions, with_defaults
+from latlas.models import get
+
+if TYPE_CHECKING:
+    from latlas.core.folders import RunFolder
+    from latlas.core.model import Model
+    from latlas.data.dataset import Dataset
+    from latlas.data.source import Source
+    from latlas.engine.loop import Outcome
+    from latlas.engine.processes import World
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained and how, checked; making one imports no torch and reads no data."""
+
+    model: str
+    config: Any
+    options: TrainOptions
+    split: str = "train"
+    start: Path | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, its run folder (``None`` if it was temporary), and how training ended."""
+
+    model: Model
+    run: Path | None
+    outcome: Outcome
+
+
+def plan(model: str, settings: Mapping[str, Any], *, split: str = "train",
+         start: str | Path | None = None, where: str = "train()") -> Plan:
+    """Settings divided between the model's config and training.
+
+    Raises:
+        ConfigError: an unknown model or setting, a value that does not fit, two budgets.
+    """
+    entry = get(model)
+    own, training = divide(settings, entry.config, TrainOptions, where=where)
+    if split not in ("train", "all"):
+        raise ConfigError(f"{where} split={split}: train on `train` or `all`")
+    return Plan(model, parse(entry.config, own, where),
+                with_defaults(entry.training, training, where), split,
+                None if start is None else Path(start))
+
+
+def execute(plan: Plan, source: Source, out: Path | None, progress: bool,
+            modules: Mapping[str, Any]) -> Trained:
+    """Train in ``out``; without one in a temporary folder that is removed at the end."""
+    if out is not None:
+        return _train(plan, source, out, progress, modules)
+    with tempfile.TemporaryDirectory(prefix="latlas-") as folder:
+        done = _train(plan, source, Path(folder), progress, modules)
+    return Trained(done.model, None, done.outcome)
+
+
+def _train(plan: Plan, source: Source, out: Path, progress: bool,
+           modules: Mapping[str, Any]) -> Trained:
+    from latlas.engine.loop import fit
+    from latlas.engine.processes import join, pick_device
+    from latlas.engine.progress import Bar, Silent
+
+    world = join(pick_device(plan.options.device))
+    train, validation = _parts(source, plan.split)
+    model = _build(plan, train, modules)
+    run = _folder(plan, source, out, model, modules, world)
+    show = Bar() if progress and world.leads else Silent()
+    outcome = fit(model, train, validation, plan.options, run, show)
+    return Trained(_result(model, run, outcome, modules), out, outcome)
+
+
+def _parts(source: Source, which: str) -> tuple[Dataset, Dataset | None]:
+    """The items to train on, and those held out (none where there are too few)."""
+    from latlas.data import split
+
+    train = split(source, which)
+    if which == "all":
+        return train, None
+    try:
+        return train, split(source, "validation")
+    except DataError:
+        return train, None
+
+
+def _build(plan: Plan, train: Dataset, modules: Mapping[str, Any]) -> Model:
+    """A fresh model whose first weights depend on the seed alone, or those of ``plan.start``."""
+    import torch
+
+    from latlas.core.noise import derive
+    from latlas.models import build
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(plan.options.seed, "weights"))
+        model = build(plan.model, plan.config, train.space, **modules)
+    if plan.start is not None:
+        _take_weights(model, plan.start, modules)
+    return model
+
+
+def _take_weights(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
+    """Start from another run's weights; it must have the same networks."""
+    from latlas.checkpoint import load, run_info
+
+    used = {k: v for k, v in modules.items() if k in run_info(start).custom}
+    theirs, mine = load(start, **used).state_dict(), model.state_dict()
+    wrong = [k for k in mine if k not in theirs or theirs[k].shape != mine[k].shape]
+    if wrong:
+        raise RunError(f"cannot start from {start}: {wrong[0]} differs in shape or is missing "
+                       "there; use the same model, sizes and data shape")
+    model.load_state_dict({k: theirs[k] for k in mine})
+
+
+def _folder(plan: Plan, source: Source, out: Path, model: Model, modules: Mapping[str, Any],
+            world: World) -> RunFolder:
+    """The run folder, made by the leading process, opened by the others."""
+    from latlas.core.folders import open_run, start
+
+    request = {"model": plan.model, "config": to_json(model.config),
+               "space": model.space.to_json(), "data": source.spec, "split": plan.split,
+               "training": to_json(plan.options), "custom": sorted(modules),
+               "from": None if plan.start is None else str(plan.start)}
+    run = start(out, request) if world.leads else None
+    world.agree(None)  # nobody opens it before it is there
+    return run or open_run(out)
+
+
+def _result(model: Model, run: RunFolder, outcome: Outcome,
+            modules: Mapping[str, Any]) -> Model:
+    """The model to use: from the folder where this call did not train it to the end."""
+    if outcome.stopped in ("already finished", "interrupt"):
+        from latlas.checkpoint import load
+
+        return load(run.path, **modules)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,94 @@
+"""Entry point: dispatch, and errors as one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import latlas
+from latlas.cli.commands import COMMANDS, overview
+from latlas.core.errors import ConfigError, LatlasError, unknown
+
+_HELP = ("--help", "-h")
+USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+def main() -> None:
+    """The ``latlas`` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command line; returns the exit code.
+
+    0 done; 2 an error the user can fix, one line on stderr; 130 interrupted (training has saved
+    by then); 141 whoever read the output went away. Other exceptions keep their traceback.
+    """
+    try:
+        _dispatch(list(tokens))
+        sys.stdout.flush()
+    except LatlasError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _quiet()
+    return 0
+
+
+def _dispatch(tokens: list[str]) -> None:
+    if not tokens or tokens[0] in _HELP:
+        print(overview())
+    elif tokens[0] == "--version":
+        print(f"latlas {latlas.__version__}")
+    else:
+        _call(*_find(tokens))
+
+
+def _find(tokens: list[str]) -> tuple[str, list[str]]:
+    """The command's name and what follows it. ``data`` has commands of its own."""
+    words = 2 if any(k.startswith(tokens[0] + " ") for k in COMMANDS) else 1
+    name = " ".join(tokens[:words])
+    if name not in COMMANDS:
+        raise ConfigError(unknown("command", name, COMMANDS))
+    return name, tokens[words:]
+
+
+def _call(name: str, tokens: list[str]) -> None:
+    from cyclopts import CycloptsError
+
+    from latlas.cli.app import build
+
+    app = build(name)
+    try:
+        if any(t in _HELP for t in tokens):
+            _help(name, app.help_print, tokens)
+        else:
+            app(tokens, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise ConfigError(f"{' '.join(str(error).split())} See `latlas {name} --help`.") from error
+
+
+def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
+    show()
+    if name == "train":
+        from latlas.cli.settings import model_help
+
+        print(model_help(tokens))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _quiet() -> int:
+    """Python flushes stdout once more at exit: give it somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The table of commands: what ``latlas --help`` shows, and where each one lives.
+
+Imports nothing, so the first help is as fast as Python starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TAGLINE = "latlas: learn a distribution from samples, and put it to work."
+GROUPS = ("Learn", "Make", "Read", "Measure", "Data")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its group, ``module:function``, one line, and lines that work as they stand."""
+
+    group: str
+    target: str
+    summary: str
+    examples: tuple[str, ...]
+
+
+COMMANDS: dict[str, Command] = {
+    "models": Command("Learn", "latlas.cli.learn:models", "List the models and what each can do.", (
+        "latlas models",)),
+    "train": Command("Learn", "latlas.cli.learn:train", "Train a model on your data.", (
+        "latlas train vae --data digits",
+        "latlas train vae --data photos/ --image-size 64 --minutes 30 --out runs/photos",
+        "latlas train vae --data mnist.npz --set likelihood=bernoulli --set latent_dim=40",
+        "latlas train vae --help      the settings of one model")),
+    "demo": Command("Learn", "latlas.cli.learn:demo",
+                    "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
+    "sample": Command("Make", "latlas.cli.make:sample", "Draw new items.", (
+        "latlas sample runs/vae-digits --n 64 --out samples.png",
+        "latlas sample runs/conditional-vae-digits --label 3 --out threes.npz")),
+    "decode": Command("Make", "latlas.cli.make:decode", "Turn codes into items.", (
+        "latlas decode runs/vae-digits codes.csv --out items.png",)),
+    "interpolate": Command("Make", "latlas.cli.make:interpolate",
+                           "Walk from one item to another through the codes.", (
+        "latlas interpolate runs/vae-digits --out walk.gif",
+        "latlas interpolate runs/vae-digits --start 3 --end 17 --path circle --out walk.png")),
+    "traverse": Command("Make", "latlas.cli.make:traverse",
+                        "Vary one number of the code at a time.", (
+        "latlas traverse runs/vae-digits --out traverse.png",)),
+    "encode": Command("Read", "latlas.cli.read:encode", "Turn items into codes.", (
+        "latlas encode runs/vae-digits --data digits --out codes.csv",)),
+    "reconstruct": Command("Read", "latlas.cli.read:reconstruct",
+                           "Encode and decode: what the model keeps of each item.", (
+        "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
+    "denoise": Command("Read", "latlas.cli.read:denoise", "Clean noisy items.", (
+        "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
+    "score": Command("Measure", "latlas.cli.measure:score",
+                     "Log-likelihood of every item, in nats.", (
+        "latlas score runs/vae-digits --out scores.csv",)),
+    "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
+                        "How good is a run? Figures on held-out data, with controls.", (
+        "latlas evaluate runs/vae-digits --split test --draws 1000",)),
+    "compare": Command("Measure", "latlas.cli.measure:compare", "Several runs in one table.", (
+        "latlas compare runs/pca-digits runs/vae-digits",)),
+    "report": Command("Measure", "latlas.cli.measure:report", "One HTML file about a run.", (
+        "latlas report runs/vae-digits",)),
+    "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (
+        "latlas data info digits", "latlas data info photos/ --image-size 64")),
+    "data pack": Command("Data", "latlas.cli.data:pack",
+                         "Pack a source into a folder that opens at once and needs no memory.", (
+        "latlas data pack photos/ packed/ --image-size 64",)),
+}
+
+
+def overview() -> str:
+    """What ``latlas --help`` prints."""
+    lines = [TAGLINE, "", "Usage: latlas COMMAND [OPTIONS]", ""]
+    for group in GROUPS:
+        members = {k: v for k, v in COMMANDS.items() if v.group == group}
+        lines += [f"{group}:", *(f"  {k:<12} {v.summary}" for k, v in members.items()), ""]
+    return "\n".join([*lines, *START, ""])
+
+
+START = (
+    "Start here:",
+    "  latlas train vae --data digits          train on a source; any folder, npz, csv … will do",
+    "  latlas sample runs/vae-digits --n 64    draw new items from the run",
+    "  latlas COMMAND --help                   options and examples of one command",
+)

@@ -1,0 +1,74 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from latlas.core.errors import ConfigError
+
+Split = Literal["train", "validation", "test", "all"]
+Run = Annotated[Path, Parameter(help="Run folder, made by `latlas train`.")]
+Seed = Annotated[int, Parameter(help="Decides every random draw.")]
+Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON on stdout, all else "
+                                                   "on stderr.")]
+Device = Annotated[str, Parameter(help="cpu, cuda, mps.")]
+Label = Annotated[str | None, Parameter(help="Class of a conditional model: a name, or several "
+                                             "with commas between.")]
+Settings = Annotated[tuple[str, ...], Parameter(
+    name="--set", negative="", consume_multiple=False, show_default=False,
+    help="key=value, any setting of the model or of training; may be repeated.")]
+Pairs = Annotated[tuple[str, ...], Parameter(
+    negative="", consume_multiple=False, show_default=False,
+    help="key=value, any option of the source; may be repeated.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ItemFlags:
+    """Which items a command reads. Without ``data`` they are the run's own."""
+
+    data: Annotated[str | None, Parameter(
+        help="Source: a name (digits, moons …), file or folder. Default: what the run was "
+             "trained on.")] = None
+    split: Annotated[Split | None, Parameter(
+        help="Part of the source. Default: test where the source has one or the run was trained "
+             "on it, else all.")] = None
+    image_size: Annotated[int | None, Parameter(
+        help="Pixels per side; pictures are scaled and cropped to it.")] = None
+    key: Annotated[str | None, Parameter(help="Name of the array in an npz.")] = None
+    on_error: Annotated[Literal["raise", "skip"] | None, Parameter(
+        help="What to do with a broken file.")] = None
+    data_option: Pairs = ()
+
+    def options(self) -> dict[str, Any]:
+        """Options of the source that were given."""
+        named = {"image_size": self.image_size, "key": self.key, "on_error": self.on_error,
+                 "label": getattr(self, "label", None)}
+        given = {k: v for k, v in named.items() if v is not None}
+        return {**given, **pairs(self.data_option, "--data-option")}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataFlags(ItemFlags):
+    """Items and their labels."""
+
+    label: Annotated[str | None, Parameter(
+        help="Column or array that holds the label, or none.")] = None
+
+
+def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
+    """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
+
+    Raises:
+        ConfigError: a text without ``=``.
+    """
+    split = [text.partition("=") for text in texts]
+    for key, equals, _ in split:
+        if not equals or not key.strip():
+            raise ConfigError(f"{where} {key}: write it as key=value")
+    return {key.strip().replace("-", "_"): value.strip() for key, _, value in split}
