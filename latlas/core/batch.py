@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,11 @@ class Batch:
     """n items, model units, on the model's device.
 
     Attributes:
-        x: (n, \\*shape) float.
+        x: (n, *shape) float.
         label: (n,) int64 class codes.
         condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
         factors: (n, f) float values of known generative factors.
-        target: (n, \\*shape) the other side of a pair.
+        target: (n, *shape) the other side of a pair.
         mask: (n, 1, H, W) bool, what is given.
         index: (n,) int64 row of each item in its data set.
         length: (n,) int64 true length of items of varying length.
@@ -42,5 +43,6 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        return Batch(**{k: v if v is None else v.to(device) for k, v in fields})
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: v.to(device) for k, v in fields.items()
+                                            if v is not None})

@@ -1,7 +1,7 @@
 """Small exact distributions over one item, in model units.
 
 Every class has ``mean``, ``sample(noise)`` and ``log_prob(x)``. Parameters have shape
-(\\*batch, \\*event); ``log_prob`` sums the last ``event_dims`` dimensions, in fp32, and broadcasts x
+(*batch, *event); ``log_prob`` sums the last ``event_dims`` dimensions, in fp32, and broadcasts x
 over leading dimensions, so K draws per item cost no copy of x.
 """
 

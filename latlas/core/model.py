@@ -113,21 +113,21 @@ class Finishes(Protocol):
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws new items, (n, \\*shape) in model units."""
+    """Draws new items, (n, *shape) in model units."""
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor: ...
 
 
 @runtime_checkable
 class Encodes(Protocol):
-    """Data to codes: (n, \\*shape) to a distribution over (n, latent_dim)."""
+    """Data to codes: (n, *shape) to a distribution over (n, latent_dim)."""
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Codes to data: (\\*batch, latent_dim) to a distribution over (\\*batch, \\*shape)."""
+    """Codes to data: (*batch, latent_dim) to a distribution over (*batch, *shape)."""
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
 

@@ -72,7 +72,7 @@ class Space:
         return 1 if isinstance(self.scale, (int, float)) else len(self.scale)
 
     def to_model(self, v: Any) -> Any:
-        """Data units to model units; NumPy array or tensor (n, \\*shape) in, floats out."""
+        """Data units to model units; NumPy array or tensor (n, *shape) in, floats out."""
         location, scale = self._affine(v)
         return (v - location) / scale
 
@@ -95,4 +95,6 @@ class Space:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
         """The inverse of :meth:`to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v
+                                  for k, v in data.items()}
+        return cls(**fields)

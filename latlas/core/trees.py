@@ -22,7 +22,7 @@ def save_tree(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> N
     try:
         save_file(whole, temporary, {"meta": json.dumps(meta)})
         _flush(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"cannot save {path}: {error}; what was saved before is intact") from error
@@ -46,12 +46,12 @@ def save_json(path: Path, data: Any) -> None:
     try:
         temporary.write_text(json.dumps(data, indent=2, allow_nan=True) + "\n", encoding="utf-8")
         _flush(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"cannot save {path}: {error}; what was saved before is intact") from error
 
 
 def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -75,7 +75,7 @@ def apply_layout(model: nn.Module, layout: str) -> None:
 def has_bf16(device: torch.device) -> bool:
     """The processor has bf16 instructions."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from latlas.core.model import Model
 
@@ -26,15 +28,15 @@ class Averaged:
         self.share = share
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        names = model.ema_modules or ("",)
-        self._ours = [p for m in names for p in self.model.get_submodule(m).parameters()]
-        self._theirs = [p for m in names for p in model.get_submodule(m).parameters()]
+        names = (model.ema_modules or ("",)) if share > 0 else ()
+        self._ours, self._theirs = _parameters(self.model, names), _parameters(model, names)
 
     @torch.no_grad()
     def update(self, images: int, since: int) -> None:
         """Move towards the model, ``since`` items after the last update."""
-        decay = 0.5 ** (since / (self.share * images)) if self.share > 0 else 0.0
-        torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)
+        if self._ours:
+            decay = 0.5 ** (since / (self.share * images))
+            torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)
 
     @torch.no_grad()
     def current(self) -> Model:
@@ -45,3 +47,7 @@ class Averaged:
             if name not in by_name or id(by_name[name]) not in averaged:
                 ours[name].copy_(value)
         return self.model
+
+
+def _parameters(model: Model, names: Sequence[str]) -> list[Tensor]:
+    return [p for name in names for p in model.get_submodule(name).parameters()]

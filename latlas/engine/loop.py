@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import DataError, TrainingError
+from latlas.core.folders import RunFolder
 from latlas.core.model import Finishes, FitsDirectly, Model, Step
 from latlas.core.noise import Noise, derive
 from latlas.data.batches import Batches, Sweep
@@ -24,7 +25,6 @@ from latlas.engine.logs import EventLog
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World, join, pick_device
 from latlas.engine.progress import Progress, Silent
-from latlas.core.folders import RunFolder
 from latlas.engine.trainer import Trainer
 
 #: lines of metrics.jsonl and checks on held-out data in a whole run

@@ -33,11 +33,11 @@ class AE(Autoencoding):
         self.register_buffer("code_factor", torch.eye(self.latent_dim))
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
-        """(n, \\*shape) to codes (n, latent_dim)."""
+        """(n, *shape) to codes (n, latent_dim)."""
         return PointMass(self._encoded(x, condition).float())
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
-        """(\\*batch, latent_dim) to items (\\*batch, \\*shape), model units."""
+        """(*batch, latent_dim) to items (*batch, *shape), model units."""
         return PointMass(self._decoded(z, condition).float(), len(self.space.shape))
 
     def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
@@ -60,7 +60,7 @@ class AE(Autoencoding):
         self.code_factor.copy_(torch.linalg.cholesky(covariance))
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """Decoded draws from the Gaussian fitted to the codes, (n, \\*shape) model units."""
+        """Decoded draws from the Gaussian fitted to the codes, (n, *shape) model units."""
         draws = noise.normal(n, self.latent_dim).to(self.device)
         return self.decode(self.code_mean + draws @ self.code_factor.T).mean
 

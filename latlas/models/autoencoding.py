@@ -23,7 +23,7 @@ class Autoencoding(Model):
 
     Args:
         encoder, decoder: any modules of the user's own instead of the built-in networks:
-            (n, \\*shape) to (n, outputs), and (n, latent_dim) to (n, multiplier·C, H, W). With a
+            (n, *shape) to (n, outputs), and (n, latent_dim) to (n, multiplier·C, H, W). With a
             condition they are called with it as a second argument, (n, condition_dim).
     """
 
@@ -56,7 +56,7 @@ class Autoencoding(Model):
         return out
 
     def _decoded(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """The decoder over codes (\\*batch, d); a condition (n, …) serves all leading draws."""
+        """The decoder over codes (*batch, d); a condition (n, …) serves all leading draws."""
         leading, flat = z.shape[:-1], z.reshape(-1, z.shape[-1])
         c = self.embed(condition)
         if c is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,10 +81,9 @@ class GaussianLikelihood(Likelihood):
 
     density = True
 
-    def __init__(self, space: Space, noise_sd: float) -> None:
+    def __init__(self, space: Space, noise_sd: float = 1.0) -> None:
         super().__init__(space)
-        log_var = 2 * torch.log(torch.tensor(float(noise_sd)))
-        self.register_buffer("log_var", log_var)
+        self.noise_sd = noise_sd
 
     def prepare(self, x: Tensor, noise: Noise) -> Tensor:
         return dequantise(x, self.space.step, noise)
@@ -92,16 +93,14 @@ class GaussianLikelihood(Likelihood):
 
     def variance(self) -> Tensor:
         """log σ², broadcast against the mean."""
-        log_var: Tensor = self.log_var
-        return log_var
+        return torch.tensor(2 * math.log(self.noise_sd))
 
 
 class LearntGaussianLikelihood(GaussianLikelihood):
     """σ is a parameter: one for a picture (Rybkin et al. 2021), one per column for a table."""
 
     def __init__(self, space: Space) -> None:
-        super().__init__(space, 1.0)
-        del self.log_var
+        super().__init__(space)
         self.log_var = nn.Parameter(torch.zeros(1 if space.kind == "picture" else space.shape[0]))
 
     def variance(self) -> Tensor:
@@ -112,9 +111,6 @@ class PixelGaussianLikelihood(GaussianLikelihood):
     """The decoder gives σ² for every scalar of every item."""
 
     multiplier = 2
-
-    def __init__(self, space: Space) -> None:
-        super().__init__(space, 1.0)
 
     def forward(self, output: Tensor) -> Distribution:
         mean, log_var = self._split(output)

@@ -104,7 +104,7 @@ class PCA(Model):
         self.noise_variance.copy_(left)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """(n, \\*shape) draws from N(μ, W Wᵀ + σ² I), model units."""
+        """(n, *shape) draws from N(μ, W Wᵀ + σ² I), model units."""
         z = noise.normal(n, self.latent_dim).to(self.device)
         return self.decode(z).sample(noise)
 
@@ -116,7 +116,7 @@ class PCA(Model):
         return Normal(mean.float(), log_var.float())
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Normal:
-        """p(x | z) = N(W z + μ, σ² I) (eq. 2) over (\\*batch, \\*shape)."""
+        """p(x | z) = N(W z + μ, σ² I) (eq. 2) over (*batch, *shape)."""
         mean = (z.double() @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.space.shape)
         return Normal(mean.float(), self.noise_variance.log().float(), len(self.space.shape))
 

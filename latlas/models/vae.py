@@ -43,17 +43,17 @@ class VAE(Autoencoding):
         return self.likelihood.footing
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
-        """q(z|x): (n, \\*shape) to a diagonal normal over (n, latent_dim)."""
+        """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
         mean, log_var = self._encoded(x, condition).float().chunk(2, -1)
         return Normal(mean, log_var.clamp(-14, 14))
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
-        """p(x|z): (\\*batch, latent_dim) to a distribution over (\\*batch, \\*shape)."""
+        """p(x|z): (*batch, latent_dim) to a distribution over (*batch, *shape)."""
         distribution: Distribution = self.likelihood(self._decoded(z, condition))
         return distribution
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """Means of p(x|z) for z from the prior, (n, \\*shape) in model units."""
+        """Means of p(x|z) for z from the prior, (n, *shape) in model units."""
         z = noise.normal(n, self.latent_dim).to(self.device)
         return self.decode(z, condition=condition).mean
 

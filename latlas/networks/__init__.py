@@ -22,7 +22,7 @@ def resolve(kind: str, space: Space) -> str:
 
 def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto",
             width: int = 0, depth: int = 0) -> nn.Module:
-    """A network from (n, \\*shape) and an optional (n, condition) vector to (n, outputs).
+    """A network from (n, *shape) and an optional (n, condition) vector to (n, outputs).
 
     ``width`` and ``depth`` of 0 mean the default of the kind of network.
     """

@@ -41,12 +41,12 @@ def _strides(large: Size, small: Size) -> Size:
 
 
 def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
-    """(n, inputs, \\*large) to (n, outputs, \\*small): 3×3, stride 2 where the side is halved."""
+    """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
     return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
 
 
 class Up(nn.Module):
-    """(n, inputs, \\*small) to (n, outputs, \\*large), the mirror of :func:`down`.
+    """(n, inputs, *small) to (n, outputs, *large), the mirror of :func:`down`.
 
     A transposed convolution whose kernel of 4 is a multiple of its stride of 2, so every output
     has as many inputs (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); an odd

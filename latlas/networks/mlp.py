@@ -38,7 +38,7 @@ def mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
 
 
 class MLPEncoder(nn.Module):
-    """(n, \\*shape) and an optional (n, condition) to (n, outputs)."""
+    """(n, *shape) and an optional (n, condition) to (n, outputs)."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
                  width: int = 512, depth: int = 2) -> None:
