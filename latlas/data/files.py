@@ -1,0 +1,39 @@
+"""The files of a folder or of a zip, read by name from any thread."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from latlas.core.errors import DataError
+
+PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+                      ".ppm", ".tga", ".tif", ".tiff", ".webp"})
+
+
+class Files:
+    """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.archive = None if path.is_dir() else zipfile.ZipFile(path)
+        self.names = sorted(n for n in self._all() if not _hidden(n))
+        self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in PICTURES]
+
+    def _all(self) -> list[str]:
+        if self.archive is not None:
+            return [n for n in self.archive.namelist() if not n.endswith("/")]
+        return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file."""
+        if self.archive is None:
+            return (self.path / name).read_bytes()
+        try:
+            return self.archive.read(name)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -1,0 +1,223 @@
+"""A folder or zip of pictures.
+
+Sub-folders ``train``, ``test`` and ``validation`` become splits, other sub-folders classes; a
+folder around everything is ignored. ``label=COLUMN`` takes labels from an attribute table instead.
+Pictures of one size keep it; otherwise each is resized (shorter side, then centre crop) to
+``image_size``, by default the median shorter side, at most 256. Equal files share a group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from os import cpu_count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import DataError, unknown
+from latlas.core.space import Space
+from latlas.data.attributes import Attributes, read_attributes
+from latlas.data.dataset import Dataset
+from latlas.data.files import Files
+from latlas.data.labels import encode_labels
+from latlas.data.pixels import CHANNELS, Header, common_mode, decode, read_header
+from latlas.data.source import Rows, Source, make
+from latlas.data.store import Store
+
+LARGEST_DEFAULT = 256
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test",
+         "val": "validation", "valid": "validation", "validation": "validation"}
+PIECE = 32  # pictures one thread takes at a time
+T = TypeVar("T")
+
+
+def open_pictures(path: Path, *, store: Store | None = None, image_size: int | None = None,
+                  mode: str | None = None, label: str | None = None,
+                  attributes: str | None = None, on_error: str = "raise",
+                  levels: int | None = None) -> Source:
+    """Pictures of a folder or zip; see the head of this module for what becomes what.
+
+    Args:
+        mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
+        label: a column of the attribute table; ``none`` for no labels.
+        attributes: the attribute table, if it is not beside the pictures.
+        on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
+    """
+    _check(mode, on_error, image_size)
+    files = Files(path)
+    if not files.pictures:
+        raise DataError(f"{path} holds no pictures (.png, .jpg, .tif, ...)")
+    work = _Work(files, store or Store(), image_size, mode)
+    x, group, notes = work.run(on_error)
+    good = np.array([i for i in range(len(x)) if i not in work.errors], np.int64)
+    parts, folders, table = _arranged(files, label, attributes)
+    codes, classes, more = _labels(folders, table, good, label)
+    space = replace(_space(x, work.mode, levels, path), classes=classes,
+                    factors=table.factor_names if table else ())
+    data = Dataset(x, space, codes, table.factors if table else None, group,
+                   np.array(files.pictures), good if work.errors else None)
+    rows = {k: np.intersect1d(v, good) for k, v in parts.items()}
+    return make(path.stem, data, parts=rows, notes=(*notes, *more))
+
+
+def _check(mode: str | None, on_error: str, size: int | None) -> None:
+    if mode not in (None, "L", "RGB", "RGBA"):
+        raise DataError(unknown("mode", str(mode), ["L", "RGB", "RGBA"]))
+    if on_error not in ("raise", "skip"):
+        raise DataError(unknown("on_error", on_error, ["raise", "skip"]))
+    if size is not None and size < 1:
+        raise DataError(f"image_size={size} is not a size; give at least 1")
+
+
+@dataclass
+class _Work:
+    """Decodes all files into one array; ``errors`` holds what went wrong, by position."""
+
+    files: Files
+    store: Store
+    size: int | None
+    given: str | None
+    mode: str = ""
+    errors: dict[int, str] = field(default_factory=dict)
+    hashes: dict[int, bytes] = field(default_factory=dict)
+
+    def run(self, on_error: str) -> tuple[NDArray[Any], Rows | None, tuple[str, ...]]:
+        headers = self._headers()
+        shape, notes = self._plan(headers)
+        n = len(self.files.pictures)
+        kind = np.uint16 if self.mode == "I;16" else np.uint8
+        x = self.store.allocate((n, *shape), kind)
+        for done, (i, pixels) in enumerate(self._each(self._decoded), 1):
+            self._put(x, i, pixels)
+            self.store.done(done, n)
+        if self.errors:
+            notes = (*notes, self._complaint(on_error))
+        return x, self._groups(n), notes
+
+    def _put(self, x: NDArray[Any], i: int, pixels: NDArray[Any] | None) -> None:
+        if pixels is not None and pixels.shape == x.shape[1:]:
+            x[i] = pixels
+            return
+        if pixels is not None:
+            self.errors[i] = f"size {pixels.shape[1:]} is unlike its header"
+        x[i] = 0
+
+    def _headers(self) -> list[Header]:
+        if self.size and self.given:
+            return []
+        found = [h for _, h in sorted(self._each(read_header_of), key=lambda pair: pair[0]) if h]
+        if not found:
+            raise DataError(f"{self.files.path}: {self._first()}")
+        return found
+
+    def _plan(self, headers: list[Header]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+        notes: tuple[str, ...] = ()
+        self.mode = self.given or common_mode(headers)
+        sizes = {(h.height, h.width) for h in headers}
+        if self.size is None and len(sizes) == 1:
+            return (CHANNELS[self.mode], *sizes.pop()), ()
+        if self.size is None:
+            short = int(np.median([min(h.width, h.height) for h in headers]))
+            self.size = min(short, LARGEST_DEFAULT)
+            notes = (f"{len(sizes)} sizes: resized to {self.size}x{self.size} (the median shorter "
+                     f"side, at most {LARGEST_DEFAULT}); choose with image_size",)
+        self.mode = "L" if self.mode == "1" else self.mode
+        return (CHANNELS[self.mode], self.size, self.size), notes
+
+    def _each(self, task: Callable[[_Work, int], T] | Callable[..., T]) -> Iterator[
+            tuple[int, T | None]]:
+        """Runs a task for every file, in threads; what it raises is kept as that file's error."""
+        n = len(self.files.pictures)
+        pieces = [range(i, min(i + PIECE, n)) for i in range(0, n, PIECE)]
+        with ThreadPoolExecutor(min(16, cpu_count() or 1)) as pool:
+            for piece in pool.map(lambda rows: [(i, self._tried(task, i)) for i in rows], pieces):
+                yield from piece
+
+    def _tried(self, task: Callable[..., T], i: int) -> T | None:
+        if i in self.errors:
+            return None
+        try:
+            return task(self, i)
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
+            self.errors[i] = _reason(error)
+            return None
+
+    def _decoded(self, _: Any, i: int) -> NDArray[Any]:
+        data = self.files.read(self.files.pictures[i])
+        self.hashes[i] = hashlib.blake2b(data, digest_size=8).digest()
+        return decode(data, self.mode, self.size)
+
+    def _groups(self, n: int) -> Rows | None:
+        """Positions of equal files share a number; ``None`` if all files differ."""
+        first: dict[bytes, int] = {}
+        group = [first.setdefault(self.hashes.get(i, i.to_bytes(9, "big")), i) for i in range(n)]
+        return None if len(first) == n else np.array(group, np.int64)
+
+    def _first(self) -> str:
+        i = min(self.errors)
+        return f"{self.files.pictures[i]} cannot be decoded: {self.errors[i]}"
+
+    def _complaint(self, on_error: str) -> str:
+        n, of = len(self.errors), len(self.files.pictures)
+        if on_error == "skip" and n < of:
+            return f"left out {n:,} of {of:,} pictures: {self._first()}"
+        raise DataError(f"{self._first()} ({n:,} of {of:,} pictures); on_error=skip leaves "
+                        f"{'it' if n == 1 else 'them'} out")
+
+
+def read_header_of(work: _Work, i: int) -> Header:
+    """The header of file ``i``."""
+    return read_header(work.files.read(work.files.pictures[i]))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).split("\n")[0]
+    if "cannot identify image file" in text:
+        return "not a picture, or damaged at its head"
+    return text or type(error).__name__
+
+
+def _space(x: NDArray[Any], mode: str, levels: int | None, path: Path) -> Space:
+    found = 2 if mode == "1" else int(np.iinfo(x.dtype).max) + 1
+    if levels is not None and not int(x.max()) < levels <= 65536:
+        raise DataError(f"{path}: levels={levels}, but the largest pixel value is {x.max()}")
+    return Space.picture(x.shape[1:], levels or found)
+
+
+def _arranged(files: Files, label: str | None, attributes: str | None) -> tuple[
+        dict[str, Rows], list[str | None], Attributes | None]:
+    """Rows of the splits, the class folder of each picture, and the attribute table if asked."""
+    paths = [n.split("/") for n in files.pictures]
+    while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
+        paths = [p[1:] for p in paths]
+    heads = [p[0].lower() if len(p) > 1 else "" for p in paths]
+    parts: dict[str, Rows] = {}
+    if set(heads) <= set(PARTS) and len({PARTS[h] for h in heads}) > 1:
+        named = np.array([PARTS[h] for h in heads])
+        parts = {p: np.flatnonzero(named == p) for p in dict.fromkeys(PARTS.values())
+                 if (named == p).any()}
+        paths = [p[1:] for p in paths]
+    folders = [p[0] if len(p) > 1 else None for p in paths]
+    if attributes is None and label in (None, "none"):
+        return parts, folders, None
+    table = read_attributes(files, attributes, label)
+    return parts or table.parts, folders, table
+
+
+def _labels(folders: list[str | None], table: Attributes | None, good: Rows,
+            label: str | None) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:
+    """Codes, class names and notes."""
+    if table is not None and table.label is not None:
+        return table.label, table.classes, ()
+    known = {f for i in good for f in (folders[i],)}
+    if label == "none" or known == {None}:
+        return None, (), ()
+    if None in known:
+        return None, (), ("no labels: some pictures lie outside the sub-folders",)
+    values = np.array([f or "" for f in folders])
+    return *encode_labels(values, "the sub-folders"), ()

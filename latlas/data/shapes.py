@@ -1,0 +1,120 @@
+"""``shapes``: rendered sprites whose factors are known, after dSprites, at any resolution.
+
+Factors (Matthey et al., dSprites, 2017, with a triangle added): shape (square, ellipse, heart,
+triangle), scale (6 values), orientation (40 angles), x and y (32 positions each), drawn
+independently and uniformly, white on black; optionally one of 8 hues.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import DataError
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.data.source import Source, make
+from latlas.data.store import Store
+
+SHAPES = ("square", "ellipse", "heart", "triangle")
+SCALES, ANGLES, POSITIONS, HUES = 6, 40, 32, 8
+SYMMETRY = np.array([ANGLES // 4, ANGLES // 2, ANGLES, ANGLES])  # angles after which it repeats
+RADIUS = 0.18  # of the largest sprite, as a share of the picture's side
+CHUNK = 64  # sprites drawn at once: fits a processor's cache
+Floats = NDArray[np.float32]
+
+
+def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour: bool = False,
+                store: Store | None = None) -> Source:
+    """Shape (1, S, S) or (3, S, S), antialiased; ``factors`` holds their values, label the shape.
+
+    The orientation is in radians, positions are shares of the picture's side, scale is relative.
+    Pictures that are equal (a square turned by 90°) share a group.
+    """
+    if n < 1 or image_size < 8:
+        raise DataError(f"n={n}, image_size={image_size}: shapes need n >= 1 and image_size >= 8")
+    sizes = [len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES if colour else 1]
+    index = np.random.default_rng(seed).integers(0, sizes, (n, len(sizes)))
+    values = _values(index)
+    x = _render(index, values, image_size, colour, store or Store())
+    names = ("shape", "scale", "orientation", "x", "y", *(("hue",) if colour else ()))
+    space = Space.picture(x.shape[1:], classes=SHAPES, factors=names)
+    data = Dataset(x, space, label=index[:, 0], factors=values[:, :len(names)], group=_same(index))
+    return make("shapes", data)
+
+
+def _values(index: NDArray[np.int64]) -> Floats:
+    """Factor values (n, 6) of factor indices."""
+    shape, scale, angle, x, y, hue = index.T
+    place = 0.25 + 0.5 / (POSITIONS - 1) * np.stack([x, y])
+    return np.stack([shape, 0.5 + 0.5 / (SCALES - 1) * scale, angle * (2 * np.pi / ANGLES),
+                     *place, hue / HUES], axis=1).astype(np.float32)
+
+
+def _same(index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers that equal pictures share."""
+    key = index.copy()
+    key[:, 2] %= SYMMETRY[key[:, 0]]
+    return np.unique(key, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _render(index: NDArray[np.int64], values: Floats, size: int, colour: bool,
+            store: Store) -> NDArray[Any]:
+    x = store.allocate((len(values), 3 if colour else 1, size, size), np.uint8)
+    hues = np.array([colorsys.hsv_to_rgb(h / HUES, 0.8, 1.0) for h in range(HUES)], np.float32)
+    for code, distance in enumerate((_square, _ellipse, _heart, _triangle)):
+        rows = np.flatnonzero(index[:, 0] == code)
+        for part in np.array_split(rows, max(1, -(-len(rows) // CHUNK))):
+            cover = draw(distance, values[part], size)[:, None] * np.float32(255)
+            tint = hues[index[part, 5]][:, :, None, None] if colour else np.float32(1)
+            x[part] = np.rint(cover * tint).astype(np.uint8)
+    store.done(len(x), len(x))
+    return x
+
+
+def draw(distance: Callable[[Floats, Floats], Floats], values: Floats, size: int) -> Floats:
+    """Coverage (n, S, S) of each pixel by sprites with these factor values.
+
+    The coverage is ½ − d, clipped to [0, 1], where d is the signed distance of the pixel's centre
+    from the outline in pixels: a box filter of one pixel's width across the edge.
+    """
+    radius = values[:, 1] * np.float32(RADIUS)
+    cos, sin = np.cos(values[:, 2]) / radius, np.sin(values[:, 2]) / radius
+    ticks = (np.arange(size, dtype=np.float32) + 0.5) / size
+    dx, dy = ticks - values[:, 3, None], ticks - values[:, 4, None]
+    u = (cos[:, None] * dx)[:, None, :] + (sin[:, None] * dy)[:, :, None]
+    v = (-sin[:, None] * dx)[:, None, :] + (cos[:, None] * dy)[:, :, None]
+    pixels = distance(u, v) * (radius * size)[:, None, None]
+    return np.clip(np.float32(0.5) - pixels, 0, 1)
+
+
+# Signed distances of points (u, v) from outlines inside the unit disc, negative inside.
+
+def _square(u: Floats, v: Floats) -> Floats:
+    return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.7)
+
+
+def _ellipse(u: Floats, v: Floats) -> Floats:
+    """Half axes 1 and ½; to first order k(k − 1)/|∇|, exact on the outline (I. Quilez)."""
+    k = np.sqrt(u * u + 4 * v * v)
+    return k * (k - 1) / np.maximum(np.sqrt(u * u + 16 * v * v), np.float32(1e-6))
+
+
+def _heart(u: Floats, v: Floats) -> Floats:
+    """Two quarter discs on a square's upper sides (I. Quilez), point down, centred."""
+    stretch = np.float32(0.6)
+    x, y = np.abs(u) * stretch, np.float32(0.55) - v * stretch
+    lobe = np.hypot(x - np.float32(0.25), y - np.float32(0.75)) - np.float32(np.sqrt(2) / 4)
+    along = np.float32(0.5) * np.maximum(x + y, 0)
+    side = np.sqrt(np.minimum(x**2 + (y - 1) ** 2, (x - along) ** 2 + (y - along) ** 2))
+    return (np.where(x + y > 1, lobe, side * np.sign(x - y)) / stretch).astype(np.float32)
+
+
+def _triangle(u: Floats, v: Floats) -> Floats:
+    """Equilateral, corners at distance 0.9."""
+    slope = np.abs(u) * np.float32(np.sqrt(3) / 2) - v / 2
+    return np.maximum(slope, v) - np.float32(0.45)
