@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,8 +168,11 @@ def random_convolutions(space: Space, seed: int = 0) -> nn.Module:
 
 
 def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,
-                     device: str = "cpu", batch_size: int = 128) -> Classifier:
-    """Train the small network on the labelled items: ten epochs, 300 … 3,000 steps of Adam.
+                     device: str = "cpu", steps: int | None = None,
+                     batch_size: int = 128) -> Classifier:
+    """Train the small network on the labelled items by Adam.
+
+    ``steps`` None means ten epochs, 300 … 3,000 steps.
 
     Label smoothing keeps the features of the training items from running away from those of
     unseen ones. Judge samples by it only beside a held-out control that it has not seen.
@@ -176,19 +181,35 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     count = max(len(space.classes), int(y.max()) + 1)
     body, head = _seeded(lambda: (_body(space), nn.Linear(WIDTH, count)), seed)
     network = nn.Sequential(body, head).to(device)
-    steps = int(np.clip(10 * len(x) // batch_size, 300, 3000))
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    rng = np.random.default_rng(seed)
-    for step in range(steps):
-        rows = rng.integers(len(x), size=batch_size)
-        optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
-        logits = network(_to_model(space, x[rows]).to(device))
-        target = torch.from_numpy(y[rows]).to(device)
-        optimiser.zero_grad()
-        F.cross_entropy(logits, target, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    steps = int(np.clip(10 * len(x) // batch_size, 300, 3000)) if steps is None else steps
+    rows = np.random.default_rng(seed).integers(len(x), size=(steps, batch_size))
+    batches = ((_to_model(space, x[r]).to(device), torch.from_numpy(y[r]).to(device)) for r in rows)
+    with _threads_for(space):
+        _descend(network, batches, steps)
     network.eval().requires_grad_(False)
     return Classifier(body, space, device, head=head)
+
+
+def _descend(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int) -> None:
+    """Adam with a cosine schedule from 2e-3 to 0."""
+    optimiser = torch.optim.Adam(network.parameters())
+    for step, (x, target) in enumerate(batches):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
+        loss = F.cross_entropy(network(x), target, label_smoothing=0.1)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+@contextmanager
+def _threads_for(space: Space) -> Iterator[None]:
+    """One thread for items so small that several would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if space.dims <= 256 else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
@@ -237,6 +258,8 @@ def _module_file(path: str | Path) -> nn.Module:
     if not path.is_file():
         hint = unknown("features", str(path), NAMES)
         raise ConfigError(f"{hint}, a module, or the path of a TorchScript or .pt2 file")
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(f"features: {path} is neither a TorchScript file nor an exported program")
     try:
         return _exported(path) if path.suffix == ".pt2" else _scripted(path)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
@@ -245,7 +268,9 @@ def _module_file(path: str | Path) -> nn.Module:
 
 
 def _exported(path: Path) -> nn.Module:
-    return torch.export.load(path).module()
+    module = torch.export.load(path).module()
+    module.training = False  # its mode is fixed at export, and eval() refuses
+    return module
 
 
 def _scripted(path: Path) -> nn.Module:
