@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from latlas.api.training import Trained
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
+    from latlas.data.source import Source
+    from latlas.tasks.compare import Comparison
     from latlas.tasks.evaluate import Evaluation
     from latlas.tasks.score import Scores
 
@@ -28,11 +30,12 @@ Run = Any  # a run folder (str, Path) or a Model
 Items = Any  # str, Path, array, (array, labels), Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
-__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "interpolate", "load", "models",
-           "open_data", "reconstruct", "report", "sample", "score", "train", "traverse"]
+__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "interpolate", "list_models",
+           "load", "open_data", "reconstruct", "sample", "score", "train", "traverse",
+           "write_report"]
 
 
-def models() -> dict[str, str]:
+def list_models() -> dict[str, str]:
     """Name and one line of every model."""
     from latlas.models import MODELS
 
@@ -177,14 +180,20 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
-             progress: Any = None, **options: Any) -> Evaluation:
+             name: str = "", progress: Count | None = None, **options: Any) -> Evaluation:
     """Every figure the model allows, on held-out data, with controls."""
     from latlas.tasks.evaluate import evaluate as evaluate_model
 
     model, test = _both(run, data, split, options, None)
     train = _training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
-                          samples=samples, seed=seed, progress=progress)
+                          samples=samples, seed=seed, name=name or _name(run),
+                          progress=progress)
+
+
+def _name(run: Run) -> str:
+    """The folder's name; a model is named by its class."""
+    return Path(run).resolve().name if isinstance(run, (str, Path)) else ""
 
 
 def _training_items(run: Run, data: Items, options: dict[str, Any]) -> Dataset:
@@ -201,21 +210,32 @@ def _training_items(run: Run, data: Items, options: dict[str, Any]) -> Dataset:
     return open_data(data, "train", like=run, **options)
 
 
-def compare(runs: Sequence[Run], data: Items = None, split: str | None = None,
-            **options: Any) -> list[Evaluation]:
-    """:func:`evaluate` of several runs on the same items: those of the first run by default."""
+def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *,
+            options: dict[str, Any] | None = None, **settings: Any) -> Comparison:
+    """:func:`evaluate` of several runs on the same items: by default those of the first run.
+
+    Args:
+        options: of the source; ``settings`` those of :func:`evaluate`.
+    """
+    from latlas.tasks.compare import compare as tabulate
+
+    source = open_source_for(runs[0], data, **(options or {}))
+    return tabulate([evaluate(run, source, split, **settings) for run in runs])
+
+
+def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:
+    """The whole source, all splits, opened with the options that ``run`` was trained with."""
     from latlas.api.items import as_source, known
 
-    source = as_source(data, known(runs[0]))
-    return [evaluate(run, source, split or "test", **options) for run in runs]
+    return as_source(data, known(run), **options)
 
 
-def report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
+def write_report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
            seed: int = 0) -> Path:
     """One HTML file about a run, pictures inline; ``RUN/report.html`` by default."""
-    from latlas.api.reporting import write_report
+    from latlas.api.reporting import write
 
-    return write_report([Path(run)], Path(out) if out else Path(run) / "report.html", data,
+    return write([Path(run)], Path(out) if out else Path(run) / "report.html", data,
                         seed=seed)
 
 

@@ -26,8 +26,9 @@ def run(tokens: Sequence[str]) -> int:
     by then); 141 whoever read the output went away. Other exceptions keep their traceback.
     """
     try:
-        _dispatch(list(tokens))
+        code = _dispatch(list(tokens))
         sys.stdout.flush()
+        return code
     except LatlasError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -35,16 +36,16 @@ def run(tokens: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _quiet()
-    return 0
 
 
-def _dispatch(tokens: list[str]) -> None:
+def _dispatch(tokens: list[str]) -> int:
     if not tokens or tokens[0] in _HELP:
         print(overview())
-    elif tokens[0] == "--version":
+        return 0
+    if tokens[0] == "--version":
         print(f"latlas {latlas.__version__}")
-    else:
-        _call(*_find(tokens))
+        return 0
+    return _call(*_find(tokens))
 
 
 def _find(tokens: list[str]) -> tuple[str, list[str]]:
@@ -56,7 +57,7 @@ def _find(tokens: list[str]) -> tuple[str, list[str]]:
     return name, tokens[words:]
 
 
-def _call(name: str, tokens: list[str]) -> None:
+def _call(name: str, tokens: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from latlas.cli.app import build
@@ -66,17 +67,19 @@ def _call(name: str, tokens: list[str]) -> None:
         if any(t in _HELP for t in tokens):
             _help(name, app.help_print, tokens)
         else:
-            app(tokens, exit_on_error=False, print_error=False)
+            return app(tokens, exit_on_error=False, print_error=False) or 0
+        return 0
     except CycloptsError as error:
         raise ConfigError(f"{' '.join(str(error).split())} See `latlas {name} --help`.") from error
 
 
 def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
     show()
+    print("\n".join(["", "Examples:", *(f"  {line}" for line in COMMANDS[name].examples)]))
     if name == "train":
         from latlas.cli.settings import model_help
 
-        print(model_help(tokens))
+        print(f"\n{model_help(tokens)}")
 
 
 def _fail(message: str) -> int:

@@ -28,7 +28,7 @@ Pairs = Annotated[tuple[str, ...], Parameter(
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class ItemFlags:
+class Items:
     """Which items a command reads. Without ``data`` they are the run's own."""
 
     data: Annotated[str | None, Parameter(
@@ -37,6 +37,13 @@ class ItemFlags:
     split: Annotated[Split | None, Parameter(
         help="Part of the source. Default: test where the source has one or the run was trained "
              "on it, else all.")] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Source:
+    """How a source is opened."""
+
     image_size: Annotated[int | None, Parameter(
         help="Pixels per side; pictures are scaled and cropped to it.")] = None
     key: Annotated[str | None, Parameter(help="Name of the array in an npz.")] = None
@@ -45,7 +52,7 @@ class ItemFlags:
     data_option: Pairs = ()
 
     def options(self) -> dict[str, Any]:
-        """Options of the source that were given."""
+        """Those that were given."""
         named = {"image_size": self.image_size, "key": self.key, "on_error": self.on_error,
                  "label": getattr(self, "label", None)}
         given = {k: v for k, v in named.items() if v is not None}
@@ -54,11 +61,15 @@ class ItemFlags:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class DataFlags(ItemFlags):
-    """Items and their labels."""
+class Labelled(Source):
+    """How a source and its labels are opened."""
 
     label: Annotated[str | None, Parameter(
         help="Column or array that holds the label, or none.")] = None
+
+
+#: defaults of the flags above, which are frozen
+ITEMS, SOURCE, LABELLED = Items(), Source(), Labelled()
 
 
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:

@@ -1,0 +1,118 @@
+"""``models``, ``train``, ``demo``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from latlas.cli.flags import LABELLED, Json, Labelled, Settings, pairs
+from latlas.cli.show import emit, table
+
+
+def models(*, json: Json = False) -> None:
+    """List the models and what each can do."""
+    from latlas.models import MODELS
+
+    entries = {k: {"summary": v.summary, "provides": sorted(v.provides)}
+               for k, v in MODELS.items()}
+    rows = [(k, v.summary, ", ".join(sorted(v.provides))) for k, v in MODELS.items()]
+    emit(entries, json, table(("model", "", "can"), rows))
+
+
+def train(
+    model: Annotated[str, Parameter(help="A name of `latlas models`, or module:Class.")] = "vae",
+    /, *,
+    data: Annotated[str, Parameter(
+        help="Source: a name (digits, moons …), file or folder.")] = "digits",
+    split: Annotated[Literal["train", "all"], Parameter(
+        help="Part to train on; all holds nothing back.")] = "train",
+    source: Labelled = LABELLED,
+    out: Annotated[Path | None, Parameter(
+        help="Run folder. Default: runs/MODEL-DATA.")] = None,
+    set: Settings = (),
+    config: Annotated[Path | None, Parameter(
+        help="TOML file of settings; --set and flags win over it.")] = None,
+    images: Annotated[str | None, Parameter(help="Budget: items to see (200_000, 2M).")] = None,
+    epochs: Annotated[float | None, Parameter(help="Budget: passes over the data.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Budget: minutes.")] = None,
+    from_: Annotated[Path | None, Parameter(
+        name="--from", help="Run folder whose weights to start from.")] = None,
+    seed: Annotated[int | None, Parameter(help="Decides weights, order and draws.")] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, mps.")] = None,
+    json: Json = False,
+) -> int:
+    """Train a model on your data.
+
+    The same command again goes on where it stopped; Ctrl-C saves first. Without a budget one is
+    chosen from the data.
+    """
+    given = {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
+             "device": device}
+    asked = _plan(model, config, set, given, split, from_)
+    folder = out or Path("runs") / f"{_slug(model)}-{_slug(_stem(data))}"
+    return _run(asked, data, source.options(), folder, json)
+
+
+def _plan(model: str, config: Path | None, texts: tuple[str, ...], given: dict[str, Any],
+          split: str, start: Path | None) -> Any:
+    from latlas.api.training import plan
+    from latlas.cli.settings import settings
+
+    flags = {k: v for k, v in given.items() if v is not None}
+    values = settings(model, config, pairs(texts, "--set"), flags)
+    return plan(model, values, split=split, start=start, where="train")
+
+
+def _run(asked: Any, data: str, options: dict[str, Any], folder: Path, json: bool) -> int:
+    from latlas.api.training import execute
+    from latlas.data import open_source
+
+    done = execute(asked, open_source(data, **options), folder, True, {})
+    outcome = done.outcome
+    result = {"run": str(folder), "model": asked.model, "stopped": outcome.stopped,
+              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
+    emit(result, json, _next(folder, outcome.stopped))
+    return 130 if outcome.stopped == "interrupt" else 0
+
+
+def _next(folder: Path, stopped: str) -> str:
+    """What to do now."""
+    if stopped == "interrupt":
+        return f"{folder}: stopped and saved; the same command goes on"
+    state = "is finished already" if stopped == "already finished" else "is trained"
+    return (f"{folder} {state}. Next:\n  latlas sample {folder}\n  latlas evaluate {folder}\n"
+            f"  latlas report {folder}")
+
+
+def _stem(data: str) -> str:
+    """``../shared/mnist.npz`` is mnist, ``a.zip::b.npz`` is b, ``photos/`` is photos."""
+    name = Path(data.rpartition("::")[2]).expanduser().resolve().name
+    return name.partition(".")[0] or name
+
+
+def _slug(text: str) -> str:
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+    return slug or "data"
+
+
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="Folder of the runs and the report.")] = Path("runs/demo"),
+    data: Annotated[str, Parameter(help="Source to show it on.")] = "digits",
+    minutes: Annotated[float | None, Parameter(
+        help="Training time of each model. Default: each model's own budget.")] = None,
+    models: Annotated[tuple[str, ...], Parameter(
+        name="--models", consume_multiple=True, negative="",
+        help="Models to compare.")] = ("pca", "ae", "vae"),
+    seed: Annotated[int, Parameter(help="Decides every random draw.")] = 0,
+    json: Json = False,
+) -> int:
+    """Train pca, ae and vae on handwriting, compare them, and write one HTML report."""
+    from latlas.cli.demo import run_demo
+
+    return run_demo(out, data, models, minutes, seed, json)
+
+

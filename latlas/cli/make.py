@@ -1,0 +1,179 @@
+"""``sample``, ``decode``, ``interpolate``, ``traverse``: items out of codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from latlas.cli.flags import ITEMS, SOURCE, Device, Items, Json, Label, Run, Seed, Source
+from latlas.cli.show import emit
+from latlas.core.errors import ConfigError
+
+OutItems = Annotated[Path | None, Parameter(
+    help="Where to: .png (grid), .gif, folder/ (a file each), .npz, .npy, .csv, .parquet. "
+         "Default: in the run folder.")]
+Steps = Annotated[int, Parameter(help="Items on the way, ends included.")]
+
+
+def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
+           label: Label = None,
+           given: Annotated[str | None, Parameter(
+               help="Source of pictures to complete, for a model of a part.")] = None,
+           draw: Annotated[bool, Parameter(
+               negative="", help="Draw from p(x|z) instead of its mean.")] = False,
+           out: OutItems = None, seed: Seed = 0, device: Device = "cpu",
+           json: Json = False) -> None:
+    """Draw new items."""
+    from latlas import api
+
+    _at_least("--n", n, 1)
+    model = opened(run, device, "sample")
+    items = api.sample(model, n, seed=seed, label=names(label), given=given, mean=not draw)
+    save(items, model, target(out, run, "samples", model.space), json)
+
+
+def decode(run: Run, codes: Annotated[Path, Parameter(
+               help="Codes (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` writes.")],
+           /, *, label: Label = None, out: OutItems = None, device: Device = "cpu",
+           json: Json = False) -> None:
+    """Turn codes into items."""
+    from latlas import api
+    from latlas.cli.codes import read_codes
+
+    array = read_codes(codes)
+    model = opened(run, device, "decode")
+    items = api.decode(model, array, label=names(label))
+    save(items, model, target(out, run, "decoded", model.space), json)
+
+
+def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
+                start: Annotated[int | None, Parameter(
+                    help="Row of the first item in the data. Default: a random code.")] = None,
+                end: Annotated[int | None, Parameter(help="Row of the last item.")] = None,
+                steps: Steps = 16,
+                path: Annotated[Literal["line", "circle"], Parameter(
+                    help="Straight, or along the great circle.")] = "line",
+                label: Label = None, out: OutItems = None, seed: Seed = 0,
+                device: Device = "cpu", json: Json = False) -> None:
+    """Walk from one item to another through the codes."""
+    from latlas import api
+
+    _at_least("--steps", steps, 2)
+    model = opened(run, device, "decode", "interpolate")
+    a, b = _ends(run, model, items, source, start, end, seed)
+    made = api.interpolate(model, a, b, steps=steps, path=path, label=names(label))
+    save(made, model, target(out, run, "interpolation", model.space), json, columns=steps)
+
+
+def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
+             dims: Annotated[str | None, Parameter(
+                 help="Dimensions of the code, with commas between. Default: the ten most "
+                      "active.")] = None,
+             span: Annotated[float, Parameter(
+                 help="To each side, in standard deviations of the codes.")] = 3.0,
+             steps: Steps = 9, label: Label = None, out: OutItems = None,
+             device: Device = "cpu", json: Json = False) -> None:
+    """Vary one number of the code at a time: a row per dimension, most active first."""
+    from latlas import api
+
+    _at_least("--steps", steps, 2)
+    model = opened(run, device, "decode", "traverse")
+    codes = _codes_of_data(run, model, items, source)
+    chosen = whole_numbers("--dims", dims) if dims else _active(model, codes)
+    made = api.traverse(model, dims=chosen, span=span, steps=steps, codes=codes,
+                         label=names(label))
+    path = target(out, run, "traverse", model.space)
+    save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=steps, dims=chosen)
+
+
+def opened(run: Path, device: str, capability: str, task: str | None = None) -> Any:
+    """The model on its device, after the check that it can do this."""
+    from latlas import api
+    from latlas.api.items import require
+
+    require(run, capability, task)
+    return api.load(run, device=device)
+
+
+def save(items: Any, model: Any, path: Path | str, json: bool, *, labels: Any = None,
+         columns: int | None = None, **more: Any) -> None:
+    """Write items by suffix and say so."""
+    from latlas.tasks.output import write_items
+
+    line = write_items(path, items, model.space, labels, columns=columns)
+    emit({"out": str(path), "n": len(items), "shape": list(items.shape), **more}, json, line)
+
+
+def target(out: Path | None, run: Path, stem: str, space: Any) -> Path:
+    """The file asked for, or one in the run folder: a picture, or a table for other data."""
+    return out or run / f"{stem}{'.png' if space.kind == 'picture' else '.csv'}"
+
+
+def names(label: str | None) -> list[str] | None:
+    """``"3,5"`` as class names."""
+    return None if label is None else [part.strip() for part in label.split(",") if part.strip()]
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """``"0,3,1"`` as numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} {text}: write whole numbers with commas between") from None
+
+
+def _at_least(option: str, value: int, low: int) -> None:
+    if value < low:
+        raise ConfigError(f"{option} {value}: at least {low}")
+
+
+def _ends(run: Path, model: Any, items: Items, source: Source, start: int | None,
+          end: int | None, seed: int) -> tuple[Any, Any]:
+    """Codes of two rows of the data, or two draws from the prior."""
+    if (start is None) != (end is None):
+        raise ConfigError("give both --start and --end, or neither")
+    if start is None:
+        return _random_codes(model, seed)
+    from latlas import api
+    from latlas.api.items import require
+
+    require(run, "encode", "interpolate --start")
+    data = api.open_data(items.data, items.split, like=run, **source.options())
+    rows = [_row("--start", start, len(data)), _row("--end", end or 0, len(data))]
+    codes = api.encode(model, data.subset(rows))  # type: ignore[arg-type]
+    return codes[0], codes[1]
+
+
+def _row(option: str, row: int, n: int) -> int:
+    if not 0 <= row < n:
+        raise ConfigError(f"{option} {row}: the data have rows 0 … {n - 1}")
+    return row
+
+
+def _random_codes(model: Any, seed: int) -> tuple[Any, Any]:
+    import numpy as np
+
+    codes = np.random.default_rng(seed).standard_normal((2, model.latent_dim))
+    return codes[0], codes[1]
+
+
+def _codes_of_data(run: Path, model: Any, items: Items, source: Source) -> Any:
+    """Codes of at most 2,000 items; none for a model without an encoder or data at hand."""
+    from latlas import api
+    from latlas.api.items import known
+
+    about = known(run)
+    if "encode" not in (about.provides or ()) or (items.data is None and about.spec is None):
+        return None
+    data = api.open_data(items.data, items.split, like=run, **source.options())
+    return api.encode(model, data.subset(slice(0, 2000)))
+
+
+def _active(model: Any, codes: Any) -> list[int]:
+    """The ten most active dimensions of the code."""
+    from latlas.tasks.generate import most_active
+
+    order = range(model.latent_dim) if codes is None else most_active(codes)
+    return [int(d) for d in order][:10]

@@ -1,0 +1,141 @@
+"""``score``, ``evaluate``, ``compare``, ``report``: figures about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed
+from latlas.cli.read import both
+from latlas.cli.show import counting, drawn, emit, plain
+from latlas.core.errors import ConfigError
+
+Draws = Annotated[int, Parameter(help="Draws of z per item for the importance-weighted bound.")]
+Features = Annotated[str, Parameter(
+    help="What sample quality is judged on: auto, pixels, classifier, random, or a TorchScript "
+         "file.")]
+Samples = Annotated[int, Parameter(help="Samples drawn to judge their quality, at most.")]
+
+
+def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
+          draws: Draws = 100,
+          method: Annotated[Literal["auto", "exact", "elbo", "iw"], Parameter(
+              help="auto: exact where the model can, else iw.")] = "auto",
+          n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
+          out: Annotated[Path | None, Parameter(
+              help="A row per item: .csv, .parquet, .npz.")] = None,
+          seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+    """Log-likelihood of every item, in nats and bits per dimension, with its effective sample
+    size."""
+    from latlas import api
+    from latlas.tasks.output import write_table
+
+    model, data = both(run, items, source, device, "score")
+    data = data.subset(slice(0, n))
+    with counting("score") as progress:
+        scores = api.score(model, data, draws=draws, method=method, seed=seed, progress=progress)
+    line = write_table(out, scores.columns(data.take("names"))) if out else ""
+    emit({**_summary(scores), "out": out and str(out)}, json, _lines(scores, line))
+
+
+def _summary(scores: Any) -> dict[str, Any]:
+    import numpy as np
+
+    finite = np.isfinite(scores.ess).all()
+    return {"items": len(scores.nats), "method": scores.method, "draws": scores.draws,
+            "nats": scores.mean, "standard_error": scores.standard_error,
+            "bits_per_dim": float(scores.bits_per_dim.mean()), "footing": scores.footing,
+            "ess_median": float(np.median(scores.ess)) if finite else None,
+            "unreliable": int(scores.unreliable.sum())}
+
+
+def _lines(scores: Any, written: str) -> str:
+    s = _summary(scores)
+    how = f"{s['method']}, {s['draws']} draws" if s["draws"] else s["method"]
+    lines = [f"log-likelihood {s['nats']:.3f} ± {s['standard_error']:.3f} nats per item "
+             f"({how}; {s['items']:,} items; of {s['footing'] or 'no stated footing'})"]
+    if s["footing"] == "integers":
+        lines.append(f"bits per dimension {s['bits_per_dim']:.4f}")
+    if s["ess_median"] is not None:
+        lines.append(f"effective sample size: median {s['ess_median']:.1f}; "
+                     f"{s['unreliable']:,} items under 10")
+    return "\n".join([*lines, *([written] if written else [])])
+
+
+def evaluate(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
+             draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
+             out: Annotated[Path | None, Parameter(
+                 help="The figures as .json, .csv or .parquet.")] = None,
+             seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+    """How good is a run? Every figure the model allows on held-out data, each beside a control."""
+    _compare([run], items, source, draws, features, samples, out, seed, device, json)
+
+
+def compare(runs: Annotated[tuple[Path, ...], Parameter(
+                help="Run folders.", consume_multiple=True)], /, *,
+            items: Items = ITEMS, source: Labelled = LABELLED,
+            draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
+            out: Annotated[Path | None, Parameter(
+                help="The table as .json, .csv or .parquet.")] = None,
+            seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+    """Several runs in one table, on the same items: by default those of the first run."""
+    if len(runs) < 2:
+        raise ConfigError("compare needs two runs or more; `latlas evaluate RUN` is for one")
+    _compare(list(runs), items, source, draws, features, samples, out, seed, device, json)
+
+
+def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
+               help="An .html file. Default: RUN/report.html.")] = None,
+           data: Annotated[str | None, Parameter(
+               help="Source. Default: what the run was trained on.")] = None,
+           draws: Draws = 100, seed: Seed = 0, json: Json = False) -> None:
+    """One HTML file about a run, pictures inline: samples, reconstructions, codes, curves,
+    figures."""
+    from latlas import api
+
+    path = api.report(run, out, data, draws=draws, seed=seed)
+    emit({"out": str(path)}, json, f"wrote {path}")
+
+
+def _compare(runs: list[Path], items: Items, options: Labelled, draws: int, features: str,
+             samples: int, out: Path | None, seed: int, device: str, json: bool) -> None:
+    from latlas import api
+
+    source = api.open_source_for(runs[0], items.data, **options.options())
+    found = []
+    for run in runs:
+        with counting(f"{run}: likelihood") as progress:
+            found.append(api.evaluate(
+                api.load(run, device=device), source, items.split, draws=draws,
+                features=features, samples=samples, seed=seed, name=run.name, progress=progress))
+    _show(found, out, json)
+
+
+def _show(found: list[Any], out: Path | None, json: bool) -> None:
+    """One evaluation or several: the table, or JSON, and a file if asked."""
+    from latlas.tasks.compare import compare as tabulate
+
+    table = tabulate(found)
+    result = found[0].to_json() if len(found) == 1 else table.to_json()
+    if out:
+        _save(out, table, result)
+    emit(result, json, "" if json else _text(table, out))
+
+
+def _text(table: Any, out: Path | None) -> str:
+    written = [f"wrote {out}"] if out else []
+    return "\n".join([drawn(table.text()), *table.notes, *written])
+
+
+def _save(out: Path, table: Any, result: dict[str, Any]) -> None:
+    from latlas.core.trees import save_json
+    from latlas.tasks.output import write_table
+
+    if out.suffix.lower() == ".json":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_json(out, plain(result))
+        return
+    rows = table.rows()
+    write_table(out, {key: [row[key] for row in rows] for key in rows[0]})

@@ -1,0 +1,96 @@
+"""``encode``, ``reconstruct``, ``denoise``: what a model makes of items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run
+from latlas.cli.make import OutItems, save, target
+from latlas.cli.show import counting, emit
+
+Count = Annotated[int | None, Parameter(
+    help="Only the first N items. Default: 64 in a picture, else all.")]
+GRID = 64
+
+
+def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
+           n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
+           out: Annotated[Path | None, Parameter(
+               help="Where to: .csv, .parquet, .npz, .npy, .png. Default: RUN/codes.npz.")] = None,
+           device: Device = "cpu", json: Json = False) -> None:
+    """Turn items into codes."""
+    from latlas import api
+    from latlas.tasks.output import write_codes
+
+    model, data = both(run, items, source, device, "encode")
+    data = data.subset(slice(0, n))
+    path = out or run / "codes.npz"
+    with counting("encode") as progress:
+        codes = api.encode(model, data, progress=progress)
+    line = write_codes(path, codes, data.take("names"))
+    emit({"out": str(path), "n": len(codes), "latent_dim": codes.shape[1]}, json, line)
+
+
+def reconstruct(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
+                n: Count = None, out: OutItems = None, device: Device = "cpu",
+                json: Json = False) -> None:
+    """Encode and decode: what the model keeps of each item.
+
+    In a picture every row of originals has its reconstructions below.
+    """
+    _round_trip("reconstruct", run, items, source, n, out, device, json)
+
+
+def denoise(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
+            n: Count = None, out: OutItems = None, device: Device = "cpu",
+            json: Json = False) -> None:
+    """Clean noisy items. In a picture every row of noisy items has the clean ones below."""
+    _round_trip("denoise", run, items, source, n, out, device, json)
+
+
+def _round_trip(verb: str, run: Path, items: Items, source: Labelled, n: int | None,
+                out: Path | None, device: str, json: bool) -> None:
+    from latlas import api
+
+    model, data = both(run, items, source, device, verb)
+    path = target(out, run, verb, model.space)
+    drawn = path.suffix.lower() == ".png" and model.space.kind == "picture"
+    data = data.subset(slice(0, n or (GRID if drawn else None)))
+    with counting(verb) as progress:
+        made = getattr(api, verb)(model, data, progress=progress)
+    if drawn:
+        save(*_interleaved(data.take("x"), made, model), path, json, columns=8)
+    else:
+        save(made, model, path, json, labels=data.take("names"))
+
+
+def both(run: Path, items: Items, source: Labelled, device: str,
+         capability: str) -> tuple[Any, Any]:
+    """Model and items, after the check; the data before the weights."""
+    from latlas import api
+    from latlas.api.items import require
+
+    require(run, capability)
+    data = api.open_data(items.data, items.split, like=run, **source.options())
+    return api.load(run, device=device), data
+
+
+def _interleaved(before: Any, after: Any, model: Any, columns: int = 8) -> tuple[Any, Any]:
+    """Rows of eight originals and rows of what became of them, in turn."""
+    import numpy as np
+
+    rows = [x for i in range(0, len(after), columns)
+            for x in (_whole(before, i, columns), _whole(after, i, columns))]
+    return np.concatenate(rows), model
+
+
+def _whole(items: Any, first: int, columns: int) -> Any:
+    """One row, filled with black at the end."""
+    import numpy as np
+
+    row = items[first:first + columns]
+    blank = np.zeros((columns - len(row), *row.shape[1:]), row.dtype)
+    return np.concatenate([row, blank]) if len(blank) else row
