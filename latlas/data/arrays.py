@@ -149,7 +149,8 @@ def _fill(readers: list[Reader], store: Store, plan: _Plan) -> NDArray[Any]:
     for reader in readers:
         for chunk in reader.chunks():
             part = _conform(chunk, plan)
-            x[done:done + len(part)] = part
+            with np.errstate(over="ignore"):  # becomes infinite, and is refused later
+                x[done:done + len(part)] = part
             done += len(part)
             store.done(done, len(x))
     return x

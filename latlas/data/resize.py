@@ -20,7 +20,7 @@ def resize_picture(image: Image, size: int) -> Image:
         return image
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
-    box = (left, top, left + short, top + short)  # cropping first gives the same pixels, faster
+    box = (left, top, left + short, top + short)  # what a crop afterwards would keep
     return image.resize((size, size), pil.Resampling.LANCZOS, box=box)
 
 

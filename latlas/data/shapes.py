@@ -105,9 +105,9 @@ def _ellipse(u: Floats, v: Floats) -> Floats:
 
 
 def _heart(u: Floats, v: Floats) -> Floats:
-    """Two quarter discs on a square's upper sides (I. Quilez), point down, centred."""
-    stretch = np.float32(0.6)
-    x, y = np.abs(u) * stretch, np.float32(0.55) - v * stretch
+    """A square on its corner with half discs on its upper sides (I. Quilez), about its centroid."""
+    stretch, centroid = np.float32(0.66), np.float32(0.6566)
+    x, y = np.abs(u) * stretch, centroid - v * stretch
     lobe = np.hypot(x - np.float32(0.25), y - np.float32(0.75)) - np.float32(np.sqrt(2) / 4)
     along = np.float32(0.5) * np.maximum(x + y, 0)
     side = np.sqrt(np.minimum(x**2 + (y - 1) ** 2, (x - along) ** 2 + (y - along) ** 2))

@@ -60,8 +60,9 @@ def _on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any],
                 os.posix_fallocate(file.fileno(), 0, max(1, size))
     except OSError as error:
         (folder / "x.npy").unlink(missing_ok=True)
-        raise DataError(f"{folder}: cannot write {size / 1e9:.1f} GB of packed data "
-                        f"({error.strerror}); choose another folder or free the space") from None
+        raise DataError(f"{folder.parent}: cannot write {size / 1e9:.3g} GB of packed data "
+                        f"({error.strerror}); free the space or choose another folder "
+                        "(LATLAS_CACHE for automatic packing)") from None
     return array
 
 

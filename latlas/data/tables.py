@@ -29,11 +29,12 @@ USUAL_LABELS = ("label", "class", "target")
 Columns = dict[str, NDArray[np.float32]]
 
 
-def open_table(path: Path | IO[bytes] | DataFrame, *, name: str = "", label: str | None = None,
+def open_table(path: Any, *, name: str = "", label: str | None = None,
                drop: str | None = None, group: str | None = None) -> Source:
     """A table with a header; a first line of numbers alone counts as data.
 
     Args:
+        path: a path, a binary stream, or a polars DataFrame.
         label: the label's column; by default one called label, class or target; ``none`` for none.
         drop: columns to leave out, separated by commas.
         group: a column whose equal values mark related rows, which stay in one split.
@@ -174,7 +175,8 @@ def _column(column: Series, name: str) -> Columns:
 
 
 def _numeric(column: Series, name: str) -> Columns:
-    values = column.cast(float).to_numpy().astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, and is named below
+        values = column.cast(float).to_numpy().astype(np.float32)
     if np.isinf(values).any():
         raise DataError(f"{name}: column {column.name} holds infinite (or larger than float32) "
                         f"numbers; repair it or leave it out with drop={column.name}")

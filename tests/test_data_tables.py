@@ -1,0 +1,114 @@
+"""CSV, TSV and Parquet: kinds of columns, missing values, labels, bad columns."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from latlas.core.errors import DataError
+from latlas.data import info, open_source, split
+from latlas.data.source import partition
+
+N = 40
+FRAME = pl.DataFrame({
+    "age": [None if i % 8 == 0 else float(i) for i in range(N)],
+    "colour": [None if i % 10 == 0 else ("red", "blue")[i % 2] for i in range(N)],
+    "happy": [i % 3 == 0 for i in range(N)],
+    "count": list(range(N)),
+    "kind": [("a", "b", "c")[i % 3] for i in range(N)],
+})
+
+
+def write(folder, ending, frame=FRAME):
+    path = folder / f"t{ending}"
+    if ending == ".parquet":
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path, separator="\t" if ending == ".tsv" else ",")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+def test_kinds_of_columns(tmp_path, ending):
+    source = open_source(write(tmp_path, ending), label="kind")
+    assert source.space.columns == (
+        "age", "age (missing)", "colour=(missing)", "colour=blue", "colour=red",
+        "happy=false", "happy=true", "count")
+    x = dict(zip(source.space.columns, split(source, "all").x.T, strict=True))
+    np.testing.assert_array_equal(x["age (missing)"], np.arange(N) % 8 == 0)
+    np.testing.assert_array_equal(x["colour=(missing)"], np.arange(N) % 10 == 0)
+    np.testing.assert_array_equal(x["happy=true"], np.arange(N) % 3 == 0)
+    ages = np.array([a for a in FRAME["age"].to_numpy()[partition(source)["train"]]
+                     if not np.isnan(a)])
+    assert (x["age"][::8] == np.median(ages)).all()
+    assert source.space.classes == ("a", "b", "c")
+    assert source.base.label.tolist() == [i % 3 for i in range(N)]
+    assert any("age: 5 missing, filled with train's median" in note for note in source.notes)
+
+
+def test_info_counts_what_is_missing(tmp_path):
+    report = info(open_source(write(tmp_path, ".csv"), label="kind"))
+    age = report["columns"][0]
+    assert age["name"] == "age" and age["missing"] == 5 and report["kind"] == "table"
+    np.testing.assert_allclose(age["mean"], FRAME["age"].mean())
+    assert report["classes"] == {"a": 14, "b": 13, "c": 13}
+
+
+def test_a_data_frame_in_memory():
+    source = open_source(FRAME, label="happy", drop="kind, colour")
+    assert source.space.classes == ("false", "true") and "count" in source.space.columns
+
+
+def test_a_column_called_class_is_the_label(tmp_path):
+    path = write(tmp_path, ".csv", FRAME.rename({"kind": "Class"}))
+    source = open_source(path)
+    assert source.space.classes == ("a", "b", "c") and "Class is the label" in source.notes[0]
+    assert "Class=a" in open_source(path, label="none").space.columns
+
+
+def test_related_rows_stay_together(tmp_path):
+    source = open_source(write(tmp_path, ".csv"), group="kind", drop="age")
+    assert info(source)["groups"] == 3 and "kind=a" not in source.space.columns
+
+
+def test_numbers_without_a_header_and_other_separators(tmp_path):
+    (tmp_path / "n.csv").write_text("1;2.5\n3;4.5\n5;6.5\n")
+    source = open_source(tmp_path / "n.csv")
+    assert source.space.columns == ("x0", "x1")
+    np.testing.assert_array_equal(source.base.x, [[1, 2.5], [3, 4.5], [5, 6.5]])
+
+
+def test_usual_words_for_missing(tmp_path):
+    (tmp_path / "m.csv").write_text("a,b\n1,2\nNA,3\n?,4\n5,6\nNaN,7\n")
+    assert open_source(tmp_path / "m.csv").space.columns == ("a", "a (missing)", "b")
+
+
+def text(values):
+    return pl.DataFrame({"note": values, "n": list(range(len(values)))})
+
+
+@pytest.mark.parametrize(("frame", "options", "message"), [
+    (text([f"word {i}" for i in range(N)]), {}, "column note is free text .*drop=note.*label=note"),
+    (text([f"w{i % 60}" for i in range(300)]), {}, "free text .60 distinct values in 300 rows"),
+    (FRAME, {"label": "knd"}, "did you mean 'kind'"),
+    (FRAME, {"drop": "colur"}, "did you mean 'colour'"),
+    (FRAME, {"label": "colour"}, "label column colour has 4 missing"),
+    (FRAME, {"image_size": 3}, "unknown option 'image_size'"),
+    (FRAME.with_columns(gone=pl.lit(None)), {}, "column gone is empty.*drop=gone"),
+    (FRAME.with_columns(day=pl.date(2020, 1, 1)), {}, "column day holds Date"),
+    (FRAME.with_columns(big=pl.lit(1e300)), {}, "column big holds infinite"),
+    (FRAME.select("kind"), {"label": "kind"}, "no columns left"),
+    (FRAME.clear(), {}, "has no rows"),
+])
+def test_columns_that_do_not_fit(tmp_path, frame, options, message):
+    with pytest.raises(DataError, match=message):
+        open_source(write(tmp_path, ".parquet", frame), **options)
+
+
+def test_damaged_files(tmp_path):
+    for name in ("x.csv", "x.parquet"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            open_source(tmp_path / name)
+    (tmp_path / "x.csv").write_text("a,b\n1,2,3,4\n")
+    with pytest.raises(DataError, match=r"x.csv cannot be read"):
+        open_source(tmp_path / "x.csv")
