@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 Size = tuple[int, int]
+#: 1 / root mean square of silu(a) for a ~ N(0, 1)
+SILU_GAIN = 1.676
 
 
 def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
@@ -63,3 +67,26 @@ class Up(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = self.conv(h)
         return out[..., :self.large[0], :self.large[1]]
+
+
+def preserve_scale(network: nn.Module) -> None:
+    """Start weights so that every layer's output has the mean square of the network's input.
+
+    Normal weights of variance gain² / (number of inputs of one output) (He et al. 2015, eq. 10),
+    for layers in order of which all but the first read a SiLU. It stands in for normalisation.
+    """
+    gain = 1.0
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(_inputs(layer)))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            gain = SILU_GAIN
+
+
+def _inputs(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many numbers one output of the layer is a sum of."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        per_stride = math.prod(layer.kernel_size) / math.prod(layer.stride)
+        return layer.in_channels * per_stride
+    return layer.weight[0].numel()

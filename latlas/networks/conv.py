@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Up, channels, down, pyramid
+from latlas.networks.blocks import Up, channels, down, preserve_scale, pyramid
 
 LEAST_SIDE = 4
 
@@ -42,6 +42,7 @@ class ConvEncoder(nn.Module):
                                      for layer in (down(i, o, large, small), nn.SiLU())))
         features = wide[-1] * sizes[-1][0] * sizes[-1][1]
         self.head = _head(features, condition, outputs, hidden=8 * width)
+        preserve_scale(self)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = self.trunk(x).flatten(1)
@@ -74,6 +75,7 @@ class ConvDecoder(nn.Module):
         self.stem = nn.Linear(inputs + condition, wide[0] * sizes[0][0] * sizes[0][1])
         self.trunk = nn.Sequential(*(layer for (i, o), (small, large) in levels
                                      for layer in (nn.SiLU(), Up(i, o, small, large))))
+        preserve_scale(self)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
