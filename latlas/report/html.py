@@ -18,7 +18,6 @@ class Figure:
         image: PNG or GIF bytes.
         caption: one sentence; ``title`` stands before it in bold.
         dark: the same picture for a dark page; ``image`` serves both if ``None``.
-        pixels: a grid of data whose pixels must stay sharp, not a plot.
         rows: names of the rows of a grid of pictures, from the top.
         width: CSS pixels at which it is shown at most; its own size if ``None``.
     """
@@ -27,7 +26,6 @@ class Figure:
     title: str = ""
     caption: str = ""
     dark: bytes | None = None
-    pixels: bool = False
     rows: Sequence[str] = ()
     width: int | None = None
 
@@ -44,10 +42,9 @@ class Figure:
         return f'<div class="labelled"><ol>{names}</ol><div>{self._picture()}</div></div>'
 
     def _picture(self) -> str:
-        kind = ' class="pixels"' if self.pixels else ""
         width = f' style="width:{self.width}px"' if self.width else ""
         text = escape(f"{self.title} {self.caption}".strip() or "figure", quote=True)
-        img = f'<img src="{_uri(self.image)}" alt="{text}"{kind}{width}>'
+        img = f'<img src="{_uri(self.image)}" alt="{text}"{width}>'
         if self.dark is None:
             return img
         source = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
@@ -56,26 +53,29 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """Figures beside each other where the page is wide enough."""
+    """Figures beside each other where the page is wide enough, at most ``columns`` of them."""
 
     figures: Sequence[Figure]
-    wide: bool = False
+    columns: int = 3
 
     def html(self) -> str:
-        kind = "row wide" if self.wide or len(self.figures) == 1 else "row"
-        return f'<div class="{kind}">{"".join(f.html() for f in self.figures)}</div>'
+        n = len(self.figures)
+        across = min(n, 2 if n == 4 else self.columns)
+        return f'<div class="row of{across}">{"".join(f.html() for f in self.figures)}</div>'
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell with its role: ``best``, ``control``, ``flag``, ``text`` or none."""
+    """A table cell with its role (``best``, ``control``, ``flag`` or none), a line below it."""
 
     text: str
     role: str = ""
+    below: str = ""
 
     def html(self) -> str:
         kind = f' class="{self.role}"' if self.role else ""
-        return f"<td{kind}>{escape(self.text)}</td>"
+        below = f"<small>{escape(self.below)}</small>" if self.below else ""
+        return f"<td{kind}>{escape(self.text)}{below}</td>"
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,9 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    text_columns: frozenset[int] = frozenset()
 
     def html(self) -> str:
-        head = "".join(f'<th class="text">{escape(c)}</th>' if i in self.text_columns
-                       else f"<th>{escape(c)}</th>" for i, c in enumerate(self.columns))
+        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
         body = "".join(self._row(row) for row in self.rows)
         return (f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
                 f"<tbody>{body}</tbody></table></div>")

@@ -15,7 +15,7 @@ Colour = tuple[int, int, int, int]
 WHITE: Colour = (255, 255, 255, 255)
 CLEAR: Colour = (0, 0, 0, 0)
 #: pictures smaller than this are enlarged by a whole factor
-LEGIBLE = 48
+LEGIBLE = 64
 #: no side of a grid grows beyond this by enlarging
 WIDEST = 1600
 
@@ -88,7 +88,7 @@ def enlarge(pictures: Array, times: int) -> Array:
 
 
 def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
-         scale: int | None = None, gap: int = 2, gutter: Colour = WHITE) -> Array:
+         scale: int | None = None, gap: int = 3, gutter: Colour = WHITE) -> Array:
     """One RGBA picture (H, W, 4) of items (n, C, H, W), row by row.
 
     Args:
@@ -110,19 +110,21 @@ def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
     return canvas
 
 
-def mosaic(points: Array, x: Array, levels: int | None = 256, *, cells: int = 22) -> Array:
+def mosaic(points: Array, x: Array, levels: int | None = 256, *,
+           cells: int | None = None) -> Array:
     """A map of thumbnails, RGBA: each cell of the plane shows the item nearest its centre.
 
     Args:
         points: (n, 2) where each item lies; x (n, C, H, W) the items.
-        cells: cells a side; cells without an item stay clear.
+        cells: cells a side, by the number of items if ``None``; empty cells stay clear.
     """
+    cells = cells or int(np.clip(1.1 * math.sqrt(len(points)), 6, 28))
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     place = (points - low) / np.maximum(high - low, 1e-12) * cells
     cell = np.floor(place).astype(int)
     off = np.abs(place - cell - 0.5).max(1)
     height, width = x.shape[2:]
-    times = max(1, 40 // max(height, width))
+    times = max(1, math.ceil(1000 / cells / max(height, width)))
     canvas = np.zeros((cells * height * times, cells * width * times, 4), np.uint8)
     inside = ((cell >= 0) & (cell < cells)).all(1)
     for i in sorted(np.flatnonzero(inside), key=lambda i: -off[i]):  # the nearest is put last

@@ -4,7 +4,7 @@ which stay apart for colour-blind readers; every plot can be drawn for a dark pa
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,33 @@ def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "items seen", 
            ) -> bytes:
     """Lines by name, each ((n,), (n,)). Names with ``validation`` are dashed and thicker."""
     def draw(axes: Any) -> None:
-        for i, (name, (a, b)) in enumerate(series.items()):
-            held = "validation" in name or "held-out" in name
-            axes.plot(a, b, color=COLOURS[i % len(COLOURS)], label=name,
-                      linestyle="--" if held else "-", linewidth=2.2 if held else 1.5,
-                      marker="o" if len(a) == 1 else None)
+        terms = list(dict.fromkeys(map(_term, series)))
+        for name, (a, b) in series.items():
+            held = name != _term(name)
+            axes.plot(a, b, color=COLOURS[terms.index(_term(name)) % len(COLOURS)],
+                      linestyle="--" if held else "-", linewidth=2.2 if held else 1.3,
+                      marker="o" if len(a) == 1 else None, label=_title(name))
         axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log_x else {}))
+        axes.set_ylim(top=_top(series.values()))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(loc="best")
     return _one(draw, dark, size)
+
+
+def _term(name: str) -> str:
+    """``validation/loss`` is the held-out twin of ``loss`` and takes its colour."""
+    return name.removeprefix("validation/")
+
+
+def _title(name: str) -> str:
+    return name if name == _term(name) else f"{_term(name)}, held out"
+
+
+def _top(series: Iterable[tuple[Array, Array]]) -> float | None:
+    """Where the plot ends, so that the fall of the first steps does not flatten the rest."""
+    later = np.concatenate([b[a >= 0.04 * a.max()] for a, b in series if len(a)] or [np.empty(0)])
+    spread = np.ptp(later) if len(later) else 0.0
+    return float(later.max() + 0.08 * spread) if spread > 0 else None
 
 
 def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (), *,
@@ -51,7 +70,7 @@ def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (
         _dots(axes, points, labels, names)
         axes.set(xlabel=x, ylabel=y)
         if labels is not None and len(names) <= 24:
-            axes.legend(markerscale=2.2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axes.legend(markerscale=1.4, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _one(draw, dark, size)
 
 
@@ -126,7 +145,7 @@ def _dots(axes: Any, points: Array, labels: Array | None, names: Sequence[str]) 
 
 def _dot(n: int) -> float:
     """Marker area that keeps ``n`` dots apart."""
-    return float(np.clip(12000 / max(n, 1), 3, 22))
+    return float(np.clip(16000 / max(n, 1), 5, 34))
 
 
 def _one(draw: Any, dark: bool, size: tuple[float, float]) -> bytes:

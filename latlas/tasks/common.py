@@ -133,7 +133,8 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
         return {}
     given = torch.as_tensor(np.asarray(condition) if not isinstance(condition, Tensor)
                             else condition, device=model.device)
-    given = given.expand(n) if given.dim() == 0 else given
+    given = given[None] if given.dim() == 0 else given
+    given = given.expand(n, *given.shape[1:]) if len(given) == 1 else given
     if len(given) != n:
         raise ConfigError(f"{len(given)} conditions for {n} items: give one, or one for each")
     return {"condition": given}

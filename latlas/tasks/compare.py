@@ -42,7 +42,7 @@ class Line:
     def title(self) -> str:
         """``bits per dimension ↓``."""
         kind = KINDS[self.key]
-        return f"{kind.title} {ARROWS[kind.good]}".rstrip()
+        return f"{kind.title}\u00a0{ARROWS[kind.good]}".rstrip("\u00a0")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Comparison:
                  if e.footing != self.footing and self.footing]
         for name, evaluation in zip(self.names, self.evaluations, strict=True):
             lines += [f"{name}: {note}" for note in evaluation.notes]
+            lines += [f"{name}: † {f.flag}: {f.kind.title} is not to be relied on."
+                      for f in evaluation.figures if f.flag]
         return _grouped(lines)
 
     def lines(self) -> list[Line]:
@@ -107,15 +109,16 @@ class Comparison:
 
     def html(self, keys: Sequence[str] | None = None, *, meaning: bool = True) -> Table:
         """A table for the report; ``keys`` chooses figures, ``meaning`` explains each."""
-        head = ["", *self.names, "control", *self._copied(), *(["what it says"] if meaning else [])]
+        copied = self._copied() if keys is None else []
+        head = ["", *self.names, "control", *copied]
         body: list[list[Cell]] = []
         group = ""
         for line in (line for line in self.lines() if keys is None or line.key in keys):
             if keys is None and KINDS[line.key].group != group:
                 group = KINDS[line.key].group
                 body.append([Cell(group)])
-            body.append(self._cells(line, meaning))
-        return Table(head, body, frozenset({len(head) - 1} if meaning else ()))
+            body.append(self._cells(line, meaning, bool(copied)))
+        return Table(head, body)
 
     def _copied(self) -> list[str]:
         return ["copies"] if any(f.memoriser is not None for e in self.evaluations
@@ -126,12 +129,14 @@ class Comparison:
         more = [line.memoriser] if self._copied() else []
         return [line.title, *cells, f"[dim]{line.control}[/]", *(f"[dim]{m}[/]" for m in more)]
 
-    def _cells(self, line: Line, meaning: bool) -> list[Cell]:
+    def _cells(self, line: Line, meaning: bool, copied: bool) -> list[Cell]:
         cells = [Cell(text, "best" if i in line.best else _role(figure))
                  for i, (text, figure) in enumerate(zip(line.cells, line.values, strict=True))]
-        extra = [Cell(line.memoriser, "control")] if self._copied() else []
-        says = [Cell(KINDS[line.key].says, "text")] if meaning else []
-        return [Cell(line.title), *cells, Cell(line.control, "control"), *extra, *says]
+        extra = [Cell(line.memoriser, "control")] if copied else []
+        says = KINDS[line.key].says if meaning else ""
+        value, _, name = line.control.partition(" (")
+        control = Cell(value, "control", name.removesuffix(")"))
+        return [Cell(line.title, below=says), *cells, control, *extra]
 
     def _line(self, key: str) -> Line:
         figures = tuple(e.get(key) for e in self.evaluations)
@@ -145,7 +150,7 @@ class Comparison:
             return "–"
         if not self._comparable(key, column):
             return f"{figure.text()} ({self.evaluations[column].footing})"
-        return figure.text() + (f" ({figure.flag})" if figure.flag else "")
+        return figure.text() + (" †" if figure.flag else "")
 
     def _comparable(self, key: str, column: int) -> bool:
         return key not in LIKELIHOODS or self.evaluations[column].footing == self.footing

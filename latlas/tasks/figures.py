@@ -70,17 +70,18 @@ KINDS: dict[str, Kind] = {
     "two_sample_p": Kind("1-NN p-value", "Samples", "",
                          "How often chance alone is as far from 0.5."),
     "copying_z": Kind("copying z", "Samples", "fair",
-                      "Are samples nearer to training items than fresh real items are? Near 0: no; "
-                      "under −3: the model copies.", 0.0),
+                      "Are samples nearer to training items than fresh real items are? Under −3: "
+                      "yes, the model copies; over 3: they are farther off than real ones.", 0.0),
     "near_copies": Kind("near copies", "Samples", "low",
                         "Share of samples as near to a training item as the nearest 1% of real "
                         "items; 0.01 is fair.", 0.01),
     "nearest_ratio": Kind("nearest-train ratio", "Samples", "fair",
                           "Distance to the nearest training item, samples over real items: 1 is "
                           "fair, 0 is a copy.", 1.0),
-    "authenticity": Kind("authenticity", "Samples", "high",
+    "authenticity": Kind("authenticity", "Samples", "fair",
                          "Share of samples farther from their nearest training item than that "
-                         "item is from its own neighbour."),
+                         "item is from its own neighbour; 0 is copying, real data shows what is "
+                         "fair."),
     "items": Kind("items a side", "Samples", "",
                   "How many samples and real items the figures of this group compare."),
 }
@@ -112,9 +113,11 @@ class Figure:
         return KINDS[self.key]
 
     def text(self) -> str:
-        """``-85.21 ± 0.24``."""
-        shown = number(self.value)
-        return f"{shown} ± {number(self.error)}" if self.error is not None else shown
+        """``−85.21 ± 0.24``: the error to two digits, the value as far as the error lets it."""
+        if not self.error or not math.isfinite(self.error) or not math.isfinite(self.value):
+            return number(self.value)
+        places = max(0, 1 - math.floor(math.log10(self.error)))
+        return f"{self.value:,.{places}f} ± {self.error:,.{places}f}".replace("-", "−")
 
     def to_json(self) -> dict[str, Any]:
         """All that is known; numbers that are not finite become text."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from latlas.core.distributions import Normal
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
+from latlas.metrics.latent import kl_per_dim
 from latlas.tasks.common import Array, Progress, check, condition_of, inference, sweep, to_data
 
 
@@ -32,6 +34,25 @@ def denoise(model: Model, data: Dataset, *, batch_size: int = 512,
     Meant for models trained to undo noise (Vincent et al. 2008); any encoder and decoder will do.
     """
     return reconstruct(model, data, batch_size=batch_size, progress=progress)
+
+
+def information(model: Model, data: Dataset) -> Array:
+    """How much every dimension of the code carries about an item, (d,).
+
+    The mean KL(q(z_j|x) ‖ N(0, 1)) in nats where the posterior is a normal, otherwise the variance
+    of the code over the data.
+    """
+    check(model, "encode")
+    both = _over(model, data, _posterior, 512, None)
+    means, log_var = both[:, :model.latent_dim], both[:, model.latent_dim:]
+    return kl_per_dim(means, log_var) if log_var.shape[1] else np.var(means, 0, dtype=np.float64)
+
+
+def _posterior(model: Any, batch: Any) -> Array:
+    """Means and, of a normal posterior, log variances beside them: (n, d) or (n, 2 d)."""
+    q = model.encode(batch.x, **condition_of(model, batch))
+    parts = [q.mean, q.log_var.expand_as(q.mean)] if isinstance(q, Normal) else [q.mean]
+    return np.concatenate([part.float().cpu().numpy() for part in parts], 1)
 
 
 def squared_errors(model: Model, data: Dataset, *, batch_size: int = 512) -> Array:
