@@ -15,9 +15,11 @@ import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +96,7 @@ def perceptrons(hidden: tuple[int, ...], latent_dim: int) -> tuple[nn.Module, nn
 
 
 def _layers(widths: tuple[int, ...]) -> list[nn.Module]:
-    pairs = zip(widths, widths[1:], strict=False)
-    return [layer for i, o in pairs for layer in (nn.Linear(i, o), nn.ReLU())]
+    return [layer for i, o in pairwise(widths) for layer in (nn.Linear(i, o), nn.ReLU())]
 
 
 def convolutions(latent_dim: int) -> tuple[nn.Module, nn.Module]:
@@ -112,10 +113,26 @@ def convolutions(latent_dim: int) -> tuple[nn.Module, nn.Module]:
 
 # ------------------------------------------------------------------------------ measuring
 
-def synchronise(device: str) -> None:
-    """Wait for the device, so that a time stamp means what it says."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+@dataclass(frozen=True)
+class Clock:
+    """A moment: wall clock and processor time of this process, the device waited for.
+
+    On a machine that does other work besides, processor time is the steadier of the two.
+    """
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls, device: str) -> Clock:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, other: Clock, items: int = 1) -> dict[str, float]:
+        """Seconds per item."""
+        return {"seconds": (self.wall - other.wall) / items,
+                "cpu_seconds": (self.cpu - other.cpu) / items}
 
 
 def peak_memory(device: str) -> dict[str, float]:
@@ -143,6 +160,24 @@ def ask(script: str, task: dict[str, Any], threads: int) -> dict[str, Any]:
     if done.returncode or not lines:
         sys.exit(f"{script} failed on {task}:\n{(done.stdout + done.stderr)[-2000:]}")
     return dict(json.loads(lines[-1][len(LABEL):]))
+
+
+Measured = dict[str, list[dict[str, Any]]]
+
+
+def run_rounds(sides: Iterable[str], rounds: int,
+               measure: Callable[[str], dict[str, Any]]) -> Measured:
+    """Every side in turn, ``rounds`` times."""
+    found: Measured = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, measured in found.items():
+            measured.append(measure(side))
+    return found
+
+
+def ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> str:
+    """Round by round, so that both numbers of a ratio are from the same minute."""
+    return spread(a[key] / b[key] for a, b in zip(above, below, strict=True))
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:

@@ -10,18 +10,16 @@ import contextlib
 import io
 import logging
 import tempfile
-import time
 from typing import Any
 
 import torch
+from common import Case, Clock
 from pythae.data.datasets import BaseDataset
 from pythae.models import VAE, BetaVAE, BetaVAEConfig, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor, nn
-
-from common import Case, synchronise
 
 logging.getLogger("pythae").setLevel(logging.WARNING)
 
@@ -59,7 +57,7 @@ def build(case: Case, networks: tuple[nn.Module, nn.Module], centred: bool = Fal
 
 
 def train_speed(case: Case, x: Tensor, images: int, warm: int, device: str) -> dict[str, Any]:
-    """Images a second over one pass of pythae's own ``train_step`` after a warm-up pass.
+    """Seconds per image over one pass of pythae's own ``train_step`` after a warm-up pass.
 
     ``train_step`` is its loop over the loader and nothing else: its per-epoch deep copy of the
     model, evaluation and saving are outside.
@@ -68,11 +66,10 @@ def train_speed(case: Case, x: Tensor, images: int, warm: int, device: str) -> d
     with tempfile.TemporaryDirectory() as folder:
         _trainer(model, case, x[:warm], folder, device).train_step(1)
         trainer = _trainer(model, case, x[:images], folder, device)
-        start = time.perf_counter()
+        begun = Clock.now(device)
         loss = trainer.train_step(1)
-        synchronise(device)
-        seconds = time.perf_counter() - start
-    return {"rate": images / seconds, "loss": loss}
+        took = Clock.now(device).since(begun, images)
+    return {**took, "loss": loss}
 
 
 def _trainer(model: VAE, case: Case, x: Tensor, folder: str, device: str) -> BaseTrainer:
@@ -91,8 +88,7 @@ def likelihood(case: Case, networks: tuple[nn.Module, nn.Module], x: Tensor, dra
     x = x.to(device)
     with torch.no_grad():
         model.get_nll(x[:2], draws, batch_size)
-        synchronise(device)
-        start = time.perf_counter()
+        begun = Clock.now(device)
         nats = model.get_nll(x, draws, batch_size)
-        synchronise(device)
-    return {"nats": float(nats), "seconds": (time.perf_counter() - start) / len(x)}
+        took = Clock.now(device).since(begun, len(x))
+    return {**took, "nats": float(nats)}

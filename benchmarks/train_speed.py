@@ -23,6 +23,8 @@ from common import (
     machine,
     peak_memory,
     pictures,
+    ratio,
+    run_rounds,
     spread,
     table,
     write_json,
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """One side, one case: images a second, final loss, peak memory. Runs in a subprocess."""
+    """One side, one case: seconds per image, final loss, peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     case, precision = CASES[task["case"]], SIDES[task["side"]]
     x = pictures(task["data"])
@@ -61,14 +63,12 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 def compare(options: Namespace) -> None:
     """All sides in turn, ``rounds`` times, for each case and number of threads."""
     print(machine(options.device))
-    data = {"machine": machine(options.device), "rounds": options.rounds, "measured": []}
+    data: dict[str, Any] = {"machine": machine(options.device), "measured": []}
     for threads in options.threads:
         rows = []
         for name in options.cases:
-            found = {side: [] for side in SIDES}
-            for _ in range(options.rounds):
-                for side in SIDES:
-                    found[side].append(_ask(options, name, side, threads))
+            found = run_rounds(SIDES, options.rounds, lambda side, name=name, threads=threads: ask(
+                "train_speed.py", _task(options, name, side, threads), threads))
             data["measured"].append({"threads": threads, "case": name, "sides": found})
             rows += _rows(name, found)
         print(f"\n{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
@@ -77,26 +77,23 @@ def compare(options: Namespace) -> None:
     write_json(options.json, data)
 
 
-def _ask(options: Namespace, case: str, side: str, threads: int) -> dict[str, Any]:
-    data = None if options.data is None else str(options.data)
-    task = {"case": case, "side": side, "threads": threads, "data": data,
-            "device": options.device}
-    return ask("train_speed.py", task, threads)
+def _task(options: Namespace, case: str, side: str, threads: int) -> dict[str, Any]:
+    return {"case": case, "side": side, "threads": threads, "device": options.device,
+            "data": None if options.data is None else str(options.data)}
 
 
-HEAD = ["case", "side", "images/s", "times pythae", "peak MiB", "of pythae's"]
+HEAD = ["case", "side", "images/s", "times pythae", "images per CPU s", "times pythae (CPU)",
+        "peak MiB", "of pythae's"]
 
 
 def _rows(name: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
-    return [[f"{CASES[name].title}, batch {CASES[name].batch_size}", side,
-             spread((m["rate"] for m in measured), 0), _ratio(measured, found["pythae"], "rate"),
-             spread((m["memory"] for m in measured), 0), _ratio(measured, found["pythae"], "memory")]
+    case, base = CASES[name], found["pythae"]
+    return [[f"{case.title}, batch {case.batch_size}", side,
+             spread((1 / m["seconds"] for m in measured), 0), ratio(base, measured, "seconds"),
+             spread((1 / m["cpu_seconds"] for m in measured), 0),
+             ratio(base, measured, "cpu_seconds"),
+             spread((m["memory"] for m in measured), 0), ratio(measured, base, "memory")]
             for side, measured in found.items()]
-
-
-def _ratio(side: list[dict[str, Any]], other: list[dict[str, Any]], key: str) -> str:
-    """Round by round, so that both numbers of a ratio are from the same minute."""
-    return spread(a[key] / b[key] for a, b in zip(side, other, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""Importance-sampled likelihood: latlas against pythae's ``get_nll``, the same trained weights.
+
+The bound is log 1/K Σ p(x, z_k) / q(z_k | x) with K draws, on the same items in both. pythae takes
+one item at a time in batches of ``batch_size`` draws (100 unless told; here also all at once) and
+repeats x for every draw; it is given ``no_grad``, which it does not take by itself.
+
+    python benchmarks/likelihood_speed.py --data mnist.npz --draws 1000
+"""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import (
+    CASES,
+    answer,
+    arguments,
+    as_unit,
+    ask,
+    machine,
+    peak_memory,
+    pictures,
+    ratio,
+    run_rounds,
+    spread,
+    table,
+    write_json,
+)
+from torch import nn
+
+CASE = "mlp-200-200"
+#: name of a side → draws pythae takes at once
+SIDES = {"pythae": 100, "pythae, all draws at once": None, "latlas": 0}
+
+
+def main() -> None:
+    """Measure, or compare."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--draws", type=int, default=1_000, help="draws of the code for each item")
+    parser.add_argument("--items", type=int, default=100, help="items that are scored")
+    parser.add_argument("--train", type=int, default=300_000, help="items the model sees before")
+    options = parser.parse_args()
+    if options.measure:
+        answer(measure(options.measure))
+    else:
+        compare(options)
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """One side: nats and seconds per item, peak memory. Runs in a subprocess."""
+    torch.set_num_threads(task["threads"])
+    networks = _load(Path(task["weights"]))
+    x = pictures(task["data"], task["items"])[:task["items"]].copy()
+    draws, device = task["draws"], task["device"]
+    if task["side"] == "latlas":
+        import latlas_side
+        result = latlas_side.likelihood(CASES[CASE], networks, x, draws, device)
+    else:
+        import pythae_side
+        at_once = SIDES[task["side"]] or draws
+        result = pythae_side.likelihood(CASES[CASE], networks, as_unit(x), draws, at_once, device)
+    return result | peak_memory(device)
+
+
+def compare(options: Namespace) -> None:
+    """Train once, then all sides in turn, ``rounds`` times, for each number of threads."""
+    print(machine(options.device))
+    data: dict[str, Any] = {"machine": machine(options.device), "measured": []}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "networks.pt"
+        _train(options, weights)
+        for threads in options.threads:
+            found = run_rounds(SIDES, options.rounds, lambda side, threads=threads: ask(
+                "likelihood_speed.py", _task(options, side, threads, weights), threads))
+            data["measured"].append({"threads": threads, "sides": found})
+            print(f"\n{CASES[CASE].title}, {options.items} items, {options.draws:,} draws, "
+                  f"{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
+                  "median (least … greatest)\n")
+            print(table(HEAD, _rows(found)), flush=True)
+    write_json(options.json, data)
+
+
+def _task(options: Namespace, side: str, threads: int, weights: Path) -> dict[str, Any]:
+    return {"side": side, "threads": threads, "weights": str(weights), "device": options.device,
+            "data": None if options.data is None else str(options.data),
+            "items": options.items, "draws": options.draws}
+
+
+HEAD = ["side", "log-likelihood (nats)", "ms per item", "times pythae", "CPU ms per item",
+        "times pythae (CPU)", "peak MiB", "of pythae's"]
+
+
+def _rows(found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    base = found["pythae"]
+    return [[side, spread(m["nats"] for m in measured),
+             spread(1e3 * m["seconds"] for m in measured), ratio(base, measured, "seconds"),
+             spread(1e3 * m["cpu_seconds"] for m in measured),
+             ratio(base, measured, "cpu_seconds"),
+             spread((m["memory"] for m in measured), 0), ratio(measured, base, "memory")]
+            for side, measured in found.items()]
+
+
+def _train(options: Namespace, path: Path) -> None:
+    import latlas_side
+    model = latlas_side.trained(CASES[CASE], pictures(options.data), options.train)
+    torch.save({"encoder": model.encoder.state_dict(), "decoder": model.decoder.state_dict()}, path)
+
+
+def _load(path: Path) -> tuple[nn.Module, nn.Module]:
+    weights = torch.load(path, weights_only=True)
+    encoder, decoder = CASES[CASE].networks()
+    encoder.load_state_dict(weights["encoder"])
+    decoder.load_state_dict(weights["decoder"])
+    return encoder, decoder
+
+
+if __name__ == "__main__":
+    main()
