@@ -51,7 +51,7 @@ def open_pictures(path: Path, *, store: Store | None = None, image_size: int | N
     _check(mode, on_error, image_size)
     files = Files(path)
     if not files.pictures:
-        raise DataError(f"{path} holds no pictures (.png, .jpg, .tif, ...)")
+        raise DataError(f"{path} holds no pictures (.png, .jpg, .tif, ...){_other(files)}")
     work = _Work(files, store or Store(), image_size, mode)
     x, group, notes = work.run(on_error)
     good = np.array([i for i in range(len(x)) if i not in work.errors], np.int64)
@@ -63,6 +63,13 @@ def open_pictures(path: Path, *, store: Store | None = None, image_size: int | N
                    np.array(files.pictures), good if work.errors else None)
     rows = {k: np.intersect1d(v, good) for k, v in parts.items()}
     return make(path.stem, data, parts=rows, notes=(*notes, *more))
+
+
+def _other(files: Files) -> str:
+    """A hint, where a data file lies in the folder that was named."""
+    known = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
+    found = next((n for n in files.names if n.endswith(known)), None)
+    return f"; name the file itself if you mean {found}" if found else ""
 
 
 def _check(mode: str | None, on_error: str, size: int | None) -> None:

@@ -7,6 +7,7 @@ path as a small file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -55,15 +56,25 @@ def _on_disk(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any],
     try:
         folder.mkdir(parents=True, exist_ok=True)
         array = np.lib.format.open_memmap(folder / "x.npy", "w+", dtype, shape)
-        with (folder / "x.npy").open("r+b") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, max(1, size))
+        _reserve(folder / "x.npy")
     except OSError as error:
         (folder / "x.npy").unlink(missing_ok=True)
         raise DataError(f"{folder.parent}: cannot write {size / 1e9:.3g} GB of packed data "
                         f"({error.strerror}); free the space or choose another folder "
                         "(LATLAS_CACHE for automatic packing)") from None
     return array
+
+
+def _reserve(path: Path) -> None:
+    """Takes the file's blocks from the disk, where the file system can."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def available_memory() -> int:
