@@ -231,12 +231,13 @@ def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:
 
 
 def write_report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
-           seed: int = 0) -> Path:
+                 draws: int = 100, samples: int = 2000, seed: int = 0) -> Path:
     """One HTML file about a run, pictures inline; ``RUN/report.html`` by default."""
     from latlas.api.reporting import write
 
-    return write([Path(run)], Path(out) if out else Path(run) / "report.html", data,
-                        seed=seed)
+    path = Path(out) if out else Path(run) / "report.html"
+    write([Path(run)], path, data, draws=draws, samples=samples, seed=seed)
+    return path
 
 
 def _remember(model: Model, spec: Any) -> Model:

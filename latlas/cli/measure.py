@@ -93,9 +93,12 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
            draws: Draws = 100, seed: Seed = 0, json: Json = False) -> None:
     """One HTML file about a run, pictures inline: samples, reconstructions, codes, curves,
     figures."""
-    from latlas import api
+    from latlas.api.reporting import write
 
-    path = api.report(run, out, data, draws=draws, seed=seed)
+    path = out or run / "report.html"
+    with counting("likelihood") as progress:
+        write([run], path, data, draws=draws, seed=seed, command=f"latlas report {run}",
+              progress=progress)
     emit({"out": str(path)}, json, f"wrote {path}")
 
 
