@@ -61,6 +61,8 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if not isinstance(spec, str | Path):
         return _open_in_memory(spec, options)
     text = str(spec)
+    options = {k: str(v) if isinstance(v, Path) else v  # a spec is JSON
+               for k, v in options.items() if v is not None}
     if text in BUILT_IN:
         source = _call(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
