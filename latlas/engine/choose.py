@@ -44,26 +44,22 @@ class Chosen:
 def choose(model: Model, batches: Batches, options: TrainOptions, world: World) -> Chosen:
     """Resolve every ``auto``; the process is left with the chosen thread count."""
     begun = time.perf_counter()
-    layout = layout_of(model, options)
-    known = Chosen(1, options.threads or torch.get_num_threads(), options.precision, layout)
     candidates = _candidates(model, options)
-    if len(candidates) == 1:
-        threads, precision = candidates[0]
-        known = replace(known, threads=threads, precision=precision)
-    else:
-        known = _fastest(candidates, known, model, batches, options, world)
+    known = candidates[0]
+    if len(candidates) > 1:
+        known = _fastest(candidates, model, batches, options, world)
     torch.set_num_threads(known.threads)
     return replace(known, images=_budget(known, model, batches, options, world, begun))
 
 
-def layout_of(model: nn.Module, options: TrainOptions) -> str:
-    """channels_last for plain convolutions; it does not pay with instance normalisation."""
+def _layouts(model: nn.Module, options: TrainOptions) -> list[str]:
+    """channels_last may pay for plain convolutions, never with instance normalisation."""
     if options.layout != "auto":
-        return options.layout
+        return [options.layout]
     modules = list(model.modules())
     plain = any(isinstance(m, nn.Conv2d) for m in modules)
     normed = any(isinstance(m, nn.InstanceNorm2d) for m in modules)
-    return "channels_last" if plain and not normed else "contiguous"
+    return ["channels_last", "contiguous"] if plain and not normed else ["contiguous"]
 
 
 def apply_layout(model: nn.Module, layout: str) -> None:
@@ -81,7 +77,8 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
-def _candidates(model: Model, options: TrainOptions) -> list[tuple[int, str]]:
+def _candidates(model: Model, options: TrainOptions) -> list[Chosen]:
+    """Every combination of what is ``auto``, the likeliest first; the budget still unknown."""
     device = model.device
     precisions = [options.precision]
     if options.precision == "auto":
@@ -90,14 +87,14 @@ def _candidates(model: Model, options: TrainOptions) -> list[tuple[int, str]]:
     threads = [options.threads] if options.threads else [most]
     if not options.threads and device.type == "cpu" and most > 1:
         threads.append(1)
-    return [(t, p) for t in threads for p in precisions]
+    return [Chosen(1, t, p, layout) for layout in _layouts(model, options)
+            for t in threads for p in precisions]
 
 
-def _fastest(candidates: list[tuple[int, str]], known: Chosen, model: Model, batches: Batches,
-             options: TrainOptions, world: World) -> Chosen:
+def _fastest(candidates: list[Chosen], model: Model, batches: Batches, options: TrainOptions,
+             world: World) -> Chosen:
     """Time every candidate in turns, three rounds, and keep the best of each."""
-    runs = {c: _runner(replace(known, threads=c[0], precision=c[1]), model, batches, options,
-                       world) for c in candidates}
+    runs = {c: _runner(c, model, batches, options, world) for c in candidates}
     best = dict.fromkeys(candidates, float("inf"))
     for _ in range(3):
         for candidate, run in runs.items():
@@ -105,8 +102,8 @@ def _fastest(candidates: list[tuple[int, str]], known: Chosen, model: Model, bat
     first = candidates[0]
     winner = min(best, key=best.__getitem__)
     winner = winner if best[first] > MARGIN * best[winner] else first
-    threads, precision = world.agree(winner)
-    return replace(known, threads=threads, precision=precision)
+    agreed: Chosen = world.agree(winner)
+    return agreed
 
 
 def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions, world: World,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latlas.core.errors import DataError, TrainingError
 from latlas.core.folders import RunFolder
+from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Finishes, FitsDirectly, Model, Step
 from latlas.core.noise import Noise, derive
 from latlas.data.batches import Batches, Sweep
@@ -63,6 +64,7 @@ def fit(model: Model, train: Dataset, validation: Dataset | None, options: Train
     if run.finished:
         progress.end(f"{run.path} is finished already")
         return Outcome(0, 0.0, "already finished")
+    keep_freed_memory()
     device = pick_device(options.device)
     model.to(device)
     with _own_globals():
@@ -77,7 +79,8 @@ def _fit_directly(model: Model, train: Dataset, run: RunFolder, device: torch.de
     progress.begin(len(train), 0, f"closed form on {len(train):,} items")
     model.fit(Sweep(train, device=device))  # type: ignore[operator]
     outcome = Outcome(len(train), time.monotonic() - begun, "closed form")
-    run.save_model(dict(model.state_dict()), {"images": len(train), "stopped": "closed form"})
+    if join(device).leads:
+        run.save_model(dict(model.state_dict()), {"images": len(train), "stopped": "closed form"})
     progress.end(f"finished in {outcome.seconds:.1f} s")
     return outcome
 
@@ -260,7 +263,7 @@ class Checks:
     @torch.no_grad()
     def look(self) -> float:
         """Check now; keep the weights if they are the best yet."""
-        model, loss = self.trainer.average.current(), 0.0
+        model, loss = self.trainer.averaged(), 0.0
         noise = Noise(derive(self.options.seed, "check"), self.device)
         phase = self.trainer.phases[0].name
         step = Step(self.trainer.index, self.trainer.images, 1.0, noise)
@@ -281,7 +284,7 @@ class Checks:
 
     def kept(self) -> dict[str, Tensor]:
         """The best weights, or the averaged ones where nothing was held out."""
-        return self.weights or dict(self.trainer.average.current().state_dict())
+        return self.weights or dict(self.trainer.averaged().state_dict())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """For the checkpoint."""
