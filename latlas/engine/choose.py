@@ -128,6 +128,11 @@ def auto_images(n: int) -> int:
     return min(max(400_000, 40 * n), 10_000_000)
 
 
+def auto_batch_size(n: int) -> int:
+    """Items per step when none is given: a power of two near n/100, 64 … 256."""
+    return next(size for size in (256, 128, 64) if size * 100 <= n or size == 64)
+
+
 def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOptions,
             world: World) -> Callable[[float, int], float]:
     """A function of (seconds, least steps) that trains a copy and returns seconds per step."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -21,7 +21,7 @@ from latlas.core.model import Finishes, FitsDirectly, Model, Step
 from latlas.core.noise import Noise, derive
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine.choose import Chosen, apply_layout, choose
+from latlas.engine.choose import Chosen, apply_layout, auto_batch_size, choose
 from latlas.engine.logs import EventLog
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World, join, pick_device
@@ -92,6 +92,7 @@ class Loop:
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress) -> None:
         self.world = join(device)
+        options = replace(options, batch_size=options.batch_size or auto_batch_size(len(train)))
         self.world.check(options.batch_size)
         self.model, self.train, self.options, self.run_folder = model, train, options, run
         self.progress, self.device = progress, device

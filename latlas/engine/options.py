@@ -24,7 +24,8 @@ class TrainOptions:
     epochs: float | None = option(None, "budget: passes over the training data", low=1e-6)
     minutes: float | None = option(None, "budget: wall-clock minutes, measured at the start and "
                                          "turned into items", low=1e-3)
-    batch_size: int = option(128, "items per step, over all processes", low=1)
+    batch_size: int = option(0, "items per step, over all processes; 0 = by the data's size, "
+                                "64 … 256", low=0)
     learning_rate: float = option(1e-3, "peak step size of Adam", low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW) where above 0", low=0)
@@ -34,7 +35,7 @@ class TrainOptions:
                            choices=("cosine", "constant"))
     warmup: float = option(0.01, "share of the budget over which the learning rate rises",
                            low=0, high=1)
-    ema: float = option(0.01, "half-life of the averaged weights, as a share of the items seen; "
+    ema: float = option(0.02, "half-life of the averaged weights, as a share of the items seen; "
                               "0 = no averaging", low=0, high=1)
     precision: str = option("auto", "number format of the networks; auto = the faster on this "
                                     "machine", choices=("auto", "fp32", "bf16"))
