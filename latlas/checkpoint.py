@@ -74,8 +74,10 @@ def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Mode
     if missing:
         raise RunError(f"{path} was trained with modules of its own; pass "
                        + ", ".join(f"{name}=…" for name in missing) + " to load it")
+    from latlas.engine.choose import apply_layout
     model = models.build(info.model, info.config, info.space, **modules)
     model.load_state_dict(_weights(Path(path)))
+    apply_layout(model, info.chosen.get("layout", ""))  # the same kernels, the same bits
     return model.to(device).eval().requires_grad_(False)
 
 

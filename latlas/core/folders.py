@@ -61,8 +61,13 @@ class RunFolder:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error}; what was saved before is "
+                           "intact") from error
 
     def rewind_log(self, images: int) -> None:
         """Drop lines written after the checkpoint that training goes on from."""

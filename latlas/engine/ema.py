@@ -25,16 +25,17 @@ class Averaged:
     """
 
     def __init__(self, model: Model, share: float) -> None:
-        self.share = share
+        self.share, self.images = share, 0
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         names = (model.ema_modules or ("",)) if share > 0 else ()
         self._ours, self._theirs = _parameters(self.model, names), _parameters(model, names)
 
     @torch.no_grad()
-    def update(self, images: int, since: int) -> None:
-        """Move towards the model, ``since`` items after the last update."""
-        if self._ours:
+    def update(self, images: int) -> None:
+        """Move towards the model, which has now seen so many items."""
+        since, self.images = images - self.images, images
+        if self._ours and since:
             decay = 0.5 ** (since / (self.share * images))
             torch._foreach_lerp_(self._ours, self._theirs, 1 - decay)
 
@@ -42,7 +43,7 @@ class Averaged:
     def current(self) -> Model:
         """The averaged model, with the source's buffers and whatever is not averaged."""
         ours, averaged = self.model.state_dict(), {id(p) for p in self._ours}
-        by_name = dict(self.model.named_parameters())
+        by_name = dict(self.model.named_parameters(remove_duplicate=False))
         for name, value in self.source.state_dict().items():
             if name not in by_name or id(by_name[name]) not in averaged:
                 ours[name].copy_(value)

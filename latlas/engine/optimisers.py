@@ -77,7 +77,7 @@ def restore_tensors(player: Player, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():
         number, _, key = name.partition(".")
         parameter = player.parameters[int(number)]
-        place = value.clone() if key == "step" else value.to(parameter.device).clone()
+        place = value.to(parameter.device).clone()
         if key != "step" and parameter.dim() == 4:
             place = place.to(memory_format=_format_of(parameter))
         player.optimiser.state[parameter][key] = place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -33,11 +34,15 @@ class Trainer:
         self.phases: tuple[Phase, ...] = model.phases
         self.players = optimisers.players(model, self.phases, options)
         self._player_of = {phase: p for p in self.players for phase in p.phases}
+        trained = sum(p.requires_grad for p in model.parameters())
+        self._alone = [len(player.parameters) for player in self.players] == [trained]
         self.average = Averaged(model, options.ema)
         self.noise = Noise(0, model.device, self.world.rank, self.world.size)
+        self.device = model.device
+        self.ambient = _ambient_generator(self.device)
         self.index = 0
         self.sums: dict[str, Tensor] = {}
-        self.summed = 0
+        self.counts: Counter[str] = Counter()
 
     @property
     def images(self) -> int:
@@ -55,13 +60,13 @@ class Trainer:
             self.model.after_step(step, terms)
         self.index += 1
         if self.index % EVERY == 0:
-            self.average.update(self.images, EVERY * self.options.batch_size)
+            self.average.update(self.images)
         self._note(terms)
 
     def _begin(self) -> Step:
         seed = derive(self.options.seed, "step", self.index)
         self.noise.reseed(seed)
-        torch.manual_seed(seed + self.world.rank)  # dropout and whatever else draws globally
+        self.ambient.manual_seed(seed + self.world.rank)
         progress = min(1.0, self.images / self.budget)
         share = optimisers.rate(self.options, progress)
         for player in self.players:
@@ -70,26 +75,20 @@ class Trainer:
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]
-        self._only(player)
         with self.autocast():
             loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
         total = loss.total if phase.every == 1 else loss.total * phase.every
-        total.backward()  # type: ignore[no-untyped-call]
+        # gradients reach this player's parameters alone, so what one player's forward pass made
+        # (fakes) may serve another's; where there is no other, the plain call is 3% faster
+        total.backward(inputs=None if self._alone else player.parameters)  # type: ignore
         self._apply(player)
         return {k: v.detach() for k, v in loss.terms.items()}
 
-    def _only(self, player: optimisers.Player) -> None:
-        """Gradients reach this player's parameters and no other's."""
-        if len(self.players) == 1:
-            return
-        for other in self.players:
-            for parameter in other.parameters:
-                parameter.requires_grad_(other is player)
-
     def _apply(self, player: optimisers.Player) -> None:
+        for p in player.parameters:  # what a phase does not use has no gradient: zero, so that
+            if p.grad is None:       # one process and many take the same step
+                p.grad = torch.zeros_like(p)
         if self.world.size > 1:
-            for p in player.parameters:  # a block that is not in use yet has no gradient: zero
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.world.average([p.grad for p in player.parameters if p.grad is not None])
         if self.options.clip_norm:
             torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
@@ -98,20 +97,25 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where it was chosen; losses reduce in fp32 by themselves."""
-        return torch.autocast(self.model.device.type, torch.bfloat16,
+        return torch.autocast(self.device.type, torch.bfloat16,
                               enabled=self.precision == "bf16")
 
     def _note(self, terms: dict[str, Tensor]) -> None:
         """Sum the terms on the device; nothing waits for it."""
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.summed += 1
+        self.counts.update(terms.keys())
 
     def drain(self) -> dict[str, float]:
         """Mean of every term since the last call. This waits for the device."""
-        means = {k: v.item() / max(1, self.summed) for k, v in self.sums.items()}
-        self.sums, self.summed = {}, 0
+        means = {k: v.item() / self.counts[k] for k, v in self.sums.items()}
+        self.sums, self.counts = {}, Counter()
         return means
+
+    def averaged(self) -> Model:
+        """The averaged model as of this step. It belongs to the run: call it at fixed steps."""
+        self.average.update(self.images)
+        return self.average.current()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON from which :meth:`restore` goes on to the same bits."""
@@ -120,7 +124,8 @@ class Trainer:
         for i, player in enumerate(self.players):
             state = optimisers.state_tensors(player)
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-        return tensors, {"step": self.index, "images": self.images}
+        return tensors, {"step": self.index, "images": self.images,
+                         "averaged": self.average.images}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
@@ -128,8 +133,15 @@ class Trainer:
         self.average.model.load_state_dict(_under("ema.", tensors))
         for i, player in enumerate(self.players):
             optimisers.restore_tensors(player, _under(f"optimiser.{i}.", tensors))
-        self.index = int(meta["step"])
+        self.index, self.average.images = int(meta["step"]), int(meta["averaged"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _ambient_generator(device: torch.device) -> torch.Generator:
+    """The generator that dropout, and whatever else names none, draws from."""
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.default_generator

@@ -76,5 +76,7 @@ def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
 
 def _foreign(name: str) -> Entry:
     made = load_class(Entry(name, None, frozenset(), ""))
+    if not hasattr(made, "Config"):
+        raise ConfigError(f"{name} has no Config: give the class its config dataclass as `Config`")
     provides = frozenset(getattr(made, "provides", LIKELIHOOD))
     return Entry(name, made.Config, provides, (made.__doc__ or name).strip().splitlines()[0])

@@ -1,0 +1,301 @@
+"""One contract for every entry of MODELS, and for a two-player model from outside the table."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from latlas import checkpoint, models
+from latlas.core import model as core
+from latlas.core.batch import Batch
+from latlas.core.distributions import Distribution
+from latlas.core.errors import RunError
+from latlas.core.noise import Noise
+from latlas.data.batches import Batches, Sweep
+from latlas.data.dataset import Dataset
+from latlas.engine.processes import World
+from latlas.engine.trainer import Trainer
+from latlas.models.conditional_vae import hide
+
+#: what a word of ``provides`` promises
+PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core.Decodes},
+             "reconstruct": {core.Encodes, core.Decodes}, "score": {core.ScoresDensity},
+             "denoise": {core.Encodes, core.Decodes}}
+TOY = "toy_gan:ToyGAN"
+
+
+@dataclass
+class Case:
+    """A model on data. ``coupled`` says which term ties the items of a batch together."""
+
+    name: str
+    data: Callable[[], Dataset] = tiny.pictures
+    settings: dict[str, Any] = field(default_factory=dict)
+    modules: Callable[[], dict[str, nn.Module]] = dict
+    coupled: str = ""
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}{'-' if self.label else ''}{self.label}"
+
+    def config(self) -> Any:
+        return tiny.small(self.name, **self.settings)
+
+    def build(self, data: Dataset, seed: int = 0) -> core.Model:
+        return tiny.build(self.name, data, self.config(), tiny.modules_of(self.modules), seed)
+
+    def train(self, path: Any, **more: Any) -> core.Model:
+        return tiny.train(path, self.name, self.data(), self.config(), modules=self.modules,
+                          **more)[0]
+
+
+def wide() -> Dataset:
+    return tiny.pictures((3, 9, 12), levels=256)
+
+
+def own() -> dict[str, nn.Module]:
+    return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 6)),
+            "decoder": nn.Sequential(nn.Linear(3, 128), nn.Unflatten(1, (2, 8, 8)))}
+
+
+def own_ae() -> dict[str, nn.Module]:
+    return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}
+
+
+CONV = {"network": "conv", "width": 4, "depth": 1}
+VARIANTS = [
+    Case("pca", wide, label="wide"), Case("pca", tiny.table, label="table"),
+    Case("ae", wide, CONV, label="conv"), Case("ae", tiny.table, label="table"),
+    Case("ae", modules=own_ae, label="own-encoder"),
+    Case("dae", settings={"corruption": "mask"}, label="mask"),
+    Case("vae", wide, CONV, label="conv"), Case("vae", tiny.table, label="table"),
+    Case("vae", tiny.points, label="points"), Case("vae", modules=own, label="own"),
+    Case("vae", settings={"binarize": "dynamic", "kl_warmup": 0.5}, label="binary"),
+    Case("vae", settings={"likelihood": "gaussian"}, label="gaussian"),
+    Case("vae", settings={"likelihood": "gaussian-learnt"}, label="learnt"),
+    Case("vae", settings={"likelihood": "gaussian-pixel"}, label="pixel"),
+    Case("beta-vae", settings={"free_bits": 0.1}, coupled="free bits", label="free-bits"),
+    Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
+    Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
+    Case(TOY, tiny.points, label="ring"),
+]
+CASES = [Case(name) for name in models.MODELS] + VARIANTS
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+trained_case = pytest.mark.parametrize("case", [c for c in CASES if c.name != "pca"], ids=str)
+
+
+def batch_of(data: Dataset, n: int = 5) -> Batch:
+    return next(iter(Sweep(data, n)))
+
+
+def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
+    """What a conditional model is told about these items."""
+    if not hasattr(model, "condition_of"):
+        return None
+    if getattr(model.config, "condition", "") == "part":
+        return hide(batch.x, "left", Noise(0))
+    return model.condition_of(batch, Noise(0))
+
+
+@torch.no_grad()
+def outputs(model: core.Model, data: Dataset) -> dict[str, Tensor]:
+    """Everything the model can do with five items."""
+    batch, found = batch_of(data), {}
+    c = condition_of(model, batch)
+    if isinstance(model, core.Samples):
+        found["sample"] = model.sample(5, noise=Noise(3), condition=c)
+    if isinstance(model, core.Encodes):
+        found["encode"] = model.encode(batch.x, condition=c).mean
+    if isinstance(model, core.Decodes):
+        z = Noise(4).normal(5, model.latent_dim)
+        found["decode"] = model.decode(z, condition=c).mean
+    if isinstance(model, core.ScoresDensity):
+        nats, ess = model.log_likelihood(batch.x, noise=Noise(5), draws=7, condition=c)
+        found |= {"nats": nats, "ess": ess}
+    return found
+
+
+def test_the_contract_covers_the_table():
+    assert {case.name for case in CASES} >= set(models.MODELS)
+
+
+@every_case
+def test_provides_is_what_the_protocols_say(case):
+    model, provides = case.build(case.data()), models.get(case.name).provides
+    assert provides <= PROTOCOLS.keys()
+    can = {word for word, needs in PROTOCOLS.items()
+           if word != "denoise" and all(isinstance(model, p) for p in needs)}
+    assert provides - {"denoise"} == can
+    assert isinstance(model, core.Trains) != isinstance(model, core.FitsDirectly)
+
+
+@every_case
+def test_shapes_dtypes_and_finite_numbers(case, tmp_path):
+    data = case.data()
+    model = case.train(tmp_path / "run")
+    found = outputs(model, data)
+    codes = {"encode": (5, model.latent_dim), "nats": (5,), "ess": (5,)}
+    for name, value in found.items():
+        assert value.shape == codes.get(name, (5, *data.space.shape)), name
+        wanted = (torch.float32, torch.float64) if name in ("nats", "ess") else (torch.float32,)
+        assert value.dtype in wanted, name
+        assert value.isfinite().all() or name == "ess", name
+    if "ess" in found and not getattr(model, "exact_likelihood", False):
+        assert ((found["ess"] > 1 - 1e-9) & (found["ess"] < 7 + 1e-9)).all()
+
+
+@every_case
+def test_decoding_keeps_leading_dimensions(case):
+    data = case.data()
+    model = case.build(data).eval()
+    c = condition_of(model, batch_of(data))
+    z = torch.randn(2, 5, model.latent_dim)
+    with torch.no_grad():
+        both = model.decode(z, condition=c)
+        second = model.decode(z[1], condition=c)
+    assert isinstance(both, Distribution)
+    assert both.mean.shape == (2, 5, *data.space.shape)
+    torch.testing.assert_close(both.mean[1], second.mean)
+
+
+@every_case
+def test_encoding_is_deterministic_and_item_by_item(case):
+    data = case.data()
+    model = case.build(data).eval()
+    if not isinstance(model, core.Encodes):
+        return
+    batch = batch_of(data)
+    c = condition_of(model, batch)
+    with torch.no_grad():
+        code = model.encode(batch.x, condition=c).mean
+        again = model.encode(batch.x, condition=c).mean
+        alone = model.encode(batch.x[:2], condition=None if c is None else c[:2]).mean
+    assert torch.equal(code, again)
+    torch.testing.assert_close(alone, code[:2])
+
+
+@trained_case
+def test_gradients_reach_exactly_the_phases_parameters(case):
+    data = case.data()
+    model = case.build(data)
+    trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
+    reached: dict[tuple[str, ...], set[str]] = {}
+
+    def look(modules: tuple[str, ...]) -> None:
+        names = {name for name, p in model.named_parameters() if p.grad is not None}
+        mine = {name for name, p in model.named_parameters() if name.split(".")[0] in modules}
+        assert names <= mine, f"gradients of {modules} also reach {names - mine}"
+        moved = {name for name, p in model.named_parameters()
+                 if p.grad is not None and p.grad.abs().max() > 0}
+        reached.setdefault(modules, set()).update(moved)
+
+    for player in trainer.players:
+        modules = player.phases[0].modules
+        player.optimiser.register_step_pre_hook(lambda *_, m=modules: look(m))
+    batches = Batches(data, 16)
+    for k in range(5):  # some weights start at zero and hold back the gradient of others
+        trainer.step(batches.at(k))
+    for modules, names in reached.items():
+        assert names == {n for n, _ in model.named_parameters() if n.split(".")[0] in modules}
+    assert set().union(*reached.values()) == {n for n, _ in model.named_parameters()}
+
+
+@every_case
+def test_a_loaded_model_equals_the_one_in_memory(case, tmp_path):
+    model = case.train(tmp_path / "run")
+    mine = outputs(model, case.data())
+    loaded = checkpoint.load(tmp_path / "run", **tiny.modules_of(case.modules))
+    theirs = outputs(loaded, case.data())
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[k], theirs[k]) for k in mine)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.modules is not dict], ids=str)
+def test_loading_asks_for_the_users_own_modules(case, tmp_path):
+    case.train(tmp_path / "run")
+    with pytest.raises(RunError, match=r"encoder=…"):
+        checkpoint.load(tmp_path / "run")
+
+
+@every_case
+def test_the_seed_decides_everything(case, tmp_path):
+    first = tiny.weights(case.train(tmp_path / "a"))
+    torch.randn(3)  # what the process drew before must not matter
+    again = tiny.weights(case.train(tmp_path / "b"))
+    assert torch.equal(first, again)
+    if case.name != "pca":
+        other = case.train(tmp_path / "c", training=tiny.options(seed=1))
+        assert not torch.equal(first, tiny.weights(other))
+
+
+@trained_case
+def test_an_interrupted_run_ends_with_the_same_bits(case, tmp_path):
+    whole = tiny.weights(case.train(tmp_path / "whole", validation=case.data()))
+    stop = tiny.At(112, lambda: signal.raise_signal(signal.SIGINT))
+    case.train(tmp_path / "run", validation=case.data(), progress=stop)
+    assert stop.done and not (tmp_path / "run/model.safetensors").exists()
+    assert torch.equal(whole, tiny.weights(case.train(tmp_path / "run", validation=case.data())))
+
+
+@trained_case
+def test_two_processes_equal_one(case):
+    if case.coupled:
+        pytest.skip(f"{case.coupled} couple the items of a batch")
+    data = case.data()
+    alone, *both = (case.build(data) for _ in range(3))
+    advance(alone, data, World())
+    pair = Pair()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda rank: advance(both[rank], data, Rank(rank, 2, pair)), (0, 1)))
+    assert torch.equal(tiny.weights(both[0]), tiny.weights(both[1]))
+    torch.testing.assert_close(tiny.weights(both[0]), tiny.weights(alone), atol=1e-5, rtol=0)
+
+
+def advance(model: core.Model, data: Dataset, world: World) -> None:
+    """Eight steps of one process's share.
+
+    Adam divides a gradient by its size, so rounding errors of one that is nearly zero move a
+    weight by up to the learning rate: small here, and still 80 times the tolerance in eight steps.
+    """
+    options = tiny.options(ema=0.0, learning_rate=1e-4, warmup=0.0)
+    trainer = Trainer(model, options, budget=320, precision="fp32", world=world)
+    batches = Batches(data, 16, rank=world.rank, world=world.size)
+    for k in range(8):
+        trainer.step(batches.at(k))
+
+
+class Pair:
+    """Where two ranks, threads here, meet as processes do in an all-reduce."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=30)
+        self.held: list[list[Tensor]] = [[], []]
+
+    def average(self, rank: int, gradients: list[Tensor]) -> None:
+        self.held[rank] = [g.clone() for g in gradients]
+        self.barrier.wait()
+        for mine, one, two in zip(gradients, *self.held, strict=True):
+            mine.copy_((one + two) / 2)
+        self.barrier.wait()
+
+
+@dataclass(frozen=True)
+class Rank(World):
+    """A rank of a :class:`Pair`."""
+
+    pair: Any = None
+
+    def average(self, gradients: Any) -> None:
+        self.pair.average(self.rank, gradients)

@@ -1,0 +1,106 @@
+"""Tiny data, tiny networks, and one way to train them, for the tests of models and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from latlas import models
+from latlas.core import folders
+from latlas.core.model import Model
+from latlas.core.options import fields_of, parse, to_json
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.engine.loop import Outcome, fit
+from latlas.engine.options import TrainOptions
+from latlas.engine.progress import Silent
+
+
+def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int = 17) -> Dataset:
+    """Blobs whose place depends on the class, three classes, integers 0 … levels−1."""
+    rng = np.random.default_rng(0)
+    label = np.arange(n) % 3
+    row, column = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+    centre = rng.uniform(1, 3, (n, 2)) + label[:, None]
+    distance = (row - centre[:, 0, None, None]) ** 2 + (column - centre[:, 1, None, None]) ** 2
+    ink = np.exp(-distance / 6)[:, None] * rng.uniform(0.5, 1.0, (n, shape[0], 1, 1))
+    x = np.rint(ink * (levels - 1)).astype(np.uint8)
+    return Dataset(x, Space.picture(shape, levels, classes=("a", "b", "c")), label)
+
+
+def table(n: int = 90, columns: int = 5) -> Dataset:
+    """Correlated columns of very different units."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((n, 2)) @ rng.standard_normal((2, columns))
+    x = (x + 0.3 * rng.standard_normal((n, columns))) * 10.0 ** np.arange(columns)
+    space = Space("table", (columns,), None, tuple(x.mean(0)), tuple(x.std(0)),
+                  columns=tuple("abcdefgh"[:columns]))
+    return Dataset(x.astype(np.float32), space)
+
+
+def points(n: int = 256) -> Dataset:
+    """The eight Gaussians of ``ring``."""
+    from latlas.data.toy import open_ring
+    return open_ring(n=n).parts["all"]
+
+
+def small(name: str, **settings: Any) -> Any:
+    """The config of a model with networks of width 16 and depth 1, where it has networks."""
+    config = models.get(name).config
+    known = {field.name for field in fields_of(config)}
+    sizes = {k: v for k, v in (("width", 16), ("depth", 1), ("latent_dim", 3)) if k in known}
+    return parse(config, sizes | settings)
+
+
+def build(name: str, data: Dataset, config: Any, modules: dict[str, Any] | None = None,
+          seed: int = 0) -> Model:
+    """A model whose first weights depend on the seed alone."""
+    torch.manual_seed(seed)
+    return models.build(name, config, data.space, **(modules or {}))
+
+
+def options(**more: Any) -> TrainOptions:
+    """Nothing left to timing: fp32, one thread, 20 steps of 16 items."""
+    fixed = {"images": 320, "batch_size": 16, "precision": "fp32", "threads": 1, "device": "cpu"}
+    return TrainOptions(**(fixed | more))
+
+
+def train(path: Path, name: str, data: Dataset, config: Any, *,
+          training: TrainOptions | None = None, validation: Dataset | None = None,
+          modules: Callable[[], dict[str, Any]] = dict,
+          progress: Any = None) -> tuple[Model, Outcome]:
+    """Train in a run folder as the API does: the same call again goes on."""
+    training, made = training or options(), modules_of(modules)
+    model = build(name, data, config, made, training.seed)
+    request = {"model": name, "config": to_json(config), "space": data.space.to_json(),
+               "data": None, "training": to_json(training), "custom": sorted(made)}
+    run = folders.start(path, request)
+    outcome = fit(model, data, validation, training, run, progress or Silent())
+    return model.eval(), outcome
+
+
+def modules_of(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Networks of the user's own, the same first weights at every call."""
+    torch.manual_seed(7)
+    return make()
+
+
+def weights(model: Model) -> torch.Tensor:
+    """Every number of the state as one float64 vector."""
+    return torch.cat([v.double().flatten() for v in model.state_dict().values()])
+
+
+class At(Silent):
+    """Calls ``act`` once, as soon as so many items were seen."""
+
+    def __init__(self, images: int, act: Callable[[], Any]) -> None:
+        self.images, self.act, self.done = images, act, False
+
+    def advance(self, images: int) -> None:
+        if images >= self.images and not self.done:
+            self.done = True
+            self.act()
