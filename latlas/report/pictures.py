@@ -125,13 +125,14 @@ def mosaic(points: Array, x: Array, levels: int | None = 256, *,
     off = np.abs(place - cell - 0.5).max(1)
     height, width = x.shape[2:]
     times = max(1, math.ceil(1000 / cells / max(height, width)))
-    canvas = np.zeros((cells * height * times, cells * width * times, 4), np.uint8)
+    high_px, wide_px, gap = height * times, width * times, 3
+    canvas = np.zeros((cells * (high_px + gap), cells * (wide_px + gap), 4), np.uint8)
     inside = ((cell >= 0) & (cell < cells)).all(1)
     for i in sorted(np.flatnonzero(inside), key=lambda i: -off[i]):  # the nearest is put last
         tile = checkerboard(enlarge(to_rgba(x[i:i + 1], levels), times))[0]
-        top = (cells - 1 - cell[i, 1]) * height * times
-        left = cell[i, 0] * width * times
-        canvas[top:top + height * times, left:left + width * times] = tile
+        top = (cells - 1 - cell[i, 1]) * (high_px + gap)
+        left = cell[i, 0] * (wide_px + gap)
+        canvas[top:top + high_px, left:left + wide_px] = tile
     return canvas
 
 

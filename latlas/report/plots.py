@@ -1,19 +1,22 @@
-"""Plots as PNG bytes. Matplotlib is imported when a plot is drawn; colours are Okabe and Ito's,
-which stay apart for colour-blind readers; every plot can be drawn for a dark page."""
+"""Plots as PNG bytes. Matplotlib is imported when a plot is drawn.
+
+Colours are Okabe and Ito's, which stay apart for colour-blind readers (but for their yellow, which
+vanishes on white); kinds differ in their marker too. Every plot can be drawn for a dark page.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8c8c8c",
-           "#7a4fbf", "#5b3a1e")
-MARKERS = "osD^vP*Xph"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#882255", "#8c8c8c",
+           "#7a4fbf", "#6b8e23")
+MARKERS = "osD^vP<Xp>"
 DPI = 144
 
 
@@ -40,7 +43,7 @@ def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "items seen", 
                       linestyle="--" if held else "-", linewidth=2.2 if held else 1.3,
                       marker="o" if len(a) == 1 else None, label=_title(name))
         axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log_x else {}))
-        axes.set_ylim(top=_top(series.values()))
+        axes.set_ylim(*_limits(list(series.values())))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.legend(loc="best")
     return _one(draw, dark, size)
@@ -55,11 +58,13 @@ def _title(name: str) -> str:
     return name if name == _term(name) else f"{_term(name)}, held out"
 
 
-def _top(series: Iterable[tuple[Array, Array]]) -> float | None:
-    """Where the plot ends, so that the fall of the first steps does not flatten the rest."""
+def _limits(series: Sequence[tuple[Array, Array]]) -> tuple[float | None, float | None]:
+    """Bottom and top that the fall of the first steps does not stretch."""
     later = np.concatenate([b[a >= 0.04 * a.max()] for a, b in series if len(a)] or [np.empty(0)])
-    spread = np.ptp(later) if len(later) else 0.0
-    return float(later.max() + 0.08 * spread) if spread > 0 else None
+    if not len(later) or np.ptp(later) == 0:
+        return None, None
+    lowest, margin = min(b.min() for _, b in series if len(b)), 0.06 * np.ptp(later)
+    return float(lowest - margin), float(later.max() + margin)
 
 
 def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (), *,

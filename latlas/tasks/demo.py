@@ -14,7 +14,7 @@ from latlas.core.model import Model
 from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
 from latlas.tasks.compare import Comparison, compare
-from latlas.tasks.evaluate import Evaluation, evaluate
+from latlas.tasks.evaluate import evaluate, feature_extractor
 from latlas.tasks.page import write_page
 from latlas.tasks.sections import Subject
 
@@ -50,23 +50,19 @@ def run_demo(out: Path | str, *, train: Train, load: Load, data: tuple[Dataset, 
     """
     say = say or (lambda line: None)
     folder = Path(out)
-    subjects = []
+    subjects: list[Subject] = []
+    features = feature_extractor("auto", data[0], seed)
     for name in models:
         say(f"training {name}")
         train(name, folder / name)
         say(f"evaluating {name}")
-        subjects.append(_subject(name, folder / name, load, data, draws, seed))
+        model = load(folder / name)
+        found = evaluate(model, train=data[0], test=data[1], draws=draws, features=features,
+                         seed=seed, name=name)
+        subjects.append(Subject(name, model, folder / name, found))
     say("writing the report")
     report = write_page(folder / "report.html", subjects, train=data[0], test=data[1],
                         title=title, command=command, seed=seed)
     comparison = compare([s.evaluation for s in subjects if s.evaluation is not None])
     save_json(folder / "comparison.json", comparison.to_json())
     return Demo(comparison, report, tuple(folder / name for name in models))
-
-
-def _subject(name: str, run: Path, load: Load, data: tuple[Dataset, Dataset], draws: int,
-             seed: int) -> Subject:
-    model = load(run)
-    figures: Evaluation = evaluate(model, train=data[0], test=data[1], draws=draws, seed=seed,
-                                   name=name)
-    return Subject(name, model, run, figures)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from latlas.core.errors import DataError
 from latlas.core.model import Model
@@ -78,12 +79,13 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
     Args:
         train: what the model was trained on: for the controls and the memorisation test.
         draws: of z per item for the importance-weighted bound.
-        features: what sample quality is judged on (see ``latlas.metrics.features``).
+        features: what sample quality is judged on (see ``latlas.metrics.features``), or the
+            function :func:`feature_extractor` made once for several models.
         samples: how many are drawn, at most; equal numbers of real items are compared.
         progress: called as (items scored, items) while the likelihood is computed.
     """
     log = _Log()
-    settings = {"draws": draws, "samples": samples, "features": str(features), "seed": seed,
+    settings = {"draws": draws, "samples": samples, "features": _named(features), "seed": seed,
                 "items": len(test)}
     if can(model, "score"):
         log.take(_likelihood(model, train, test, draws, seed, progress, log.notes))
@@ -186,11 +188,14 @@ def _code(model: Model, test: Dataset) -> Iterator[Figure]:
 def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
              notes: list[str]) -> Iterator[Figure]:
     n = min(samples, len(test), len(train) // 2)
-    seen = _capped(train, notes)
+    seen = _capped(train)
+    if len(seen) < len(train):
+        notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
+                     "training items.")
     made = sample(model, n, seed=derive(seed, "evaluate"),
                   condition=conditions_like(model, test, n, seed))
     try:
-        rows = _judged(made, seen, test, source, seed, _device(model))
+        rows = _judged(made, seen, test, source, seed, str(model.device))
     except DataError as error:
         notes.append(f"No figures of sample quality: {error}.")
         return
@@ -206,28 +211,38 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
 
 def _judged(made: Array, train: Dataset, test: Dataset, source: Any, seed: int,
             device: str) -> dict[str, dict[str, float]]:
-    """A classifier for features learns from the half of the training data that is no control."""
-    fit, control = control_split(len(train), seed)
-    chosen = fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit
-    known = train.subset(chosen)
     items: Any = train.take("x")
     real: Any = test.take("x")
-    extract: Callable[[Array], Array] = extractor(
-        source, train.space, known.take("x"), known.take("label"), seed=seed, device=device)
-    return quality(made, items, real, extract, control=control, seed=seed)
+    extract = source if _ready(source) else feature_extractor(source, train, seed, device)
+    return quality(made, items, real, extract, control=control_split(len(train), seed)[1],
+                   seed=seed)
 
 
-def _device(model: Model) -> str:
-    return str(model.device)
+def feature_extractor(source: Any, train: Dataset, seed: int = 0,
+                      device: str = "cpu") -> Callable[[Array], Array]:
+    """Items to features. A classifier learns from the half of the training data that is no
+    control, so that the control is as new to it as the samples are."""
+    seen = _capped(train)
+    fit, _ = control_split(len(seen), seed)
+    known = seen.subset(fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit)
+    return extractor(source, train.space, known.take("x"), known.take("label"), seed=seed,
+                     device=device)
 
 
-def _capped(train: Dataset, notes: list[str]) -> Dataset:
+def _ready(source: Any) -> bool:
+    """A function on arrays already, not a name, file or module to make one from."""
+    return callable(source) and not isinstance(source, torch.nn.Module)
+
+
+def _named(source: Any) -> str:
+    return type(source).__name__ if callable(source) else str(source)
+
+
+def _capped(train: Dataset) -> Dataset:
     """A random part of a training set too large to hold as features and floats."""
     most = max(1_000, TRAIN_BYTES // (train.space.dims * train.x.itemsize))
     if len(train) <= most:
         return train
-    notes.append(f"Sample quality and memorisation looked at {most:,} of {len(train):,} training "
-                 "items.")
     return train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:most]))
 
 

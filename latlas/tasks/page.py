@@ -64,7 +64,7 @@ def _subtitle(names: str, train: Dataset, test: Dataset) -> str:
 
 
 def _summary(compared: Comparison) -> Section:
-    lines = [line for line in compared.notes if "not compared" in line]
+    lines = [line for line in compared.notes if "not compared" in line or "†" in line]
     one = len(compared.evaluations) == 1
     best = "" if one else " Green is best among those that can be compared."
     return Section("Summary", "Figures on held-out data, beside the control that could explain "
