@@ -172,7 +172,7 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
                      batch_size: int = 128) -> Classifier:
     """Train the small network on the labelled items by Adam.
 
-    ``steps`` None means ten epochs, 300 … 3,000 steps.
+    ``steps`` None means ten epochs, 300 … 1,000 steps.
 
     Label smoothing keeps the features of the training items from running away from those of
     unseen ones. Judge samples by it only beside a held-out control that it has not seen.
@@ -181,7 +181,7 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     count = max(len(space.classes), int(y.max()) + 1)
     body, head = _seeded(lambda: (_body(space), nn.Linear(WIDTH, count)), seed)
     network = nn.Sequential(body, head).to(device)
-    steps = int(np.clip(10 * len(x) // batch_size, 300, 3000)) if steps is None else steps
+    steps = int(np.clip(10 * len(x) // batch_size, 300, 1000)) if steps is None else steps
     rows = np.random.default_rng(seed).integers(len(x), size=(steps, batch_size))
     batches = ((_to_model(space, x[r]).to(device), torch.from_numpy(y[r]).to(device)) for r in rows)
     with _threads_for(space):
@@ -231,13 +231,15 @@ def _body(space: Space) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), nn.Linear(space.dims, 2 * WIDTH), nn.SiLU(),
                              nn.Linear(2 * WIDTH, WIDTH), nn.SiLU())
     channels, height, width = space.shape
-    layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, padding=1), nn.SiLU()]
-    inner = 32
-    while max(height, width) > 4:
-        height, width = (height + 1) // 2, (width + 1) // 2
-        layers += [nn.Conv2d(inner, 64, 3, 2, 1), nn.SiLU()]
-        inner = 64
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inner * height * width, WIDTH), nn.SiLU())
+    layers: list[nn.Module] = []
+    # full resolution is affordable, and needed, only in tiny pictures
+    stride, outer = (1 if max(height, width) <= 8 else 2), 32
+    while not layers or max(height, width) > 4:
+        layers += [nn.Conv2d(channels, outer, 3, stride, 1), nn.SiLU()]
+        height, width = -(-height // stride), -(-width // stride)
+        channels, stride, outer = outer, 2, 64
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, WIDTH),
+                         nn.SiLU())
 
 
 def _to_model(space: Space, x: Array) -> Tensor:
