@@ -197,7 +197,8 @@ class Loop:
         if bad:
             kept = (f"the checkpoint at {self.saved_images:,} items is intact"
                     if self.saved_images else "no checkpoint was made before")
-            raise TrainingError(f"{bad[0]} is not a finite number at {self.trainer.images:,} "
+            # the sum comes first: what was added to it says more
+            raise TrainingError(f"{bad[-1]} is not a finite number at {self.trainer.images:,} "
                                 f"items; {kept}. Try a smaller learning_rate, clip_norm=1 or "
                                 "precision=fp32")
 

@@ -1,0 +1,71 @@
+"""Two processes under torchrun end where one process ends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latlas import checkpoint, train
+from latlas.core.errors import ConfigError
+from latlas.core.noise import Noise
+from latlas.engine.processes import World
+
+ROOT = Path(__file__).parent.parent
+#: 20 steps of 32 digits, fp32; the rate rises at once
+SETTINGS = {"images": 640, "batch_size": 32, "precision": "fp32", "threads": 1, "ema": 0.0,
+            "width": 32, "depth": 1, "latent_dim": 4, "device": "cpu"}
+SCRIPT = f"""
+import sys, latlas
+for model in ("vae", "ae"):
+    latlas.train(model, "digits", out=sys.argv[1] + model, progress=False, **{SETTINGS})
+latlas.train("pca", "digits", out=sys.argv[1] + "pca", progress=False, latent_dim=4, device="cpu")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The folder of runs that two processes made together."""
+    out = tmp_path_factory.mktemp("pair")
+    script = out / "script.py"
+    script.write_text(SCRIPT)
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+                    "--master-addr", "127.0.0.1", "--master-port", str(free_port()),
+                    str(script), f"{out}/"], check=True, timeout=120, capture_output=True,
+                   env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return out
+
+
+@pytest.mark.parametrize("model", ["vae", "ae"])
+def test_twenty_steps_of_two_processes_equal_one(pair, tmp_path, model):
+    alone = train(model, "digits", out=tmp_path / "run", progress=False, **SETTINGS).model
+    together = checkpoint.load(pair / model)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], value, atol=1e-5, rtol=1e-5,
+                                   msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_closed_form_is_saved_once(pair):
+    assert checkpoint.run_info(pair / "pca").finished
+
+
+def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
+    whole = Noise(5).normal(8, 3)
+    parts = [Noise(5, rank=rank, world=2).normal(4, 3) for rank in (0, 1)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ConfigError, match="batch_size=33 does not divide over 2"):
+        World(0, 2).check(33)

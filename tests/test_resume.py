@@ -1,0 +1,222 @@
+"""Runs that are killed, interrupted, out of disk or out of numbers, and runs that must be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from latlas import checkpoint
+from latlas.core import folders
+from latlas.core.errors import RunError, TrainingError
+from latlas.core.trees import load_tree
+from latlas.engine.progress import Silent
+from latlas.models.vae import VAE
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = """
+import sys, pathlib, tiny, test_resume
+tiny.torch.set_num_threads(1)
+test_resume.run(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+"""
+
+
+def run(path: Path, precision: str, images: int, progress=None) -> torch.Tensor:
+    """Training with held-out checks and a checkpoint every 50 ms."""
+    training = tiny.options(images=images, precision=precision, checkpoint_seconds=0.05)
+    data = tiny.pictures()
+    model, _ = tiny.train(path, "vae", data, tiny.small("vae"), training=training,
+                          validation=data, progress=progress)
+    return tiny.weights(model)
+
+
+def started(path: Path, precision: str, images: int) -> subprocess.Popen:
+    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path), precision, str(images)],
+                            env={**os.environ, "PYTHONPATH": places})
+
+
+def kill_after(process: subprocess.Popen, path: Path, seconds: float) -> bool:
+    """SIGKILL so many seconds after the next checkpoint is written; whether it still ran."""
+    file, before = path / "checkpoint.safetensors", time.time()
+    while process.poll() is None and not (file.is_file() and file.stat().st_mtime > before):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def test_killed_once_it_ends_with_the_same_bits(tmp_path):
+    process = started(tmp_path / "run", "fp32", 4800)
+    assert kill_after(process, tmp_path / "run", 0.02)
+    begun, bar = [], Silent()
+    bar.begin = lambda total, done, note: begun.append(done)
+    killed = run(tmp_path / "run", "fp32", 4800, bar)
+    assert 0 < begun[0] < 4800
+    assert torch.equal(killed, run(tmp_path / "whole", "fp32", 4800))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_at_three_random_moments_it_ends_with_the_same_bits(tmp_path, precision):
+    asked = precision, 32_000
+    assert started(tmp_path / "whole", *asked).wait() == 0
+    whole = load_tree(tmp_path / "whole/model.safetensors")[0]
+    for _ in range(3):
+        process = started(tmp_path / "run", *asked)
+        assert kill_after(process, tmp_path / "run", random.uniform(0, 0.5))
+    assert started(tmp_path / "run", *asked).wait() == 0
+    killed = load_tree(tmp_path / "run/model.safetensors")[0]
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[k], whole[k]) for k in whole)
+
+
+def test_bf16_differs_from_fp32_so_equal_bits_mean_something(tmp_path):
+    one, two = (run(tmp_path / p, p, 320) for p in ("fp32", "bf16"))
+    assert not torch.equal(one, two)
+
+
+def short(path: Path, progress=None, **more):
+    return tiny.train(path, "vae", tiny.pictures(), tiny.small("vae"), progress=progress,
+                      training=tiny.options(**more))
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+    stop = tiny.At(64, lambda: signal.raise_signal(signal.SIGINT))
+    _, outcome = short(tmp_path / "run", stop)
+    assert (outcome.stopped, outcome.images) == ("interrupt", 64)
+    assert checkpoint.run_info(tmp_path / "run").finished is False
+    checkpoint.load(tmp_path / "run")  # what there is so far can be used
+    _, outcome = short(tmp_path / "run")
+    assert (outcome.stopped, outcome.images) == ("budget", 320)
+    assert not (tmp_path / "run/checkpoint.safetensors").exists()
+    _, outcome = short(tmp_path / "run")
+    assert outcome.stopped == "already finished"
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        short(tmp_path / "run", tiny.At(64, twice))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_log_has_no_line_from_a_life_that_was_lost(tmp_path):
+    def cut():
+        raise KeyboardInterrupt
+    short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):  # dies 10 steps after its checkpoint
+        short(tmp_path / "run", tiny.At(224, cut))
+    short(tmp_path / "run")
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    seen = [json.loads(line)["images"] for line in lines if "kl" in json.loads(line)]
+    assert seen == list(range(16, 321, 16))
+
+
+@contextmanager
+def disk_of(size: int):
+    """No file can grow beyond ``size`` bytes; the system then answers as for a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
+    short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
+    before = (tmp_path / "run/checkpoint.safetensors").read_bytes()
+    with disk_of(8_000), pytest.raises(RunError, match=r"cannot save .*checkpoint.*intact"):
+        short(tmp_path / "run", tiny.At(128, lambda: signal.raise_signal(signal.SIGINT)))
+    assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.part"))
+    resumed, _ = short(tmp_path / "run")
+    whole, _ = short(tmp_path / "whole")
+    assert torch.equal(tiny.weights(resumed), tiny.weights(whole))
+
+
+def test_a_full_disk_while_logging_is_one_line(tmp_path):
+    run = folders.start(tmp_path / "run", {"model": "vae"})
+    with disk_of(10), pytest.raises(RunError, match=r"cannot write .*metrics.jsonl"):
+        run.log({"images": 1, "loss": 2.0})
+
+
+class Breaks(VAE):
+    """Its KL term is no number from the item counted on."""
+
+    at = 160
+
+    def regulariser(self, kl, z, q, step):
+        return kl.sum(-1).mean() * (float("nan") if step.images >= self.at else 1.0)
+
+
+@pytest.mark.parametrize("seconds, kept", [(1000.0, "no checkpoint"), (0.0, "intact")])
+def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, kept):
+    data, training = tiny.pictures(), tiny.options(checkpoint_seconds=seconds)
+    model = Breaks(tiny.small("vae"), data.space)
+    run = folders.start(tmp_path / "run", {"model": "vae"})
+    from latlas.engine.loop import fit
+    with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{kept}"):
+        fit(model, data, None, training, run)
+    found = run.load_checkpoint()
+    assert (found is None) == (seconds > 0)
+    if found is not None:
+        assert found[1]["images"] == 160
+        assert all(v.isfinite().all() for v in found[0].values())
+
+
+def test_the_term_that_broke_is_named_rather_than_the_sum(tmp_path):
+    data = tiny.pictures()
+    run = folders.start(tmp_path / "run", {"model": "vae"})
+    model = VAE(tiny.small("vae", likelihood="gaussian"), data.space)
+    with torch.no_grad():
+        model.decoder.net[-1].bias[3] = float("inf")
+    from latlas.engine.loop import fit
+    with pytest.raises(TrainingError, match=r"^reconstruction is not"):
+        fit(model, data, None, tiny.options(), run)
+
+
+def test_a_newer_format_is_refused_in_one_line(tmp_path):
+    short(tmp_path / "run")
+    file = tmp_path / "run/run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    for use in (lambda: short(tmp_path / "run"), lambda: checkpoint.load(tmp_path / "run")):
+        with pytest.raises(RunError, match="is of format 99.*update latlas") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+
+
+def test_another_request_is_refused_and_the_difference_named(tmp_path):
+    short(tmp_path / "run")
+    with pytest.raises(RunError, match=r"training\.learning_rate is 0\.001 there, 0\.1 asked"):
+        short(tmp_path / "run", learning_rate=0.1)
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds no run"):
+        short(tmp_path)
+    with pytest.raises(RunError, match="no run folder"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
+    file = tmp_path / "run/checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"cannot read .*checkpoint.safetensors"):
+        short(tmp_path / "run")
