@@ -77,6 +77,15 @@ def check(model: Model, capability: str) -> None:
                               f"it needs {NEEDS[capability]}")
 
 
+def footing_of(model: Model) -> str | None:
+    """What the model's likelihood is a likelihood of; ``None`` without one.
+
+    All densities over the data's own continuous units are ``data units``.
+    """
+    footing: str | None = getattr(model, "footing", None) if can(model, "score") else None
+    return "data units" if footing and footing.endswith(" units") else footing
+
+
 @contextmanager
 def inference(model: Model) -> Iterator[None]:
     """No gradients, evaluation mode; the mode before is put back."""

@@ -13,12 +13,13 @@ import torch
 from latlas.core.errors import DataError
 from latlas.core.model import Model
 from latlas.core.noise import derive
+from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.features import features as extractor
 from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.metrics.quality import control_split, quality
-from latlas.tasks.common import Array, Progress, can, conditions_like
+from latlas.tasks.common import Array, Progress, can, conditions_like, footing_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import sample
 from latlas.tasks.read import encode, squared_errors
@@ -95,7 +96,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         log.take(_code(model, test))
     if can(model, "sample"):
         log.take(_quality(model, train, test, features, samples, seed, log.notes))
-    return Evaluation(name or type(model).__name__.lower(), getattr(model, "footing", None),
+    return Evaluation(name or type(model).__name__.lower(), footing_of(model),
                       tuple(log.figures), tuple(log.notes), settings)
 
 
@@ -151,7 +152,7 @@ def _flag(scores: Scores, notes: list[str]) -> str:
 
 def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -> Array | None:
     """The control on the model's own footing; ``None`` where a Gaussian is no control."""
-    if scores.footing not in ("integers", "table units", "points units"):
+    if scores.footing not in ("integers", "data units"):
         notes.append(f"The likelihood is one of {scores.footing or 'an unstated kind'}: not "
                      "compared with a Gaussian, nor with models of another footing.")
         return None
@@ -192,7 +193,7 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     if len(seen) < len(train):
         notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
                      "training items.")
-    made = sample(model, n, seed=derive(seed, "evaluate"),
+    made = sample(model, n, seed=derive(seed, "evaluate"), mean=shows_means(model.space),
                   condition=conditions_like(model, test, n, seed))
     try:
         rows = _judged(made, seen, test, source, seed, str(model.device))
@@ -207,6 +208,11 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     if rows["samples"]["copying_z"] < -3:
         notes.append("The memorisation test finds copying: samples are nearer to training items "
                      "than fresh real items are.")
+
+
+def shows_means(space: Space) -> bool:
+    """Pictures are judged and shown without pixel noise; tables and points as they are drawn."""
+    return space.kind == "picture"
 
 
 def _judged(made: Array, train: Dataset, test: Dataset, source: Any, seed: int,

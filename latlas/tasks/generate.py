@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.errors import ConfigError, unknown
 from latlas.core.model import Model
 from latlas.core.noise import Noise
 from latlas.tasks.common import (
@@ -31,7 +31,8 @@ def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
 
     Args:
         condition: what a conditional model needs: one class code, (n,) codes or (n, C + 1, H, W).
-        mean: the mean of p(x|z) rather than a draw from it: pictures without pixel noise.
+        mean: the mean of p(x|z) rather than a draw from it: pictures without pixel noise. Tables
+            and points are themselves only with their noise: draw them with ``mean=False``.
 
     Raises:
         CapabilityError: if the model draws no samples.
@@ -158,14 +159,24 @@ def _check_dims(dims: Array, latent_dim: int) -> None:
 
 
 def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool) -> Array:
-    """A latent-variable model's codes are decoded here, so that all families draw alike."""
-    if hasattr(model, "sample_codes") and can(model, "decode"):
-        pixels = model.decode(model.sample_codes(n, noise=draws), **condition)
-        return to_data(model.space, pixels.mean if mean else pixels.sample(draws))
-    if not mean:
-        raise CapabilityError(f"{type(model).__name__.lower()} has no pixel noise to draw; "
-                              "leave out mean=False")
-    return to_data(model.space, model.sample(n, noise=draws, **condition))
+    """Latent-variable models' codes are decoded here, so that all families draw alike; a model
+    without a likelihood has no noise of its own to draw, and its samples are means."""
+    z = _prior(model, n, draws)
+    if z is None:
+        return to_data(model.space, model.sample(n, noise=draws, **condition))
+    pixels = model.decode(z, **condition)
+    return to_data(model.space, pixels.mean if mean else pixels.sample(draws))
+
+
+def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
+    """Codes (n, latent_dim) from the prior: the model's own ``sample_codes(n, noise=…)``, or the
+    standard normal that a likelihood is about; ``None`` for any other model."""
+    if not can(model, "decode"):
+        return None
+    if hasattr(model, "sample_codes"):
+        own: Tensor = model.sample_codes(n, noise=draws)
+        return own
+    return draws.normal(n, model.latent_dim) if can(model, "score") else None
 
 
 def _decode(model: Any, z: Tensor, condition: dict[str, Tensor], draws: Noise | None) -> Array:

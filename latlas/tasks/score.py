@@ -15,7 +15,16 @@ from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
-from latlas.tasks.common import Array, Progress, check, condition_of, inference, noise, sweep
+from latlas.tasks.common import (
+    Array,
+    Progress,
+    check,
+    condition_of,
+    footing_of,
+    inference,
+    noise,
+    sweep,
+)
 
 METHODS = ("auto", "exact", "elbo", "iw")
 #: an importance-weighted figure that fewer draws than this carry is not to be relied on
@@ -35,7 +44,7 @@ class Scores:
         method: ``exact``, ``elbo`` or ``iw``.
         draws: how many draws of z each item had; 0 if exact.
         dims: scalars in an item.
-        footing: what the numbers may be compared with (see ``Model.footing``).
+        footing: what the numbers may be compared with: ``integers``, ``data units``, …
     """
 
     nats: Array
@@ -95,7 +104,7 @@ def score(model: Model, data: Dataset, *, draws: int = 100, method: str = "auto"
             ess.append(b.double().cpu().numpy())
     return Scores(np.concatenate(nats), np.concatenate(ess), chosen,
                   0 if chosen == "exact" else count, model.space.dims,
-                  getattr(model, "footing", None))
+                  footing_of(model))
 
 
 def elbo_parts(model: Model, data: Dataset, *, seed: int = 0) -> dict[str, Array]:

@@ -1,0 +1,314 @@
+"""A linear-Gaussian model whose every quantity has a closed form, and the tasks that read it.
+
+    z ~ N(0, I_2),  x | z ~ N(W z, s² I_4)  in model units
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+from latlas.core.distributions import Normal
+from latlas.core.errors import CapabilityError, ConfigError
+from latlas.core.model import Model
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.tasks import generate, read
+from latlas.tasks.common import can, require
+from latlas.tasks.score import _items, elbo_parts, score
+
+SCALE = (1.0, 2.0, 0.5, 4.0)
+SPACE = Space("table", (4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
+              columns=("a", "b", "c", "d"))
+WEIGHT = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [-0.5, 1.0]])
+NOISE = 0.5
+
+
+class Linear(Model):
+    """Posterior N(M⁻¹ Wᵀ x, s² M⁻¹) made diagonal, so that the bound is not tight."""
+
+    footing = "table units"
+
+    def __init__(self, widen=0.0):
+        super().__init__(None, SPACE)
+        self.latent_dim, self.widen = 2, widen
+        self.register_buffer("weight", WEIGHT)
+
+    def encode(self, x, *, condition=None):
+        m = self.weight.T @ self.weight + NOISE**2 * torch.eye(2)
+        variance = NOISE**2 * torch.linalg.inv(m).diagonal()
+        mean = x @ self.weight @ torch.linalg.inv(m)
+        return Normal(mean, (variance.log() + self.widen).expand_as(mean))
+
+    def decode(self, z, *, condition=None):
+        return Normal(z @ self.weight.T, torch.tensor(2 * math.log(NOISE)))
+
+    def sample(self, n, *, noise, condition=None):
+        return self.decode(noise.normal(n, 2)).mean
+
+    def _log_weights(self, x, noise, draws):
+        q = self.encode(x)
+        z = q.mean + torch.exp(0.5 * q.log_var) * noise.normal(draws, *q.mean.shape)
+        prior = Normal(torch.zeros(2), torch.zeros(2)).log_prob(z)
+        return self.decode(z).log_prob(x) + prior - q.log_prob(z) - SPACE.log_volume
+
+    def log_likelihood(self, x, *, noise, draws=1, condition=None):
+        w = self._log_weights(x, noise, draws).double()
+        ess = torch.exp(2 * w.logsumexp(0) - (2 * w).logsumexp(0))
+        return w.logsumexp(0) - math.log(draws), ess
+
+    def elbo(self, x, *, noise, condition=None):
+        bound = self._log_weights(x, noise, 1)[0]
+        return {"bound": bound, "reconstruction": -bound - 1, "kl": torch.ones_like(bound)}
+
+
+class Exact(Linear):
+    """The same with its likelihood in closed form."""
+
+    exact_likelihood = True
+
+    def log_likelihood(self, x, *, noise, draws=1, condition=None):
+        return truth(x), torch.full((len(x),), math.inf)
+
+
+class OnlySamples(Model):
+    latent_dim = 2
+
+    def sample(self, n, *, noise, condition=None):
+        return noise.normal(n, 4)
+
+
+def truth(x):
+    covariance = (WEIGHT @ WEIGHT.T + NOISE**2 * torch.eye(4)).numpy()
+    return torch.as_tensor(multivariate_normal(np.zeros(4), covariance).logpdf(x.numpy())
+                           - sum(map(math.log, SCALE))).reshape(-1)
+
+
+def table(n=50, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2)) @ WEIGHT.numpy().T + NOISE * rng.normal(size=(n, 4))
+    return Dataset(SPACE.to_data(x.astype(np.float32)), SPACE)
+
+
+def exact_nats(data):
+    """By SciPy, straight in data units: location and covariance both transformed."""
+    scale = np.diag(SCALE)
+    covariance = scale @ (WEIGHT @ WEIGHT.T + NOISE**2 * torch.eye(4)).numpy() @ scale
+    return multivariate_normal(np.array(SPACE.location), covariance).logpdf(data.x)
+
+
+def test_exact_scores_are_scipys_density_in_data_units():
+    data = table()
+    scores = score(Exact(), data, draws=7)
+    assert scores.method == "exact" and scores.draws == 0
+    assert np.isinf(scores.ess).all() and not scores.unreliable.any()
+    np.testing.assert_allclose(scores.nats, exact_nats(data), atol=1e-4)
+    np.testing.assert_allclose(scores.bits_per_dim, -exact_nats(data) / (4 * math.log(2)),
+                               atol=1e-4)
+
+
+def test_importance_weights_close_in_on_the_exact_figure_from_below():
+    data, exact = table(200), exact_nats(table(200)).mean()
+    one, few, many = (score(Linear(0.5), data, draws=k) for k in (1, 10, 2000))
+    assert one.mean < few.mean < many.mean
+    assert many.mean == pytest.approx(exact, abs=0.02)
+    assert many.method == "iw" and many.draws == 2000
+    assert (many.ess > 10).all() and few.unreliable.all()
+
+
+def test_standard_error_is_over_items():
+    scores = score(Exact(), table(30))
+    assert scores.standard_error == pytest.approx(exact_nats(table(30)).std(ddof=1) / 30**0.5,
+                                                  rel=1e-4)
+    assert math.isnan(score(Exact(), table(1)).standard_error)
+
+
+def test_elbo_is_one_draw_and_has_no_sample_size():
+    scores = score(Linear(), table(), method="elbo")
+    assert scores.method == "elbo" and np.isnan(scores.ess).all()
+    assert not scores.unreliable.any()
+    parts = elbo_parts(Linear(), table())
+    np.testing.assert_allclose(parts["bound"], -parts["reconstruction"] - parts["kl"], atol=1e-5)
+
+
+def test_scores_are_deterministic_and_follow_the_seed():
+    a, b, c = (score(Linear(), table(), draws=5, seed=s).nats for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).all()
+
+
+def test_the_batch_keeps_the_draws_within_memory():
+    model, data = Linear(), table(600)
+    sizes = [_items(model, data, k) for k in (1, 100_000, 10**9)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == 512 and sizes[-1] == 1
+    assert sizes[1] * 100_000 * 4 * 4 <= 200_000_000
+
+
+def test_progress_counts_every_item():
+    seen = []
+    score(Linear(), table(50), draws=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (50, 50)
+
+
+@pytest.mark.parametrize(("model", "options", "culprit"), [
+    (Linear(), {"method": "exact"}, "exact likelihood"),
+    (OnlySamples(None, SPACE), {}, "likelihood"),
+])
+def test_scores_a_model_cannot_give_are_refused_in_one_line(model, options, culprit):
+    with pytest.raises(CapabilityError, match=culprit):
+        score(model, table(), **options)
+
+
+def test_score_options_are_checked():
+    with pytest.raises(ConfigError, match="did you mean 'exact'"):
+        score(Linear(), table(), method="exakt")
+    with pytest.raises(ConfigError, match="draws=0"):
+        score(Linear(), table(), draws=0)
+
+
+def test_columns_name_the_items():
+    columns = score(Exact(), table(3)).columns(np.array(["p", "q", "r"]))
+    assert columns["item"].tolist() == ["p", "q", "r"]
+    assert {len(v) for v in columns.values()} == {3}
+
+
+def test_codes_are_posterior_means_whatever_the_batch():
+    data = table()
+    centred = SPACE.to_model(data.x)
+    m = WEIGHT.T @ WEIGHT + NOISE**2 * torch.eye(2)
+    expected = centred @ (WEIGHT @ torch.linalg.inv(m)).numpy()
+    np.testing.assert_allclose(read.encode(Linear(), data, batch_size=7), expected, atol=1e-5)
+
+
+def test_a_model_reads_data_in_its_own_units_not_those_of_the_file():
+    data = table()
+    other = Dataset(data.x, Space("table", (4,), location=9.0, scale=3.0))
+    np.testing.assert_array_equal(read.encode(Linear(), data), read.encode(Linear(), other))
+
+
+def test_reconstruction_is_the_decoded_mean_code():
+    data = table(20)
+    codes = read.encode(Linear(), data)
+    expected = SPACE.to_data((codes @ WEIGHT.numpy().T).astype(np.float32))
+    np.testing.assert_allclose(read.reconstruct(Linear(), data), expected, atol=1e-5)
+    np.testing.assert_allclose(read.squared_errors(Linear(), data),
+                               np.square(expected - data.x).mean(1), rtol=1e-3, atol=1e-5)
+
+
+def test_information_is_the_kl_of_the_posteriors():
+    data = table(30)
+    q = Linear().encode(torch.from_numpy(SPACE.to_model(data.x)))
+    prior = torch.distributions.Normal(torch.zeros(2), torch.ones(2))
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q.mean, torch.exp(0.5 * q.log_var)), prior)
+    np.testing.assert_allclose(read.information(Linear(), data), kl.mean(0), rtol=1e-4)
+
+
+def test_items_of_another_shape_are_refused():
+    with pytest.raises(ConfigError, match=r"shape \(3,\)"):
+        read.encode(Linear(), Dataset(np.zeros((2, 3), np.float32), Space("table", (3,))))
+
+
+def test_samples_have_the_model_s_moments():
+    drawn = SPACE.to_model(generate.sample(Linear(), 20_000, mean=False))
+    means = SPACE.to_model(generate.sample(Linear(), 20_000))
+    covariance = (WEIGHT @ WEIGHT.T).numpy()
+    np.testing.assert_allclose(np.cov(means.T), covariance, atol=0.06)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance + NOISE**2 * np.eye(4), atol=0.06)
+
+
+def test_samples_follow_the_seed_and_come_in_the_number_asked_for():
+    a, b, c = (generate.sample(Linear(), 10, seed=s, batch_size=4) for s in (3, 3, 4))
+    np.testing.assert_array_equal(a, b)
+    assert a.shape == (10, 4) and a.dtype == np.float32 and (a != c).all()
+    assert generate.sample(Linear(), 0).shape == (0, 4)
+    assert generate.sample(OnlySamples(None, SPACE), 3, mean=False).shape == (3, 4)
+
+
+def test_inference_leaves_the_mode_as_it_was():
+    model = Linear().train()
+    generate.sample(model, 2)
+    assert model.training
+
+
+def test_pictures_come_back_as_whole_levels():
+    space = Space.picture((1, 2, 2), levels=17)
+    model = Linear()
+    model.space = space
+    model.decode = lambda z, condition=None: Normal(
+        (3 * z @ WEIGHT.T).reshape(-1, 1, 2, 2), torch.zeros(1), 3)
+    x = generate.sample(model, 50)
+    assert x.dtype == np.uint8 and x.min() == 0 and x.max() == 16
+
+
+@pytest.mark.parametrize("path", ["line", "circle"])
+def test_paths_begin_and_end_at_the_codes(path):
+    start, end = np.array([3.0, 0.0, 0.0]), np.array([0.0, 0.0, 5.0])
+    way = generate.walk(start, end, 5, path)
+    np.testing.assert_allclose(way[[0, -1]], [start, end], atol=1e-12)
+    middle = {"line": [1.5, 0, 2.5], "circle": [4 / 2**0.5, 0, 4 / 2**0.5]}[path]
+    np.testing.assert_allclose(way[2], middle, atol=1e-12)
+
+
+@pytest.mark.parametrize("end", [[2.0, 0, 0], [-1.0, 0, 0], [0.0, 0, 0]])
+def test_circles_through_parallel_opposite_and_zero_codes_stay_finite(end):
+    way = generate.walk([1.0, 0, 0], end, 9, "circle")
+    norms = np.linalg.norm(way, axis=1)
+    np.testing.assert_allclose(way[-1], end, atol=1e-12)
+    np.testing.assert_allclose(norms, np.linspace(1, np.linalg.norm(end), 9), atol=1e-12)
+
+
+def test_interpolation_decodes_the_path():
+    a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    items = generate.interpolate(Linear(), a, b, steps=3)
+    expected = SPACE.to_data(np.array([a, (a + b) / 2, b]) @ WEIGHT.numpy().T)
+    np.testing.assert_allclose(items, expected, atol=1e-5)
+    with pytest.raises(ConfigError, match="unknown path 'arc'"):
+        generate.interpolate(Linear(), a, b, path="arc")
+    with pytest.raises(ConfigError, match="widths 2 and 3"):
+        generate.interpolate(Linear(), a, [1, 2, 3])
+
+
+def test_traversal_varies_one_dimension_at_a_time():
+    items = SPACE.to_model(generate.traverse(Linear(), span=2.0, steps=5))
+    assert items.shape == (2, 5, 4)
+    for dim in range(2):
+        expected = np.linspace(-2, 2, 5)[:, None] * WEIGHT[:, dim].numpy()
+        np.testing.assert_allclose(items[dim], expected, atol=1e-5)
+
+
+def test_traversal_over_codes_starts_with_the_most_active_and_uses_their_spread():
+    codes = np.random.default_rng(0).normal([1, 2], [0.1, 3.0], size=(500, 2))
+    items = SPACE.to_model(generate.traverse(Linear(), codes=codes, steps=3, span=1))
+    reach = items[0, 2] - items[0, 1]
+    np.testing.assert_allclose(reach, codes[:, 1].std() * WEIGHT[:, 1].numpy(), atol=1e-4)
+    np.testing.assert_allclose(items[0, 1], codes.mean(0) @ WEIGHT.numpy().T, atol=1e-4)
+    with pytest.raises(ConfigError, match="no dimension 7"):
+        generate.traverse(Linear(), dims=[0, 7])
+
+
+def test_codes_of_the_wrong_width_are_refused():
+    with pytest.raises(ConfigError, match="3 dimensions, the model 2"):
+        generate.decode(Linear(), np.zeros((4, 3)))
+    with pytest.raises(ConfigError, match="3 conditions for 4 items"):
+        generate.decode(Linear(), np.zeros((4, 2)), condition=[0, 1, 2])
+
+
+def test_require_names_the_models_that_can():
+    models = {"gan": frozenset({"sample"}), "vae": frozenset({"encode"}),
+              "ae": frozenset({"encode"})}
+    require("vae", models["vae"], "encode", models)
+    with pytest.raises(CapabilityError) as caught:
+        require("gan", models["gan"], "encode", models)
+    assert str(caught.value) == ("gan cannot encode; `encode` needs an encoder. "
+                                 "Models that can: ae, vae")
+
+
+def test_capabilities_are_what_protocols_say():
+    sampler = OnlySamples(None, SPACE)
+    assert can(sampler, "sample") and not can(sampler, "encode")
+    assert all(can(Linear(), what) for what in ("sample", "encode", "decode", "score"))
