@@ -61,12 +61,13 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
         LatlasError: in one line what is wrong with a setting, the data or the run folder.
     """
     from latlas.api.items import as_source
-    from latlas.api.training import execute, plan
+    from latlas.api.training import execute, parts, plan
 
     asked = plan(model, settings, split=split, start=start)
     networks = {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
     source = as_source(data)
-    done = execute(asked, source, None if out is None else Path(out), progress, networks)
+    done = execute(asked, parts(source, split), None if out is None else Path(out), progress,
+                   networks)
     _remember(done.model, source.spec)
     return done
 

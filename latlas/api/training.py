@@ -34,6 +34,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What is trained on, what is held out to keep the best weights by, and how it was named."""
+
+    train: Dataset
+    validation: Dataset | None = None
+    spec: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """A trained model, its run folder (``None`` if it was temporary), and how training ended."""
 
@@ -58,42 +67,41 @@ def plan(model: str, settings: Mapping[str, Any], *, split: str = "train",
                 None if start is None else Path(start))
 
 
-def execute(plan: Plan, source: Source, out: Path | None, progress: bool,
+def execute(plan: Plan, data: Parts, out: Path | None, progress: bool,
             modules: Mapping[str, Any]) -> Trained:
     """Train in ``out``; without one in a temporary folder that is removed at the end."""
     if out is not None:
-        return _train(plan, source, out, progress, modules)
+        return _train(plan, data, out, progress, modules)
     with tempfile.TemporaryDirectory(prefix="latlas-") as folder:
-        done = _train(plan, source, Path(folder), progress, modules)
+        done = _train(plan, data, Path(folder), progress, modules)
     return Trained(done.model, None, done.outcome)
 
 
-def _train(plan: Plan, source: Source, out: Path, progress: bool,
+def _train(plan: Plan, data: Parts, out: Path, progress: bool,
            modules: Mapping[str, Any]) -> Trained:
     from latlas.engine.loop import fit
     from latlas.engine.processes import join, pick_device
     from latlas.engine.progress import Bar, Silent
 
     world = join(pick_device(plan.options.device))
-    train, validation = _parts(source, plan.split)
-    model = _build(plan, train, modules)
-    run = _folder(plan, source, out, model, modules, world)
+    model = _build(plan, data.train, modules)
+    run = _folder(plan, data, out, model, modules, world)
     show = Bar() if progress and world.leads else Silent()
-    outcome = fit(model, train, validation, plan.options, run, show)
+    outcome = fit(model, data.train, data.validation, plan.options, run, show)
     return Trained(_result(model, run, outcome, modules), out, outcome)
 
 
-def _parts(source: Source, which: str) -> tuple[Dataset, Dataset | None]:
-    """The items to train on, and those held out (none where there are too few)."""
+def parts(source: Source, which: str = "train") -> Parts:
+    """The items to train on, and those held out: none of ``all``, nor where there are too few."""
     from latlas.data import split
 
     train = split(source, which)
     if which == "all":
-        return train, None
+        return Parts(train, None, source.spec)
     try:
-        return train, split(source, "validation")
+        return Parts(train, split(source, "validation"), source.spec)
     except DataError:
-        return train, None
+        return Parts(train, None, source.spec)
 
 
 def _build(plan: Plan, train: Dataset, modules: Mapping[str, Any]) -> Model:
@@ -124,13 +132,13 @@ def _take_weights(model: Model, start: Path, modules: Mapping[str, Any]) -> None
     model.load_state_dict({k: theirs[k] for k in mine})
 
 
-def _folder(plan: Plan, source: Source, out: Path, model: Model, modules: Mapping[str, Any],
+def _folder(plan: Plan, data: Parts, out: Path, model: Model, modules: Mapping[str, Any],
             world: World) -> RunFolder:
     """The run folder, made by the leading process, opened by the others."""
     from latlas.core.folders import open_run, start
 
     request = {"model": plan.model, "config": to_json(model.config),
-               "space": model.space.to_json(), "data": source.spec, "split": plan.split,
+               "space": model.space.to_json(), "data": data.spec, "split": plan.split,
                "training": to_json(plan.options), "custom": sorted(modules),
                "from": None if plan.start is None else str(plan.start)}
     run = start(out, request) if world.leads else None

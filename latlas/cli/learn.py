@@ -67,10 +67,11 @@ def _plan(model: str, config: Path | None, texts: tuple[str, ...], given: dict[s
 
 
 def _run(asked: Any, data: str, options: dict[str, Any], folder: Path, json: bool) -> int:
-    from latlas.api.training import execute
+    from latlas.api.training import execute, parts
     from latlas.data import open_source
 
-    done = execute(asked, open_source(data, **options), folder, True, {})
+    items = parts(open_source(data, **options), asked.split)
+    done = execute(asked, items, folder, True, {})
     outcome = done.outcome
     result = {"run": str(folder), "model": asked.model, "stopped": outcome.stopped,
               "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}

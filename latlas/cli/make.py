@@ -50,7 +50,7 @@ def decode(run: Run, codes: Annotated[Path, Parameter(
 
 def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                 start: Annotated[int | None, Parameter(
-                    help="Row of the first item in the data. Default: a random code.")] = None,
+                    help="Row of the first item in the data. Default: drawn by the seed.")] = None,
                 end: Annotated[int | None, Parameter(help="Row of the last item.")] = None,
                 steps: Steps = 16,
                 path: Annotated[Literal["line", "circle"], Parameter(
@@ -131,19 +131,38 @@ def _at_least(option: str, value: int, low: int) -> None:
 
 def _ends(run: Path, model: Any, items: Items, source: Source, start: int | None,
           end: int | None, seed: int) -> tuple[Any, Any]:
-    """Codes of two rows of the data, or two draws from the prior."""
-    if (start is None) != (end is None):
-        raise ConfigError("give both --start and --end, or neither")
-    if start is None:
-        return _random_codes(model, seed)
-    from latlas import api
+    """Codes of two rows of the data, drawn by the seed if not named; of the prior without data."""
     from latlas.api.items import require
 
+    if (start is None) != (end is None):
+        raise ConfigError("give both --start and --end, or neither")
+    if start is None and not _has_codes(run, items):
+        return _random_codes(model, seed)
     require(run, "encode", "interpolate --start")
+    return _codes_of_rows(run, model, items, source, start, end, seed)
+
+
+def _codes_of_rows(run: Path, model: Any, items: Items, source: Source, start: int | None,
+                   end: int | None, seed: int) -> tuple[Any, Any]:
+    import numpy as np
+
+    from latlas import api
+
     data = api.open_data(items.data, items.split, like=run, **source.options())
-    rows = [_row("--start", start, len(data)), _row("--end", end or 0, len(data))]
-    codes = api.encode(model, data.subset(rows))  # type: ignore[arg-type]
+    drawn = np.random.default_rng(seed).integers(len(data), size=2).tolist()
+    rows = drawn if start is None or end is None else [
+        _row("--start", start, len(data)), _row("--end", end, len(data))]
+    codes = api.encode(model, data.subset(np.asarray(rows, np.int64)))
     return codes[0], codes[1]
+
+
+def _has_codes(run: Path, items: Items) -> bool:
+    """The model has an encoder, and there is data to encode."""
+    from latlas.api.items import known
+
+    about = known(run)
+    named = items.data is not None or about.spec is not None
+    return named and "encode" in (about.provides or ())
 
 
 def _row(option: str, row: int, n: int) -> int:
@@ -162,10 +181,8 @@ def _random_codes(model: Any, seed: int) -> tuple[Any, Any]:
 def _codes_of_data(run: Path, model: Any, items: Items, source: Source) -> Any:
     """Codes of at most 2,000 items; none for a model without an encoder or data at hand."""
     from latlas import api
-    from latlas.api.items import known
 
-    about = known(run)
-    if "encode" not in (about.provides or ()) or (items.data is None and about.spec is None):
+    if not _has_codes(run, items):
         return None
     data = api.open_data(items.data, items.split, like=run, **source.options())
     return api.encode(model, data.subset(slice(0, 2000)))

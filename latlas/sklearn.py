@@ -1,0 +1,252 @@
+"""scikit-learn estimators on tables: fit, transform, inverse_transform, score_samples, sample.
+
+    make_pipeline(SimpleImputer(), VAE(n_components=8, minutes=1)).fit(X)
+
+The models are those of the command line. What a fitted estimator says of a row depends on that
+row alone: rows are processed in batches of one fixed size, and every row meets the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from latlas.api.training import Parts, execute, plan
+from latlas.core.errors import LatlasError
+from latlas.core.noise import Noise, derive
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.models import get
+
+Array = NDArray[Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
+#: rows of a batch; short batches are filled up, so that a row's result never depends on its batch
+ROWS = 256
+#: held-out rows below which early choice of weights is not worth the rows
+FEWEST_HELD_OUT = 20
+
+
+def _available(capability: str) -> Callable[[Method], Method]:
+    """A method that estimators have only where their model can."""
+    def check(estimator: LatentModel) -> bool:
+        return capability in get(estimator.model).provides
+    return cast(Callable[[Method], Method], available_if(check))
+
+
+class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Any latlas model as an estimator on a table of numbers.
+
+    Args:
+        model: a name that ``latlas models`` lists.
+        n_components: size of the code; ``None`` chooses from the number of columns.
+        images, epochs, minutes: training budget, at most one; ``None`` is automatic.
+        validation_fraction: share of the rows held out to keep the best weights by; not used
+            where that is fewer than 20 rows, nor by ``pca``.
+        draws: of the code per row, for the likelihood of models without an exact one.
+        settings: any other setting of the model or of training, name to value.
+        random_state: decides weights, order and draws.
+
+    Attributes:
+        model_: the trained model, on rows standardised by ``mean_`` and ``scale_``;
+            ``n_features_in_``, ``feature_names_in_`` as in scikit-learn.
+
+    Raises:
+        ValueError: from ``fit``: an unknown model or setting, or data that do not suit it.
+    """
+
+    def __init__(self, model: str = "vae", *, n_components: int | None = None,
+                 images: int | None = None, epochs: float | None = None,
+                 minutes: float | None = None, validation_fraction: float = 0.1,
+                 draws: int = 100, settings: dict[str, Any] | None = None,
+                 random_state: Any = None) -> None:
+        self.model = model
+        self.n_components = n_components
+        self.images = images
+        self.epochs = epochs
+        self.minutes = minutes
+        self.validation_fraction = validation_fraction
+        self.draws = draws
+        self.settings = settings
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: Any = None) -> LatentModel:
+        """Train on the rows of ``X`` (n, d), which are standardised inside."""
+        least = 2 if self.model == "pca" else 1  # PCA leaves at least one direction to noise
+        x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2,
+                          ensure_min_features=least)
+        with _as_value_error():
+            self.model_ = self._train(x)
+        self._n_features_out = self.model_.latent_dim
+        return self
+
+    def transform(self, X: ArrayLike) -> Array:
+        """The mean code of every row, (n, n_components)."""
+        x = self._checked(X)
+        return self._by_batches(x, lambda rows: self.model_.encode(rows).mean, x.dtype)
+
+    @_available("decode")
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """The row at every code, (n, n_features_in_)."""
+        check_is_fitted(self)
+        z = check_array(X, dtype=[np.float64, np.float32])
+        if z.shape[1] != self._n_features_out:
+            raise ValueError(f"the codes have {z.shape[1]} columns, the model's "
+                             f"{self._n_features_out}")
+        rows = _in_batches(torch.from_numpy(z.astype(np.float32)),
+                           lambda codes: self.model_.decode(codes).mean)
+        return (rows.numpy() * self.scale_ + self.mean_).astype(z.dtype)
+
+    @_available("score")
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Log-likelihood of every row (or a lower bound of it) in nats, (n,)."""
+        x = self._checked(X)
+        return self._by_batches(x, self._score, np.float64) - np.log(self.scale_).sum()
+
+    @_available("score")
+    def score(self, X: ArrayLike, y: Any = None) -> float:
+        """Mean of :meth:`score_samples`: higher is better."""
+        return float(np.mean(self.score_samples(X)))
+
+    @_available("sample")
+    def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
+        """New rows, (n_samples, n_features_in_); by default the estimator's own random state."""
+        from latlas.tasks.generate import sample
+
+        check_is_fitted(self)
+        state = self.random_state if random_state is None else random_state
+        with _as_value_error():
+            rows = sample(self.model_, n_samples, seed=_seed(state))
+        return rows * self.scale_ + self.mean_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _train(self, x: Array) -> Any:
+        asked = plan(self.model, self._settings(), split="all", where=type(self).__name__)
+        train, held_out = self._divided(x)
+        trained = execute(asked, Parts(train, held_out), None, False, {})
+        return trained.model.cpu()
+
+    def _settings(self) -> dict[str, Any]:
+        """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
+        own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
+               "minutes": self.minutes}
+        return {"precision": "fp32", "threads": 1, "device": "cpu",
+                "seed": _seed(self.random_state), **(self.settings or {}),
+                **{k: v for k, v in own.items() if v is not None}}
+
+    def _divided(self, x: Array) -> tuple[Dataset, Dataset | None]:
+        """Rows to train on and rows held out, standardised in float64 by the former."""
+        order = np.random.default_rng(_seed(self.random_state)).permutation(len(x))
+        held = int(self.validation_fraction * len(x))
+        held = held if held >= FEWEST_HELD_OUT and self.model != "pca" else 0
+        self.mean_, self.scale_ = _moments(x[order[held:]])
+        names = tuple(f"x{i}" for i in range(x.shape[1]))
+        whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
+                        Space("table", (x.shape[1],), columns=names))
+        return whole.subset(np.sort(order[held:])), whole.subset(order[:held]) if held else None
+
+    def _checked(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        x: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return x
+
+    def _by_batches(self, x: Array, of: Callable[[Tensor], Tensor], dtype: Any) -> Array:
+        rows = ((x - self.mean_) / self.scale_).astype(np.float32)
+        return _in_batches(torch.from_numpy(rows), of).numpy().astype(dtype)
+
+    def _score(self, batch: Tensor) -> Tensor:
+        draws = _SharedDraws(self.draws, self.model_.latent_dim)
+        nats, _ = self.model_.log_likelihood(batch, noise=draws, draws=self.draws)
+        return nats  # type: ignore[no-any-return]
+
+
+class PCA(LatentModel):
+    """Probabilistic PCA: exact likelihood, closed form."""
+
+    def __init__(self, n_components: int | None = None, *, settings: dict[str, Any] | None = None,
+                 random_state: Any = None) -> None:
+        super().__init__("pca", n_components=n_components, settings=settings,
+                         random_state=random_state)
+
+
+class AE(LatentModel):
+    """Autoencoder: squared error through a bottleneck; no likelihood."""
+
+    def __init__(self, n_components: int | None = None, *, images: int | None = None,
+                 epochs: float | None = None, minutes: float | None = None,
+                 validation_fraction: float = 0.1, settings: dict[str, Any] | None = None,
+                 random_state: Any = None) -> None:
+        super().__init__("ae", n_components=n_components, images=images, epochs=epochs,
+                         minutes=minutes, validation_fraction=validation_fraction,
+                         settings=settings, random_state=random_state)
+
+
+class VAE(LatentModel):
+    """Variational autoencoder: codes, samples, and a bound on the likelihood."""
+
+    def __init__(self, n_components: int | None = None, *, images: int | None = None,
+                 epochs: float | None = None, minutes: float | None = None,
+                 validation_fraction: float = 0.1, draws: int = 100,
+                 settings: dict[str, Any] | None = None, random_state: Any = None) -> None:
+        super().__init__("vae", n_components=n_components, images=images, epochs=epochs,
+                         minutes=minutes, validation_fraction=validation_fraction, draws=draws,
+                         settings=settings, random_state=random_state)
+
+
+class _SharedDraws(Noise):
+    """Normal draws (K, n, d) that are the same for each of the n rows, handed out in order."""
+
+    def __init__(self, draws: int, dims: int) -> None:
+        super().__init__(derive("score_samples"))
+        self.table = super().normal(draws, 1, dims)
+        self.used = 0
+
+    def normal(self, *shape: int) -> Tensor:
+        """The next ``shape[0]`` draws of the table; draws of another form are as ever."""
+        if len(shape) != 3 or shape[2] != self.table.shape[2]:
+            return super().normal(*shape)
+        self.used += shape[0]
+        return self.table[self.used - shape[0]:self.used].expand(*shape)
+
+
+def _in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """``of`` over batches of exactly :data:`ROWS` rows, the last one filled up with zeros."""
+    parts = []
+    with torch.inference_mode():
+        for part in rows.split(ROWS):
+            full = part.new_zeros(ROWS, *part.shape[1:])
+            full[:len(part)] = part
+            parts.append(of(full)[:len(part)])
+    return torch.cat(parts)
+
+
+def _moments(x: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of every column, float64; 1 for constant columns."""
+    mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    return mean, np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
+
+
+def _seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """scikit-learn's callers expect a ValueError for parameters and data that do not fit."""
+    try:
+        yield
+    except LatlasError as error:
+        raise ValueError(str(error)) from error
