@@ -1,0 +1,107 @@
+"""What an installed latlas promises: typed, light to import, layered."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import latlas
+
+ROOT = Path(latlas.__file__).parent
+REPOSITORY = ROOT.parent
+#: must be imported without torch: help, options, capability checks and reading data
+LIGHT = ("latlas", "latlas.cli.__main__", "latlas.models", "latlas.data", "latlas.checkpoint",
+         "latlas.api", "latlas.api.training", "latlas.engine.options", "latlas.metrics")
+HEAVY = ("torch", "sklearn", "matplotlib", "polars", "pandas")
+
+
+def _loaded_by(module: str) -> set[str]:
+    """Top-level packages in a fresh interpreter after one import."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_it_says_that_it_is_typed() -> None:
+    assert resources.files("latlas").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_import_is_light(module: str) -> None:
+    assert not _loaded_by(module) & set(HEAVY)
+
+
+def test_the_check_of_light_imports_sees_torch() -> None:
+    assert "torch" in _loaded_by("latlas.core.model")
+
+
+def test_every_verb_is_a_function_whatever_was_imported_before() -> None:
+    """A submodule of the same name would take the place of a verb."""
+    code = ("import latlas, importlib, pkgutil\n"
+            "for m in pkgutil.iter_modules(latlas.__path__):\n"
+            "    importlib.import_module('latlas.' + m.name)\n"
+            "print(*[n for n in latlas.__all__ if n[0] != '_' and "
+            "not callable(getattr(latlas, n, None))])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = latlas.trian
+
+
+def test_nothing_imports_the_root_but_for_the_version() -> None:
+    """Verbs of the root pull in the whole house; a layer imports the module it needs."""
+    wrong = [f"{path.relative_to(ROOT)}: {name}" for path in ROOT.rglob("*.py")
+             for name in _from_root(path) if name != "__version__" and not _is_module(name)]
+    assert wrong == []
+
+
+def _from_root(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return [a.name for node in found if node.module == "latlas" for a in node.names]
+
+
+def _is_module(name: str) -> bool:
+    return (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
+
+
+def test_no_function_is_a_novel() -> None:
+    """Functions of about 8 lines; beyond 60 there is no reason."""
+    long = [f"{path.relative_to(ROOT)}:{node.lineno} {node.name}" for path in ROOT.rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.FunctionDef) and _lines(node) > 60]
+    assert long == []
+
+
+def _lines(node: ast.FunctionDef) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+@pytest.mark.slow
+def test_import_contracts_hold() -> None:
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_and_its_data(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("latlas-*.whl")
+    inside = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("latlas/")}
+    assert inside == {f"latlas/{path.as_posix()}" for path in _shipped()}
+
+
+def _shipped() -> list[Path]:
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    return [f for f in files if not any(p[0] == "." or p == "__pycache__" for p in f.parts)]
