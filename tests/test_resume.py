@@ -1,4 +1,4 @@
-"""Runs that are killed, interrupted, out of disk or out of numbers, and runs that must be refused."""
+"""Runs that are killed, interrupted, out of disk or out of numbers; runs that are refused."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_newer_format_is_refused_in_one_line(tmp_path):
     file = tmp_path / "run/run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
     for use in (lambda: short(tmp_path / "run"), lambda: checkpoint.load(tmp_path / "run")):
-        with pytest.raises(RunError, match="is of format 99.*update latlas") as caught:
+        with pytest.raises(RunError, match=r"is of format 99.*update latlas") as caught:
             use()
         assert "\n" not in str(caught.value)
 

@@ -1,0 +1,98 @@
+"""Divergences against torch.distributions and Monte Carlo; bounds against what they must do."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal as TorchNormal
+from torch.distributions import kl_divergence
+
+from latlas.core.distributions import Normal
+from latlas.core.noise import Noise
+from latlas.objectives.divergences import free_bits, kl_normal, kl_standard_normal
+from latlas.objectives.elbo import ImportanceBound, importance_bound
+
+
+def pairs():
+    torch.manual_seed(3)
+    return torch.randn(6, 4), torch.randn(6, 4), torch.randn(6, 4), torch.randn(6, 4)
+
+
+def test_kl_is_torchs():
+    m, v, m2, v2 = pairs()
+    q, p = TorchNormal(m, (v / 2).exp()), TorchNormal(m2, (v2 / 2).exp())
+    torch.testing.assert_close(kl_normal(m, v, m2, v2), kl_divergence(q, p))
+    unit = TorchNormal(torch.zeros(()), torch.ones(()))
+    torch.testing.assert_close(kl_standard_normal(m, v), kl_divergence(q, unit))
+
+
+def test_kl_is_its_monte_carlo_average():
+    m, v, _, _ = pairs()
+    q, p = Normal(m, v), Normal(torch.zeros(1), torch.zeros(1))
+    many = Normal(m.expand(20_000, 6, 4), v)
+    z = many.sample(Noise(0))
+    ratios = (q.log_prob(z) - p.log_prob(z)).double()
+    error = ratios.std(0) / math.sqrt(20_000)
+    difference = ratios.mean(0) - kl_standard_normal(m, v).sum(-1)
+    assert (difference.abs() < 4.5 * error).all()
+
+
+def test_kl_is_zero_at_the_prior_and_positive_elsewhere():
+    zero = torch.zeros(3, 2)
+    assert torch.equal(kl_standard_normal(zero, zero), zero)
+    m, v, m2, v2 = pairs()
+    assert (kl_standard_normal(m, v) > 0).all() and (kl_normal(m, v, m2, v2) > 0).all()
+    torch.testing.assert_close(kl_normal(m, v, m, v), torch.zeros(6, 4))
+
+
+def test_kl_of_half_precision_networks_is_taken_in_single():
+    m, v, _, _ = pairs()
+    half = kl_standard_normal(m.bfloat16(), v.bfloat16())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, kl_standard_normal(m.bfloat16().float(),
+                                                        v.bfloat16().float()))
+
+
+def test_free_bits_charge_the_floor_and_push_nothing_below_it():
+    kl = torch.tensor([[0.1, 2.0], [0.2, 4.0]], requires_grad=True)
+    cost = free_bits(kl, 0.5)
+    assert cost.tolist() == [3.5, 3.5]  # max(0.5, 0.15) + max(0.5, 3)
+    cost.mean().backward()
+    assert kl.grad.tolist() == [[0.0, 0.5], [0.0, 0.5]]
+    assert torch.equal(free_bits(kl, 0.0), kl.sum(-1))
+
+
+def test_importance_bound_by_hand():
+    log_w = torch.tensor([[0.0, -800.0], [math.log(3.0), -800.0]])
+    bound, ess = importance_bound(log_w)
+    assert bound.tolist() == pytest.approx([math.log(2.0), -800.0])
+    assert ess.tolist() == pytest.approx([16 / 10, 2.0])
+
+
+def test_importance_bound_in_chunks_is_the_same():
+    log_w = 30 * torch.randn(50, 7)
+    bound = ImportanceBound()
+    for part in log_w.split(8):
+        bound.add(part)
+    for mine, whole in zip(bound.result(), importance_bound(log_w), strict=True):
+        torch.testing.assert_close(mine, whole)
+    assert bound.draws == 50
+
+
+def test_importance_bound_needs_draws():
+    with pytest.raises(ValueError, match="no draws"):
+        ImportanceBound().result()
+
+
+def test_importance_bound_rises_with_draws_to_the_truth():
+    """Weights w = exp(N(−½, 1)) have mean 1, so log p = 0; E log of one is −½."""
+    rng = np.random.default_rng(0)
+    log_w = torch.from_numpy(rng.normal(-0.5, 1.0, (64, 20_000)))
+    means = [importance_bound(log_w[:k])[0].mean().item() for k in (1, 2, 4, 16, 64)]
+    assert means[0] == pytest.approx(-0.5, abs=0.03)
+    assert all(a < b for a, b in pairwise(means))
+    assert -0.03 < means[-1] < 0
