@@ -121,13 +121,13 @@ def mosaic(points: Array, x: Array, levels: int | None = 256, *,
     cells = cells or int(np.clip(1.1 * math.sqrt(len(points)), 6, 28))
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     place = (points - low) / np.maximum(high - low, 1e-12) * cells
-    cell = np.floor(place).astype(int)
+    cell = np.minimum(np.floor(place), cells - 1).astype(int)
     off = np.abs(place - cell - 0.5).max(1)
     height, width = x.shape[2:]
     times = max(1, math.ceil(1000 / cells / max(height, width)))
     high_px, wide_px, gap = height * times, width * times, 3
     canvas = np.zeros((cells * (high_px + gap), cells * (wide_px + gap), 4), np.uint8)
-    inside = ((cell >= 0) & (cell < cells)).all(1)
+    inside = ((place >= 0) & (place <= cells)).all(1)
     for i in sorted(np.flatnonzero(inside), key=lambda i: -off[i]):  # the nearest is put last
         tile = checkerboard(enlarge(to_rgba(x[i:i + 1], levels), times))[0]
         top = (cells - 1 - cell[i, 1]) * (high_px + gap)

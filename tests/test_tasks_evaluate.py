@@ -1,0 +1,249 @@
+"""Evaluation and comparison: figures beside controls, footings kept apart."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from latlas.core.distributions import Normal, PointMass
+from latlas.core.errors import ConfigError
+from latlas.core.model import Model
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.tasks.compare import compare
+from latlas.tasks.evaluate import Evaluation, evaluate, feature_extractor
+from latlas.tasks.figures import KINDS, Figure, number
+
+LEVELS = 16
+SPACE = Space.picture((1, 2, 2), LEVELS, classes=("dark", "light"))
+
+
+class Gaussian(Model):
+    """x ~ N(m, v) per pixel, the density of dequantised levels; the code is half the picture."""
+
+    footing = "integers"
+    exact_likelihood = True
+
+    def __init__(self, train, space=SPACE):
+        super().__init__(None, space)
+        self.latent_dim = 2
+        x = torch.from_numpy(space.to_model(np.asarray(train.take("x"), np.float32)))
+        self.register_buffer("mean", x.mean(0))
+        self.register_buffer("variance", x.var(0, unbiased=False) + space.step**2 / 12)
+
+    def encode(self, x, *, condition=None):
+        return PointMass(x.flatten(1)[:, :2])
+
+    def decode(self, z, *, condition=None):
+        rest = self.mean.flatten()[2:].expand(len(z), 2)
+        return PointMass(torch.cat([z, rest], 1).reshape(-1, *self.space.shape), 3)
+
+    def sample(self, n, *, noise, condition=None):
+        return self.mean + self.variance.sqrt() * noise.normal(n, *self.space.shape)
+
+    def sample_codes(self, n, *, noise):
+        return noise.normal(n, 2)
+
+    def log_likelihood(self, x, *, noise, draws=1, condition=None):
+        q = Normal(self.mean, self.variance.log(), len(self.space.shape))
+        return q.log_prob(x) - self.space.log_volume, torch.full((len(x),), math.inf)
+
+
+class Sampler(Model):
+    """Samples and nothing else: what it is given, in order."""
+
+    latent_dim = 1
+
+    def __init__(self, items, space=SPACE):
+        super().__init__(None, space)
+        self.items = torch.from_numpy(space.to_model(items.astype(np.float32)))
+
+    def sample(self, n, *, noise, condition=None):
+        return self.items[:n]
+
+
+class Binary(Gaussian):
+    footing = "binary pixels"
+
+
+class Loose(Gaussian):
+    """Importance weights of which few count."""
+
+    exact_likelihood = False
+
+    def log_likelihood(self, x, *, noise, draws=1, condition=None):
+        nats, _ = super().log_likelihood(x, noise=noise)
+        return nats, torch.full((len(x),), 3.0)
+
+
+def data(n, seed):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(2, size=n)
+    x = rng.normal(4 + 7 * label[:, None], 1.5, size=(n, 4))
+    return Dataset(np.clip(np.rint(x), 0, 15).astype(np.uint8).reshape(n, 1, 2, 2), SPACE, label)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return data(400, 0), data(200, 1)
+
+
+@pytest.fixture(scope="module")
+def extract(parts):
+    return feature_extractor("pixels", parts[0])
+
+
+def run(model, parts, extract, **options):
+    return evaluate(model, train=parts[0], test=parts[1], features=extract, samples=200,
+                    **options)
+
+
+def by_hand(parts):
+    """E log p over uniform dequantisation noise would differ: here x sits mid-level."""
+    train, test = (np.asarray(p.take("x"), np.float64).reshape(len(p), -1) for p in parts)
+    m, v = train.mean(0), train.var(0) + 1 / 12
+    return (-0.5 * ((test - m) ** 2 / v + np.log(2 * np.pi * v))).sum(1)
+
+
+def test_likelihood_is_in_data_units_with_its_standard_error(parts, extract):
+    nats = run(Gaussian(parts[0]), parts, extract).get("nats")
+    expected = by_hand(parts)
+    assert nats.value == pytest.approx(expected.mean(), abs=1e-4)
+    assert nats.error == pytest.approx(expected.std(ddof=1) / 200**0.5, rel=1e-3)
+
+
+def test_a_diagonal_gaussian_equals_its_own_control(parts, extract):
+    found = run(Gaussian(parts[0]), parts, extract)
+    bits, nats = found.get("bits_per_dim"), found.get("nats")
+    assert nats.control_name == "diagonal Gaussian"
+    assert nats.value == pytest.approx(nats.control, abs=0.02)
+    assert bits.value == pytest.approx(-nats.value / (4 * math.log(2)))
+    assert bits.control == pytest.approx(-nats.control / (4 * math.log(2)))
+
+
+def test_reconstruction_error_in_levels_and_on_the_unit_range(parts, extract):
+    found = run(Gaussian(parts[0]), parts, extract)
+    train, test = (np.asarray(p.take("x"), np.float64).reshape(len(p), -1) for p in parts)
+    error = np.square(test - train.mean(0))
+    assert found.get("mse").value == pytest.approx(error[:, 2:].sum(1).mean() / 4, rel=1e-4)
+    assert found.get("mse").control == pytest.approx(error.mean(), rel=1e-4)
+    assert found.get("mse_unit").value == pytest.approx(found.get("mse").value / 15**2)
+    assert found.get("active_units").value == 2 and found.get("latent_dim").value == 2
+
+
+def test_real_items_are_as_good_as_the_control_and_copies_are_caught(parts, extract):
+    fresh = run(Sampler(data(200, 2).x), parts, extract)
+    copies = run(Sampler(parts[0].x), parts, extract)
+    assert fresh.get("nats") is None and fresh.footing is None
+    # whole levels tie, so the ratio and near copies are coarse here: C_T ranks them fairly
+    assert abs(fresh.get("copying_z").value) < 3
+    assert copies.get("copying_z").value < -3
+    assert any("finds copying" in note for note in copies.notes)
+    assert copies.get("copying_z").memoriser < -3
+    assert fresh.get("frechet").value < 4 * fresh.get("frechet").control + 0.2
+    assert abs(fresh.get("two_sample").value - 0.5) < 0.12
+
+
+def test_few_effective_draws_are_flagged(parts, extract):
+    found = run(Loose(parts[0]), parts, extract)
+    assert found.get("nats").flag == "ESS < 10" and found.get("ess_median").value == 3
+    assert any("100.0% of the items" in note for note in found.notes)
+    assert run(Gaussian(parts[0]), parts, extract).get("nats").flag == ""
+
+
+def test_an_evaluation_survives_json(parts, extract):
+    found = run(Loose(parts[0]), parts, extract, name="loose")
+    text = json.dumps(found.to_json(), allow_nan=False)
+    assert Evaluation.from_json(json.loads(text)) == found
+
+
+def test_rows_explain_every_figure(parts, extract):
+    rows = run(Gaussian(parts[0]), parts, extract).rows()
+    assert all(row["meaning"][-1] in ".?" and row["value"] for row in rows)
+
+
+def test_other_footings_are_shown_but_not_compared(parts, extract):
+    good, binary = Gaussian(parts[0]), Binary(parts[0])
+    table = compare([run(good, parts, extract, name="good"), run(binary, parts, extract,
+                                                                 name="binary"),
+                     run(Sampler(data(200, 3).x), parts, extract, name="sampler")])
+    line = next(line for line in table.lines() if line.key == "nats")
+    assert table.footing == "integers" and line.best == frozenset()
+    assert "binary pixels" in line.cells[1] and line.cells[2] == "–"
+    assert any(n.startswith("binary: a likelihood of binary pixels, not compared")
+               for n in table.notes)
+    assert any(n.startswith("sampler: no likelihood") for n in table.notes)
+
+
+def test_the_best_comparable_value_is_marked(parts):
+    def made(name, **values):
+        return Evaluation(name, "integers", tuple(Figure(k, v) for k, v in values.items()),
+                          settings={"items": 5})
+
+    table = compare([made("a", bits_per_dim=2.0, recall=0.5, two_sample=0.9),
+                     made("b", bits_per_dim=1.0, recall=0.4, two_sample=0.45)])
+    best = {line.key: set(line.best) for line in table.lines()}
+    assert best == {"bits_per_dim": {1}, "recall": {0}, "two_sample": {1}}
+
+
+def test_the_table_prints_every_model_and_control(parts, extract):
+    table = compare([run(Gaussian(parts[0]), parts, extract, name=n) for n in ("one", "two")])
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table.text())
+    text = console.export_text()
+    console.file.close()
+    assert all(word in text for word in ("one", "two", "diagonal Gaussian", "held-out data",
+                                         "Fréchet distance"))
+    assert {row["figure"] for row in table.rows()} >= {"recall\u00a0↑"}
+
+
+def test_runs_judged_on_different_items_are_not_compared():
+    made = [Evaluation(n, None, (), settings={"items": k}) for n, k in (("a", 5), ("b", 6))]
+    with pytest.raises(ConfigError, match="5 and 6 items"):
+        compare(made)
+    with pytest.raises(ConfigError, match="name at least one"):
+        compare([])
+
+
+def test_tables_without_noise_have_no_unbounded_control():
+    space = Space("table", (2,), columns=("a", "constant"))
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(size=80), np.ones(80)].astype(np.float32)
+    whole = Dataset(x, space)
+
+    class Flat(Gaussian):
+        footing = "table units"
+
+        def encode(self, x, *, condition=None):
+            return PointMass(x)
+
+        def decode(self, z, *, condition=None):
+            return PointMass(z)
+
+    model = Flat(whole, space)
+    model.variance += 1e-3
+    found = evaluate(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
+    assert found.footing == "data units" and found.get("bits_per_dim") is None
+    assert found.get("nats").control is None
+    assert any("constant" in note for note in found.notes)
+
+
+def test_every_kind_says_what_it_is():
+    assert all(kind.says[-1] in ".?" and kind.good in ("low", "high", "fair", "")
+               for kind in KINDS.values())
+
+
+@pytest.mark.parametrize(("value", "error", "text"), [
+    (-85.2134, 0.2412, "−85.21 ± 0.24"), (0.0117612, 0.000357, "0.01176 ± 0.00036"),
+    (12345.6, 78.9, "12,346 ± 79"), (1.0, math.nan, "1"), (2.5, None, "2.5")])
+def test_values_are_rounded_by_their_error(value, error, text):
+    assert Figure("nats", value, error).text() == text
+
+
+def test_numbers_that_are_not():
+    assert [number(v) for v in (None, math.nan, -math.inf)] == ["–", "–", "−∞"]
