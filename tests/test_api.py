@@ -1,0 +1,169 @@
+"""The verbs as functions: arrays in, arrays out, in the units of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import latlas
+from latlas import api
+from latlas.api.items import class_codes, fitted, open_items
+from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+
+TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "vae"
+    api.train("vae", "digits", out=folder, progress=False, **TINY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> torch.nn.Module:
+    return api.load(run)
+
+
+def table_space(*columns: str, classes: tuple[str, ...] = ()) -> Space:
+    d = len(columns)
+    return Space("table", (d,), location=(0.0,) * d, scale=(1.0,) * d, columns=columns,
+                 classes=classes)
+
+
+def test_the_package_offers_the_verbs() -> None:
+    assert latlas.train is api.train
+    assert "vae" in api.list_models()
+
+
+def test_a_finished_run_is_loaded_not_trained(run: Path, model: torch.nn.Module) -> None:
+    again = api.train("vae", "digits", out=run, progress=False, **TINY)
+    assert again.outcome.stopped == "already finished"
+    for mine, theirs in zip(again.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_without_a_folder_the_same_seed_gives_the_same_model(run: Path) -> None:
+    trained = api.train("vae", "digits", progress=False, **TINY)
+    assert trained.run is None
+    np.testing.assert_array_equal(api.sample(trained.model, 4), api.sample(run, 4))
+    other = api.train("vae", "digits", progress=False, seed=1, **TINY)
+    assert not np.array_equal(api.sample(other.model, 4), api.sample(run, 4))
+
+
+def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
+    test = api.open_data(like=run)
+    assert len(test) == 180
+    codes = api.encode(run)
+    assert codes.shape == (180, model.latent_dim)
+    made = api.sample(run, 3)
+    assert made.shape == (3, 1, 8, 8)
+    assert made.dtype == np.uint8
+    assert made.max() <= 16
+    np.testing.assert_array_equal(api.decode(run, codes), api.reconstruct(model))
+    assert api.interpolate(run, codes[0], codes[1], steps=5).shape == (5, 1, 8, 8)
+    assert api.traverse(run, dims=[2, 0], steps=3, codes=codes).shape == (2, 3, 1, 8, 8)
+    assert api.score(run, draws=3).nats.shape == (180,)
+
+
+def test_arrays_files_and_data_sets_mean_the_same_items(model: torch.nn.Module) -> None:
+    test = api.open_data("digits", "test")
+    x = test.take("x")
+    expected = api.encode(model, "digits", "test")
+    for same in (test, x, x[:, 0], x.astype(float), x.reshape(180, 64), (x, test.take("label"))):
+        np.testing.assert_array_equal(api.encode(model, same), expected)
+
+
+def test_colour_channels_may_come_last() -> None:
+    space = Space.picture((3, 5, 4))
+    last = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    got = open_items(_Like(space), last)
+    np.testing.assert_array_equal(got.x, last.transpose(0, 3, 1, 2))
+
+
+class _Like:
+    """What open_items asks of a model."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+
+def test_columns_are_taken_by_name() -> None:
+    """Another order of columns, another order of classes, other units: same items."""
+    space = table_space("a", "b", classes=("no", "yes"))
+    data = Dataset(np.array([[1, 2, 3], [4, 5, 6]], np.float32),
+                   table_space("b", "x", "a", classes=("yes", "no")), np.array([0, 1]))
+    got = fitted(data, space, "t.csv")
+    np.testing.assert_array_equal(got.x, [[3, 1], [6, 4]])
+    np.testing.assert_array_equal(got.label, [1, 0])
+    assert got.space == space
+    with pytest.raises(DataError, match=r"t\.csv has no column 'c'"):
+        fitted(data, table_space("a", "c"), "t.csv")
+
+
+def test_strange_classes_are_named() -> None:
+    data = Dataset(np.zeros((1, 1), np.float32), table_space("a", classes=("maybe",)),
+                   np.array([0]))
+    with pytest.raises(DataError, match="unknown class 'maybe'"):
+        fitted(data, table_space("a", classes=("no", "yes")), "t.csv")
+
+
+def test_class_codes() -> None:
+    space = table_space("a", classes=("3", "7"))
+    np.testing.assert_array_equal(class_codes(space, [7, "3"]), [1, 0])
+    with pytest.raises(ConfigError, match="no classes"):
+        class_codes(table_space("a"), 3)
+    with pytest.raises(ConfigError, match="unknown class '8'"):
+        class_codes(space, 8)
+
+
+def test_networks_of_ones_own(tmp_path: Path) -> None:
+    def modules() -> dict[str, torch.nn.Module]:
+        encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
+        decoder = torch.nn.Sequential(torch.nn.Linear(4, 128), torch.nn.Unflatten(1, (2, 8, 8)))
+        return {"encoder": encoder, "decoder": decoder}
+
+    trained = api.train("vae", "digits", out=tmp_path / "own", progress=False, images=256,
+                        latent_dim=4, threads=1, **modules())
+    loaded = api.load(tmp_path / "own", **modules())
+    np.testing.assert_array_equal(api.sample(loaded, 3), api.sample(trained.model, 3))
+    with pytest.raises(RunError, match="modules of its own"):
+        api.load(tmp_path / "own")
+
+
+def test_completion_keeps_the_part_that_was_given() -> None:
+    trained = api.train("conditional-vae", "digits", condition="part", part="left",
+                        progress=False, **TINY)
+    x = api.open_data("digits", "test").take("x")[:2]
+    made = api.sample(trained.model, 4, given=x)
+    assert made.shape == (4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda run: api.train("vea"), ConfigError, "did you mean 'vae'"),
+    (lambda run: api.train("vae", latentdim=3), ConfigError, "did you mean 'latent_dim'"),
+    (lambda run: api.train("vae", images=1, epochs=1), ConfigError, "at most one budget"),
+    (lambda run: api.train("vae", split="test"), ConfigError, "train on `train` or `all`"),
+    (lambda run: api.sample("nowhere"), RunError, "nowhere"),
+    (lambda run: api.encode(run, "nowhere.npz"), DataError, "no such file"),
+    (lambda run: api.encode(run, np.zeros((2, 3))), DataError, "shape 3 given"),
+    (lambda run: api.encode(run, np.full((2, 64), np.nan)), DataError, "NaN"),
+    (lambda run: api.encode(run, np.array([["a"]])), DataError, "must be numbers"),
+    (lambda run: api.encode(run, "ring"), DataError, "points"),
+    (lambda run: api.sample(run, 2, given="digits"), CapabilityError, "not conditional")])
+def test_errors(run: Path, call: object, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(run)  # type: ignore[operator]
+
+
+def test_a_model_of_arrays_in_memory_asks_for_data() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    trained = api.train("pca", x, progress=False)
+    with pytest.raises(DataError, match="name the data"):
+        api.encode(trained.model)
+    assert api.encode(trained.model, x).shape == (200, trained.model.latent_dim)

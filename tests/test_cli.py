@@ -1,0 +1,369 @@
+"""The command line: help, settings, errors in one line, and every verb end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+
+import latlas
+from latlas.cli import __main__ as cli
+from latlas.cli.codes import read_codes
+from latlas.cli.commands import COMMANDS
+from latlas.cli.flags import pairs
+from latlas.cli.learn import _slug, _stem
+from latlas.cli.settings import settings
+from latlas.core.errors import ConfigError, DataError
+
+TINY = ("--set", "width=32", "--set", "depth=1", "--set", "threads=1", "--set", "precision=fp32")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VAE and an AE of digits, trained for a moment."""
+    folder = tmp_path_factory.mktemp("runs")
+    for model in ("vae", "ae", "conditional-vae"):
+        code = cli.run(["train", model, "--images", "1k", "--out", str(folder / model), *TINY])
+        assert code == 0
+    return folder
+
+
+def start(*tokens: str, **more: object) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    root = str(Path(latlas.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root}
+    return subprocess.Popen([sys.executable, "-m", "latlas.cli", *tokens], env=environment,
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+
+
+def failure(capsys: pytest.CaptureFixture[str], *tokens: str) -> str:
+    """The one line of an error; checks that it is one, and the exit code."""
+    capsys.readouterr()
+    assert cli.run(tokens) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert out == ""
+    assert len(lines) == 1
+    assert err.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+def result(capsys: pytest.CaptureFixture[str], *tokens: str) -> dict:
+    """What --json printed; nothing else may be on stdout."""
+    capsys.readouterr()
+    assert cli.run([*tokens, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert COMMANDS[name].summary[:15] in text
+    assert f"\n  latlas {name}" in text
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == cli.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+
+
+def test_help_of_a_model_lists_its_own_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["train", "beta-vae", "--help"])
+    text = capsys.readouterr().out
+    assert "beta=4.0" in text
+    assert "batch_size=" in text
+    cli.run(["train", "pca", "--help"])
+    assert "beta=" not in capsys.readouterr().out
+    assert "did you mean 'vae'" in failure_of_help(capsys)
+
+
+def failure_of_help(capsys: pytest.CaptureFixture[str]) -> str:
+    assert cli.run(["train", "vea", "--help"]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [
+    ["--help"], ["models"], ["train", "vae", "--help"], ["sample", "no-run"], ["train", "vea"],
+    ["data", "info", "--help"]])
+def test_light_commands_import_no_torch(tokens: list[str]) -> None:
+    code = ("import sys; from latlas.cli.__main__ import run; run(sys.argv[1:]); "
+            "sys.exit('torch' in sys.modules)")
+    root = str(Path(latlas.__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", code, *tokens], capture_output=True,
+                          env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_first_help_loads_next_to_nothing() -> None:
+    """It is asked for most, and by people who wait."""
+    code = ("import sys; from latlas.cli.__main__ import run; run(['--help']); "
+            "sys.exit(any(m in sys.modules for m in ('numpy', 'rich', 'cyclopts')))")
+    root = str(Path(latlas.__file__).parent.parent)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True,
+                          env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode == 0
+
+
+# settings
+
+
+def test_later_settings_win_and_a_budget_replaces_a_budget(here: Path) -> None:
+    file = here / "a.toml"
+    file.write_text('epochs = 3\nbatch_size = 64\n[model]\nlatent_dim = 8\nbeta = 2\n')
+    got = settings("beta-vae", file, {"latent_dim": "9", "learning_rate": "1e-4"},
+                   {"minutes": 5.0})
+    assert got == {"batch_size": 64, "latent_dim": 9, "beta": 2.0, "learning_rate": 1e-4,
+                   "minutes": 5.0}
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("latentdim = 3", "a.toml, model vae: unknown option 'latentdim': did you mean 'latent_dim'"),
+    ("latent_dim = -3", "a.toml latent_dim=-3"), ("latent_dim =", "a.toml"),
+    ("model = 3", "headings")])
+def test_a_bad_file_is_named(here: Path, text: str, message: str) -> None:
+    (here / "a.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        settings("vae", here / "a.toml", {}, {})
+    assert message in str(caught.value)
+
+
+def test_pairs() -> None:
+    assert pairs(("a-b=1=2", "c= x "), "--set") == {"a_b": "1=2", "c": "x"}
+    with pytest.raises(ConfigError, match="--set abc: write it as key=value"):
+        pairs(("abc",), "--set")
+
+
+@pytest.mark.parametrize(("source", "name"), [
+    ("digits", "digits"), ("../shared/mnist.npz", "mnist"), ("photos/", "photos"),
+    ("a/b.zip::my set.npz", "my-set"), ("t10k.idx.gz", "t10k")])
+def test_the_run_folder_is_named_by_the_data(source: str, name: str) -> None:
+    assert _slug(_stem(source)) == name
+
+
+# errors
+
+
+@pytest.mark.parametrize(("tokens", "message"), [
+    (["trian"], "did you mean 'train'"),
+    (["data", "inf"], "did you mean 'data info'"),
+    (["train", "vea"], "unknown model 'vea': did you mean 'vae'"),
+    (["train", "vae", "--set", "latentdim=3"], "did you mean 'latent_dim'"),
+    (["train", "vae", "--set", "latent_dim=three"], "latent_dim must be a whole number"),
+    (["train", "vae", "--set", "likelihood=poisson"], "one of auto, bernoulli"),
+    (["train", "vae", "--set", "beta"], "write it as key=value"),
+    (["train", "vae", "--images", "10", "--epochs", "1"], "at most one budget"),
+    (["train", "vae", "--epochs", "-1"], "epochs must be a number"),
+    (["train", "vae", "--minutes", "soon"], "unable to convert"),
+    (["train", "vae", "--speed", "9"], "Unknown option"),
+    (["train", "vae", "--config", "no.toml"], "no.toml"),
+    (["train", "vae", "--data", "nowhere/"], "nowhere/: no such file or folder"),
+    (["train", "vae", "--data", "digit"], "did you mean 'digits'"),
+    (["train", "vae", "--from", "nowhere", "--images", "10"], "nowhere is no run folder"),
+    (["train", "conditional-vae", "--data-option", "label=none"], "needs labels"),
+    (["sample"], "RUN requires an argument"),
+    (["sample", "nowhere"], "nowhere is no run folder"),
+    (["compare", "one"], "two runs or more"),
+    (["decode", "run", "codes.txt"], "codes are read from .npz"),
+    (["data", "info", "digits", "--data-option", "colour=red"], "colour")])
+def test_errors_are_one_line(tokens: list[str], message: str,
+                             capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in failure(capsys, *tokens)
+
+
+def test_an_empty_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "empty").mkdir()
+    assert "empty is an empty folder" in failure(capsys, "train", "ae", "--data", "empty")
+
+
+def test_a_run_of_a_newer_format(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "run.json").write_text('{"format": 999}')
+    assert "format 999" in failure(capsys, "sample", str(here))
+
+
+def test_a_task_the_model_cannot_do(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before the data are opened: the data named here do not exist."""
+    line = failure(capsys, "score", str(runs / "ae"), "--data", "nowhere/")
+    assert "ae cannot score" in line
+    assert "vae" in line.partition("Models that can")[2]
+
+
+def test_data_of_another_shape(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(here / "a.npz", x=np.zeros((20, 9, 9), np.uint8))
+    line = failure(capsys, "encode", str(runs / "vae"), "--data", "a.npz")
+    assert "1×9×9" in line
+    assert "1×8×8" in line
+    assert "--image-size 8" in line
+
+
+def test_a_folder_that_holds_another_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = failure(capsys, "train", "vae", "--images", "2k", "--out", str(runs / "vae"), *TINY)
+    assert "another run" in line
+
+
+def test_bad_rows_labels_and_endings(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = str(runs / "vae")
+    assert "rows 0 …" in failure(capsys, "interpolate", vae, "--start", "0", "--end", "100000")
+    assert "both" in failure(capsys, "interpolate", vae, "--start", "0")
+    assert "no classes" not in failure(capsys, "sample", vae, "--out", "a.xyz")
+    assert "Valid" in failure(capsys, "sample", str(runs / "conditional-vae"), "--label", "ten")
+
+
+def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("latlas.cli.learn.models", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.run(["models"])
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    with start("models") as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        error = process.stderr.read()
+        assert process.wait(20) == 141
+    assert error == ""
+
+
+# verbs
+
+
+def test_train_resumes_and_says_when_it_is_finished(runs: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["train", "vae", "--images", "1k", "--out", str(runs / "vae"), *TINY]
+    assert result(capsys, *tokens)["stopped"] == "already finished"
+    assert cli.run(tokens) == 0
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_default_run_folder_and_start_from_another_run(
+        runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = result(capsys, "train", "vae", "--images", "256", "--from", str(runs / "vae"), *TINY)
+    assert got["run"] == "runs/vae-digits"
+    assert (here / "runs/vae-digits/model.safetensors").is_file()
+    wide = failure(capsys, "train", "vae", "--images", "256", "--from", str(runs / "vae"),
+                   "--out", "other", "--set", "width=16")
+    assert "cannot start from" in wide
+
+
+def test_sample_is_decided_by_its_seed(runs: Path, here: Path,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        got = result(capsys, "sample", str(runs / "vae"), "--n", "5", "--seed", seed,
+                     "--out", f"{name}.npy")
+    a, b, c = (np.load(here / f"{name}.npy") for name in "abc")
+    assert got["n"] == 5
+    assert a.shape == (5, 1, 8, 8)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_output_by_suffix(runs: Path, here: Path) -> None:
+    for out in ("a.png", "a.gif", "a.csv", "a.parquet", "a.npz", "folder/"):
+        assert cli.run(["sample", str(runs / "vae"), "--n", "4", "--out", out]) == 0
+    with Image.open(here / "a.png") as picture:
+        assert picture.size[0] > 8
+    assert len(list((here / "folder").iterdir())) == 4
+    assert polars.read_csv(here / "a.csv").shape[0] == 4
+
+
+def test_codes_go_to_a_file_and_back(runs: Path, here: Path,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    vae = str(runs / "vae")
+    for name in ("z.csv", "z.parquet", "z.npz", "z.npy"):
+        result(capsys, "encode", vae, "--n", "6", "--out", name)
+    tables = [read_codes(here / name) for name in ("z.csv", "z.parquet", "z.npz", "z.npy")]
+    assert all(np.allclose(tables[0], t, atol=1e-6) for t in tables)
+    result(capsys, "decode", vae, "z.npy", "--out", "x.npy")
+    result(capsys, "reconstruct", vae, "--n", "6", "--out", "r.npy")
+    assert np.array_equal(np.load(here / "x.npy"), np.load(here / "r.npy"))
+    (here / "bad.npy").write_bytes(b"no array")
+    with pytest.raises(DataError, match="cannot be read as codes"):
+        read_codes(here / "bad.npy")
+
+
+def test_walks(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = str(runs / "vae")
+    strip = result(capsys, "interpolate", vae, "--start", "0", "--end", "1", "--steps", "5",
+                   "--path", "circle", "--out", "walk.npy")
+    assert strip["shape"] == [5, 1, 8, 8]
+    result(capsys, "reconstruct", vae, "--n", "2", "--out", "ends.npy")
+    walk, ends = np.load(here / "walk.npy"), np.load(here / "ends.npy")
+    assert np.array_equal(walk[[0, -1]], ends)
+    grid = result(capsys, "traverse", vae, "--dims", "3,0", "--steps", "4", "--out", "t.png")
+    assert (grid["n"], grid["dims"]) == (8, [3, 0])
+
+
+def test_labels_choose_what_a_conditional_model_draws(runs: Path, here: Path) -> None:
+    run = str(runs / "conditional-vae")
+    for label in ("3", "3,5"):
+        assert cli.run(["sample", run, "--label", label, "--n", "4", "--out", f"{label}.npy"]) == 0
+    three, mixed = np.load(here / "3.npy"), np.load(here / "3,5.npy")
+    assert np.array_equal(three[[0, 2]], mixed[[0, 2]])
+    assert not np.array_equal(three[[1, 3]], mixed[[1, 3]])
+
+
+def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = str(runs / "vae")
+    got = result(capsys, "score", vae, "--draws", "4", "--n", "20", "--out", "s.csv")
+    table = polars.read_csv(here / "s.csv")
+    assert len(table) == got["items"] == 20
+    assert table["nats"].mean() == pytest.approx(got["nats"], abs=1e-3)
+    found = result(capsys, "evaluate", vae, "--draws", "2", "--samples", "40", "--features",
+                   "pixels", "--out", "e.json")
+    assert json.loads((here / "e.json").read_text())["figures"] == found["figures"]
+    both = result(capsys, "compare", vae, str(runs / "ae"), "--draws", "2", "--samples", "40",
+                  "--features", "pixels")
+    assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]
+
+
+def test_report_is_one_file(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = result(capsys, "report", str(runs / "ae"), "--out", "r.html", "--draws", "2")
+    text = Path(got["out"]).read_text()
+    assert "data:image/png;base64" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_data_info_and_pack(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert result(capsys, "data", "info", "digits")["items"] == 1797
+    assert result(capsys, "data", "pack", "digits", "packed")["n"] == 1797
+    assert result(capsys, "data", "info", "packed")["items"] == 1797
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(here: Path) -> None:
+    tokens = ("train", "ae", "--images", "100k", "--out", "run", *TINY)
+    with start(*tokens, cwd=here) as process:
+        deadline = time.monotonic() + 60
+        while not (here / "run/metrics.jsonl").is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert (here / "run/checkpoint.safetensors").is_file()
+    assert cli.run(tokens) == 0
+    lines = [json.loads(line)["images"] for line in
+             (here / "run/metrics.jsonl").read_text().splitlines()]
+    assert lines == sorted(lines)
