@@ -13,7 +13,8 @@ from PIL import Image
 Array = NDArray[Any]
 Colour = tuple[int, int, int, int]
 WHITE: Colour = (255, 255, 255, 255)
-CLEAR: Colour = (0, 0, 0, 0)
+#: a gutter that parts pictures on a light page and on a dark one
+FAINT: Colour = (128, 128, 128, 110)
 #: pictures smaller than this are enlarged by a whole factor
 LEGIBLE = 64
 #: no side of a grid grows beyond this by enlarging

@@ -70,8 +70,9 @@ class Comparison:
                  if e.footing != self.footing and self.footing]
         for name, evaluation in zip(self.names, self.evaluations, strict=True):
             lines += [f"{name}: {note}" for note in evaluation.notes]
-            lines += [f"{name}: † {f.flag}: {f.kind.title} is not to be relied on."
-                      for f in evaluation.figures if f.flag]
+            flags = dict.fromkeys(f.flag for f in evaluation.figures if f.flag)
+            lines += [f"{name}: † marks figures that are unreliable ({flag}): loose lower bounds."
+                      for flag in flags]
         return _grouped(lines)
 
     def lines(self) -> list[Line]:

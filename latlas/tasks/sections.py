@@ -241,7 +241,7 @@ def _plot(draw: Callable[..., bytes], *args: Any, title: str, caption: str,
 
 
 def _grid(x: Array, space: Space, columns: int | None = None) -> bytes:
-    return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.CLEAR))
+    return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.FAINT))
 
 
 def _x(data: Dataset) -> Array:
