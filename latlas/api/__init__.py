@@ -72,12 +72,19 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
     return done
 
 
-def load(run: str | Path, *, device: str = "cpu", **modules: Any) -> Model:
-    """The model of a run folder; ``modules`` are its networks if they were your own."""
+def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Model:
+    """The model of a run folder, on a GPU where there is one.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        modules: its networks, if they were your own (``encoder=…``).
+    """
     from latlas.checkpoint import load as load_model
     from latlas.checkpoint import run_info
+    from latlas.engine.processes import pick_device
 
-    return _remember(load_model(run, device=device, **modules), run_info(run).data)
+    model = load_model(run, device=str(pick_device(device)), **modules)
+    return _remember(model, run_info(run).data)
 
 
 def open_data(data: Items = None, split: str | None = None, *, like: Run | None = None,

@@ -137,13 +137,19 @@ def _folder(plan: Plan, data: Parts, out: Path, model: Model, modules: Mapping[s
     """The run folder, made by the leading process, opened by the others."""
     from latlas.core.folders import open_run, start
 
-    request = {"model": plan.model, "config": to_json(model.config),
+    request = {"model": plan.model, "config": _resolved(model),
                "space": model.space.to_json(), "data": data.spec, "split": plan.split,
                "training": to_json(plan.options), "custom": sorted(modules),
                "from": None if plan.start is None else str(plan.start)}
     run = start(out, request) if world.leads else None
     world.agree(None)  # nobody opens it before it is there
     return run or open_run(out)
+
+
+def _resolved(model: Model) -> dict[str, Any]:
+    """The config with the size of the code that was chosen, so that a later rule changes nothing."""
+    config = to_json(model.config)
+    return {**config, "latent_dim": model.latent_dim} if "latent_dim" in config else config
 
 
 def _result(model: Model, run: RunFolder, outcome: Outcome,

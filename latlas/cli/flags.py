@@ -15,7 +15,7 @@ Run = Annotated[Path, Parameter(help="Run folder, made by `latlas train`.")]
 Seed = Annotated[int, Parameter(help="Decides every random draw.")]
 Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON on stdout, all else "
                                                    "on stderr.")]
-Device = Annotated[str, Parameter(help="cpu, cuda, mps.")]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Label = Annotated[str | None, Parameter(help="Class of a conditional model: a name, or several "
                                              "with commas between.")]
 Settings = Annotated[tuple[str, ...], Parameter(

@@ -23,7 +23,7 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
                help="Source of pictures to complete, for a model of a part.")] = None,
            draw: Annotated[bool, Parameter(
                negative="", help="Draw from p(x|z) instead of its mean.")] = False,
-           out: OutItems = None, seed: Seed = 0, device: Device = "cpu",
+           out: OutItems = None, seed: Seed = 0, device: Device = "auto",
            json: Json = False) -> None:
     """Draw new items."""
     from latlas import api
@@ -36,7 +36,7 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
 
 def decode(run: Run, codes: Annotated[Path, Parameter(
                help="Codes (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` writes.")],
-           /, *, label: Label = None, out: OutItems = None, device: Device = "cpu",
+           /, *, label: Label = None, out: OutItems = None, device: Device = "auto",
            json: Json = False) -> None:
     """Turn codes into items."""
     from latlas import api
@@ -56,7 +56,7 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                 path: Annotated[Literal["line", "circle"], Parameter(
                     help="Straight, or along the great circle.")] = "line",
                 label: Label = None, out: OutItems = None, seed: Seed = 0,
-                device: Device = "cpu", json: Json = False) -> None:
+                device: Device = "auto", json: Json = False) -> None:
     """Walk from one item to another through the codes."""
     from latlas import api
 
@@ -74,7 +74,7 @@ def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
              span: Annotated[float, Parameter(
                  help="To each side, in standard deviations of the codes.")] = 3.0,
              steps: Steps = 9, label: Label = None, out: OutItems = None,
-             device: Device = "cpu", json: Json = False) -> None:
+             device: Device = "auto", json: Json = False) -> None:
     """Vary one number of the code at a time: a row per dimension, most active first."""
     from latlas import api
 

@@ -26,7 +26,7 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
           n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
           out: Annotated[Path | None, Parameter(
               help="A row per item: .csv, .parquet, .npz.")] = None,
-          seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+          seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """Log-likelihood of every item, in nats and bits per dimension, with its effective sample
     size."""
     from latlas import api
@@ -68,7 +68,7 @@ def evaluate(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
              draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
              out: Annotated[Path | None, Parameter(
                  help="The figures as .json, .csv or .parquet.")] = None,
-             seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+             seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """How good is a run? Every figure the model allows on held-out data, each beside a control."""
     _compare([run], items, source, draws, features, samples, out, seed, device, json)
 
@@ -79,7 +79,7 @@ def compare(runs: Annotated[tuple[Path, ...], Parameter(
             draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
             out: Annotated[Path | None, Parameter(
                 help="The table as .json, .csv or .parquet.")] = None,
-            seed: Seed = 0, device: Device = "cpu", json: Json = False) -> None:
+            seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """Several runs in one table, on the same items: by default those of the first run."""
     if len(runs) < 2:
         raise ConfigError("compare needs two runs or more; `latlas evaluate RUN` is for one")

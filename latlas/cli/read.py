@@ -20,7 +20,7 @@ def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
            n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
            out: Annotated[Path | None, Parameter(
                help="Where to: .csv, .parquet, .npz, .npy, .png. Default: RUN/codes.npz.")] = None,
-           device: Device = "cpu", json: Json = False) -> None:
+           device: Device = "auto", json: Json = False) -> None:
     """Turn items into codes."""
     from latlas import api
     from latlas.tasks.output import write_codes
@@ -35,7 +35,7 @@ def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
 
 
 def reconstruct(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
-                n: Count = None, out: OutItems = None, device: Device = "cpu",
+                n: Count = None, out: OutItems = None, device: Device = "auto",
                 json: Json = False) -> None:
     """Encode and decode: what the model keeps of each item.
 
@@ -45,7 +45,7 @@ def reconstruct(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLE
 
 
 def denoise(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
-            n: Count = None, out: OutItems = None, device: Device = "cpu",
+            n: Count = None, out: OutItems = None, device: Device = "auto",
             json: Json = False) -> None:
     """Clean noisy items. In a picture every row of noisy items has the clean ones below."""
     _round_trip("denoise", run, items, source, n, out, device, json)
