@@ -18,8 +18,8 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.report import html, pictures, plots
-from latlas.tasks.compare import Comparison
-from latlas.tasks.demo import run_demo
+from latlas.tasks.evaluate import evaluate, feature_extractor
+from latlas.tasks.figures import KINDS
 from latlas.tasks.page import build_page, write_page
 from latlas.tasks.sections import Subject, principal_plane, read_metrics
 
@@ -175,21 +175,17 @@ def test_the_plane_keeps_the_two_largest_variances():
     assert line.shape == (4000, 2) and share.tolist() == [1, 0]
 
 
-def test_the_demo_trains_evaluates_and_reports(tmp_path):
-    trained, said = [], []
-
-    def train(name, run):
-        trained.append((name, run))
-
-    made = run_demo(tmp_path, train=train, load=lambda run: Half(), data=(data(80), data(60, 1)),
-                    models=("one", "two"), say=said.append)
-    assert trained == [("one", tmp_path / "one"), ("two", tmp_path / "two")]
-    assert isinstance(made.comparison, Comparison) and made.comparison.names == ["one", "two"]
-    text = made.report.read_text("utf-8")
+def test_evaluated_models_are_summarised_and_explained():
+    parts = {"train": data(80), "test": data(60, 1)}
+    extract = feature_extractor("pixels", parts["train"])
+    subjects = [Subject(n, Half(), None, evaluate(Half(), **parts, features=extract, name=n),
+                        {"settings": "none"}) for n in ("one", "two")]
+    text = build_page(subjects, **parts)
+    page, words = Page(text), " ".join(Page(text).text)
     assert sections(text)[0] == "summary" and "all-figures" in sections(text)
-    held = json.loads((tmp_path / "comparison.json").read_text())
-    assert [e["name"] for e in held["evaluations"]] == ["one", "two"]
-    assert said[0] == "training one" and not Page(text).open
+    assert not page.open and "one: settings" in words
+    shown = {f.key for s in subjects for f in s.evaluation.figures}
+    assert shown and all(KINDS[key].says in words for key in shown)
 
 
 def test_the_page_is_written_whole(tmp_path):

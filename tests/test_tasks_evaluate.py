@@ -180,6 +180,16 @@ def test_other_footings_are_shown_but_not_compared(parts, extract):
     assert any(n.startswith("sampler: no likelihood") for n in table.notes)
 
 
+def test_a_conditional_likelihood_is_compared_with_no_other(parts, extract):
+    model = Gaussian(parts[0])
+    model.condition_dim = 2
+    found = run(model, parts, extract)
+    assert found.footing == "integers given a condition" and found.get("nats").control is None
+    table = compare([found, run(Gaussian(parts[0]), parts, extract, name="plain")])
+    assert table.footing == "integers"
+    assert any("given a condition, not compared" in note for note in table.notes)
+
+
 def test_the_best_comparable_value_is_marked(parts):
     def made(name, **values):
         return Evaluation(name, "integers", tuple(Figure(k, v) for k, v in values.items()),

@@ -80,10 +80,14 @@ def check(model: Model, capability: str) -> None:
 def footing_of(model: Model) -> str | None:
     """What the model's likelihood is a likelihood of; ``None`` without one.
 
-    All densities over the data's own continuous units are ``data units``.
+    All densities over the data's own continuous units are ``data units``. log p(x|c) of a
+    conditional model is on a footing of its own: c may tell much of x.
     """
     footing: str | None = getattr(model, "footing", None) if can(model, "score") else None
-    return "data units" if footing and footing.endswith(" units") else footing
+    if not footing:
+        return None
+    footing = "data units" if footing.endswith(" units") else footing
+    return f"{footing} given a condition" if getattr(model, "condition_dim", 0) else footing
 
 
 @contextmanager
