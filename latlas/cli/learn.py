@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,7 +76,8 @@ def _run(asked: Any, data: str, options: dict[str, Any], folder: Path, json: boo
     outcome = done.outcome
     result = {"run": str(folder), "model": asked.model, "stopped": outcome.stopped,
               "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
-    emit(result, json, _next(folder, outcome.stopped))
+    if os.environ.get("RANK", "0") == "0":  # one of the processes of torchrun speaks for all
+        emit(result, json, _next(folder, outcome.stopped))
     return 130 if outcome.stopped == "interrupt" else 0
 
 
