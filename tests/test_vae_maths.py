@@ -144,7 +144,7 @@ def test_a_linear_vae_reaches_ppca(tmp_path):
     sklearn = SklearnPCA(AXES).fit(x).score(x)  # divides by n − 1, a little below the optimum
     assert optimum - 0.01 < sklearn < optimum
     model = trained_linear_vae(tmp_path, x, Space("picture", (1, 2, 3)), (1, 2, 3))
-    assert optimum - 0.1 < mean_bound(model, x) < optimum + 0.01
+    assert optimum - 0.1 < mean_bound(model, x) < optimum + 0.02
 
 
 def test_a_linear_vae_on_a_table_reaches_factor_analysis(tmp_path):
@@ -157,7 +157,7 @@ def test_a_linear_vae_on_a_table_reaches_factor_analysis(tmp_path):
     space = Space("table", (6,), None, tuple(x.mean(0)), tuple(x.std(0)))
     truth = FactorAnalysis(AXES, tol=1e-6, max_iter=5000, svd_method="lapack").fit(x).score(x)
     model = trained_linear_vae(tmp_path, x, space, (6,))
-    assert truth - 0.1 < mean_bound(model, x) < truth + 0.01
+    assert truth - 0.1 < mean_bound(model, x) < truth + 0.02
 
 
 LEVELS, CENTRE, SCALE = 17, 0.2, 0.25

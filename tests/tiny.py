@@ -65,7 +65,8 @@ def build(name: str, data: Dataset, config: Any, modules: dict[str, Any] | None 
 
 def options(**more: Any) -> TrainOptions:
     """Nothing left to timing: fp32, one thread, 20 steps of 16 items."""
-    fixed = {"images": 320, "batch_size": 16, "precision": "fp32", "threads": 1, "device": "cpu"}
+    fixed = {"images": 320, "batch_size": 16, "precision": "fp32", "threads": 1, "device": "cpu",
+             "layout": "channels_last"}
     return TrainOptions(**(fixed | more))
 
 

@@ -1,0 +1,327 @@
+"""The loop: players, lazy phases, rates, averages, budgets, held-out checks, what is recorded."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+from toy_gan import ToyGAN, ToyGANConfig
+
+from latlas.core import folders
+from latlas.core.batch import Batch
+from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.data.batches import Batches, Sweep
+from latlas.engine import optimisers
+from latlas.engine.choose import _layouts, auto_batch_size, auto_images
+from latlas.engine.ema import Averaged
+from latlas.engine.loop import fit
+from latlas.engine.options import TrainOptions, with_defaults
+from latlas.engine.trainer import Trainer
+
+
+def run_of(path):
+    return folders.start(path, {"model": "test"})
+
+
+def lines_of(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+class Walk(Model):
+    """Two players whose gradients are known: d/da = 1 and, every third step, d/db = 2."""
+
+    latent_dim = 1
+    phases = (Phase("a", ("a",)), Phase("b", ("b",), every=3))
+
+    def __init__(self) -> None:
+        super().__init__(None, Space("points", (1,)))
+        self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        step.cache.setdefault("seen", []).append(phase)
+        total = self.a.weight.sum() + 5 * self.b.weight.sum() if phase == "a" else \
+            2 * self.b.weight.sum() + 7 * self.a.weight.sum()
+        return Loss(total, {phase: torch.tensor(float(step.index))})
+
+
+def walk(**more):
+    model = Walk()
+    trainer = Trainer(model, tiny.options(**more), budget=320, precision="fp32")
+    return model, trainer, Batch(torch.zeros(16, 1))
+
+
+def test_a_gradient_reaches_its_own_player_and_a_lazy_loss_is_scaled():
+    model, trainer, batch = walk()
+    found = []
+    for player in trainer.players:
+        player.optimiser.register_step_pre_hook(
+            lambda *_: found.append((model.a.weight.grad, model.b.weight.grad)))
+    for _ in range(4):
+        trainer.step(batch)
+    values = [tuple(None if g is None else g.item() for g in pair) for pair in found]
+    assert values == [(1, None), (None, 6), (1, None), (1, None), (1, None), (None, 6)]
+
+
+def test_terms_are_means_over_the_steps_that_had_them():
+    _, trainer, batch = walk()
+    for _ in range(6):
+        trainer.step(batch)
+    assert trainer.drain() == {"a": 2.5, "b": 1.5}
+    assert trainer.drain() == {}
+
+
+def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
+    """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
+    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
+    judge, maker = optimisers.players(model, model.phases, options)
+    assert [phase.name for phase in judge.phases] == ["discriminator", "penalty"]
+    group = judge.optimiser.param_groups[0]
+    assert group["peak"] == pytest.approx(1e-3 * 4 / 5)
+    assert group["betas"] == pytest.approx((0.5**0.8, 0.99**0.8))
+    assert maker.optimiser.param_groups[0]["betas"] == (0.5, 0.99)
+
+
+def test_two_players_learn_a_ring(tmp_path):
+    """Samples come to lie on the circle, near each of the eight Gaussians; at first none does."""
+    data, config = tiny.points(2000), ToyGANConfig()
+    turns = torch.arange(8) * (math.pi / 4)
+    centres = torch.stack([turns.cos(), turns.sin()], 1)
+
+    def on_circle(model):
+        x = model.requires_grad_(False).sample(1000, noise=Noise(1))
+        x = x[(x.norm(dim=1) - 1).abs() < 0.1]
+        return torch.bincount(torch.cdist(x, centres).argmin(1), minlength=8) / 1000
+
+    assert on_circle(ToyGAN(config, data.space)).sum() < 0.05
+    training = tiny.options(images=400 * 128, batch_size=128, betas=(0.5, 0.99),
+                            learning_rate=2e-3, schedule="constant")
+    model, _ = tiny.train(tmp_path / "run", "toy_gan:ToyGAN", data, config, training=training)
+    shares = on_circle(model)
+    assert shares.sum() > 0.5 and shares.min() > 0.02
+    names = {name for line in lines_of(tmp_path / "run") for name in line}
+    assert names == {"images", "seconds", "discriminator", "generator", "penalty"}
+
+
+def test_fakes_made_once_give_the_generator_the_same_gradient():
+    torch.manual_seed(0)
+    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    batch, step = Batch(torch.randn(16, 2)), Step(0, 0, 0.0, Noise(4))
+    model.loss(batch, "discriminator", step)
+    shared = model.loss(batch, "generator", step).total
+    fresh = torch.nn.functional.softplus(-model.discriminator(model.sample(16, noise=Noise(4))))
+    mine, theirs = (torch.autograd.grad(loss, list(model.generator.parameters()))
+                    for loss in (shared, fresh.mean()))
+    assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_the_rate_rises_then_falls_as_half_a_cosine():
+    options = TrainOptions(warmup=0.1)
+    assert optimisers.rate(options, 0.05) == pytest.approx(
+        0.5 * (0.01 + 0.99 * (1 + math.cos(0.05 * math.pi)) / 2), rel=1e-6)
+    assert optimisers.rate(options, 0.5) == pytest.approx(0.505)
+    assert optimisers.rate(options, 1.0) == pytest.approx(0.01)
+    steady = TrainOptions(warmup=0.0, schedule="constant")
+    assert {optimisers.rate(steady, p) for p in (0.0, 0.5, 1.0)} == {1.0}
+
+
+def test_clipping_bounds_the_gradient(tmp_path):
+    model, trainer, batch = walk(clip_norm=0.25)
+    norms = []
+    trainer.players[0].optimiser.register_step_pre_hook(
+        lambda *_: norms.append(model.a.weight.grad.norm().item()))
+    trainer.step(batch)
+    assert norms == pytest.approx([0.25], rel=1e-4)
+
+
+def test_the_average_has_the_stated_half_life():
+    """Half-life 0.1 of 1,000 items is 100: after 100 more, half of the way is left."""
+    source = Walk()
+    average = Averaged(source, 0.1)
+    with torch.no_grad():
+        for p in source.parameters():
+            p.fill_(0.0)
+        average.update(900)
+        for p in average.model.parameters():
+            p.fill_(1.0)
+    average.update(1000)
+    assert average.model.a.weight.item() == pytest.approx(0.5)
+    average.update(1000)  # nothing was seen since
+    assert average.model.a.weight.item() == pytest.approx(0.5)
+
+
+def test_without_averaging_the_last_weights_are_kept(tmp_path):
+    """Also where the number of steps is no multiple of anything."""
+    data, training = tiny.pictures(), tiny.options(images=7 * 16, ema=0.0)
+    model = tiny.build("vae", data, tiny.small("vae"))
+    twin = copy.deepcopy(model)
+    fit(model, data, None, training, run_of(tmp_path / "run"))
+    trainer = Trainer(twin, training, budget=7 * 16, precision="fp32")
+    for k in range(7):
+        trainer.step(Batches(data, 16).at(k))
+    assert torch.equal(tiny.weights(model), tiny.weights(twin))
+
+
+def test_a_run_of_few_steps_is_averaged_too(tmp_path):
+    data = tiny.pictures()
+    first = tiny.weights(tiny.build("vae", data, tiny.small("vae")))
+    model, _ = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"),
+                          training=tiny.options(images=16))
+    assert not torch.equal(first, tiny.weights(model))
+
+
+def test_only_the_modules_named_are_averaged():
+    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    average = Averaged(model, 0.5)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    average.update(100)
+    now = average.current()
+    difference = (model.generator[0].bias - now.generator[0].bias).abs().max()
+    assert difference.item() == pytest.approx(0.25)  # one half-life of 50 is two of 100 items
+    assert torch.equal(model.discriminator[0].bias, now.discriminator[0].bias)
+
+
+def test_shared_weights_are_averaged_once():
+    model = Walk()
+    model.b.weight = model.a.weight
+    average = Averaged(model, 0.5)
+    with torch.no_grad():
+        model.a.weight.add_(1.0)
+    average.update(100)
+    assert (model.a.weight - average.current().b.weight).item() == pytest.approx(0.25)
+
+
+def test_training_stops_when_held_out_data_gets_no_better_and_keeps_the_best(tmp_path):
+    """Held-out items unlike the training items: every step makes them worse in the end."""
+    data = tiny.pictures(n=30)
+    other = replace(data, x=np.ascontiguousarray(16 - data.x))
+    training = tiny.options(images=16_000, patience=3, validate_every=64, learning_rate=0.01)
+    _, outcome = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"), training=training,
+                            validation=other)
+    losses = [line["validation/loss"] for line in lines_of(tmp_path / "run")
+              if "validation/loss" in line]
+    assert outcome.stopped == "patience" and outcome.images < 16_000
+    assert outcome.best == min(losses) == losses[-4]
+
+
+def test_checks_do_not_change_training(tmp_path):
+    data, trained = tiny.pictures(), []
+    for every in (0, 16):
+        training = tiny.options(ema=0.0, validate_every=every)
+        model = tiny.build("vae", data, tiny.small("vae"))
+        fit(model, data, data, training, run_of(tmp_path / str(every)))
+        trained.append([line["kl"] for line in lines_of(tmp_path / str(every)) if "kl" in line])
+    assert trained[0] == trained[1]
+
+
+def test_what_was_chosen_is_written_before_the_first_step_and_used_again(tmp_path):
+    data, config = tiny.pictures(), tiny.small("vae")
+    stop = tiny.At(16, lambda: signal.raise_signal(signal.SIGINT))
+    training = tiny.options(precision="auto", images=None, epochs=2)
+    tiny.train(tmp_path / "run", "vae", data, config, training=training, progress=stop)
+    file = tmp_path / "run/run.json"
+    record = json.loads(file.read_text())
+    assert record["chosen"]["images"] == 180
+    assert record["chosen"]["precision"] in ("fp32", "bf16")
+    record["chosen"]["images"] = 100
+    file.write_text(json.dumps(record))
+    _, outcome = tiny.train(tmp_path / "run", "vae", data, config, training=training)
+    assert outcome.images == 112  # seven steps of 16: the budget is reached, never cut short
+
+
+def test_minutes_become_a_number_of_items(tmp_path):
+    training = tiny.options(images=None, minutes=0.01)
+    _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
+                            training=training)
+    chosen = json.loads((tmp_path / "run/run.json").read_text())["chosen"]
+    assert chosen["images"] % 16 == 0 and outcome.images == chosen["images"]
+
+
+def test_the_automatic_budget():
+    assert [auto_images(n) for n in (100, 10_000, 60_000, 10**6)] == [
+        400_000, 400_000, 2_400_000, 10_000_000]
+
+
+def test_the_automatic_batch_size():
+    assert [auto_batch_size(n) for n in (10, 6400, 12_800, 25_600, 10**6)] == [
+        64, 64, 128, 256, 256]
+
+
+def test_two_budgets_are_refused_and_a_given_one_replaces_the_models():
+    with pytest.raises(ConfigError, match="images and minutes: give at most one"):
+        TrainOptions(images=3, minutes=1)
+    assert with_defaults({"epochs": 3.0, "batch_size": 4}, {"minutes": 2}).epochs is None
+
+
+def test_the_log_counts_items_upward(tmp_path):
+    tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
+               validation=tiny.pictures())
+    images = [line["images"] for line in lines_of(tmp_path / "run")]
+    assert images == sorted(images) and images[-1] == 320
+    assert {"loss", "reconstruction", "kl"} <= lines_of(tmp_path / "run")[0].keys()
+
+
+def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
+    before = torch.get_rng_state()
+    data = tiny.pictures()
+    model = tiny.build("vae", data, tiny.small("vae"))
+    torch.set_rng_state(before)
+    fit(model, data, None, tiny.options(threads=2), run_of(tmp_path / "run"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == 1
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    data = tiny.pictures()
+    empty = data.subset(slice(0, 0))
+    with pytest.raises(DataError, match="no items"):
+        fit(tiny.build("vae", data, tiny.small("vae")), empty, None, tiny.options(),
+            run_of(tmp_path / "run"))
+
+
+def test_an_unusable_device_is_named(tmp_path):
+    data = tiny.pictures()
+    with pytest.raises(ConfigError, match="device=nowhere cannot be used"):
+        fit(tiny.build("vae", data, tiny.small("vae")), data, None,
+            tiny.options(device="nowhere"), run_of(tmp_path / "run"))
+
+
+def test_layouts_that_are_tried_follow_the_networks():
+    conv = nn.Conv2d(3, 4, 3)
+    assert _layouts(conv, TrainOptions()) == ["channels_last", "contiguous"]
+    assert _layouts(nn.Sequential(conv, nn.InstanceNorm2d(4)), TrainOptions()) == ["contiguous"]
+    assert _layouts(nn.Linear(1, 1), TrainOptions()) == ["contiguous"]
+    assert _layouts(conv, TrainOptions(layout="contiguous")) == ["contiguous"]
+
+
+def test_batches_see_every_item_equally_often_and_only_depend_on_their_number():
+    data = tiny.pictures(n=30)
+    batches = Batches(data, 16, seed=3)
+    rows = torch.cat([batches.at(k).index for k in range(15)])  # eight passes
+    assert torch.bincount(rows, minlength=30).tolist() == [8] * 30
+    assert torch.equal(Batches(data, 16, seed=3).at(11).index, batches.at(11).index)
+    assert not torch.equal(Batches(data, 16, seed=4).at(11).index, batches.at(11).index)
+    shares = [Batches(data, 16, seed=3, rank=r, world=2).at(5).index for r in (0, 1)]
+    assert torch.equal(torch.cat(shares), batches.at(5).index)
+
+
+def test_a_batch_is_in_model_units_and_in_step_with_its_labels():
+    data = tiny.pictures(n=30).subset(np.arange(29, -1, -1))
+    batch = next(iter(Sweep(data, 7)))
+    assert batch.index.tolist() == list(range(29, 22, -1))
+    assert batch.x.min() >= -1 and batch.x.max() <= 1
+    np.testing.assert_allclose(batch.x, data.x[batch.index] / 8.0 - 1, atol=1e-6)
+    assert torch.equal(batch.label, torch.from_numpy(data.label)[batch.index])
