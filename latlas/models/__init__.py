@@ -7,8 +7,10 @@ config dataclass as ``Config`` and may carry ``provides``.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import ConfigError, unknown
@@ -75,6 +77,9 @@ def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
 
 
 def _foreign(name: str) -> Entry:
+    """The entry of a class found in the current folder or among the installed packages."""
+    if str(Path.cwd()) not in sys.path:  # a console script starts without the current folder
+        sys.path.append(str(Path.cwd()))
     made = load_class(Entry(name, None, frozenset(), ""))
     if not hasattr(made, "Config"):
         raise ConfigError(f"{name} has no Config: give the class its config dataclass as `Config`")

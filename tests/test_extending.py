@@ -1,0 +1,139 @@
+"""docs/extending.md is true: its code is short, runs, and does what the page says."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import latlas
+from latlas import checkpoint, models
+from latlas.core.distributions import Normal
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "extending.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+VARIANT, LINE, SETTINGS, NETWORKS, GAN = BLOCKS
+QUICK = {"width": 16, "depth": 1, "latent_dim": 3, "images": 640, "batch_size": 32, "threads": 1,
+         "precision": "fp32", "progress": False}
+
+
+@pytest.fixture
+def variant(tmp_path, monkeypatch):
+    """The page's file in the current folder, as a user would have it."""
+    (tmp_path / "beta_tc_vae.py").write_text(VARIANT, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    sys.modules.pop("beta_tc_vae", None)
+
+
+def test_a_variant_is_a_file_of_under_40_lines():
+    assert len(VARIANT.splitlines()) < 40
+    assert len(LINE.splitlines()) == 1
+
+
+def test_the_variant_trains_from_the_current_folder(variant):
+    run = variant / "run"
+    trained = latlas.train("beta_tc_vae:BetaTCVAE", "digits", out=run, beta=6, **QUICK)
+    assert trained.outcome.images == 640 and trained.model.config.beta == 6
+    loaded = checkpoint.load(run)
+    codes = latlas.encode(loaded, "digits", "test")
+    np.testing.assert_array_equal(codes, latlas.encode(trained.model, "digits",
+                                                       "test"))
+    assert checkpoint.run_info(run).provides == models.LIKELIHOOD
+    assert latlas.sample(run, 4).shape == (4, 1, 8, 8)
+
+
+def test_the_variant_trains_under_its_line_in_the_table(variant, monkeypatch):
+    names = {"Entry": models.Entry, "configs": models.configs, "LIKELIHOOD": models.LIKELIHOOD}
+    monkeypatch.syspath_prepend(str(variant))
+    for name, entry in eval("{" + LINE + "}", names).items():
+        monkeypatch.setitem(models.MODELS, name, entry)
+    assert latlas.train("beta-tc-vae", "digits", **QUICK).outcome.stopped == "budget"
+
+
+def test_its_total_correlation_is_that_of_a_gaussian(variant, monkeypatch):
+    """Codes N(0, [[1, ρ], [ρ, 1]]) have −½ log(1 − ρ²) nats; independent ones none."""
+    monkeypatch.syspath_prepend(str(variant))
+    from beta_tc_vae import total_correlation
+    spread = 0.3
+    for rho in (0.0, 0.8):
+        covariance = np.array([[1, rho], [rho, 1]]) - spread**2 * np.eye(2)
+        rng = np.random.default_rng(0)
+        mean = torch.from_numpy(rng.multivariate_normal([0, 0], covariance, 2000)).float()
+        q = Normal(mean, torch.full((2000, 2), 2 * math.log(spread)))
+        z = mean + spread * torch.randn(2000, 2)
+        assert total_correlation(z, q).item() == pytest.approx(-0.5 * math.log(1 - rho**2),
+                                                               abs=0.05)
+
+
+def test_settings_of_its_own_are_read_and_checked():
+    scope: dict = {"__name__": "settings"}
+    exec(compile(SETTINGS, "page", "exec", dont_inherit=True), scope)
+    from latlas.core.errors import ConfigError
+    from latlas.core.options import parse
+    assert parse(scope["TotalCorrelationConfig"], {"beta": "2"}).beta == 2.0
+    with pytest.raises(ConfigError, match="beta"):
+        parse(scope["TotalCorrelationConfig"], {"beta": "-1"})
+
+
+def test_networks_of_ones_own():
+    scope: dict = {}
+    exec(compile(NETWORKS, "page", "exec", dont_inherit=True), scope)
+    assert scope["pictures"].shape == (9, 1, 8, 8)
+
+
+def test_the_two_player_model_is_the_one_that_is_tested():
+    assert (Path(__file__).parent / "toy_gan.py").read_text("utf-8") == GAN
+    assert len(GAN.splitlines()) < 80
+
+
+def test_a_class_without_a_config_is_named(tmp_path, monkeypatch):
+    (tmp_path / "no_config_here.py").write_text("class Model: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from latlas.core.errors import ConfigError
+    for name, why in (("no_config_here:Model", "has no Config"),
+                      ("no_config_here:Other", "cannot import"), ("nowhere:X", "cannot import")):
+        with pytest.raises(ConfigError, match=why):
+            models.get(name)
+
+
+def test_a_datum_passes_six_files_on_its_way_to_the_loss():
+    part = PAGE[PAGE.index("## The path of a datum"):]
+    steps = re.findall(r"^\d\. `(latlas/\S+\.py)`.*?`([\w.]+)`", part, re.M | re.S)
+    assert len(steps) == 6
+    for file, function in steps:
+        assert re.search(rf"def {function.split('.')[-1]}\b", (DOCS.parent / file).read_text())
+
+
+def test_each_of_the_six_files_calls_the_next(tmp_path):
+    """What runs from opening a file to the loss, in the order in which it is first entered."""
+    from latlas.api.training import execute  # noqa: F401  (imported before the trace begins)
+    np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
+             x_test=np.zeros((9, 8, 8), np.uint8))
+    wanted = ["npz.open_npz", "source.split", "loop.run", "batches.at", "trainer.step", "vae.loss"]
+    entered: list[str] = []
+
+    def note(frame, event, argument):
+        name = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
+        if event == "call" and name in wanted and name not in entered:
+            entered.append(name)
+    sys.setprofile(note)
+    try:
+        latlas.train("vae", str(tmp_path / "x.npz"), **{**QUICK, "images": 32})
+    finally:
+        sys.setprofile(None)
+    assert entered == wanted
+
+
+@pytest.mark.parametrize("page", ["extending", "engine", "likelihood"])
+def test_files_and_tests_that_a_page_names_exist(page):
+    text = (DOCS / f"{page}.md").read_text("utf-8")
+    for name in re.findall(r"`((?:latlas|tests)/[\w/]+(?:\.py)?)`", text):
+        assert (DOCS.parent / name).exists(), name
