@@ -252,7 +252,7 @@ def test_minutes_become_a_number_of_items(tmp_path):
 
 def test_the_automatic_budget():
     assert [auto_images(n) for n in (100, 10_000, 60_000, 10**6)] == [
-        400_000, 400_000, 2_400_000, 10_000_000]
+        200_000, 400_000, 2_400_000, 10_000_000]
 
 
 def test_the_automatic_batch_size():

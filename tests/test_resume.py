@@ -105,6 +105,19 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert outcome.stopped == "already finished"
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_convolutions_in_bf16_resume_to_the_same_bits(tmp_path, layout):
+    """Optimiser moments must come back in the memory layout of their weights."""
+    def train(path, progress=None):
+        config = tiny.small("vae", network="conv", width=8, depth=2)
+        training = tiny.options(images=160, precision="bf16", layout=layout)
+        data = tiny.pictures((3, 12, 12))
+        return tiny.train(path, "vae", data, config, training=training, progress=progress)[0]
+    whole = train(tmp_path / "whole")
+    train(tmp_path / "run", tiny.At(80, lambda: signal.raise_signal(signal.SIGINT)))
+    assert torch.equal(tiny.weights(train(tmp_path / "run")), tiny.weights(whole))
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     def twice():
         signal.raise_signal(signal.SIGINT)

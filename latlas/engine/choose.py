@@ -124,8 +124,8 @@ def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions
 
 
 def auto_images(n: int) -> int:
-    """Items to see when no budget is given: 40 passes, at least 400,000, at most 10 million."""
-    return min(max(400_000, 40 * n), 10_000_000)
+    """Items to see when no budget is given: 40 passes, at least 200,000, at most 10 million."""
+    return min(max(200_000, 40 * n), 10_000_000)
 
 
 def auto_batch_size(n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ def auto_latent_dim(space: Space) -> int:
     if space.kind != "picture":
         return max(2, min(32, space.dims // 2))
     return 16 if space.dims <= 256 else 50 if space.dims <= 1024 else 128
+
+
+def resolved(config: Any, space: Space) -> Any:
+    """The config with every choice that was left to the data made, as run.json keeps it."""
+    kind, width, depth = networks.size(config.network, config.width, config.depth, space)
+    return replace(config, latent_dim=config.latent_dim or auto_latent_dim(space), network=kind,
+                   width=width, depth=depth)
 
 
 class Autoencoding(Model):
@@ -33,9 +41,10 @@ class Autoencoding(Model):
 
     def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
-        super().__init__(config, space)
-        self.latent_dim = config.latent_dim or auto_latent_dim(space)
-        size = {"kind": config.network, "width": config.width, "depth": config.depth}
+        super().__init__(resolved(config, space), space)
+        self.latent_dim = self.config.latent_dim
+        size = {"kind": self.config.network, "width": self.config.width,
+                "depth": self.config.depth}
         self.encoder = encoder if encoder is not None else networks.encoder(
             space, self.outputs_per_code * self.latent_dim, self.condition_dim, **size)
         self.decoder = decoder if decoder is not None else networks.decoder(

@@ -134,11 +134,17 @@ class DiscretisedLogisticLikelihood(Likelihood):
                                    self.space.step, self.event_dims)
 
 
+def resolve(name: str, space: Space, binarize: str) -> str:
+    """The likelihood that ``auto`` stands for."""
+    if name != "auto":
+        return name
+    if binarize != "none":
+        return "bernoulli"
+    return "discretised-logistic" if space.levels else "gaussian-learnt"
+
+
 def make(name: str, space: Space, *, binarize: str, noise_sd: float) -> Likelihood:
-    """The likelihood a config names; ``auto`` is decided by the space."""
-    if name == "auto":
-        name = "discretised-logistic" if space.levels else "gaussian-learnt"
-        name = "bernoulli" if binarize != "none" else name
+    """The likelihood a config names."""
     if binarize != "none" and name != "bernoulli":
         raise ConfigError(f"binarize={binarize} makes binary pixels, which need "
                           f"likelihood=bernoulli, not {name}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,8 @@ class VAE(Autoencoding):
 
     def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
+        name = likelihoods.resolve(config.likelihood, space, config.binarize)
+        config = replace(config, likelihood=name)
         likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
                                       noise_sd=config.noise_sd)
         self.multiplier = likelihood.multiplier

@@ -20,6 +20,16 @@ def resolve(kind: str, space: Space) -> str:
     return "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
 
 
+def size(kind: str, width: int, depth: int, space: Space) -> tuple[str, int, int]:
+    """Kind, width and depth with every ``auto`` and 0 resolved, for run.json.
+
+    The depth of a convolutional network stays 0: its number of levels follows from the shape.
+    """
+    kind = resolve(kind, space)
+    widths, depths = {"mlp": 512, "conv": 32}, {"mlp": 2, "conv": 0}
+    return kind, width or widths[kind], depth or depths[kind]
+
+
 def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto",
             width: int = 0, depth: int = 0) -> nn.Module:
     """A network from (n, *shape) and an optional (n, condition) vector to (n, outputs).
@@ -29,7 +39,7 @@ def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto
     from latlas.networks.conv import ConvEncoder
     from latlas.networks.mlp import MLPEncoder
     made: type[nn.Module] = {"mlp": MLPEncoder, "conv": ConvEncoder}[resolve(kind, space)]
-    return made(space.shape, outputs, condition, **_size(width, depth))
+    return made(space.shape, outputs, condition, **_given(width, depth))
 
 
 def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 1,
@@ -41,8 +51,8 @@ def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 
     from latlas.networks.conv import ConvDecoder
     from latlas.networks.mlp import MLPDecoder
     made: type[nn.Module] = {"mlp": MLPDecoder, "conv": ConvDecoder}[resolve(kind, space)]
-    return made(space.shape, inputs, condition, multiplier=multiplier, **_size(width, depth))
+    return made(space.shape, inputs, condition, multiplier=multiplier, **_given(width, depth))
 
 
-def _size(width: int, depth: int) -> dict[str, int]:
+def _given(width: int, depth: int) -> dict[str, int]:
     return {k: v for k, v in (("width", width), ("depth", depth)) if v}
