@@ -242,11 +242,13 @@ def test_the_seed_decides_everything(case, tmp_path):
 
 @trained_case
 def test_an_interrupted_run_ends_with_the_same_bits(case, tmp_path):
-    whole = tiny.weights(case.train(tmp_path / "whole", validation=case.data()))
-    stop = tiny.At(112, lambda: signal.raise_signal(signal.SIGINT))
-    case.train(tmp_path / "run", validation=case.data(), progress=stop)
+    """With a long average, and stopped between two updates of it."""
+    asked = {"validation": case.data(), "training": tiny.options(ema=0.5)}
+    whole = tiny.weights(case.train(tmp_path / "whole", **asked))
+    stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
+    case.train(tmp_path / "run", progress=stop, **asked)
     assert stop.done and not (tmp_path / "run/model.safetensors").exists()
-    assert torch.equal(whole, tiny.weights(case.train(tmp_path / "run", validation=case.data())))
+    assert torch.equal(whole, tiny.weights(case.train(tmp_path / "run", **asked)))
 
 
 @trained_case

@@ -204,17 +204,30 @@ def test_shared_weights_are_averaged_once():
     assert (model.a.weight - average.current().b.weight).item() == pytest.approx(0.25)
 
 
-def test_training_stops_when_held_out_data_gets_no_better_and_keeps_the_best(tmp_path):
-    """Held-out items unlike the training items: every step makes them worse in the end."""
+def worsening(path, progress=None):
+    """Held-out items unlike the training items: soon every step makes them worse."""
     data = tiny.pictures(n=30)
     other = replace(data, x=np.ascontiguousarray(16 - data.x))
-    training = tiny.options(images=16_000, patience=3, validate_every=64, learning_rate=0.01)
-    _, outcome = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"), training=training,
-                            validation=other)
+    training = tiny.options(images=16_000, patience=6, validate_every=64, learning_rate=0.01)
+    return tiny.train(path, "vae", data, tiny.small("vae"), training=training, validation=other,
+                      progress=progress)
+
+
+def test_training_stops_when_held_out_data_gets_no_better_and_keeps_the_best(tmp_path):
+    _, outcome = worsening(tmp_path / "run")
     losses = [line["validation/loss"] for line in lines_of(tmp_path / "run")
               if "validation/loss" in line]
     assert outcome.stopped == "patience" and outcome.images < 16_000
-    assert outcome.best == min(losses) == losses[-4]
+    assert outcome.best == min(losses) == losses[-7]
+
+
+def test_an_interrupted_run_remembers_the_best_weights_and_how_long_ago_they_were(tmp_path):
+    model, outcome = worsening(tmp_path / "whole")
+    late = outcome.images - 3 * 64  # three checks after the best one
+    worsening(tmp_path / "run", tiny.At(late, lambda: signal.raise_signal(signal.SIGINT)))
+    resumed, again = worsening(tmp_path / "run")
+    assert (again.images, again.best) == (outcome.images, outcome.best)
+    assert torch.equal(tiny.weights(resumed), tiny.weights(model))
 
 
 def test_checks_do_not_change_training(tmp_path):
