@@ -136,20 +136,25 @@ class Clock:
 
 
 def peak_memory(device: str) -> dict[str, float]:
-    """MiB at most: resident memory of this process, and of the device where there is one."""
-    peaks = {"memory": _peak_resident() / 2**20}
+    """MiB at most: of this process, the part above what torch takes by itself, of the device."""
+    peaks = {"memory": _resident("VmHWM") / 2**20}
+    peaks["working"] = peaks["memory"] - BASE / 2**20
     if device.startswith("cuda"):
         peaks["device_memory"] = torch.cuda.max_memory_allocated() / 2**20
     return peaks
 
 
-def _peak_resident() -> int:
+def _resident(mark: str) -> int:
     """Bytes. Linux's ``ru_maxrss`` starts from the parent's, so the status file goes first."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    marks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+    marks = [int(line.split()[1]) * 1024 for line in lines if line.startswith(mark)]
     unit = 1 if platform.system() == "Darwin" else 1024
     return marks[0] if marks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+#: resident memory once torch is imported and nothing else is done
+BASE = _resident("VmRSS")
 
 
 def answer(values: dict[str, Any]) -> None:
@@ -186,6 +191,12 @@ def run_rounds(sides: Iterable[str], rounds: int,
 def ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> str:
     """Round by round, so that both numbers of a ratio are from the same minute."""
     return spread(a[key] / b[key] for a, b in zip(above, below, strict=True))
+
+
+def memory(side: list[dict[str, Any]], base: list[dict[str, Any]]) -> list[str]:
+    """Peak memory and its ratio, then the same for the part above torch itself."""
+    return [cell for key in ("memory", "working")
+            for cell in (spread((m[key] for m in side), 0), ratio(side, base, key))]
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:

@@ -14,14 +14,17 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from common import (
     CASES,
+    Measured,
     answer,
     arguments,
     as_unit,
     ask,
     machine,
+    memory,
     peak_memory,
     pictures,
     ratio,
@@ -54,7 +57,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """One side: nats and seconds per item, peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     networks = _load(Path(task["weights"]))
-    x = pictures(task["data"], task["items"])[:task["items"]].copy()
+    x = np.load(task["items"])
     draws, device = task["draws"], task["device"]
     if task["side"] == "latlas":
         import latlas_side
@@ -71,11 +74,10 @@ def compare(options: Namespace) -> None:
     print(machine(options.device))
     data: dict[str, Any] = {"machine": machine(options.device), "measured": []}
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "networks.pt"
-        _train(options, weights)
+        _prepare(options, Path(folder))
         for threads in options.threads:
             found = run_rounds(SIDES, options.rounds, lambda side, threads=threads: ask(
-                "likelihood_speed.py", _task(options, side, threads, weights), threads))
+                "likelihood_speed.py", _task(options, side, threads, folder), threads))
             data["measured"].append({"threads": threads, "sides": found})
             print(f"\n{CASES[CASE].title}, {options.items} items, {options.draws:,} draws, "
                   f"{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
@@ -84,30 +86,31 @@ def compare(options: Namespace) -> None:
     write_json(options.json, data)
 
 
-def _task(options: Namespace, side: str, threads: int, weights: Path) -> dict[str, Any]:
-    return {"side": side, "threads": threads, "weights": str(weights), "device": options.device,
-            "data": None if options.data is None else str(options.data),
-            "items": options.items, "draws": options.draws}
+def _task(options: Namespace, side: str, threads: int, folder: str) -> dict[str, Any]:
+    return {"side": side, "threads": threads, "device": options.device, "draws": options.draws,
+            "weights": f"{folder}/networks.pt", "items": f"{folder}/items.npy"}
 
 
-HEAD = ["side", "log-likelihood (nats)", "ms per item", "times pythae", "CPU ms per item",
-        "times pythae (CPU)", "peak MiB", "of pythae's"]
+HEAD = ["side", "log-likelihood (nats)", "ms per item", "times pythae", "by CPU time", "peak MiB",
+        "of pythae's", "without torch", "of pythae's"]
 
 
-def _rows(found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+def _rows(found: Measured) -> list[list[str]]:
     base = found["pythae"]
     return [[side, spread(m["nats"] for m in measured),
              spread(1e3 * m["seconds"] for m in measured), ratio(base, measured, "seconds"),
-             spread(1e3 * m["cpu_seconds"] for m in measured),
-             ratio(base, measured, "cpu_seconds"),
-             spread((m["memory"] for m in measured), 0), ratio(measured, base, "memory")]
+             ratio(base, measured, "cpu_seconds"), *memory(measured, base)]
             for side, measured in found.items()]
 
 
-def _train(options: Namespace, path: Path) -> None:
+def _prepare(options: Namespace, folder: Path) -> None:
+    """The weights and items that every side reads."""
     import latlas_side
-    model = latlas_side.trained(CASES[CASE], pictures(options.data), options.train)
-    torch.save({"encoder": model.encoder.state_dict(), "decoder": model.decoder.state_dict()}, path)
+    x = pictures(options.data)
+    model = latlas_side.trained(CASES[CASE], x, options.train)
+    torch.save({"encoder": model.encoder.state_dict(), "decoder": model.decoder.state_dict()},
+               folder / "networks.pt")
+    np.save(folder / "items.npy", x[:options.items])
 
 
 def _load(path: Path) -> tuple[nn.Module, nn.Module]:

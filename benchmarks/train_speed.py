@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from common import (
     CASES,
+    Measured,
     answer,
     arguments,
     as_unit,
     ask,
     machine,
+    memory,
     peak_memory,
     pictures,
     ratio,
@@ -82,17 +84,15 @@ def _task(options: Namespace, case: str, side: str, threads: int) -> dict[str, A
             "data": None if options.data is None else str(options.data)}
 
 
-HEAD = ["case", "side", "images/s", "times pythae", "images per CPU s", "times pythae (CPU)",
-        "peak MiB", "of pythae's"]
+HEAD = ["case", "side", "images/s", "times pythae", "by CPU time", "peak MiB", "of pythae's",
+        "without torch", "of pythae's"]
 
 
-def _rows(name: str, found: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+def _rows(name: str, found: Measured) -> list[list[str]]:
     case, base = CASES[name], found["pythae"]
     return [[f"{case.title}, batch {case.batch_size}", side,
              spread((1 / m["seconds"] for m in measured), 0), ratio(base, measured, "seconds"),
-             spread((1 / m["cpu_seconds"] for m in measured), 0),
-             ratio(base, measured, "cpu_seconds"),
-             spread((m["memory"] for m in measured), 0), ratio(measured, base, "memory")]
+             ratio(base, measured, "cpu_seconds"), *memory(measured, base)]
             for side, measured in found.items()]
 
 
