@@ -218,10 +218,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def machine(device: str) -> str:
-    """One line: processor, threads, versions."""
+    """One line: processor, cores, versions, and how busy it is with other things."""
     names = [f"{name} {_version(name)}" for name in ("torch", "pythae", "latlas")]
     where = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
-    return f"{where}, {CORES} cores; Python {platform.python_version()}; {', '.join(names)}"
+    load = f"load {os.getloadavg()[0]:.1f} before the start" if hasattr(os, "getloadavg") else ""
+    python = f"Python {platform.python_version()}"
+    return "; ".join([f"{where}, {CORES} cores", python, ", ".join(names), load])
 
 
 def _version(name: str) -> str:

@@ -71,8 +71,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 def compare(options: Namespace) -> None:
     """Train once, then all sides in turn, ``rounds`` times, for each number of threads."""
-    print(machine(options.device))
     data: dict[str, Any] = {"machine": machine(options.device), "measured": []}
+    print(data["machine"])
     with tempfile.TemporaryDirectory() as folder:
         _prepare(options, Path(folder))
         for threads in options.threads:

@@ -64,8 +64,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 def compare(options: Namespace) -> None:
     """All sides in turn, ``rounds`` times, for each case and number of threads."""
-    print(machine(options.device))
     data: dict[str, Any] = {"machine": machine(options.device), "measured": []}
+    print(data["machine"])
     for threads in options.threads:
         rows = []
         for name in options.cases:
