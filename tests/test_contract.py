@@ -62,6 +62,11 @@ def wide() -> Dataset:
     return tiny.pictures((3, 9, 12), levels=256)
 
 
+def between() -> Dataset:
+    """A picture that gets a perceptron, and with a mask beside it would get convolutions."""
+    return tiny.pictures((1, 24, 24))
+
+
 def own() -> dict[str, nn.Module]:
     return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 6)),
             "decoder": nn.Sequential(nn.Linear(3, 128), nn.Unflatten(1, (2, 8, 8)))}
@@ -86,6 +91,7 @@ VARIANTS = [
     Case("beta-vae", settings={"free_bits": 0.1}, coupled="free bits", label="free-bits"),
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
+    Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
     Case(TOY, tiny.points, label="ring"),
 ]
 CASES = [Case(name) for name in models.MODELS] + VARIANTS

@@ -77,7 +77,7 @@ def train(path: Path, name: str, data: Dataset, config: Any, *,
     """Train in a run folder as the API does: the same call again goes on."""
     training, made = training or options(), modules_of(modules)
     model = build(name, data, config, made, training.seed)
-    request = {"model": name, "config": to_json(config), "space": data.space.to_json(),
+    request = {"model": name, "config": to_json(model.config), "space": data.space.to_json(),
                "data": None, "training": to_json(training), "custom": sorted(made)}
     run = folders.start(path, request)
     outcome = fit(model, data, validation, training, run, progress or Silent())

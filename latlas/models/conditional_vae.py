@@ -31,8 +31,10 @@ class ConditionalVAE(VAE):
         self.part_encoder = None
         if config.condition == "part":
             given = Space("picture", (space.shape[0] + 1, *space.shape[1:]))
-            self.part_encoder = networks.encoder(given, self.condition_dim, kind=config.network,
-                                                 width=config.width, depth=config.depth)
+            # of the kind that was chosen for the picture: run.json knows no other
+            self.part_encoder = networks.encoder(
+                given, self.condition_dim, kind=self.config.network, width=self.config.width,
+                depth=self.config.depth)
 
     def embed(self, condition: Tensor | None) -> Tensor:
         """Class codes as one-hot, the part through a network of its own."""
