@@ -208,7 +208,7 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
 
     for player in trainer.players:
         modules = player.phases[0].modules
-        player.optimiser.register_step_pre_hook(lambda *_, m=modules: look(m))
+        tiny.before_steps(player.optimiser, lambda m=modules: look(m))
     batches = Batches(data, 16)
     for k in range(5):  # some weights start at zero and hold back the gradient of others
         trainer.step(batches.at(k))

@@ -21,6 +21,7 @@ from latlas.data.dataset import Dataset
 from latlas.models import vae as vae_module
 from latlas.models.config import VAEConfig
 from latlas.models.vae import VAE
+from latlas.tasks.score import score
 
 #: variances along the principal axes of the data for the linear models
 SPECTRUM = np.array([4.0, 2.0, 1.0, 0.1, 0.1, 0.1])
@@ -241,3 +242,13 @@ def test_gray_pixels_under_coin_flips_are_called_no_likelihood():
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert (drawn == 1).float().mean().item() == pytest.approx(0.25, abs=0.01)
     assert (made["threshold"].prepare(gray, Noise(0)) == -1).all()
+
+
+def test_bf16_moves_an_importance_weighted_bound_by_hundredths_of_a_nat(tmp_path):
+    data = tiny.pictures(n=64)
+    model, _ = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"))
+    model.eval()
+    full = score(model, data, draws=64, precision="fp32")
+    half = score(model, data, draws=64, precision="bf16")
+    assert abs(half.mean - full.mean) < 0.05
+    assert not np.array_equal(half.nats, full.nats)

@@ -105,3 +105,14 @@ class At(Silent):
         if images >= self.images and not self.done:
             self.done = True
             self.act()
+
+
+def before_steps(optimiser, look):
+    """Call ``look`` before every step of an optimiser."""
+    step = optimiser.step
+
+    def looked_at(*args):
+        look()
+        step(*args)
+
+    optimiser.step = looked_at

@@ -177,13 +177,14 @@ def denoise(run: Run, data: Items = None, split: str | None = None, *,
 
 
 def score(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
-          method: str = "auto", seed: int = 0, progress: Count | None = None,
-          **options: Any) -> Scores:
+          method: str = "auto", seed: int = 0, precision: str = "auto",
+          progress: Count | None = None, **options: Any) -> Scores:
     """Log-likelihood of every item: ``.nats``, ``.ess``, ``.bits_per_dim``, ``.mean``."""
     from latlas.tasks.score import score as score_items
 
     model, items = _both(run, data, split, options, "score")
-    return score_items(model, items, draws=draws, method=method, seed=seed, progress=progress)
+    return score_items(model, items, draws=draws, method=method, seed=seed,
+                       precision=precision, progress=progress)
 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,

@@ -24,6 +24,9 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
           method: Annotated[Literal["auto", "exact", "elbo", "iw"], Parameter(
               help="auto: exact where the model can, else iw.")] = "auto",
           n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
+          precision: Annotated[Literal["auto", "fp32", "bf16"], Parameter(
+              help="Number format of the networks; auto: bf16 for iw where the processor has "
+                   "it.")] = "auto",
           out: Annotated[Path | None, Parameter(
               help="A row per item: .csv, .parquet, .npz.")] = None,
           seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
@@ -35,7 +38,8 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
     model, data = both(run, items, source, device, "score")
     data = data.subset(slice(0, n))
     with counting("score") as progress:
-        scores = api.score(model, data, draws=draws, method=method, seed=seed, progress=progress)
+        scores = api.score(model, data, draws=draws, method=method, seed=seed,
+                           precision=precision, progress=progress)
     line = write_table(out, scores.columns(data.take("names"))) if out else ""
     emit({**_summary(scores), "out": out and str(out)}, json, _lines(scores, line))
 

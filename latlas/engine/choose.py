@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from latlas.core.model import Model
+from latlas.core.precision import has_bf16
 from latlas.data.batches import Batches
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
@@ -66,15 +67,6 @@ def apply_layout(model: nn.Module, layout: str) -> None:
     """Put the model's 4-D weights into the chosen memory layout."""
     if layout == "channels_last":
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def has_bf16(device: torch.device) -> bool:
-    """The processor has bf16 instructions."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
 
 
 def _candidates(model: Model, options: TrainOptions) -> list[Chosen]:

