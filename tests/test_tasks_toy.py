@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,10 +216,21 @@ def test_items_of_another_shape_are_refused():
 
 def test_samples_have_the_model_s_moments():
     drawn = SPACE.to_model(generate.sample(Linear(), 20_000, mean=False))
-    means = SPACE.to_model(generate.sample(Linear(), 20_000))
+    means = SPACE.to_model(generate.sample(Linear(), 20_000, mean=True))
     covariance = (WEIGHT @ WEIGHT.T).numpy()
     np.testing.assert_allclose(np.cov(means.T), covariance, atol=0.06)
     np.testing.assert_allclose(np.cov(drawn.T), covariance + NOISE**2 * np.eye(4), atol=0.06)
+
+
+def test_tables_are_drawn_and_pictures_are_means():
+    for kind, drawn in (("table", False), ("points", False), ("picture", True)):
+        model = Linear()
+        model.space = replace(SPACE, kind=kind)
+        made = generate.sample(model, 3)
+        np.testing.assert_array_equal(made, generate.sample(model, 3, mean=drawn))
+        assert (made != generate.sample(model, 3, mean=not drawn)).all()
+    with pytest.raises(ConfigError, match="n=-3"):
+        generate.sample(Linear(), -3)
 
 
 def test_samples_follow_the_seed_and_come_in_the_number_asked_for():

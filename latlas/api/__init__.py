@@ -103,13 +103,14 @@ def open_data(data: Items = None, split: str | None = None, *, like: Run | None 
 
 
 def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: Items = None,
-           mean: bool = True) -> Array:
+           mean: bool | None = None) -> Array:
     """``n`` new items, (n, \\*shape).
 
     Args:
         label: for a conditional model: a class name, or several that take turns.
         given: for a model of a part of the picture: the pictures to complete, taking turns.
-        mean: the mean of p(x|z); ``False`` draws from it.
+        mean: the mean of p(x|z), or a draw from it. By default pictures are means, tables and
+            points are drawn.
     """
     from latlas.tasks import generate
 

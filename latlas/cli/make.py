@@ -21,8 +21,9 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
            label: Label = None,
            given: Annotated[str | None, Parameter(
                help="Source of pictures to complete, for a model of a part.")] = None,
-           draw: Annotated[bool, Parameter(
-               negative="", help="Draw from p(x|z) instead of its mean.")] = False,
+           draw: Annotated[bool | None, Parameter(
+               negative="--mean", help="Draw from p(x|z), or take its mean. Default: the mean of "
+                                       "pictures, a draw of tables and points.")] = None,
            out: OutItems = None, seed: Seed = 0, device: Device = "auto",
            json: Json = False) -> None:
     """Draw new items."""
@@ -30,7 +31,8 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
 
     _at_least("--n", n, 1)
     model = opened(run, device, "sample")
-    items = api.sample(model, n, seed=seed, label=names(label), given=given, mean=not draw)
+    items = api.sample(model, n, seed=seed, label=names(label), given=given,
+                       mean=None if draw is None else not draw)
     save(items, model, target(out, run, "samples", model.space), json)
 
 

@@ -193,7 +193,7 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     if len(seen) < len(train):
         notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
                      "training items.")
-    made = sample(model, n, seed=derive(seed, "evaluate"), mean=shows_means(model.space),
+    made = sample(model, n, seed=derive(seed, "evaluate"),
                   condition=conditions_like(model, test, n, seed))
     try:
         rows = _judged(made, seen, test, source, seed, str(model.device))
@@ -208,11 +208,6 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     if rows["samples"]["copying_z"] < -3:
         notes.append("The memorisation test finds copying: samples are nearer to training items "
                      "than fresh real items are.")
-
-
-def shows_means(space: Space) -> bool:
-    """Pictures are judged and shown without pixel noise; tables and points as they are drawn."""
-    return space.kind == "picture"
 
 
 def _judged(made: Array, train: Dataset, test: Dataset, source: Any, seed: int,

@@ -10,6 +10,7 @@ from torch import Tensor
 from latlas.core.errors import ConfigError, unknown
 from latlas.core.model import Model
 from latlas.core.noise import Noise
+from latlas.core.space import Space
 from latlas.tasks.common import (
     Array,
     as_condition,
@@ -26,24 +27,33 @@ Path = Literal["line", "circle"]
 
 
 def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
-           batch_size: int = 512, mean: bool = True) -> Array:
+           batch_size: int = 512, mean: bool | None = None) -> Array:
     """``n`` new items, (n, \\*shape) in data units; the same for the same seed and batch size.
 
     Args:
         condition: what a conditional model needs: one class code, (n,) codes or (n, C + 1, H, W).
-        mean: the mean of p(x|z) rather than a draw from it: pictures without pixel noise. Tables
-            and points are themselves only with their noise: draw them with ``mean=False``.
+        mean: the mean of p(x|z) rather than a draw from it. By default pictures are means,
+            without pixel noise; tables and points are drawn: they are nothing without theirs.
 
     Raises:
         CapabilityError: if the model draws no samples.
+        ConfigError: a negative ``n``.
     """
     check(model, "sample")
+    if n < 0:
+        raise ConfigError(f"n={n}: at least 0")
+    mean = shows_means(model.space) if mean is None else mean
     given = as_condition(model, condition, n)
     with inference(model):
         parts = [_draw(model, min(batch_size, n - i), noise(model, seed, "sample", i),
                        rows(given, slice(i, i + batch_size)), mean)
                  for i in range(0, n, batch_size)]
     return np.concatenate(parts) if parts else _nothing(model)
+
+
+def shows_means(space: Space) -> bool:
+    """Pictures are judged and shown without pixel noise; tables and points as they are drawn."""
+    return space.kind == "picture"
 
 
 def decode(model: Model, codes: Any, *, condition: Any = None, batch_size: int = 512,

@@ -72,7 +72,6 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
     figures = [_items(real, context.space, "Real data", "held-out items")]
     for subject in able:
         made = sample(subject.model, n, seed=context.seed,
-                      mean=context.space.kind == "picture",
                       condition=conditions_like(subject.model, context.test, n, context.seed))
         figures.append(_items(made, context.space, subject.name, "samples", real))
     figures = figures if context.space.kind == "picture" else figures[1:]
