@@ -142,6 +142,16 @@ def test_completion_keeps_the_part_that_was_given() -> None:
     x = api.open_data("digits", "test").take("x")[:2]
     made = api.sample(trained.model, 4, given=x)
     assert made.shape == (4, 1, 8, 8)
+    codes = api.encode(trained.model, x)
+    np.testing.assert_array_equal(api.decode(trained.model, codes, given=x),
+                                  api.reconstruct(trained.model, x))
+    walk = api.interpolate(trained.model, *codes, steps=3, given=x)
+    np.testing.assert_array_equal(walk[0], api.decode(trained.model, codes[:1], given=x)[0])
+    assert api.traverse(trained.model, dims=[0], steps=3, given=x).shape == (1, 3, 1, 8, 8)
+    with pytest.raises(CapabilityError, match="a part of a picture: name it with `given`"):
+        api.sample(trained.model, 4, label=3)
+    with pytest.raises(DataError, match="--given"):
+        api.sample(trained.model, 4)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
@@ -155,6 +165,7 @@ def test_completion_keeps_the_part_that_was_given() -> None:
     (lambda run: api.encode(run, np.full((2, 64), np.nan)), DataError, "NaN"),
     (lambda run: api.encode(run, np.array([["a"]])), DataError, "must be numbers"),
     (lambda run: api.encode(run, "ring"), DataError, "points"),
+    (lambda run: api.sample(run, 2, label=3), CapabilityError, "not conditional"),
     (lambda run: api.sample(run, 2, given="digits"), CapabilityError, "not conditional")])
 def test_errors(run: Path, call: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):

@@ -324,6 +324,15 @@ def test_labels_choose_what_a_conditional_model_draws(runs: Path, here: Path) ->
     assert not np.array_equal(three[[1, 3]], mixed[[1, 3]])
 
 
+def test_in_a_grid_every_class_has_a_column(runs: Path, here: Path) -> None:
+    run = str(runs / "conditional-vae")
+    assert cli.run(["sample", run, "--label", "3,5", "--n", "8", "--out", "a.png"]) == 0
+    assert cli.run(["sample", run, "--label", "3", "--n", "8", "--out", "b.png"]) == 0
+    with Image.open(here / "a.png") as two, Image.open(here / "b.png") as square:
+        assert two.height / two.width > 1.8
+        assert square.height / square.width <= 1
+
+
 def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vae = str(runs / "vae")
     got = result(capsys, "score", vae, "--draws", "4", "--n", "20", "--out", "s.csv")

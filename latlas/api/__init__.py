@@ -119,38 +119,44 @@ def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: It
     return generate.sample(model, n, seed=seed, condition=condition, mean=mean)
 
 
-def decode(run: Run, codes: Any, *, label: Any = None) -> Array:
-    """The item at each code (n, latent_dim)."""
+def decode(run: Run, codes: Any, *, label: Any = None, given: Items = None) -> Array:
+    """The item at each code (n, latent_dim); ``label`` and ``given`` as for :func:`sample`."""
     from latlas.tasks import generate
 
     model = _model(run, "decode")
-    return generate.decode(model, codes, condition=_condition(model, len(codes), label))
+    return generate.decode(model, codes, condition=_condition(model, len(codes), label, given))
 
 
 def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "line",
-                label: Any = None) -> Array:
-    """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle."""
+                label: Any = None, given: Items = None) -> Array:
+    """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle.
+
+    ``label`` as for :func:`sample`; of the pictures ``given`` the first serves the whole way.
+    """
     from latlas.tasks import generate
 
     model = _model(run, "decode", "interpolate")
-    condition = _condition(model, steps, label)
+    condition = _condition(model, 1 if given is not None else steps, label, given)
     return generate.interpolate(model, start, end, steps, path,  # type: ignore[arg-type]
                                 condition=condition)
 
 
 def traverse(run: Run, *, code: Any = None, dims: Sequence[int] | None = None, span: float = 3.0,
-             steps: int = 7, codes: Any = None, label: Any = None) -> Array:
+             steps: int = 7, codes: Any = None, label: Any = None,
+             given: Items = None) -> Array:
     """One dimension of the code varied at a time, (len(dims), steps, \\*shape).
 
     Args:
         codes: (n, latent_dim) of data, which set centre, spans, and most active dimension first.
+        label: as for :func:`sample`; of the pictures ``given`` the first serves every step.
     """
     from latlas.tasks import generate
 
     model = _model(run, "decode", "traverse")
-    rows = model.latent_dim if dims is None else len(dims)
+    n = (model.latent_dim if dims is None else len(dims)) * steps
+    condition = _condition(model, 1 if given is not None else n, label, given)
     return generate.traverse(model, code=code, dims=dims, span=span, steps=steps, codes=codes,
-                             condition=_condition(model, rows * steps, label))
+                             condition=condition)
 
 
 def encode(run: Run, data: Items = None, split: str | None = None, *,
@@ -280,13 +286,31 @@ def _condition(model: Model, n: int, label: Any, given: Items = None) -> Any:
     """What a conditional model is given for each of ``n`` items; ``None`` if nothing was named."""
     import numpy as np
 
+    if label is None and given is None:
+        return None
+    _must_take(model, "label" if given is None else "given")
     if given is not None:
         return _parts(model, n, given)
-    if label is None:
-        return None
     from latlas.api.items import class_codes
 
     return np.resize(class_codes(model.space, label), n)
+
+
+def _must_take(model: Model, option: str) -> None:
+    """Raise CapabilityError if the model is not conditioned on what an option names."""
+    name, takes = type(model).__name__, "none"
+    if getattr(model, "condition_dim", 0):
+        takes = "given" if getattr(model.config, "condition", "") == "part" else "label"
+    if takes == "none":
+        raise CapabilityError(f"{name} is not conditional; leave out `{option}`, or train "
+                              "conditional-vae")
+    if takes != option:
+        raise CapabilityError(f"this {name} is conditioned on {_TAKEN[takes]}: name it with "
+                              f"`{takes}`, not `{option}`")
+
+
+#: what the options of a conditional model name
+_TAKEN = {"label": "a label", "given": "a part of a picture"}
 
 
 def _parts(model: Model, n: int, given: Items) -> Any:
@@ -297,7 +321,4 @@ def _parts(model: Model, n: int, given: Items) -> Any:
     items = open_data(given, like=model)
     rows = [i % len(items) for i in range(n)]
     batch = next(iter(Sweep(items.subset(rows), n)))  # type: ignore[arg-type]
-    condition = condition_of(model, batch).get("condition")
-    if condition is None:
-        raise CapabilityError(f"{type(model).__name__} is not conditional; leave out `given`")
-    return condition
+    return condition_of(model, batch)["condition"]

@@ -18,6 +18,8 @@ Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON on 
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Label = Annotated[str | None, Parameter(help="Class of a conditional model: a name, or several "
                                              "with commas between.")]
+Given = Annotated[str | None, Parameter(help="Source of pictures to complete, for a model of a "
+                                             "part.")]
 Settings = Annotated[tuple[str, ...], Parameter(
     name="--set", negative="", consume_multiple=False, show_default=False,
     help="key=value, any setting of the model or of training; may be repeated.")]

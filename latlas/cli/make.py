@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, SOURCE, Device, Items, Json, Label, Run, Seed, Source
+from latlas.cli.flags import (
+    ITEMS,
+    SOURCE,
+    Device,
+    Given,
+    Items,
+    Json,
+    Label,
+    Run,
+    Seed,
+    Source,
+)
 from latlas.cli.show import emit
 from latlas.core.errors import ConfigError
 
@@ -19,8 +30,7 @@ Steps = Annotated[int, Parameter(help="Items on the way, ends included.")]
 
 def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
            label: Label = None,
-           given: Annotated[str | None, Parameter(
-               help="Source of pictures to complete, for a model of a part.")] = None,
+           given: Given = None,
            draw: Annotated[bool | None, Parameter(
                negative="--mean", help="Draw from p(x|z), or take its mean. Default: the mean of "
                                        "pictures, a draw of tables and points.")] = None,
@@ -33,20 +43,22 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
     model = opened(run, device, "sample")
     items = api.sample(model, n, seed=seed, label=names(label), given=given,
                        mean=None if draw is None else not draw)
-    save(items, model, target(out, run, "samples", model.space), json)
+    several = len(names(label) or ())  # a column for each class
+    save(items, model, target(out, run, "samples", model.space), json,
+         columns=several if 1 < several < n else None)
 
 
 def decode(run: Run, codes: Annotated[Path, Parameter(
                help="Codes (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` writes.")],
-           /, *, label: Label = None, out: OutItems = None, device: Device = "auto",
-           json: Json = False) -> None:
+           /, *, label: Label = None, given: Given = None, out: OutItems = None,
+           device: Device = "auto", json: Json = False) -> None:
     """Turn codes into items."""
     from latlas import api
     from latlas.cli.codes import read_codes
 
     array = read_codes(codes)
     model = opened(run, device, "decode")
-    items = api.decode(model, array, label=names(label))
+    items = api.decode(model, array, label=names(label), given=given)
     save(items, model, target(out, run, "decoded", model.space), json)
 
 
@@ -57,7 +69,7 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                 steps: Steps = 16,
                 path: Annotated[Literal["line", "circle"], Parameter(
                     help="Straight, or along the great circle.")] = "line",
-                label: Label = None, out: OutItems = None, seed: Seed = 0,
+                label: Label = None, given: Given = None, out: OutItems = None, seed: Seed = 0,
                 device: Device = "auto", json: Json = False) -> None:
     """Walk from one item to another through the codes."""
     from latlas import api
@@ -65,7 +77,7 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     _at_least("--steps", steps, 2)
     model = opened(run, device, "decode", "interpolate")
     a, b = _ends(run, model, items, source, start, end, seed)
-    made = api.interpolate(model, a, b, steps=steps, path=path, label=names(label))
+    made = api.interpolate(model, a, b, steps=steps, path=path, label=names(label), given=given)
     save(made, model, target(out, run, "interpolation", model.space), json, columns=steps)
 
 
@@ -75,7 +87,7 @@ def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                       "active.")] = None,
              span: Annotated[float, Parameter(
                  help="To each side, in standard deviations of the codes.")] = 3.0,
-             steps: Steps = 9, label: Label = None, out: OutItems = None,
+             steps: Steps = 9, label: Label = None, given: Given = None, out: OutItems = None,
              device: Device = "auto", json: Json = False) -> None:
     """Vary one number of the code at a time: a row per dimension, most active first."""
     from latlas import api
@@ -85,7 +97,7 @@ def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     codes = _codes_of_data(run, model, items, source)
     chosen = whole_numbers("--dims", dims) if dims else _active(model, codes)
     made = api.traverse(model, dims=chosen, span=span, steps=steps, codes=codes,
-                         label=names(label))
+                        label=names(label), given=given)
     path = target(out, run, "traverse", model.space)
     save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=steps, dims=chosen)
 

@@ -39,8 +39,9 @@ class ConditionalVAE(VAE):
     def embed(self, condition: Tensor | None) -> Tensor:
         """Class codes as one-hot, the part through a network of its own."""
         if condition is None:
-            what = "a label" if self.part_encoder is None else "the known part of the picture"
-            raise DataError(f"conditional-vae needs {what} for every item; name it with --label")
+            raise DataError("conditional-vae needs " + (
+                "a label for every item; name it with --label" if self.part_encoder is None else
+                "pictures of which it knows a part; name them with --given"))
         if self.part_encoder is None:
             return F.one_hot(condition.long(), self.condition_dim).float()
         features: Tensor = self.part_encoder(condition)
