@@ -20,6 +20,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise
+from latlas.core.precision import autocast, transposed
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
 from latlas.engine import optimisers
@@ -356,3 +357,18 @@ def test_a_batch_is_in_model_units_and_in_step_with_its_labels():
     assert batch.x.min() >= -1 and batch.x.max() <= 1
     np.testing.assert_allclose(batch.x, data.x[batch.index] / 8.0 - 1, atol=1e-6)
     assert torch.equal(batch.label, torch.from_numpy(data.label)[batch.index])
+
+
+def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ConvTranspose2d(2, 1, 3))
+    seen = []
+    for module in network:
+        module.register_forward_hook(lambda m, given, out: seen.append(out.dtype))
+    x, cpu = torch.zeros(1, 1, 6, 6), torch.device("cpu")
+    with autocast(cpu, "mixed", transposed(network)):
+        network(x)
+        assert torch.is_autocast_enabled("cpu")
+    with autocast(cpu, "bf16", transposed(network)):
+        network(x)
+    assert seen == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
+    assert not torch.is_autocast_enabled("cpu")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from latlas.core.model import Model
-from latlas.core.precision import has_bf16
+from latlas.core.precision import has_bf16, transposed
 from latlas.data.batches import Batches
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
@@ -45,10 +45,13 @@ class Chosen:
 def choose(model: Model, batches: Batches, options: TrainOptions, world: World) -> Chosen:
     """Resolve every ``auto``; the process is left with the chosen thread count."""
     begun = time.perf_counter()
-    candidates = _candidates(model, options)
-    known = candidates[0]
-    if len(candidates) > 1:
-        known = _fastest(candidates, model, batches, options, world)
+    layouts, precisions = _layouts(model, options), _precisions(model, options)
+    threads = _threads(model, options)
+    known = Chosen(1, threads[0], precisions[0], layouts[0])
+    formats = [replace(known, precision=p, layout=m) for m in layouts for p in precisions]
+    known = _fastest(formats, model, batches, options, world)
+    counts = [replace(known, threads=t) for t in threads]
+    known = _fastest(counts, model, batches, options, world)
     torch.set_num_threads(known.threads)
     return replace(known, images=_budget(known, model, batches, options, world, begun))
 
@@ -69,32 +72,37 @@ def apply_layout(model: nn.Module, layout: str) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _candidates(model: Model, options: TrainOptions) -> list[Chosen]:
-    """Every combination of what is ``auto``, the likeliest first; the budget still unknown."""
-    device = model.device
-    precisions = [options.precision]
-    if options.precision == "auto":
-        precisions = ["bf16", "fp32"] if has_bf16(device) else ["fp32"]
-    most = torch.get_num_threads()
-    threads = [options.threads] if options.threads else [most]
-    if not options.threads and device.type == "cpu" and most > 1:
-        threads.append(1)
-    return [Chosen(1, t, p, layout) for layout in _layouts(model, options)
-            for t in threads for p in precisions]
+def _precisions(model: Model, options: TrainOptions) -> list[str]:
+    if options.precision != "auto":
+        return [options.precision]
+    if not has_bf16(model.device):
+        return ["fp32"]
+    mixed = model.device.type == "cpu" and bool(transposed(model))
+    return ["bf16", "fp32", "mixed"] if mixed else ["bf16", "fp32"]
+
+
+def _threads(model: Model, options: TrainOptions) -> list[int]:
+    """All, or one: a small network's step is over before a second thread has helped."""
+    most = options.threads or torch.get_num_threads()
+    return [most] if options.threads or most == 1 or model.device.type != "cpu" else [most, 1]
 
 
 def _fastest(candidates: list[Chosen], model: Model, batches: Batches, options: TrainOptions,
              world: World) -> Chosen:
-    """Time every candidate in turns, three rounds, and keep the best of each."""
+    """The candidate with the least seconds per step; the first one if it is nearly as fast.
+
+    One look at each, then two more, in turns, at those within half of the best.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
     runs = {c: _runner(c, model, batches, options, world) for c in candidates}
-    best = dict.fromkeys(candidates, float("inf"))
-    for _ in range(3):
-        for candidate, run in runs.items():
-            best[candidate] = min(best[candidate], run(0.12, 3))
+    best = {c: run(0.03, 1) for c, run in runs.items()}
+    close = [c for c in candidates if world.agree(best[c] < 1.5 * min(best.values()))]
+    for candidate in close * 2:
+        best[candidate] = min(best[candidate], runs[candidate](0.12, 3))
+    winner = min(close, key=best.__getitem__)
     first = candidates[0]
-    winner = min(best, key=best.__getitem__)
-    winner = winner if best[first] > MARGIN * best[winner] else first
-    agreed: Chosen = world.agree(winner)
+    agreed: Chosen = world.agree(winner if best[first] > MARGIN * best[winner] else first)
     return agreed
 
 

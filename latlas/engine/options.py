@@ -37,8 +37,9 @@ class TrainOptions:
                            low=0, high=1)
     ema: float = option(0.02, "half-life of the averaged weights, as a share of the items seen; "
                               "0 = no averaging", low=0, high=1)
-    precision: str = option("auto", "number format of the networks; auto = the faster on this "
-                                    "machine", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "number format of the networks; auto = the fastest on this "
+                                    "machine; mixed = bf16 but for transposed convolutions",
+                            choices=("auto", "fp32", "bf16", "mixed"))
     threads: int = option(0, "processor threads; 0 = the fastest, by timing a few steps", low=0)
     layout: str = option("auto", "memory layout of pictures",
                          choices=("auto", "contiguous", "channels_last"))

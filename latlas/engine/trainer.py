@@ -12,7 +12,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
 from latlas.core.noise import Noise, derive
-from latlas.core.precision import autocast
+from latlas.core.precision import autocast, transposed
 from latlas.engine import optimisers
 from latlas.engine.ema import EVERY, Averaged
 from latlas.engine.options import TrainOptions
@@ -31,7 +31,7 @@ class Trainer:
             raise TypeError(f"{type(model).__name__} has no phases to train")
         self.model, self.options, self.budget = model, options, budget
         self.world = world or World()
-        self.precision = precision
+        self.precision, self.whole = precision, transposed(model)
         self.phases: tuple[Phase, ...] = model.phases
         self.players = optimisers.players(model, self.phases, options)
         self._player_of = {phase: p for p in self.players for phase in p.phases}
@@ -96,7 +96,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 where it was chosen; losses reduce in fp32 by themselves."""
-        return autocast(self.device, self.precision)
+        return autocast(self.device, self.precision, self.whole)
 
     def _note(self, terms: dict[str, Tensor]) -> None:
         """Sum the terms on the device; nothing waits for it."""
