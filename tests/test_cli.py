@@ -228,6 +228,55 @@ def test_bad_rows_labels_and_endings(runs: Path, capsys: pytest.CaptureFixture[s
     assert "Valid" in failure(capsys, "sample", str(runs / "conditional-vae"), "--label", "ten")
 
 
+@pytest.mark.parametrize("tokens", [
+    ["sample", "--n", "0"], ["sample", "--n", "-3"], ["encode", "--n", "0"],
+    ["reconstruct", "--n", "0"], ["score", "--n", "-3"], ["interpolate", "--steps", "1"],
+    ["traverse", "--steps", "1"], ["traverse", "--span", "nan"]])
+def test_numbers_that_make_nothing_are_refused(runs: Path, tokens: list[str],
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    line = failure(capsys, tokens[0], str(runs / "vae"), *tokens[1:])
+    assert tokens[1].strip("-") in line
+    assert tokens[2] in line
+
+
+@pytest.mark.parametrize("tokens", [
+    ["sample", "--out", "a.xyz"], ["decode", "z.csv", "--out", "a.xyz"],
+    ["encode", "--out", "a.gif"], ["reconstruct", "--out", "a.xyz"],
+    ["interpolate", "--out", "a.xyz"], ["traverse", "--out", "a.xyz"],
+    ["score", "--out", "a.json"], ["evaluate", "--out", "a.xyz"], ["report", "--out", "a.pdf"]])
+def test_an_ending_is_refused_before_the_work(runs: Path, here: Path, tokens: list[str],
+                                              capsys: pytest.CaptureFixture[str],
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "z.csv").write_text("z0\n1\n")
+    monkeypatch.setattr("latlas.api.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    line = failure(capsys, tokens[0], str(runs / "vae"), *tokens[1:])
+    assert f"cannot write {tokens[-1]}: valid endings are" in line
+
+
+def test_a_place_that_cannot_be_written(runs: Path, here: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "file").write_text("kept")
+    line = failure(capsys, "sample", str(runs / "vae"), "--out", "file/a.png")
+    assert "cannot save file/a.png" in line
+    assert (here / "file").read_text() == "kept"
+
+
+def test_originals_are_not_counted_with_what_became_of_them(
+        runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = result(capsys, "reconstruct", str(runs / "vae"), "--n", "3", "--out", "r.png")
+    assert got["n"] == 3
+    assert got["shape"] == [3, 1, 8, 8]
+    with Image.open(here / "r.png") as grid:
+        assert grid.width / grid.height == pytest.approx(1.5, rel=0.05)
+
+
+def test_one_item_has_no_standard_error(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["score", str(runs / "vae"), "--n", "1", "--draws", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "nats per item (importance-weighted bound, 1 draw; 1 item;" in text
+    assert "nan" not in text
+
+
 def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise RuntimeError("a bug")

@@ -160,8 +160,8 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     Raises:
         DataError: another kind, shape or number of levels, or a column that is missing.
     """
-    if data.space.kind != space.kind and space.kind == "picture":
-        raise DataError(f"{name} holds a {data.space.kind}, the run's data are pictures")
+    if (data.space.kind == "picture") != (space.kind == "picture"):
+        raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     data = _reordered(data, space, name) if space.columns else data
     if data.space.shape != space.shape:
         raise DataError(f"{name}: items are {_by(data.space.shape)}, the run's are "

@@ -74,6 +74,12 @@ class Labelled(Source):
 ITEMS, SOURCE, LABELLED = Items(), Source(), Labelled()
 
 
+def at_least(option: str, value: int | None, low: int) -> None:
+    """Raise ConfigError for a number that was given and is too small."""
+    if value is not None and value < low:
+        raise ConfigError(f"{option} {value}: at least {low}")
+
+
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
     """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
 

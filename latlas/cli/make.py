@@ -18,6 +18,7 @@ from latlas.cli.flags import (
     Run,
     Seed,
     Source,
+    at_least,
 )
 from latlas.cli.show import emit
 from latlas.core.errors import ConfigError
@@ -39,12 +40,13 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
     """Draw new items."""
     from latlas import api
 
-    _at_least("--n", n, 1)
+    at_least("--n", n, 1)
+    path = target(out, run, "samples", "sample")
     model = opened(run, device, "sample")
     items = api.sample(model, n, seed=seed, label=names(label), given=given,
                        mean=None if draw is None else not draw)
     several = len(names(label) or ())  # a column for each class
-    save(items, model, target(out, run, "samples", model.space), json,
+    save(items, model, path, json,
          columns=several if 1 < several < n else None)
 
 
@@ -56,10 +58,10 @@ def decode(run: Run, codes: Annotated[Path, Parameter(
     from latlas import api
     from latlas.cli.codes import read_codes
 
-    array = read_codes(codes)
+    array, path = read_codes(codes), target(out, run, "decoded", "decode")
     model = opened(run, device, "decode")
     items = api.decode(model, array, label=names(label), given=given)
-    save(items, model, target(out, run, "decoded", model.space), json)
+    save(items, model, path, json)
 
 
 def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
@@ -74,11 +76,12 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     """Walk from one item to another through the codes."""
     from latlas import api
 
-    _at_least("--steps", steps, 2)
+    at_least("--steps", steps, 2)
+    file = target(out, run, "interpolation", "decode", "interpolate")
     model = opened(run, device, "decode", "interpolate")
     a, b = _ends(run, model, items, source, start, end, seed)
     made = api.interpolate(model, a, b, steps=steps, path=path, label=names(label), given=given)
-    save(made, model, target(out, run, "interpolation", model.space), json, columns=steps)
+    save(made, model, file, json, columns=steps)
 
 
 def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
@@ -92,13 +95,13 @@ def traverse(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     """Vary one number of the code at a time: a row per dimension, most active first."""
     from latlas import api
 
-    _at_least("--steps", steps, 2)
+    at_least("--steps", steps, 2)
+    path = target(out, run, "traverse", "decode", "traverse")
     model = opened(run, device, "decode", "traverse")
     codes = _codes_of_data(run, model, items, source)
     chosen = whole_numbers("--dims", dims) if dims else _active(model, codes)
     made = api.traverse(model, dims=chosen, span=span, steps=steps, codes=codes,
                         label=names(label), given=given)
-    path = target(out, run, "traverse", model.space)
     save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=steps, dims=chosen)
 
 
@@ -120,9 +123,21 @@ def save(items: Any, model: Any, path: Path | str, json: bool, *, labels: Any = 
     emit({"out": str(path), "n": len(items), "shape": list(items.shape), **more}, json, line)
 
 
-def target(out: Path | None, run: Path, stem: str, space: Any) -> Path:
-    """The file asked for, or one in the run folder: a picture, or a table for other data."""
-    return out or run / f"{stem}{'.png' if space.kind == 'picture' else '.csv'}"
+def target(out: Path | None, run: Path, stem: str, capability: str,
+           task: str | None = None) -> Path:
+    """The file asked for, or one in the run folder: a picture, or a table for other data.
+
+    What the model cannot do and a name that cannot be written are said before anything is loaded.
+    """
+    from latlas.api.items import known, require
+
+    require(run, capability, task)
+    space = known(run).space
+    from latlas.tasks.output import check_items  # brings torch: not before the run is found
+
+    path = out or run / f"{stem}{'.png' if space.kind == 'picture' else '.csv'}"
+    check_items(path, space)
+    return path
 
 
 def names(label: str | None) -> list[str] | None:
@@ -136,11 +151,6 @@ def whole_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"{option} {text}: write whole numbers with commas between") from None
-
-
-def _at_least(option: str, value: int, low: int) -> None:
-    if value < low:
-        raise ConfigError(f"{option} {value}: at least {low}")
 
 
 def _ends(run: Path, model: Any, items: Items, source: Source, start: int | None,

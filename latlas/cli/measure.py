@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed
+from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed, at_least
 from latlas.cli.read import both
-from latlas.cli.show import counting, drawn, emit, plain
+from latlas.cli.show import counted, counting, drawn, emit, plain
 from latlas.core.errors import ConfigError
 
 Draws = Annotated[int, Parameter(help="Draws of z per item for the importance-weighted bound.")]
 Features = Annotated[str, Parameter(
-    help="What sample quality is judged on: auto, pixels, classifier, random, or a TorchScript "
-         "file.")]
+    help="What sample quality is judged on: auto, classifier, random-conv, pixels, columns, or a "
+         "TorchScript file.")]
+_METHODS = {"iw": "importance-weighted bound", "elbo": "one-draw bound"}
 Samples = Annotated[int, Parameter(help="Samples drawn to judge their quality, at most.")]
 
 
@@ -33,8 +34,11 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
     """Log-likelihood of every item, in nats and bits per dimension, with its effective sample
     size."""
     from latlas import api
-    from latlas.tasks.output import write_table
+    from latlas.tasks.output import check_table, write_table
 
+    at_least("--n", n, 1)
+    if out:
+        check_table(out)
     model, data = both(run, items, source, device, "score")
     data = data.subset(slice(0, n))
     with counting("score") as progress:
@@ -57,14 +61,16 @@ def _summary(scores: Any) -> dict[str, Any]:
 
 def _lines(scores: Any, written: str) -> str:
     s = _summary(scores)
-    how = f"{s['method']}, {s['draws']} draws" if s["draws"] else s["method"]
-    lines = [f"log-likelihood {s['nats']:.3f} ± {s['standard_error']:.3f} nats per item "
-             f"({how}; {s['items']:,} items; of {s['footing'] or 'no stated footing'})"]
+    how = _METHODS.get(s["method"], s["method"]) + (
+        f", {counted(s['draws'], 'draw')}" if s["draws"] else "")
+    spread = f" ± {s['standard_error']:.3f}" if s["items"] > 1 else ""
+    lines = [f"log-likelihood {s['nats']:.3f}{spread} nats per item ({how}; "
+             f"{counted(s['items'], 'item')}; of {s['footing'] or 'no stated footing'})"]
     if s["footing"] == "integers":
         lines.append(f"bits per dimension {s['bits_per_dim']:.4f}")
     if s["ess_median"] is not None:
         lines.append(f"effective sample size: median {s['ess_median']:.1f}; "
-                     f"{s['unreliable']:,} items under 10")
+                     f"{counted(s['unreliable'], 'item')} under 10")
     return "\n".join([*lines, *([written] if written else [])])
 
 
@@ -98,8 +104,10 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
     """One HTML file about a run, pictures inline: samples, reconstructions, codes, curves,
     figures."""
     from latlas.api.reporting import write
+    from latlas.tasks.output import check_table
 
     path = out or run / "report.html"
+    check_table(path, (".html", ".htm"))
     with counting("likelihood") as progress:
         write([run], path, data, draws=draws, seed=seed, command=f"latlas report {run}",
               progress=progress)
@@ -109,7 +117,10 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
 def _compare(runs: list[Path], items: Items, options: Labelled, draws: int, features: str,
              samples: int, out: Path | None, seed: int, device: str, json: bool) -> None:
     from latlas import api
+    from latlas.tasks.output import FRAMES, check_table
 
+    if out:
+        check_table(out, (".json", *FRAMES))
     source = api.open_source_for(runs[0], items.data, **options.options())
     found = []
     for run in runs:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run
+from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, at_least
 from latlas.cli.make import OutItems, save, target
 from latlas.cli.show import counting, emit
 
@@ -23,11 +23,13 @@ def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
            device: Device = "auto", json: Json = False) -> None:
     """Turn items into codes."""
     from latlas import api
-    from latlas.tasks.output import write_codes
+    from latlas.tasks.output import check_codes, write_codes
 
+    at_least("--n", n, 1)
+    path = out or run / "codes.npz"
+    check_codes(path)
     model, data = both(run, items, source, device, "encode")
     data = data.subset(slice(0, n))
-    path = out or run / "codes.npz"
     with counting("encode") as progress:
         codes = api.encode(model, data, progress=progress)
     line = write_codes(path, codes, data.take("names"))
@@ -55,14 +57,15 @@ def _round_trip(verb: str, run: Path, items: Items, source: Labelled, n: int | N
                 out: Path | None, device: str, json: bool) -> None:
     from latlas import api
 
+    at_least("--n", n, 1)
+    path = target(out, run, verb, verb)
     model, data = both(run, items, source, device, verb)
-    path = target(out, run, verb, model.space)
     drawn = path.suffix.lower() == ".png" and model.space.kind == "picture"
     data = data.subset(slice(0, n or (GRID if drawn else None)))
     with counting(verb) as progress:
         made = getattr(api, verb)(model, data, progress=progress)
     if drawn:
-        save(*_interleaved(data.take("x"), made, model), path, json, columns=8)
+        _compared(data.take("x"), made, model, path, json)
     else:
         save(made, model, path, json, labels=data.take("names"))
 
@@ -78,13 +81,17 @@ def both(run: Path, items: Items, source: Labelled, device: str,
     return api.load(run, device=device), data
 
 
-def _interleaved(before: Any, after: Any, model: Any, columns: int = 8) -> tuple[Any, Any]:
-    """Rows of eight originals and rows of what became of them, in turn."""
+def _compared(before: Any, after: Any, model: Any, path: Path, json: bool) -> None:
+    """A picture with rows of eight originals and of what became of them, in turn."""
     import numpy as np
 
-    rows = [x for i in range(0, len(after), columns)
-            for x in (_whole(before, i, columns), _whole(after, i, columns))]
-    return np.concatenate(rows), model
+    from latlas.tasks.output import write_items
+
+    n, columns = len(after), min(8, len(after))
+    rows = [_whole(x, i, columns) for i in range(0, n, columns) for x in (before, after)]
+    write_items(path, np.concatenate(rows), model.space, columns=columns)
+    emit({"out": str(path), "n": n, "shape": list(after.shape)}, json,
+         f"wrote {n:,} item{'' if n == 1 else 's'} to {path}, every row under its originals")
 
 
 def _whole(items: Any, first: int, columns: int) -> Any:

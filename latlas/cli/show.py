@@ -20,6 +20,11 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def counted(n: int, what: str) -> str:
+    """``1 item``, ``1,797 items``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Columns aligned by spaces, numbers to the right."""
     cells = [[str(c) for c in row] for row in (head, *rows)]

@@ -53,6 +53,11 @@ class Space:
         return cls("picture", tuple(shape), levels, half, half, **more)
 
     @property
+    def words(self) -> str:
+        """What the data are, for a sentence: ``pictures``, ``a table``, ``points``."""
+        return {"picture": "pictures", "table": "a table"}.get(self.kind, self.kind)
+
+    @property
     def dims(self) -> int:
         """Number of scalars in one item."""
         return math.prod(self.shape)

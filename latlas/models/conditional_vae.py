@@ -76,7 +76,7 @@ def _half(side: str, height: int, width: int) -> Tensor:
 def _condition_dim(config: ConditionalVAEConfig, space: Space) -> int:
     if config.condition == "part":
         if space.kind != "picture":
-            raise ConfigError(f"condition=part needs pictures, not a {space.kind}")
+            raise ConfigError(f"condition=part needs pictures, not {space.words}")
         return 128
     if not space.classes:
         raise DataError("conditional-vae needs labels and this data has none; name them with "

@@ -92,6 +92,8 @@ def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 
             units of the code otherwise.
         codes: (n, latent_dim) codes of data.
     """
+    if steps < 1 or not np.isfinite(span):
+        raise ConfigError(f"steps={steps}, span={span}: at least one step, and a finite span")
     centre, unit, order = _frame(model, code, codes)
     chosen = order if dims is None else np.asarray(dims, np.int64)
     _check_dims(chosen, model.latent_dim)

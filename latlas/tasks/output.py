@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from latlas.tasks.common import Array
 
 TABLES = (".csv", ".parquet", ".npz", ".npy")
 ITEMS = (".png", ".gif", *TABLES)
+CODES = (".png", *TABLES)
+FRAMES = (".csv", ".parquet", ".npz")
 
 
 def write_items(path: Path | str, items: Array, space: Space, names: Any = None, *,
@@ -35,20 +37,40 @@ def write_items(path: Path | str, items: Array, space: Space, names: Any = None,
         ConfigError: another suffix, or one that does not suit the data.
         RunError: the file cannot be written; what was there before is intact.
     """
-    target = Path(path)
+    check_items(path, space)
+    target, suffix = Path(path), Path(path).suffix.lower()
     if is_folder(path):
         return _folder(target, items, space, names)
-    suffix = _suffix(target, ITEMS, folder=True)
     if suffix in TABLES:
         return _numbers(target, suffix, items, names, _item_columns(space, items))
     return _drawn(target, suffix, items, space, columns)
+
+
+def check_items(path: Path | str, space: Space) -> None:
+    """Raise ConfigError for a name that :func:`write_items` would refuse: ask before long work."""
+    folder = is_folder(path)
+    suffix = "" if folder else _suffix(Path(path), ITEMS, folder=True)
+    if space.kind != "picture" and (folder or suffix == ".gif"):
+        what = "a folder" if folder else ".gif"
+        raise ConfigError(f"cannot write {path}: {what} holds pictures, not {space.words}; valid "
+                          f"endings are .png, {', '.join(TABLES)}")
+
+
+def check_table(path: Path | str, valid: Sequence[str] = FRAMES) -> None:
+    """Raise ConfigError for a name that :func:`write_table` would refuse."""
+    _suffix(Path(path), valid)
+
+
+def check_codes(path: Path | str) -> None:
+    """Raise ConfigError for a name that :func:`write_codes` would refuse."""
+    _suffix(Path(path), CODES)
 
 
 def write_codes(path: Path | str, codes: Array, names: Any = None) -> str:
     """Codes (n, d), by suffix: ``.csv``, ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``,
     or a plot of the first few as ``.png``."""
     target = Path(path)
-    suffix = _suffix(target, (".png", *TABLES))
+    suffix = _suffix(target, CODES)
     titles = [f"z{i}" for i in range(codes.shape[1])]
     if suffix == ".png":
         return _points(target, codes, titles)
@@ -58,7 +80,7 @@ def write_codes(path: Path | str, codes: Array, names: Any = None) -> str:
 def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     """Columns of equal length as ``.csv``, ``.parquet`` or ``.npz``."""
     target = Path(path)
-    suffix = _suffix(target, (".csv", ".parquet", ".npz"))
+    suffix = _suffix(target, FRAMES)
     arrays = {k: np.asarray(v) for k, v in columns.items()}
     with whole(target) as part:
         _write_columns(part, suffix, arrays)
@@ -94,7 +116,8 @@ def write_bytes(target: Path, data: bytes) -> None:
 def _discard(part: Path) -> None:
     if part.is_dir():
         shutil.rmtree(part, ignore_errors=True)
-    else:
+        return
+    with suppress(OSError):  # what went wrong before is what the user must hear
         part.unlink(missing_ok=True)
 
 
@@ -102,16 +125,13 @@ def _suffix(target: Path, valid: Sequence[str], *, folder: bool = False) -> str:
     suffix = target.suffix.lower()
     if suffix not in valid:
         also = ", or a folder (a name that ends in /)" if folder else ""
-        raise ConfigError(f"cannot write {target.name!r}: valid endings are "
+        raise ConfigError(f"cannot write {target}: valid endings are "
                           f"{', '.join(valid)}{also}")
     return suffix
 
 
 def _drawn(target: Path, suffix: str, items: Array, space: Space, columns: int | None) -> str:
     if space.kind != "picture":
-        if suffix == ".gif":
-            raise ConfigError(f"cannot write {target.name!r}: .gif needs pictures, not a "
-                              f"{space.kind}; valid endings are .png, {', '.join(TABLES)}")
         return _points(target, items.reshape(len(items), -1), _item_columns(space, items))
     data = pictures.gif(items, space.levels) if suffix == ".gif" else pictures.png(
         pictures.grid(items, space.levels, columns=columns))
@@ -143,9 +163,6 @@ def _on_white(data: bytes) -> bytes:
 
 def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
     """Into a folder beside it first, so that a crash leaves no half of a set."""
-    if space.kind != "picture":
-        raise ConfigError(f"a folder of pictures cannot hold a {space.kind}; valid endings are "
-                          f".png, {', '.join(TABLES)}")
     titles = _file_names(len(items), names)
     if target.is_dir():
         for title, item in zip(titles, items, strict=True):
