@@ -176,6 +176,8 @@ def test_the_run_folder_is_named_by_the_data(source: str, name: str) -> None:
     (["train", "vae", "--minutes", "soon"], "unable to convert"),
     (["train", "vae", "--speed", "9"], "Unknown option"),
     (["train", "vae", "--config", "no.toml"], "no.toml"),
+    (["train", "vae", "--device", "gpu"], "Valid: auto, cpu, cuda"),
+    (["train", "vae", "--image-size", "9"], "Valid: label"),
     (["train", "vae", "--data", "nowhere/"], "nowhere/: no such file or folder"),
     (["train", "vae", "--data", "digit"], "did you mean 'digits'"),
     (["train", "vae", "--from", "nowhere", "--images", "10"], "nowhere is no run folder"),
@@ -304,6 +306,26 @@ def test_train_resumes_and_says_when_it_is_finished(runs: Path,
     assert result(capsys, *tokens)["stopped"] == "already finished"
     assert cli.run(tokens) == 0
     assert "finished already" in capsys.readouterr().out
+
+
+def test_the_last_line_of_training_has_the_last_losses(
+        here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One step that sees four times the budget: the share shown stays at 100%."""
+    assert cli.run(["train", "ae", "--images", "256", "--set", "batch_size=1024", "--out", "run",
+                    *TINY]) == 0
+    err = capsys.readouterr().err
+    assert "fp32, 1 thread, cpu" in err
+    assert "100.0%" in err
+    assert "mse 0." in next(line for line in err.splitlines() if line.startswith("finished"))
+
+
+def test_the_columns_of_a_table_have_a_line_each(here: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "t.csv").write_text("age,city\n" + "1,Rome\n,Oslo\n3,Rome\n" * 4)
+    assert cli.run(["data", "info", "t.csv"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["age", "2", "1", "4"] in lines
+    assert ["city=Rome", "0.6667", "0.4714"] in lines
 
 
 def test_default_run_folder_and_start_from_another_run(

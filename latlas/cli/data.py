@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from latlas.cli.flags import LABELLED, Json, Labelled
-from latlas.cli.show import counting, emit
+from latlas.cli.show import counting, emit, table
 
 Source = Annotated[str, Parameter(help="A name (digits, moons …), file or folder.")]
 
@@ -43,12 +43,25 @@ def _lines(found: dict[str, Any], indent: str = "") -> str:
 def _line(key: Any, value: Any, indent: str, width: int) -> str:
     if isinstance(value, dict) and value:
         return f"{indent}{key}\n{_lines(value, indent + '  ')}"
+    if key == "columns" and value:
+        return f"{indent}{key}\n{_columns(value)}"
     return f"{indent}{key!s:<{width}}  {_value(value)}"
+
+
+def _columns(found: list[dict[str, Any]]) -> str:
+    """A line per column; missing values are named where there are any."""
+    rows = [(c["name"], f"{c['mean']:.4g}", f"{c['sd']:.4g}", c["missing"] or "") for c in found]
+    text = table(("name", "mean", "sd", "missing"), rows)
+    return "\n".join(f"  {line}" for line in text.splitlines())
 
 
 def _value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value)) or "none"
+    if isinstance(value, dict):
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, bool) or value is None:
         return "none" if value is None else str(value).lower()
     return f"{value:,}" if isinstance(value, int) else str(value)

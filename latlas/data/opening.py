@@ -225,7 +225,7 @@ def _call(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, 
         if key == "label" and key not in valid:
             raise DataError(f"{shown} has no labels to choose from; leave out label=")
         if key not in valid:
-            raise DataError(f"{shown}: {unknown('option', key, [*valid, 'label'])}")
+            raise DataError(f"{shown}: {unknown('option', key, {*valid, 'label'})}")
     values = {k: _coerced(k, v, kinds[k]) for k, v in given.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"

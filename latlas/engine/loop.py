@@ -115,7 +115,8 @@ class Loop:
         """All steps from the checkpoint, or from the start, to the end."""
         self._resume()
         note = (f"{self.chosen.images:,} items, {self.chosen.precision}, "
-                f"{self.chosen.threads} threads, {self.device}")
+                f"{self.chosen.threads} thread{'' if self.chosen.threads == 1 else 's'}, "
+                f"{self.device}")
         self.progress.begin(self.chosen.images, self.trainer.images, note)
         stopped = "budget"
         with _signals() as asked:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def _checked(name: str) -> torch.device:
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise ConfigError(unknown("device", name, ["auto", "cpu", "cuda", "cuda:1", "mps"]))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

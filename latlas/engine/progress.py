@@ -65,8 +65,9 @@ class Bar:
                              rate=f"{rate:,.0f} images/s")
         elif images > self._first:
             left = (self._total - images) / max(1e-9, rate)
-            print(f"{images / self._total:5.1%}  {rate:,.0f} images/s  {left:,.0f} s left  "
-                  f"{self._words}", file=sys.stderr, flush=True)
+            line = (f"{min(1, images / self._total):5.1%}  {rate:,.0f} images/s  "
+                    f"{max(0, left):,.0f} s left  {self._words}")
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     def terms(self, values: dict[str, float]) -> None:
         self._words = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
@@ -76,6 +77,8 @@ class Bar:
             self._bar.update(self._task, completed=self._done, words=self._words)
             self._bar.stop()
             self._bar = None
+        elif self._words:  # where the bar did not show them to the end
+            note = f"{note}: {self._words}"
         print(note, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Bar:
