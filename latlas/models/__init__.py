@@ -7,6 +7,7 @@ config dataclass as ``Config`` and may carry ``provides``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,7 +73,12 @@ def load_class(entry: Entry) -> Any:
 
 def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
     """A fresh model; ``modules`` are networks of the user's own (``encoder=…``)."""
-    model: Model = load_class(get(name))(config, space, **modules)
+    made = load_class(get(name))
+    takes = inspect.signature(made).parameters
+    for module in modules:
+        if module not in takes:
+            raise ConfigError(f"{name} takes no {module} of your own")
+    model: Model = made(config, space, **modules)
     return model
 
 

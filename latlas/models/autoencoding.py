@@ -49,6 +49,13 @@ class Autoencoding(Model):
             space, self.outputs_per_code * self.latent_dim, self.condition_dim, **size)
         self.decoder = decoder if decoder is not None else networks.decoder(
             space, self.latent_dim, self.condition_dim, multiplier=self.multiplier, **size)
+        code, channels = (self.latent_dim,), self.multiplier * space.shape[0]
+        if encoder is not None:
+            networks.must_fit("encoder", encoder, space.shape,
+                              (self.outputs_per_code * self.latent_dim,), self.condition_dim)
+        if decoder is not None:
+            networks.must_fit("decoder", decoder, code, (channels, *space.shape[1:]),
+                              self.condition_dim)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

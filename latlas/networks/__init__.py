@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import nn
 
+from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 
 Kind = Literal["auto", "mlp", "conv"]
@@ -52,6 +54,41 @@ def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 
     from latlas.networks.mlp import MLPDecoder
     made: type[nn.Module] = {"mlp": MLPDecoder, "conv": ConvDecoder}[resolve(kind, space)]
     return made(space.shape, inputs, condition, multiplier=multiplier, **_given(width, depth))
+
+
+def must_fit(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...],
+             condition: int = 0) -> None:
+    """Try a module of the user's own on two items of zeros; it is left as it was.
+
+    Raises:
+        ConfigError: it cannot take (n, *inputs), or gives something else than (n, *outputs).
+    """
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{name} must be a torch.nn.Module, not {type(module).__name__}")
+    wanted = f"{name} must turn (n, {_listed(inputs)}) into (n, {_listed(outputs)})"
+    try:
+        found = _tried(module, inputs, condition)
+    except Exception as error:  # whatever a module makes of a shape it does not expect
+        raise ConfigError(f"{wanted}; it fails: {error}") from error
+    if found != (2, *outputs):
+        raise ConfigError(f"{wanted}; it gives (n, {_listed(found[1:])})")
+
+
+def _tried(module: nn.Module, inputs: tuple[int, ...], condition: int) -> tuple[int, ...]:
+    """The shape of what comes out."""
+    like = next(module.parameters(), torch.zeros(0))
+    given = [like.new_zeros(2, *inputs), *([like.new_zeros(2, condition)] if condition else [])]
+    modes = {part: part.training for part in module.modules()}
+    try:
+        with torch.no_grad():
+            return tuple(module.eval()(*given).shape)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
 
 
 def _given(width: int, depth: int) -> dict[str, int]:
