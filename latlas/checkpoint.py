@@ -58,6 +58,8 @@ def run_info(path: Path | str) -> RunInfo:
                        run.finished, record)
     except KeyError as error:
         raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
+    except TypeError as error:
+        raise RunError(f"{path}/run.json is no whole run: {error}") from error
 
 
 def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Model:
@@ -76,7 +78,12 @@ def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Mode
                        + ", ".join(f"{name}=…" for name in missing) + " to load it")
     from latlas.engine.choose import apply_layout
     model = models.build(info.model, info.config, info.space, **modules)
-    model.load_state_dict(_weights(Path(path)))
+    try:
+        model.load_state_dict(_weights(Path(path)))
+    except RuntimeError as error:  # torch names every key, on lines of their own
+        whose = "the modules passed" if info.custom else "its run.json"
+        raise RunError(f"the weights in {path} do not fit {whose}: "
+                       f"{' '.join(str(error).split())[:200]}") from error
     apply_layout(model, info.chosen.get("layout", ""))  # the same kernels, the same bits
     return model.to(device).eval().requires_grad_(False)
 

@@ -14,6 +14,7 @@ from latlas.api.items import class_codes, fitted, open_items
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.networks import must_fit
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
 
@@ -134,6 +135,32 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     np.testing.assert_array_equal(api.sample(loaded, 3), api.sample(trained.model, 3))
     with pytest.raises(RunError, match="modules of its own"):
         api.load(tmp_path / "own")
+    other = {k: torch.nn.Sequential(torch.nn.Identity(), v) for k, v in modules().items()}
+    with pytest.raises(RunError, match=r"own do not fit the modules passed: .*Missing key"):
+        api.load(tmp_path / "own", **other)
+
+
+@pytest.mark.parametrize(("model", "modules", "message"), [
+    ("vae", {"encoder": torch.nn.Flatten()},
+     r"encoder must turn \(n, 1, 8, 8\) into \(n, 8\); it gives \(n, 64\)"),
+    ("vae", {"decoder": torch.nn.Linear(4, 64)},
+     r"decoder must turn \(n, 4\) into \(n, 2, 8, 8\); it gives \(n, 64\)"),
+    ("ae", {"encoder": torch.nn.Linear(3, 4)}, "encoder must turn .* it fails: .*shapes"),
+    ("ae", {"encoder": 3}, r"encoder must be a torch.nn.Module, not int"),
+    ("pca", {"encoder": torch.nn.Flatten()}, "pca takes no encoder of your own")])
+def test_networks_that_do_not_fit(model: str, modules: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        api.train(model, "digits", images=256, latent_dim=4, progress=False, **modules)
+
+
+def test_a_network_is_tried_and_left_as_it_was() -> None:
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64),
+                                  torch.nn.Linear(64, 4))
+    encoder[1].eval()
+    must_fit("encoder", encoder, (1, 8, 8), (4,))
+    assert encoder.training
+    assert not encoder[1].training
+    assert encoder[1].num_batches_tracked == 0
 
 
 def test_completion_keeps_the_part_that_was_given() -> None:
@@ -164,6 +191,8 @@ def test_completion_keeps_the_part_that_was_given() -> None:
     (lambda run: api.encode(run, np.zeros((2, 3))), DataError, "shape 3 given"),
     (lambda run: api.encode(run, np.full((2, 64), np.nan)), DataError, "NaN"),
     (lambda run: api.encode(run, np.array([["a"]])), DataError, "must be numbers"),
+    (lambda run: api.encode(run, np.full((2, 64), 0.5)), DataError, r"0 … 16, these are 0.5"),
+    (lambda run: api.train("vae", None), DataError, "name a source"),
     (lambda run: api.encode(run, "ring"), DataError, "points"),
     (lambda run: api.sample(run, 2, label=3), CapabilityError, "not conditional"),
     (lambda run: api.sample(run, 2, given="digits"), CapabilityError, "not conditional")])

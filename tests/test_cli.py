@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,22 @@ def test_an_empty_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_run_of_a_newer_format(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "run.json").write_text('{"format": 999}')
     assert "format 999" in failure(capsys, "sample", str(here))
+
+
+def test_a_run_that_is_damaged(runs: Path, here: Path,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(runs / "vae", here / "run")
+    record = json.loads((here / "run/run.json").read_text())
+    for change, message in (({"space": {"kind": "points"}}, "run/run.json is no whole run"),
+                            ({"config": record["config"] | {"width": 33}}, "do not fit its run")):
+        (here / "run/run.json").write_text(json.dumps(record | change))
+        assert message in failure(capsys, "sample", "run")
+
+
+def test_too_little_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    line = failure(capsys, "train", "vae", "--set", "latent_dim=1e11", "--out", "run")
+    assert "out of memory" in line
+    assert "latent_dim" in line
 
 
 def test_a_task_the_model_cannot_do(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

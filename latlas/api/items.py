@@ -91,7 +91,9 @@ def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
         return make("data set", data)
     if data is not None:
         return open_source(data, **{**_shared(like), **options})
-    if like is None or like.spec is None:
+    if like is None:
+        raise DataError("no data: name a source, or give an array")
+    if like.spec is None:
         raise DataError("this model was trained on arrays in memory; name the data")
     return open_source({**like.spec, **options})
 
@@ -132,13 +134,22 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     shaped = _shaped(array, space)
     whole = space.kind == "picture" and array.dtype in (np.uint8, np.uint16)
     label = None if y is None else class_codes(space, np.asarray(y).tolist())
-    _must_be_finite(shaped)
+    _must_fit(shaped, space)
     return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
 
 
-def _must_be_finite(x: NDArray[Any]) -> None:
+def _must_fit(x: NDArray[Any], space: Space) -> None:
+    """Finite numbers, and no fractions of 1 where the model knows levels 0, 1, 2, …
+
+    Other fractions may be meant: a picture with noise on it has some.
+    """
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError("the items hold NaN or infinity; replace or remove them")
+    if space.levels is None or not x.size:
+        return
+    if x.dtype.kind == "f" and np.abs(x).max() <= 1 and (x != np.rint(x)).any():
+        raise DataError(f"the run's pixels are whole numbers 0 … {space.levels - 1}, these are "
+                        f"{x.min():.3g} … {x.max():.3g}: bring them to the same scale")
 
 
 def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:

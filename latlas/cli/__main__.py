@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import latlas
 from latlas.cli.commands import COMMANDS, overview
-from latlas.core.errors import ConfigError, LatlasError, unknown
+from latlas.core.errors import ConfigError, LatlasError, out_of_memory, unknown
 
 _HELP = ("--help", "-h")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -36,6 +36,11 @@ def run(tokens: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return _quiet()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _fail(f"out of memory: {error}. Try a smaller batch_size, latent_dim, width or "
+                     "image size, fewer draws, or fewer items")
 
 
 def _dispatch(tokens: list[str]) -> int:

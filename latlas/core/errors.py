@@ -30,6 +30,13 @@ class TrainingError(LatlasError):
     """Training that cannot go on: a loss that is not finite, a collapse."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or torch says that there is too little memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in text for words in ("can't allocate memory", "out of memory"))
+
+
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """One line that names an unknown thing, the nearest valid one, and all valid ones.
 
