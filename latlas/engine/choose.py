@@ -98,6 +98,7 @@ def _fastest(candidates: list[Chosen], model: Model, batches: Batches, options: 
     runs = {c: _runner(c, model, batches, options, world) for c in candidates}
     best = {c: run(0.03, 1) for c, run in runs.items()}
     close = [c for c in candidates if world.agree(best[c] < 1.5 * min(best.values()))]
+    runs = {c: runs[c] for c in close}
     for candidate in close * 2:
         best[candidate] = min(best[candidate], runs[candidate](0.12, 3))
     winner = min(close, key=best.__getitem__)

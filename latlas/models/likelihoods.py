@@ -16,6 +16,10 @@ from latlas.core.space import Space
 #: log variances stay above this: a standard deviation of 0.0025 in model units
 LOWEST_LOG_VAR = -12.0
 
+#: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the code carries nothing that
+#: is worth its KL, and points on a ring are never told apart
+FIRST_LOG_VAR = -4.0
+
 
 class Likelihood(nn.Module):
     """A decoder emits ``multiplier`` parameters per scalar; ``forward`` makes the distribution.
@@ -101,7 +105,8 @@ class LearntGaussianLikelihood(GaussianLikelihood):
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
-        self.log_var = nn.Parameter(torch.zeros(1 if space.kind == "picture" else space.shape[0]))
+        width = 1 if space.kind == "picture" else space.shape[0]
+        self.log_var = nn.Parameter(torch.full((width,), FIRST_LOG_VAR))
 
     def variance(self) -> Tensor:
         return _floored(self.log_var)
