@@ -37,13 +37,18 @@ class ConditionalVAE(VAE):
                 depth=self.config.depth)
 
     def embed(self, condition: Tensor | None) -> Tensor:
-        """Class codes as one-hot, the part through a network of its own."""
+        """Class codes as one-hot, the part through a network of its own.
+
+        The 1 is √(2 · latent_dim), longer than a code: beside a code a plain 1 is so faint that
+        the code learns the class as well, and samples then ignore the label.
+        """
         if condition is None:
             raise DataError("conditional-vae needs " + (
                 "a label for every item; name it with --label" if self.part_encoder is None else
                 "pictures of which it knows a part; name them with --given"))
         if self.part_encoder is None:
-            return F.one_hot(condition.long(), self.condition_dim).float()
+            size = (2 * self.latent_dim) ** 0.5
+            return size * F.one_hot(condition.long(), self.condition_dim).float()
         features: Tensor = self.part_encoder(condition)
         return features
 
