@@ -13,7 +13,6 @@ import torch
 from latlas.core.errors import DataError
 from latlas.core.model import Model
 from latlas.core.noise import derive
-from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.features import features as extractor
 from latlas.metrics.latent import active_units
