@@ -1,0 +1,56 @@
+"""A folder of pictures: train, draw new ones, walk between two, write a report.
+
+    python examples/own_pictures.py photos/ --image-size 64 --images 2_000_000 --out runs/photos
+    python examples/own_pictures.py                  # on shapes drawn into a temporary folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import latlas
+from latlas.data import open_source, split
+from latlas.tasks.output import write_items
+
+
+def main() -> None:
+    """From pictures to a model, a grid of samples, a walk and a page about it all."""
+    asked = arguments()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.folder or shapes_in(Path(temporary) / "shapes")
+        source = open_source(folder, image_size=asked.image_size)
+        run = latlas.train("vae", source, out=asked.out / "run", images=int(asked.images)).run
+        show(run, split(source, "test"), asked.out)
+        print("report:", latlas.write_report(run, asked.out / "report.html", source, draws=20))
+
+
+def show(run: Path, unseen: object, out: Path) -> None:
+    """New pictures, and a walk between two that the model has not seen."""
+    model = latlas.load(run)
+    first, last = latlas.encode(model, unseen)[:2]
+    walk = latlas.interpolate(model, first, last, steps=16, path="circle")
+    print(write_items(out / "samples.png", latlas.sample(model, 64), model.space))
+    print(write_items(out / "walk.gif", walk, model.space))
+
+
+def shapes_in(folder: Path, n: int = 3000) -> Path:
+    """A folder of sprites, one PNG each, so that the script runs anywhere."""
+    data = latlas.open_data("shapes", "all", n=n, image_size=16)
+    write_items(f"{folder}/", data.take("x"), data.space)
+    return folder
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="pictures; default: drawn shapes")
+    parser.add_argument("--image-size", type=int, default=16, help="pixels a side")
+    parser.add_argument("--images", type=float, default=200_000, help="items to train on")
+    parser.add_argument("--out", type=Path, default=Path("runs/own-pictures"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
