@@ -219,6 +219,15 @@ def test_another_request_is_refused_and_the_difference_named(tmp_path):
         short(tmp_path / "run", learning_rate=0.1)
 
 
+def test_another_request_in_a_folder_without_weights_may_remove_it(tmp_path):
+    folders.start(tmp_path / "run", {"model": "vae"})
+    with pytest.raises(RunError, match="holds no weights yet: remove it"):
+        folders.start(tmp_path / "run", {"model": "ae"})
+    short(tmp_path / "trained")
+    with pytest.raises(RunError, match="--from"):
+        short(tmp_path / "trained", learning_rate=0.1)
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds no run"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import polars
 import pytest
@@ -150,6 +152,19 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         part.write_text("half")
         raise OSError(28, "No space left on device")
     assert target.read_text() == "kept" and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npz", "t.npy", "t.png", "out/"])
+def test_a_full_disk_is_one_line(tmp_path, name):
+    x, space = pictures(40, side=16)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))  # no file grows beyond 100 bytes
+    try:
+        with pytest.raises(RunError, match=f"cannot save .*{name.strip('/')}.*intact"):
+            output.write_items(f"{tmp_path}/{name}", x, space)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("n", range(1, 60, 7))

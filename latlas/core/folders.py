@@ -131,9 +131,15 @@ def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise RunError(f"{run.path} holds another run ({key} is {old.get(key)!r} there, "
-                           f"{new.get(key)!r} asked); choose another --out, or start from its "
-                           f"weights with --from {run.path}")
+                           f"{new.get(key)!r} asked); {_way_out(run)}")
     return run
+
+
+def _way_out(run: RunFolder) -> str:
+    """What to do about a folder that holds another run."""
+    if run.finished or (run.path / "checkpoint.safetensors").is_file():
+        return f"choose another --out, or start from its weights with --from {run.path}"
+    return "it holds no weights yet: remove it, unless it is being trained, or choose another --out"
 
 
 def _jsonable(data: Any) -> Any:

@@ -227,7 +227,12 @@ def _write_columns(part: Path, suffix: str, columns: Mapping[str, Array]) -> Non
 
     frame = polars.DataFrame({k: v.astype(str).tolist() if v.dtype.kind in "UO" else v
                               for k, v in columns.items()})
-    frame.write_csv(part) if suffix == ".csv" else frame.write_parquet(part)
+    if suffix == ".csv":
+        frame.write_csv(part)
+        return
+    buffer = io.BytesIO()  # polars' own writer tells of a full disk by an error of another kind
+    frame.write_parquet(buffer)
+    part.write_bytes(buffer.getbuffer())
 
 
 def _said(n: int, what: str, target: Path, space: Space) -> str:
