@@ -19,6 +19,9 @@ LOWEST_LOG_VAR = -12.0
 #: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the code carries nothing that
 #: is worth its KL, and points on a ring are never told apart
 FIRST_LOG_VAR = -4.0
+#: log σ² per unit of the parameter: Adam moves every parameter by the same step, and a log variance
+#: has ten times as far to go as a weight
+GAIN = 10.0
 
 
 class Likelihood(nn.Module):
@@ -106,10 +109,10 @@ class LearntGaussianLikelihood(GaussianLikelihood):
     def __init__(self, space: Space) -> None:
         super().__init__(space)
         width = 1 if space.kind == "picture" else space.shape[0]
-        self.log_var = nn.Parameter(torch.full((width,), FIRST_LOG_VAR))
+        self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
 
     def variance(self) -> Tensor:
-        return _floored(self.log_var)
+        return _floored(GAIN * self.raw)
 
 
 class PixelGaussianLikelihood(GaussianLikelihood):
