@@ -23,7 +23,7 @@ from latlas.core.noise import Noise
 from latlas.core.precision import autocast, transposed
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
-from latlas.engine import optimisers
+from latlas.engine import choose, optimisers
 from latlas.engine.adam import Adam
 from latlas.engine.choose import _layouts, auto_batch_size, auto_images
 from latlas.engine.ema import Averaged
@@ -372,3 +372,11 @@ def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
         network(x)
     assert seen == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(choose, "_runner", lambda *_: pytest.fail("timed"))
+    training = tiny.options(images=160, precision="auto", threads=0)
+    _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
+                            training=training)
+    assert outcome.images == 160

@@ -26,6 +26,8 @@ from latlas.engine.trainer import Trainer
 TRAINING_SHARE = 0.94
 #: a challenger must be this much faster, or noise would decide
 MARGIN = 1.05
+#: a run of fewer steps takes the likeliest choices untimed
+SHORT = 500
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,20 @@ def choose(model: Model, batches: Batches, options: TrainOptions, world: World) 
     layouts, precisions = _layouts(model, options), _precisions(model, options)
     threads = _threads(model, options)
     known = Chosen(1, threads[0], precisions[0], layouts[0])
+    if _is_short(options, len(batches.data)):
+        layouts, precisions, threads = layouts[:1], precisions[:1], threads[:1]
     formats = [replace(known, precision=p, layout=m) for m in layouts for p in precisions]
     known = _fastest(formats, model, batches, options, world)
     counts = [replace(known, threads=t) for t in threads]
     known = _fastest(counts, model, batches, options, world)
     torch.set_num_threads(known.threads)
     return replace(known, images=_budget(known, model, batches, options, world, begun))
+
+
+def _is_short(options: TrainOptions, n: int) -> bool:
+    """So few steps that timing the choices would cost more than the best one saves."""
+    images = options.images or n * (options.epochs or 0)
+    return 0 < images < SHORT * options.batch_size
 
 
 def _layouts(model: nn.Module, options: TrainOptions) -> list[str]:
