@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -77,7 +78,8 @@ class Model(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+        held = chain(self.parameters(), self.buffers())
+        return next((t.device for t in held), torch.device("cpu"))
 
 
 @runtime_checkable

@@ -37,6 +37,7 @@ class Trainer:
         self._player_of = {phase: p for p in self.players for phase in p.phases}
         trained = sum(p.requires_grad for p in model.parameters())
         self._alone = [len(player.parameters) for player in self.players] == [trained]
+        self._after = model.after_step if isinstance(model, AfterStep) else None
         self.average = Averaged(model, options.ema)
         self.noise = Noise(0, model.device, self.world.rank, self.world.size)
         self.device = model.device
@@ -57,8 +58,8 @@ class Trainer:
         for phase in self.phases:
             if self.index % phase.every == 0:
                 terms.update(self._advance(phase, batch, step))
-        if isinstance(self.model, AfterStep):
-            self.model.after_step(step, terms)
+        if self._after is not None:
+            self._after(step, terms)
         self.index += 1
         if self.index % EVERY == 0:
             self.average.update(self.images)
