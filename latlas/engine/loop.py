@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -191,9 +192,10 @@ class Loop:
         """Training time of this run over all its lives."""
         return self.before + time.monotonic() - self.begun
 
-    def _must_be_finite(self, terms: dict[str, float]) -> None:
-        bad = [k for k, v in terms.items() if v != v or abs(v) == float("inf")]
-        if not bad and not terms:
+    def _must_be_finite(self, terms: dict[str, float], weights: bool = False) -> None:
+        """Stop at a term, or if asked a weight, that is not: it would only spread."""
+        bad = [k for k, v in terms.items() if not math.isfinite(v)]
+        if weights and not bad:
             bad = [k for k, v in self.model.named_parameters() if not bool(v.isfinite().all())]
         if bad:
             kept = (f"the checkpoint at {self.saved_images:,} items is intact"
@@ -205,8 +207,7 @@ class Loop:
 
     def _save(self) -> None:
         self.saved = time.monotonic()
-        self._must_be_finite(self.trainer.drain())
-        self._must_be_finite({})
+        self._must_be_finite(self.trainer.drain(), weights=True)
         if not self.world.leads:
             return
         tensors, meta = self.trainer.state()
@@ -221,8 +222,7 @@ class Loop:
         return Outcome(self.trainer.images, self.seconds, "interrupt", self.checks.best)
 
     def _finish(self, stopped: str) -> Outcome:
-        self._must_be_finite(self.trainer.drain())
-        self._must_be_finite({})
+        self._must_be_finite(self.trainer.drain(), weights=True)
         self.model.load_state_dict(self.checks.kept())
         self.model.eval()
         if isinstance(self.model, Finishes):
