@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ FIRST_LOG_VAR = -4.0
 GAIN = 10.0
 
 
-class Likelihood(nn.Module):
+class Likelihood(nn.Module, ABC):
     """A decoder emits ``multiplier`` parameters per scalar; ``forward`` makes the distribution.
 
     Attributes:
@@ -49,8 +50,9 @@ class Likelihood(nn.Module):
         """The x that is scored: dequantised or binarised where the likelihood asks for it."""
         return x
 
+    @abstractmethod
     def forward(self, output: Tensor) -> Distribution:
-        raise NotImplementedError
+        """p(x | z) from the decoder's output, (*batch, multiplier·C, H, W)."""
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
         first, second = output.chunk(2, -self.event_dims)
