@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
     with disk_of(8_000), pytest.raises(RunError, match=r"cannot save .*checkpoint.*intact"):
         short(tmp_path / "run", tiny.At(128, lambda: signal.raise_signal(signal.SIGINT)))
     assert (tmp_path / "run/checkpoint.safetensors").read_bytes() == before
-    assert not list((tmp_path / "run").glob("*.part"))
+    assert not list((tmp_path / "run").glob("*.part*"))
     resumed, _ = short(tmp_path / "run")
     whole, _ = short(tmp_path / "whole")
     assert torch.equal(tiny.weights(resumed), tiny.weights(whole))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +16,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A name to write to; it replaces ``target`` at the end, or is removed on an error.
+
+    Raises:
+        RunError: for any OSError; the old ``target`` is as it was.
+    """
+    part = target.with_name(f".{target.name}.part{target.suffix}")
+    try:
+        yield part
+        part.replace(target)
+    except OSError as error:
+        raise RunError(f"cannot save {target}: {error.strerror or error}; what was there before "
+                       "is intact") from error
+    finally:
+        _discard(part)
+
+
+def _discard(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+        return
+    with suppress(OSError):  # what went wrong before is what the user must hear
+        part.unlink(missing_ok=True)
+
+
 def save_tree(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write to a temporary name, flush to disk, rename. ``meta`` is any JSON object."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
-    temporary = path.with_name(path.name + ".part")
-    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    try:
-        save_file(whole, temporary, {"meta": json.dumps(meta)})
-        _flush(temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot save {path}: {error}; what was saved before is intact") from error
+    copies = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    with whole(path) as part:
+        try:
+            save_file(copies, part, {"meta": json.dumps(meta)})
+        except SafetensorError as error:  # its way of saying that the disk is full
+            raise OSError(str(error)) from error
+        _flush(part)
 
 
 def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,14 +69,9 @@ def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str
 
 def save_json(path: Path, data: Any) -> None:
     """Write JSON by rename, two-space indents."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_text(json.dumps(data, indent=2, allow_nan=True) + "\n", encoding="utf-8")
-        _flush(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot save {path}: {error}; what was saved before is intact") from error
+    with whole(path) as part:
+        part.write_text(json.dumps(data, indent=2, allow_nan=True) + "\n", encoding="utf-8")
+        _flush(part)
 
 
 def _flush(path: Path) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from latlas.core.errors import ConfigError, RunError
+from latlas.core import trees
+from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.report import pictures, plots
 from latlas.tasks.common import Array
@@ -94,31 +94,16 @@ def is_folder(path: Path | str) -> bool:
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A name to write to; it replaces ``target`` at the end, or is removed on an error."""
-    part = target.with_name(f".{target.name}.part{target.suffix}")
-    try:
+    """:func:`latlas.core.trees.whole` in a folder that is made if it is not there."""
+    with trees.whole(target) as part:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        part.replace(target)
-    except OSError as error:
-        raise RunError(f"cannot save {target}: {error.strerror or error}; what was there before "
-                       "is intact") from error
-    finally:
-        _discard(part)
 
 
 def write_bytes(target: Path, data: bytes) -> None:
     """One file, by rename."""
     with whole(target) as part:
         part.write_bytes(data)
-
-
-def _discard(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-        return
-    with suppress(OSError):  # what went wrong before is what the user must hear
-        part.unlink(missing_ok=True)
 
 
 def _suffix(target: Path, valid: Sequence[str], *, folder: bool = False) -> str:
