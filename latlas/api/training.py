@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +87,9 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     world = join(pick_device(plan.options.device))
     model = _build(plan, data.train, modules)
     run = _folder(plan, data, out, model, modules, world)
-    show = Bar() if progress and world.leads else Silent()
-    outcome = fit(model, data.train, data.validation, plan.options, run, show)
+    # the bar gives the terminal back whatever ends the training
+    with Bar() if progress and world.leads else nullcontext(Silent()) as show:
+        outcome = fit(model, data.train, data.validation, plan.options, run, show)
     return Trained(_result(model, run, outcome, modules), out, outcome)
 
 
