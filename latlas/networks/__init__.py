@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import nn
 
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
+from latlas.networks import conv, mlp
 
-Kind = Literal["auto", "mlp", "conv"]
 #: pictures of up to this many scalars get a fully connected network
 MLP_DIMS = 1024
 
@@ -28,7 +26,7 @@ def size(kind: str, width: int, depth: int, space: Space) -> tuple[str, int, int
     The depth of a convolutional network stays 0: its number of levels follows from the shape.
     """
     kind = resolve(kind, space)
-    widths, depths = {"mlp": 512, "conv": 32}, {"mlp": 2, "conv": 0}
+    widths, depths = {"mlp": mlp.WIDTH, "conv": conv.WIDTH}, {"mlp": mlp.DEPTH, "conv": 0}
     return kind, width or widths[kind], depth or depths[kind]
 
 
@@ -38,10 +36,9 @@ def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto
 
     ``width`` and ``depth`` of 0 mean the default of the kind of network.
     """
-    from latlas.networks.conv import ConvEncoder
-    from latlas.networks.mlp import MLPEncoder
-    made: type[nn.Module] = {"mlp": MLPEncoder, "conv": ConvEncoder}[resolve(kind, space)]
-    return made(space.shape, outputs, condition, **_given(width, depth))
+    kind, width, depth = size(kind, width, depth, space)
+    made: type[nn.Module] = {"mlp": mlp.MLPEncoder, "conv": conv.ConvEncoder}[kind]
+    return made(space.shape, outputs, condition, width=width, depth=depth or None)
 
 
 def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 1,
@@ -50,10 +47,10 @@ def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 
 
     Tables get (n, multiplier·d).
     """
-    from latlas.networks.conv import ConvDecoder
-    from latlas.networks.mlp import MLPDecoder
-    made: type[nn.Module] = {"mlp": MLPDecoder, "conv": ConvDecoder}[resolve(kind, space)]
-    return made(space.shape, inputs, condition, multiplier=multiplier, **_given(width, depth))
+    kind, width, depth = size(kind, width, depth, space)
+    made: type[nn.Module] = {"mlp": mlp.MLPDecoder, "conv": conv.ConvDecoder}[kind]
+    return made(space.shape, inputs, condition, multiplier=multiplier, width=width,
+                depth=depth or None)
 
 
 def must_fit(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...],
@@ -89,7 +86,3 @@ def _tried(module: nn.Module, inputs: tuple[int, ...], condition: int) -> tuple[
 
 def _listed(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
-
-
-def _given(width: int, depth: int) -> dict[str, int]:
-    return {k: v for k, v in (("width", width), ("depth", depth)) if v}

@@ -11,6 +11,8 @@ from latlas.core.errors import ConfigError
 from latlas.networks.blocks import Up, channels, down, preserve_scale, pyramid
 
 LEAST_SIDE = 4
+#: channels of the first level, unless told otherwise
+WIDTH = 32
 
 
 class ConvEncoder(nn.Module):
@@ -32,7 +34,7 @@ class ConvEncoder(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
-                 width: int = 32, depth: int | None = None) -> None:
+                 width: int = WIDTH, depth: int | None = None) -> None:
         super().__init__()
         channel, *side = _picture(shape)
         sizes = pyramid(side[0], side[1], depth)
@@ -65,7 +67,7 @@ class ConvDecoder(nn.Module):
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
-                 multiplier: int = 1, width: int = 32, depth: int | None = None) -> None:
+                 multiplier: int = 1, width: int = WIDTH, depth: int | None = None) -> None:
         super().__init__()
         channel, *side = _picture(shape)
         sizes = pyramid(side[0], side[1], depth)[::-1]

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+#: units of a hidden layer and residual blocks, unless told otherwise
+WIDTH, DEPTH = 512, 2
+
 
 class Residual(nn.Module):
     """h + B act(A act(h)); B starts at zero, so a deep stack starts as the identity.
@@ -41,7 +44,7 @@ class MLPEncoder(nn.Module):
     """(n, *shape) and an optional (n, condition) to (n, outputs)."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
-                 width: int = 512, depth: int = 2) -> None:
+                 width: int = WIDTH, depth: int = DEPTH) -> None:
         super().__init__()
         self.net = mlp(math.prod(shape) + condition, outputs, width, depth)
 
@@ -55,7 +58,7 @@ class MLPDecoder(nn.Module):
     """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W)."""
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
-                 multiplier: int = 1, width: int = 512, depth: int = 2) -> None:
+                 multiplier: int = 1, width: int = WIDTH, depth: int = DEPTH) -> None:
         super().__init__()
         self.shape = (multiplier * shape[0], *shape[1:])
         self.net = mlp(inputs + condition, math.prod(self.shape), width, depth)
