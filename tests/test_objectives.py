@@ -15,6 +15,7 @@ from latlas.core.distributions import Normal
 from latlas.core.noise import Noise
 from latlas.objectives.divergences import free_bits, kl_normal, kl_standard_normal
 from latlas.objectives.elbo import ImportanceBound, importance_bound
+from latlas.objectives.reconstruction import trimmed_mean
 
 
 def pairs():
@@ -96,3 +97,12 @@ def test_importance_bound_rises_with_draws_to_the_truth():
     assert means[0] == pytest.approx(-0.5, abs=0.03)
     assert all(a < b for a, b in pairwise(means))
     assert -0.03 < means[-1] < 0
+
+
+def test_a_trimmed_mean_gives_outliers_no_gradient():
+    losses = torch.tensor([3.0, 900.0, 1.0, 2.0], requires_grad=True)
+    trimmed = trimmed_mean(losses, 0.25)
+    trimmed.backward()
+    assert trimmed.item() == 2.0
+    assert torch.equal(losses.grad, torch.tensor([1 / 3, 0.0, 1 / 3, 1 / 3]))
+    assert trimmed_mean(losses, 0.0) == losses.mean()

@@ -134,6 +134,22 @@ class Decodes(Protocol):
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
 
 
+class Prior(Protocol):
+    """A density over codes, nats."""
+
+    def log_prob(self, z: Tensor) -> Tensor: ...
+
+    def sample(self, n: int, noise: Noise) -> Tensor: ...
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """Its codes have a density of their own, which samples are drawn from."""
+
+    @property
+    def prior(self) -> Prior: ...
+
+
 @runtime_checkable
 class ScoresDensity(Protocol):
     """Log-likelihood per item, nats in data units, and its effective sample size."""

@@ -14,6 +14,7 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.autoencoding import Autoencoding
 from latlas.models.config import AEConfig
+from latlas.models.priors import FullNormal
 
 
 class AE(Autoencoding):
@@ -31,6 +32,11 @@ class AE(Autoencoding):
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.register_buffer("code_mean", torch.zeros(self.latent_dim))
         self.register_buffer("code_factor", torch.eye(self.latent_dim))
+
+    @property
+    def prior(self) -> FullNormal:
+        """The Gaussian fitted to the training codes."""
+        return FullNormal(self.code_mean, self.code_factor)
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(n, *shape) to codes (n, latent_dim)."""
@@ -61,8 +67,7 @@ class AE(Autoencoding):
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """Decoded draws from the Gaussian fitted to the codes, (n, *shape) model units."""
-        draws = noise.normal(n, self.latent_dim).to(self.device)
-        return self.decode(self.code_mean + draws @ self.code_factor.T).mean
+        return self.decode(self.prior.sample(n, noise)).mean
 
 
 class DAE(AE):

@@ -13,6 +13,6 @@ class BetaVAE(VAE):
     """A VAE whose KL term weighs β (eq. 4): β > 1 asks for fewer, independent code dimensions."""
 
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
-        """β · KL."""
+        """β · KL, per item."""
         weighted: Tensor = self.config.beta * super().regulariser(kl, z, q, step)
         return weighted

@@ -29,6 +29,7 @@ from latlas.core.noise import Noise, dequantise, derive
 from latlas.core.space import Space
 from latlas.models.autoencoding import auto_latent_dim
 from latlas.models.config import PCAConfig
+from latlas.models.priors import StandardNormal
 
 #: up to this many scalars per item the whole covariance is kept (128 MiB at 4,096)
 COVARIANCE_DIMS = 4096
@@ -71,6 +72,11 @@ class PCA(Model):
     def footing(self) -> str:
         """What the likelihood is a likelihood of."""
         return "integers" if self.space.levels else "table units"
+
+    @property
+    def prior(self) -> StandardNormal:
+        """N(0, I) over the whitened coordinates."""
+        return StandardNormal(self.latent_dim)
 
     @property
     def weight(self) -> Tensor:

@@ -12,11 +12,12 @@ from latlas.core.distributions import Distribution, Normal
 from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.models import likelihoods
+from latlas.models import likelihoods, priors
 from latlas.models.autoencoding import Autoencoding
 from latlas.models.config import VAEConfig
-from latlas.objectives.divergences import free_bits, kl_standard_normal
+from latlas.objectives.divergences import free_bits
 from latlas.objectives.elbo import ImportanceBound
+from latlas.objectives.reconstruction import trimmed_mean
 
 #: scalars decoded at once while draws are summed: what a processor's cache can hold
 CHUNK = 400_000
@@ -40,6 +41,7 @@ class VAE(Autoencoding):
         self.multiplier = likelihood.multiplier
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
+        self.prior = priors.StandardNormal(self.latent_dim)
 
     @property
     def footing(self) -> str:
@@ -58,7 +60,7 @@ class VAE(Autoencoding):
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """Means of p(x|z) for z from the prior, (n, *shape) in model units."""
-        z = noise.normal(n, self.latent_dim).to(self.device)
+        z = self.prior.sample(n, noise).to(self.device)
         return self.decode(z, condition=condition).mean
 
     def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
@@ -71,15 +73,19 @@ class VAE(Autoencoding):
         x = self.likelihood.prepare(batch.x, step.noise)
         q = self.encode(x, condition=condition)
         z = q.sample(step.noise)
-        reconstruction = -self.decode(z, condition=condition).log_prob(x).mean()
-        kl = kl_standard_normal(q.mean, q.log_var)
-        total = reconstruction + self.warmth(step) * self.regulariser(kl, z, q, step)
-        return Loss(total, {"loss": total, "reconstruction": reconstruction,
+        reconstruction = -self.decode(z, condition=condition).log_prob(x)
+        kl = self.prior.kl(q, z)
+        bound = reconstruction + self.warmth(step) * self.regulariser(kl, z, q, step)
+        total = trimmed_mean(bound, self.config.trim)
+        return Loss(total, {"loss": total, "reconstruction": reconstruction.mean(),
                             "kl": kl.sum(-1).mean()})
 
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
-        """The term beside the reconstruction, a scalar; ``kl`` is (n, d), nats."""
-        return free_bits(kl, self.config.free_bits).mean()
+        """The term beside the reconstruction, per item (n,), nats.
+
+        ``kl`` is (n, parts): of every code dimension under the standard prior.
+        """
+        return free_bits(kl, self.config.free_bits)
 
     def warmth(self, step: Step) -> float:
         """Weight of the regulariser: rises from 0 to 1 over the first ``kl_warmup`` of the budget.
@@ -95,8 +101,9 @@ class VAE(Autoencoding):
         """The bound and its parts per item (n,), nats in data units; one draw of z."""
         x = self.likelihood.prepare(x, noise)
         q = self.encode(x, condition=condition)
-        log_px = self.decode(q.sample(noise), condition=condition).log_prob(x) - self._volume()
-        kl = kl_standard_normal(q.mean, q.log_var).sum(-1)
+        z = q.sample(noise)
+        log_px = self.decode(z, condition=condition).log_prob(x) - self._volume()
+        kl = self.prior.kl(q, z).sum(-1)
         return {"bound": log_px - kl, "reconstruction": -log_px, "kl": kl}
 
     @torch.no_grad()
@@ -118,13 +125,9 @@ class VAE(Autoencoding):
 
     def _log_weights(self, x: Tensor, q: Normal, draws: int, noise: Noise,
                      condition: Tensor | None) -> Tensor:
-        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n).
-
-        The two Gaussians share their constant: log p − log q = ½ Σ (ε² + log σ² − z²).
-        """
-        eps = noise.normal(draws, *q.mean.shape).to(q.mean)
-        z = q.mean + torch.exp(0.5 * q.log_var) * eps
-        ratio = 0.5 * (eps.square() + q.log_var - z.square()).sum(-1)
+        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n)."""
+        z = q.mean + torch.exp(0.5 * q.log_var) * noise.normal(draws, *q.mean.shape).to(q.mean)
+        ratio = self.prior.log_prob(z) - q.log_prob(z)
         return self.decode(z, condition=condition).log_prob(x) + ratio
 
     def _volume(self) -> float:
