@@ -99,7 +99,9 @@ def test_adam_takes_the_steps_of_torchs():
     mine, theirs = (torch.nn.Linear(5, 4) for _ in range(2))
     theirs.load_state_dict(mine.state_dict())
     own = Adam(list(mine.parameters()), 0.01, (0.8, 0.95), 0.1)
-    peer = torch.optim.AdamW(theirs.parameters(), 0.005, (0.8, 0.95), weight_decay=0.1)
+    groups = [{"params": [theirs.weight], "weight_decay": 0.1},
+              {"params": [theirs.bias], "weight_decay": 0.0}]
+    peer = torch.optim.AdamW(groups, 0.005, (0.8, 0.95))
     for _ in range(20):
         x = torch.randn(8, 5)
         for network in (mine, theirs):

@@ -8,8 +8,11 @@ every process draws for the global batch and keeps its own rows.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -62,6 +65,32 @@ class Noise:
         device = self.generator.device
         full = draw((n * self.world, *shape[1:]), generator=self.generator, device=device)
         return full if self.world == 1 else full[self.rank * n:(self.rank + 1) * n]
+
+
+#: what :func:`dropout` draws from while a step is taken
+_lent: list[Noise] = []
+
+
+@contextmanager
+def lent(noise: Noise) -> Iterator[None]:
+    """Modules, which are called with tensors alone, draw from ``noise`` inside."""
+    _lent.append(noise)
+    try:
+        yield
+    finally:
+        _lent.pop()
+
+
+def dropout(h: Tensor, share: float) -> Tensor:
+    """``h`` with a random ``share`` of its numbers 0 and the rest larger by 1/(1 − share).
+
+    (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`lent` one process and
+    many leave out the same; torch's own dropout knows nothing of the global batch.
+    """
+    if not _lent:
+        return F.dropout(h, share)
+    kept = _lent[-1].uniform(*h.shape) >= share
+    return h * kept.to(h.device, h.dtype).mul_(1 / (1 - share))
 
 
 def dequantise(x: Tensor, step: float, noise: Noise) -> Tensor:

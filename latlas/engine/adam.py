@@ -17,6 +17,8 @@ EPS = 1e-8
 class Adam:
     """Kingma & Ba 2015, algorithm 1; weight decay as in Loshchilov & Hutter 2019, algorithm 2.
 
+    Only matrices decay: a bias, or a variance that is learnt, has no reason to be near 0.
+
     Args:
         rate: peak learning rate; :meth:`step` takes a share of it.
         betas: decay rates of the two moments.
@@ -25,20 +27,29 @@ class Adam:
     def __init__(self, parameters: Sequence[nn.Parameter], rate: float,
                  betas: tuple[float, float], weight_decay: float = 0.0) -> None:
         self.parameters: list[Tensor] = list(parameters)
-        self.rate, self.betas, self.weight_decay = rate, betas, weight_decay
+        self.rate, self.betas = rate, betas
         self.first = [torch.zeros_like(p) for p in parameters]
         self.second = [torch.zeros_like(p) for p in parameters]
         self.steps = torch.zeros((), device=parameters[0].device)
+        decays = [weight_decay if p.dim() > 1 else 0.0 for p in parameters]
+        self.groups = {decay: [i for i, d in enumerate(decays) if d == decay]
+                       for decay in sorted(set(decays))}
 
     @torch.no_grad()
     def step(self, share: float) -> None:
         """Move every parameter by its gradient at ``share`` of the peak rate."""
         self.steps += 1
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        torch._fused_adamw_(self.parameters, gradients, self.first, self.second, [],
-                            [self.steps] * len(gradients), lr=self.rate * share,
-                            beta1=self.betas[0], beta2=self.betas[1],
-                            weight_decay=self.weight_decay, eps=EPS, amsgrad=False,
+        for decay, members in self.groups.items():
+            self._move(members, self.rate * share, decay)
+
+    def _move(self, members: list[int], rate: float, decay: float) -> None:
+        """One fused call; every parameter has a gradient by now."""
+        parameters, first, second = ([held[i] for i in members] for held in
+                                     (self.parameters, self.first, self.second))
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._fused_adamw_(parameters, gradients, first, second, [],
+                            [self.steps] * len(members), lr=rate, beta1=self.betas[0],
+                            beta2=self.betas[1], weight_decay=decay, eps=EPS, amsgrad=False,
                             maximize=False)
 
     def forget_gradients(self) -> None:

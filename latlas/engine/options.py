@@ -28,7 +28,8 @@ class TrainOptions:
                                 "64 … 256", low=0)
     learning_rate: float = option(1e-3, "peak step size of Adam", low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
-    weight_decay: float = option(0.0, "decoupled weight decay (AdamW) where above 0", low=0)
+    weight_decay: float = option(0.0, "decoupled decay (AdamW) of the weights, not of "
+                                       "biases", low=0)
     clip_norm: float | None = option(None, "largest norm of a step's gradient; none = as it is",
                                      low=0)
     schedule: str = option("cosine", "learning rate over the budget",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
-from latlas.core.noise import Noise, derive
+from latlas.core.noise import Noise, derive, lent
 from latlas.core.precision import autocast, transposed
 from latlas.engine import optimisers
 from latlas.engine.ema import EVERY, Averaged
@@ -75,7 +75,7 @@ class Trainer:
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]
-        with self.autocast():
+        with self.autocast(), lent(self.noise):
             loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
         total = loss.total if phase.every == 1 else loss.total * phase.every
         # gradients reach this player's parameters alone, so what one player's forward pass made

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
+#: without decay a VAE's held-out bound worsens long before its budget is spent
+VAE_TRAINING = {"weight_decay": 0.3}
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,15 @@ MODELS: dict[str, Entry] = {
     "dae": Entry("latlas.models.ae:DAE", configs.DAEConfig, AUTOENCODER | {"denoise"},
                  "denoising autoencoder: the clean item from a corrupted one"),
     "vae": Entry("latlas.models.vae:VAE", configs.VAEConfig, LIKELIHOOD,
-                 "variational autoencoder: a generative model with a bound on its likelihood"),
+                 "variational autoencoder: a generative model with a bound on its likelihood",
+                 VAE_TRAINING),
     "beta-vae": Entry("latlas.models.beta_vae:BetaVAE", configs.BetaVAEConfig, LIKELIHOOD,
-                      "VAE whose KL weighs beta: fewer, more independent code dimensions"),
+                      "VAE whose KL weighs beta: fewer, more independent code dimensions",
+                      VAE_TRAINING),
     "conditional-vae": Entry("latlas.models.conditional_vae:ConditionalVAE",
                              configs.ConditionalVAEConfig, LIKELIHOOD,
-                             "VAE given a label, or a part of the picture (completion)"),
+                             "VAE given a label, or a part of the picture (completion)",
+                             VAE_TRAINING),
 }
 
 

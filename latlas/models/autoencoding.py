@@ -38,6 +38,7 @@ class Autoencoding(Model):
     outputs_per_code = 1
     multiplier = 1
     condition_dim = 0
+    dropout = 0.0
 
     def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
@@ -48,7 +49,8 @@ class Autoencoding(Model):
         self.encoder = encoder if encoder is not None else networks.encoder(
             space, self.outputs_per_code * self.latent_dim, self.condition_dim, **size)
         self.decoder = decoder if decoder is not None else networks.decoder(
-            space, self.latent_dim, self.condition_dim, multiplier=self.multiplier, **size)
+            space, self.latent_dim, self.condition_dim, multiplier=self.multiplier,
+            dropout=self.dropout, **size)
         code, channels = (self.latent_dim,), self.multiplier * space.shape[0]
         if encoder is not None:
             networks.must_fit("encoder", encoder, space.shape,

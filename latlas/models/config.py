@@ -49,6 +49,9 @@ class VAEConfig(AutoencodingConfig):
     kl_warmup: float = option(0.0, "share of the budget over which the KL's weight rises from 0",
                               low=0, high=1)
     free_bits: float = option(0.0, "nats per code dimension that cost nothing", low=0)
+    dropout: float | None = option(None, "share of the decoder's hidden units that a training step "
+                                   "leaves out (mlp); none: 0.3 for pictures, else 0", low=0,
+                                   high=0.9)
     trim: float = option(0.0, "share of every batch, its worst-fitting items, that an update "
                          "leaves out: for data with outliers", low=0, high=0.5)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution, Normal
 from latlas.core.model import Loss, Step
@@ -21,6 +22,8 @@ from latlas.objectives.reconstruction import trimmed_mean
 
 #: scalars decoded at once while draws are summed: what a processor's cache can hold
 CHUNK = 400_000
+#: of fully connected decoders of pictures, unless told otherwise
+DROPOUT = 0.3
 
 
 class VAE(Autoencoding):
@@ -35,7 +38,8 @@ class VAE(Autoencoding):
     def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         name = likelihoods.resolve(config.likelihood, space, config.binarize)
-        config = replace(config, likelihood=name)
+        self.dropout = _dropout(config, space)
+        config = replace(config, likelihood=name, dropout=self.dropout)
         likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
                                       noise_sd=config.noise_sd)
         self.multiplier = likelihood.multiplier
@@ -132,3 +136,11 @@ class VAE(Autoencoding):
 
     def _volume(self) -> float:
         return self.space.log_volume if self.likelihood.density else 0.0
+
+
+def _dropout(config: VAEConfig, space: Space) -> float:
+    """Pictures are many numbers of few items: without it a decoder learns them by heart."""
+    if config.dropout is not None:
+        return config.dropout
+    fully_connected = networks.resolve(config.network, space) == "mlp"
+    return DROPOUT if space.kind == "picture" and fully_connected else 0.0

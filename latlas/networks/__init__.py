@@ -42,15 +42,20 @@ def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str = "auto
 
 
 def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 1,
-            kind: str = "auto", width: int = 0, depth: int = 0) -> nn.Module:
+            kind: str = "auto", width: int = 0, depth: int = 0, dropout: float = 0) -> nn.Module:
     """A network from (n, inputs) and an optional (n, condition) vector to (n, multiplier·C, H, W).
 
     Tables get (n, multiplier·d).
+
+    Raises:
+        ConfigError: dropout in a convolutional network.
     """
     kind, width, depth = size(kind, width, depth, space)
-    made: type[nn.Module] = {"mlp": mlp.MLPDecoder, "conv": conv.ConvDecoder}[kind]
-    return made(space.shape, inputs, condition, multiplier=multiplier, width=width,
-                depth=depth or None)
+    if kind == "mlp":
+        return mlp.MLPDecoder(space.shape, inputs, condition, multiplier, width, depth, dropout)
+    if dropout:
+        raise ConfigError(f"dropout={dropout:g} is for network=mlp")
+    return conv.ConvDecoder(space.shape, inputs, condition, multiplier, width, depth or None)
 
 
 def must_fit(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...],

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from latlas.core.noise import dropout
+
 #: units of a hidden layer and residual blocks, unless told otherwise
 WIDTH, DEPTH = 512, 2
 
@@ -14,29 +16,34 @@ WIDTH, DEPTH = 512, 2
 class Residual(nn.Module):
     """h + B act(A act(h)); B starts at zero, so a deep stack starts as the identity.
 
-    Fixup-style start (Zhang et al. 2019, section 3), which needs no normalisation.
+    Fixup-style start (Zhang et al. 2019, section 3), which needs no normalisation. ``dropout`` is
+    the share of units B does not see in a training step (Srivastava et al. 2014).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
         self.inner = nn.Linear(width, width)
         self.outer = nn.Linear(width, width)
         nn.init.zeros_(self.outer.weight)
         self.act = nn.SiLU()
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = h + self.outer(self.act(self.inner(self.act(h))))
+        inner = self.act(self.inner(self.act(h)))
+        if self.dropout and self.training:
+            inner = dropout(inner, self.dropout)
+        out: Tensor = h + self.outer(inner)
         return out
 
 
-def mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
     """A linear map to ``width``, ``depth`` residual blocks, an activation, a linear map out.
 
     ``depth`` 0 with ``width`` 0 is one linear map.
     """
     if width <= 0:
         return nn.Sequential(nn.Linear(inputs, outputs))
-    blocks = [Residual(width) for _ in range(depth)]
+    blocks = [Residual(width, dropout) for _ in range(depth)]
     return nn.Sequential(nn.Linear(inputs, width), *blocks, nn.SiLU(), nn.Linear(width, outputs))
 
 
@@ -58,10 +65,11 @@ class MLPDecoder(nn.Module):
     """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W)."""
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
-                 multiplier: int = 1, width: int = WIDTH, depth: int = DEPTH) -> None:
+                 multiplier: int = 1, width: int = WIDTH, depth: int = DEPTH,
+                 dropout: float = 0.0) -> None:
         super().__init__()
         self.shape = (multiplier * shape[0], *shape[1:])
-        self.net = mlp(inputs + condition, math.prod(self.shape), width, depth)
+        self.net = mlp(inputs + condition, math.prod(self.shape), width, depth, dropout)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         out: Tensor = self.net(z if c is None else torch.cat([z, c], 1))
