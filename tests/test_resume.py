@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 
+import latlas
 from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
@@ -242,3 +244,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"cannot read .*checkpoint.safetensors"):
         short(tmp_path / "run")
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    train = partial(latlas.train, "vae", "digits", out=tmp_path / "run", images=64,
+                    batch_size=32, width=8, progress=False)
+    train()
+    with (folders.open_run(tmp_path / "run").alone(),
+          pytest.raises(RunError, match=r"run is being trained by another process")):
+        train()
+    assert train().outcome.stopped == "already finished"

@@ -87,8 +87,9 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     world = join(pick_device(plan.options.device))
     model = _build(plan, data.train, modules)
     run = _folder(plan, data, out, model, modules, world)
+    alone = run.alone() if world.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training
-    with Bar() if progress and world.leads else nullcontext(Silent()) as show:
+    with alone, Bar() if progress and world.leads else nullcontext(Silent()) as show:
         outcome = fit(model, data.train, data.validation, plan.options, run, show)
     return Trained(_result(model, run, outcome, modules), out, outcome)
 

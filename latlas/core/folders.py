@@ -9,12 +9,20 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import RunError
 from latlas.core.trees import load_tree, save_json, save_tree
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +47,20 @@ class RunFolder:
     def chosen(self) -> dict[str, Any] | None:
         """What was chosen by timing, once it was."""
         return self.record.get("chosen")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else trains here meanwhile; the lock goes with the process, however that ends.
+
+        Raises:
+            RunError: another process trains here.
+        """
+        handle = _lock(self.path)
+        try:
+            yield
+        finally:
+            if handle is not None:
+                os.close(handle)
 
     def choose(self, chosen: dict[str, Any]) -> None:
         """Record what was chosen, before the first step."""
@@ -76,6 +98,23 @@ class RunFolder:
             return
         kept = [line for line in path.read_text("utf-8").splitlines() if _seen(line) <= images]
         path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+
+def _lock(path: Path) -> int | None:
+    """A lock on the folder itself; ``None`` where the system or its disk has no such locks."""
+    if fcntl is None:
+        return None
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise RunError(f"{path} is being trained by another process; wait for it, or choose "
+                       "another --out") from error
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _seen(line: str) -> float:
