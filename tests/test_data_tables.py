@@ -5,8 +5,11 @@ import polars as pl
 import pytest
 
 from latlas.core.errors import DataError
+from latlas.core.space import Space
 from latlas.data import info, open_source, split
 from latlas.data.source import partition
+from latlas.data.tables import as_read
+from latlas.tasks.output import write_items
 
 N = 40
 FRAME = pl.DataFrame({
@@ -112,3 +115,30 @@ def test_damaged_files(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2,3,4\n")
     with pytest.raises(DataError, match=r"x.csv cannot be read"):
         open_source(tmp_path / "x.csv")
+
+
+def test_rows_are_written_as_they_were_read(tmp_path):
+    text = "size,colour,heavy\n1.5,red,true\n,green,false\n2.5,,true\n3.5,red,true\n0.5,green,\n4,red,true\n"
+    (tmp_path / "a.csv").write_text(text)
+    space, values = opened(tmp_path / "a.csv")
+    read = as_read(values, space)
+    assert list(read) == ["size", "colour", "heavy"]
+    assert read["size"].tolist() == [1.5, None, 2.5, 3.5, 0.5, 4.0]
+    assert read["colour"].tolist() == ["red", "green", None, "red", "green", "red"]
+    assert read["heavy"].tolist() == ["true", "false", "true", "true", None, "true"]
+    write_items(tmp_path / "b.csv", values, space)
+    again_space, again = opened(tmp_path / "b.csv")
+    assert again_space.columns == space.columns
+    assert np.array_equal(again[:, 1:], values[:, 1:])
+
+
+def opened(path):
+    data = split(open_source(path), "all")
+    return data.space, np.array(data.take("x"))
+
+
+def test_the_likeliest_word_is_written():
+    space = Space("table", (3,), columns=("x", "c=a", "c=a=b"), categories=("c",))
+    read = as_read(np.array([[9.0, 0.4, 0.3], [8.0, -1.0, 0.1]]), space)
+    assert read["x"].tolist() == [9.0, 8.0]
+    assert read["c"].tolist() == ["a", "a=b"]

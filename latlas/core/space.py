@@ -35,6 +35,8 @@ class Space:
         classes: names of the label's classes, in order of their integer codes; empty if none.
         columns: names of a table's columns; empty otherwise.
         factors: names of known generative factors; empty if none.
+        categories: names of a table's columns of words, which ``columns`` holds as one column of
+            0 and 1 per word, ``NAME=WORD``.
     """
 
     kind: Kind
@@ -45,6 +47,7 @@ class Space:
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def picture(cls, shape: tuple[int, int, int], levels: int = 256, **more: Any) -> Space:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_LEVELS = 50
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
+ABSENT = "(missing)"
 USUAL_LABELS = ("label", "class", "target")
 Columns = dict[str, NDArray[np.float32]]
 
@@ -52,9 +53,51 @@ def open_table(path: Any, *, name: str = "", label: str | None = None,
         table = table.drop(column)
     columns, more = _encoded(table, name)
     x = np.stack(list(columns.values()), axis=1)
-    space = Space("table", x.shape[1:], columns=tuple(columns), classes=classes)
+    words = tuple(c.name for c in table if c.name not in columns)
+    space = Space("table", x.shape[1:], columns=tuple(columns), classes=classes, categories=words)
     data = Dataset(x, space, codes, group=related)
     return make(Path(name).stem, data, notes=(*notes, *more))
+
+
+def as_read(values: NDArray[Any], space: Space) -> dict[str, NDArray[Any]]:
+    """Rows (n, d) in data units as the columns the file had: the inverse of how a table is read.
+
+    Of a category the word with the greatest number; ``None`` where a value is likelier missing
+    than not.
+    """
+    by_name = {column: values[:, i] for i, column in enumerate(space.columns)}
+    read: dict[str, NDArray[Any]] = {}
+    for column in space.columns:
+        category = max((c for c in space.categories if column.startswith(f"{c}=")), key=len,
+                       default=None)
+        if category is None and not _is_flag(column, by_name):
+            read[column] = _numbers(column, by_name)
+        elif category is not None and category not in read:
+            read[category] = _words(category, by_name)
+    return read
+
+
+def _is_flag(column: str, by_name: Columns) -> bool:
+    """``NAME (missing)`` beside NAME."""
+    return column.endswith(f" {ABSENT}") and column.removesuffix(f" {ABSENT}") in by_name
+
+
+def _numbers(column: str, by_name: Columns) -> NDArray[Any]:
+    flag = by_name.get(f"{column} {ABSENT}")
+    if flag is None:
+        return by_name[column]
+    values = by_name[column].astype(object)
+    values[flag > 0.5] = None
+    return values
+
+
+def _words(category: str, by_name: Columns) -> NDArray[Any]:
+    levels = {c.removeprefix(f"{category}="): v for c, v in by_name.items()
+              if c.startswith(f"{category}=")}
+    words = np.array(list(levels), object)
+    words[words == ABSENT] = None
+    most: NDArray[Any] = words[np.stack(list(levels.values())).argmax(0)]
+    return most
 
 
 def _names(text: str | None) -> list[str]:
@@ -152,8 +195,8 @@ def _encoded(table: DataFrame, name: str) -> tuple[Columns, tuple[str, ...]]:
     notes: list[str] = []
     for column in table:
         columns.update(_column(column, name))
-        if column.dtype.is_numeric() and f"{column.name} (missing)" in columns:
-            count = int(columns[f"{column.name} (missing)"].sum())
+        if column.dtype.is_numeric() and f"{column.name} {ABSENT}" in columns:
+            count = int(columns[f"{column.name} {ABSENT}"].sum())
             notes.append(f"column {column.name}: {count:,} missing, filled with train's median")
     if not columns:
         raise DataError(f"{name} has no columns left to learn from")
@@ -183,13 +226,13 @@ def _numeric(column: Series, name: str) -> Columns:
     missing = np.isnan(values)
     if not missing.any():
         return {column.name: values}
-    return {column.name: values, f"{column.name} (missing)": missing.astype(np.float32)}
+    return {column.name: values, f"{column.name} {ABSENT}": missing.astype(np.float32)}
 
 
 def _one_hot(column: Series, name: str) -> Columns:
     import polars as pl
 
-    words = column.cast(pl.String).fill_null("(missing)").to_numpy().astype(str)
+    words = column.cast(pl.String).fill_null(ABSENT).to_numpy().astype(str)
     levels, codes = np.unique(words, return_inverse=True)
     free = column.dtype == pl.String and len(levels) > len(words) / 2
     if free or len(levels) > MOST_LEVELS:

@@ -16,6 +16,7 @@ from PIL import Image
 from latlas.core import trees
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
+from latlas.data.tables import as_read
 from latlas.report import pictures, plots
 from latlas.tasks.common import Array
 
@@ -31,7 +32,8 @@ def write_items(path: Path | str, items: Array, space: Space, names: Any = None,
 
     ``.png``: a grid of pictures (``columns`` wide), or a scatter plot of points and tables;
     ``.gif``: an animation; a folder (no suffix, or a trailing slash): one PNG per item at its own
-    size; ``.npz``, ``.npy``: the numbers; ``.csv``, ``.parquet``: one row per item.
+    size; ``.npz``, ``.npy``: the numbers; ``.csv``, ``.parquet``: one row per
+    item, of a table the columns that its file had.
 
     Raises:
         ConfigError: another suffix, or one that does not suit the data.
@@ -41,6 +43,8 @@ def write_items(path: Path | str, items: Array, space: Space, names: Any = None,
     target, suffix = Path(path), Path(path).suffix.lower()
     if is_folder(path):
         return _folder(target, items, space, names)
+    if suffix in (".csv", ".parquet") and len(space.columns) == np.prod(items.shape[1:]):
+        return write_table(target, {**_named(names), **as_read(items, space)})
     if suffix in TABLES:
         return _numbers(target, suffix, items, names, _item_columns(space, items))
     return _drawn(target, suffix, items, space, columns)
@@ -210,7 +214,7 @@ def _write_columns(part: Path, suffix: str, columns: Mapping[str, Array]) -> Non
         return
     import polars
 
-    frame = polars.DataFrame({k: v.astype(str).tolist() if v.dtype.kind in "UO" else v
+    frame = polars.DataFrame({k: v.tolist() if v.dtype.kind in "UO" else v
                               for k, v in columns.items()})
     if suffix == ".csv":
         frame.write_csv(part)
