@@ -168,8 +168,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return _in_batches(torch.from_numpy(rows), of).numpy().astype(dtype)
 
     def _score(self, batch: Tensor) -> Tensor:
-        draws = _SharedDraws(self.draws, self.model_.latent_dim)
-        nats, _ = self.model_.log_likelihood(batch, noise=draws, draws=self.draws)
+        nats, _ = self.model_.log_likelihood(batch, noise=_SharedDraws(), draws=self.draws)
         return nats  # type: ignore[no-any-return]
 
 
@@ -207,19 +206,16 @@ class VAE(LatentModel):
 
 
 class _SharedDraws(Noise):
-    """Normal draws (K, n, d) that are the same for each of the n rows, handed out in order."""
+    """Draws (k, n, d) of the code that are the same for each of the n rows."""
 
-    def __init__(self, draws: int, dims: int) -> None:
+    def __init__(self) -> None:
         super().__init__(derive("score_samples"))
-        self.table = super().normal(draws, 1, dims)
-        self.used = 0
 
-    def normal(self, *shape: int) -> Tensor:
-        """The next ``shape[0]`` draws of the table; draws of another form are as ever."""
-        if len(shape) != 3 or shape[2] != self.table.shape[2]:
+    def normal(self, *shape: int, batch: int = 0) -> Tensor:
+        """One row's draws for all rows; what has the batch first is as ever."""
+        if batch == 0:
             return super().normal(*shape)
-        self.used += shape[0]
-        return self.table[self.used - shape[0]:self.used].expand(*shape)
+        return super().normal(shape[0], 1, *shape[2:]).expand(*shape)
 
 
 def _in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:

@@ -72,6 +72,13 @@ def own() -> dict[str, nn.Module]:
             "decoder": nn.Sequential(nn.Linear(3, 128), nn.Unflatten(1, (2, 8, 8)))}
 
 
+def own_chain() -> dict[str, nn.Module]:
+    """Two numbers next to the data, one above."""
+    return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
+            "decoder": nn.Sequential(nn.Linear(2, 128), nn.Unflatten(1, (2, 8, 8))),
+            "up": nn.ModuleList([nn.Linear(2, 2)]), "down": nn.ModuleList([nn.Linear(1, 4)])}
+
+
 def own_ae() -> dict[str, nn.Module]:
     return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}
 
@@ -89,6 +96,13 @@ VARIANTS = [
     Case("vae", settings={"likelihood": "gaussian-learnt"}, label="learnt"),
     Case("vae", settings={"likelihood": "gaussian-pixel"}, label="pixel"),
     Case("beta-vae", settings={"free_bits": 0.1}, coupled="free bits", label="free-bits"),
+    Case("iwae", tiny.table, {"gradient": "reparameterised", "kl_warmup": 0.5}, label="table"),
+    Case("iwae", wide, CONV, label="conv"), Case("iwae", modules=own, label="own"),
+    Case("hierarchical-vae", settings={"latents": "4,3,2", "latent_dim": 0, "draws": 3},
+         label="three"),
+    Case("hierarchical-vae", tiny.table, {"gradient": "dreg", "bound": "average", "draws": 2},
+         label="table"),
+    Case("hierarchical-vae", modules=own_chain, label="own"),
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),

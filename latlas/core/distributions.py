@@ -8,8 +8,8 @@ over leading dimensions, so K draws per item cost no copy of x.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,16 @@ class Distribution(Protocol):
     def sample(self, noise: Noise) -> Tensor: ...
 
     def log_prob(self, x: Tensor) -> Tensor: ...
+
+
+class Posterior(Distribution, Protocol):
+    """q(z|x) over codes (n, d), as bounds on log p(x) need it."""
+
+    def draws(self, k: int, noise: Noise) -> Tensor:
+        """(k, n, d): ``k`` independent draws of every item's code."""
+
+    def detached(self) -> Posterior:
+        """The same density, through whose parameters no gradient flows."""
 
 
 def _sum(values: Tensor, event_dims: int) -> Tensor:
@@ -60,7 +70,17 @@ class Normal:
 
     def sample(self, noise: Noise) -> Tensor:
         """mean + σ ⊙ ε (Kingma & Welling 2014, eq. 10)."""
-        return self.mean + torch.exp(0.5 * self.log_var) * noise.normal(*self.mean.shape)
+        batch = max(0, self.mean.dim() - self.event_dims - 1)
+        epsilon = noise.normal(*self.mean.shape, batch=batch).to(self.mean.device)
+        return self.mean + torch.exp(0.5 * self.log_var) * epsilon
+
+    def draws(self, k: int, noise: Noise) -> Tensor:
+        """(k, *batch, *event): ``k`` samples of every item."""
+        return replace(self, mean=self.mean.expand(k, *self.mean.shape)).sample(noise)
+
+    def detached(self) -> Normal:
+        """The same density, through whose parameters no gradient flows."""
+        return replace(self, mean=self.mean.detach(), log_var=self.log_var.detach())
 
     def log_prob(self, x: Tensor) -> Tensor:
         """−½ Σ [(x − mean)² / σ² + log σ² + log 2π]."""
@@ -89,8 +109,39 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ [t·l − log(1 + eˡ)] with t = (x + 1)/2: stable for any logit."""
-        target, logits = (x + 1) / 2, self.logits.float()
-        return _sum(target * logits - F.softplus(logits), self.event_dims)
+        flat = self.logits.flatten(-self.event_dims)
+        log_p: Tensor = _CoinFlips.apply(flat, (x + 1).flatten(-self.event_dims) / 2)
+        return log_p
+
+
+class _CoinFlips(torch.autograd.Function):
+    """Σ_j [t_j l_j − log(1 + exp l_j)] over the last dimension, in fp32.
+
+    With K draws per item this is the widest tensor of all, and torch's own operations pass over it
+    eight times, there and back. Here log(1 + eˡ) = (l + |l|)/2 − log σ(|l|), and the logarithm is
+    taken of products of so many σ(|l|), each at least ½, as fp32 holds.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, target)
+        logits = logits.float()
+        share = next(s for s in range(_FACTORS, 0, -1) if logits.shape[-1] % s == 0)
+        size = logits.abs()
+        linear = torch.linalg.vecdot(target - 0.5, logits) - size.sum(-1) / 2
+        return linear + size.sigmoid_().unflatten(-1, (-1, share)).prod(-1).log().sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, target = ctx.saved_tensors
+        grad = grads[0][..., None]
+        of_logits = (target - torch.sigmoid(logits.float())).mul_(grad)
+        of_target = (grad * logits).sum_to_size(target.shape) if ctx.needs_input_grad[1] else None
+        return of_logits.sum_to_size(logits.shape).to(logits.dtype), of_target
+
+
+#: a product of so many numbers of at least ½ is above the least of fp32, 2⁻¹²⁶
+_FACTORS = 120
 
 
 @dataclass

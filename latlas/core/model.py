@@ -151,6 +151,17 @@ class HasPrior(Protocol):
 
 
 @runtime_checkable
+class HasLayers(Protocol):
+    """Its flat code is several layers in a row, first the one that is decoded."""
+
+    @property
+    def latent_shapes(self) -> tuple[tuple[int, ...], ...]: ...
+
+    def settle(self, z: Tensor, layer: int) -> Tensor:
+        """The code with all layers below ``layer`` (from 0) at their means given it."""
+
+
+@runtime_checkable
 class ScoresDensity(Protocol):
     """Log-likelihood per item, nats in data units, and its effective sample size."""
 

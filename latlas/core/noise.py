@@ -27,7 +27,7 @@ def derive(*parts: int | str) -> int:
 
 
 class Noise:
-    """A source of random tensors whose first dimension is the batch.
+    """A source of random tensors, one of whose dimensions, the first by default, is the batch.
 
     Args:
         seed: any integer, or a ``torch.Generator`` whose state is then advanced.
@@ -48,33 +48,41 @@ class Noise:
         self.generator.manual_seed(seed)
         return self
 
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal draws of this shape (the global batch's rows of this process)."""
-        return self._rows(torch.randn, shape)
+    def normal(self, *shape: int, batch: int = 0) -> Tensor:
+        """Standard normal draws of this shape (the global batch's rows of this process).
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform draws in [0, 1)."""
-        return self._rows(torch.rand, shape)
+        ``batch`` is the dimension that holds the batch: 1 for several draws of every item.
+        """
+        return self._rows(torch.randn, shape, batch)
+
+    def uniform(self, *shape: int, batch: int = 0) -> Tensor:
+        """Uniform draws in [0, 1); ``batch`` as for :meth:`normal`."""
+        return self._rows(torch.rand, shape, batch)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform int64 draws in 0 … high−1."""
         return self._rows(lambda s, **kw: torch.randint(high, s, **kw), shape)
 
-    def _rows(self, draw, shape: tuple[int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
-        n = shape[0]
-        device = self.generator.device
-        full = draw((n * self.world, *shape[1:]), generator=self.generator, device=device)
-        return full if self.world == 1 else full[self.rank * n:(self.rank + 1) * n]
+    def _rows(self, draw, shape: tuple[int, ...],  # type: ignore[no-untyped-def]
+              batch: int = 0) -> Tensor:
+        n = shape[batch]
+        whole = (*shape[:batch], n * self.world, *shape[batch + 1:])
+        full = draw(whole, generator=self.generator, device=self.generator.device)
+        return full if self.world == 1 else full.narrow(batch, self.rank * n, n)
 
 
-#: what :func:`dropout` draws from while a step is taken
-_lent: list[Noise] = []
+#: what :func:`dropout` draws from while a step is taken, and the items of the step
+_lent: list[tuple[Noise, int]] = []
 
 
 @contextmanager
-def lent(noise: Noise) -> Iterator[None]:
-    """Modules, which are called with tensors alone, draw from ``noise`` inside."""
-    _lent.append(noise)
+def lent(noise: Noise, items: int) -> Iterator[None]:
+    """Modules, which are called with tensors alone, draw from ``noise`` inside.
+
+    Args:
+        items: of this process's batch; of several draws for each, the first of all come first.
+    """
+    _lent.append((noise, items))
     try:
         yield
     finally:
@@ -89,7 +97,10 @@ def dropout(h: Tensor, share: float) -> Tensor:
     """
     if not _lent:
         return F.dropout(h, share)
-    kept = _lent[-1].uniform(*h.shape) >= share
+    noise, items = _lent[-1]
+    draws, over = divmod(len(h), items)
+    shape = (1, *h.shape) if over else (draws, items, *h.shape[1:])
+    kept = noise.uniform(*shape, batch=1).flatten(0, 1) >= share
     return h * kept.to(h.device, h.dtype).mul_(1 / (1 - share))
 
 

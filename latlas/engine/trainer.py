@@ -75,7 +75,7 @@ class Trainer:
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]
-        with self.autocast(), lent(self.noise):
+        with self.autocast(), lent(self.noise, len(batch)):
             loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
         total = loss.total if phase.every == 1 else loss.total * phase.every
         # gradients reach this player's parameters alone, so what one player's forward pass made

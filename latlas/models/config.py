@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from latlas.core.errors import ConfigError
 from latlas.core.options import option
 
 LIKELIHOODS = ("auto", "bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel",
@@ -61,6 +62,49 @@ class BetaVAEConfig(VAEConfig):
     """β-VAE: the KL term weighs β."""
 
     beta: float = option(4.0, "weight of the KL term", low=0)
+
+
+@dataclass(frozen=True)
+class IWAEConfig(VAEConfig):
+    """Importance-weighted autoencoder."""
+
+    draws: int = option(5, "draws of the code per item and step", low=1)
+    bound: str = option("importance", "of the draws' weights: the logarithm of their mean "
+                        "(importance), or the mean of their logarithms, a VAE's (average)",
+                        choices=("importance", "average"))
+    gradient: str = option("auto", "of the encoder; auto: dreg, doubly reparameterised, where the "
+                           "importance bound has more than one draw, else reparameterised",
+                           choices=("auto", "reparameterised", "dreg"))
+
+    def __post_init__(self) -> None:
+        if self.free_bits > 0:
+            raise ConfigError(f"free_bits={self.free_bits:g} needs the KL of every code dimension, "
+                              "which a bound over draws has not; leave it out, or train vae")
+
+    @property
+    def doubly_reparameterised(self) -> bool:
+        """``gradient`` with ``auto`` resolved."""
+        if self.gradient == "auto":
+            return self.bound == "importance" and self.draws > 1
+        return self.gradient == "dreg"
+
+
+@dataclass(frozen=True)
+class HierarchicalVAEConfig(IWAEConfig):
+    """Hierarchical VAE: two or more stochastic layers."""
+
+    draws: int = option(1, "draws of the code per item and step", low=1)
+    latents: tuple[int, ...] = option((), "sizes of the layers of codes, the one next to the data "
+                                      "first (100,50); empty divides latent_dim two to one", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.latents) == 1:
+            raise ConfigError(f"latents={self.latents[0]}: give two layers or more (100,50), or "
+                              "train vae")
+        if self.latents and self.latent_dim not in (0, sum(self.latents)):
+            raise ConfigError(f"latent_dim={self.latent_dim}: the layers {self.latents} have "
+                              f"{sum(self.latents)} numbers together; give one of the two")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from latlas import networks
 from latlas.core.batch import Batch
-from latlas.core.distributions import Distribution, Normal
+from latlas.core.distributions import Distribution, Normal, Posterior
 from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
@@ -24,6 +24,12 @@ from latlas.objectives.reconstruction import trimmed_mean
 CHUNK = 400_000
 #: of fully connected decoders of pictures, unless told otherwise
 DROPOUT = 0.3
+
+
+def normal_of(output: Tensor) -> Normal:
+    """N(μ, σ²) of a network's output (*batch, 2 d): the means, then the log variances."""
+    mean, log_var = output.float().chunk(2, -1)
+    return Normal(mean, log_var.clamp(-14, 14))
 
 
 class VAE(Autoencoding):
@@ -45,7 +51,7 @@ class VAE(Autoencoding):
         self.multiplier = likelihood.multiplier
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
-        self.prior = priors.StandardNormal(self.latent_dim)
+        self.prior: priors.Prior = priors.StandardNormal(self.latent_dim)
 
     @property
     def footing(self) -> str:
@@ -54,8 +60,7 @@ class VAE(Autoencoding):
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
-        mean, log_var = self._encoded(x, condition).float().chunk(2, -1)
-        return Normal(mean, log_var.clamp(-14, 14))
+        return normal_of(self._encoded(x, condition))
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
         """p(x|z): (*batch, latent_dim) to a distribution over (*batch, *shape)."""
@@ -127,10 +132,10 @@ class VAE(Autoencoding):
         nats, ess = bound.result()
         return nats - self._volume(), ess
 
-    def _log_weights(self, x: Tensor, q: Normal, draws: int, noise: Noise,
+    def _log_weights(self, x: Tensor, q: Posterior, draws: int, noise: Noise,
                      condition: Tensor | None) -> Tensor:
         """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n)."""
-        z = q.mean + torch.exp(0.5 * q.log_var) * noise.normal(draws, *q.mean.shape).to(q.mean)
+        z = q.draws(draws, noise)
         ratio = self.prior.log_prob(z) - q.log_prob(z)
         return self.decode(z, condition=condition).log_prob(x) + ratio
 

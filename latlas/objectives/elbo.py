@@ -44,3 +44,24 @@ def importance_bound(log_w: Tensor) -> tuple[Tensor, Tensor]:
     bound = ImportanceBound()
     bound.add(log_w)
     return bound.result()
+
+
+def log_mean_weight(log_w: Tensor) -> Tensor:
+    """log 1/K Σ_k w_k of log weights (K, n): (n,) nats (Burda et al. 2016, eq. 8)."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def reparameterise_twice(z: Tensor, log_w: Tensor, warmth: float = 1.0) -> None:
+    """Make the gradient of :func:`log_mean_weight` the doubly reparameterised one.
+
+    The gradient that reaches draw z_k is multiplied by its normalised weight w̃_k, which makes it
+    Σ w̃_k² ∂log w_k/∂z_k ∂z_k/∂φ (Tucker et al. 2019, eq. 8) where ``log_w`` was made with a
+    posterior whose parameters are held fixed. If log q(z|x) weighs β = ``warmth`` in log w, the
+    score function it stands for weighs β too, and the factor is 1 − β (1 − w̃_k).
+
+    Args:
+        z: (K, n, d) draws, from which ``log_w`` (K, n) was computed.
+    """
+    if z.requires_grad:
+        factor = 1 - warmth * (1 - log_w.detach().softmax(0))[..., None]
+        z.register_hook(lambda gradient: gradient * factor)

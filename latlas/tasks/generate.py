@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from latlas.core.errors import ConfigError, unknown
-from latlas.core.model import Model
+from latlas.core.model import HasLayers, HasPrior, Model
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.tasks.common import (
@@ -101,8 +101,21 @@ def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 
     offsets = np.linspace(-span, span, steps)
     for row, dim in enumerate(chosen):
         grid[row, :, dim] += offsets * unit[dim]
-    items = decode(model, grid.reshape(-1, model.latent_dim), condition=condition)
+    rows = [_settled(model, row, dim) for row, dim in zip(grid, chosen, strict=True)]
+    items = decode(model, np.concatenate(rows) if rows else grid.reshape(-1, model.latent_dim),
+                   condition=condition)
     return items.reshape(len(chosen), steps, *model.space.shape)
+
+
+def _settled(model: Model, codes: Array, dim: int) -> Array:
+    """Codes (n, latent_dim) of which ``dim`` was moved: in a model of several layers those below
+    it follow, or an upper one would move nothing."""
+    if not isinstance(model, HasLayers):
+        return codes
+    ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
+    with inference(model):
+        layer = int(np.searchsorted(ends, dim, side="right"))
+        return np.asarray(model.settle(codes_tensor(model, codes), layer).cpu())
 
 
 def activity(codes: Array) -> Array:
@@ -181,14 +194,14 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
 
 
 def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
-    """Codes (n, latent_dim) from the prior: the model's own ``sample_codes(n, noise=…)``, or the
-    standard normal that a likelihood is about; ``None`` for any other model."""
+    """Codes (n, latent_dim) from the prior: the model's own ``sample_codes(n, noise=…)``, or a draw
+    from its ``prior``; ``None`` for a model without."""
     if not can(model, "decode"):
         return None
     if hasattr(model, "sample_codes"):
         own: Tensor = model.sample_codes(n, noise=draws)
         return own
-    return draws.normal(n, model.latent_dim) if can(model, "score") else None
+    return model.prior.sample(n, draws) if isinstance(model, HasPrior) else None
 
 
 def _decode(model: Any, z: Tensor, condition: dict[str, Tensor], draws: Noise | None) -> Array:

@@ -1,0 +1,192 @@
+"""VAE with two or more stochastic layers (Rezende et al. 2014; Burda et al. 2016, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from latlas.core.distributions import Distribution, Normal
+from latlas.core.errors import ConfigError
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models.autoencoding import auto_latent_dim
+from latlas.models.config import HierarchicalVAEConfig
+from latlas.models.iwae import IWAE
+from latlas.models.priors import Prior, StandardNormal
+from latlas.models.vae import normal_of
+from latlas.networks import mlp, must_fit
+
+#: what is taken from the normal of a layer: its mean, or a sample
+Take = Callable[[Normal], Tensor]
+
+
+class Conditional(nn.Module):
+    """N(μ(h), σ²(h)) of a layer given its neighbour h, by a network (n, d) to (n, 2 d')."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, h: Tensor) -> Normal:
+        """(*batch, d) to a diagonal normal over (*batch, d')."""
+        out: Tensor = self.network(h.reshape(-1, h.shape[-1]))
+        return normal_of(out.unflatten(0, h.shape[:-1]))
+
+
+@dataclass
+class Chain:
+    """q(z_1|x) Π q(z_l+1|z_l) over flat codes (*batch, Σ d_l), z_1 first.
+
+    Attributes:
+        bottom: q(z_1|x); ``links[l]`` gives the next layer; ``sizes`` are the d_l.
+        fixed: no gradient flows to the weights of the links.
+    """
+
+    bottom: Normal
+    links: nn.ModuleList
+    sizes: tuple[int, ...]
+    fixed: bool = False
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of z_1, and of every further layer where the one below is at its mean."""
+        return self._upward(self.bottom.mean, lambda normal: normal.mean)
+
+    def sample(self, noise: Noise) -> Tensor:
+        """(*batch, Σ d_l), layer by layer."""
+        return self._upward(self.bottom.sample(noise), lambda normal: normal.sample(noise))
+
+    def draws(self, k: int, noise: Noise) -> Tensor:
+        """(k, n, Σ d_l): ``k`` samples of every item."""
+        return self._upward(self.bottom.draws(k, noise), lambda normal: normal.sample(noise))
+
+    def detached(self) -> Chain:
+        """The same density, through whose parameters no gradient flows."""
+        return replace(self, bottom=self.bottom.detached(), fixed=True)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Σ_l log q(z_l|z_l−1), (*batch, Σ d_l) to (*batch,), nats."""
+        layers = z.split(self.sizes, -1)
+        log_q = self.bottom.log_prob(layers[0])
+        for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
+            log_q = log_q + self._given(link, below).log_prob(above)
+        return log_q
+
+    def _upward(self, first: Tensor, take: Take) -> Tensor:
+        layers = [first]
+        for link in self.links:
+            layers.append(take(self._given(link, layers[-1])))
+        return torch.cat(layers, -1)
+
+    def _given(self, link: nn.Module, below: Tensor) -> Normal:
+        return _fixed(link, below) if self.fixed else link(below)
+
+
+def _fixed(link: nn.Module, below: Tensor) -> Normal:
+    """What ``link`` gives; a gradient flows to ``below`` and to no weight."""
+    weights = {name: weight.detach() for name, weight in link.named_parameters()}
+    normal: Normal = functional_call(link, weights, (below,))
+    return normal
+
+
+class ChainPrior(Prior):
+    """p(z_L) Π p(z_l|z_l+1) over the same codes; ``top`` is p(z_L), ``links[l]`` p(z_l|z_l+1)."""
+
+    def __init__(self, top: Prior, links: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+        super().__init__(sum(sizes))
+        self.top, self.links, self.sizes = top, nn.ModuleList(links), tuple(sizes)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        layers = z.split(self.sizes, -1)
+        log_p = self.top.log_prob(layers[-1])
+        for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
+            log_p = log_p + link(above).log_prob(below)
+        return log_p
+
+    def sample(self, n: int, noise: Noise) -> Tensor:
+        """Ancestral: the top layer first."""
+        top = self.top.sample(n, noise).to(next(self.links.parameters()).device)
+        return self.downward([top], lambda normal: normal.sample(noise))
+
+    def downward(self, known: Sequence[Tensor], take: Take) -> Tensor:
+        """The code whose upper layers are ``known``, the others taken from p(z_l|z_l+1)."""
+        layers = list(known)
+        for link in reversed(self.links[:len(self.sizes) - len(known)]):
+            layers.insert(0, take(link(layers[0])))
+        return torch.cat(layers, -1)
+
+
+class HierarchicalVAE(IWAE):
+    """p(x, z) = p(z_L) Π p(z_l|z_l+1) p(x|z_1), q(z|x) = q(z_1|x) Π q(z_l+1|z_l), from x upward.
+
+    A code is one flat vector, z_1 first. The bounds are those of :class:`IWAE`: over draws of the
+    whole chain, no divergence in closed form.
+
+    Args:
+        up, down: networks of the user's own between neighbouring layers, as modules in a row
+            (``nn.ModuleList``): ``up[l]`` from (n, d_l) to (n, 2 d_l+1), ``down[l]`` from
+            (n, d_l+1) to (n, 2 d_l), means and log variances.
+    """
+
+    def __init__(self, config: HierarchicalVAEConfig, space: Space, *,
+                 encoder: nn.Module | None = None, decoder: nn.Module | None = None,
+                 up: nn.Module | None = None, down: nn.Module | None = None) -> None:
+        sizes = self.sizes = layer_sizes(config, space)
+        super().__init__(replace(config, latent_dim=sizes[0], latents=()), space,
+                         encoder=encoder, decoder=decoder)
+        self.latent_dim = sum(sizes)
+        self.config = replace(self.config, latent_dim=self.latent_dim, latents=sizes)
+        pairs = list(pairwise(sizes))
+        self.up = nn.ModuleList(self._links("up", up, pairs))
+        links = self._links("down", down, [(above, below) for below, above in pairs])
+        self.prior: ChainPrior = ChainPrior(StandardNormal(sizes[-1]), links, sizes)
+
+    @property
+    def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of every layer, bottom first."""
+        return tuple((size,) for size in self.sizes)
+
+    def encode(self, x: Tensor, *,  # type: ignore[override]  # a VAE's is one normal
+               condition: Tensor | None = None) -> Chain:
+        """q(z|x): (n, *shape) to a chain of normals over (n, latent_dim)."""
+        return Chain(super().encode(x, condition=condition), self.up, self.sizes)
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
+        """p(x|z) = p(x|z_1): of the code (*batch, latent_dim) it reads the bottom layer."""
+        return super().decode(z[..., :self.sizes[0]], condition=condition)
+
+    def settle(self, z: Tensor, layer: int) -> Tensor:
+        """The code with every layer below ``layer`` (from 0) at its mean given the one above."""
+        return self.prior.downward(z.split(self.sizes, -1)[layer:], lambda normal: normal.mean)
+
+    def _links(self, name: str, own: nn.Module | None,
+               pairs: Sequence[tuple[int, int]]) -> list[Conditional]:
+        """One network for each pair of sizes (given, of)."""
+        if own is None:
+            perceptron = self.config.network == "mlp"
+            width, depth = ((self.config.width, self.config.depth) if perceptron else
+                            (mlp.WIDTH, mlp.DEPTH))
+            return [Conditional(mlp.mlp(a, 2 * b, width, depth)) for a, b in pairs]
+        modules = list(own.children())
+        if len(modules) != len(pairs):
+            raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
+                              f"{len(pairs)}")
+        for module, (a, b) in zip(modules, pairs, strict=True):
+            must_fit(name, module, (a,), (2 * b,))
+        return [Conditional(module) for module in modules]
+
+
+def layer_sizes(config: HierarchicalVAEConfig, space: Space) -> tuple[int, ...]:
+    """``latents``, or ``latent_dim`` divided two to one, bottom first."""
+    if config.latents:
+        return config.latents
+    total = config.latent_dim or auto_latent_dim(space)
+    if total < 2:
+        raise ConfigError("latent_dim=1: two layers need two numbers or more")
+    top = max(1, total // 3)
+    return total - top, top
