@@ -53,6 +53,44 @@ def test_bernoulli_is_torchs_and_stable():
     assert wrong.item() == pytest.approx(-200.0)
 
 
+@pytest.mark.parametrize("dims", [1, 7, 127, 784])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bernoulli_and_its_gradient_are_torchs_for_any_number_of_pixels(dims, dtype):
+    """Of several draws against one x, gray values too, logits so large that products would be 0."""
+    torch.manual_seed(0)
+    logits = (20 * torch.randn(3, 5, dims)).to(dtype).requires_grad_()
+    x = (2 * torch.rand(5, dims) - 1).requires_grad_()
+    weights = torch.randn(3, 5)
+    wide, gray = logits.detach().double().requires_grad_(), x.detach().double().requires_grad_()
+    truth = ((gray + 1) / 2 * wide - torch.nn.functional.softplus(wide)).sum(-1)
+    ours = Bernoulli(logits).log_prob(x)
+    torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-3)
+    (weights * ours).sum().backward()
+    (weights.double() * truth).sum().backward()
+    coarse = {"rtol": 2**-7, "atol": 1e-6} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(logits.grad, wide.grad.to(dtype), **coarse)
+    torch.testing.assert_close(x.grad, gray.grad.float(), rtol=1e-4, atol=1e-3)
+
+
+def test_bernoulli_has_second_derivatives():
+    logits = torch.randn(2, 3, dtype=torch.float64).float().requires_grad_()
+    first, = torch.autograd.grad(Bernoulli(logits).log_prob(torch.ones(2, 3)).sum(), logits,
+                                 create_graph=True)
+    second, = torch.autograd.grad(first.sum(), logits)
+    s = torch.sigmoid(logits.detach())
+    torch.testing.assert_close(second, -s * (1 - s))
+
+
+def test_draws_of_many_processes_are_those_of_one():
+    normal = Normal(torch.randn(6, 2), torch.randn(6, 2))
+    whole = normal.draws(4, Noise(0))
+    assert whole.shape == (4, 6, 2) and not torch.equal(whole[0], whole[1])
+    for rank in (0, 1):
+        rows = slice(3 * rank, 3 * rank + 3)
+        mine = Normal(normal.mean[rows], normal.log_var[rows]).draws(4, Noise(0, "cpu", rank, 2))
+        assert torch.equal(mine, whole[:, rows])
+
+
 def test_bernoulli_draws_are_ink_or_not():
     draws = Bernoulli(torch.full((100_000, 1), 1.0)).sample(Noise(1))
     assert set(draws.unique().tolist()) == {-1.0, 1.0}

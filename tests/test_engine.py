@@ -94,14 +94,15 @@ def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     assert maker.optimiser.betas == (0.5, 0.99)
 
 
-def test_adam_takes_the_steps_of_torchs():
+@pytest.mark.parametrize("eps", [1e-8, 1e-1])
+def test_adam_takes_the_steps_of_torchs(eps):
     torch.manual_seed(0)
     mine, theirs = (torch.nn.Linear(5, 4) for _ in range(2))
     theirs.load_state_dict(mine.state_dict())
-    own = Adam(list(mine.parameters()), 0.01, (0.8, 0.95), 0.1)
+    own = Adam(list(mine.parameters()), 0.01, (0.8, 0.95), 0.1, eps)
     groups = [{"params": [theirs.weight], "weight_decay": 0.1},
               {"params": [theirs.bias], "weight_decay": 0.0}]
-    peer = torch.optim.AdamW(groups, 0.005, (0.8, 0.95))
+    peer = torch.optim.AdamW(groups, 0.005, (0.8, 0.95), eps)
     for _ in range(20):
         x = torch.randn(8, 5)
         for network in (mine, theirs):
@@ -155,6 +156,14 @@ def test_the_rate_rises_then_falls_as_half_a_cosine():
     assert optimisers.rate(options, 1.0) == pytest.approx(0.01)
     steady = TrainOptions(warmup=0.0, schedule="constant")
     assert {optimisers.rate(steady, p) for p in (0.0, 0.5, 1.0)} == {1.0}
+
+
+def test_stages_are_eight_of_triple_length_a_seventh_of_a_decade_apart():
+    options = TrainOptions(warmup=0.0, schedule="stages")
+    passes = [math.floor(7 * -math.log10(optimisers.rate(options, p / 3280)) + 0.5)
+              for p in range(3280)]
+    assert [passes.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
+    assert optimisers.rate(options, 1.0) == pytest.approx(0.1)
 
 
 def test_clipping_bounds_the_gradient(tmp_path):

@@ -96,7 +96,7 @@ def test_every_default_satisfies_its_own_declaration() -> None:
 def test_fields_carry_help() -> None:
     info = {f.name: f for f in fields_of(TrainOptions)}
     assert all(f.help for f in info.values())
-    assert info["schedule"].allowed == "one of cosine, constant"
+    assert info["schedule"].allowed == "one of cosine, constant, stages"
     assert info["images"].allowed == "a whole number or none, at least 1"
 
 

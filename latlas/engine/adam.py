@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-EPS = 1e-8
-
 
 class Adam:
     """Kingma & Ba 2015, algorithm 1; weight decay as in Loshchilov & Hutter 2019, algorithm 2.
@@ -22,12 +20,14 @@ class Adam:
     Args:
         rate: peak learning rate; :meth:`step` takes a share of it.
         betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], rate: float,
-                 betas: tuple[float, float], weight_decay: float = 0.0) -> None:
+                 betas: tuple[float, float], weight_decay: float = 0.0,
+                 eps: float = 1e-8) -> None:
         self.parameters: list[Tensor] = list(parameters)
-        self.rate, self.betas = rate, betas
+        self.rate, self.betas, self.eps = rate, betas, eps
         self.first = [torch.zeros_like(p) for p in parameters]
         self.second = [torch.zeros_like(p) for p in parameters]
         self.steps = torch.zeros((), device=parameters[0].device)
@@ -49,7 +49,7 @@ class Adam:
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._fused_adamw_(parameters, gradients, first, second, [],
                             [self.steps] * len(members), lr=rate, beta1=self.betas[0],
-                            beta2=self.betas[1], weight_decay=decay, eps=EPS, amsgrad=False,
+                            beta2=self.betas[1], weight_decay=decay, eps=self.eps, amsgrad=False,
                             maximize=False)
 
     def forget_gradients(self) -> None:

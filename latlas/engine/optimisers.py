@@ -39,7 +39,8 @@ def _player(model: Model, modules: tuple[str, ...], phases: tuple[Phase, ...],
     # k/(k+1) keep its time constants (Karras et al. 2020, appendix B)
     share = lazy / (lazy + 1) if lazy > 1 and len(phases) > 1 else 1.0
     betas = (options.betas[0] ** share, options.betas[1] ** share)
-    made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay)
+    made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay,
+                options.adam_eps)
     return Player(phases, parameters, made)
 
 
@@ -50,8 +51,15 @@ def _parameters(module: nn.Module | nn.Parameter | None) -> list[nn.Parameter]:
 
 
 def rate(options: TrainOptions, progress: float) -> float:
-    """Learning rate as a share of its peak: linear warm-up, then a half cosine down to 1%."""
+    """Learning rate as a share of its peak: linear warm-up, then a half cosine down to 1%.
+
+    ``stages`` are those of Burda et al. (2016, section 5): 3^i passes at 10^(−i/7), i = 0 … 7, of
+    3,280 in all, stretched or shortened to the budget.
+    """
     rise = min(1.0, (progress + 1e-9) / options.warmup) if options.warmup > 0 else 1.0
     if options.schedule == "constant":
         return rise
+    if options.schedule == "stages":
+        stage = math.floor(math.log(1 + (3**8 - 1) * progress, 3) + 1e-9)
+        return rise * 10 ** (-min(stage, 7) / 7)
     return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))

@@ -28,12 +28,14 @@ class TrainOptions:
                                 "64 … 256", low=0)
     learning_rate: float = option(1e-3, "peak step size of Adam", low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
+    adam_eps: float = option(1e-8, "Adam's epsilon, added to its denominators", low=0)
     weight_decay: float = option(0.0, "decoupled decay (AdamW) of the weights, not of "
                                        "biases", low=0)
     clip_norm: float | None = option(None, "largest norm of a step's gradient; none = as it is",
                                      low=0)
-    schedule: str = option("cosine", "learning rate over the budget",
-                           choices=("cosine", "constant"))
+    schedule: str = option("cosine", "learning rate over the budget; stages: eight, each three "
+                                     "times as long as the one before and a seventh of a decade "
+                                     "lower", choices=("cosine", "constant", "stages"))
     warmup: float = option(0.01, "share of the budget over which the learning rate rises",
                            low=0, high=1)
     ema: float = option(0.02, "half-life of the averaged weights, as a share of the items seen; "
