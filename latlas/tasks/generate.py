@@ -194,14 +194,16 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
 
 
 def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
-    """Codes (n, latent_dim) from the prior: the model's own ``sample_codes(n, noise=…)``, or a draw
-    from its ``prior``; ``None`` for a model without."""
+    """Codes (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
+    ``prior``, or from the standard normal that a likelihood without one is about; else ``None``."""
     if not can(model, "decode"):
         return None
     if hasattr(model, "sample_codes"):
         own: Tensor = model.sample_codes(n, noise=draws)
         return own
-    return model.prior.sample(n, draws) if isinstance(model, HasPrior) else None
+    if isinstance(model, HasPrior):
+        return model.prior.sample(n, draws)
+    return draws.normal(n, model.latent_dim) if can(model, "score") else None
 
 
 def _decode(model: Any, z: Tensor, condition: dict[str, Tensor], draws: Noise | None) -> Array:
