@@ -118,7 +118,8 @@ def test_damaged_files(tmp_path):
 
 
 def test_rows_are_written_as_they_were_read(tmp_path):
-    text = "size,colour,heavy\n1.5,red,true\n,green,false\n2.5,,true\n3.5,red,true\n0.5,green,\n4,red,true\n"
+    text = ("size,colour,heavy\n1.5,red,true\n,green,false\n2.5,,true\n3.5,red,true\n"
+            "0.5,green,\n4,red,true\n")
     (tmp_path / "a.csv").write_text(text)
     space, values = opened(tmp_path / "a.csv")
     read = as_read(values, space)
