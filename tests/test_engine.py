@@ -19,7 +19,7 @@ from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Loss, Model, Phase, Step
-from latlas.core.noise import Noise
+from latlas.core.noise import Noise, dropout, lent
 from latlas.core.precision import autocast, transposed
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
@@ -197,7 +197,7 @@ def test_without_averaging_the_last_weights_are_kept(tmp_path):
     model = tiny.build("vae", data, tiny.small("vae"))
     twin = copy.deepcopy(model)
     fit(model, data, None, training, run_of(tmp_path / "run"))
-    trainer = Trainer(twin, training, budget=7 * 16, precision="fp32")
+    trainer = Trainer(twin, training, budget=7 * 16, precision="fp32", items=len(data))
     for k in range(7):
         trainer.step(Batches(data, 16).at(k))
     assert torch.equal(tiny.weights(model), tiny.weights(twin))
@@ -391,3 +391,17 @@ def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
     _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
                             training=training)
     assert outcome.images == 160
+
+
+def test_dropout_grows_with_the_passes_over_the_data():
+    """Its share of zeros after no pass, half of 200, and more."""
+    model = tiny.build("vae", tiny.pictures(), tiny.small("vae"))
+    h = torch.ones(100_000, 1)
+    for items, images, share in ((0, 0, 0.4), (10, 0, 0.0), (10, 1000, 0.2), (10, 5000, 0.4)):
+        trainer = Trainer(model, tiny.options(batch_size=10), budget=9999, precision="fp32",
+                          items=items)
+        trainer.index = images // 10
+        with lent(trainer.noise, len(h), trainer._strength(trainer._begin())):
+            dropped = dropout(h, 0.4)
+        assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.01)
+        assert dropped.mean() == pytest.approx(1.0, abs=0.01)

@@ -71,18 +71,19 @@ class Noise:
         return full if self.world == 1 else full.narrow(batch, self.rank * n, n)
 
 
-#: what :func:`dropout` draws from while a step is taken, and the items of the step
-_lent: list[tuple[Noise, int]] = []
+#: what :func:`dropout` draws from while a step is taken, the items of the step, and its strength
+_lent: list[tuple[Noise, int, float]] = []
 
 
 @contextmanager
-def lent(noise: Noise, items: int) -> Iterator[None]:
+def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
     """Modules, which are called with tensors alone, draw from ``noise`` inside.
 
     Args:
         items: of this process's batch; of several draws for each, the first of all come first.
+        strength: what every share of :func:`dropout` is multiplied by.
     """
-    _lent.append((noise, items))
+    _lent.append((noise, items, strength))
     try:
         yield
     finally:
@@ -97,7 +98,10 @@ def dropout(h: Tensor, share: float) -> Tensor:
     """
     if not _lent:
         return F.dropout(h, share)
-    noise, items = _lent[-1]
+    noise, items, strength = _lent[-1]
+    share *= strength
+    if share == 0:
+        return h
     draws, over = divmod(len(h), items)
     shape = (1, *h.shape) if over else (draws, items, *h.shape[1:])
     kept = noise.uniform(*shape, batch=1).flatten(0, 1) >= share

@@ -102,7 +102,8 @@ class Loop:
         self.chosen = self._choose()
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,
-                               precision=self.chosen.precision, world=self.world)
+                               precision=self.chosen.precision, world=self.world,
+                               items=len(train))
         self.checks = Checks(self.trainer, validation, options, device)
         self.steps = -(-self.chosen.images // options.batch_size)
         self.log_every = max(1, self.steps // LOG_LINES)

@@ -18,18 +18,24 @@ from latlas.engine.ema import EVERY, Averaged
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
 
+#: passes over the training data after which dropout has its full strength
+REPEATS = 200
+
 
 class Trainer:
     """A model, its players and its average, advanced step by step.
 
     Everything random in step k is a function of (seed, k), so :meth:`state` holds no generator.
+
+    Args:
+        items: size of the training set; 0 where nobody knows.
     """
 
     def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
-                 world: World | None = None) -> None:
+                 world: World | None = None, items: int = 0) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
-        self.model, self.options, self.budget = model, options, budget
+        self.model, self.options, self.budget, self.items = model, options, budget, items
         self.world = world or World()
         self.precision, self.whole = precision, transposed(model)
         self.phases: tuple[Phase, ...] = model.phases
@@ -75,7 +81,7 @@ class Trainer:
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]
-        with self.autocast(), lent(self.noise, len(batch)):
+        with self.autocast(), lent(self.noise, len(batch), self._strength(step)):
             loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
         total = loss.total if phase.every == 1 else loss.total * phase.every
         # gradients reach this player's parameters alone, so what one player's forward pass made
@@ -83,6 +89,10 @@ class Trainer:
         total.backward(inputs=None if self._alone else player.parameters)  # type: ignore
         self._apply(player)
         return {k: v.detach() for k, v in loss.terms.items()}
+
+    def _strength(self, step: Step) -> float:
+        """Of dropout: it costs bits while items are new, and pays once they have come often."""
+        return min(1.0, step.images / (REPEATS * self.items)) if self.items else 1.0
 
     def _apply(self, player: optimisers.Player) -> None:
         for p in player.parameters:  # what a phase does not use has no gradient: zero, so that

@@ -51,7 +51,8 @@ class VAEConfig(AutoencodingConfig):
                               low=0, high=1)
     free_bits: float = option(0.0, "nats per code dimension that cost nothing", low=0)
     dropout: float | None = option(None, "share of the decoder's hidden units that a training step "
-                                   "leaves out (mlp); none: 0.3 for pictures, else 0", low=0,
+                                   "leaves out (mlp), reached after 200 passes over the data; "
+                                   "none: 0.3 for pictures, else 0", low=0,
                                    high=0.9)
     trim: float = option(0.0, "share of every batch, its worst-fitting items, that an update "
                          "leaves out: for data with outliers", low=0, high=0.5)
