@@ -37,6 +37,18 @@ def test_draws_of_one_item_are_scored_without_repeating_it(made):
         torch.testing.assert_close(both[k], made(parameters[k]).log_prob(x))
 
 
+@pytest.mark.parametrize("made", [
+    lambda p: Normal(p, torch.zeros(1), 3), lambda p: Bernoulli(p, 3),
+    lambda p: DiscretisedLogistic(p, torch.zeros(1), 2 / 16, 3)])
+def test_autocast_rounds_networks_and_no_likelihood(made):
+    parameters, x = 3 * torch.randn(50, 1, 28, 28), torch.randn(50, 1, 28, 28).sign()
+    plain = made(parameters).log_prob(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = made(parameters).log_prob(x)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, plain, rtol=1e-6, atol=1e-3)
+
+
 def test_normal_draws_have_its_moments():
     draws = Normal(torch.full((200_000, 1), 3.0), torch.tensor([[-1.0]])).sample(Noise(0))
     assert abs(draws.mean() - 3.0) < 4 * np.exp(-0.5) / np.sqrt(200_000)

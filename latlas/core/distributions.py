@@ -128,7 +128,9 @@ class _CoinFlips(torch.autograd.Function):
         logits = logits.float()
         share = next(s for s in range(_FACTORS, 0, -1) if logits.shape[-1] % s == 0)
         size = logits.abs()
-        linear = torch.linalg.vecdot(target - 0.5, logits) - size.sum(-1) / 2
+        # autocast would take the products in bf16, and their sum with an error of nats
+        with torch.autocast(logits.device.type, enabled=False):
+            linear = torch.linalg.vecdot(target.float() - 0.5, logits) - size.sum(-1) / 2
         return linear + size.sigmoid_().unflatten(-1, (-1, share)).prod(-1).log().sum(-1)
 
     @staticmethod
