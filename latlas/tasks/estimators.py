@@ -117,9 +117,8 @@ class Subject:
     observes: Any
     prior: Any
 
-    def posterior(self, batch: Batch, noise: Noise) -> Callable[[Tensor], Tensor]:
-        """log p(x|z) of these items as a function of codes (K, n, d) or (K, 1, d)."""
-        x = self.observes.prepare(batch.x, noise)
+    def likelihood(self, batch: Batch, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """log p(x|z) of the prepared items as a function of codes (K, n, d) or (K, 1, d)."""
         given = self.told(batch).get("condition")
 
         def log_likelihood(z: Tensor) -> Tensor:
@@ -163,8 +162,9 @@ def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 
 
 def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) -> Estimate:
-    log_likelihood, bound = subject.posterior(batch, noise), ImportanceBound()
-    q = subject.model.encode(batch.x, **subject.told(batch))
+    x = subject.observes.prepare(batch.x, noise)
+    log_likelihood, bound = subject.likelihood(batch, x), ImportanceBound()
+    q = subject.model.encode(x, **subject.told(batch))
     for k in _parts(settings.draws, settings.rows // len(batch)):
         bound.add(log_weights(q, subject.prior.log_prob, log_likelihood, k, noise))
     return _of_weights(*bound.result(), settings)
@@ -173,7 +173,8 @@ def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) 
 def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
           tick: Tick) -> Estimate:
     """log 1/K Σ p(x|z_k), z_k from the prior: every draw is decoded once and serves all items."""
-    log_likelihood, bound = subject.posterior(batch, noise), ImportanceBound()
+    x, bound = subject.observes.prepare(batch.x, noise), ImportanceBound()
+    log_likelihood = subject.likelihood(batch, x)
     each = len(batch) if subject.told(batch) else 1
     for k in _parts(settings.draws, min(settings.rows // each, BLOCK // batch.x.numel())):
         bound.add(log_likelihood(subject.prior.sample(k, noise).to(batch.x.device)[:, None]))
@@ -184,7 +185,8 @@ def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 def annealed(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
              tick: Tick) -> Estimate:
     """Annealed importance sampling; codes are measured in the prior's standard deviations."""
-    log_likelihood, prior = subject.posterior(batch, noise), subject.prior
+    x, prior = subject.observes.prepare(batch.x, noise), subject.prior
+    log_likelihood = subject.likelihood(batch, x)
     n, betas = len(batch), sigmoid_schedule(settings.temperatures)
     scale = prior.sample(SCALE, noise).std(0).to(batch.x.device)
     bridge = Bridge(lambda u: prior.log_prob(u * scale), lambda u: log_likelihood(u * scale))

@@ -281,6 +281,7 @@ def _once(subject: Subject, one: Batch, method: str) -> None:
     """One draw of one item."""
     draws = noise(subject.model, "size")
     if method in ("naive", "ais"):
-        subject.posterior(one, draws)(subject.prior.sample(1, draws).to(one.x.device)[:, None])
+        log_likelihood = subject.likelihood(one, subject.observes.prepare(one.x, draws))
+        log_likelihood(subject.prior.sample(1, draws).to(one.x.device)[:, None])
     else:
         subject.model.log_likelihood(one.x, noise=draws, draws=1, **subject.told(one))
