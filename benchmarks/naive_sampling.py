@@ -22,7 +22,7 @@ NAMES = {"naive": "naive: z from the prior", "elbo": "ELBO", "iw": "importance-w
          "ais": "annealed importance sampling"}
 COLOURS = {"naive": "#d55e00", "elbo": "#666666", "iw": "#0072b2", "ais": "#009e73"}
 SETTINGS = {"likelihood": "bernoulli", "binarize": "dynamic", "latent_dim": 20, "width": 256,
-            "depth": 1}
+            "depth": 1, "dropout": 0.0}
 
 
 def measure(model: Any, data: Any, method: str, draws: int, **more: Any) -> dict[str, Any]:
