@@ -17,7 +17,7 @@ import numpy as np
 import latlas
 
 DRAWS = {"naive": (1, 10, 100, 1_000, 10_000, 100_000), "elbo": (1, 10, 100, 1_000),
-         "iw": (1, 10, 100, 1_000)}
+         "iw": (1, 10, 100, 1_000, 10_000)}
 NAMES = {"naive": "naive: z from the prior", "elbo": "ELBO", "iw": "importance-weighted: z from q",
          "ais": "annealed importance sampling"}
 COLOURS = {"naive": "#d55e00", "elbo": "#666666", "iw": "#0072b2", "ais": "#009e73"}
@@ -36,25 +36,28 @@ def measure(model: Any, data: Any, method: str, draws: int, **more: Any) -> dict
 
 
 def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
-    """Two panels against the number of draws: the mean estimate, the effective sample size."""
+    """Against the number of draws: the mean estimate, its upper end, the effective sample size."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (whole, top, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     most = max(r["draws"] for r in rows)
     for method, colour in COLOURS.items():
         mine = [r for r in rows if r["method"] == method]
         draw = _line if method == "ais" else _curve
-        draw(left, mine, "nats", colour, NAMES[method])
+        for panel in (whole, top):
+            draw(panel, mine, "nats", colour, NAMES[method])
         if method != "elbo":
-            draw(right, mine, "ess", colour, NAMES[method])
+            draw(right, mine, "ess", colour, "_")
     right.plot([1, most], [1, most], ":", color="#999999", label="as many as draws")
-    right.axhspan(1, 10, color="#d55e00", alpha=0.08, label="unreliable: under 10")
-    for panel, label in ((left, "mean log p(x), nats"), (right, "median effective sample size")):
-        panel.set(xscale="log", xlabel="draws of z per item", ylabel=label)
-    right.set(yscale="log", ylim=(0.9, most))
-    left.legend(frameon=False)
-    right.legend(frameon=False, loc="upper left")
+    right.axhspan(0.9, 10, color="#d55e00", alpha=0.08, label="unreliable: under 10")
+    for panel in (whole, top, right):
+        panel.set(xscale="log", xlabel="draws of z per item", ylabel="mean log p(x), nats")
+    best, bound = (max(r["nats"] for r in rows if r["method"] in m) for m in (COLOURS, ("elbo",)))
+    top.set(ylim=(bound - 0.5 * (best - bound), best + 0.2 * (best - bound)))
+    right.set(yscale="log", ylim=(0.9, 1000), ylabel="median effective sample size")
+    whole.legend(frameon=False, fontsize="small", loc="lower right")
+    right.legend(frameon=False, fontsize="small", loc="center right")
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -66,7 +69,8 @@ def _curve(panel: Any, rows: list[dict[str, Any]], key: str, colour: str, name: 
 
 def _line(panel: Any, rows: list[dict[str, Any]], key: str, colour: str, name: str) -> None:
     for row in rows:
-        panel.axhline(row[key], ls="--", color=colour, label=f"{name}, {row['draws']} chains")
+        panel.axhline(row[key], ls="--", color=colour,
+                      label=name if name == "_" else f"{name}, {row['draws']} chains")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
