@@ -57,7 +57,7 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     top.set(ylim=(bound - 0.5 * (best - bound), best + 0.2 * (best - bound)))
     right.set(yscale="log", ylim=(0.9, 1000), ylabel="median effective sample size")
     whole.legend(frameon=False, fontsize="small", loc="lower right")
-    right.legend(frameon=False, fontsize="small", loc="center right")
+    right.legend(frameon=False, fontsize="small", loc=(0.5, 0.7))
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

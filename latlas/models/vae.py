@@ -126,7 +126,7 @@ class VAE(Autoencoding):
         return {"bound": -reconstruction - kl, "se": mean_error(parts.sum(0)),
                 "reconstruction": reconstruction, "kl": kl}
 
-    def _parts(self, x: Tensor, q: Posterior, noise: Noise, condition: Tensor | None) -> Tensor:
+    def _parts(self, x: Tensor, q: Normal, noise: Noise, condition: Tensor | None) -> Tensor:
         """Reconstruction and KL, (2, n), for one draw of z."""
         z = q.sample(noise)
         return torch.stack([-self.log_conditional(x, z, condition), self.prior.kl(q, z).sum(-1)])

@@ -75,10 +75,10 @@ class ItemNoise(Noise):
         super().__init__(derive(seed, *parts, *rows[:1]), batch.x.device)
         self.shape, self.seeds = tuple(batch.x.shape), [derive(seed, "item", r) for r in rows]
 
-    def uniform(self, *shape: int) -> Tensor:
+    def uniform(self, *shape: int, batch: int = 0) -> Tensor:
         """Uniform draws in [0, 1)."""
         if shape != self.shape or not self.seeds:
-            return super().uniform(*shape)
+            return super().uniform(*shape, batch=batch)
         seeds, self.seeds, device = self.seeds, [], self.generator.device
         return torch.cat([Noise(s, device).uniform(1, *shape[1:]) for s in seeds])
 
