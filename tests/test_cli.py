@@ -224,6 +224,7 @@ def test_a_task_the_model_cannot_do(runs: Path, capsys: pytest.CaptureFixture[st
     line = failure(capsys, "score", str(runs / "ae"), "--data", "nowhere/")
     assert "ae cannot score" in line
     assert "vae" in line.partition("Models that can")[2]
+    assert "--observation-sd" in line
 
 
 def test_data_of_another_shape(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -433,6 +434,25 @@ def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixtur
     both = result(capsys, "compare", vae, str(runs / "ae"), "--draws", "2", "--samples", "40",
                   "--features", "pixels")
     assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]
+
+
+@pytest.mark.parametrize(("run", "tokens"), [
+    ("vae", ["--method", "naive", "--draws", "50"]), ("vae", ["--method", "elbo", "--draws", "3"]),
+    ("vae", ["--method", "ais", "--draws", "2", "--temperatures", "4"]),
+    ("conditional-vae", ["--method", "ais", "--draws", "2", "--temperatures", "4"]),
+    ("ae", ["--observation-sd", "0.3", "--temperatures", "4", "--leapfrog", "2"])])
+def test_every_estimator(runs: Path, here: Path, run: str, tokens: list[str],
+                         capsys: pytest.CaptureFixture[str]) -> None:
+    got = result(capsys, "score", str(runs / run), "--n", "3", "--out", "s.csv", *tokens)
+    table = polars.read_csv(here / "s.csv")
+    assert table.columns == ["item", "nats", "se", "bits_per_dim", "ess", "unreliable"]
+    assert (table["se"] > 0).all()
+    assert got["se_median"] == pytest.approx(table["se"].median(), rel=1e-3)
+    assert (got["acceptance"] is not None) == (got["method"] == "ais")
+    assert cli.run(["score", str(runs / run), "--n", "3", *tokens]) == 0
+    text = capsys.readouterr().out
+    assert "standard error" in text
+    assert "nan" not in text
 
 
 def test_report_is_one_file(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

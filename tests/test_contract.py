@@ -190,6 +190,23 @@ def test_decoding_keeps_leading_dimensions(case):
 
 
 @every_case
+def test_log_conditional_is_the_decoders_in_data_units(case):
+    data = case.data()
+    model, batch = case.build(data).eval(), batch_of(data)
+    if not isinstance(model, core.Observes):
+        return
+    x, c = model.prepare(batch.x, Noise(0)), condition_of(model, batch)
+    z = torch.randn(3, 5, model.latent_dim)
+    with torch.no_grad():
+        found = model.log_conditional(x, z, c)
+        inside = model.decode(z, condition=c).log_prob(x)
+    density = not hasattr(model, "likelihood") or model.likelihood.density
+    volume = data.space.log_volume if density else 0.0
+    assert found.shape == (3, 5)
+    torch.testing.assert_close(found.float(), inside.float() - volume, rtol=1e-4, atol=1e-2)
+
+
+@every_case
 def test_encoding_is_deterministic_and_item_by_item(case):
     data = case.data()
     model = case.build(data).eval()

@@ -20,7 +20,7 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.tasks import generate, read
 from latlas.tasks.common import can, require
-from latlas.tasks.score import _items, elbo_parts, score
+from latlas.tasks.score import _items, _row_bytes, _subject, elbo_parts, score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
 SPACE = Space("table", (4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
@@ -62,9 +62,11 @@ class Linear(Model):
         ess = torch.exp(2 * w.logsumexp(0) - (2 * w).logsumexp(0))
         return w.logsumexp(0) - math.log(draws), ess
 
-    def elbo(self, x, *, noise, condition=None):
-        bound = self._log_weights(x, noise, 1)[0]
-        return {"bound": bound, "reconstruction": -bound - 1, "kl": torch.ones_like(bound)}
+    def elbo(self, x, *, noise, draws=1, condition=None):
+        every = self._log_weights(x, noise, draws)
+        bound = every.mean(0)
+        return {"bound": bound, "reconstruction": -bound - 1, "kl": torch.ones_like(bound),
+                "se": every.std(0) / draws**0.5 if draws > 1 else torch.full_like(bound, math.nan)}
 
 
 class Exact(Linear):
@@ -143,10 +145,11 @@ def test_scores_are_deterministic_and_follow_the_seed():
 
 
 def test_the_batch_keeps_the_draws_within_memory():
-    model, data = Linear(), table(600)
-    sizes = [_items(model, data, k) for k in (1, 100_000, 10**9)]
+    row = _row_bytes(_subject(Linear(), None), table(600), "iw")
+    sizes = [_items(row, "iw", k) for k in (1, 100_000, 10**9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == 512 and sizes[-1] == 1
     assert sizes[1] * 100_000 * 4 * 4 <= 200_000_000
+    assert _items(row, "naive", 10**9) == 512  # shared draws are taken in parts
 
 
 def test_progress_counts_every_item():

@@ -14,6 +14,7 @@ from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
+from latlas.models.priors import StandardNormal
 from latlas.networks.mlp import mlp
 
 
@@ -42,6 +43,7 @@ class ToyGAN(Model):
         self.latent_dim = config.latent_dim
         self.generator = mlp(config.latent_dim, space.dims, config.width, config.depth)
         self.discriminator = mlp(space.dims, 1, config.width, config.depth)
+        self.prior = StandardNormal(config.latent_dim)
 
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, nats per item."""
@@ -69,7 +71,7 @@ class ToyGAN(Model):
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """G(z), z ~ N(0, I): (n, *shape) model units."""
-        return self.decode(noise.normal(n, self.latent_dim).to(self.device)).mean
+        return self.decode(self.prior.sample(n, noise).to(self.device)).mean
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to (*batch, *shape)."""

@@ -183,15 +183,21 @@ def denoise(run: Run, data: Items = None, split: str | None = None, *,
     return read.denoise(*_both(run, data, split, options, "denoise"), progress=progress)
 
 
-def score(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
-          method: str = "auto", seed: int = 0, precision: str = "auto",
+def score(run: Run, data: Items = None, split: str | None = None, *, draws: int | None = None,
+          method: str = "auto", seed: int = 0, precision: str = "auto", temperatures: int = 1000,
+          leapfrog: int = 10, observation_sd: float | None = None,
           progress: Count | None = None, **options: Any) -> Scores:
-    """Log-likelihood of every item: ``.nats``, ``.ess``, ``.bits_per_dim``, ``.mean``."""
+    """Log-likelihood of every item: ``.nats``, ``.se``, ``.ess``, ``.bits_per_dim``, ``.mean``.
+
+    ``method`` is auto, exact, elbo, iw, naive or ais; see :func:`latlas.tasks.score.score`.
+    """
     from latlas.tasks.score import score as score_items
 
-    model, items = _both(run, data, split, options, "score")
-    return score_items(model, items, draws=draws, method=method, seed=seed,
-                       precision=precision, progress=progress)
+    needed = "score" if observation_sd is None else "decode"
+    model, items = _both(run, data, split, options, needed)
+    return score_items(model, items, draws=draws, method=method, seed=seed, precision=precision,
+                       temperatures=temperatures, leapfrog=leapfrog,
+                       observation_sd=observation_sd, progress=progress)
 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,

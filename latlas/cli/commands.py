@@ -52,7 +52,9 @@ COMMANDS: dict[str, Command] = {
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
     "score": Command("Measure", "latlas.cli.measure:score",
                      "Log-likelihood of every item, in nats.", (
-        "latlas score runs/vae-digits --out scores.csv",)),
+        "latlas score runs/vae-digits --out scores.csv",
+        "latlas score runs/vae-digits --method ais --n 20",
+        "latlas score runs/ae-digits --observation-sd 0.2 --n 20")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),

@@ -16,14 +16,25 @@ Draws = Annotated[int, Parameter(help="Draws of z per item for the importance-we
 Features = Annotated[str, Parameter(
     help="What sample quality is judged on: auto, classifier, random-conv, pixels, columns, or a "
          "TorchScript file.")]
-_METHODS = {"iw": "importance-weighted bound", "elbo": "one-draw bound"}
+_METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
+            "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
 Samples = Annotated[int, Parameter(help="Samples drawn to judge their quality, at most.")]
 
 
 def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
-          draws: Draws = 100,
-          method: Annotated[Literal["auto", "exact", "elbo", "iw"], Parameter(
-              help="auto: exact where the model can, else iw.")] = "auto",
+          draws: Annotated[int | None, Parameter(
+              help="Draws of z per item. Default: 100 for iw, 10,000 for naive, 16 chains for "
+                   "ais, 1 for elbo.")] = None,
+          method: Annotated[Literal["auto", "exact", "elbo", "iw", "naive", "ais"], Parameter(
+              help="auto: exact where the model can, else iw; ais with --observation-sd.")]
+          = "auto",
+          temperatures: Annotated[int, Parameter(
+              help="ais: steps from the prior to the posterior.")] = 1000,
+          leapfrog: Annotated[int, Parameter(
+              help="ais: leapfrog steps at each temperature.")] = 10,
+          observation_sd: Annotated[float | None, Parameter(
+              help="For a decoder without a likelihood, by ais or naive: standard deviation of x "
+                   "around decode(z), in model units.")] = None,
           n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
           precision: Annotated[Literal["auto", "fp32", "bf16"], Parameter(
               help="Number format of the networks; auto: bf16 for iw where the processor has "
@@ -31,19 +42,21 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
           out: Annotated[Path | None, Parameter(
               help="A row per item: .csv, .parquet, .npz.")] = None,
           seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
-    """Log-likelihood of every item, in nats and bits per dimension, with its effective sample
-    size."""
+    """Log-likelihood of every item, in nats and bits per dimension, with its standard error and
+    effective sample size."""
     from latlas import api
     from latlas.tasks.output import check_table, write_table
 
     at_least("--n", n, 1)
     if out:
         check_table(out)
-    model, data = both(run, items, source, device, "score")
+    model, data = both(run, items, source, device,
+                       "score" if observation_sd is None else "decode")
     data = data.subset(slice(0, n))
     with counting("score") as progress:
         scores = api.score(model, data, draws=draws, method=method, seed=seed,
-                           precision=precision, progress=progress)
+                           precision=precision, temperatures=temperatures, leapfrog=leapfrog,
+                           observation_sd=observation_sd, progress=progress)
     line = write_table(out, scores.columns(data.take("names"))) if out else ""
     emit({**_summary(scores), "out": out and str(out)}, json, _lines(scores, line))
 
@@ -52,10 +65,13 @@ def _summary(scores: Any) -> dict[str, Any]:
     import numpy as np
 
     finite = np.isfinite(scores.ess).all()
+    drawn = scores.draws > 1
     return {"items": len(scores.nats), "method": scores.method, "draws": scores.draws,
             "nats": scores.mean, "standard_error": scores.standard_error,
             "bits_per_dim": float(scores.bits_per_dim.mean()), "footing": scores.footing,
+            "se_median": float(np.median(scores.se)) if drawn else None,
             "ess_median": float(np.median(scores.ess)) if finite else None,
+            "acceptance": scores.acceptance,
             "unreliable": int(scores.unreliable.sum())}
 
 
@@ -68,9 +84,14 @@ def _lines(scores: Any, written: str) -> str:
              f"{counted(s['items'], 'item')}; of {s['footing'] or 'no stated footing'})"]
     if s["footing"] == "integers":
         lines.append(f"bits per dimension {s['bits_per_dim']:.4f}")
+    if s["se_median"] is not None:
+        lines.append(f"standard error of an item's figure over the draws: median "
+                     f"{s['se_median']:.3f} nats")
     if s["ess_median"] is not None:
         lines.append(f"effective sample size: median {s['ess_median']:.1f}; "
                      f"{counted(s['unreliable'], 'item')} under 10")
+    if scores.method == "ais":
+        lines.append(f"moves accepted: {s['acceptance']:.1%}")
     return "\n".join([*lines, *([written] if written else [])])
 
 

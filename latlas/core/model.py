@@ -162,6 +162,33 @@ class HasLayers(Protocol):
 
 
 @runtime_checkable
+class Observes(Protocol):
+    """Codes have a likelihood, p(x|z).
+
+    ``prepare`` is the x that is scored: binarised or dequantised, model units. ``log_conditional``
+    is log p(x|z), (K, n) nats in data units, of prepared items (n, *shape) and codes (K, n, d) or,
+    shared by the items, (K, 1, d).
+    """
+
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor: ...
+
+    def log_conditional(self, x: Tensor, z: Tensor,
+                        condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class BoundsDensity(Protocol):
+    """The ELBO per item, mean of ``draws`` draws of z, nats in data units.
+
+    A dictionary of ``bound``, its standard error ``se`` (NaN for one draw), and the parts
+    ``reconstruction`` and ``kl``, each (n,).
+    """
+
+    def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,
+             condition: Tensor | None = None) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
 class ScoresDensity(Protocol):
     """Log-likelihood per item, nats in data units, and its effective sample size."""
 

@@ -126,6 +126,17 @@ class PCA(Model):
         mean = (z.double() @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.space.shape)
         return Normal(mean.float(), self.noise_variance.log().float(), len(self.space.shape))
 
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+        """The x that is scored, float64: integer pictures are dequantised."""
+        return dequantise(x.double(), self.space.step, noise)
+
+    def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """log N(x; W z + μ, σ² I) (eq. 2), float64 nats in data units, for codes (*batch, d)."""
+        mean = z.double() @ self.weight.T + self.mean
+        square = (x.double().flatten(1) - mean).square().sum(-1) / self.noise_variance
+        constant = self.space.dims * (self.noise_variance.log() + LOG_2PI)
+        return -0.5 * (square + constant) - self.space.log_volume
+
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log N(x; μ, W Wᵀ + σ² I), nats in data units (n,) float64; nothing is estimated.
@@ -133,7 +144,7 @@ class PCA(Model):
         Integer pictures are dequantised with ``noise``. ``draws`` changes nothing; the effective
         sample size is ∞.
         """
-        centred = dequantise(x.double(), self.space.step, noise).flatten(1) - self.mean
+        centred = self.prepare(x, noise).flatten(1) - self.mean
         along = centred @ self.axes
         # the residual by subtraction of vectors: of their squared lengths, small σ² loses digits
         across = (centred - along @ self.axes.T).square().sum(-1) / self.noise_variance

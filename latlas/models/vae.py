@@ -17,7 +17,7 @@ from latlas.models import likelihoods, priors
 from latlas.models.autoencoding import Autoencoding
 from latlas.models.config import VAEConfig
 from latlas.objectives.divergences import free_bits
-from latlas.objectives.elbo import ImportanceBound
+from latlas.objectives.elbo import ImportanceBound, log_weights, mean_error
 from latlas.objectives.reconstruction import trimmed_mean
 
 #: scalars decoded at once while draws are summed: what a processor's cache can hold
@@ -104,16 +104,32 @@ class VAE(Autoencoding):
         share: float = self.config.kl_warmup
         return min(1.0, step.progress / share) if share > 0 else 1.0
 
+    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+        """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
+        return self.likelihood.prepare(x, noise)
+
+    def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """log p(x|z), nats in data units, for codes (*batch, d) against prepared items."""
+        return self.decode(z, condition=condition).log_prob(x) - self._volume()
+
     @torch.no_grad()
-    def elbo(self, x: Tensor, *, noise: Noise,
+    def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,
              condition: Tensor | None = None) -> dict[str, Tensor]:
-        """The bound and its parts per item (n,), nats in data units; one draw of z."""
-        x = self.likelihood.prepare(x, noise)
+        """The bound, its standard error ``se`` and its parts per item (n,), nats in data units.
+
+        Means over ``draws`` draws of z, taken one after the other; one has no standard error.
+        """
+        x = self.prepare(x, noise)
         q = self.encode(x, condition=condition)
+        parts = torch.stack([self._parts(x, q, noise, condition) for _ in range(draws)], 1)
+        reconstruction, kl = parts.mean(1)
+        return {"bound": -reconstruction - kl, "se": mean_error(parts.sum(0)),
+                "reconstruction": reconstruction, "kl": kl}
+
+    def _parts(self, x: Tensor, q: Normal, noise: Noise, condition: Tensor | None) -> Tensor:
+        """Reconstruction and KL, (2, n), for one draw of z."""
         z = q.sample(noise)
-        log_px = self.decode(z, condition=condition).log_prob(x) - self._volume()
-        kl = self.prior.kl(q, z).sum(-1)
-        return {"bound": log_px - kl, "reconstruction": -log_px, "kl": kl}
+        return torch.stack([-self.log_conditional(x, z, condition), self.prior.kl(q, z).sum(-1)])
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
@@ -123,21 +139,19 @@ class VAE(Autoencoding):
         x is encoded once and never repeated. Returns nats in data units and the effective sample
         size, both (n,).
         """
-        x = self.likelihood.prepare(x, noise)
+        x = self.prepare(x, noise)
         q = self.encode(x, condition=condition)
         bound = ImportanceBound()
         chunk = max(1, CHUNK // (len(x) * self.space.dims))
         for first in range(0, draws, chunk):
             bound.add(self._log_weights(x, q, min(chunk, draws - first), noise, condition))
-        nats, ess = bound.result()
-        return nats - self._volume(), ess
+        return bound.result()
 
     def _log_weights(self, x: Tensor, q: Posterior, draws: int, noise: Noise,
                      condition: Tensor | None) -> Tensor:
-        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n)."""
-        z = q.draws(draws, noise)
-        ratio = self.prior.log_prob(z) - q.log_prob(z)
-        return self.decode(z, condition=condition).log_prob(x) + ratio
+        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n), data units."""
+        return log_weights(q, self.prior.log_prob,
+                           lambda z: self.log_conditional(x, z, condition), draws, noise)
 
     def _volume(self) -> float:
         return self.space.log_volume if self.likelihood.density else 0.0

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from latlas.core.distributions import Posterior
+from latlas.core.noise import Noise
+
+#: codes (K, n, d) to nats (K, n)
+Density = Callable[[Tensor], Tensor]
 
 
 class ImportanceBound:
@@ -65,3 +72,25 @@ def reparameterise_twice(z: Tensor, log_w: Tensor, warmth: float = 1.0) -> None:
     if z.requires_grad:
         factor = 1 - warmth * (1 - log_w.detach().softmax(0))[..., None]
         z.register_hook(lambda gradient: gradient * factor)
+
+
+def log_weights(q: Posterior, log_prior: Density, log_likelihood: Density, draws: int,
+                noise: Noise) -> Tensor:
+    """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z from q (n, d): (draws, n), nats."""
+    z = q.draws(draws, noise)
+    return log_likelihood(z) + (log_prior(z) - q.log_prob(z))
+
+
+def weighted_error(ess: Tensor, draws: int) -> Tensor:
+    """Standard error of log 1/K Σ w_k over the draws, nats, from the effective sample size.
+
+    √((K/ESS − 1) / (K − 1)), which is √(1/ESS − 1/K) but for a factor near 1: the relative error
+    of a mean, by the delta method. Too small where few draws carry the sum; NaN for one draw.
+    """
+    return ((draws / ess - 1).clamp(min=0) / (draws - 1)).sqrt()
+
+
+def mean_error(draws: Tensor) -> Tensor:
+    """Standard error of the mean over the first dimension (K, n): sd / √K; NaN for one draw."""
+    centred = draws - draws.mean(0)
+    return (centred.square().sum(0) / (len(draws) - 1) / len(draws)).sqrt()

@@ -31,6 +31,9 @@ NEEDS = {
     "score": "a likelihood",
     "denoise": "training on noisy items",
 }
+#: how a decoder without a likelihood is scored all the same
+OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
+               "N(x; decode(z), S²), S in model units")
 PROTOCOLS: dict[str, tuple[type, ...]] = {
     "sample": (Samples,),
     "encode": (Encodes,),
@@ -60,9 +63,11 @@ Models that can: vae
     if capability in provides:
         return
     able = sorted(k for k, words in models.items() if capability in words)
+    asked = task or capability
+    hint = f". {OBSERVATION}" if asked == "score" and "decode" in provides else ""
     raise CapabilityError(
-        f"{name} cannot {capability}; `{task or capability}` needs "
-        f"{NEEDS.get(capability, capability)}. Models that can: {', '.join(able) or 'none'}")
+        f"{name} cannot {capability}; `{asked}` needs "
+        f"{NEEDS.get(capability, capability)}. Models that can: {', '.join(able) or 'none'}{hint}")
 
 
 def can(model: Model, capability: str) -> bool:
@@ -91,12 +96,15 @@ def footing_of(model: Model) -> str | None:
 
 
 @contextmanager
-def inference(model: Model) -> Iterator[None]:
-    """No gradients, evaluation mode; the mode before is put back."""
+def inference(model: Model, gradients: bool = False) -> Iterator[None]:
+    """Evaluation mode, no gradients; the mode before is put back.
+
+    With ``gradients`` tensors may still take part in one that is asked for inside.
+    """
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if gradients else torch.inference_mode():
             yield
     finally:
         model.train(training)

@@ -1,25 +1,26 @@
-"""How probable a model finds each item: nats in data units, with the effective sample size."""
+"""How probable a model finds each item: nats in data units, each with its standard error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.memory import keep_freed_memory
-from latlas.core.model import Model
+from latlas.core.model import BoundsDensity, Decodes, Encodes, HasPrior, Model, Observes
 from latlas.core.precision import autocast, has_bf16
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import (
+    OBSERVATION,
     Array,
     Progress,
+    can,
     check,
     condition_of,
     footing_of,
@@ -27,10 +28,20 @@ from latlas.tasks.common import (
     noise,
     sweep,
 )
+from latlas.tasks.estimators import (
+    ESTIMATORS,
+    Estimate,
+    GaussianObservation,
+    ItemNoise,
+    Settings,
+    Subject,
+)
 
-METHODS = ("auto", "exact", "elbo", "iw")
+#: draws of z per item where none are asked for
+DRAWS = {"exact": 0, "elbo": 1, "iw": 100, "naive": 10_000, "ais": 16}
+METHODS = ("auto", *DRAWS)
 PRECISIONS = ("auto", "fp32", "bf16")
-#: an importance-weighted figure that fewer draws than this carry is not to be relied on
+#: a figure that fewer effective draws than this carry is not to be relied on
 RELIABLE_ESS = 10.0
 #: bytes one call to the model may hold
 MEMORY = 200_000_000
@@ -43,19 +54,23 @@ class Scores:
 
     Attributes:
         nats: (n,) float64, log p(x) or a lower bound of it, in data units.
-        ess: (n,) effective sample size of the draws; infinite if exact, NaN for one-draw bounds.
-        method: ``exact``, ``elbo`` or ``iw``.
+        se: (n,) standard error of ``nats`` over the draws; 0 if exact, NaN for one draw.
+        ess: (n,) effective sample size of the draws; infinite if exact, NaN for ``elbo``.
+        method: ``exact``, ``elbo``, ``iw``, ``naive`` or ``ais``.
         draws: how many draws of z each item had; 0 if exact.
         dims: scalars in an item.
         footing: what the numbers may be compared with: ``integers``, ``data units``, …
+        acceptance: of ``ais``: share of moves that were accepted, near 0.65 if all is well.
     """
 
     nats: Array
+    se: Array
     ess: Array
     method: str
     draws: int
     dims: int
     footing: str | None
+    acceptance: float = math.nan
 
     @property
     def bits_per_dim(self) -> Array:
@@ -75,70 +90,130 @@ class Scores:
 
     @property
     def unreliable(self) -> Array:
-        """(n,) bool: importance-weighted figures that fewer than 10 effective draws carry."""
+        """(n,) bool: figures that fewer than 10 effective draws carry."""
         return np.asarray(self.ess < RELIABLE_ESS)
 
     def columns(self, names: Any = None) -> dict[str, Array]:
         """What ``write_table`` takes: one row per item."""
         n = len(self.nats)
         item = np.arange(n) if names is None else np.asarray(names)
-        return {"item": item, "nats": self.nats, "bits_per_dim": self.bits_per_dim,
-                "ess": self.ess, "unreliable": self.unreliable}
+        return {"item": item, "nats": self.nats, "se": self.se,
+                "bits_per_dim": self.bits_per_dim, "ess": self.ess,
+                "unreliable": self.unreliable}
 
 
-def score(model: Model, data: Dataset, *, draws: int = 100, method: str = "auto", seed: int = 0,
-          precision: str = "auto", progress: Progress | None = None) -> Scores:
-    """log p(x) of every item: exact, one-draw ELBO, or the importance-weighted bound.
+def score(model: Model, data: Dataset, *, draws: int | None = None, method: str = "auto",
+          seed: int = 0, precision: str = "auto", temperatures: int = 1000, leapfrog: int = 10,
+          observation_sd: float | None = None, progress: Progress | None = None) -> Scores:
+    """log p(x) of every item, exact or by one of four estimators.
 
-    ``auto`` is exact where the model can, otherwise ``iw``: log 1/K Σ p(x, z_k)/q(z_k|x) with K
-    ``draws`` (Burda et al. 2016, eq. 8), which rises to log p(x) with K.
+    ``auto`` is exact where the model can, otherwise ``iw``, and ``ais`` with ``observation_sd``.
+
+    - ``elbo``: E_q[log p(x|z)] − KL(q ‖ p), mean of K draws.
+    - ``iw``: log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8), which rises to log p(x).
+    - ``naive``: log 1/K Σ p(x|z_k) with z_k from the prior, the same for all items of a batch.
+    - ``ais``: annealed importance sampling (Neal 2001) from the prior by Hamiltonian Monte Carlo;
+      needs no encoder.
+
+    All are lower bounds in expectation; the last three are logarithms of unbiased estimates.
 
     Args:
+        draws: K; of ``ais`` the number of chains. Default: :data:`DRAWS`.
+        temperatures, leapfrog: of ``ais``: steps from prior to posterior, and of each transition.
+        observation_sd: scores a decoder without a likelihood (an autoencoder, a generator) as
+            N(x; decode(z), observation_sd²), model units, by ``naive`` or ``ais``.
         precision: of the networks: ``fp32``, ``bf16``, or ``auto``, which is bf16 for ``iw``
             where the processor has it. Training rounds the same way; the mean moves by less than
             0.01 nats, an item by about 0.06. Sums are fp32 or wider in any case.
+        progress: counts items, times draws with ``naive`` and temperatures with ``ais``.
 
     Raises:
         CapabilityError: a model without a likelihood, or without the method asked for.
     """
-    chosen = _method(model, method, draws)
+    chosen = _method(model, method, observation_sd)
+    settings = Settings(_draws(chosen, draws, temperatures, leapfrog), temperatures, leapfrog)
+    subject = _subject(model, observation_sd)
     keep_freed_memory()
-    take = {"exact": _exact, "elbo": _elbo, "iw": _weighted}[chosen]
-    count = draws if chosen == "iw" else 1
-    nats, ess = [], []
-    with inference(model), autocast(model.device, _precision(model, precision, chosen)):
-        for number, batch in enumerate(_batches(model, data, count, progress)):
-            a, b = take(model, batch, count, (seed, "score", number))
-            nats.append(a.double().cpu().numpy())
-            ess.append(b.double().cpu().numpy())
-    return Scores(np.concatenate(nats), np.concatenate(ess), chosen,
-                  0 if chosen == "exact" else count, model.space.dims,
-                  footing_of(model))
+    with inference(model, gradients=chosen == "ais"), \
+            autocast(model.device, _precision(model, precision, chosen)):
+        found = list(_estimates(subject, data, chosen, settings, seed, progress))
+    footing = footing_of(model) if observation_sd is None else subject.observes.footing
+    acceptance = _joined(found, "acceptance").mean() if chosen == "ais" else math.nan
+    return Scores(_joined(found, "nats"), _joined(found, "se"), _joined(found, "ess"), chosen,
+                  settings.draws, model.space.dims, footing, float(acceptance))
 
 
 def elbo_parts(model: Model, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
     """``bound``, ``reconstruction`` and ``kl`` per item, nats in data units; one draw each."""
-    _need(model, "elbo", hasattr(model, "elbo"))
-    parts: dict[str, list[Array]] = {}
+    _need(model, "elbo")
+    model_any: Any = model
     with inference(model):
-        for number, batch in enumerate(sweep(model, data)):
-            got = _bound(model, batch, (seed, "elbo", number))
-            for key, value in got.items():
-                parts.setdefault(key, []).append(value.double().cpu().numpy())
-    return {key: np.concatenate(values) for key, values in parts.items()}
+        found = [model_any.elbo(batch.x, noise=ItemNoise(batch, seed, "elbo"),
+                                **condition_of(model, batch)) for batch in sweep(model, data)]
+    return {key: np.concatenate([part[key].double().cpu().numpy() for part in found])
+            for key in ("bound", "reconstruction", "kl")}
 
 
-def _method(model: Model, method: str, draws: int) -> str:
-    check(model, "score")
+def _joined(found: list[Estimate], key: str) -> Array:
+    return np.concatenate([getattr(part, key).double().cpu().numpy() for part in found])
+
+
+def _method(model: Model, method: str, sd: float | None) -> str:
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
-    if draws < 1:
-        raise ConfigError(f"draws={draws}: at least one is needed")
-    exact = bool(getattr(model, "exact_likelihood", False))
-    chosen = ("exact" if exact else "iw") if method == "auto" else method
-    _need(model, "exact", chosen != "exact" or exact)
-    _need(model, "elbo", chosen != "elbo" or hasattr(model, "elbo"))
-    return chosen
+    if sd is not None:
+        return _around_the_decoder(model, method, sd)
+    if not can(model, "score") and isinstance(model, Decodes):
+        raise CapabilityError(f"{_name(model)} has no likelihood. {OBSERVATION}")
+    check(model, "score")
+    if method == "auto":
+        return "exact" if _exact(model) else "iw"
+    _need(model, method)
+    return method
+
+
+def _around_the_decoder(model: Model, method: str, sd: float) -> str:
+    """The method for a decoder that is given a Gaussian of this width."""
+    if not 0 < sd < math.inf:
+        raise ConfigError(f"observation_sd={sd}: a standard deviation is above 0")
+    if can(model, "score"):
+        raise ConfigError(f"observation_sd: {_name(model)} has a likelihood of its own; leave "
+                          "observation_sd out")
+    if not (isinstance(model, Decodes) and isinstance(model, HasPrior)):
+        raise CapabilityError(f"{_name(model)} has no decoder with a prior; observation_sd needs "
+                              "both")
+    if method not in ("auto", "naive", "ais"):
+        raise CapabilityError(f"{_name(model)} has no method={method}; with observation_sd use "
+                              "method=ais or method=naive")
+    return "ais" if method == "auto" else method
+
+
+def _need(model: Model, method: str) -> None:
+    """Raise CapabilityError for a method that this model cannot be scored by."""
+    decoder = isinstance(model, Observes) and isinstance(model, HasPrior)
+    proposes = not _exact(model) or (decoder and isinstance(model, Encodes))
+    has, what = {"exact": (_exact(model), "exact likelihood"),
+                 "elbo": (isinstance(model, BoundsDensity), "ELBO"),
+                 "iw": (proposes, "q(z|x) to draw from"),
+                 "naive": (decoder, "p(x|z) with a prior"),
+                 "ais": (decoder, "p(x|z) with a prior")}[method]
+    if not has:
+        raise CapabilityError(f"{_name(model)} has no {what}; use method=auto")
+
+
+def _draws(method: str, draws: int | None, temperatures: int, leapfrog: int) -> int:
+    for name, value in (("draws", draws), ("temperatures", temperatures), ("leapfrog", leapfrog)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value}: at least one is needed")
+    return DRAWS[method] if draws is None or method == "exact" else draws
+
+
+def _exact(model: Model) -> bool:
+    return bool(getattr(model, "exact_likelihood", False))
+
+
+def _name(model: Model) -> str:
+    return type(model).__name__.lower()
 
 
 def _precision(model: Model, asked: str, method: str) -> str:
@@ -149,68 +224,64 @@ def _precision(model: Model, asked: str, method: str) -> str:
     return "bf16" if method == "iw" and has_bf16(model.device) else "fp32"
 
 
-def _need(model: Model, method: str, has: bool) -> None:
-    if not has:
-        what = {"exact": "exact likelihood", "elbo": "ELBO"}[method]
-        raise CapabilityError(f"{type(model).__name__.lower()} has no {what}; "
-                              "use method=auto")
+def _subject(model: Model, sd: float | None) -> Subject:
+    observes: Any = model if sd is None else GaussianObservation(model, sd)
+    return Subject(model, observes, getattr(model, "prior", None))
 
 
-def _batches(model: Model, data: Dataset, draws: int,
-             progress: Progress | None) -> Iterator[Batch]:
+def _estimates(subject: Subject, data: Dataset, method: str, settings: Settings, seed: int,
+               progress: Progress | None) -> Iterator[Estimate]:
+    """One estimate for every batch."""
+    size = _row_bytes(subject, data, method)
+    settings = replace(settings, rows=max(1, MEMORY // size))
+    parts = {"naive": settings.draws, "ais": settings.temperatures}.get(method, 1)
     done = 0
-    for batch in sweep(model, data, _items(model, data, draws)):
-        yield batch
+    for batch in sweep(subject.model, data, _items(size, method, settings.draws)):
+        def tick(part: int, first: int = done, n: int = len(batch)) -> None:
+            if progress:
+                progress(first * parts + part * n, len(data) * parts)
+
+        source = ItemNoise(batch, seed, "score")
+        yield ESTIMATORS[method](subject, batch, settings, source, tick)
         done += len(batch)
-        if progress:
-            progress(done, len(data))
+        tick(parts)
 
 
-def _items(model: Model, data: Dataset, draws: int) -> int:
-    """Items whose draws fit in :data:`MEMORY` together."""
-    return int(np.clip(MEMORY // (draws * _row_bytes(model, data)), 1, 512))
+def _items(size: int, method: str, draws: int) -> int:
+    """Items whose draws fit in :data:`MEMORY` together, ``size`` bytes each.
+
+    ``naive`` takes its draws in parts and shares them, and ``elbo`` one after the other.
+    """
+    held = draws if method in ("iw", "ais") else 1
+    return int(np.clip(MEMORY // (held * size), 1, 512))
 
 
-def _row_bytes(model: Model, data: Dataset) -> int:
-    """Bytes that one draw of one item takes: what its widest layer holds, seen on one item."""
-    widest = [model.space.dims]
+def _row_bytes(subject: Subject, data: Dataset, method: str) -> int:
+    """Bytes that one draw of one item takes, seen on one item.
+
+    What its widest layer holds; of ``ais``, whose gradients need them, what all layers hold.
+    """
+    model, outputs = subject.model, [subject.model.space.dims]
 
     def see(module: nn.Module, given: Any, out: Any) -> None:
         if isinstance(out, Tensor):
-            widest.append(out.numel())
+            outputs.append(out.numel())
 
     hooks = [m.register_forward_hook(see) for m in model.modules()]
     try:
         one = next(iter(sweep(model, data.subset(slice(0, 1)))))
-        model_any: Any = model
-        model_any.log_likelihood(one.x, noise=noise(model, "size"), draws=1,
-                                 **condition_of(model, one))
+        _once(subject, one, method)
     finally:
         for hook in hooks:
             hook.remove()
-    return 4 * _COPIES * max(widest)
+    return 4 * _COPIES * max(outputs) + (4 * sum(outputs) if method == "ais" else 0)
 
 
-def _exact(model: Any, batch: Batch, draws: int, seed: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    nats, ess = model.log_likelihood(batch.x, noise=noise(model, *seed), draws=1,
-                                     **condition_of(model, batch))
-    return nats, torch.full_like(ess, math.inf)
-
-
-def _elbo(model: Any, batch: Batch, draws: int, seed: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    bound = _bound(model, batch, seed)["bound"]
-    return bound, torch.full_like(bound, math.nan)
-
-
-def _bound(model: Any, batch: Batch, seed: tuple[Any, ...]) -> dict[str, Tensor]:
-    got: dict[str, Tensor] = model.elbo(batch.x, noise=noise(model, *seed),
-                                        **condition_of(model, batch))
-    return got
-
-
-def _weighted(model: Any, batch: Batch, draws: int,
-              seed: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-    """The models bound the memory of their own draws; a batch holds few enough items for that."""
-    result: tuple[Tensor, Tensor] = model.log_likelihood(
-        batch.x, noise=noise(model, *seed), draws=draws, **condition_of(model, batch))
-    return result
+def _once(subject: Subject, one: Batch, method: str) -> None:
+    """One draw of one item."""
+    draws = noise(subject.model, "size")
+    if method in ("naive", "ais"):
+        log_likelihood = subject.likelihood(one, subject.observes.prepare(one.x, draws))
+        log_likelihood(subject.prior.sample(1, draws).to(one.x.device)[:, None])
+    else:
+        subject.model.log_likelihood(one.x, noise=draws, draws=1, **subject.told(one))
