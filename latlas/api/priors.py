@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latlas.data.source import Source
 
 #: items to see where no budget is given
-IMAGES = 2_000_000
+IMAGES = 4_000_000
 #: draws of every training item's code, as long as they are not more numbers than this in all
 DRAWS, MOST = 4, 100_000_000
 #: held-out codes whose density is compared, and probes of the trace for each

@@ -77,7 +77,7 @@ def fit_prior(
     set: Settings = (),
     config: Annotated[Path | None, Parameter(
         help="TOML file of settings; --set and flags win over it.")] = None,
-    images: Annotated[str | None, Parameter(help="Budget: codes to see. Default: 2M.")] = None,
+    images: Annotated[str | None, Parameter(help="Budget: codes to see. Default: 4M.")] = None,
     epochs: Annotated[float | None, Parameter(help="Budget: passes over the codes.")] = None,
     minutes: Annotated[float | None, Parameter(help="Budget: minutes.")] = None,
     seed: Annotated[int | None, Parameter(help="Decides codes, weights, order and draws.")] = None,

@@ -129,7 +129,7 @@ class ConditionalVAEConfig(VAEConfig):
 class FlowMatchingConfig:
     """Flow matching."""
 
-    width: int = option(512, "units of a hidden layer", low=1)
+    width: int = option(256, "units of a hidden layer", low=1)
     depth: int = option(3, "residual blocks", low=0)
     steps: int = option(10, "steps from noise to an item, of four evaluations each", low=1)
 
