@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-_API = ("train", "load", "open_data", "sample", "reconstruct", "encode", "decode", "interpolate",
-        "traverse", "denoise", "score", "evaluate", "compare", "write_report", "list_models")
+_API = ("train", "fit_prior", "load", "open_data", "sample", "reconstruct", "encode", "decode",
+        "interpolate", "traverse", "denoise", "score", "evaluate", "compare", "write_report",
+        "list_models")
 __all__ = ["__version__", *_API]
 
 

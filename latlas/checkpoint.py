@@ -11,6 +11,9 @@ from latlas.core.errors import RunError
 from latlas.core.options import parse
 from latlas.core.space import Space
 
+#: folder of a run that holds the prior fitted to its codes
+PRIOR = "prior"
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -65,7 +68,8 @@ def run_info(path: Path | str) -> RunInfo:
 def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Model:
     """The model of a run, ready to use: evaluation mode, no gradients.
 
-    An unfinished run gives its best weights so far.
+    An unfinished run gives its best weights so far. Where `latlas fit-prior` has fitted a prior to
+    its codes, the model carries it as ``fitted_prior``.
 
     Args:
         modules: the networks a run was trained with, where they were the user's own
@@ -85,7 +89,14 @@ def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Mode
         raise RunError(f"the weights in {path} do not fit {whose}: "
                        f"{' '.join(str(error).split())[:200]}") from error
     apply_layout(model, info.chosen.get("layout", ""))  # the same kernels, the same bits
+    _add_prior(model, Path(path) / PRIOR)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _add_prior(model: Model, folder: Path) -> None:
+    if (folder / "model.safetensors").is_file():
+        from latlas.models.flow_matching import FittedPrior
+        model.fitted_prior = FittedPrior(load(folder))  # type: ignore[arg-type]
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

@@ -105,6 +105,7 @@ def failure_of_help(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("tokens", [
     ["--help"], ["models"], ["train", "vae", "--help"], ["sample", "no-run"], ["train", "vea"],
+    ["fit-prior", "no-run"],
     ["data", "info", "--help"]])
 def test_light_commands_import_no_torch(tokens: list[str]) -> None:
     code = ("import sys; from latlas.cli.__main__ import run; run(sys.argv[1:]); "

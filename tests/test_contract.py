@@ -103,6 +103,17 @@ VARIANTS = [
     Case("hierarchical-vae", tiny.table, {"gradient": "dreg", "bound": "average", "draws": 2},
          label="table"),
     Case("hierarchical-vae", modules=own_chain, label="own"),
+    Case("vae", settings={"prior": "mixture"}, label="mixture"),
+    Case("vae", settings={"prior": "vamp", "prior_components": 7, "binarize": "dynamic"},
+         label="vamp"),
+    Case("vae", tiny.table, {"prior": "flow", "prior_components": 3}, label="flow"),
+    Case("beta-vae", tiny.table, {"prior": "vamp", "prior_components": 7}, label="vamp-table"),
+    Case("conditional-vae", settings={"prior": "vamp", "prior_components": 7}, label="vamp"),
+    Case("conditional-vae", settings={"condition": "part", "part": "random", "prior": "vamp",
+                                      "prior_components": 7}, label="vamp-part"),
+    Case("flow-matching", tiny.table, label="table"),
+    Case("hierarchical-vae", settings={"prior": "mixture", "prior_components": 4}, label="mixture"),
+    Case("iwae", tiny.table, {"prior": "vamp", "prior_components": 7}, label="vamp"),
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
@@ -179,6 +190,8 @@ def test_shapes_dtypes_and_finite_numbers(case, tmp_path):
 def test_decoding_keeps_leading_dimensions(case):
     data = case.data()
     model = case.build(data).eval()
+    if not isinstance(model, core.Decodes):
+        return
     c = condition_of(model, batch_of(data))
     z = torch.randn(2, 5, model.latent_dim)
     with torch.no_grad():

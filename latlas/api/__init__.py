@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latlas.api.priors import Fitted
     from latlas.api.training import Trained
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
@@ -30,9 +31,9 @@ Run = Any  # a run folder (str, Path) or a Model
 Items = Any  # str, Path, array, (array, labels), Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
-__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "interpolate", "list_models",
-           "load", "open_data", "reconstruct", "sample", "score", "train", "traverse",
-           "write_report"]
+__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "fit_prior", "interpolate",
+           "list_models", "load", "open_data", "reconstruct", "sample", "score", "train",
+           "traverse", "write_report"]
 
 
 def list_models() -> dict[str, str]:
@@ -72,6 +73,28 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
     return done
 
 
+def fit_prior(run: str | Path, data: Items = None, *, draws: int = 4, progress: bool = True,
+              **settings: Any) -> Fitted:
+    """Fit a second prior to the codes of a run's training items, in RUN/prior, by flow matching.
+
+    :func:`load` then gives a model that carries it and :func:`sample` draws from it. The same call
+    again goes on where it stopped.
+
+    Args:
+        data: by default what the run was trained on.
+        draws: of q(z|x) for every item.
+        settings: of the model ``flow-matching`` and of training (``minutes=5``).
+
+    Raises:
+        LatlasError: in one line what is wrong with the run, the data or a setting.
+    """
+    from latlas.api.items import as_source, known
+    from latlas.api.priors import fit
+
+    source = None if data is None else as_source(data, known(run))
+    return fit(Path(run), source, settings, draws=draws, progress=progress)
+
+
 def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Model:
     """The model of a run folder, on a GPU where there is one.
 
@@ -103,7 +126,7 @@ def open_data(data: Items = None, split: str | None = None, *, like: Run | None 
 
 
 def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: Items = None,
-           mean: bool | None = None) -> Array:
+           mean: bool | None = None, prior: str = "auto") -> Array:
     """``n`` new items, (n, \\*shape).
 
     Args:
@@ -111,12 +134,15 @@ def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: It
         given: for a model of a part of the picture: the pictures to complete, taking turns.
         mean: the mean of p(x|z), or a draw from it. By default pictures are means, tables and
             points are drawn.
+        prior: the model's ``own``, the one ``fitted`` to its codes by :func:`fit_prior`, or
+            ``auto``: the fitted one where there is one.
     """
     from latlas.tasks import generate
 
     model = _model(run, "sample")
     condition = _condition(model, n, label, given)
-    return generate.sample(model, n, seed=seed, condition=condition, mean=mean)
+    return generate.sample(model, n, seed=seed, condition=condition, mean=mean,
+                           prior=prior)
 
 
 def decode(run: Run, codes: Any, *, label: Any = None, given: Items = None) -> Array:
@@ -202,15 +228,31 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
-             name: str = "", progress: Count | None = None, **options: Any) -> Evaluation:
-    """Every figure the model allows, on held-out data, with controls."""
+             name: str = "", prior: str = "own", progress: Count | None = None,
+             **options: Any) -> Evaluation:
+    """Every figure the model allows, on held-out data, with controls.
+
+    ``prior="fitted"`` gives the figures of samples from the prior of :func:`fit_prior` alone.
+    """
     from latlas.tasks.evaluate import evaluate as evaluate_model
 
     model, test = _both(run, data, split, options, None)
     train = _training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
-                          samples=samples, seed=seed, name=name or _name(run),
+                          samples=samples, seed=seed, name=name or _name(run), prior=prior,
                           progress=progress)
+
+
+def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> list[Evaluation]:
+    """:func:`evaluate`, and again with the fitted prior where there is one."""
+    from latlas.tasks.generate import priors_of
+
+    model = _model(run, None)
+    found = [evaluate(model, *args, name=name or _name(run), **settings)]
+    for prior in priors_of(model)[1:]:
+        found.append(evaluate(model, *args, name=f"{found[0].name}, fitted prior", prior=prior,
+                              **settings))
+    return found
 
 
 def _name(run: Run) -> str:
@@ -242,7 +284,8 @@ def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *
     from latlas.tasks.compare import compare as tabulate
 
     source = open_source_for(runs[0], data, **(options or {}))
-    return tabulate([evaluate(run, source, split, **settings) for run in runs])
+    return tabulate([e for run in runs
+                     for e in evaluate_priors(run, source, split, **settings)])
 
 
 def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:

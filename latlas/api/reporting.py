@@ -33,7 +33,7 @@ def write(runs: Sequence[Path], out: Path, data: Any = None, *, draws: int = 100
     subjects = [_subject(run, source, settings) for run in runs]
     write_page(out, subjects, train=_items(runs[0], source, "train"),
                test=_items(runs[0], source, "test"), title=title, command=command, seed=seed)
-    return compare([s.evaluation for s in subjects if s.evaluation is not None])
+    return compare([e for s in subjects for e in s.evaluations])
 
 
 def _items(run: Path, source: Any, split: str) -> Dataset:
@@ -44,8 +44,8 @@ def _subject(run: Path, source: Any, settings: dict[str, Any]) -> Subject:
     from latlas.tasks.sections import Subject
 
     info, model = run_info(run), api.load(run)
-    found = api.evaluate(model, source, "test", name=run.name, **settings)
-    return Subject(run.name, model, run, found, _facts(info))
+    found = api.evaluate_priors(model, source, "test", name=run.name, **settings)
+    return Subject(run.name, model, run, found[0], _facts(info), *found[1:])
 
 
 def _facts(info: RunInfo) -> dict[str, str]:

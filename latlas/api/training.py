@@ -36,11 +36,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained on, what is held out to keep the best weights by, and how it was named."""
+    """What is trained on, what is held out to keep the best weights by, and how it was named.
+
+    ``made_of`` is what else made the items: a run that goes on must share it.
+    """
 
     train: Dataset
     validation: Dataset | None = None
     spec: Mapping[str, Any] | None = None
+    made_of: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,8 @@ def _folder(plan: Plan, data: Parts, out: Path, model: Model, modules: Mapping[s
     request = {"model": plan.model, "config": _resolved(model),
                "space": model.space.to_json(), "data": data.spec, "split": plan.split,
                "training": to_json(plan.options), "custom": sorted(modules),
-               "from": None if plan.start is None else str(plan.start)}
+               "from": None if plan.start is None else str(plan.start),
+               **({"made_of": data.made_of} if data.made_of else {})}
     run = start(out, request) if world.leads else None
     world.agree(None)  # nobody opens it before it is there
     return run or open_run(out)

@@ -29,6 +29,9 @@ COMMANDS: dict[str, Command] = {
         "latlas train vae --data photos/ --image-size 64 --minutes 30 --out runs/photos",
         "latlas train vae --data mnist.npz --set likelihood=bernoulli --set latent_dim=40",
         "latlas train vae --help      the settings of one model")),
+    "fit-prior": Command("Learn", "latlas.cli.learn:fit_prior",
+                         "Fit a second prior to a run's codes: better samples.", (
+        "latlas fit-prior runs/vae-digits", "latlas fit-prior runs/vae-mnist --minutes 3")),
     "demo": Command("Learn", "latlas.cli.learn:demo",
                     "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
     "sample": Command("Make", "latlas.cli.make:sample", "Draw new items.", (

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import LABELLED, Json, Labelled, Settings, pairs
+from latlas.cli.flags import (
+    LABELLED,
+    SOURCE,
+    Json,
+    Labelled,
+    Run,
+    Settings,
+    Source,
+    at_least,
+    pairs,
+)
 from latlas.cli.show import emit, table
 
 
@@ -55,6 +65,53 @@ def train(
     asked = _plan(model, config, set, given, split, from_)
     folder = out or Path("runs") / f"{_slug(model)}-{_slug(_stem(data))}"
     return _run(asked, data, source.options(), folder, json)
+
+
+def fit_prior(
+    run: Run,
+    /, *,
+    data: Annotated[str | None, Parameter(
+        help="Source. Default: what the run was trained on.")] = None,
+    source: Source = SOURCE,
+    draws: Annotated[int, Parameter(help="Draws of q(z|x) for every training item.")] = 4,
+    set: Settings = (),
+    config: Annotated[Path | None, Parameter(
+        help="TOML file of settings; --set and flags win over it.")] = None,
+    images: Annotated[str | None, Parameter(help="Budget: codes to see. Default: 4M.")] = None,
+    epochs: Annotated[float | None, Parameter(help="Budget: passes over the codes.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Budget: minutes.")] = None,
+    seed: Annotated[int | None, Parameter(help="Decides codes, weights, order and draws.")] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, mps.")] = None,
+    json: Json = False,
+) -> int:
+    """Fit a second prior to the codes of a run's training items, by flow matching.
+
+    It goes into RUN/prior, and `latlas sample RUN` then draws from it. The same command again
+    goes on where it stopped. `latlas train flow-matching --help` lists the settings.
+    """
+    from latlas.api import open_source_for
+    from latlas.api.priors import fit
+    from latlas.cli.settings import settings
+
+    at_least("--draws", draws, 1)
+    given = {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
+             "device": device}
+    flags = {k: v for k, v in given.items() if v is not None}
+    values = settings("flow-matching", config, pairs(set, "--set"), flags)
+    named = open_source_for(run, data, **source.options()) if data else None
+    return _fitted(run, fit(run, named, values, draws=draws, where="fit-prior"), json)
+
+
+def _fitted(run: Path, done: Any, json: bool) -> int:
+    """What the fit changed."""
+    outcome, stopped = done.outcome, done.outcome.stopped == "interrupt"
+    text = (f"{done.run}: stopped and saved; the same command goes on" if stopped else
+            f"{done.run} is fitted. Log-density of held-out codes, mean: {done.own:.2f} nats under "
+            f"the model's own prior,\n{done.fitted:.2f} under the fitted one. Next:\n"
+            f"  latlas sample {run}\n  latlas evaluate {run}")
+    emit({"run": str(done.run), "stopped": outcome.stopped, "images": outcome.images,
+          "seconds": outcome.seconds, "own": done.own, "fitted": done.fitted}, json, text)
+    return 130 if stopped else 0
 
 
 def _plan(model: str, config: Path | None, texts: tuple[str, ...], given: dict[str, Any],

@@ -35,6 +35,9 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
            draw: Annotated[bool | None, Parameter(
                negative="--mean", help="Draw from p(x|z), or take its mean. Default: the mean of "
                                        "pictures, a draw of tables and points.")] = None,
+           prior: Annotated[Literal["auto", "own", "fitted"], Parameter(
+               help="What codes are drawn from: the model's own prior, or the one of `latlas "
+                    "fit-prior`; auto: the fitted one where there is one.")] = "auto",
            out: OutItems = None, seed: Seed = 0, device: Device = "auto",
            json: Json = False) -> None:
     """Draw new items."""
@@ -44,7 +47,7 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
     path = target(out, run, "samples", "sample")
     model = opened(run, device, "sample")
     items = api.sample(model, n, seed=seed, label=names(label), given=given,
-                       mean=None if draw is None else not draw)
+                       mean=None if draw is None else not draw, prior=prior)
     several = len(names(label) or ())  # a column for each class
     save(items, model, path, json,
          columns=several if 1 < several < n else None)

@@ -146,7 +146,7 @@ def _compare(runs: list[Path], items: Items, options: Labelled, draws: int, feat
     found = []
     for run in runs:
         with counting(f"{run}: likelihood") as progress:
-            found.append(api.evaluate(
+            found.extend(api.evaluate_priors(
                 api.load(run, device=device), source, items.split, draws=draws,
                 features=features, samples=samples, seed=seed, name=run.name, progress=progress))
     _show(found, out, json)

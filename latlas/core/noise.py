@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -71,8 +72,9 @@ class Noise:
         return full if self.world == 1 else full.narrow(batch, self.rank * n, n)
 
 
-#: what :func:`dropout` draws from while a step is taken, the items of the step, and its strength
-_lent: list[tuple[Noise, int, float]] = []
+#: what :func:`dropout` draws from while a step is taken, the items of the step, and its strength;
+#: every thread has its own
+_lent: ContextVar[tuple[Noise, int, float] | None] = ContextVar("lent", default=None)
 
 
 @contextmanager
@@ -83,11 +85,11 @@ def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
         items: of this process's batch; of several draws for each, the first of all come first.
         strength: what every share of :func:`dropout` is multiplied by.
     """
-    _lent.append((noise, items, strength))
+    token = _lent.set((noise, items, strength))
     try:
         yield
     finally:
-        _lent.pop()
+        _lent.reset(token)
 
 
 def dropout(h: Tensor, share: float) -> Tensor:
@@ -96,9 +98,10 @@ def dropout(h: Tensor, share: float) -> Tensor:
     (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`lent` one process and
     many leave out the same; torch's own dropout knows nothing of the global batch.
     """
-    if not _lent:
+    given = _lent.get()
+    if given is None:
         return F.dropout(h, share)
-    noise, items, strength = _lent[-1]
+    noise, items, strength = given
     share *= strength
     if share == 0:
         return h

@@ -61,6 +61,10 @@ MODELS: dict[str, Entry] = {
                              configs.ConditionalVAEConfig, LIKELIHOOD,
                              "VAE given a label, or a part of the picture (completion)",
                              VAE_TRAINING),
+    "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
+                           frozenset({"sample", "score"}),
+                           "a flow from noise to items, without a code: tables, points, codes",
+                           {"learning_rate": 2e-3}),
 }
 
 

@@ -9,6 +9,7 @@ from latlas.core.options import option
 
 LIKELIHOODS = ("auto", "bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel",
                "discretised-logistic")
+PRIORS = ("standard", "mixture", "vamp", "flow")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class VAEConfig(AutoencodingConfig):
     kl_warmup: float = option(0.0, "share of the budget over which the KL's weight rises from 0",
                               low=0, high=1)
     free_bits: float = option(0.0, "nats per code dimension that cost nothing", low=0)
+    prior: str = option("standard", "p(z): N(0, I), or learnt with the rest: a mixture of normals; "
+                        "vamp, the posteriors of pseudo-inputs; a normalising flow",
+                        choices=PRIORS)
+    prior_components: int = option(0, "normals of a mixture, pseudo-inputs of vamp, layers of a "
+                                   "flow; 0: 100, 100, 8", low=0)
     dropout: float | None = option(None, "share of the decoder's hidden units that a training step "
                                    "leaves out (mlp), reached after 200 passes over the data; "
                                    "none: 0.3 for pictures, else 0", low=0,
@@ -117,6 +123,15 @@ class ConditionalVAEConfig(VAEConfig):
     part: str = option("left", "the part of the picture that is given; random draws one of the "
                        "four halves per item",
                        choices=("left", "right", "top", "bottom", "random"))
+
+
+@dataclass(frozen=True)
+class FlowMatchingConfig:
+    """Flow matching."""
+
+    width: int = option(256, "units of a hidden layer", low=1)
+    depth: int = option(3, "residual blocks", low=0)
+    steps: int = option(10, "steps from noise to an item, of four evaluations each", low=1)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from latlas.core.distributions import Distribution, Normal
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
+from latlas.models import priors
 from latlas.models.autoencoding import auto_latent_dim
 from latlas.models.config import HierarchicalVAEConfig
 from latlas.models.iwae import IWAE
-from latlas.models.priors import Prior, StandardNormal
+from latlas.models.priors import Prior
 from latlas.models.vae import normal_of
 from latlas.networks import mlp, must_fit
 
@@ -144,7 +145,8 @@ class HierarchicalVAE(IWAE):
         pairs = list(pairwise(sizes))
         self.up = nn.ModuleList(self._links("up", up, pairs))
         links = self._links("down", down, [(above, below) for below, above in pairs])
-        self.prior: ChainPrior = ChainPrior(StandardNormal(sizes[-1]), links, sizes)
+        top = priors.make(self.config.prior, sizes[-1], self.config.prior_components, space)
+        self.prior: ChainPrior = ChainPrior(top, links, sizes)
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:

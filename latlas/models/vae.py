@@ -33,7 +33,7 @@ def normal_of(output: Tensor) -> Normal:
 
 
 class VAE(Autoencoding):
-    """q(z|x) = N(μ, σ²), p(z) = N(0, I), p(x|z) a likelihood of choice.
+    """q(z|x) = N(μ, σ²), p(z) and p(x|z) of choice; p(z) is N(0, I) by default.
 
     Trained on the evidence lower bound E_q[log p(x|z)] − KL(q ‖ p) (eq. 3). A variant overrides
     :meth:`regulariser`.
@@ -45,13 +45,16 @@ class VAE(Autoencoding):
                  decoder: nn.Module | None = None) -> None:
         name = likelihoods.resolve(config.likelihood, space, config.binarize)
         self.dropout = _dropout(config, space)
-        config = replace(config, likelihood=name, dropout=self.dropout)
+        components = config.prior_components or priors.COMPONENTS[config.prior]
+        config = replace(config, likelihood=name, dropout=self.dropout,
+                         prior_components=components)
         likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
                                       noise_sd=config.noise_sd)
         self.multiplier = likelihood.multiplier
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
-        self.prior: priors.Prior = priors.StandardNormal(self.latent_dim)
+        self.prior: priors.Prior = priors.make(config.prior, self.latent_dim, components, space,
+                                               self.pseudo_posterior)
 
     @property
     def footing(self) -> str:
@@ -76,6 +79,12 @@ class VAE(Autoencoding):
         """What this batch is conditioned on; nothing for a plain VAE."""
         return None
 
+    def pseudo_posterior(self, x: Tensor) -> Normal:
+        """q(z|x) of pseudo-inputs (K, *shape); where a label is needed the classes take turns."""
+        label = torch.arange(len(x), device=x.device) % max(1, len(self.space.classes))
+        condition = self.condition_of(Batch(x, label), Noise(0, x.device))
+        return self.encode(x, condition=condition)
+
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """Negative bound, mean nats per item in model units."""
         condition = self.condition_of(batch, step.noise)
@@ -92,9 +101,10 @@ class VAE(Autoencoding):
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
         """The term beside the reconstruction, per item (n,), nats.
 
-        ``kl`` is (n, parts): of every code dimension under the standard prior.
+        ``kl`` is (n, parts): of every code dimension under the standard prior, of the whole code
+        under a learnt one, which then has the free bits of all dimensions.
         """
-        return free_bits(kl, self.config.free_bits)
+        return free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def warmth(self, step: Step) -> float:
         """Weight of the regulariser: rises from 0 to 1 over the first ``kl_warmup`` of the budget.

@@ -20,7 +20,7 @@ from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.metrics.quality import control_split, quality
 from latlas.tasks.common import Array, Progress, can, conditions_like, footing_of
 from latlas.tasks.figures import Figure
-from latlas.tasks.generate import sample
+from latlas.tasks.generate import sample, which_prior
 from latlas.tasks.read import encode, squared_errors
 from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 
@@ -73,7 +73,7 @@ class Evaluation:
 
 def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
-             progress: Progress | None = None) -> Evaluation:
+             prior: str = "own", progress: Progress | None = None) -> Evaluation:
     """Every figure this model can have on ``test``, each with its control.
 
     Args:
@@ -82,19 +82,21 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         features: what sample quality is judged on (see ``latlas.metrics.features``), or the
             function :func:`feature_extractor` made once for several models.
         samples: how many are drawn, at most; equal numbers of real items are compared.
+        prior: ``own``, or ``fitted``: only the figures of samples, drawn from that prior.
         progress: called as (items scored, items) while the likelihood is computed.
     """
     log = _Log()
     settings = {"draws": draws, "samples": samples, "features": _named(features), "seed": seed,
-                "items": len(test)}
-    if can(model, "score"):
+                "items": len(test), "prior": which_prior(model, prior)}
+    whole = settings["prior"] == "own"
+    if whole and can(model, "score"):
         log.take(_likelihood(model, train, test, draws, seed, progress, log.notes))
-    if can(model, "reconstruct"):
+    if whole and can(model, "reconstruct"):
         log.take(_reconstruction(model, train, test))
-    if can(model, "encode"):
+    if whole and can(model, "encode"):
         log.take(_code(model, test))
     if can(model, "sample"):
-        log.take(_quality(model, train, test, features, samples, seed, log.notes))
+        log.take(_quality(model, train, test, features, samples, seed, prior, log.notes))
     return Evaluation(name or type(model).__name__.lower(), footing_of(model),
                       tuple(log.figures), tuple(log.notes), settings)
 
@@ -186,13 +188,13 @@ def _code(model: Model, test: Dataset) -> Iterator[Figure]:
 
 
 def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
-             notes: list[str]) -> Iterator[Figure]:
+             prior: str, notes: list[str]) -> Iterator[Figure]:
     n = min(samples, len(test), len(train) // 2)
     seen = _capped(train)
     if len(seen) < len(train):
         notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
                      "training items.")
-    made = sample(model, n, seed=derive(seed, "evaluate"),
+    made = sample(model, n, seed=derive(seed, "evaluate"), prior=prior,
                   condition=conditions_like(model, test, n, seed))
     try:
         rows = _judged(made, seen, test, source, seed, str(model.device))

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from latlas.core.errors import ConfigError, unknown
-from latlas.core.model import HasLayers, HasPrior, Model
+from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.model import HasLayers, Model
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.tasks.common import (
@@ -24,31 +24,56 @@ from latlas.tasks.common import (
 )
 
 Path = Literal["line", "circle"]
+PRIORS = ("auto", "own", "fitted")
 
 
 def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
-           batch_size: int = 512, mean: bool | None = None) -> Array:
+           batch_size: int = 512, mean: bool | None = None, prior: str = "auto") -> Array:
     """``n`` new items, (n, \\*shape) in data units; the same for the same seed and batch size.
 
     Args:
         condition: what a conditional model needs: one class code, (n,) codes or (n, C + 1, H, W).
         mean: the mean of p(x|z) rather than a draw from it. By default pictures are means,
             without pixel noise; tables and points are drawn: they are nothing without theirs.
+        prior: that codes are drawn from: the model's ``own``, the one ``fitted`` to its codes
+            after training, or ``auto``: the fitted one where there is one.
 
     Raises:
-        CapabilityError: if the model draws no samples.
-        ConfigError: a negative ``n``.
+        CapabilityError: if the model draws no samples, or has no fitted prior.
+        ConfigError: a negative ``n``, or no such prior.
     """
     check(model, "sample")
+    chosen = which_prior(model, prior)
     if n < 0:
         raise ConfigError(f"n={n}: at least 0")
     mean = shows_means(model.space) if mean is None else mean
     given = as_condition(model, condition, n)
     with inference(model):
         parts = [_draw(model, min(batch_size, n - i), noise(model, seed, "sample", i),
-                       rows(given, slice(i, i + batch_size)), mean)
+                       rows(given, slice(i, i + batch_size)), mean, chosen)
                  for i in range(0, n, batch_size)]
     return np.concatenate(parts) if parts else _nothing(model)
+
+
+def priors_of(model: Model) -> tuple[str, ...]:
+    """``own``, and ``fitted`` where there is one."""
+    return ("own", "fitted") if hasattr(model, "fitted_prior") else ("own",)
+
+
+def which_prior(model: Model, asked: str = "auto") -> str:
+    """``own`` or ``fitted``.
+
+    Raises:
+        CapabilityError: the fitted one of a model without.
+        ConfigError: an unknown name.
+    """
+    if asked not in PRIORS:
+        raise ConfigError(unknown("prior", asked, PRIORS))
+    found = priors_of(model)
+    if asked == "fitted" and asked not in found:
+        raise CapabilityError(f"{type(model).__name__.lower()} has no fitted prior; "
+                              "`latlas fit-prior RUN` makes one")
+    return found[-1] if asked == "auto" else asked
 
 
 def shows_means(space: Space) -> bool:
@@ -183,10 +208,11 @@ def _check_dims(dims: Array, latent_dim: int) -> None:
         raise ConfigError(f"no dimension {wrong[0]}: the code has dimensions 0 … {latent_dim - 1}")
 
 
-def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool) -> Array:
+def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool,
+          prior: str) -> Array:
     """Latent-variable models' codes are decoded here, so that all families draw alike; a model
     without a likelihood has no noise of its own to draw, and its samples are means."""
-    z = _prior(model, n, draws)
+    z = model.fitted_prior.sample(n, draws) if prior == "fitted" else _prior(model, n, draws)
     if z is None:
         return to_data(model.space, model.sample(n, noise=draws, **condition))
     pixels = model.decode(z, **condition)
@@ -201,7 +227,7 @@ def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
     if hasattr(model, "sample_codes"):
         own: Tensor = model.sample_codes(n, noise=draws)
         return own
-    if isinstance(model, HasPrior):
+    if hasattr(model, "prior"):  # not HasPrior, which from Python 3.12 on finds no module
         return model.prior.sample(n, draws)
     return draws.normal(n, model.latent_dim) if can(model, "score") else None
 

@@ -45,7 +45,7 @@ def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, ti
                command: str = "", seed: int = 0, facts: Mapping[str, str] | None = None) -> str:
     """The page as text; see :func:`write_page`."""
     context = Context(train, test, seed)
-    evaluations = [s.evaluation for s in subjects if s.evaluation is not None]
+    evaluations = [e for s in subjects for e in s.evaluations]
     compared = compare(evaluations) if evaluations else None
     shown = [section for make in SHOWN if (section := make(subjects, context)) is not None]
     parts = [*([_summary(compared)] if compared else []), *shown,

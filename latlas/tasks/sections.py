@@ -16,7 +16,7 @@ from latlas.data.dataset import Dataset
 from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
 from latlas.tasks.common import Array, can, conditions_like
-from latlas.tasks.generate import decode, sample, traverse, walk
+from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
 from latlas.tasks.read import encode, information, reconstruct
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Subject:
 
     Attributes:
         run: its folder, for the loss curves.
-        evaluation: its figures.
+        evaluation: its figures; ``fitted`` those of samples from its fitted prior.
         facts: how it was made, name to text.
     """
 
@@ -41,6 +41,12 @@ class Subject:
     run: Path | None = None
     evaluation: Evaluation | None = None
     facts: Mapping[str, str] | None = None
+    fitted: Evaluation | None = None
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """Those that there are."""
+        return [e for e in (self.evaluation, self.fitted) if e is not None]
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,11 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
     n = min(SAMPLES if context.space.kind == "picture" else POINTS, len(context.test))
     real = _x(context.items(n))
     figures = [_items(real, context.space, "Real data", "held-out items")]
-    for subject in able:
-        made = sample(subject.model, n, seed=context.seed,
+    for subject, prior in ((s, p) for s in able for p in priors_of(s.model)):
+        made = sample(subject.model, n, seed=context.seed, prior=prior,
                       condition=conditions_like(subject.model, context.test, n, context.seed))
-        figures.append(_items(made, context.space, subject.name, "samples", real))
+        caption = "samples" if prior == "own" else "samples from the fitted prior"
+        figures.append(_items(made, context.space, subject.name, caption, real))
     figures = figures if context.space.kind == "picture" else figures[1:]
     return Section("Samples", "New items drawn from each model, beside real ones it never saw. "
                    "Nothing is picked by hand.", [Row(figures)])
