@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from latlas.core.noise import Noise
 from latlas.objectives.divergences import free_bits, kl_normal, kl_standard_normal
 from latlas.objectives.elbo import ImportanceBound, importance_bound
 from latlas.objectives.reconstruction import trimmed_mean
+from latlas.objectives.total_correlation import log_aggregate, permute_dims, total_correlation
 
 
 def pairs():
@@ -106,3 +107,41 @@ def test_a_trimmed_mean_gives_outliers_no_gradient():
     assert trimmed.item() == 2.0
     assert torch.equal(losses.grad, torch.tensor([1 / 3, 0.0, 1 / 3, 1 / 3]))
     assert trimmed_mean(losses, 0.0) == losses.mean()
+
+
+@pytest.mark.parametrize("items", [0, 10**6])
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_total_correlation_is_that_of_a_gaussian(rho, items):
+    """Codes N(0, [[1, ρ], [ρ, 1]]) have −½ log(1 − ρ²) nats; independent ones none."""
+    spread, n = 0.3, 2000
+    covariance = np.array([[1, rho], [rho, 1]]) - spread**2 * np.eye(2)
+    rng = np.random.default_rng(0)
+    mean = torch.from_numpy(rng.multivariate_normal([0, 0], covariance, n)).float()
+    q = Normal(mean, torch.full((n, 2), 2 * math.log(spread)))
+    found = total_correlation(q.sample(Noise(0)), q, items).mean().item()
+    assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.05)
+
+
+def test_the_aggregate_posterior_is_unbiased_over_all_batches():
+    """Mean over every batch that holds item 0 of the estimate of q(z_0), six items in all."""
+    log_q = torch.log(torch.rand(6, 6, 2, generator=torch.Generator().manual_seed(0)))
+    found = []
+    for others in combinations(range(1, 6), 2):
+        rows = torch.tensor([0, *others])
+        found.append(log_aggregate(log_q[rows][:, rows], 6)[0].exp())
+    torch.testing.assert_close(torch.stack(found).mean(0), log_q[0].exp().mean(0))
+
+
+def test_a_batch_that_is_all_there_is_gives_the_plain_mean():
+    log_q = torch.randn(5, 5)
+    torch.testing.assert_close(log_aggregate(log_q), log_q.logsumexp(1) - math.log(5))
+    torch.testing.assert_close(log_aggregate(log_q, 5), log_q.logsumexp(1) - math.log(5))
+    assert log_aggregate(torch.zeros(1, 1)).item() == 0
+
+
+def test_permuting_keeps_every_column_and_breaks_what_ties_them():
+    z = torch.randn(4000, 1, generator=torch.Generator().manual_seed(1)).expand(-1, 3)
+    mixed = permute_dims(z, Noise(2))
+    torch.testing.assert_close(mixed.sort(0).values, z.sort(0).values)
+    assert torch.corrcoef(mixed.T).fill_diagonal_(0).abs().max() < 0.06
+    assert torch.equal(mixed, permute_dims(z, Noise(2)))

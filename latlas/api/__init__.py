@@ -196,15 +196,21 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
+             metrics: Sequence[str] = (), factors: Sequence[str] = (),
              name: str = "", progress: Count | None = None, **options: Any) -> Evaluation:
-    """Every figure the model allows, on held-out data, with controls."""
+    """Every figure the model allows, on held-out data, with controls.
+
+    Args:
+        metrics: some groups only: likelihood, reconstruction, code, disentanglement, samples.
+        factors: names of the known factors that disentanglement is judged by.
+    """
     from latlas.tasks.evaluate import evaluate as evaluate_model
 
     model, test = _both(run, data, split, options, None)
     train = _training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
                           samples=samples, seed=seed, name=name or _name(run),
-                          progress=progress)
+                          metrics=metrics, factors=factors, progress=progress)
 
 
 def _name(run: Run) -> str:

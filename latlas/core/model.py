@@ -54,6 +54,7 @@ class Step:
         progress: share of the budget spent, 0 … 1.
         noise: this step's random draws.
         cache: what two phases of one step share (fakes made once).
+        items: size of the training set, for estimates that need it; 0 where nobody said.
     """
 
     index: int
@@ -61,6 +62,7 @@ class Step:
     progress: float
     noise: Noise
     cache: dict[str, Any] = field(default_factory=dict)
+    items: int = 0
 
 
 class Model(nn.Module, ABC):
@@ -69,6 +71,9 @@ class Model(nn.Module, ABC):
     latent_dim: int
     #: attributes averaged by the engine (EMA); empty means all parameters
     ema_modules: tuple[str, ...] = ()
+    #: the phase whose loss on held-out data decides which weights are kept; without a name the
+    #: only phase, and of several none
+    checked_phase: str = ""
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()
