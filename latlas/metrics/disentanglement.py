@@ -37,11 +37,13 @@ def disentanglement(codes: Array, factors: Array, *, seed: int = 0) -> dict[str,
         factors: (n, f) numbers, made classes by :func:`factor_classes`.
 
     Raises:
-        DataError: under 50 items, unequal numbers of them, or a factor that never changes.
+        DataError: under 50 items, unequal numbers of them, fewer than two factors, or one that
+            never changes.
     """
     z, v = prepared(codes), factor_classes(factors)
-    if len(z) != len(v):
-        raise DataError(f"{len(z)} codes and {len(v)} rows of factors: need one row for each code")
+    if len(z) != len(v) or v.shape[1] < 2:
+        raise DataError(f"{len(z)} codes and factors {v.shape}: need one row for each code, and "
+                        "two factors or more")
     shared = mutual_information(z, v)
     disentangled, complete, informative = dci(z, v, seed=seed)
     return {"mig": mig(shared, v), "dci_disentanglement": disentangled,
@@ -143,8 +145,8 @@ def modularity(shared: Float, v: Index) -> float:
     """
     chance = (BINS - 1) * v.max(0) / (2 * len(v))
     square = np.square(shared[((shared - chance) / _entropies(v)).max(1) > 0.01])
-    if not len(square) or square.shape[1] == 1:
-        return float(len(square) > 0)
+    if not len(square):
+        return 0.0
     best = square.max(1)
     return float((1 - (square.sum(1) - best) / (best * (square.shape[1] - 1))).mean())
 
@@ -153,8 +155,8 @@ def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018, section 2).
 
     A random forest (20 trees on all dimensions, leaves of at least 1% of the items) predicts each
-    factor from the codes of every second item. With R_ik the importance of dimension i for factor k,
-    D = Σ_i ρ_i (1 − entropy of R_i· to base f) with ρ_i the dimension's share of all importance,
+    factor from the codes of every second item. R_ik is the importance of dimension i for factor
+    k, ρ_i the dimension's share of all importance. D = Σ_i ρ_i (1 − entropy of R_i· to base f),
     C = mean_k (1 − entropy of R_·k to base d). Informativeness is the balanced accuracy on the
     other items, where the source has an error.
     """

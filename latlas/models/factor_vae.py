@@ -46,15 +46,20 @@ class FactorVAE(VAE):
 
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
         """KL + γ TC, per item."""
-        tc = self.discriminator(z).float()[:, 0]
+        tc = self._log_odds(z)
         step.cache["codes"], step.cache["tc"] = z.detach(), tc.mean()
         base: Tensor = super().regulariser(kl, z, q, step)
         return base + self.config.gamma * tc
 
     def judge(self, step: Step) -> Loss:
-        """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2)."""
+        """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2); log 2 for a coin."""
         codes = step.cache["codes"]
-        true, permuted = self.discriminator(codes), self.discriminator(
-            permute_dims(codes, step.noise))
+        true = self._log_odds(codes)
+        permuted = self._log_odds(permute_dims(codes, step.noise))
         loss = 0.5 * (F.softplus(-true).mean() + F.softplus(permuted).mean())
         return Loss(loss, {"discriminator": loss})
+
+    def _log_odds(self, z: Tensor) -> Tensor:
+        """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n,) nats."""
+        odds: Tensor = self.discriminator(z).float()[:, 0]
+        return odds

@@ -48,7 +48,7 @@ def known_factors(data: Dataset, asked: Sequence[str],
     """Names and values (n, f) of the factors asked for, of the first 10,000 items.
 
     Raises:
-        DataError: the data have no factors, none of that name, or none that varies.
+        DataError: the data have no factors, none of that name, or fewer than two to keep apart.
     """
     if data.factors is None:
         raise DataError("disentanglement needs data whose factors are known, and these have none: "
@@ -59,17 +59,18 @@ def known_factors(data: Dataset, asked: Sequence[str],
         if name not in names:
             raise DataError(unknown("factor", name, names))
     chosen = list(asked) or _default(names, values, notes)
-    if not chosen:
-        raise DataError("no factor takes more than one value in these items")
+    if len(chosen) < 2:
+        raise DataError(f"disentanglement needs two factors or more that vary, these are "
+                        f"{', '.join(chosen) or 'none'} of {', '.join(names)}")
     return chosen, values[:, [names.index(name) for name in chosen]]
 
 
 def _default(names: Sequence[str], values: Array, notes: list[str]) -> list[str]:
     varying = [n for n, v in zip(names, values.T, strict=True) if v.min() < v.max()]
-    if AMBIGUOUS in varying and len(varying) > 1:
+    if AMBIGUOUS in varying:
         varying.remove(AMBIGUOUS)
         notes.append(f"The factor {AMBIGUOUS} is left out: a symmetric shape looks the same at "
-                     f"several. --factors NAME,NAME chooses.")
+                     "several. --factors NAME,NAME chooses.")
     return varying
 
 
