@@ -138,7 +138,7 @@ def _lead(scores: Float) -> Float:
 
 
 def modularity(shared: Float, v: Index) -> float:
-    """Does a dimension tell of one factor only? (Ridgeway & Mozer 2018, eq. 2 and section 3.)
+    """Does a dimension tell of one factor only? (Ridgeway & Mozer 2018.)
 
     1 − Σ_{k≠best} m_ik² / (m_i,best² (f − 1)), mean over the dimensions that tell of some factor:
     m_ik nats, more than chance gives ((bins − 1)(values − 1)/2n) by 1% of the factor's entropy.
@@ -152,7 +152,7 @@ def modularity(shared: Float, v: Index) -> float:
 
 
 def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
-    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018, section 2).
+    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
     A random forest (20 trees on all dimensions, leaves of at least 1% of the items) predicts each
     factor from the codes of every second item. R_ik is the importance of dimension i for factor
