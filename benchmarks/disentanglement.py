@@ -27,7 +27,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "FactorVAE": ("factor-vae", {}),
 }
 FIGURES = [key for key, kind in KINDS.items() if kind.group == "Disentanglement"]
-SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "batch_size": 128, "progress": False}
+SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "network": "mlp", "width": 256,
+            "batch_size": 128, "progress": False}
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=0, help="0: the fastest")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value",
-                        help="settings of all models, such as network=conv")
+                        help="settings of all models, such as width=512")
     parser.add_argument("--out", type=Path, help="keep run folders here; finished ones are read")
     parser.add_argument("--json", type=Path, help="write every measurement here")
     return parser.parse_args()
