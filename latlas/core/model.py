@@ -54,7 +54,6 @@ class Step:
         progress: share of the budget spent, 0 … 1.
         noise: this step's random draws.
         cache: what two phases of one step share (fakes made once).
-        items: size of the training set, for estimates that need it; 0 where nobody said.
     """
 
     index: int
@@ -62,7 +61,6 @@ class Step:
     progress: float
     noise: Noise
     cache: dict[str, Any] = field(default_factory=dict)
-    items: int = 0
 
 
 class Model(nn.Module, ABC):

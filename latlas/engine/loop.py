@@ -102,8 +102,7 @@ class Loop:
         self.chosen = self._choose()
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,
-                               precision=self.chosen.precision, world=self.world,
-                               items=len(train))
+                               precision=self.chosen.precision, world=self.world)
         self.checks = Checks(self.trainer, validation, options, device)
         self.steps = -(-self.chosen.images // options.batch_size)
         self.log_every = max(1, self.steps // LOG_LINES)
@@ -271,7 +270,7 @@ class Checks:
         """Check now; keep the weights if they are the best yet."""
         model, loss = self.trainer.averaged(), 0.0
         noise = Noise(derive(self.options.seed, "check"), self.device)
-        step = Step(self.trainer.index, self.trainer.images, 1.0, noise, items=self.trainer.items)
+        step = Step(self.trainer.index, self.trainer.images, 1.0, noise)
         for batch in Sweep(self.data, 500, self.device):  # type: ignore[arg-type]
             with self.trainer.autocast():
                 total = model.loss(batch, self.phase, step).total  # type: ignore[operator]

@@ -26,10 +26,10 @@ class Trainer:
     """
 
     def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
-                 world: World | None = None, items: int = 0) -> None:
+                 world: World | None = None) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
-        self.model, self.options, self.budget, self.items = model, options, budget, items
+        self.model, self.options, self.budget = model, options, budget
         self.world = world or World()
         self.precision, self.whole = precision, transposed(model)
         self.phases: tuple[Phase, ...] = model.phases
@@ -71,7 +71,7 @@ class Trainer:
         self.ambient.manual_seed(seed + self.world.rank)
         progress = min(1.0, self.images / self.budget)
         self.share = optimisers.rate(self.options, progress)
-        return Step(self.index, self.images, progress, self.noise, items=self.items)
+        return Step(self.index, self.images, progress, self.noise)
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]

@@ -19,4 +19,4 @@ class BetaTCVAE(VAE):
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
         """KL + (β − 1) TC, per item."""
         base = super().regulariser(kl, z, q, step)
-        return base + (self.config.beta - 1) * total_correlation(z, q, step.items)
+        return base + (self.config.beta - 1) * total_correlation(z, q)

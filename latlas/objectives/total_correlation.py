@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 from latlas.core.distributions import Normal
 from latlas.core.noise import Noise
 
 
-def total_correlation(z: Tensor, q: Normal, items: int = 0) -> Tensor:
-    """log q(z) − Σ_j log q(z_j) per item, (n,) nats, each by :func:`log_aggregate`.
+def total_correlation(z: Tensor, q: Normal) -> Tensor:
+    """log q(z) − Σ_j log q(z_j) per item, (n,) nats, with q(z) the mean of q(z|x) over the batch.
 
-    ``z`` (n, d) holds one draw of every q(z|x), ``items`` is N, the size of the training set. The
-    mean over items is an estimate of the total correlation whose logarithms of noisy means lean
-    downward, of log q(z) more than of the log q(z_j). n² d memory.
+    ``z`` (n, d) holds one draw of every q(z|x). Minibatch-weighted sampling (Chen et al. 2018,
+    eq. 5) with the batch as the population: a training set of N items would add (d − 1) log N/n
+    to every value and nothing to any gradient, so N need not be known. The mean over items is
+    Σ_j I(x; z_j) − I(x; z) of the batch, none of which can exceed log n nats: of codes that hold
+    more the joint information is cut off first, and the estimate is too large. n² d memory.
     """
     every = Normal(q.mean[..., None], q.log_var[..., None])
     log_q = every.log_prob(z[:, None, :, None])  # (n, n, d): draw i under posterior j
-    return log_aggregate(log_q.sum(-1), items) - log_aggregate(log_q, items).sum(-1)
-
-
-def log_aggregate(log_q: Tensor, items: int = 0) -> Tensor:
-    """log q(z_i) from log q(z_i|x_j), (n, n, \\*more) to (n, \\*more), nats.
-
-    q(z_i) is a mean over N = ``items`` items, of which the batch holds z_i's own, with weight 1/N,
-    and n − 1 others, which share the rest: unbiased before the logarithm (minibatch stratified
-    sampling, Chen et al. 2018, appendix C.2, the last item's weight spread over all others). N
-    under n takes the batch for the whole; a draw then stands out from it by log n nats at most,
-    so that a code of more information is held to be correlated, and is pushed back.
-    """
-    n = len(log_q)
-    own = 1 / max(n, items)
-    weight = torch.full((n, n), (1 - own) / max(1, n - 1)).fill_diagonal_(own).log().to(log_q)
-    return (log_q + weight.reshape(n, n, *(1 for _ in log_q.shape[2:]))).logsumexp(1)
+    joint = log_q.sum(-1).logsumexp(1)
+    apart = log_q.logsumexp(1).sum(-1)
+    return joint - apart + (z.shape[1] - 1) * math.log(len(z))
 
 
 def permute_dims(z: Tensor, noise: Noise) -> Tensor:
