@@ -13,6 +13,7 @@ from latlas.core.batch import Batch
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
+from latlas.engine.trainer import Trainer
 from latlas.objectives.total_correlation import total_correlation
 
 
@@ -52,7 +53,7 @@ def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
     data, rho = tiny.points(), 0.8
     torch.manual_seed(0)
     model = tiny.build("factor-vae", data, tiny.small(
-        "factor-vae", latent_dim=2, discriminator_width=64, discriminator_depth=1))
+        "factor-vae", latent_dim=2, discriminator_width=64, discriminator_depth=2))
     adam = torch.optim.Adam(model.discriminator.parameters(), 2e-3)
     factor = torch.tensor([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
     for k in range(300):
@@ -86,3 +87,9 @@ def test_codes_are_scored_with_gradients_to_the_encoder_alone():
     model.loss(Batch(batch.x), "discriminator", now).total.backward()
     assert all(p.grad is None for n, p in model.named_parameters()
                if not n.startswith("discriminator"))
+
+
+def test_each_player_has_its_own_decay_rates():
+    model, _ = model_and_batch("factor-vae")
+    trainer = Trainer(model, tiny.options(betas=(0.8, 0.95)), budget=320, precision="fp32")
+    assert [p.optimiser.betas for p in trainer.players] == [(0.8, 0.95), (0.5, 0.9)]

@@ -29,11 +29,13 @@ class Phase:
         name: what ``loss`` is called with.
         modules: attributes of the model whose parameters this phase trains.
         every: a lazy penalty runs every k-th step, its loss times k.
+        betas: Adam's decay rates for these modules, where they are not those of training.
     """
 
     name: str
     modules: tuple[str, ...]
     every: int = 1
+    betas: tuple[float, float] | None = None
 
 
 @dataclass

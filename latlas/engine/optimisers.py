@@ -41,6 +41,9 @@ def _player(model: Model, modules: tuple[str, ...], phases: tuple[Phase, ...],
     betas = (options.betas[0] ** share, options.betas[1] ** share)
     made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay,
                 options.adam_eps)
+    first, second = phases[0].betas or options.betas
+    betas = (first ** share, second ** share)
+    made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay)
     return Player(phases, parameters, made)
 
 

@@ -120,7 +120,7 @@ class FactorVAEConfig(VAEConfig):
 
     gamma: float = option(10.0, "weight of the total correlation; 0 is a VAE", low=0)
     discriminator_width: int = option(256, "units of the discriminator's hidden layers", low=1)
-    discriminator_depth: int = option(2, "residual blocks of the discriminator", low=0)
+    discriminator_depth: int = option(5, "hidden layers of the discriminator", low=1)
 
 
 @dataclass(frozen=True)

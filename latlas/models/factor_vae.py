@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,8 +13,10 @@ from latlas.core.model import Loss, Phase, Step
 from latlas.core.space import Space
 from latlas.models.config import FactorVAEConfig
 from latlas.models.vae import VAE
-from latlas.networks.mlp import mlp
 from latlas.objectives.total_correlation import permute_dims
+
+#: a discriminator that lags behind the codes finds them independent whatever they are
+DISCRIMINATOR_BETAS = (0.5, 0.9)
 
 
 class FactorVAE(VAE):
@@ -28,14 +32,15 @@ class FactorVAE(VAE):
     def __init__(self, config: FactorVAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
-        self.discriminator = mlp(self.latent_dim, 1, config.discriminator_width,
-                                 config.discriminator_depth)
+        self.discriminator = _discriminator(self.latent_dim, config.discriminator_width,
+                                            config.discriminator_depth)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The VAE, then the discriminator on the codes that the VAE has just drawn."""
         own = tuple(name for name, _ in self.named_children() if name != "discriminator")
-        return (Phase("vae", own), Phase("discriminator", ("discriminator",)))
+        return (Phase("vae", own),
+                Phase("discriminator", ("discriminator",), betas=DISCRIMINATOR_BETAS))
 
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean nats per item."""
@@ -63,3 +68,10 @@ class FactorVAE(VAE):
         """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n,) nats."""
         odds: Tensor = self.discriminator(z).float()[:, 0]
         return odds
+
+
+def _discriminator(inputs: int, width: int, depth: int) -> nn.Sequential:
+    """``depth`` hidden layers of leaky ReLU (appendix A): learns a thin sheet of codes quickly."""
+    sizes = [inputs, *[width] * depth]
+    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
