@@ -114,12 +114,15 @@ VARIANTS = [
     Case("flow-matching", tiny.table, label="table"),
     Case("hierarchical-vae", settings={"prior": "mixture", "prior_components": 4}, label="mixture"),
     Case("iwae", tiny.table, {"prior": "vamp", "prior_components": 7}, label="vamp"),
+    Case("beta-tc-vae", tiny.table, coupled="total correlation", label="table"),
+    Case("factor-vae", tiny.points, coupled="permuted codes", label="points"),
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
     Case(TOY, tiny.points, label="ring"),
 ]
-CASES = [Case(name) for name in models.MODELS] + VARIANTS
+COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes"}
+CASES = [Case(name, coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)

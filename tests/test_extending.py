@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 
 import latlas
 from latlas import checkpoint, models
-from latlas.core.distributions import Normal
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "extending.md").read_text("utf-8")
@@ -26,11 +24,11 @@ QUICK = {"width": 16, "depth": 1, "latent_dim": 3, "images": 640, "batch_size": 
 @pytest.fixture
 def variant(tmp_path, monkeypatch):
     """The page's file in the current folder, as a user would have it."""
-    (tmp_path / "beta_tc_vae.py").write_text(VARIANT, "utf-8")
+    (tmp_path / "dip_vae.py").write_text(VARIANT, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    sys.modules.pop("beta_tc_vae", None)
+    sys.modules.pop("dip_vae", None)
 
 
 def test_a_variant_is_a_file_of_under_40_lines():
@@ -40,7 +38,7 @@ def test_a_variant_is_a_file_of_under_40_lines():
 
 def test_the_variant_trains_from_the_current_folder(variant):
     run = variant / "run"
-    trained = latlas.train("beta_tc_vae:BetaTCVAE", "digits", out=run, beta=6, **QUICK)
+    trained = latlas.train("dip_vae:DIPVAE", "digits", out=run, beta=6, **QUICK)
     assert trained.outcome.images == 640 and trained.model.config.beta == 6
     loaded = checkpoint.load(run)
     codes = latlas.encode(loaded, "digits", "test")
@@ -55,22 +53,20 @@ def test_the_variant_trains_under_its_line_in_the_table(variant, monkeypatch):
     monkeypatch.syspath_prepend(str(variant))
     for name, entry in eval("{" + LINE + "}", names).items():
         monkeypatch.setitem(models.MODELS, name, entry)
-    assert latlas.train("beta-tc-vae", "digits", **QUICK).outcome.stopped == "budget"
+    assert latlas.train("dip-vae", "digits", **QUICK).outcome.stopped == "budget"
 
 
-def test_its_total_correlation_is_that_of_a_gaussian(variant, monkeypatch):
-    """Codes N(0, [[1, ρ], [ρ, 1]]) have −½ log(1 − ρ²) nats; independent ones none."""
+def test_its_term_is_the_distance_from_the_identity(variant, monkeypatch):
+    """Nothing for white codes, and by hand for a covariance that is known."""
     monkeypatch.syspath_prepend(str(variant))
-    from beta_tc_vae import total_correlation
-    spread = 0.3
-    for rho in (0.0, 0.8):
-        covariance = np.array([[1, rho], [rho, 1]]) - spread**2 * np.eye(2)
-        rng = np.random.default_rng(0)
-        mean = torch.from_numpy(rng.multivariate_normal([0, 0], covariance, 2000)).float()
-        q = Normal(mean, torch.full((2000, 2), 2 * math.log(spread)))
-        z = mean + spread * torch.randn(2000, 2)
-        assert total_correlation(z, q).mean().item() == pytest.approx(-0.5 * math.log(1 - rho**2),
-                                                               abs=0.05)
+    from dip_vae import distance_from_identity
+    raw = np.random.default_rng(0).standard_normal((50, 3))
+    white = np.linalg.qr(raw - raw.mean(0))[0] * 49**0.5
+    factor = np.array([[1, 0.5, 0], [0, 2, 0], [0, 0, 1]])
+    by_hand = np.square(factor.T @ factor - np.eye(3)).sum()
+    for means, expected in ((white, 0), (white @ factor, by_hand)):
+        found = distance_from_identity(torch.from_numpy(means)).item()
+        assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_settings_of_its_own_are_read_and_checked():
@@ -78,9 +74,9 @@ def test_settings_of_its_own_are_read_and_checked():
     exec(compile(SETTINGS, "page", "exec", dont_inherit=True), scope)
     from latlas.core.errors import ConfigError
     from latlas.core.options import parse
-    assert parse(scope["TotalCorrelationConfig"], {"beta": "2"}).beta == 2.0
+    assert parse(scope["DIPConfig"], {"beta": "2"}).beta == 2.0
     with pytest.raises(ConfigError, match="beta"):
-        parse(scope["TotalCorrelationConfig"], {"beta": "-1"})
+        parse(scope["DIPConfig"], {"beta": "-1"})
 
 
 def test_networks_of_ones_own():

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
@@ -16,6 +17,7 @@ from latlas.core.noise import Noise
 from latlas.objectives.divergences import free_bits, kl_normal, kl_standard_normal
 from latlas.objectives.elbo import ImportanceBound, importance_bound
 from latlas.objectives.reconstruction import trimmed_mean
+from latlas.objectives.total_correlation import permute_dims, total_correlation
 
 
 def pairs():
@@ -106,3 +108,41 @@ def test_a_trimmed_mean_gives_outliers_no_gradient():
     assert trimmed.item() == 2.0
     assert torch.equal(losses.grad, torch.tensor([1 / 3, 0.0, 1 / 3, 1 / 3]))
     assert trimmed_mean(losses, 0.0) == losses.mean()
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.8])
+def test_total_correlation_is_that_of_a_gaussian(rho):
+    """Codes N(0, [[1, ρ], [ρ, 1]]) have −½ log(1 − ρ²) nats; independent ones none."""
+    spread, n = 0.3, 2000
+    covariance = np.array([[1, rho], [rho, 1]]) - spread**2 * np.eye(2)
+    rng = np.random.default_rng(0)
+    mean = torch.from_numpy(rng.multivariate_normal([0, 0], covariance, n)).float()
+    q = Normal(mean, torch.full((n, 2), 2 * math.log(spread)))
+    found = total_correlation(q.sample(Noise(0)), q).mean().item()
+    assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.05)
+
+
+def test_total_correlation_of_codes_that_never_overlap():
+    """Every dimension tells all n items apart: (d − 1) log n nats, each item the same."""
+    n, dims = 16, 3
+    q = Normal(100 * torch.arange(n)[:, None].expand(n, dims).float(), torch.zeros(n, dims))
+    found = total_correlation(q.sample(Noise(1)), q)
+    torch.testing.assert_close(found, torch.full((n,), (dims - 1) * math.log(n)))
+
+
+def test_total_correlation_by_the_definition():
+    """Against the densities of SciPy's normals, item by item."""
+    m, v, _, _ = pairs()
+    q = Normal(m, v)
+    z = q.sample(Noise(5))
+    density = stats.norm.pdf(z[:, None].numpy(), m.numpy(), np.exp(v.numpy() / 2))  # (n, n, d)
+    by_hand = np.log(density.prod(-1).mean(1)) - np.log(density.mean(1)).sum(-1)
+    np.testing.assert_allclose(total_correlation(z, q).numpy(), by_hand, rtol=1e-4)
+
+
+def test_permuting_keeps_every_column_and_breaks_what_ties_them():
+    z = torch.randn(4000, 1, generator=torch.Generator().manual_seed(1)).expand(-1, 3)
+    mixed = permute_dims(z, Noise(2))
+    torch.testing.assert_close(mixed.sort(0).values, z.sort(0).values)
+    assert torch.corrcoef(mixed.T).fill_diagonal_(0).abs().max() < 0.06
+    assert torch.equal(mixed, permute_dims(z, Noise(2)))

@@ -228,11 +228,14 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
-             name: str = "", prior: str = "own", progress: Count | None = None,
-             **options: Any) -> Evaluation:
+             metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
+             name: str = "", progress: Count | None = None, **options: Any) -> Evaluation:
     """Every figure the model allows, on held-out data, with controls.
 
-    ``prior="fitted"`` gives the figures of samples from the prior of :func:`fit_prior` alone.
+    Args:
+        metrics: some groups only: likelihood, reconstruction, code, disentanglement, samples.
+        factors: names of the known factors that disentanglement is judged by.
+        prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
     """
     from latlas.tasks.evaluate import evaluate as evaluate_model
 
@@ -240,7 +243,7 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
     train = _training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
                           samples=samples, seed=seed, name=name or _name(run), prior=prior,
-                          progress=progress)
+                          metrics=metrics, factors=factors, progress=progress)
 
 
 def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> list[Evaluation]:
@@ -249,7 +252,8 @@ def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> li
 
     model = _model(run, None)
     found = [evaluate(model, *args, name=name or _name(run), **settings)]
-    for prior in priors_of(model)[1:]:
+    samples = "samples" in (settings.get("metrics") or ("samples",))
+    for prior in priors_of(model)[1:] if samples else ():
         found.append(evaluate(model, *args, name=f"{found[0].name}, fitted prior", prior=prior,
                               **settings))
     return found

@@ -180,7 +180,8 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     if data.space.levels != space.levels:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
                         f"{space.levels}; open it with levels={space.levels}")
-    return replace(data, space=space, label=_recoded(data, space))
+    own = replace(space, factors=data.space.factors)  # factors are known of these items alone
+    return replace(data, space=own, label=_recoded(data, space))
 
 
 def _reordered(data: Dataset, space: Space, name: str) -> Dataset:

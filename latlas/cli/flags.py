@@ -80,6 +80,11 @@ def at_least(option: str, value: int | None, low: int) -> None:
         raise ConfigError(f"{option} {value}: at least {low}")
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """``"a, b"`` as ``("a", "b")``."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
     """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
 

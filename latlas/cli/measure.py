@@ -7,7 +7,18 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed, at_least
+from latlas.cli.flags import (
+    ITEMS,
+    LABELLED,
+    Device,
+    Items,
+    Json,
+    Labelled,
+    Run,
+    Seed,
+    at_least,
+    listed,
+)
 from latlas.cli.read import both
 from latlas.cli.show import counted, counting, drawn, emit, plain
 from latlas.core.errors import ConfigError
@@ -18,6 +29,12 @@ Features = Annotated[str, Parameter(
          "TorchScript file.")]
 _METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
             "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
+Metrics = Annotated[str, Parameter(
+    help="Groups of figures, with commas between: likelihood, reconstruction, code, "
+         "disentanglement, samples. Default: all that apply.")]
+Factors = Annotated[str, Parameter(
+    help="Names of the known factors that disentanglement is judged by, with commas between. "
+         "Default: all but orientation.")]
 Samples = Annotated[int, Parameter(help="Samples drawn to judge their quality, at most.")]
 
 
@@ -97,24 +114,28 @@ def _lines(scores: Any, written: str) -> str:
 
 def evaluate(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
              draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
+             metrics: Metrics = "", factors: Factors = "",
              out: Annotated[Path | None, Parameter(
                  help="The figures as .json, .csv or .parquet.")] = None,
              seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """How good is a run? Every figure the model allows on held-out data, each beside a control."""
-    _compare([run], items, source, draws, features, samples, out, seed, device, json)
+    _compare([run], items, source, out, device, json, draws=draws, features=features,
+             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors))
 
 
 def compare(runs: Annotated[tuple[Path, ...], Parameter(
                 help="Run folders.", consume_multiple=True)], /, *,
             items: Items = ITEMS, source: Labelled = LABELLED,
             draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
+            metrics: Metrics = "", factors: Factors = "",
             out: Annotated[Path | None, Parameter(
                 help="The table as .json, .csv or .parquet.")] = None,
             seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """Several runs in one table, on the same items: by default those of the first run."""
     if len(runs) < 2:
         raise ConfigError("compare needs two runs or more; `latlas evaluate RUN` is for one")
-    _compare(list(runs), items, source, draws, features, samples, out, seed, device, json)
+    _compare(list(runs), items, source, out, device, json, draws=draws, features=features,
+             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors))
 
 
 def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
@@ -135,8 +156,8 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
     emit({"out": str(path)}, json, f"wrote {path}")
 
 
-def _compare(runs: list[Path], items: Items, options: Labelled, draws: int, features: str,
-             samples: int, out: Path | None, seed: int, device: str, json: bool) -> None:
+def _compare(runs: list[Path], items: Items, options: Labelled, out: Path | None, device: str,
+             json: bool, **settings: Any) -> None:
     from latlas import api
     from latlas.tasks.output import FRAMES, check_table
 
@@ -147,8 +168,8 @@ def _compare(runs: list[Path], items: Items, options: Labelled, draws: int, feat
     for run in runs:
         with counting(f"{run}: likelihood") as progress:
             found.extend(api.evaluate_priors(
-                api.load(run, device=device), source, items.split, draws=draws,
-                features=features, samples=samples, seed=seed, name=run.name, progress=progress))
+                api.load(run, device=device), source, items.split, name=run.name,
+                progress=progress, **settings))
     _show(found, out, json)
 
 

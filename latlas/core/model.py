@@ -29,11 +29,13 @@ class Phase:
         name: what ``loss`` is called with.
         modules: attributes of the model whose parameters this phase trains.
         every: a lazy penalty runs every k-th step, its loss times k.
+        betas: Adam's decay rates for these modules, where they are not those of training.
     """
 
     name: str
     modules: tuple[str, ...]
     every: int = 1
+    betas: tuple[float, float] | None = None
 
 
 @dataclass
@@ -69,6 +71,9 @@ class Model(nn.Module, ABC):
     latent_dim: int
     #: attributes averaged by the engine (EMA); empty means all parameters
     ema_modules: tuple[str, ...] = ()
+    #: the phase whose loss on held-out data decides which weights are kept; without a name the
+    #: only phase, and of several none
+    checked_phase: str = ""
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()

@@ -247,7 +247,9 @@ class Checks:
 
     def __init__(self, trainer: Trainer, data: Dataset | None, options: TrainOptions,
                  device: torch.device) -> None:
-        usable = data is not None and len(data) > 0 and len(trainer.phases) == 1
+        only = trainer.phases[0].name if len(trainer.phases) == 1 else ""
+        self.phase = trainer.model.checked_phase or only
+        usable = data is not None and len(data) > 0 and self.phase
         self.data = data.subset(slice(0, CHECK_ITEMS)) if usable and data is not None else None
         self.trainer, self.options, self.device = trainer, options, device
         self.best: float | None = None
@@ -269,11 +271,10 @@ class Checks:
         """Check now; keep the weights if they are the best yet."""
         model, loss = self.trainer.averaged(), 0.0
         noise = Noise(derive(self.options.seed, "check"), self.device)
-        phase = self.trainer.phases[0].name
         step = Step(self.trainer.index, self.trainer.images, 1.0, noise)
         for batch in Sweep(self.data, 500, self.device):  # type: ignore[arg-type]
             with self.trainer.autocast():
-                total = model.loss(batch, phase, step).total  # type: ignore[operator]
+                total = model.loss(batch, self.phase, step).total  # type: ignore[operator]
             loss += total.item() * len(batch)
         loss /= len(self.data)  # type: ignore[arg-type]
         self._keep(loss, model)

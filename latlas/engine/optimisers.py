@@ -38,7 +38,8 @@ def _player(model: Model, modules: tuple[str, ...], phases: tuple[Phase, ...],
     # a lazy penalty steps the optimiser 1 + 1/k times per step: betas and rate to the power
     # k/(k+1) keep its time constants (Karras et al. 2020, appendix B)
     share = lazy / (lazy + 1) if lazy > 1 and len(phases) > 1 else 1.0
-    betas = (options.betas[0] ** share, options.betas[1] ** share)
+    first, second = phases[0].betas or options.betas
+    betas = (first ** share, second ** share)
     made = Adam(parameters, options.learning_rate * share, betas, options.weight_decay,
                 options.adam_eps)
     return Player(phases, parameters, made)

@@ -115,6 +115,22 @@ class HierarchicalVAEConfig(IWAEConfig):
 
 
 @dataclass(frozen=True)
+class BetaTCVAEConfig(VAEConfig):
+    """β-TC-VAE: the total correlation of the code weighs β."""
+
+    beta: float = option(6.0, "weight of the total correlation; 1 is a VAE", low=0)
+
+
+@dataclass(frozen=True)
+class FactorVAEConfig(VAEConfig):
+    """FactorVAE: γ times the total correlation, by a discriminator."""
+
+    gamma: float = option(10.0, "weight of the total correlation; 0 is a VAE", low=0)
+    discriminator_width: int = option(256, "units of the discriminator's hidden layers", low=1)
+    discriminator_depth: int = option(5, "hidden layers of the discriminator", low=1)
+
+
+@dataclass(frozen=True)
 class ConditionalVAEConfig(VAEConfig):
     """VAE of p(x | condition)."""
 

@@ -29,6 +29,7 @@ class Line:
         values: each model's figure, ``None`` where it has none.
         best: columns with the best comparable value.
         control: the control's figure with its name; ``memoriser`` that of copies.
+        ceiling: of the best there could be.
     """
 
     key: str
@@ -37,12 +38,18 @@ class Line:
     best: frozenset[int]
     control: str
     memoriser: str
+    ceiling: str = ""
 
     @property
     def title(self) -> str:
         """``bits per dimension ↓``."""
         kind = KINDS[self.key]
         return f"{kind.title}\u00a0{ARROWS[kind.good]}".rstrip("\u00a0")
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """What stands after the control, by column."""
+        return {"copies": self.memoriser, "ceiling": self.ceiling}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Comparison:
         """One dictionary per figure: group, figure, each model, control, memoriser, meaning."""
         return [{"group": KINDS[line.key].group, "figure": line.title.strip(),
                  **dict(zip(self.names, line.cells, strict=True)), "control": line.control,
-                 "copies of training items": line.memoriser, "meaning": KINDS[line.key].says}
+                 "copies of training items": line.memoriser, "ceiling": line.ceiling,
+                 "meaning": KINDS[line.key].says}
                 for line in self.lines()]
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +106,7 @@ class Comparison:
 
         table = Drawn(box=None, header_style="bold", pad_edge=False)
         table.add_column("")
-        for name in (*self.names, "control", *self._copied()):
+        for name in (*self.names, "control", *self._beside()):
             table.add_column(name, justify="right", overflow="fold")
         group = ""
         for line in self.lines():
@@ -110,30 +118,33 @@ class Comparison:
 
     def html(self, keys: Sequence[str] | None = None, *, meaning: bool = True) -> Table:
         """A table for the report; ``keys`` chooses figures, ``meaning`` explains each."""
-        copied = self._copied() if keys is None else []
-        head = ["", *self.names, "control", *copied]
+        beside = self._beside() if keys is None else []
+        head = ["", *self.names, "control", *beside]
         body: list[list[Cell]] = []
         group = ""
         for line in (line for line in self.lines() if keys is None or line.key in keys):
             if keys is None and KINDS[line.key].group != group:
                 group = KINDS[line.key].group
                 body.append([Cell(group)])
-            body.append(self._cells(line, meaning, bool(copied)))
+            body.append(self._cells(line, meaning, beside))
         return Table(head, body)
 
-    def _copied(self) -> list[str]:
-        return ["copies"] if any(f.memoriser is not None for e in self.evaluations
-                                 for f in e.figures) else []
+    def _beside(self) -> list[str]:
+        """Columns after the control that some figure fills."""
+        figures = [f for e in self.evaluations for f in e.figures]
+        held = {"copies": any(f.memoriser is not None for f in figures),
+                "ceiling": any(f.ceiling is not None for f in figures)}
+        return [name for name, filled in held.items() if filled]
 
     def _rich(self, line: Line) -> list[str]:
         cells = [f"[bold green]{c}[/]" if i in line.best else c for i, c in enumerate(line.cells)]
-        more = [line.memoriser] if self._copied() else []
-        return [line.title, *cells, f"[dim]{line.control}[/]", *(f"[dim]{m}[/]" for m in more)]
+        more = [line.control, *(line.beside[name] for name in self._beside())]
+        return [line.title, *cells, *(f"[dim]{m}[/]" for m in more)]
 
-    def _cells(self, line: Line, meaning: bool, copied: bool) -> list[Cell]:
+    def _cells(self, line: Line, meaning: bool, beside: Sequence[str]) -> list[Cell]:
         cells = [Cell(text, "best" if i in line.best else _role(figure))
                  for i, (text, figure) in enumerate(zip(line.cells, line.values, strict=True))]
-        extra = [Cell(line.memoriser, "control")] if copied else []
+        extra = [Cell(line.beside[name], "control") for name in beside]
         says = KINDS[line.key].says if meaning else ""
         value, _, name = line.control.partition(" (")
         control = Cell(value, "control", name.removesuffix(")"))
@@ -144,7 +155,7 @@ class Comparison:
         shared = [f for i, f in enumerate(figures) if f and self._comparable(key, i)]
         cells = tuple(self._cell(key, i, f) for i, f in enumerate(figures))
         return Line(key, cells, figures, self._best(key, figures), _control(shared),
-                    _memoriser(shared))
+                    _first(shared, "memoriser"), _first(shared, "ceiling"))
 
     def _cell(self, key: str, column: int, figure: Figure | None) -> str:
         if figure is None:
@@ -190,8 +201,9 @@ def row_of(figure: Figure) -> dict[str, str]:
     """One figure as text, for tables of a single model."""
     kind = figure.kind
     return {"group": kind.group, "figure": kind.title.strip(), "value": figure.text(),
-            "control": _control([figure]), "copies of training items": _memoriser([figure]),
-            "flag": figure.flag, "meaning": kind.says}
+            "control": _control([figure]),
+            "copies of training items": _first([figure], "memoriser"),
+            "ceiling": _first([figure], "ceiling"), "flag": figure.flag, "meaning": kind.says}
 
 
 def _cost(key: str) -> Callable[[Figure], float]:
@@ -207,9 +219,10 @@ def _control(figures: Sequence[Figure]) -> str:
     return f"{number(held.control)} ({held.control_name})" if held else ""
 
 
-def _memoriser(figures: Sequence[Figure]) -> str:
-    held = next((f for f in figures if f.memoriser is not None), None)
-    return number(held.memoriser) if held else ""
+def _first(figures: Sequence[Figure], what: str) -> str:
+    """The first model's ``memoriser`` or ``ceiling``."""
+    held: list[float] = [getattr(f, what) for f in figures if getattr(f, what) is not None]
+    return number(held[0]) if held else ""
 
 
 def _role(figure: Figure | None) -> str:

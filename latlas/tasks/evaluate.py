@@ -3,14 +3,14 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from latlas.core.errors import DataError
+from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.model import Model
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
@@ -18,7 +18,8 @@ from latlas.metrics.features import features as extractor
 from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.metrics.quality import control_split, quality
-from latlas.tasks.common import Array, Progress, can, conditions_like, footing_of
+from latlas.tasks import disentanglement
+from latlas.tasks.common import Array, Progress, can, check, conditions_like, footing_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import sample, which_prior
 from latlas.tasks.read import encode, squared_errors
@@ -28,6 +29,9 @@ from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 TRAIN_BYTES = 400_000_000
 #: items the feature classifier is trained on, at most
 CLASSIFIER_ITEMS = 10_000
+#: groups of figures and what a model must be able to do for them, in the order they are printed
+METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "code": "encode",
+           "disentanglement": "encode", "samples": "sample"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Evaluation:
 
 def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
-             prior: str = "own", progress: Progress | None = None) -> Evaluation:
+             metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
+             progress: Progress | None = None) -> Evaluation:
     """Every figure this model can have on ``test``, each with its control.
 
     Args:
@@ -83,22 +88,40 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
             function :func:`feature_extractor` made once for several models.
         samples: how many are drawn, at most; equal numbers of real items are compared.
         prior: ``own``, or ``fitted``: only the figures of samples, drawn from that prior.
+        metrics: groups of :data:`METRICS`; by default all that the model and the data allow.
+        factors: names of those that disentanglement is judged by; see there.
         progress: called as (items scored, items) while the likelihood is computed.
+
+    Raises:
+        ConfigError: no such group; CapabilityError: one asked for that the model cannot have;
+            DataError: disentanglement asked for, and the data have no known factors.
     """
-    log = _Log()
+    log, prior = _Log(), which_prior(model, prior)
+    wanted = _wanted(model, test, ("samples",) if prior == "fitted" else metrics)
     settings = {"draws": draws, "samples": samples, "features": _named(features), "seed": seed,
-                "items": len(test), "prior": which_prior(model, prior)}
-    whole = settings["prior"] == "own"
-    if whole and can(model, "score"):
-        log.take(_likelihood(model, train, test, draws, seed, progress, log.notes))
-    if whole and can(model, "reconstruct"):
-        log.take(_reconstruction(model, train, test))
-    if whole and can(model, "encode"):
-        log.take(_code(model, test))
-    if can(model, "sample"):
-        log.take(_quality(model, train, test, features, samples, seed, prior, log.notes))
+                "items": len(test), "prior": prior}
+    makers: dict[str, Callable[[], Iterator[Figure]]] = {
+        "likelihood": lambda: _likelihood(model, train, test, draws, seed, progress, log.notes),
+        "reconstruction": lambda: _reconstruction(model, train, test),
+        "code": lambda: _code(model, test),
+        "disentanglement": lambda: disentanglement.figures(model, test, factors, seed, log.notes),
+        "samples": lambda: _quality(model, train, test, features, samples, seed, prior, log.notes)}
+    for group in wanted:
+        log.take(makers[group]())
     return Evaluation(name or type(model).__name__.lower(), footing_of(model),
                       tuple(log.figures), tuple(log.notes), settings)
+
+
+def _wanted(model: Model, test: Dataset, asked: Sequence[str]) -> list[str]:
+    """Groups in the order they are printed."""
+    for group in asked:
+        if group not in METRICS:
+            raise ConfigError(unknown("group of metrics", group, METRICS))
+        check(model, METRICS[group])
+    if asked:
+        return [group for group in METRICS if group in asked]
+    return [group for group, capability in METRICS.items() if can(model, capability)
+            and (group != "disentanglement" or disentanglement.has_factors(test))]
 
 
 class _Log:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = ("Likelihood", "Reconstruction", "Code", "Samples")
+GROUPS = ("Likelihood", "Reconstruction", "Code", "Disentanglement", "Samples")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,29 @@ KINDS: dict[str, Kind] = {
                          "Dimensions of the code whose mean varies over the data by more than "
                          "0.01; the others carry nothing."),
     "latent_dim": Kind("size of the code", "Code", "", "Dimensions of the code."),
+    "mig": Kind("MIG", "Disentanglement", "high",
+                "Mutual information gap: how much more the best dimension tells of a factor than "
+                "the second best, as a share of all there is to tell."),
+    "dci_disentanglement": Kind("DCI disentanglement", "Disentanglement", "high",
+                                "Does each dimension serve one factor only? By the importances of "
+                                "a random forest."),
+    "dci_completeness": Kind("DCI completeness", "Disentanglement", "high",
+                             "Is each factor served by one dimension only? By the same forest."),
+    "dci_informativeness": Kind("DCI informativeness", "Disentanglement", "high",
+                                "Balanced accuracy of the forest on other items: what the code "
+                                "knows of the factors, entangled or not."),
+    "sap": Kind("SAP", "Disentanglement", "high",
+                "Separated attribute predictability: how much better thresholds on the best "
+                "dimension predict a factor than on the second best."),
+    "factor_vae_score": Kind("FactorVAE score", "Disentanglement", "high",
+                             "How often the dimension that varies least names the factor that "
+                             "was held fixed; one over the number of factors is chance."),
+    "beta_vae_score": Kind("BetaVAE score", "Disentanglement", "high",
+                           "How often a linear classifier names the factor that pairs of items "
+                           "share; it hardly tells good codes apart, see the control."),
+    "modularity": Kind("modularity", "Disentanglement", "high",
+                       "Does each dimension tell of one factor only? By mutual information; a "
+                       "dimension may share its factor with others."),
     "frechet": Kind("Fréchet distance", "Samples", "low",
                     "Distance between Gaussians fitted to features of samples and of real items; "
                     "the control shows what the number of items alone gives."),
@@ -96,6 +119,7 @@ class Figure:
         control: the same figure of what could explain the value: held-out real data for samples,
             a diagonal Gaussian for likelihoods, the training mean for reconstructions.
         memoriser: the same figure of exact copies of training items.
+        ceiling: the same figure of the best there could be: of the known factors as codes.
         flag: a few words where the figure cannot be relied on or compared.
     """
 
@@ -106,6 +130,7 @@ class Figure:
     control_name: str = ""
     memoriser: float | None = None
     flag: str = ""
+    ceiling: float | None = None
 
     @property
     def kind(self) -> Kind:

@@ -1,0 +1,249 @@
+"""Does each dimension of a code stand for one known factor, and each factor for one dimension?
+
+Every figure is a function of codes (n, d) and of the integer classes of the factors (n, f), and
+lies between 0 and 1. A dimension whose variance is under 1% of the largest is silent: it is set
+to 0 and carries nothing (Kim & Mnih 2018, section 4, leave out collapsed dimensions likewise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.tree import DecisionTreeClassifier
+
+from latlas.core.errors import DataError
+from latlas.metrics.arrays import Array, Float, Index, matrix
+
+#: bins of a code dimension; bins of a factor with more than ``MOST_VALUES`` values
+BINS, MOST_VALUES = 20, 100
+#: share of the largest variance under which a dimension is silent
+SILENT = 0.01
+LEAST_ITEMS = 50
+#: trees of the forest, least share of the items in a leaf: smaller ones would learn noise
+TREES, LEAF = 20, 0.01
+#: points that a classifier learns from, as many that it is judged on, items behind one point
+POINTS, BATCH = 800, 64
+
+
+def disentanglement(codes: Array, factors: Array, *, seed: int = 0) -> dict[str, float]:
+    """Every figure of this module, by the names under which ``evaluate`` prints them.
+
+    Args:
+        codes: (n, d); their scale does not matter.
+        factors: (n, f) numbers, made classes by :func:`factor_classes`.
+
+    Raises:
+        DataError: under 50 items, unequal numbers of them, fewer than two factors, or one that
+            never changes.
+    """
+    z, v = prepared(codes), factor_classes(factors)
+    if len(z) != len(v) or v.shape[1] < 2:
+        raise DataError(f"{len(z)} codes and factors {v.shape}: need one row for each code, and "
+                        "two factors or more")
+    shared = mutual_information(z, v)
+    disentangled, complete, informative = dci(z, v, seed=seed)
+    return {"mig": mig(shared, v), "dci_disentanglement": disentangled,
+            "dci_completeness": complete, "dci_informativeness": informative,
+            "sap": sap(z, v, seed=seed), "factor_vae_score": factor_vae_score(z, v, seed=seed),
+            "beta_vae_score": beta_vae_score(z, v, seed=seed), "modularity": modularity(shared, v)}
+
+
+def oracle(factors: Array, dims: int, *, seed: int = 0) -> Float:
+    """The best codes there are: the factors themselves, and noise up to ``dims`` dimensions."""
+    v = factor_classes(factors).astype(np.float64)
+    noise = np.random.default_rng(seed).standard_normal((len(v), max(0, dims - v.shape[1])))
+    return np.concatenate([(v - v.mean(0)) / v.std(0), noise], 1)
+
+
+def rotated(codes: Array, *, seed: int = 0) -> Float:
+    """The same information entangled: standardised codes times a random rotation."""
+    z = prepared(codes)
+    square = np.random.default_rng(seed).standard_normal((z.shape[1], z.shape[1]))
+    basis, triangle = np.linalg.qr(square)
+    rotation: Float = basis * np.sign(np.diag(triangle))
+    return np.asarray(z @ rotation)
+
+
+def prepared(codes: Array) -> Float:
+    """(n, d) codes standardised, silent dimensions 0."""
+    z = np.asarray(matrix(codes, "codes", LEAST_ITEMS), np.float64)
+    z = z - z.mean(0)
+    variance = z.var(0)
+    heard = variance > SILENT * variance.max()
+    return np.where(heard, z / np.sqrt(np.where(heard, variance, 1.0)), 0.0)
+
+
+def factor_classes(factors: Array) -> Index:
+    """(n, f) numbers as classes 0 … v − 1 of each column, in order of value.
+
+    A factor of more than 100 values is cut into 20 classes of equally many items.
+
+    Raises:
+        DataError: values that are not finite, or a column that holds one value only.
+    """
+    values = np.asarray(matrix(factors, "factors", LEAST_ITEMS), np.float64)
+    classes = np.stack([_classes(column) for column in values.T], 1)
+    if (classes.max(0) == 0).any():
+        raise DataError(f"factor {int(np.argmin(classes.max(0)))} has the same value for every "
+                        "item; leave it out")
+    return classes
+
+
+def _classes(column: Float) -> Index:
+    values, found = np.unique(column, return_inverse=True)
+    if len(values) <= MOST_VALUES:
+        return np.asarray(found.reshape(-1), np.int64)
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1]))
+    return np.asarray(np.searchsorted(edges, column, side="right"), np.int64)
+
+
+def mutual_information(z: Float, v: Index) -> Float:
+    """(d, f) I(z_i; v_k) in nats, every dimension cut into 20 bins of equal width (plug-in)."""
+    cut = [np.digitize(c, np.histogram_bin_edges(c, BINS)[1:-1]) for c in z.T]
+    return np.array([[_shared(a, b) for b in v.T] for a in cut])
+
+
+def _shared(a: Index, b: Index) -> float:
+    counts = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(counts, (a, b), 1)
+    joint = counts / len(a)
+    expected = joint.sum(1, keepdims=True) * joint.sum(0)
+    some = joint > 0
+    return float((joint[some] * np.log(joint[some] / expected[some])).sum())
+
+
+def _entropies(v: Index) -> Float:
+    return np.array([_shared(column, column) for column in v.T])
+
+
+def mig(shared: Float, v: Index) -> float:
+    """Mutual information gap (Chen et al. 2018, eq. 6), mean over factors.
+
+    1/H(v_k) · [I(z_i; v_k) of the dimension that has most − of the one that comes second]; 1 if
+    one dimension holds the whole factor and no other any of it. ``shared`` is
+    :func:`mutual_information`.
+    """
+    return float((_lead(shared) / _entropies(v)).mean())
+
+
+def _lead(scores: Float) -> Float:
+    """(f,) best minus second best of every column; a single dimension leads by all it has."""
+    ordered = np.sort(np.concatenate([scores, np.zeros((1, scores.shape[1]))]), 0)
+    lead: Float = ordered[-1] - ordered[-2]
+    return lead
+
+
+def modularity(shared: Float, v: Index) -> float:
+    """Does a dimension tell of one factor only? (Ridgeway & Mozer 2018.)
+
+    1 − Σ_{k≠best} m_ik² / (m_i,best² (f − 1)), mean over the dimensions that tell of some factor:
+    m_ik nats, more than chance gives ((bins − 1)(values − 1)/2n) by 1% of the factor's entropy.
+    """
+    chance = (BINS - 1) * v.max(0) / (2 * len(v))
+    square = np.square(shared[((shared - chance) / _entropies(v)).max(1) > 0.01])
+    if not len(square):
+        return 0.0
+    best = square.max(1)
+    return float((1 - (square.sum(1) - best) / (best * (square.shape[1] - 1))).mean())
+
+
+def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
+    """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
+
+    A random forest (20 trees on all dimensions, leaves of at least 1% of the items) predicts each
+    factor from the codes of every second item. R_ik is the importance of dimension i for factor
+    k, ρ_i the dimension's share of all importance. D = Σ_i ρ_i (1 − entropy of R_i· to base f),
+    C = mean_k (1 − entropy of R_·k to base d). Informativeness is the balanced accuracy on the
+    other items, where the source has an error.
+    """
+    learn, judge = z[::2], z[1::2]
+    forests = [_forest(seed).fit(learn, column) for column in v[::2].T]
+    accuracy = [balanced_accuracy_score(column, forest.predict(judge))
+                for forest, column in zip(forests, v[1::2].T, strict=True)]
+    importance = np.stack([forest.feature_importances_ for forest in forests], 1)
+    weight = importance.sum(1) / max(importance.sum(), 1e-300)
+    return (float(weight @ _sharpness(importance)), float(_sharpness(importance.T).mean()),
+            float(np.mean(accuracy)))
+
+
+def _forest(seed: int) -> RandomForestClassifier:
+    return RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF,
+                                  random_state=seed)
+
+
+def _sharpness(rows: Float) -> Float:
+    """1 − entropy of every row's shares, to the base of their number; 0 for a row of zeros."""
+    total = rows.sum(1, keepdims=True)
+    shares = np.where(total > 0, rows / np.where(total > 0, total, 1), 1 / rows.shape[1])
+    terms = shares * np.log(np.where(shares > 0, shares, 1))
+    sharp: Float = 1 + terms.sum(1) / np.log(max(2, rows.shape[1]))
+    return sharp
+
+
+def sap(z: Float, v: Index, *, seed: int = 0) -> float:
+    """Separated attribute predictability (Kumar et al. 2018, section 3), mean over factors.
+
+    Balanced accuracy of the dimension that predicts the factor best − of the one that comes
+    second. Thresholds on one dimension predict (a tree of up to two leaves a value); they are set
+    on every second item and judged on the others.
+    """
+    scores = np.array([[_by_thresholds(a, b, seed) for b in v.T] for a in z.T])
+    return float(_lead(scores).mean())
+
+
+def _by_thresholds(code: Float, factor: Index, seed: int) -> float:
+    tree = DecisionTreeClassifier(max_leaf_nodes=2 * (int(factor.max()) + 1),
+                                  class_weight="balanced", random_state=seed)
+    tree.fit(code[::2, None], factor[::2])
+    return float(balanced_accuracy_score(factor[1::2], tree.predict(code[1::2, None])))
+
+
+def factor_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
+    """Accuracy of the majority vote (Kim & Mnih 2018, section 4).
+
+    In 64 items that agree in one factor, the dimension of least variance votes for that factor;
+    of 1,600 such votes one half makes the rule, the other is judged by it. 1/f is chance.
+    """
+    rng = np.random.default_rng(seed)
+    heard = z[:, z.var(0) > 0] if z.any() else z
+    least, asked = [], rng.integers(v.shape[1], size=2 * POINTS)
+    for k in asked:
+        first = rng.integers(len(z))
+        rows = rng.choice(np.flatnonzero(v[:, k] == v[first, k]), BATCH)
+        least.append(heard[rows].var(0).argmin())
+    table = np.zeros((z.shape[1], v.shape[1]))
+    np.add.at(table, (least[:POINTS], asked[:POINTS]), 1)
+    return float((table.argmax(1)[least[POINTS:]] == asked[POINTS:]).mean())
+
+
+def beta_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
+    """Accuracy of a linear classifier (Higgins et al. 2017, section 3).
+
+    It is told the mean |z − z'| over 64 pairs that agree in one factor and says which; a logistic
+    regression on 800 such points, judged on 800 more. 1/f is chance.
+    """
+    rng = np.random.default_rng(seed)
+    asked = np.repeat(np.arange(v.shape[1]), -(-2 * POINTS // v.shape[1]))
+    asked = rng.permutation(asked)[:2 * POINTS]
+    first = rng.integers(len(z), size=(2 * POINTS, BATCH))
+    second = np.empty_like(first)
+    for k, partner in enumerate(_partners(v, first, asked, rng)):
+        second[asked == k] = partner
+    distance = np.abs(z[first] - z[second]).mean(1)
+    distance = (distance - distance.mean(0)) / np.maximum(distance.std(0), 1e-9)
+    judge = LogisticRegression(max_iter=1000).fit(distance[:POINTS], asked[:POINTS])
+    return float(judge.score(distance[POINTS:], asked[POINTS:]))
+
+
+def _partners(v: Index, first: Index, asked: Index,
+              rng: np.random.Generator) -> Iterator[Index]:
+    """For every factor: items that agree in it with the items of the points that ask for it."""
+    for k, column in enumerate(v.T):
+        order, sizes = np.argsort(column, kind="stable"), np.bincount(column)
+        begins = np.cumsum(sizes) - sizes
+        value = column[first[asked == k]]
+        yield order[begins[value] + (rng.random(value.shape) * sizes[value]).astype(np.int64)]

@@ -1,0 +1,77 @@
+"""FactorVAE (Kim & Mnih 2018): a discriminator tells the codes of a VAE from permuted ones."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latlas.core.batch import Batch
+from latlas.core.distributions import Normal
+from latlas.core.model import Loss, Phase, Step
+from latlas.core.space import Space
+from latlas.models.config import FactorVAEConfig
+from latlas.models.vae import VAE
+from latlas.objectives.total_correlation import permute_dims
+
+#: a discriminator that lags behind the codes finds them independent whatever they are
+DISCRIMINATOR_BETAS = (0.5, 0.9)
+
+
+class FactorVAE(VAE):
+    """The bound less γ times the total correlation (eq. 2), by a density ratio (eq. 3).
+
+    A discriminator learns the log-odds that a code comes from q(z), not from Π_j q(z_j): its
+    output is the total correlation of one code, nats. Permuting codes couples the items of a
+    batch.
+    """
+
+    checked_phase = "vae"
+
+    def __init__(self, config: FactorVAEConfig, space: Space, *, encoder: nn.Module | None = None,
+                 decoder: nn.Module | None = None) -> None:
+        super().__init__(config, space, encoder=encoder, decoder=decoder)
+        self.discriminator = _discriminator(self.latent_dim, config.discriminator_width,
+                                            config.discriminator_depth)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The VAE, then the discriminator on the codes that the VAE has just drawn."""
+        own = tuple(name for name, _ in self.named_children() if name != "discriminator")
+        return (Phase("vae", own),
+                Phase("discriminator", ("discriminator",), betas=DISCRIMINATOR_BETAS))
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        """One player's loss, mean nats per item."""
+        if phase == "discriminator":
+            return self.judge(step)
+        found = super().loss(batch, phase, step)
+        return Loss(found.total, found.terms | {"total correlation": step.cache["tc"]})
+
+    def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
+        """KL + γ TC, per item."""
+        tc = self._log_odds(z)
+        step.cache["codes"], step.cache["tc"] = z.detach(), tc.mean()
+        base: Tensor = super().regulariser(kl, z, q, step)
+        return base + self.config.gamma * tc
+
+    def judge(self, step: Step) -> Loss:
+        """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2); log 2 for a coin."""
+        codes = step.cache["codes"]
+        true = self._log_odds(codes)
+        permuted = self._log_odds(permute_dims(codes, step.noise))
+        loss = 0.5 * (F.softplus(-true).mean() + F.softplus(permuted).mean())
+        return Loss(loss, {"discriminator": loss})
+
+    def _log_odds(self, z: Tensor) -> Tensor:
+        """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n,) nats."""
+        odds: Tensor = self.discriminator(z).float()[:, 0]
+        return odds
+
+
+def _discriminator(inputs: int, width: int, depth: int) -> nn.Sequential:
+    """``depth`` hidden layers of leaky ReLU (appendix A): learns a thin sheet of codes quickly."""
+    sizes = [inputs, *[width] * depth]
+    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))
