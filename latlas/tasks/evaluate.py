@@ -21,6 +21,7 @@ from latlas.metrics.quality import control_split, quality
 from latlas.tasks.common import Array, Progress, can, conditions_like, footing_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import sample
+from latlas.tasks.latent_space import has_latent_space, latent_figures
 from latlas.tasks.read import encode, squared_errors
 from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 
@@ -93,6 +94,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         log.take(_reconstruction(model, train, test))
     if can(model, "encode"):
         log.take(_code(model, test))
+    log.take(latent_figures(model, test, seed, log.notes))
     if can(model, "sample"):
         log.take(_quality(model, train, test, features, samples, seed, log.notes))
     return Evaluation(name or type(model).__name__.lower(), footing_of(model),
@@ -199,7 +201,10 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     except DataError as error:
         notes.append(f"No figures of sample quality: {error}.")
         return
+    made_by_prior = has_latent_space(model)
     for key, value in rows["samples"].items():
+        if key == "completeness" and not made_by_prior:
+            continue
         fixed = key == "items"
         yield Figure(key, value, control=None if fixed else rows["held-out"][key],
                      control_name="" if fixed else "held-out data",
