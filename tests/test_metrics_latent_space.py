@@ -36,15 +36,34 @@ def test_copies_in_the_data_have_no_reach_and_no_nan():
     np.testing.assert_allclose(support_distance(real, np.array([[0.0], [11.0]]), 1), [0, 1.2])
 
 
-def test_completeness_is_precision_of_decoded_draws():
+def test_with_every_ball_the_support_is_that_of_precision():
     real, fake = normal(0, 300, 3), 1.4 * normal(1, 200, 3)
     for k in (1, 3, 5):
-        assert space.completeness(real, fake, k) == precision_recall(real, fake, k).precision
+        inside = (support_distance(real, fake, k) <= 1).mean()
+        assert inside == precision_recall(real, fake, k).precision
+        assert space.completeness(real, fake, k) < inside
+
+
+def test_the_support_is_one_over_the_realism_score():
+    """Kynkäänniemi et al. 2019, eq. 3, by brute force."""
+    real, fake = normal(30, 80, 2), 2 * normal(31, 50, 2)
+    apart = np.linalg.norm(real[:, None] - real, axis=-1)
+    radii = np.sort(apart, 1)[:, 3]
+    half = radii <= np.median(radii)
+    realism = (radii[half] / np.linalg.norm(fake[:, None] - real[half], axis=-1)).max(1)
+    np.testing.assert_allclose(space.reach(real, fake, 3), 1 / realism)
+
+
+def test_a_lone_item_between_the_kinds_does_not_fill_the_gap():
+    kinds = np.concatenate([normal(32, 200, 2), normal(33, 200, 2) + 30, [[15.0, 15.0]]])
+    blur = 15 + normal(34, 200, 2)
+    assert precision_recall(kinds, blur).precision == 1
+    assert space.completeness(kinds, blur) == 0
 
 
 def test_a_collapsed_decoder_is_complete_and_covers_nothing():
     real = normal(2, 400, 2)
-    one = np.zeros((400, 2)) + 1e-3 * normal(3, 400, 2)
+    one = np.median(real, 0) + 1e-3 * normal(3, 400, 2)
     assert space.completeness(real, one) == 1
     assert density_coverage(real, one).coverage < 0.1
 
@@ -53,8 +72,8 @@ def test_a_hole_in_the_latent_space_is_seen():
     """Two clusters; a line of draws from one to the other is covered only at its ends."""
     real = np.concatenate([normal(4, 200, 2), normal(5, 200, 2) + 40])
     line = np.linspace(0, 40, 400)[:, None] * np.ones(2)
-    assert space.completeness(real, line) < 0.25
-    assert space.completeness(real, normal(6, 400, 2)) > 0.9
+    assert space.completeness(real, line) < 0.2
+    assert space.completeness(real, normal(6, 400, 2)) > 0.5
 
 
 # ------------------------------------------------------------------------------ continuity

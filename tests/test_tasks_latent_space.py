@@ -119,10 +119,10 @@ def test_completeness_stands_beside_held_out_data():
     extract = feature_extractor("columns", train)
     good, wide = (evaluate(m, train=train, test=test, features=extract, samples=400)
                   for m in (Linear(), Linear(scale=8.0)))
-    assert good.get("completeness").value > 0.85
+    assert good.get("completeness").value > 0.5
     assert good.get("completeness").value == pytest.approx(
         good.get("completeness").control, abs=0.06)
-    assert wide.get("completeness").value < 0.4
+    assert wide.get("completeness").value < 0.2
     assert good.get("coverage").value > 0.85
 
 

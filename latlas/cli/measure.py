@@ -7,8 +7,20 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed, at_least
-from latlas.cli.read import both
+from latlas.cli.flags import (
+    ITEMS,
+    LABELLED,
+    WHOLE,
+    Device,
+    Items,
+    Json,
+    Labelled,
+    Parts,
+    Run,
+    Seed,
+    at_least,
+)
+from latlas.cli.read import both, write_shard
 from latlas.cli.show import counted, counting, drawn, emit, plain
 from latlas.core.errors import ConfigError
 
@@ -29,14 +41,19 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
               help="Number format of the networks; auto: bf16 for iw where the processor has "
                    "it.")] = "auto",
           out: Annotated[Path | None, Parameter(
-              help="A row per item: .csv, .parquet, .npz.")] = None,
-          seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+              help="A row per item: .csv, .parquet, .npz; with --shard a folder.")] = None,
+          parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto",
+          json: Json = False) -> None:
     """Log-likelihood of every item, in nats and bits per dimension, with its effective sample
     size."""
     from latlas import api
     from latlas.tasks.output import check_table, write_table
 
     at_least("--n", n, 1)
+    if parts.shard is not None:
+        write_shard("score", run, items, source, parts, out, n, device, json, draws=draws,
+                    method=method, seed=seed, precision=precision)
+        return
     if out:
         check_table(out)
     model, data = both(run, items, source, device, "score")

@@ -28,16 +28,23 @@ ROWS = 256
 def completeness(real: Array, decoded: Array, k: int = 5) -> float:
     """Share of decoded prior draws that lie in the support of real items, 0 … 1.
 
-    The support is the union of balls around the real items that reach their k-th nearest
-    neighbour: precision of Kynkäänniemi et al. (2019, eq. 1) with draws of the prior as queries.
-    At k = 5 the balls are those of coverage (Naeem et al. 2020), the other side of the same
-    relation: the share of balls that a draw lies in. A decoder that makes one thing is complete
-    and covers nothing, so read the two together.
+    The support is the union of the smaller half of the balls around real items that reach their
+    k-th nearest neighbour, so this is the share of draws whose realism score (Kynkäänniemi et al.
+    2019, eq. 3) is at least 1. With all balls, as in precision, lone items in empty places span
+    the places between the kinds, and a blur of everything counts as covered.
+
+    A decoder that makes one likely thing is complete and covers nothing: read it with coverage
+    (Naeem et al. 2020), the converse, and active units. Fresh real data gets about a half.
 
     Args:
         real, decoded: features (n, d) and (m, d), more than k rows each.
     """
-    return float((support_distance(real, decoded, k) <= 1).mean())
+    return float((reach(real, decoded, k) <= 1).mean())
+
+
+def reach(real: Array, decoded: Array, k: int = 5) -> Float:
+    """(m,) distance of decoded draws to the support of :func:`completeness`; 1 is its edge."""
+    return support_distance(real, decoded, k, keep=0.5)
 
 
 # ------------------------------------------------------------------------------ continuity

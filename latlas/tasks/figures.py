@@ -52,9 +52,9 @@ KINDS: dict[str, Kind] = {
                          "0.01; the others carry nothing."),
     "latent_dim": Kind("size of the code", "Code", "", "Dimensions of the code."),
     "completeness": Kind("completeness", "Latent space", "high",
-                         "Share of prior draws that decode to something within reach of held-out "
-                         "items. A decoder that makes one thing has it too: read it with coverage "
-                         "and active units."),
+                         "Share of prior draws that decode to something where held-out items lie "
+                         "densely; fresh real data gets about a half. One likely thing made over "
+                         "and over has it too: read it with coverage and active units."),
     "slope_median": Kind("decoder slope, median", "Latent space", "",
                          "How far the decoded item moves per standard deviation of the prior, in "
                          "distances between neighbouring real items; 0 if the code is ignored."),

@@ -19,9 +19,9 @@ from latlas.metrics.latent_space import (
     lengths,
     linear_total_correlation,
     neighbour_distance,
+    reach,
 )
 from latlas.metrics.likelihood import summary
-from latlas.metrics.precision_recall import support_distance
 from latlas.tasks.common import (
     Array,
     as_condition,
@@ -100,8 +100,8 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     moved = [np.linalg.norm(_decoded(model, codes + STEP * step, given) - at, axis=1)
              for step in steps]
     slope = np.sqrt(np.square(moved).mean(0)) / STEP / near
-    reach = support_distance(extract(_x(few)), extract(tiles))
-    return Plane(tiles, reach.reshape(CELLS, CELLS), slope.reshape(CELLS, CELLS))
+    away = reach(extract(_x(few)), extract(tiles))
+    return Plane(tiles, away.reshape(CELLS, CELLS), slope.reshape(CELLS, CELLS))
 
 
 def _grid(model: Model, few: Dataset, seed: int) -> tuple[Array, Array]:

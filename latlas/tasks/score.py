@@ -22,6 +22,7 @@ from latlas.tasks.common import (
     Progress,
     check,
     condition_of,
+    first_row,
     footing_of,
     inference,
     noise,
@@ -34,6 +35,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 RELIABLE_ESS = 10.0
 #: bytes one call to the model may hold
 MEMORY = 200_000_000
+#: items of a batch, at most
+BATCH = 512
 _COPIES = 4  # the decoder's output, the residual, its square, and one spare, in fp32
 
 
@@ -107,8 +110,8 @@ def score(model: Model, data: Dataset, *, draws: int = 100, method: str = "auto"
     count = draws if chosen == "iw" else 1
     nats, ess = [], []
     with inference(model), autocast(model.device, _precision(model, precision, chosen)):
-        for number, batch in enumerate(_batches(model, data, count, progress)):
-            a, b = take(model, batch, count, (seed, "score", number))
+        for batch in _batches(model, data, count, progress):
+            a, b = take(model, batch, count, (seed, "score", first_row(batch)))
             nats.append(a.double().cpu().numpy())
             ess.append(b.double().cpu().numpy())
     return Scores(np.concatenate(nats), np.concatenate(ess), chosen,
@@ -167,8 +170,12 @@ def _batches(model: Model, data: Dataset, draws: int,
 
 
 def _items(model: Model, data: Dataset, draws: int) -> int:
-    """Items whose draws fit in :data:`MEMORY` together."""
-    return int(np.clip(MEMORY // (draws * _row_bytes(model, data)), 1, 512))
+    """Items whose draws fit in :data:`MEMORY` together, a power of two: any block of
+    :data:`BATCH` items is then cut as the whole data set is."""
+    if len(data) == 1:
+        return 1
+    most = np.clip(MEMORY // (draws * _row_bytes(model, data)), 1, BATCH)
+    return 1 << int(most).bit_length() - 1
 
 
 def _row_bytes(model: Model, data: Dataset) -> int:
