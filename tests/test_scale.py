@@ -28,7 +28,7 @@ def run_in(folder, text, **environment):
     root = str(Path(latlas.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=env, text=True,
-                          capture_output=True, timeout=600)
+                          capture_output=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -61,9 +61,9 @@ def test_every_recipe_compiles(text):
 @pytest.mark.slow
 def test_the_ray_recipe(folder):
     pytest.importorskip("ray")
-    small = "import ray\nray.init(num_cpus=3, include_dashboard=False)\n"
+    small = "import ray\nray.init(num_cpus=2, include_dashboard=False)\n"
     run_in(folder, small + block("import ray"), RAY_USAGE_STATS_ENABLED="0",
-           RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+           RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_register_timeout_seconds="600")
     must_equal_the_scorer(folder, "scores-ray")
 
 
