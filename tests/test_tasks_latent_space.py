@@ -15,9 +15,17 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
+from latlas.models import MODELS
 from latlas.models.priors import FullNormal, StandardNormal
 from latlas.tasks.evaluate import evaluate, feature_extractor
-from latlas.tasks.latent_space import CELLS, SPAN, latent_figures, plane, prior_codes
+from latlas.tasks.latent_space import (
+    CELLS,
+    SPAN,
+    has_latent_space,
+    latent_figures,
+    plane,
+    prior_codes,
+)
 from latlas.tasks.page import build_page
 from latlas.tasks.sections import Subject
 
@@ -139,6 +147,17 @@ def test_the_map_of_a_linear_decoder():
     middle, corner = CELLS // 2, found.tiles.reshape(CELLS, CELLS, 3)[0, 0]
     assert found.reach[middle, middle] < min(1, 0.5 * found.reach[0, 0])
     assert np.linalg.norm(corner) == pytest.approx(2 * SPAN * math.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_the_figures_it_can_have(name):
+    items = tiny.pictures()
+    model = tiny.build(name, items, tiny.small(name)).eval()
+    found, _ = figures(model, items)
+    assert all(math.isfinite(f.value) for f in found.values())
+    assert ("slope_median" in found) == has_latent_space(model)
+    again, _ = figures(model, items)
+    assert found == again
 
 
 @pytest.mark.parametrize("name", ["ae", "conditional-vae"])
