@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 _API = ("train", "fit_prior", "load", "open_data", "sample", "reconstruct", "encode", "decode",
         "interpolate", "traverse", "denoise", "score", "evaluate", "compare", "write_report",
-        "list_models")
+        "list_models", "write_parts", "Scorer")
 __all__ = ["__version__", *_API]
 
 

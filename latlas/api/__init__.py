@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latlas.api.scorer import Scorer
 from latlas.core.errors import CapabilityError
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
     from latlas.tasks.compare import Comparison
     from latlas.tasks.evaluate import Evaluation
     from latlas.tasks.score import Scores
+    from latlas.tasks.shards import Written
 
 Array = Any  # NDArray in the file's units
 Run = Any  # a run folder (str, Path) or a Model
 Items = Any  # str, Path, array, (array, labels), Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
-__all__ = ["compare", "decode", "denoise", "encode", "evaluate", "fit_prior", "interpolate",
-           "list_models", "load", "open_data", "reconstruct", "sample", "score", "train",
-           "traverse", "write_report"]
+__all__ = ["Scorer", "compare", "decode", "denoise", "encode", "evaluate", "fit_prior",
+           "interpolate", "list_models", "load", "open_data", "reconstruct", "sample", "score",
+           "train", "traverse", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:
@@ -226,6 +228,28 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
                        observation_sd=observation_sd, progress=progress)
 
 
+def write_parts(task: str, run: Run, data: Items = None, split: str | None = None, *,
+                out: str | Path, shard: str = "1/1", block: int = 4096,
+                source: dict[str, Any] | None = None, progress: Count | None = None,
+                **options: Any) -> Written:
+    """``score`` or ``encode`` over one share of the items, as Parquet parts in a folder.
+
+    The same call again writes the parts that are missing; all shards together hold what one call
+    over everything gives.
+
+    Args:
+        shard: ``2/8`` is the second of eight.
+        block: items of a part, a multiple of 512.
+        source: options of the source; ``options`` are the task's own.
+    """
+    from latlas.tasks import shards
+
+    share, what = shards.Shard.parse(shard), shards.verb(task)
+    model, items = _both(run, data, split, source or {}, what.capability)
+    return shards.write_parts(task, model, items, out, share, block=block, progress=progress,
+                              **options)
+
+
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
@@ -233,7 +257,8 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
     """Every figure the model allows, on held-out data, with controls.
 
     Args:
-        metrics: some groups only: likelihood, reconstruction, code, disentanglement, samples.
+        metrics: some groups only: likelihood, reconstruction, code, disentanglement, latent,
+            samples.
         factors: names of the known factors that disentanglement is judged by.
         prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
     """

@@ -70,8 +70,20 @@ class Labelled(Source):
         help="Column or array that holds the label, or none.")] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Parts:
+    """One share of the items, written in parts."""
+
+    shard: Annotated[str | None, Parameter(
+        help="i/n: only share i of n (1/4 … 4/4), as Parquet parts in the folder --out; run again, "
+             "it writes the parts that are missing.")] = None
+    block: Annotated[int, Parameter(
+        help="Items of a part of a shard, a multiple of 512.")] = 4096
+
+
 #: defaults of the flags above, which are frozen
-ITEMS, SOURCE, LABELLED = Items(), Source(), Labelled()
+ITEMS, SOURCE, LABELLED, WHOLE = Items(), Source(), Labelled(), Parts()
 
 
 def at_least(option: str, value: int | None, low: int) -> None:

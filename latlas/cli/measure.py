@@ -10,16 +10,18 @@ from cyclopts import Parameter
 from latlas.cli.flags import (
     ITEMS,
     LABELLED,
+    WHOLE,
     Device,
     Items,
     Json,
     Labelled,
+    Parts,
     Run,
     Seed,
     at_least,
     listed,
 )
-from latlas.cli.read import both
+from latlas.cli.read import both, write_shard
 from latlas.cli.show import counted, counting, drawn, emit, plain
 from latlas.core.errors import ConfigError
 
@@ -31,7 +33,7 @@ _METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
             "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
 Metrics = Annotated[str, Parameter(
     help="Groups of figures, with commas between: likelihood, reconstruction, code, "
-         "disentanglement, samples. Default: all that apply.")]
+         "disentanglement, latent, samples. Default: all that apply.")]
 Factors = Annotated[str, Parameter(
     help="Names of the known factors that disentanglement is judged by, with commas between. "
          "Default: all but orientation.")]
@@ -57,14 +59,20 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
               help="Number format of the networks; auto: bf16 for iw where the processor has "
                    "it.")] = "auto",
           out: Annotated[Path | None, Parameter(
-              help="A row per item: .csv, .parquet, .npz.")] = None,
-          seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+              help="A row per item: .csv, .parquet, .npz; with --shard a folder.")] = None,
+          parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto",
+          json: Json = False) -> None:
     """Log-likelihood of every item, in nats and bits per dimension, with its standard error and
     effective sample size."""
     from latlas import api
     from latlas.tasks.output import check_table, write_table
 
     at_least("--n", n, 1)
+    if parts.shard is not None:
+        write_shard("score", run, items, source, parts, out, n, device, json, draws=draws,
+                    method=method, seed=seed, precision=precision, temperatures=temperatures,
+                    leapfrog=leapfrog, observation_sd=observation_sd)
+        return
     if out:
         check_table(out)
     model, data = both(run, items, source, device,

@@ -7,9 +7,21 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, at_least
+from latlas.cli.flags import (
+    ITEMS,
+    LABELLED,
+    WHOLE,
+    Device,
+    Items,
+    Json,
+    Labelled,
+    Parts,
+    Run,
+    at_least,
+)
 from latlas.cli.make import OutItems, save, target
-from latlas.cli.show import counting, emit
+from latlas.cli.show import counted, counting, emit
+from latlas.core.errors import ConfigError
 
 Count = Annotated[int | None, Parameter(
     help="Only the first N items. Default: 64 in a picture, else all.")]
@@ -20,12 +32,15 @@ def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
            n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
            out: Annotated[Path | None, Parameter(
                help="Where to: .csv, .parquet, .npz, .npy, .png. Default: RUN/codes.npz.")] = None,
-           device: Device = "auto", json: Json = False) -> None:
+           parts: Parts = WHOLE, device: Device = "auto", json: Json = False) -> None:
     """Turn items into codes."""
     from latlas import api
     from latlas.tasks.output import check_codes, write_codes
 
     at_least("--n", n, 1)
+    if parts.shard is not None:
+        write_shard("encode", run, items, source, parts, out, n, device, json)
+        return
     path = out or run / "codes.npz"
     check_codes(path)
     model, data = both(run, items, source, device, "encode")
@@ -79,6 +94,23 @@ def both(run: Path, items: Items, source: Labelled, device: str,
     require(run, capability)
     data = api.open_data(items.data, items.split, like=run, **source.options())
     return api.load(run, device=device), data
+
+
+def write_shard(verb: str, run: Path, items: Items, source: Labelled, parts: Parts,
+                out: Path | None, n: int | None, device: str, json: bool, **options: Any) -> None:
+    """One share of the items, in parts."""
+    from latlas.tasks import shards
+
+    share = shards.Shard.parse(parts.shard or "1/1")
+    if out is None:
+        raise ConfigError("--shard needs --out FOLDER, the same for every shard")
+    model, data = both(run, items, source, device, shards.verb(verb).capability)
+    with counting(verb) as progress:
+        done = shards.write_parts(verb, model, data.subset(slice(0, n)), out, share,
+                                  block=parts.block, progress=progress, **options)
+    emit({"out": str(out), "shard": parts.shard, "written": done.written, "found": done.found},
+         json, f"shard {parts.shard}: wrote {counted(done.written, 'part')} to {out}"
+         + (f"; {done.found:,} were there" if done.found else ""))
 
 
 def _compared(before: Any, after: Any, model: Any, path: Path, json: bool) -> None:

@@ -61,6 +61,29 @@ def density_coverage(real: Array, fake: Array, k: int = 5) -> DensityCoverage:
     return DensityCoverage(float(fakes.mean() / k), float((balls > 0).mean()))
 
 
+def support_distance(real: Array, points: Array, k: int = 5, *, keep: float = 1.0) -> Float:
+    """How far each point (m, d) lies from the support of the real items (n, d), (m,).
+
+    min_i ‖x − x_i‖ / r_i with r_i the distance of real item i to its k-th nearest other: at most
+    1 inside the support, 2 at twice the reach of a ball. With every ball kept the support is that
+    of precision (Kynkäänniemi et al. 2019, eq. 1); with the smaller half of them (``keep`` 0.5)
+    this is one over their realism score (eq. 3), which lone items with huge balls do not move.
+
+    Args:
+        keep: share of the balls, the smallest, that make up the support.
+    """
+    real, points = _checked(real, points, k)
+    least = np.full(len(points), np.inf)
+    radii = _radii(real, k)
+    near = radii <= np.quantile(radii, keep)
+    limit = np.square(radii[near]) * SLACK
+    for rows, columns, square in blocks(real[near], points):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.nan_to_num(square / limit[rows, None], nan=0.0, posinf=np.inf)
+        least[columns] = np.minimum(least[columns], share.min(0))
+    return np.sqrt(least)
+
+
 def _checked(real: Array, fake: Array, k: int) -> tuple[Array, Array]:
     if k < 1:
         raise DataError(f"number of neighbours k must be at least 1, got {k}")

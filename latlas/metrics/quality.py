@@ -12,6 +12,7 @@ from latlas.core.errors import DataError
 from latlas.metrics.arrays import Array, Index, matrix
 from latlas.metrics.frechet import frechet_distance
 from latlas.metrics.kernel import kernel_distance
+from latlas.metrics.latent_space import completeness
 from latlas.metrics.memorisation import memorisation
 from latlas.metrics.precision_recall import density_coverage, precision_recall
 from latlas.metrics.two_sample import nearest_neighbour_test
@@ -36,6 +37,7 @@ FIGURES = {
     "recall": Figure("recall", "high"),
     "density": Figure("density", "high", 1.0),
     "coverage": Figure("coverage", "high"),
+    "completeness": Figure("completeness", "high"),
     "two_sample": Figure("1-NN accuracy", "fair", 0.5),
     "two_sample_p": Figure("1-NN p-value", "high"),
     "copying_z": Figure("copying z (C_T)", "fair", 0.0),
@@ -111,6 +113,7 @@ def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
         "kernel": kernel_distance(fake, real),
         "precision": support.precision, "recall": support.recall,
         "density": balls.density, "coverage": balls.coverage,
+        "completeness": completeness(real, fake),
         "two_sample": test.accuracy, "two_sample_p": test.p_value,
         "copying_z": copied.z, "near_copies": copied.near_copies, "nearest_ratio": copied.ratio,
         "authenticity": copied.authenticity, "items": float(len(real)),

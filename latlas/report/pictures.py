@@ -88,6 +88,16 @@ def enlarge(pictures: Array, times: int) -> Array:
     return pictures.repeat(times, 1).repeat(times, 2)
 
 
+def tiles(x: Array, levels: int | None, columns: int) -> Array:
+    """A grid whose cells are equally large to its very edge, with a fifth of each left clear."""
+    height, width = x.shape[2:]
+    times = factor(height, width, -(-len(x) // columns), columns)
+    gap = max(height, width) * times // 4
+    whole = grid(x, levels, columns=columns, scale=times, gap=gap, gutter=(0, 0, 0, 0))
+    first, last = gap // 2, gap - gap // 2
+    return whole[first:len(whole) - last, first:whole.shape[1] - last]
+
+
 def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
          scale: int | None = None, gap: int = 3, gutter: Colour = WHITE) -> Array:
     """One RGBA picture (H, W, 4) of items (n, C, H, W), row by row.

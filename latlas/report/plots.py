@@ -118,6 +118,40 @@ def bars(values: Mapping[str, float], *, y: str = "", dark: bool = False,
     return _one(draw, dark, size)
 
 
+def plane(values: Array, picture: Array | None = None, *, span: float, label: str,
+          middle: float | None = None, x: str = "", y: str = "", dark: bool = False,
+          size: tuple[float, float] = (7.0, 5.6)) -> bytes:
+    """A square of cells (s, s) by colour, −span … span between the centres of the outermost.
+
+    Args:
+        picture: RGBA (H, W, 4) laid over the square, transparent where the colour is to show.
+        middle: the value at which two hues meet; ``None`` for one scale from 0.
+    """
+    edge = span * len(values) / max(len(values) - 1, 1)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        shown = axes.imshow(values, extent=(-edge, edge, -edge, edge), **_hues(values, middle))
+        if picture is not None:
+            axes.imshow(picture, extent=(-edge, edge, -edge, edge), interpolation="antialiased")
+        angle = np.linspace(0, 2 * np.pi, 200)
+        axes.plot(2 * np.cos(angle), 2 * np.sin(angle), color=COLOURS[5], linewidth=1.2)
+        axes.set(xlabel=x, ylabel=y, aspect="equal")
+        axes.grid(visible=False)
+        figure.colorbar(shown, label=label, extend="max")
+    return _figure(draw, dark, size)
+
+
+def _hues(values: Array, middle: float | None) -> dict[str, Any]:
+    """Colours up to the 98% quantile, so that one odd cell leaves some for the others."""
+    from matplotlib.colors import TwoSlopeNorm
+
+    top = float(np.quantile(values[np.isfinite(values)], 0.98)) if values.size else 1.0
+    if middle is None:
+        return {"cmap": "viridis", "vmin": 0.0, "vmax": top or 1.0}
+    return {"cmap": "PuOr_r", "norm": TwoSlopeNorm(middle, 0.0, max(2 * middle, top))}
+
+
 def _panel(axes: Any, sets: Mapping[str, Array], row: int, column: int) -> None:
     every = np.concatenate([np.asarray(v)[:, column] for v in sets.values()])
     edges = np.histogram_bin_edges(every[np.isfinite(every)], 30)

@@ -132,6 +132,12 @@ def in_units_of(space: Space, data: Dataset) -> Dataset:
     return Dataset(data.x, space, data.label, data.factors, data.group, data.names, data.rows)
 
 
+def first_row(batch: Batch) -> int:
+    """Row of the first item in its data set: what seeds a batch's draws, so that they are the
+    same whichever part of the data set is looked at."""
+    return 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
+
+
 def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
     """``{"condition": …}`` for a conditional model, ``{}`` for any other.
 
@@ -139,8 +145,8 @@ def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
     hides at random depends on the rows of the batch alone.
     """
     ask = getattr(model, "condition_of", None)
-    row = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
-    given = batch.condition if ask is None else ask(batch, noise(model, "condition", row))
+    draws = noise(model, "condition", first_row(batch))
+    given = batch.condition if ask is None else ask(batch, draws)
     return {} if given is None else {"condition": given}
 
 

@@ -22,6 +22,7 @@ from latlas.tasks import disentanglement
 from latlas.tasks.common import Array, Progress, can, check, conditions_like, footing_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import sample, which_prior
+from latlas.tasks.latent_space import has_latent_space, latent_figures
 from latlas.tasks.read import encode, squared_errors
 from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 
@@ -31,7 +32,7 @@ TRAIN_BYTES = 400_000_000
 CLASSIFIER_ITEMS = 10_000
 #: groups of figures and what a model must be able to do for them, in the order they are printed
 METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "code": "encode",
-           "disentanglement": "encode", "samples": "sample"}
+           "disentanglement": "encode", "latent": "decode", "samples": "sample"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         "reconstruction": lambda: _reconstruction(model, train, test),
         "code": lambda: _code(model, test),
         "disentanglement": lambda: disentanglement.figures(model, test, factors, seed, log.notes),
+        "latent": lambda: latent_figures(model, test, seed, log.notes),
         "samples": lambda: _quality(model, train, test, features, samples, seed, prior, log.notes)}
     for group in wanted:
         log.take(makers[group]())
@@ -224,7 +226,10 @@ def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: 
     except DataError as error:
         notes.append(f"No figures of sample quality: {error}.")
         return
+    made_by_prior = has_latent_space(model)
     for key, value in rows["samples"].items():
+        if key == "completeness" and not made_by_prior:
+            continue
         fixed = key == "items"
         yield Figure(key, value, control=None if fixed else rows["held-out"][key],
                      control_name="" if fixed else "held-out data",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = ("Likelihood", "Reconstruction", "Code", "Disentanglement", "Samples")
+GROUPS = ("Likelihood", "Reconstruction", "Code", "Disentanglement", "Latent space", "Samples")
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,38 @@ KINDS: dict[str, Kind] = {
     "modularity": Kind("modularity", "Disentanglement", "high",
                        "Does each dimension tell of one factor only? By mutual information; a "
                        "dimension may share its factor with others."),
+    "completeness": Kind("completeness", "Latent space", "high",
+                         "Share of prior draws that decode to something where held-out items lie "
+                         "densely; fresh real data gets about a half. One likely thing made over "
+                         "and over has it too: read it with coverage and active units."),
+    "slope_median": Kind("decoder slope, median", "Latent space", "",
+                         "How far the decoded item moves per standard deviation of the prior, in "
+                         "distances between neighbouring real items; 0 if the code is ignored."),
+    "slope_high": Kind("decoder slope, 99%", "Latent space", "",
+                       "The same at the steepest places."),
+    "unevenness": Kind("unevenness, 99% / median", "Latent space", "low",
+                       "How much faster the decoded item changes at steep places: 1 is perfectly "
+                       "even."),
+    "largest_jump": Kind("largest jump", "Latent space", "low",
+                         "Longest of 64 steps between two draws of the prior, in distances between "
+                         "neighbouring items; a cross-fade of the ends is the shortest way."),
+    "information": Kind("I(x; z) (nats)", "Latent space", "",
+                        "What the codes tell of which item it was: the useful part of the KL; "
+                        "never above log n."),
+    "information_upper": Kind("  at most", "Latent space", "",
+                              "The same with an item's own posterior left out: the population's "
+                              "value lies between the two."),
+    "marginal_kl": Kind("KL(q(z) ‖ p(z)) (nats)", "Latent space", "low",
+                        "How far the codes of all items together are from the prior: samples "
+                        "start where no item's code is."),
+    "total_correlation": Kind("total correlation (nats)", "Latent space", "low",
+                              "How much the dimensions of the code tell of each other; 0 if they "
+                              "are independent."),
+    "linear_tc": Kind("  total correlation, linear part", "Latent space", "low",
+                      "−½ log|R| of the codes' correlations: what few items suffice to see."),
+    "dimension_kl": Kind("KL of dimensions (nats)", "Latent space", "low",
+                         "Σ_j KL(q(z_j) ‖ p(z_j)): each dimension by itself against the prior; "
+                         "with the total correlation it makes up KL(q(z) ‖ p(z))."),
     "frechet": Kind("Fréchet distance", "Samples", "low",
                     "Distance between Gaussians fitted to features of samples and of real items; "
                     "the control shows what the number of items alone gives."),

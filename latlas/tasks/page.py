@@ -15,11 +15,11 @@ from latlas.tasks.compare import Comparison, compare
 from latlas.tasks.output import write_bytes
 from latlas.tasks.sections import Context, Subject
 
-HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "frechet", "precision", "recall",
-            "two_sample", "copying_z")
+HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "completeness", "frechet", "precision",
+            "recall", "two_sample", "copying_z")
 PACKAGES = ("latlas", "torch", "numpy")
 SHOWN = (sections.samples, sections.reconstructions, sections.traversals, sections.interpolations,
-         sections.maps, sections.loss_curves)
+         sections.maps, sections.latent_planes, sections.loss_curves)
 
 
 def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,

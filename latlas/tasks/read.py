@@ -42,10 +42,16 @@ def information(model: Model, data: Dataset) -> Array:
     The mean KL(q(z_j|x) ‖ N(0, 1)) in nats where the posterior is a normal, otherwise the variance
     of the code over the data.
     """
+    means, log_var = posteriors(model, data)
+    return np.var(means, 0, dtype=np.float64) if log_var is None else kl_per_dim(means, log_var)
+
+
+def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
+    """Means and log variances of q(z|x), (n, latent_dim) each; ``None`` where it is no normal."""
     check(model, "encode")
     both = _over(model, data, _posterior, 512, None)
     means, log_var = both[:, :model.latent_dim], both[:, model.latent_dim:]
-    return kl_per_dim(means, log_var) if log_var.shape[1] else np.var(means, 0, dtype=np.float64)
+    return means, log_var if log_var.shape[1] else None
 
 
 def _posterior(model: Any, batch: Any) -> Array:

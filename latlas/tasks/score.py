@@ -45,6 +45,8 @@ PRECISIONS = ("auto", "fp32", "bf16")
 RELIABLE_ESS = 10.0
 #: bytes one call to the model may hold
 MEMORY = 200_000_000
+#: items of a batch, at most
+BATCH = 512
 _COPIES = 4  # the decoder's output, the residual, its square, and one spare, in fp32
 
 
@@ -248,12 +250,14 @@ def _estimates(subject: Subject, data: Dataset, method: str, settings: Settings,
 
 
 def _items(size: int, method: str, draws: int) -> int:
-    """Items whose draws fit in :data:`MEMORY` together, ``size`` bytes each.
+    """Items whose draws fit in :data:`MEMORY` together, ``size`` bytes each, a power of two: any
+    block of :data:`BATCH` items is then cut as the whole data set is.
 
     ``naive`` takes its draws in parts and shares them, and ``elbo`` one after the other.
     """
     held = draws if method in ("iw", "ais") else 1
-    return int(np.clip(MEMORY // (held * size), 1, 512))
+    most = int(np.clip(MEMORY // (held * size), 1, BATCH))
+    return 1 << most.bit_length() - 1
 
 
 def _row_bytes(subject: Subject, data: Dataset, method: str) -> int:

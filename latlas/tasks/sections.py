@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latlas.core.errors import DataError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
 from latlas.tasks.common import Array, can, conditions_like
+from latlas.tasks.figures import KINDS
 from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
+from latlas.tasks.latent_space import CELLS, SPAN, has_latent_space, plane
 from latlas.tasks.read import encode, information, reconstruct
 
 if TYPE_CHECKING:
@@ -61,6 +65,13 @@ class Context:
     def space(self) -> Space:
         """Of the items."""
         return self.test.space
+
+    @cached_property
+    def extract(self) -> Callable[[Array], Array]:
+        """Items to the features that supports are drawn in, made once for all models."""
+        from latlas.tasks.evaluate import feature_extractor
+
+        return feature_extractor("auto", self.train, self.seed)
 
     def items(self, n: int) -> Dataset:
         """The same ``n`` held-out items for every model, chosen by the seed."""
@@ -144,6 +155,20 @@ def maps(subjects: Sequence[Subject], context: Context) -> Section | None:
                    "conditional on them.", [Row(figures, 2)])
 
 
+def latent_planes(subjects: Sequence[Subject], context: Context) -> Section | None:
+    """A plane through each latent space: what is decoded there, and how it changes."""
+    rows = [row for s in subjects if has_latent_space(s.model)
+            if (row := _planes(s, context)) is not None]
+    if not rows:
+        return None
+    return Section("The latent space", "The plane of the codes' first two principal axes through "
+                   "the middle of the prior, in its standard deviations; 86% of the draws fall "
+                   "within the circle. Completeness: distance of what is decoded there to the "
+                   "held-out items, 1 at the edge of their support; orange lies outside. "
+                   "Continuity: how fast the decoded item changes, in distances between "
+                   "neighbouring held-out items per standard deviation.", rows)
+
+
 def loss_curves(subjects: Sequence[Subject], context: Context) -> Section | None:
     """What each run logged while it trained."""
     figures = []
@@ -188,6 +213,31 @@ def _traversal(subject: Subject, context: Context) -> Figure:
     caption = f"the {len(dims)} most active of {codes.shape[1]} dimensions"
     return Figure(_grid(shown.reshape(-1, *context.space.shape), context.space, STEPS),
                   subject.name, caption, rows=[f"z{d}" for d in dims])
+
+
+def _planes(subject: Subject, context: Context) -> Row | None:
+    try:
+        found = plane(subject.model, context.test, context.extract, context.seed)
+    except DataError:  # too few items for features or a support
+        return None
+    if found is None:
+        return None
+    space = context.space
+    over = (pictures.tiles(found.tiles, space.levels, CELLS) if space.kind == "picture"
+            else None)
+    axes = {"x": "first principal axis", "y": "second principal axis", "span": SPAN}
+    return Row([_plot(plots.plane, values, over, title=subject.name, caption=caption, label=label,
+                      middle=middle, **axes)
+                for values, caption, label, middle in (
+        (found.reach, _with(subject, "completeness"), "distance to the support", 1.0),
+        (found.slope, _with(subject, "unevenness"), "slope of the decoder", None))], 2)
+
+
+def _with(subject: Subject, key: str) -> str:
+    """``completeness 0.81``, if it has been evaluated."""
+    figure = subject.evaluation.get(key) if subject.evaluation is not None else None
+    title = KINDS[key].title
+    return title if figure is None else f"{title}: {figure.text()}"
 
 
 def _ends(context: Context) -> Dataset:

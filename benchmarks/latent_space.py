@@ -1,0 +1,76 @@
+"""Completeness and continuity of latent spaces: a VAE and an AE of equal size, side by side.
+
+Both have the same network, size of code and number of pictures; the AE draws from a Gaussian
+fitted to its codes. Beside them stands a VAE whose KL weighs so much that its code is empty:
+coverage and active units say so, whatever its one picture scores in completeness.
+
+    python benchmarks/latent_space.py --data mnist.npz --images 400000
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import latlas
+from latlas.tasks.compare import compare
+from latlas.tasks.evaluate import Evaluation, feature_extractor
+
+SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median", "slope_high",
+         "unevenness", "largest_jump", "information", "information_upper", "marginal_kl",
+         "total_correlation", "linear_tc", "dimension_kl", "frechet", "precision", "mse")
+
+
+#: name of a row → model, its settings, its share of the pictures
+ROWS: dict[str, tuple[str, dict[str, float], float]] = {
+    "vae": ("vae", {}, 1.0), "ae": ("ae", {}, 1.0),
+    "collapsed": ("beta-vae", {"beta": 1000.0}, 0.1)}
+
+
+def main() -> None:
+    """Train, evaluate, print."""
+    options = arguments()
+    train, test = (latlas.open_data(options.data, part) for part in ("train", "test"))
+    extract = feature_extractor("auto", train, options.seed)
+    found = [evaluated(name, options, test, extract) for name in ROWS]
+    print(f"{options.data}: {options.images:,} pictures each, {options.network}, code of "
+          f"{options.latent_dim}, seed {options.seed}\n")
+    print(markdown(found))
+
+
+def evaluated(name: str, options: argparse.Namespace, test: Any, extract: Any) -> Evaluation:
+    """One row: trained, or loaded where it was, and judged on the test items."""
+    model, settings, share = ROWS[name]
+    trained = latlas.train(
+        model, options.data, out=options.out / f"{name}-{options.latent_dim}-{options.seed}",
+        progress=False, images=int(share * options.images), seed=options.seed, threads=1,
+        device="cpu", latent_dim=options.latent_dim, network=options.network, **settings)
+    return latlas.evaluate(trained.model, test, draws=1, samples=options.samples,
+                           features=extract, seed=options.seed, name=name)
+
+
+def markdown(found: list[Evaluation]) -> str:
+    """A row per figure, a column per model, and what held-out data gets."""
+    lines = [line for line in compare(found).lines() if line.key in SHOWN]
+    head = ["", *(e.name for e in found), "control"]
+    body = [[line.title, *line.cells, line.control] for line in lines]
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def arguments() -> argparse.Namespace:
+    """What may be set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="digits", help="a source with labels")
+    parser.add_argument("--images", type=int, default=400_000)
+    parser.add_argument("--latent-dim", type=int, default=16)
+    parser.add_argument("--network", default="mlp")
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/latent-space"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The latent space itself: is it complete, is it continuous, and what do its codes hold?
+
+Completeness asks where draws of the prior lead, continuity how evenly the decoder moves between
+them; :func:`elbo_surgery` divides what the codes hold into what they tell of an item, what couples
+the dimensions, and what tells each dimension from the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from latlas.core.errors import DataError
+from latlas.metrics.arrays import Array, Float, matrix, nearest
+from latlas.metrics.precision_recall import support_distance
+
+LOG_2PI = math.log(2 * math.pi)
+#: items whose mixtures are held in memory at once, (ROWS, n) numbers
+ROWS = 256
+
+
+# ------------------------------------------------------------------------------ completeness
+
+def completeness(real: Array, decoded: Array, k: int = 5) -> float:
+    """Share of decoded prior draws that lie in the support of real items, 0 … 1.
+
+    The support is the union of the smaller half of the balls around real items that reach their
+    k-th nearest neighbour, so this is the share of draws whose realism score (Kynkäänniemi et al.
+    2019, eq. 3) is at least 1. With all balls, as in precision, lone items in empty places span
+    the places between the kinds, and a blur of everything counts as covered.
+
+    A decoder that makes one likely thing is complete and covers nothing: read it with coverage
+    (Naeem et al. 2020), the converse, and active units. Fresh real data gets about a half.
+
+    Args:
+        real, decoded: features (n, d) and (m, d), more than k rows each.
+    """
+    return float((reach(real, decoded, k) <= 1).mean())
+
+
+def reach(real: Array, decoded: Array, k: int = 5) -> Float:
+    """(m,) distance of decoded draws to the support of :func:`completeness`; 1 is its edge."""
+    return support_distance(real, decoded, k, keep=0.5)
+
+
+# ------------------------------------------------------------------------------ continuity
+
+@dataclass(frozen=True)
+class Continuity:
+    """The local Lipschitz spectrum of a decoder along paths.
+
+    Attributes:
+        median, high: 50% and 99% quantile of the slopes ‖g(z+δ) − g(z)‖ / ‖δ‖, in distances
+            between neighbouring real items per unit of code.
+        largest_jump: the longest single step ‖g(z+δ) − g(z)‖, in neighbour distances; of a
+            continuous decoder it halves when the steps do.
+    """
+
+    median: float
+    high: float
+    largest_jump: float
+
+    @property
+    def unevenness(self) -> float:
+        """high / median: 1 if the decoder moves evenly; NaN if it does not move."""
+        return self.high / self.median if self.median else math.nan
+
+
+def arcs(start: Array, end: Array, centre: Array, points: int) -> Float:
+    """Paths (p, points, d) from each ``start`` (p, d) to each ``end``, ends included.
+
+    c + cos(θ)(a − c) + sin(θ)(b − c) for θ = 0 … π/2. For independent a, b ~ N(c, Σ) every point
+    of the path is N(c, Σ) too: a great circle that is right for any covariance.
+    """
+    if points < 2:
+        raise DataError(f"a path needs two points or more, got {points}")
+    a, b = np.asarray(start, np.float64) - centre, np.asarray(end, np.float64) - centre
+    angle = np.linspace(0, math.pi / 2, points)[:, None]
+    return np.asarray(centre + np.cos(angle) * a[:, None] + np.sin(angle) * b[:, None])
+
+
+def lengths(path: Array) -> Float:
+    """Euclidean lengths (…, t − 1) of the steps of paths (…, t, d)."""
+    return np.asarray(np.linalg.norm(np.diff(np.asarray(path, np.float64), axis=-2), axis=-1))
+
+
+def neighbour_distance(x: Array) -> float:
+    """Median distance of an item (n, d) to the nearest other: the data's own grain.
+
+    It shrinks as items are added: compare decoders by the same items.
+    """
+    return float(np.median(nearest(matrix(x, "items"), x, skip_self=True)[0]))
+
+
+def continuity(moved: Array, walked: Array, neighbour: float) -> Continuity:
+    """The spectrum of the slopes moved / walked, in units of ``neighbour``.
+
+    Args:
+        moved, walked: (…) lengths of the steps of decoded items and of their codes, > 0.
+        neighbour: :func:`neighbour_distance` of the data.
+    Raises:
+        DataError: a step of length 0 in code space, or a neighbour distance of 0.
+    """
+    if neighbour <= 0 or (np.asarray(walked) <= 0).any():
+        raise DataError("continuity needs paths without rest and data without copies: every step "
+                        "of code and the distance between neighbours above 0")
+    moves = np.asarray(moved, np.float64) / neighbour
+    median, high = np.quantile(moves / walked, [0.5, 0.99])
+    return Continuity(float(median), float(high), float(moves.max()))
+
+
+# ------------------------------------------------------------------------------ information
+
+def elbo_surgery(means: Array, log_var: Array, *,
+                 log_prior: Callable[[Float], Array] | None = None,
+                 seed: int = 0) -> dict[str, Float]:
+    """What the KL part of the ELBO is made of, per item (n,), nats; averages are the figures.
+
+    E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), and for p(z) = N(0, I)
+    KL(q(z) ‖ p(z)) = TC + Σ_j KL(q(z_j) ‖ p(z_j)), TC = KL(q(z) ‖ Π_j q(z_j))
+    (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2).
+
+    q(z) is the mixture of the n posteriors given, every term is taken at one draw of each, so
+    both sums are exact, and the averages are unbiased for *these n items*. For the population
+    behind them I is too low by what log n cannot hold, and TC and KL(q(z) ‖ p(z)) are too high by
+    as much. ``information_upper`` leaves the item's own posterior out of the mixture: on average it
+    is not below the population's I, so the two enclose it (Poole et al. 2019, structured bounds
+    with tractable encoders).
+
+    Args:
+        means, log_var: (n, d) posteriors of n items; time n² d.
+        log_prior: (m, d) codes to log p(z) (m,); standard normal if ``None``.
+    Returns:
+        ``kl``, ``information``, ``information_upper``, ``marginal_kl``, ``total_correlation``
+        (n,), and ``dimension_kl`` (n, d) against N(0, 1).
+    """
+    mu, lv = matrix(means, "means").astype(np.float64), np.asarray(log_var, np.float64)
+    z = mu + np.exp(lv / 2) * np.random.default_rng(seed).standard_normal(mu.shape)
+    parts = [_mixtures(z, mu, lv, s) for s in range(0, len(z), ROWS)]
+    joint, others, each = (np.concatenate(p) for p in zip(*parts, strict=True))
+    own, unit = _log_normal(z, mu, lv).sum(1), _log_normal(z, 0.0, 0.0)
+    prior = unit.sum(1) if log_prior is None else np.asarray(log_prior(z), np.float64)
+    return {"kl": own - prior, "information": own - joint, "information_upper": own - others,
+            "marginal_kl": joint - prior, "total_correlation": joint - each.sum(1),
+            "dimension_kl": each - unit}
+
+
+def linear_total_correlation(means: Array, log_var: Array | None = None) -> float:
+    """−½ log|R| of the codes' correlation matrix R, nats: TC of a Gaussian with their covariance.
+
+    It sees linear dependence alone, and needs few items where :func:`elbo_surgery` needs many.
+
+    Args:
+        means, log_var: (n, d) posteriors, n > d; without ``log_var`` the codes are points.
+    Returns:
+        Infinity where a dimension is a linear function of the others.
+    """
+    mu = matrix(means, "means", 2).astype(np.float64)
+    spread = 0.0 if log_var is None else np.exp(np.asarray(log_var, np.float64)).mean(0)
+    covariance = np.atleast_2d(np.cov(mu.T)) + np.diag(np.broadcast_to(spread, mu.shape[1:]))
+    moving = np.diag(covariance) > 0
+    sd = np.sqrt(np.diag(covariance)[moving])
+    sign, log_det = np.linalg.slogdet(covariance[np.ix_(moving, moving)] / np.outer(sd, sd))
+    return float(-0.5 * log_det) if sign > 0 else math.inf
+
+
+def _mixtures(z: Float, mu: Float, lv: Float, start: int) -> tuple[Float, Float, Float]:
+    """For draws ``start`` … start + ROWS: log q(z) with and without the item's own posterior,
+    (r,) each, and log q(z_j) (r, d)."""
+    part = z[start:start + ROWS]
+    n, joint, each = len(mu), np.zeros((len(part), len(mu))), np.empty_like(part)
+    for j in range(part.shape[1]):
+        log_q = _log_normal(part[:, j, None], mu[:, j], lv[:, j])
+        each[:, j] = logsumexp(log_q, axis=1)
+        joint += log_q
+    whole = logsumexp(joint, axis=1) - math.log(n)
+    joint[np.arange(len(part)), np.arange(start, start + len(part))] = -np.inf
+    return whole, logsumexp(joint, axis=1) - math.log(n - 1), each - math.log(n)
+
+
+def _log_normal(z: Float, mu: Float | float, lv: Float | float) -> Float:
+    """Log density of every number, nothing summed."""
+    values: Float = -0.5 * ((z - mu) ** 2 * np.exp(-np.asarray(lv)) + lv + LOG_2PI)
+    return values

@@ -1,0 +1,181 @@
+"""Figures and map of a latent space, on models whose latent space is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_report import Page, sections
+
+from latlas.core.distributions import Normal, PointMass
+from latlas.core.model import Model
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.metrics.latent_space import neighbour_distance
+from latlas.models import MODELS
+from latlas.models.priors import FullNormal, StandardNormal
+from latlas.tasks.evaluate import evaluate, feature_extractor
+from latlas.tasks.latent_space import (
+    CELLS,
+    SPAN,
+    has_latent_space,
+    latent_figures,
+    plane,
+    prior_codes,
+)
+from latlas.tasks.page import build_page
+from latlas.tasks.sections import Subject
+
+SPACE = Space("points", (3,), None)
+
+
+class Linear(Model):
+    """x = scale · (z, 0) for two codes; q(z|x) is exact for z with a share ``kept`` of its
+    variance, so that the aggregate posterior is the prior."""
+
+    def __init__(self, scale=2.0, kept=0.75, prior=None, flat=False):
+        super().__init__(None, SPACE)
+        self.latent_dim, self.scale, self.kept, self.flat = 2, scale, kept, flat
+        self.prior = prior or StandardNormal(2)
+
+    def encode(self, x, *, condition=None):
+        mean = x[:, :2] / self.scale * math.sqrt(self.kept)
+        return Normal(mean, torch.full_like(mean, math.log(1 - self.kept)))
+
+    def decode(self, z, *, condition=None):
+        out = torch.nn.functional.pad(self.scale * z, (0, 1))
+        return PointMass(0 * out if self.flat else out)
+
+    def sample(self, n, *, noise, condition=None):
+        return self.decode(self.prior.sample(n, noise)).mean
+
+    def sample_codes(self, n, *, noise):
+        return self.prior.sample(n, noise)
+
+
+def data(n=1500, seed=0, scale=2.0):
+    z = np.random.default_rng(seed).normal(size=(n, 2))
+    return Dataset(np.c_[scale * z, np.zeros(n)].astype(np.float32), SPACE)
+
+
+def figures(model, test, seed=0):
+    notes = []
+    return {f.key: f for f in latent_figures(model, test, seed, notes)}, notes
+
+
+def test_a_linear_decoder_has_one_slope():
+    test = data()
+    found, _ = figures(Linear(), test)
+    expected = 2.0 / neighbour_distance(test.x)  # sd of these draws of the prior is near 1
+    assert found["slope_median"].value == pytest.approx(expected, rel=0.05)
+    assert found["slope_high"].value == pytest.approx(expected, rel=0.05)
+    assert found["unevenness"].value == pytest.approx(1, abs=1e-3)
+    assert found["largest_jump"].value >= found["largest_jump"].control > 0
+
+
+def test_slopes_do_not_depend_on_the_unit_of_the_codes():
+    wide = FullNormal(torch.tensor([5.0, -3.0]), 10 * torch.eye(2))
+    one, other = Linear(), Linear(scale=0.2, prior=wide)
+    a, b = (figures(m, data())[0] for m in (one, other))
+    for key in ("slope_median", "unevenness", "largest_jump"):
+        assert a[key].value == pytest.approx(b[key].value, rel=1e-3)
+
+
+def test_information_of_a_gaussian_channel():
+    found, notes = figures(Linear(kept=0.75), data())
+    for key in ("information", "information_upper"):
+        assert found[key].value == pytest.approx(math.log(4), abs=0.15)
+    for key in ("marginal_kl", "total_correlation", "dimension_kl", "linear_tc"):
+        assert found[key].value == pytest.approx(0, abs=0.06)
+    assert found["information"].error > 0 and notes == []
+
+
+def test_few_items_say_that_they_bound_the_information():
+    found, notes = figures(Linear(kept=0.99999), data(60))
+    assert found["information"].value == pytest.approx(math.log(60), abs=0.01)
+    assert "lower bound" in notes[0] and "60 items" in notes[0]
+
+
+def test_parts_by_dimension_are_of_the_standard_prior_alone():
+    other = FullNormal(torch.zeros(2), torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
+    found, _ = figures(Linear(prior=other), data())
+    assert "dimension_kl" not in found
+    held = np.array([[1, 0.5], [0.5, 1.25]])  # KL(N(0, I) ‖ N(0, held)) in closed form
+    expected = 0.5 * (np.trace(np.linalg.inv(held)) - 2 + math.log(np.linalg.det(held)))
+    assert found["marginal_kl"].value == pytest.approx(expected, abs=0.06)
+
+
+def test_an_autoencoder_has_points_for_codes():
+    class Points(Linear):
+        def encode(self, x, *, condition=None):
+            return PointMass(x[:, :2])
+
+    found, _ = figures(Points(), data())
+    assert "information" not in found and found["linear_tc"].value == pytest.approx(0, abs=0.01)
+
+
+def test_a_collapsed_decoder_does_not_move():
+    found, _ = figures(Linear(flat=True), data())
+    assert found["slope_median"].value == 0 and "unevenness" not in found
+
+
+def test_completeness_stands_beside_held_out_data():
+    train, test = data(800, 1), data(400, 2)
+    extract = feature_extractor("columns", train)
+    good, wide = (evaluate(m, train=train, test=test, features=extract, samples=400)
+                  for m in (Linear(), Linear(scale=8.0)))
+    assert good.get("completeness").value > 0.5
+    assert good.get("completeness").value == pytest.approx(
+        good.get("completeness").control, abs=0.06)
+    assert wide.get("completeness").value < 0.2
+    assert good.get("coverage").value > 0.85
+
+
+def test_prior_draws_are_reproducible():
+    np.testing.assert_array_equal(prior_codes(Linear(), 5, 3), prior_codes(Linear(), 5, 3))
+    assert not np.array_equal(prior_codes(Linear(), 5, 3), prior_codes(Linear(), 5, 4))
+
+
+def test_the_map_of_a_linear_decoder():
+    test = data()
+    found = plane(Linear(), test, lambda x: np.asarray(x)[:, :2])
+    np.testing.assert_allclose(found.slope, found.slope[0, 0], rtol=1e-3)
+    assert found.slope[0, 0] == pytest.approx(2 / neighbour_distance(test.x), rel=0.1)
+    middle, corner = CELLS // 2, found.tiles.reshape(CELLS, CELLS, 3)[0, 0]
+    assert found.reach[middle, middle] < min(1, 0.5 * found.reach[0, 0])
+    assert np.linalg.norm(corner) == pytest.approx(2 * SPAN * math.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_the_figures_it_can_have(name):
+    items = tiny.pictures()
+    model = tiny.build(name, items, tiny.small(name)).eval()
+    found, _ = figures(model, items)
+    assert all(math.isfinite(f.value) for f in found.values())
+    assert ("slope_median" in found) == has_latent_space(model)
+    again, _ = figures(model, items)
+    assert found == again
+
+
+@pytest.mark.parametrize("name", ["ae", "conditional-vae"])
+def test_a_report_shows_the_latent_space_of_pictures(name):
+    items = tiny.pictures(n=120)
+    train, test = items.subset(slice(0, 80)), items.subset(slice(80, 120))
+    model = tiny.build(name, items, tiny.small(name))
+    page = Page(text := build_page([Subject(name, model)], train=train, test=test))
+    assert "the-latent-space" in sections(text)
+    shown = [img["alt"] for img in page.of("img")]
+    assert f"{name} completeness" in shown and f"{name} unevenness, 99% / median" in shown
+
+
+def test_points_have_a_map_and_one_dimension_has_none():
+    items = tiny.points()
+    model = tiny.build("vae", items, tiny.small("vae", latent_dim=2))
+    assert "the-latent-space" in sections(build_page([Subject("vae", model)], train=items,
+                                                     test=items))
+    single = tiny.build("vae", items, tiny.small("vae", latent_dim=1))
+    assert "the-latent-space" not in sections(build_page([Subject("vae", single)], train=items,
+                                                         test=items))
