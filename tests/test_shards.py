@@ -214,7 +214,7 @@ def test_a_scorer_survives_pickling_and_is_light(run):
     packed = pickle.dumps(scorer)
     assert len(packed) < 2000
     again = pickle.loads(packed)({"x": x})
-    assert list(again) == ["nats", "bits_per_dim", "ess", "unreliable"]
+    assert list(again) == ["nats", "se", "bits_per_dim", "ess", "unreliable"]
     for name, values in before.items():
         np.testing.assert_array_equal(again[name], values)
 
