@@ -53,6 +53,10 @@ COMMANDS: dict[str, Command] = {
     "score": Command("Measure", "latlas.cli.measure:score",
                      "Log-likelihood of every item, in nats.", (
         "latlas score runs/vae-digits --out scores.csv",)),
+    "outliers": Command("Measure", "latlas.cli.odd:outliers", "Rank what does not belong.", (
+        "latlas outliers runs/vae-digits",
+        "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
+        "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),
