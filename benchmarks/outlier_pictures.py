@@ -89,8 +89,8 @@ def _shown(result: dict[str, Any]) -> str:
     rows = [[name, f"{a:.4f}", f"{p:.4f}"] for name, (a, p) in result["scores"].items()]
     return (f"\ntrained on {result['normal']} ({result['train_seconds']:.0f} processor seconds), "
             f"outliers {result['odd']}, seed {result['seed']}: at 1% false alarms it flags "
-            f"{result['flagged odd']:.1%} of the outliers and {result['flagged normal']:.2%} of the "
-            f"rest\n\n" + table(["score", "ROC AUC", "average precision"], rows))
+            f"{result['flagged odd']:.1%} of the outliers and {result['flagged normal']:.2%} of "
+            f"the rest\n\n" + table(["score", "ROC AUC", "average precision"], rows))
 
 
 def arguments() -> argparse.Namespace:

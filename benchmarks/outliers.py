@@ -1,12 +1,12 @@
 """Outlier detection on tables: ``latlas.sklearn.OutlierDetector`` beside PyOD's detectors.
 
-Every set is an .npz with X (n, d) and y (1 for outliers), in a zip (ADBench, Han et al. 2022). 70% of
-the rows, outliers among them, are fitted without their labels; the other 30% are ranked. Columns
-are standardised by the training rows for every detector, which some of PyOD's need. All detectors
-take their defaults, one thread, and follow one another on the same split, so that a machine that
-slows down slows all. The sets at even places of the sorted names (0, 2, …) are those on which
-latlas's defaults were chosen; the others were only reported. Seconds are processor time, which
-other work on the machine changes least.
+Every set is an .npz with X (n, d) and y (1 for outliers), in a zip (ADBench, Han et al. 2022). Of
+the rows 70%, outliers among them, are fitted without their labels; the other 30% are ranked.
+Columns are standardised by the training rows for every detector, which some of PyOD's need. All
+detectors take their defaults and one thread and follow one another on the same split, so that a
+machine that slows down slows all. The sets at even places of the sorted names (0, 2, …) are those
+on which latlas's defaults were chosen; the others were only reported. Seconds are processor time,
+which other work on the machine changes least.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/outliers.py --data adbench20.zip --json outliers.json
@@ -55,11 +55,15 @@ class TableSet:
 
 # ------------------------------------------------------------------------------ detectors
 
+#: parameters of latlas's detector, for trying others than its defaults
+SETTINGS: dict[str, Any] = {}
+
+
 def latlas(x: Array, seed: int) -> Score:
-    """As it comes."""
+    """As it comes, or with ``--settings``."""
     from latlas.sklearn import OutlierDetector
 
-    fitted = OutlierDetector(random_state=seed).fit(x)
+    fitted = OutlierDetector(random_state=seed, **SETTINGS).fit(x)
     return lambda rows: -fitted.score_samples(rows)
 
 
@@ -91,6 +95,7 @@ def main() -> None:
     """Measure what is not measured yet, then tabulate."""
     options = arguments()
     torch.set_num_threads(1)
+    SETTINGS.update(options.settings)
     print(machine("cpu"))
     sets = list(read(options.data, options.sets))
     warm_up(options.detectors)
@@ -188,6 +193,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", help="names of sets; default: every set")
     parser.add_argument("--seeds", type=int, default=3, help="splits of every set")
     parser.add_argument("--detectors", nargs="+", default=list(DETECTORS), choices=DETECTORS)
+    parser.add_argument("--settings", type=json.loads, default={},
+                        help="parameters of latlas's detector as JSON; use another --json file")
     parser.add_argument("--json", type=Path, help="every measurement, read and written here")
     return parser.parse_args()
 

@@ -10,7 +10,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 _API = ("train", "load", "open_data", "sample", "reconstruct", "encode", "decode", "interpolate",
-        "traverse", "denoise", "score", "outliers", "evaluate", "compare", "write_report", "list_models")
+        "traverse", "denoise", "score", "outliers", "evaluate", "compare", "write_report",
+        "list_models")
 __all__ = ["__version__", *_API]
 
 

@@ -21,8 +21,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.api.training import Parts, execute, plan
+from latlas.api.training import Parts, Plan, execute, plan
 from latlas.core.errors import LatlasError
+from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
@@ -136,8 +137,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _train(self, x: Array) -> Any:
         asked = plan(self.model, self._settings(), split="all", where=type(self).__name__)
         train, held_out = self._divided(x)
-        trained = execute(asked, Parts(train, held_out), None, False, {})
-        return trained.model.cpu()
+        return trained(asked, Parts(train, held_out)).cpu()
 
     def _settings(self) -> dict[str, Any]:
         """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
@@ -204,6 +204,14 @@ class VAE(LatentModel):
         super().__init__("vae", n_components=n_components, images=images, epochs=epochs,
                          minutes=minutes, validation_fraction=validation_fraction, draws=draws,
                          settings=settings, random_state=random_state)
+
+
+def trained(asked: Plan, parts: Parts) -> Model:
+    """The model of a plan trained to its end; Ctrl-C ends the caller too."""
+    done = execute(asked, parts, None, False, {})
+    if done.outcome.stopped == "interrupt":
+        raise KeyboardInterrupt
+    return done.model
 
 
 def in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Outliers of a table: a small ensemble of trimmed VAEs and a trimmed probabilistic PCA.
+"""Outliers of a table: a small ensemble of trimmed VAEs, trimmed PCA and independent columns.
 
     odd = OutlierDetector(contamination=0.02, random_state=0).fit(X).predict(X) == -1
 
@@ -19,13 +19,13 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.api.training import Parts, execute, plan
+from latlas.api.training import Parts, plan
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import threshold
-from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of
+from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of, trained
 from latlas.sklearn.robust import RobustScale, quartiles, standardised
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
@@ -36,8 +36,6 @@ BATCH = 256
 HELD_OUT, FEWEST = 2000, 20
 #: rounds of fitting PPCA and leaving out the rows that fit worst
 ROUNDS = 3
-#: noise added to what PPCA is fitted to, so that columns that repeat others do no harm
-RIDGE = 1e-3
 #: draws of the code per row
 DRAWS = 8
 
@@ -45,19 +43,24 @@ DRAWS = 8
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Rows of a table that do not belong, in scikit-learn's conventions.
 
-    Columns are put on a robust scale and clipped. A row's score is the mean over the members of
-    −log p(row), each standardised robustly by the training rows; the VAEs together count as much
-    as PPCA. What is said of a row depends on that row alone.
+    Columns are put on a robust scale and clipped. Three kinds of models are asked how surprising a
+    row is: VAEs; probabilistic PCA; and columns that know nothing of each other, which see what
+    lies far out where the others have learnt to follow. −log p of each is standardised robustly by
+    the training rows, and the three kinds count a third each. What is said of a row depends on
+    that row alone.
 
     Args:
         contamination: share of the training rows that ``predict`` calls outliers.
         false_alarms: instead of ``contamination``: the share of new normal rows called outliers.
             The threshold then comes from rows held out of ``X``, which are taken for normal.
-        code_sizes: one VAE for each, with a code of that size; empty leaves PPCA alone.
+        code_sizes: one VAE for each, with a code of that size; may be empty.
         beta: weight of the KL term (β-VAE).
         trim: share of every batch, and of all rows for PPCA, its worst-fitting, that is left out
             of an update.
         clip: robust deviations beyond which a value is cut.
+        jitter: standard deviation, on the robust scale, of the noise added to the training rows:
+            the least a member can take for a column's own. Without it a column that hardly
+            varies once the worst rows are left out decides everything.
         validation_fraction: share of the rows held out, to stop early by and for
             ``false_alarms``; at most 2,000 rows, and none where that is fewer than 20.
         settings: any other setting of the model or of training, name to value.
@@ -73,7 +76,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(self, contamination: float = 0.1, *, false_alarms: float | None = None,
                  code_sizes: Sequence[int] = (1, 2, 3), beta: float = 1.0, trim: float = 0.1,
-                 clip: float = 5.0, validation_fraction: float = 0.1,
+                 clip: float = 5.0, jitter: float = 0.1, validation_fraction: float = 0.1,
                  settings: dict[str, Any] | None = None, random_state: Any = None) -> None:
         self.contamination = contamination
         self.false_alarms = false_alarms
@@ -81,6 +84,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.beta = beta
         self.trim = trim
         self.clip = clip
+        self.jitter = jitter
         self.validation_fraction = validation_fraction
         self.settings = settings
         self.random_state = random_state
@@ -93,10 +97,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         seed = seed_of(self.random_state)
         self.scale_ = RobustScale.of(x, self.clip)
         rows, held = self._divided(self.scale_(x), seed)
+        noisy, noisy_held = (part + self._noise(part.shape, seed) for part in (rows, held))
         with as_value_error():
-            self.vaes_ = [self._vae(rows, held, size, derive(seed, i))
+            self.vaes_ = [self._vae(noisy, noisy_held, size, derive(seed, i))
                           for i, size in enumerate(self.code_sizes)]
-            self.ppca_ = _ppca(rows, self.trim, seed)
+            self.ppca_ = _ppca(noisy, self.trim)
             self._calibrate(rows, held)
         return self
 
@@ -117,6 +122,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _check(self) -> None:
         if not 0 < self.contamination <= 0.5:
             raise ValueError(f"contamination={self.contamination}: a share up to 0.5")
+        if not self.jitter > 0:
+            raise ValueError(f"jitter={self.jitter}: above 0")
         if not self.clip > 0:
             raise ValueError(f"clip={self.clip}: above 0")
 
@@ -126,6 +133,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held = min(int(self.validation_fraction * len(rows)), HELD_OUT)
         held = held if held >= FEWEST else 0
         return rows[np.sort(order[held:])], rows[order[:held]]
+
+    def _noise(self, shape: tuple[int, ...], seed: int) -> Array:
+        noise = np.random.default_rng(derive(seed, "jitter")).standard_normal(shape)
+        return (self.jitter * noise).astype(np.float32)
 
     def _vae(self, rows: Array, held: Array, size: int, seed: int) -> Model:
         n = len(rows)
@@ -138,7 +149,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                  **(self.settings or {}), "seed": seed % 2**31}
         wanted = plan("beta-vae", asked, split="all", where=type(self).__name__)
         parts = Parts(_dataset(rows), _dataset(held) if len(held) else None)
-        return execute(wanted, parts, None, False, {}).model
+        return trained(wanted, parts)
 
     def _calibrate(self, rows: Array, held: Array) -> None:
         """What members' scores are standardised by, and the threshold."""
@@ -155,15 +166,18 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self._combined(self._raw(rows))
 
     def _raw(self, rows: Array) -> Array:
-        """−log p of every member, (members + 1, n), nats on the robust scale."""
+        """−log p by the VAEs, by PPCA and by independent columns, (VAEs + 2, n), nats.
+
+        The last is Σ |t_j|, Laplace's density of every column, but for a constant.
+        """
         x = torch.from_numpy(rows)
-        surprise = [in_batches(x, _surprise(model)) for model in (*self.vaes_, self.ppca_)]
-        return torch.stack(surprise).double().numpy()
+        surprise = [in_batches(x, _surprise(model)).numpy() for model in (*self.vaes_, self.ppca_)]
+        return np.stack([*surprise, np.abs(rows).sum(1, dtype=np.float64)])
 
     def _combined(self, raw: Array) -> Array:
-        each = standardised(raw, self.reference_)
-        vaes = each[:-1].mean(0) if len(each) > 1 else each[-1]
-        return np.asarray((vaes + each[-1]) / 2)
+        *vaes, ppca, columns = standardised(raw, self.reference_)
+        kinds = [ppca, columns, *([np.mean(vaes, 0)] if vaes else [])]
+        return np.asarray(np.mean(kinds, 0))
 
 
 class PyODDetector(BaseEstimator):  # type: ignore[misc]
@@ -222,20 +236,18 @@ def _dataset(rows: Array) -> Dataset:
     return Dataset(rows, Space("table", (rows.shape[1],), columns=names))
 
 
-def _ppca(rows: Array, trim: float, seed: int) -> Model:
+def _ppca(rows: Array, trim: float) -> Model:
     """A Gaussian with all axes but one, fitted again without the rows that fitted worst.
 
     Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999,
     section 2), from all rows.
     """
-    ridge = RIDGE * np.random.default_rng(seed).standard_normal(rows.shape)
-    noisy = (rows + ridge).astype(np.float32)
     kept = np.arange(len(rows))
     least = len(rows) - int(trim * len(rows))
     for _ in range(ROUNDS if trim else 1):
         axes = max(1, min(rows.shape[1] - 1, len(kept) - 2))
         wanted = plan("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-        model = execute(wanted, Parts(_dataset(noisy[kept])), None, False, {}).model
+        model = trained(wanted, Parts(_dataset(rows[kept])))
         surprise = in_batches(torch.from_numpy(rows), _surprise(model)).numpy()
         kept = np.sort(np.argpartition(surprise, least - 1)[:least])
     return model
