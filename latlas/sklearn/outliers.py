@@ -46,8 +46,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     Columns are put on a robust scale and clipped. Three kinds of models are asked how surprising a
     row is: VAEs; probabilistic PCA; and columns that know nothing of each other, which see what
     lies far out where the others have learnt to follow. −log p of each is standardised robustly by
-    the training rows, and the three kinds count a third each. What is said of a row depends on
-    that row alone.
+    the training rows; the score is half the mean of VAEs and PPCA and half the largest of the
+    three. What is said of a row depends on that row alone.
 
     Args:
         contamination: share of the training rows that ``predict`` calls outliers.
@@ -175,9 +175,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack([*surprise, np.abs(rows).sum(1, dtype=np.float64)])
 
     def _combined(self, raw: Array) -> Array:
+        """Mean of the models that know how columns belong together, plus the largest of all."""
         *vaes, ppca, columns = standardised(raw, self.reference_)
-        kinds = [ppca, columns, *([np.mean(vaes, 0)] if vaes else [])]
-        return np.asarray(np.mean(kinds, 0))
+        together = [ppca, *([np.mean(vaes, 0)] if vaes else [])]
+        return np.asarray(np.mean(together, 0) + np.max([*together, columns], 0)) / 2
 
 
 class PyODDetector(BaseEstimator):  # type: ignore[misc]
