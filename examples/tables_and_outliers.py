@@ -1,4 +1,4 @@
-"""A table with a few odd rows: fit a VAE through its scikit-learn adapter, rank rows by likelihood.
+"""A table with a few odd rows, ranked: by the likelihood of PCA and a VAE, by the outlier detector.
 
     python examples/tables_and_outliers.py
     python examples/tables_and_outliers.py 6_cardio.npz     # X (n, d), y: 1 for odd rows
@@ -13,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from latlas.sklearn import PCA, VAE
+from latlas.sklearn import PCA, VAE, OutlierDetector
 
 Array = NDArray[np.float64]
 
 
 def main() -> None:
-    """The rows that a model of most rows finds least likely are the odd ones."""
+    """The rows that a model of most rows finds least likely are the odd ones.
+
+    The detector leaves the rows that fit worst out of training, and is an ensemble.
+    """
     asked = arguments()
     rows, odd = read(asked.file) if asked.file else made_up()
-    for model in (PCA(n_components=2), VAE(n_components=2, images=int(asked.images), draws=20)):
+    vae = VAE(n_components=2, images=int(asked.images), draws=20)
+    for model in (PCA(n_components=2), vae, OutlierDetector()):
         surprise = -model.set_params(random_state=0).fit(rows).score_samples(rows)
-        print(f"{type(model).__name__:4} ROC AUC {roc_auc_score(odd, surprise):.3f}, "
+        print(f"{type(model).__name__:15} ROC AUC {roc_auc_score(odd, surprise):.3f}, "
               f"average precision {average_precision_score(odd, surprise):.3f}; "
               f"most surprising rows: {np.argsort(-surprise)[:5].tolist()}")
 

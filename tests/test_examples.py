@@ -41,7 +41,7 @@ def test_own_pictures(tmp_path: Path) -> None:
 
 def test_tables_and_outliers(tmp_path: Path) -> None:
     lines = run(tmp_path, "tables_and_outliers.py", "--images", "1e4").splitlines()
-    assert [line.split()[0] for line in lines] == ["PCA", "VAE"]
+    assert [line.split()[0] for line in lines] == ["PCA", "VAE", "OutlierDetector"]
     assert all(float(line.split()[3].strip(",")) > 0.7 for line in lines)
 
 

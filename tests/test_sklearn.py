@@ -90,6 +90,15 @@ def test_pipelines_pickles_and_cross_validation(rows: np.ndarray) -> None:
     assert np.isfinite(cross_val_score(PCA(2), rows, cv=3)).all()
 
 
+def test_ctrl_c_ends_the_fit(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine saves and returns; an estimator has nowhere to go on from."""
+    from latlas.engine.loop import Loop
+
+    monkeypatch.setattr(Loop, "_asked", lambda self, asked: True)
+    with pytest.raises(KeyboardInterrupt):
+        VAE(images=500, **TINY).fit(rows)
+
+
 def test_samples_follow_the_data(rows: np.ndarray) -> None:
     pca = PCA(2).fit(rows)
     drawn = pca.sample(4000, random_state=0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from latlas.data.source import Source
     from latlas.tasks.compare import Comparison
     from latlas.tasks.evaluate import Evaluation
+    from latlas.tasks.outliers import Outliers
     from latlas.tasks.score import Scores
     from latlas.tasks.shards import Written
 
@@ -34,8 +35,8 @@ Items = Any  # str, Path, array, (array, labels), Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
 __all__ = ["Scorer", "compare", "decode", "denoise", "encode", "evaluate", "fit_prior",
-           "interpolate", "list_models", "load", "open_data", "reconstruct", "sample", "score",
-           "train", "traverse", "write_parts", "write_report"]
+           "interpolate", "list_models", "load", "open_data", "outliers", "reconstruct", "sample",
+           "score", "train", "traverse", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:
@@ -248,6 +249,33 @@ def write_parts(task: str, run: Run, data: Items = None, split: str | None = Non
     model, items = _both(run, data, split, source or {}, what.capability)
     return shards.write_parts(task, model, items, out, share, block=block, progress=progress,
                               **options)
+
+
+def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str | None = None,
+             false_alarms: float = 0.01, method: str = "auto", normal: Items = None,
+             controls: bool = True, seed: int = 0, progress: Count | None = None,
+             **options: Any) -> Outliers:
+    """Which items do not belong: ``.score``, ``.flag``, ``.order``, ``.rankings()``.
+
+    Args:
+        data: with labels (items, 0 or 1), or a labelled source, the figures are computed too.
+        odd: classes of ``data`` that are outliers, commas between; ``1`` where they are 0 and 1.
+        false_alarms: the share of normal items that the threshold lets through by mistake.
+        method: ``auto``, ``nats``, ``error`` or ``typicality``.
+        normal: items that set the threshold; by default those the run held out while training.
+        controls: also an isolation forest and probabilistic PCA, fitted to the training items.
+    """
+    from latlas.api.items import open_marked
+    from latlas.tasks.outliers import outliers as rank
+
+    if method != "auto":
+        from latlas.api.items import require
+        require(run, {"nats": "score", "error": "reconstruct"}.get(method, "encode"), "outliers")
+    items, marks = open_marked(run, data, split, odd=odd, **options)
+    held = open_marked(run, normal, "validation" if normal is None else None)[0]
+    train = open_marked(run, None, "train")[0] if controls else None
+    return rank(_model(run, None), items, normal=held, train=train, odd=marks,
+                false_alarms=false_alarms, method=method, seed=seed, progress=progress)
 
 
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,

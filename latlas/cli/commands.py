@@ -58,6 +58,10 @@ COMMANDS: dict[str, Command] = {
         "latlas score runs/vae-digits --out scores.csv",
         "latlas score runs/vae-digits --method ais --n 20",
         "latlas score runs/ae-digits --observation-sd 0.2 --n 20")),
+    "outliers": Command("Measure", "latlas.cli.odd:outliers", "Rank what does not belong.", (
+        "latlas outliers runs/vae-digits",
+        "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
+        "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),

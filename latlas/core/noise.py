@@ -111,6 +111,14 @@ def dropout(h: Tensor, share: float) -> Tensor:
     return h * kept.to(h.device, h.dtype).mul_(1 / (1 - share))
 
 
+class SharedNoise(Noise):
+    """The same draws for every item of a batch: what is said of an item depends on it alone."""
+
+    def _rows(self, draw, shape: tuple[int, ...],  # type: ignore[no-untyped-def]
+              batch: int = 0) -> Tensor:
+        return super()._rows(draw, (*shape[:batch], 1, *shape[batch + 1:]), batch).expand(shape)
+
+
 def dequantise(x: Tensor, step: float, noise: Noise) -> Tensor:
     """Uniform noise one level wide around every value: x + (u − ½)·step, u ~ U[0, 1).
 

@@ -91,6 +91,12 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
 
 
+def write_plot(target: Path, data: bytes) -> str:
+    """A plot of :mod:`latlas.report.plots` as a PNG on white."""
+    write_bytes(target, _on_white(data))
+    return f"wrote {target}"
+
+
 def is_folder(path: Path | str) -> bool:
     """A name that ends in a slash, has no suffix, or is a folder already."""
     return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()

@@ -21,9 +21,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.api.training import Parts, execute, plan
+from latlas.api.training import Parts, Plan, execute, plan
 from latlas.core.errors import LatlasError
-from latlas.core.noise import Noise, derive
+from latlas.core.model import Model
+from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import get
@@ -84,7 +85,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         least = 2 if self.model == "pca" else 1  # PCA leaves at least one direction to noise
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2,
                           ensure_min_features=least)
-        with _as_value_error():
+        with as_value_error():
             self.model_ = self._train(x)
         self._n_features_out = self.model_.latent_dim
         return self
@@ -102,7 +103,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if z.shape[1] != self._n_features_out:
             raise ValueError(f"the codes have {z.shape[1]} columns, the model's "
                              f"{self._n_features_out}")
-        rows = _in_batches(torch.from_numpy(z.astype(np.float32)),
+        rows = in_batches(torch.from_numpy(z.astype(np.float32)),
                            lambda codes: self.model_.decode(codes).mean)
         return (rows.numpy() * self.scale_ + self.mean_).astype(z.dtype)
 
@@ -124,8 +125,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
         check_is_fitted(self)
         state = self.random_state if random_state is None else random_state
-        with _as_value_error():
-            rows = sample(self.model_, n_samples, seed=_seed(state))
+        with as_value_error():
+            rows = sample(self.model_, n_samples, seed=seed_of(state))
         return rows * self.scale_ + self.mean_
 
     def __sklearn_tags__(self) -> Any:
@@ -136,20 +137,19 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _train(self, x: Array) -> Any:
         asked = plan(self.model, self._settings(), split="all", where=type(self).__name__)
         train, held_out = self._divided(x)
-        trained = execute(asked, Parts(train, held_out), None, False, {})
-        return trained.model.cpu()
+        return trained(asked, Parts(train, held_out)).cpu()
 
     def _settings(self) -> dict[str, Any]:
         """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
         own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
                "minutes": self.minutes}
         return {"precision": "fp32", "threads": 1, "device": "cpu",
-                "seed": _seed(self.random_state), **(self.settings or {}),
+                "seed": seed_of(self.random_state), **(self.settings or {}),
                 **{k: v for k, v in own.items() if v is not None}}
 
     def _divided(self, x: Array) -> tuple[Dataset, Dataset | None]:
         """Rows to train on and rows held out, standardised in float64 by the former."""
-        order = np.random.default_rng(_seed(self.random_state)).permutation(len(x))
+        order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
         held = int(self.validation_fraction * len(x))
         held = held if held >= FEWEST_HELD_OUT and self.model != "pca" else 0
         self.mean_, self.scale_ = _moments(x[order[held:]])
@@ -165,10 +165,11 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _by_batches(self, x: Array, of: Callable[[Tensor], Tensor], dtype: Any) -> Array:
         rows = ((x - self.mean_) / self.scale_).astype(np.float32)
-        return _in_batches(torch.from_numpy(rows), of).numpy().astype(dtype)
+        return in_batches(torch.from_numpy(rows), of).numpy().astype(dtype)
 
     def _score(self, batch: Tensor) -> Tensor:
-        nats, _ = self.model_.log_likelihood(batch, noise=_SharedDraws(), draws=self.draws)
+        noise = SharedNoise(derive("score_samples"))
+        nats, _ = self.model_.log_likelihood(batch, noise=noise, draws=self.draws)
         return nats  # type: ignore[no-any-return]
 
 
@@ -205,20 +206,15 @@ class VAE(LatentModel):
                          settings=settings, random_state=random_state)
 
 
-class _SharedDraws(Noise):
-    """Draws (k, n, d) of the code that are the same for each of the n rows."""
-
-    def __init__(self) -> None:
-        super().__init__(derive("score_samples"))
-
-    def normal(self, *shape: int, batch: int = 0) -> Tensor:
-        """One row's draws for all rows; what has the batch first is as ever."""
-        if batch == 0:
-            return super().normal(*shape)
-        return super().normal(shape[0], 1, *shape[2:]).expand(*shape)
+def trained(asked: Plan, parts: Parts) -> Model:
+    """The model of a plan trained to its end; Ctrl-C ends the caller too."""
+    done = execute(asked, parts, None, False, {})
+    if done.outcome.stopped == "interrupt":
+        raise KeyboardInterrupt
+    return done.model
 
 
-def _in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+def in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     """``of`` over batches of exactly :data:`ROWS` rows, the last one filled up with zeros."""
     parts = []
     with torch.inference_mode():
@@ -235,12 +231,12 @@ def _moments(x: Array) -> tuple[Array, Array]:
     return mean, np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
 
 
-def _seed(random_state: Any) -> int:
+def seed_of(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 @contextmanager
-def _as_value_error() -> Iterator[None]:
+def as_value_error() -> Iterator[None]:
     """scikit-learn's callers expect a ValueError for parameters and data that do not fit."""
     try:
         yield

@@ -1,0 +1,164 @@
+"""The detector of odd rows: robust, deterministic, calibrated; in the words of both libraries."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from latlas.sklearn import OutlierDetector, PyODDetector
+from latlas.sklearn.robust import RobustScale, standardised
+
+QUICK = {"code_sizes": (2,), "settings": {"images": 50_000, "width": 16}, "random_state": 0}
+#: skipped by scikit-learn itself: they need packages that are not installed
+SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
+
+
+def near_a_curve(n: int, share: float = 0.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows near a curve in five columns; the columns of a share of them are out of step."""
+    rng = np.random.default_rng(seed)
+    t = rng.uniform(-2, 2, n)
+    rows = np.stack([t, t**2, np.sin(2 * t), np.cos(2 * t), t**3], 1)
+    odd = rng.random(n) < share
+    rows[odd] = np.stack([rng.permutation(column) for column in rows[odd].T], 1)
+    return rows + rng.normal(scale=0.05, size=rows.shape), odd
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[OutlierDetector, np.ndarray, np.ndarray]:
+    x, odd = near_a_curve(1500, 0.05)
+    return OutlierDetector(0.05, **QUICK).fit(x), x, odd
+
+
+def test_check_estimator() -> None:
+    small = OutlierDetector(code_sizes=(1,), settings={"images": 200, "width": 8})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scikit-learn, about the checks it skips
+        results = check_estimator(small, on_fail="raise", on_skip=None)
+    assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED
+    assert sum(r["status"] == "passed" for r in results) > 40
+
+
+def test_rows_out_of_step_are_found_in_rows_never_seen(fitted) -> None:
+    """Each column alone is as it should be; only together are they odd."""
+    x, odd = near_a_curve(1000, 0.05, seed=1)
+    assert roc_auc_score(odd, -fitted[0].score_samples(x)) > 0.93
+
+
+def test_predictions_follow_the_threshold(fitted) -> None:
+    detector, x, _ = fitted
+    decided = detector.decision_function(x)
+    np.testing.assert_allclose(decided, detector.score_samples(x) - detector.offset_)
+    assert ((detector.predict(x) == -1) == (decided < 0)).all()
+    assert (detector.predict(x) == -1).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("wild", [10.0, 1e6])
+def test_planted_outliers_do_not_teach_that_they_are_normal(wild) -> None:
+    """A tenth of the rows is a cluster far off, which an untrimmed model would fit."""
+    x, _ = near_a_curve(600)
+    planted = np.full((60, 5), wild) + np.random.default_rng(1).normal(size=(60, 5))
+    detector = OutlierDetector(**QUICK).fit(np.concatenate([x, planted]))
+    normal = detector.score_samples(near_a_curve(300, seed=2)[0])
+    assert (detector.score_samples(planted) < np.quantile(normal, 0.02)).all()
+
+
+def test_the_same_seed_gives_the_same_scores(fitted) -> None:
+    detector, x, _ = fitted
+    again = clone(detector).fit(x)
+    np.testing.assert_array_equal(again.score_samples(x), detector.score_samples(x))
+    other = clone(detector).set_params(random_state=1).fit(x)
+    assert np.abs(other.score_samples(x) - detector.score_samples(x)).max() > 1e-3
+
+
+def test_a_row_alone_scores_as_among_others(fitted) -> None:
+    detector, x, _ = fitted
+    alone = np.concatenate([detector.score_samples(row[None]) for row in x[:5]])
+    np.testing.assert_allclose(detector.score_samples(x)[:5], alone, rtol=1e-9)
+
+
+def test_copies_and_pipelines(fitted) -> None:
+    detector, x, _ = fitted
+    copy = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(copy.score_samples(x), detector.score_samples(x))
+    assert set(make_pipeline(StandardScaler(), clone(detector)).fit_predict(x)) == {-1, 1}
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_new_normal_rows_are_flagged_as_often_as_asked(share) -> None:
+    x, new = near_a_curve(4000, seed=3)[0], near_a_curve(4000, seed=4)[0]
+    detector = OutlierDetector(false_alarms=share, validation_fraction=0.5, **QUICK).fit(x)
+    flagged = (detector.predict(new) == -1).mean()
+    # of the held-out rows that set the threshold, and of the new ones that are counted
+    error = np.sqrt(share * (1 - share) * (1 / 2000 + 1 / 4000))
+    assert abs(flagged - share) < 3.5 * error
+
+
+def test_beta_changes_the_scores(fitted) -> None:
+    detector, x, _ = fitted
+    heavy = clone(detector).set_params(beta=8.0).fit(x)
+    light = detector.score_samples(x)
+    assert np.abs(heavy.score_samples(x) - light).mean() > 0.05 * light.std()
+
+
+def test_pyods_conventions(fitted) -> None:
+    detector, x, _ = fitted
+    pyod = PyODDetector(0.05, detector=detector).fit(x)
+    np.testing.assert_array_equal(pyod.decision_scores_, -detector.score_samples(x))
+    np.testing.assert_array_equal(pyod.labels_, pyod.predict(x))
+    assert ((pyod.decision_scores_ > pyod.threshold_) == pyod.labels_.astype(bool)).all()
+    assert pyod.labels_.mean() == pytest.approx(0.05, abs=0.01)
+    for method in ("linear", "unify"):
+        chance = pyod.predict_proba(x, method)
+        assert chance.shape == (len(x), 2) and (chance >= 0).all()
+        np.testing.assert_allclose(chance.sum(1), 1)
+        assert chance[pyod.decision_scores_.argmax(), 1] == chance[:, 1].max()
+    with pytest.raises(ValueError, match="linear or unify"):
+        pyod.predict_proba(x, "other")
+
+
+def test_wild_values_do_not_set_a_columns_scale() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, (1000, 3))
+    x[:, 1] = 7
+    x[:, 2] = rng.random(1000) < 0.1
+    x[:80, 0] = 1e9
+    scale = RobustScale.of(x, 5.0)
+    assert scale.centre[0] == pytest.approx(3, abs=0.6) and scale.scale[0] < 12
+    assert scale.scale[1] == 1 and 0.2 < scale.scale[2] < 0.5
+    out = scale(x)
+    assert np.abs(out).max() == 5 and (out[:, 1] == 0).all()
+
+
+def test_one_member_does_not_outvote_the_others() -> None:
+    scores = np.array([[0.0, 1.0, 1e9], [0.0, 1.0, -1.0]])
+    reference = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
+    made = standardised(scores, reference)
+    assert made[0, 2] < 25 and made[0, 0] == 0 and made[1, 2] == -made[1, 1]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"contamination": 0.7}, "contamination=0.7"), ({"clip": 0.0}, "clip=0.0"),
+    ({"trim": 0.9}, "trim must be"), ({"settings": {"wdith": 3}}, "did you mean 'width'"),
+    ({"code_sizes": (-1,)}, "latent_dim must be"),
+    ({"false_alarms": 0.001}, "needs 999 held-out normal items, there are 30")])
+def test_what_cannot_be_is_a_value_error(change, message) -> None:
+    detector = OutlierDetector(**{**QUICK, **change})
+    with pytest.raises(ValueError, match=message):
+        detector.fit(near_a_curve(300)[0])
+
+
+def test_rows_with_holes_or_too_few_columns_are_refused() -> None:
+    x = near_a_curve(50)[0]
+    x[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        OutlierDetector(**QUICK).fit(x)
+    with pytest.raises(ValueError, match="minimum of 2"):
+        OutlierDetector(**QUICK).fit(x[:, :1])

@@ -1,0 +1,187 @@
+"""Outliers of a trained run: the threshold, the figures, the scores, the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+from scipy.stats import binom
+from sklearn.metrics import average_precision_score, roc_auc_score
+from tiny import pictures, points, small, table, train
+
+import latlas
+from latlas.cli.__main__ import run as command
+from latlas.core.errors import CapabilityError, ConfigError, DataError
+from latlas.data.dataset import Dataset
+from latlas.metrics import outliers as figures
+from latlas.tasks.outliers import METHODS, outliers
+
+
+@pytest.mark.parametrize(("m", "share"), [(99, 0.1), (199, 0.01), (57, 0.3)])
+def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
+    """Exactly ⌊α (m + 1)⌋ / (m + 1) of the time, whatever the distribution."""
+    rng = np.random.default_rng(0)
+    draws = rng.standard_cauchy((4000, m + 1))
+    alarms = sum(row[-1] > figures.threshold(row[:-1], share) for row in draws)
+    expected = np.floor(share * (m + 1) + 1e-9) / (m + 1)
+    low, high = binom.interval(0.999, len(draws), expected)
+    assert low <= alarms <= high
+
+
+@pytest.mark.parametrize(("m", "share", "message"), [
+    (50, 0.01, "needs 99 held-out normal items, there are 50"), (50, 0.0, "between 0 and 1"),
+    (50, 1.5, "between 0 and 1")])
+def test_a_threshold_that_cannot_be_had_is_refused(m, share, message):
+    with pytest.raises(ConfigError, match=message):
+        figures.threshold(np.arange(m), share)
+
+
+def test_figures_are_those_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    odd = rng.random(300) < 0.1
+    score = rng.normal(size=300) + odd
+    found = figures.ranking(score, odd)
+    assert found.auroc == pytest.approx(roc_auc_score(odd, score))
+    assert found.average_precision == pytest.approx(average_precision_score(odd, score))
+    assert found.k == odd.sum()
+    assert figures.ranking(score, odd, 5).precision == odd[np.argsort(-score)[:5]].mean()
+    assert figures.ranking(score, np.zeros(300)) is None
+
+
+def test_typical_is_the_squared_mahalanobis_distance():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 3)) + 1000
+    covariance = np.cov(x.T)
+    centred = x - x.mean(0)
+    expected = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
+    np.testing.assert_allclose(figures.Typical.of(x).distance(x), expected, rtol=1e-6)
+
+
+def test_statistics_that_repeat_or_never_vary_change_nothing():
+    x = np.random.default_rng(3).normal(size=(200, 2))
+    more = np.column_stack([x, 2 * x[:, 0] + 1, np.full(200, 7.0)])
+    mine, theirs = figures.Typical.of(x).distance(x), figures.Typical.of(more).distance(more)
+    np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+
+
+def test_controls_know_their_own():
+    """PPCA's control ranks as the exact density of scikit-learn; both find what lies far off."""
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 6)) + 0.1 * rng.normal(size=(400, 6))
+    items = np.concatenate([x[:50], rng.normal(size=(5, 6)) * 6])
+    control = figures.ppca_surprise(x, items, 2)
+    exact = -PCA(2).fit(x).score_samples(items)
+    np.testing.assert_allclose(control - control[0], 2 * (exact - exact[0]), rtol=1e-2, atol=1e-2)
+    for found in (control, figures.forest_surprise(x, items)):
+        assert set(np.argsort(-found)[:5]) == set(range(50, 55))
+
+
+CASES = [("vae", pictures), ("ae", pictures), ("pca", pictures), ("vae", table), ("ae", points),
+         ("pca", table)]
+
+
+@pytest.mark.parametrize(("name", "data"), CASES)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_items_score_depends_on_that_item_alone(tmp_path, name, data, method):
+    if name == "ae" and method == "nats":
+        pytest.skip("no likelihood")
+    items = data(n=90)
+    model, _ = train(tmp_path, name, items, small(name))
+    normal = items.subset(slice(0, 60))
+    whole = outliers(model, items.subset(slice(60, 90)), normal=normal, false_alarms=0.1,
+                     method=method)
+    part = outliers(model, items.subset(slice(70, 73)), normal=normal, false_alarms=0.1,
+                    method=method)
+    np.testing.assert_allclose(part.score, whole.score[10:13], rtol=1e-3, atol=1e-3)
+    assert part.threshold == whole.threshold
+
+
+@pytest.mark.parametrize("name", ["vae", "ae", "pca"])
+def test_what_is_no_blob_is_odd(tmp_path, name):
+    items = pictures(n=300)
+    model, _ = train(tmp_path, name, items.subset(slice(0, 200)), small(name))
+    noise = np.random.default_rng(0).integers(0, 17, (20, *items.x.shape[1:])).astype(np.uint8)
+    mixed = Dataset(np.concatenate([items.x[290:], noise]), items.space)
+    odd = np.arange(len(mixed)) >= 10
+    found = outliers(model, mixed, normal=items.subset(slice(200, 290)), odd=odd,
+                     train=items.subset(slice(0, 200)), false_alarms=0.1)
+    assert found.method == "typicality"
+    assert found.rankings()["typicality"].auroc == 1
+    assert set(found.rankings()) == {"typicality", "isolation forest", "ppca"}
+    assert found.flag[odd].all()
+    columns = found.columns()
+    assert columns["rank"].tolist() == list(range(1, 31))
+    assert (np.diff(columns["score"]) <= 0).all() and columns["label"][:20].all()
+
+
+def test_a_model_of_parts_and_a_strange_method_are_refused(tmp_path):
+    items = pictures()
+    model, _ = train(tmp_path / "c", "conditional-vae", items, small("conditional-vae"))
+    with pytest.raises(CapabilityError, match="a model of x"):
+        outliers(model, items, normal=items)
+    model, _ = train(tmp_path / "a", "ae", items, small("ae"))
+    with pytest.raises(CapabilityError, match="cannot score"):
+        outliers(model, items, normal=items, method="nats")
+    with pytest.raises(ConfigError, match="did you mean 'typicality'"):
+        outliers(model, items, normal=items, method="typical")
+    with pytest.raises(ConfigError, match="typicality needs 20"):
+        outliers(model, items, normal=items.subset(slice(0, 5)))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    latlas.train("vae", "digits", out=out, images=2000, progress=False, threads=1, width=16,
+                 depth=1)
+    return out
+
+
+def test_the_command_writes_ranks_histogram_and_gallery(digits, tmp_path, capsys):
+    out = tmp_path / "odd.csv"
+    assert command(["outliers", str(digits), "--odd", "1,3", "--false-alarms", "0.05", "--k", "10",
+                    "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    frame = polars.read_csv(out)
+    assert frame["rank"].to_list() == list(range(1, said["items"] + 1))
+    assert frame["flag"].sum() == said["flagged"]
+    assert (frame["score"] > said["threshold"]).to_list() == frame["flag"].to_list()
+    assert said["rankings"]["ppca"]["k"] == 10
+    for name in ("odd-histogram.png", "odd-oddest.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 100
+
+
+def test_the_command_in_words(digits, tmp_path, capsys):
+    out = str(tmp_path / "o.parquet")
+    assert command(["outliers", str(digits), "--odd", "1", "--false-alarms", "0.1",
+                    "--out", out]) == 0
+    said = capsys.readouterr().out
+    assert "isolation forest" in said and "precision at" in said and "held out" in said
+    assert command(["outliers", str(digits), "--false-alarms", "0.1", "--out", out]) == 0
+    assert "are also the oddest by ppca" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    (["--odd", "eleven"], "unknown class 'eleven'"),
+    (["--false-alarms", "0.0001"], "needs 9999 held-out normal items"),
+    (["--out", "x.docx"], "valid endings"), (["--data", "moons"], "holds")])
+def test_what_cannot_be_is_one_line(digits, more, message, capsys):
+    assert command(["outliers", str(digits), *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_arrays_with_marks_and_other_peoples_labels(digits):
+    x = latlas.open_data("digits", "test").take("x")
+    marks = np.arange(len(x)) % 7 == 0
+    found = latlas.outliers(digits, (x, marks), false_alarms=0.1, controls=False)
+    assert (found.odd == marks).all() and not found.controls
+    again = latlas.outliers(digits, x, false_alarms=0.1, method="error", controls=False)
+    assert again.odd is None and again.rankings() == {}
+    with pytest.raises(DataError, match="0 or 1"):
+        latlas.outliers(digits, (x, np.arange(len(x))), false_alarms=0.1)
