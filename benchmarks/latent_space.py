@@ -10,10 +10,13 @@ coverage and active units say so, whatever its one picture scores in completenes
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import latlas
+from latlas.metrics.features import features
+from latlas.metrics.precision_recall import support_distance
 from latlas.tasks.compare import compare
 from latlas.tasks.evaluate import Evaluation, feature_extractor
 
@@ -33,21 +36,40 @@ def main() -> None:
     options = arguments()
     train, test = (latlas.open_data(options.data, part) for part in ("train", "test"))
     extract = feature_extractor("auto", train, options.seed)
-    found = [evaluated(name, options, test, extract) for name in ROWS]
+    made = {name: trained(name, options) for name in ROWS}
+    found = [latlas.evaluate(model, test, draws=1, samples=options.samples, features=extract,
+                             seed=options.seed, name=name) for name, model in made.items()]
     print(f"{options.data}: {options.images:,} pictures each, {options.network}, code of "
           f"{options.latent_dim}, seed {options.seed}\n")
     print(markdown(found))
+    print("\nshare of draws within the support, by features, neighbours and share of balls kept\n")
+    print(supports(made, test, {"auto": extract, **{
+        name: features(name, train.space) for name in ("random-conv", "pixels")}}, options))
 
 
-def evaluated(name: str, options: argparse.Namespace, test: Any, extract: Any) -> Evaluation:
-    """One row: trained, or loaded where it was, and judged on the test items."""
+def trained(name: str, options: argparse.Namespace) -> Any:
+    """The model of one column, trained, or loaded where it was."""
     model, settings, share = ROWS[name]
-    trained = latlas.train(
+    return latlas.train(
         model, options.data, out=options.out / f"{name}-{options.latent_dim}-{options.seed}",
         progress=False, images=int(share * options.images), seed=options.seed, threads=1,
-        device="cpu", latent_dim=options.latent_dim, network=options.network, **settings)
-    return latlas.evaluate(trained.model, test, draws=1, samples=options.samples,
-                           features=extract, seed=options.seed, name=name)
+        device="cpu", latent_dim=options.latent_dim, network=options.network, **settings).model
+
+
+def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],
+             options: argparse.Namespace) -> str:
+    """Whether the order of the models hangs on how the support is drawn."""
+    drawn = {name: latlas.sample(model, options.samples, seed=options.seed + 1)
+             for name, model in made.items()}
+    lines = ["| features | k | kept | " + " | ".join(made) + " |", "| --- " * (3 + len(made)) + "|"]
+    for title, extract in extractors.items():
+        real = extract(test.take("x")[:options.samples])
+        decoded = [extract(items) for items in drawn.values()]
+        for k, keep in product((3, 5, 10), (0.5, 1.0)):
+            shares = [(support_distance(real, x, k, keep=keep) <= 1).mean() for x in decoded]
+            lines.append(f"| {title} | {k} | {keep:g} | "
+                         + " | ".join(f"{share:.3f}" for share in shares) + " |")
+    return "\n".join(lines)
 
 
 def markdown(found: list[Evaluation]) -> str:
