@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasLayers, Model
+from latlas.core.model import HasLayers, Model, prior_of
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.tasks.common import (
@@ -227,8 +227,8 @@ def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
     if hasattr(model, "sample_codes"):
         own: Tensor = model.sample_codes(n, noise=draws)
         return own
-    if hasattr(model, "prior"):  # not HasPrior, which from Python 3.12 on finds no module
-        return model.prior.sample(n, draws)
+    if (prior := prior_of(model)) is not None:
+        return prior.sample(n, draws)
     return draws.normal(n, model.latent_dim) if can(model, "score") else None
 
 

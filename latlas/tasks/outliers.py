@@ -21,7 +21,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasPrior, Model
+from latlas.core.model import Model, prior_of
 from latlas.core.noise import SharedNoise, derive
 from latlas.data.dataset import Dataset
 from latlas.metrics import outliers as figures
@@ -185,8 +185,8 @@ def _statistics(model: Any, batch: Batch, seed: int) -> Iterator[Tensor]:
     q = model.encode(batch.x)
     if can(model, "reconstruct"):
         yield (_error(model, batch) + TINY).log()
-    if isinstance(model, HasPrior):
-        yield -model.prior.log_prob(q.mean)
+    if (prior := prior_of(model)) is not None:
+        yield -prior.log_prob(q.mean)
     if isinstance(q, Normal):
         yield q.log_var.expand_as(q.mean).sum(1)
     if model.space.levels:
