@@ -45,16 +45,16 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("model", ["vae", "ae", "pca"])
 def test_a_run_carries_its_fitted_prior(runs: Path, model: str) -> None:
     run = runs / model
-    before = api.sample(run, 5)
+    before = api.sample(run, 200)
     done = latlas.fit_prior(run, progress=False, **FLOW)
     assert done.run == run / "prior"
     assert np.isfinite([done.own, done.fitted]).all()
     assert run_info(run / "prior").model == "flow-matching"
-    np.testing.assert_array_equal(api.sample(run, 5, prior="own"), before)
-    after = api.sample(run, 5, prior="fitted")
-    np.testing.assert_array_equal(api.sample(run, 5), after)
+    np.testing.assert_array_equal(api.sample(run, 200, prior="own"), before)
+    after = api.sample(run, 200, prior="fitted")
+    np.testing.assert_array_equal(api.sample(run, 200), after)
     assert not np.array_equal(before, after)
-    assert not np.array_equal(after, api.sample(run, 5, seed=1))
+    assert not np.array_equal(after, api.sample(run, 200, seed=1))
     loaded = api.load(run)
     z = loaded.fitted_prior.sample(7, Noise(0))
     assert z.shape == (7, loaded.latent_dim)

@@ -34,7 +34,7 @@ def outliers(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
                  help="Items by rank: .csv, .parquet, .npz; plots beside it. Default: "
                       "RUN/outliers.csv.")] = None,
              seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
-    """Which items do not belong? Every item's score and rank, flagged above a threshold of known
+    """Rank what does not belong. Every item has a score, and a flag above a threshold of known
     false-alarm rate.
 
     Beside the table: a histogram with the threshold, and for pictures the oddest ones.
