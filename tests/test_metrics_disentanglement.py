@@ -86,6 +86,17 @@ def test_entropies_of_importances_by_hand():
     assert metrics._sharpness(np.ones((3, 1))).tolist() == [1, 1, 1]
 
 
+def test_balanced_accuracy_counts_classes_that_occur():
+    truth, said = np.array([0, 0, 0, 0, 2, 2]), np.array([0, 0, 0, 1, 2, 0])
+    assert metrics._balanced(truth, said) == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+def test_few_items_leave_classes_out_without_a_word():
+    """Warnings are errors: of 32 values some are learnt and never judged."""
+    factors = np.random.default_rng(0).integers(0, (32, 32), (200, 2))
+    assert metrics.disentanglement(metrics.oracle(factors, 3), factors)["mig"] > 0
+
+
 def test_a_split_factor_is_disentangled_but_not_complete():
     """Two dimensions that hold one factor together: D and modularity 1, C and MIG less."""
     rng = np.random.default_rng(3)
