@@ -81,7 +81,7 @@ def test_controls_know_their_own():
         assert set(np.argsort(-found)[:5]) == set(range(50, 55))
 
 
-CASES = [("vae", pictures), ("ae", pictures), ("pca", pictures), ("vae", table), ("ae", points),
+CASES = [("vae", pictures), ("hierarchical-vae", pictures), ("ae", pictures), ("pca", pictures), ("vae", table), ("ae", points),
          ("pca", table)]
 
 

@@ -29,7 +29,7 @@ from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of
 from latlas.sklearn.robust import RobustScale, quartiles, standardised
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
-PASSES, LEAST, MOST = 40, 250, 500
+PASSES, LEAST, MOST = 40, 500, 600
 #: rows of a step, at most
 BATCH = 256
 #: rows held out at most, and the fewest worth it
@@ -76,7 +76,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(self, contamination: float = 0.1, *, false_alarms: float | None = None,
                  code_sizes: Sequence[int] = (1, 2, 3), beta: float = 1.0, trim: float = 0.1,
-                 clip: float = 5.0, jitter: float = 0.1, validation_fraction: float = 0.1,
+                 clip: float = 5.0, jitter: float = 0.03, validation_fraction: float = 0.1,
                  settings: dict[str, Any] | None = None, random_state: Any = None) -> None:
         self.contamination = contamination
         self.false_alarms = false_alarms
