@@ -153,30 +153,33 @@ def _hues(values: Array, middle: float | None) -> dict[str, Any]:
 
 
 def histograms(sets: Mapping[str, Array], *, x: str = "", mark: float | None = None,
-               marked: str = "", dark: bool = False, size: tuple[float, float] = (7.2, 3.4)
-               ) -> bytes:
-    """Densities of (n,) values by name on shared bins, and a dashed line at ``mark``.
+               marked: str = "", log: bool = False, dark: bool = False,
+               size: tuple[float, float] = (7.2, 3.4)) -> bytes:
+    """Shares of (n,) values by name in the same fifty bins, and a dashed line at ``mark``.
 
     The last bin takes what lies beyond nearly all values, so that a few do not flatten the rest.
+    ``log``: bins of equal ratio, for positive values.
     """
     def draw(axes: Any) -> None:
-        edges = _edges(list(sets.values()), mark)
+        edges = _edges(list(sets.values()), mark, log)
         for i, (name, values) in enumerate(sets.items()):
             axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges, color=COLOURS[i],
-                      label=name, density=True, histtype="step" if i else "stepfilled",
-                      alpha=1.0 if i else 0.45, lw=1.6)
+                      label=name, weights=np.full(len(values), 1 / len(values)),
+                      histtype="step" if i else "stepfilled", alpha=1.0 if i else 0.45, lw=1.6)
         if mark is not None:
             axes.axvline(mark, color=COLOURS[5], linestyle="--", lw=1.6, label=marked)
-        axes.set(xlabel=x, ylabel="density")
+        axes.set(xlabel=x, ylabel="share", **({"xscale": "log"} if log else {}))
         axes.legend(loc="best")
     return _one(draw, dark, size)
 
 
-def _edges(sets: Sequence[Array], mark: float | None) -> Array:
-    """Fifty bins from the least value to where each set has all but 2% of its values."""
-    most = max(float(np.quantile(values, 0.98)) for values in sets)
-    top = most if mark is None else max(most, mark + 0.1 * abs(mark))
-    low = min(float(values.min()) for values in sets)
+def _edges(sets: Sequence[Array], mark: float | None, log: bool) -> Array:
+    """To where each set has all but 2% of its values, and if ``log`` also from there."""
+    low = min(float(np.quantile(values, 0.02 if log else 0.0)) for values in sets)
+    top = max(float(np.quantile(values, 0.98)) for values in sets)
+    top = top if mark is None else max(top, mark + 0.1 * abs(mark))
+    if log and 0 < low < top:
+        return np.geomspace(low, top, 51)
     return np.linspace(low, top if top > low else low + 1, 51)
 
 

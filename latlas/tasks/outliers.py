@@ -129,7 +129,8 @@ def histogram(found: Outliers) -> bytes:
     else:
         sets |= {"items": found.score[~found.odd], "outliers by label": found.score[found.odd]}
     return plots.histograms(sets, x=SCORES[found.method], mark=found.threshold,
-                            marked=f"threshold, {found.false_alarms:.3g} false alarms")
+                            marked=f"threshold, {found.false_alarms:.3g} false alarms",
+                            log=found.method == "typicality")
 
 
 def _method(model: Model, method: str) -> str:
