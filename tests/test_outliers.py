@@ -81,8 +81,8 @@ def test_controls_know_their_own():
         assert set(np.argsort(-found)[:5]) == set(range(50, 55))
 
 
-CASES = [("vae", pictures), ("hierarchical-vae", pictures), ("ae", pictures), ("pca", pictures), ("vae", table), ("ae", points),
-         ("pca", table)]
+CASES = [("vae", pictures), ("hierarchical-vae", pictures), ("ae", pictures), ("pca", pictures),
+         ("vae", table), ("ae", points), ("pca", table)]
 
 
 @pytest.mark.parametrize(("name", "data"), CASES)

@@ -94,8 +94,8 @@ def _summary(found: Any, path: Path, k: int | None) -> dict[str, Any]:
 def _text(found: Any, k: int | None) -> str:
     flagged, n = int(found.flag.sum()), len(found.score)
     lines = [f"{counted(n, 'item')}, {flagged:,} flagged ({flagged / n:.2%}): {found.method} above "
-             f"{found.threshold:.4g}, which at most {found.false_alarms:.3g} of normal items exceed "
-             f"(by {len(found.normal):,} held out)"]
+             f"{found.threshold:.4g}, which at most {found.false_alarms:.3g} of normal items "
+             f"exceed (by {len(found.normal):,} held out)"]
     rankings = found.rankings(k)
     if rankings:
         count = next(iter(rankings.values())).k
