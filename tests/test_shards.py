@@ -162,7 +162,7 @@ def test_blocks_and_folders_are_checked(model, tmp_path):
         write_parts("score", model, points(), tmp_path, Shard(), block=100)
     with pytest.raises(ConfigError, match="name a folder"):
         write_parts("score", model, points(), tmp_path / "a.parquet", Shard())
-    with pytest.raises(ConfigError, match="encode, score"):
+    with pytest.raises(ConfigError, match="encode, outliers, score"):
         write_parts("nothing", model, points(), tmp_path, Shard())
 
 
@@ -205,6 +205,23 @@ def test_parts_from_python(run, tmp_path):
                                   latlas.encode(run, "ring", "all"))
 
 
+def test_outliers_in_shards_are_judged_as_the_whole(run, tmp_path, capsys):
+    whole = latlas.outliers(run, "ring", "all", method="nats", controls=False)
+    words = ["outliers", str(run), "--data", "ring", "--split", "all", "--method", "nats",
+             "--out", str(tmp_path), "--block", "512"]
+    for i in (1, 2):
+        assert cli.run([*words, "--shard", f"{i}/2"]) == 0
+    found = table(tmp_path)
+    assert found.columns == ["item", "score", "flag"] and 0 < found["flag"].sum() < len(found)
+    np.testing.assert_array_equal(found["score"], whole.score)
+    np.testing.assert_array_equal(found["flag"], whole.flag)
+    assert latlas.write_parts("outliers", run, "ring", "all", out=tmp_path, shard="1/2", block=512,
+                              method="nats", false_alarms=0.01, seed=0).written == 0
+    with pytest.raises(ConfigError, match="other normal items"):
+        latlas.write_parts("outliers", run, "ring", "all", out=tmp_path, shard="1/2", block=512,
+                           normal=points(300).x, method="nats", false_alarms=0.01, seed=0)
+
+
 # ------------------------------------------------------------------------------ scorer
 
 def test_a_scorer_survives_pickling_and_is_light(run):
@@ -241,6 +258,16 @@ def test_a_scorer_estimates_what_score_does(run):
         np.testing.assert_allclose(found[sure], other[sure], atol=0.6)
 
 
+def test_a_scorer_judges_outliers_and_sets_its_threshold_once(run, monkeypatch):
+    x = np.concatenate([latlas.open_data("ring", "test").x[:20], np.full((5, 2), 9, np.float32)])
+    scorer = pickle.loads(pickle.dumps(latlas.Scorer(run, "outliers", method="nats")))
+    whole = latlas.outliers(run, x, method="nats", controls=False)
+    np.testing.assert_allclose(scorer({"x": x})["score"], whole.score, rtol=1e-5)
+    monkeypatch.setattr(shards.Judge, "of", None)  # it would be called again
+    np.testing.assert_array_equal(scorer({"x": x})["flag"], whole.flag)
+    assert whole.flag[20:].all() and not whole.flag[:20].all()
+
+
 def test_codes_and_columns_that_are_kept(run):
     x = points(5).x
     scorer = latlas.Scorer(run, "encode", column="point", keep=("key",))
@@ -267,7 +294,7 @@ def test_a_scorer_says_what_is_wrong(run, tmp_path):
         latlas.Scorer(run, column="b")({"a": np.ones((2, 2))})
     with pytest.raises(ConfigError, match="together=0"):
         latlas.Scorer(run, together=0)
-    with pytest.raises(ConfigError, match="encode, score"):
+    with pytest.raises(ConfigError, match="encode, outliers, score"):
         latlas.Scorer(run, "nothing")({"x": np.ones((2, 2))})
     tiny.train(tmp_path / "ae", "ae", tiny.points(), tiny.small("ae"))
     with pytest.raises(CapabilityError, match="cannot score"):

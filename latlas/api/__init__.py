@@ -213,8 +213,9 @@ def denoise(run: Run, data: Items = None, split: str | None = None, *,
 
 
 def score(run: Run, data: Items = None, split: str | None = None, *, draws: int | None = None,
-          method: str = "auto", seed: int = 0, precision: str = "auto", temperatures: int = 1000,
-          leapfrog: int = 10, observation_sd: float | None = None,
+          method: str = "auto", seed: int = 0, precision: str = "auto",
+          temperatures: int | None = None, leapfrog: int | None = None,
+          observation_sd: float | None = None,
           progress: Count | None = None, **options: Any) -> Scores:
     """Log-likelihood of every item: ``.nats``, ``.se``, ``.ess``, ``.bits_per_dim``, ``.mean``.
 
@@ -231,9 +232,10 @@ def score(run: Run, data: Items = None, split: str | None = None, *, draws: int 
 
 def write_parts(task: str, run: Run, data: Items = None, split: str | None = None, *,
                 out: str | Path, shard: str = "1/1", block: int = 4096,
-                source: dict[str, Any] | None = None, progress: Count | None = None,
-                **options: Any) -> Written:
-    """``score`` or ``encode`` over one share of the items, as Parquet parts in a folder.
+                source: dict[str, Any] | None = None, normal: Items = None,
+                progress: Count | None = None, **options: Any) -> Written:
+    """``score``, ``encode`` or ``outliers`` over one share of the items, as Parquet parts in a
+    folder.
 
     The same call again writes the parts that are missing; all shards together hold what one call
     over everything gives.
@@ -242,13 +244,19 @@ def write_parts(task: str, run: Run, data: Items = None, split: str | None = Non
         shard: ``2/8`` is the second of eight.
         block: items of a part, a multiple of 512.
         source: options of the source; ``options`` are the task's own.
+        normal: of ``outliers``, as there.
     """
+    from latlas.api.items import normal_items, open_marked
     from latlas.tasks import shards
 
     share, what = shards.Shard.parse(shard), shards.verb(task)
-    model, items = _both(run, data, split, source or {}, what.capability)
-    return shards.write_parts(task, model, items, out, share, block=block, progress=progress,
-                              **options)
+    held = normal_items(run, normal) if what.ready else None
+    if held is None:
+        items = _both(run, data, split, source or {}, what.capability)[1]
+    else:  # labels are of no use, and may be of other classes than the run's
+        items = open_marked(run, data, split, **source or {})[0]
+    return shards.write_parts(task, _model(run, None), items, out, share, block=block,
+                              normal=held, progress=progress, **options)
 
 
 def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str | None = None,
@@ -265,16 +273,15 @@ def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str
         normal: items that set the threshold; by default those the run held out while training.
         controls: also an isolation forest and probabilistic PCA, fitted to the training items.
     """
-    from latlas.api.items import open_marked
+    from latlas.api.items import normal_items, open_marked
     from latlas.tasks.outliers import outliers as rank
 
     if method != "auto":
         from latlas.api.items import require
         require(run, {"nats": "score", "error": "reconstruct"}.get(method, "encode"), "outliers")
     items, marks = open_marked(run, data, split, odd=odd, **options)
-    held = open_marked(run, normal, "validation" if normal is None else None)[0]
     train = open_marked(run, None, "train")[0] if controls else None
-    return rank(_model(run, None), items, normal=held, train=train, odd=marks,
+    return rank(_model(run, None), items, normal=normal_items(run, normal), train=train, odd=marks,
                 false_alarms=false_alarms, method=method, seed=seed, progress=progress)
 
 

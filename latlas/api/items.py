@@ -104,6 +104,11 @@ def open_marked(run: Any, data: Any = None, split: str | None = None, *,
             _odd_ones(items.take("label"), items.space.classes, odd))
 
 
+def normal_items(run: Any, data: Any = None) -> Dataset:
+    """What outliers are judged against: by default the items the run held out while training."""
+    return open_marked(run, data, "validation" if data is None else None)[0]
+
+
 def _as_marks(labels: NDArray[Any], n: int) -> NDArray[np.bool_]:
     if labels.shape != (n,) or not np.isin(labels, (0, 1)).all():
         raise DataError(f"labels of outliers must be {n} numbers that are 0 or 1 (1: outlier)")

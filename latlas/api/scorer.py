@@ -33,7 +33,9 @@ class Scorer:
 
     Args:
         run: a run folder that every process can read.
-        task: ``score`` (nats, bits_per_dim, ess, unreliable …) or ``encode`` (z0, z1, …).
+        task: ``score`` (nats, bits_per_dim, ess, unreliable …), ``encode`` (z0, z1, …) or
+            ``outliers`` (score, flag; the threshold is set by the run's own held-out items, which
+            every process must be able to read).
         column: which column holds the items, (n, \\*shape) or flattened, in data units. By
             default a table's own columns by name, else ``x``, ``data``, ``item`` or ``image``.
         label: the column of a conditional model's labels.
@@ -53,9 +55,10 @@ class Scorer:
         self.keep, self.together, self.device = tuple(keep), together, device
         self.options = options
         self._model: Model | None = None
+        self._ready: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_ready": None}
 
     def __call__(self, batch: Mapping[str, Any]) -> Columns:
         """Results of every item, (n,) each, after the columns that are kept.
@@ -85,12 +88,24 @@ class Scorer:
             self._model = api.load(self.run, device=self.device)
         return self._model
 
+    @property
+    def ready(self) -> dict[str, Any]:
+        """The options of every part, with what is worked out once a process."""
+        if self._ready is None:
+            from latlas.api.items import normal_items
+            from latlas.tasks.shards import verb
+
+            what, model = verb(self.task), self.model
+            self._ready = what.prepared(model, normal_items(model) if what.ready else None,
+                                        self.options)
+        return self._ready
+
     def _part(self, items: Dataset) -> Columns:
         """The seed is the items' own: any batch they come in gives them the same draws."""
         from latlas.core.noise import derive
         from latlas.tasks.shards import print_of, verb
 
-        what, options = verb(self.task), dict(self.options)
+        what, options = verb(self.task), dict(self.ready)
         if what.draws(self.model, **options):
             content = print_of(np.asarray(items.x, np.float32))  # whatever type they came in
             options["seed"] = derive(options.get("seed", 0), "scorer", content)

@@ -21,7 +21,7 @@ from latlas.cli.flags import (
     at_least,
     listed,
 )
-from latlas.cli.read import both, write_shard
+from latlas.cli.read import both, check_parts, write_shard
 from latlas.cli.show import counted, counting, drawn, emit, plain
 from latlas.core.errors import ConfigError
 
@@ -47,10 +47,10 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
           method: Annotated[Literal["auto", "exact", "elbo", "iw", "naive", "ais"], Parameter(
               help="auto: exact where the model can, else iw; ais with --observation-sd.")]
           = "auto",
-          temperatures: Annotated[int, Parameter(
-              help="ais: steps from the prior to the posterior.")] = 1000,
-          leapfrog: Annotated[int, Parameter(
-              help="ais: leapfrog steps at each temperature.")] = 10,
+          temperatures: Annotated[int | None, Parameter(
+              help="ais: steps from the prior to the posterior. Default: 1,000.")] = None,
+          leapfrog: Annotated[int | None, Parameter(
+              help="ais: leapfrog steps at each temperature. Default: 10.")] = None,
           observation_sd: Annotated[float | None, Parameter(
               help="For a decoder without a likelihood, by ais or naive: standard deviation of x "
                    "around decode(z), in model units.")] = None,
@@ -68,20 +68,20 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
     from latlas.tasks.output import check_table, write_table
 
     at_least("--n", n, 1)
-    if parts.shard is not None:
-        write_shard("score", run, items, source, parts, out, n, device, json, draws=draws,
-                    method=method, seed=seed, precision=precision, temperatures=temperatures,
-                    leapfrog=leapfrog, observation_sd=observation_sd)
-        return
-    if out:
+    sharded = check_parts(parts, out)
+    if out and not sharded:
         check_table(out)
     model, data = both(run, items, source, device,
                        "score" if observation_sd is None else "decode")
     data = data.subset(slice(0, n))
+    asked = {"draws": draws, "method": method, "seed": seed, "precision": precision,
+             "temperatures": temperatures, "leapfrog": leapfrog,
+             "observation_sd": observation_sd}
+    if sharded:
+        write_shard("score", model, data, parts, out, json, **asked)
+        return
     with counting("score") as progress:
-        scores = api.score(model, data, draws=draws, method=method, seed=seed,
-                           precision=precision, temperatures=temperatures, leapfrog=leapfrog,
-                           observation_sd=observation_sd, progress=progress)
+        scores = api.score(model, data, progress=progress, **asked)
     line = write_table(out, scores.columns(data.take("names"))) if out else ""
     emit({**_summary(scores), "out": out and str(out)}, json, _lines(scores, line))
 

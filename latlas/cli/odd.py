@@ -7,7 +7,20 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, LABELLED, Device, Items, Json, Labelled, Run, Seed, at_least
+from latlas.cli.flags import (
+    ITEMS,
+    LABELLED,
+    WHOLE,
+    Device,
+    Items,
+    Json,
+    Labelled,
+    Parts,
+    Run,
+    Seed,
+    at_least,
+)
+from latlas.cli.read import check_parts, write_shard
 from latlas.cli.show import counted, counting, emit, table
 
 GALLERY = 64
@@ -32,21 +45,27 @@ def outliers(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
                       "outliers.")] = None,
              out: Annotated[Path | None, Parameter(
                  help="Items by rank: .csv, .parquet, .npz; plots beside it. Default: "
-                      "RUN/outliers.csv.")] = None,
-             seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+                      "RUN/outliers.csv. With --shard a folder.")] = None,
+             parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """Rank what does not belong. Every item has a score, and a flag above a threshold of known
     false-alarm rate.
 
-    Beside the table: a histogram with the threshold, and for pictures the oddest ones.
+    Beside the table: a histogram with the threshold, and for pictures the oddest ones. A shard
+    has only the scores and flags of its items, in their own order.
     """
     from latlas import api
     from latlas.tasks.output import check_table
 
     at_least("--k", k, 1)
-    path = out or run / "outliers.csv"
-    check_table(path)
+    path, sharded = out or run / "outliers.csv", check_parts(parts, out)
+    if not sharded:
+        check_table(path)
     model = api.load(run, device=device)
     data, marks = _opened(model, items, source, odd)
+    if sharded:
+        write_shard("outliers", model, data, parts, out, json, normal=_normal(model, normal),
+                    method=method, false_alarms=false_alarms, seed=seed)
+        return
     with counting("outliers") as progress:
         found = api.outliers(model, data, false_alarms=false_alarms, method=method,
                              normal=normal, controls=controls, seed=seed, progress=progress)
@@ -57,6 +76,12 @@ def _opened(model: Any, items: Items, source: Labelled, odd: str | None) -> tupl
     from latlas.api.items import open_marked
 
     return open_marked(model, items.data, items.split, odd=odd, **source.options())
+
+
+def _normal(model: Any, normal: str | None) -> Any:
+    from latlas.api.items import normal_items
+
+    return normal_items(model, normal)
 
 
 def _marked(found: Any, marks: Any) -> Any:
@@ -114,5 +139,3 @@ def _agreement(found: Any) -> str:
               for name, score in found.controls.items()}
     return f"of the {counted(len(flagged), 'oddest item')}, " + ", ".join(
         f"{share:.0%} are also the oddest by {name}" for name, share in shares.items())
-
-

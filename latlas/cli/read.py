@@ -38,13 +38,14 @@ def encode(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
     from latlas.tasks.output import check_codes, write_codes
 
     at_least("--n", n, 1)
-    if parts.shard is not None:
-        write_shard("encode", run, items, source, parts, out, n, device, json)
-        return
-    path = out or run / "codes.npz"
-    check_codes(path)
+    path, sharded = out or run / "codes.npz", check_parts(parts, out)
+    if not sharded:
+        check_codes(path)
     model, data = both(run, items, source, device, "encode")
     data = data.subset(slice(0, n))
+    if sharded:
+        write_shard("encode", model, data, parts, out, json)
+        return
     with counting("encode") as progress:
         codes = api.encode(model, data, progress=progress)
     line = write_codes(path, codes, data.take("names"))
@@ -96,21 +97,35 @@ def both(run: Path, items: Items, source: Labelled, device: str,
     return api.load(run, device=device), data
 
 
-def write_shard(verb: str, run: Path, items: Items, source: Labelled, parts: Parts,
-                out: Path | None, n: int | None, device: str, json: bool, **options: Any) -> None:
+def write_shard(verb: str, model: Any, data: Any, parts: Parts, out: Path | None, json: bool,
+                **options: Any) -> None:
     """One share of the items, in parts."""
     from latlas.tasks import shards
 
-    share = shards.Shard.parse(parts.shard or "1/1")
+    share, folder = shards.Shard.parse(parts.shard or "1/1"), _folder(out)
+    with counting(verb) as progress:
+        done = shards.write_parts(verb, model, data, folder, share, block=parts.block,
+                                  progress=progress, **options)
+    emit({"out": str(folder), "shard": parts.shard, "written": done.written,
+          "found": done.found}, json,
+         f"shard {parts.shard}: wrote {counted(done.written, 'part')} to {folder}"
+         + (f"; {done.found:,} were there" if done.found else ""))
+
+
+def check_parts(parts: Parts, out: Path | None) -> bool:
+    """Whether one share is asked for; ConfigError, before the long work, for one that cannot be."""
+    from latlas.tasks.shards import Shard
+
+    if parts.shard is not None:
+        Shard.parse(parts.shard)
+        _folder(out)
+    return parts.shard is not None
+
+
+def _folder(out: Path | None) -> Path:
     if out is None:
         raise ConfigError("--shard needs --out FOLDER, the same for every shard")
-    model, data = both(run, items, source, device, shards.verb(verb).capability)
-    with counting(verb) as progress:
-        done = shards.write_parts(verb, model, data.subset(slice(0, n)), out, share,
-                                  block=parts.block, progress=progress, **options)
-    emit({"out": str(out), "shard": parts.shard, "written": done.written, "found": done.found},
-         json, f"shard {parts.shard}: wrote {counted(done.written, 'part')} to {out}"
-         + (f"; {done.found:,} were there" if done.found else ""))
+    return out
 
 
 def _compared(before: Any, after: Any, model: Any, path: Path, json: bool) -> None:

@@ -10,7 +10,7 @@ among the statistics).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ SCORES = {"nats": "−log p(x), nats", "error": "squared error of the reconstruc
 DRAWS = 16
 #: keeps logarithms of errors and lengths finite
 TINY = 1e-12
+#: called with how many more items are done
+Count = Callable[[int], None]
 #: fewest held-out items that a Gaussian of the statistics is fitted to
 FEWEST = 20
 
@@ -113,12 +115,46 @@ def outliers(model: Model, data: Dataset, *, normal: Dataset, train: Dataset | N
         CapabilityError: the model cannot do what the method needs.
         ConfigError: an unknown method, or too few normal items for ``false_alarms``.
     """
-    chosen = _method(model, method)
-    figures.threshold(np.zeros(_calibrating(chosen, normal)), false_alarms)  # before the long work
     total = len(data) + len(normal)
-    score, calibrated = _scores(model, data, normal, chosen, seed, _counted(progress, total))
-    return Outliers(score, calibrated, figures.threshold(calibrated, false_alarms), chosen,
+    count = counted(progress, total)
+    judge = Judge.of(model, normal, false_alarms=false_alarms, method=method, seed=seed,
+                     count=count)
+    return Outliers(judge.scores(data, count), judge.normal, judge.threshold, judge.method,
                     false_alarms, odd, {} if train is None else _controls(train, data, seed))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model that has seen what normal items score, and gives any items their own scores.
+
+    Attributes:
+        normal: (m,) scores of the normal items that set the threshold.
+        typical: what the statistics of normal items are like; of ``typicality`` alone.
+    """
+
+    model: Model
+    method: str
+    seed: int
+    normal: Array
+    threshold: float
+    typical: Typical | None = None
+
+    @classmethod
+    def of(cls, model: Model, normal: Dataset, *, false_alarms: float = 0.01,
+           method: str = "auto", seed: int = 0, count: Count | None = None) -> Judge:
+        """Arguments and errors as those of :func:`outliers`."""
+        method = _method(model, method)
+        # before the long work: whether there are enough of them
+        figures.threshold(np.zeros(_calibrating(method, normal)), false_alarms)
+        found = _swept(model, normal, method, seed, count)
+        typical = Typical.of(found[0::2]) if method == "typicality" else None
+        scores = typical.distance(found[1::2]) if typical else found[:, 0]
+        return cls(model, method, seed, scores, figures.threshold(scores, false_alarms), typical)
+
+    def scores(self, data: Dataset, count: Count | None = None) -> Array:
+        """(n,) float64, higher is odder; an item's own, whatever stands beside it."""
+        found = _swept(self.model, data, self.method, self.seed, count)
+        return self.typical.distance(found) if self.typical else found[:, 0]
 
 
 def histogram(found: Outliers) -> bytes:
@@ -156,18 +192,7 @@ def _calibrating(method: str, normal: Dataset) -> int:
     return len(normal) // 2
 
 
-def _scores(model: Model, data: Dataset, normal: Dataset, method: str, seed: int,
-            count: Any) -> tuple[Array, Array]:
-    """Of the items, and of the normal items that set the threshold."""
-    if method != "typicality":
-        found = [_swept(model, items, method, seed, count)[:, 0] for items in (data, normal)]
-        return found[0], found[1]
-    mine, theirs = (_swept(model, items, method, seed, count) for items in (data, normal))
-    typical = Typical.of(theirs[0::2])
-    return typical.distance(mine), typical.distance(theirs[1::2])
-
-
-def _swept(model: Model, data: Dataset, method: str, seed: int, count: Any) -> Array:
+def _swept(model: Model, data: Dataset, method: str, seed: int, count: Count | None) -> Array:
     """(n, p) statistics of every item, float64."""
     take = {"nats": lambda b: [_surprise(model, b, seed)], "error": lambda b: [_error(model, b)],
             "typicality": lambda b: list(_statistics(model, b, seed))}[method]
@@ -175,7 +200,8 @@ def _swept(model: Model, data: Dataset, method: str, seed: int, count: Any) -> A
     with inference(model):
         for batch in sweep(model, data):
             parts.append(torch.stack([v.double().cpu() for v in take(batch)], 1).numpy())
-            count(len(batch))
+            if count:
+                count(len(batch))
     return np.concatenate(parts)
 
 
@@ -228,7 +254,7 @@ def _model_units(data: Dataset, like: Dataset) -> Array:
     return np.asarray(like.space.to_model(x))
 
 
-def _counted(progress: Progress | None, total: int) -> Any:
+def counted(progress: Progress | None, total: int) -> Count:
     """A function of how many more items are done."""
     done = 0
 

@@ -105,8 +105,9 @@ class Scores:
 
 
 def score(model: Model, data: Dataset, *, draws: int | None = None, method: str = "auto",
-          seed: int = 0, precision: str = "auto", temperatures: int = 1000, leapfrog: int = 10,
-          observation_sd: float | None = None, progress: Progress | None = None) -> Scores:
+          seed: int = 0, precision: str = "auto", temperatures: int | None = None,
+          leapfrog: int | None = None, observation_sd: float | None = None,
+          progress: Progress | None = None) -> Scores:
     """log p(x) of every item, exact or by one of four estimators.
 
     ``auto`` is exact where the model can, otherwise ``iw``, and ``ais`` with ``observation_sd``.
@@ -121,7 +122,8 @@ def score(model: Model, data: Dataset, *, draws: int | None = None, method: str 
 
     Args:
         draws: K; of ``ais`` the number of chains. Default: :data:`DRAWS`.
-        temperatures, leapfrog: of ``ais``: steps from prior to posterior, and of each transition.
+        temperatures, leapfrog: of ``ais`` alone: steps from prior to posterior (default 1,000),
+            and of each transition (10).
         observation_sd: scores a decoder without a likelihood (an autoencoder, a generator) as
             N(x; decode(z), observation_sd²), model units, by ``naive`` or ``ais``.
         precision: of the networks: ``fp32``, ``bf16``, or ``auto``, which is bf16 for ``iw``
@@ -133,7 +135,7 @@ def score(model: Model, data: Dataset, *, draws: int | None = None, method: str 
         CapabilityError: a model without a likelihood, or without the method asked for.
     """
     chosen = _method(model, method, observation_sd)
-    settings = Settings(_draws(chosen, draws, temperatures, leapfrog), temperatures, leapfrog)
+    settings = _settings(chosen, draws, {"temperatures": temperatures, "leapfrog": leapfrog})
     subject = _subject(model, observation_sd)
     keep_freed_memory()
     with inference(model, gradients=chosen == "ais"), \
@@ -203,11 +205,15 @@ def _need(model: Model, method: str) -> None:
         raise CapabilityError(f"{_name(model)} has no {what}; use method=auto")
 
 
-def _draws(method: str, draws: int | None, temperatures: int, leapfrog: int) -> int:
-    for name, value in (("draws", draws), ("temperatures", temperatures), ("leapfrog", leapfrog)):
+def _settings(method: str, draws: int | None, annealing: dict[str, int | None]) -> Settings:
+    """Defaults where nothing is asked for; ConfigError for what the method would not heed."""
+    given = {name: value for name, value in annealing.items() if value is not None}
+    if given and method != "ais":
+        raise ConfigError(f"{next(iter(given))} belongs to method=ais, not to {method}")
+    for name, value in {"draws": draws, **given}.items():
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: at least one is needed")
-    return DRAWS[method] if draws is None or method == "exact" else draws
+    return Settings(DRAWS[method] if draws is None or method == "exact" else draws, **given)
 
 
 def _exact(model: Model) -> bool:

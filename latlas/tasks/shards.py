@@ -21,6 +21,7 @@ from latlas.core.model import Model
 from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import Array, Progress
+from latlas.tasks.outliers import Judge, counted
 from latlas.tasks.output import is_folder, write_table
 from latlas.tasks.read import encode
 from latlas.tasks.score import BATCH, score
@@ -39,12 +40,22 @@ class Verb:
     Attributes:
         capability: the word a model needs for it.
         columns: (model, items, progress=…, **options) to one value per item and column.
-        draws: (model, **options) whether random draws are behind the values.
+        draws: (model, **options) whether random draws that differ between items are behind the
+            values.
+        ready: (model, normal, **options) to the options of ``columns``: what is worked out once,
+            from the run's held-out items, and serves every part. ``None``: the options as they
+            are.
     """
 
     capability: str
     columns: Callable[..., Columns]
     draws: Callable[..., bool]
+    ready: Callable[..., dict[str, Any]] | None = None
+
+    def prepared(self, model: Model, normal: Dataset | None,
+                 options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of ``columns``."""
+        return self.ready(model, normal, **options) if self.ready else dict(options)
 
 
 def _scores(model: Model, data: Dataset, *, progress: Progress | None = None,
@@ -63,9 +74,25 @@ def _sampled(model: Model, method: str = "auto", **options: Any) -> bool:
     return not (exact and method in ("auto", "exact"))
 
 
+def _odd(model: Model, data: Dataset, *, judge: Judge, progress: Progress | None = None) -> Columns:
+    score = judge.scores(data, counted(progress, len(data)))
+    return {"score": score, "flag": score > judge.threshold}
+
+
+def _judge(model: Model, normal: Dataset | None, **options: Any) -> dict[str, Any]:
+    if normal is None:
+        raise ConfigError("outliers need the normal items that set the threshold")
+    return {"judge": Judge.of(model, normal, **options)}
+
+
+def _never(model: Model, **options: Any) -> bool:
+    return False
+
+
 VERBS: dict[str, Verb] = {
     "score": Verb("score", _scores, _sampled),
-    "encode": Verb("encode", _codes, lambda model, **options: False),
+    "encode": Verb("encode", _codes, _never),
+    "outliers": Verb("encode", _odd, _never, _judge),
 }
 
 
@@ -116,8 +143,8 @@ class Written:
 
 
 def write_parts(name: str, model: Model, data: Dataset, out: Path | str, shard: Shard, *,
-                block: int = BLOCK, progress: Progress | None = None,
-                **options: Any) -> Written:
+                block: int = BLOCK, normal: Dataset | None = None,
+                progress: Progress | None = None, **options: Any) -> Written:
     """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
 
     A part has a row per item: ``item`` (its name, or its position in ``data``) and the columns of
@@ -127,6 +154,7 @@ def write_parts(name: str, model: Model, data: Dataset, out: Path | str, shard: 
     Args:
         name: of :data:`VERBS`; ``options`` are its own.
         block: items of a part, a multiple of 512.
+        normal: what ``outliers`` sets its threshold by, the same for every shard.
     Raises:
         ConfigError: a block of another size, or a folder with parts of another model, data set,
             number of shards or choice of options.
@@ -135,16 +163,18 @@ def write_parts(name: str, model: Model, data: Dataset, out: Path | str, shard: 
     _check(folder, block)
     request = {"format": FORMAT, "task": name, "options": options, "shards": shard.count,
                "block": block, "items": len(data), "data": _print_of_items(data),
-               "model": _print_of_weights(model)}
+               "model": _print_of_weights(model),
+               "normal items": normal and _print_of_items(normal)}
     _agree(folder, shard, request)
     done, numbers = 0, shard.blocks(len(data), block)
+    ready = what.prepared(model, normal, options)
     for count, number in enumerate(numbers):
         rows = slice(number * block, min((number + 1) * block, len(data)))
         target = folder / f"part-{number:06d}-shard-{shard}.parquet"
         items = _items(data, rows)
         if not _holds(target, items):
             step = progress and partial(_shifted, progress, count * block, len(numbers) * block)
-            columns = what.columns(model, data.subset(rows), progress=step, **options)
+            columns = what.columns(model, data.subset(rows), progress=step, **ready)
             write_table(target, {"item": items, **columns})
             done += 1
     return Written(done, len(numbers) - done, folder)
