@@ -1,8 +1,9 @@
 """Completeness and continuity of latent spaces: a VAE and an AE of equal size, side by side.
 
 Both have the same network, size of code and number of pictures; the AE draws from a Gaussian
-fitted to its codes. Beside them stands a VAE whose KL weighs so much that its code is empty:
-coverage and active units say so, whatever its one picture scores in completeness.
+fitted to its codes. Beside them stand the same VAE with a flow-matching prior fitted to its codes
+(``latlas fit-prior``), and a VAE whose KL weighs so much that its code is empty: coverage and
+active units say so, whatever its one picture scores in completeness.
 
     python benchmarks/latent_space.py --data mnist.npz --images 400000
 """
@@ -10,6 +11,7 @@ coverage and active units say so, whatever its one picture scores in completenes
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,10 @@ def main() -> None:
     train, test = (latlas.open_data(options.data, part) for part in ("train", "test"))
     extract = feature_extractor("auto", train, options.seed)
     made = {name: trained(name, options) for name in ROWS}
-    found = [latlas.evaluate(model, test, draws=1, samples=options.samples, features=extract,
-                             seed=options.seed, name=name) for name, model in made.items()]
+    judge = partial(latlas.evaluate, data=test, draws=1, samples=options.samples,
+                    features=extract, seed=options.seed)
+    found = [judge(model, name=name) for name, model in made.items()]
+    found.insert(1, judge(with_fitted_prior(options), name="vae, fitted prior", prior="fitted"))
     print(f"{options.data}: {options.images:,} pictures each, {options.network}, code of "
           f"{options.latent_dim}, seed {options.seed}\n")
     print(markdown(found))
@@ -51,9 +55,21 @@ def trained(name: str, options: argparse.Namespace) -> Any:
     """The model of one column, trained, or loaded where it was."""
     model, settings, share = ROWS[name]
     return latlas.train(
-        model, options.data, out=options.out / f"{name}-{options.latent_dim}-{options.seed}",
-        progress=False, images=int(share * options.images), seed=options.seed, threads=1,
-        device="cpu", latent_dim=options.latent_dim, network=options.network, **settings).model
+        model, options.data, out=folder(name, options), images=int(share * options.images),
+        progress=False, seed=options.seed, threads=1, device="cpu",
+        latent_dim=options.latent_dim, network=options.network, **settings).model
+
+
+def folder(name: str, options: argparse.Namespace) -> Path:
+    """The run of one column."""
+    return Path(options.out / f"{name}-{options.latent_dim}-{options.seed}")
+
+
+def with_fitted_prior(options: argparse.Namespace) -> Any:
+    """The VAE again, now with a second prior that knows where its codes lie."""
+    run = folder("vae", options)
+    latlas.fit_prior(run, progress=False, seed=options.seed, threads=1, device="cpu")
+    return latlas.load(run)
 
 
 def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],

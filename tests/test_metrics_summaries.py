@@ -97,6 +97,13 @@ def test_active_units():
     np.testing.assert_allclose(summary.variance, np.var(means, axis=0, ddof=1))
 
 
+def test_the_channel_is_exact_for_normals_and_knows_no_prior():
+    rng = np.random.default_rng(0)
+    means = rng.normal(7, [3.0, 0.0], (50_000, 2))  # far from N(0, 1); the second says nothing
+    found = latent.channel(means, np.log([[1.0, 4.0]]) + np.zeros_like(means))
+    np.testing.assert_allclose(found, [0.5 * np.log(1 + 9 / 1), 0], atol=0.01)
+
+
 def test_kl_per_dim_against_an_integral():
     grid = np.linspace(-15, 15, 200_001)
     q, p = norm(0.7, math.exp(-0.6)), norm()

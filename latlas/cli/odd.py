@@ -46,7 +46,8 @@ def outliers(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
              out: Annotated[Path | None, Parameter(
                  help="Items by rank: .csv, .parquet, .npz; plots beside it. Default: "
                       "RUN/outliers.csv. With --shard a folder.")] = None,
-             parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
+             parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto",
+             json: Json = False) -> None:
     """Rank what does not belong. Every item has a score, and a flag above a threshold of known
     false-alarm rate.
 

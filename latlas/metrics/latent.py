@@ -51,6 +51,17 @@ def kl_per_dim(means: Array, log_var: Array) -> Float:
     return kl
 
 
+def channel(means: Array, log_var: Array) -> Float:
+    """(d,) least upper bound on I(x; z_j) by a normal in the place of q(z_j), nats.
+
+    I(x; z_j) = E_x KL(q(z_j|x) ‖ q(z_j)) ≤ E_x KL(q(z_j|x) ‖ N(m_j, s_j²)), least for the mean and
+    variance of q(z_j) itself, where it is ½ (log s_j² − E_x log σ_j²). It takes no prior.
+    """
+    mu, lv = np.asarray(means, np.float64), np.asarray(log_var, np.float64)
+    bound: Float = 0.5 * (np.log(mu.var(0) + np.exp(lv).mean(0)) - lv.mean(0))
+    return bound
+
+
 def latent_summary(means: Array, log_var: Array, threshold: float = 0.01) -> LatentSummary:
     """All figures of :class:`LatentSummary` from posterior means and log variances, both (n, d)."""
     variance = variance_of_means(means)

@@ -9,7 +9,7 @@ import numpy as np
 from latlas.core.distributions import Normal
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
-from latlas.metrics.latent import kl_per_dim
+from latlas.metrics.latent import channel
 from latlas.tasks.common import Array, Progress, check, condition_of, inference, sweep, to_data
 
 
@@ -39,11 +39,11 @@ def denoise(model: Model, data: Dataset, *, batch_size: int = 512,
 def information(model: Model, data: Dataset) -> Array:
     """How much every dimension of the code carries about an item, (d,).
 
-    The mean KL(q(z_j|x) ‖ N(0, 1)) in nats where the posterior is a normal, otherwise the variance
-    of the code over the data.
+    An upper bound on I(x; z_j) in nats where the posterior is a normal, whatever the prior;
+    otherwise the variance of the code over the data.
     """
     means, log_var = posteriors(model, data)
-    return np.var(means, 0, dtype=np.float64) if log_var is None else kl_per_dim(means, log_var)
+    return np.var(means, 0, dtype=np.float64) if log_var is None else channel(means, log_var)
 
 
 def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
