@@ -55,6 +55,7 @@ class Step:
         images: items seen.
         progress: share of the budget spent, 0 … 1.
         noise: this step's random draws.
+        items: size of the training set; 0 where nobody knows.
         cache: what two phases of one step share (fakes made once).
     """
 
@@ -62,6 +63,7 @@ class Step:
     images: int
     progress: float
     noise: Noise
+    items: int = 0
     cache: dict[str, Any] = field(default_factory=dict)
 
 

@@ -77,7 +77,7 @@ class Trainer:
         self.ambient.manual_seed(seed + self.world.rank)
         progress = min(1.0, self.images / self.budget)
         self.share = optimisers.rate(self.options, progress)
-        return Step(self.index, self.images, progress, self.noise)
+        return Step(self.index, self.images, progress, self.noise, self.items)
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
         player = self._player_of[phase]

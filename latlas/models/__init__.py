@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
+GENERATOR = frozenset({"sample", "decode"})
+#: no momentum: the other player has moved on since
+GAN_TRAINING = {"betas": (0.0, 0.99)}
 #: without decay a VAE's held-out bound worsens long before its budget is spent
 VAE_TRAINING = {"weight_decay": 0.3}
 
@@ -67,6 +70,10 @@ MODELS: dict[str, Entry] = {
                              configs.ConditionalVAEConfig, LIKELIHOOD,
                              "VAE given a label, or a part of the picture (completion)",
                              VAE_TRAINING),
+    "gan": Entry("latlas.models.gan:GAN", configs.GANConfig, GENERATOR,
+                 "generative adversarial network: sharp samples, no encoder", GAN_TRAINING),
+    "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN", configs.GANConfig,
+                             GENERATOR, "the same, of a class that is asked for", GAN_TRAINING),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
                            frozenset({"sample", "score"}),
                            "a flow from noise to items, without a code: tables, points, codes",

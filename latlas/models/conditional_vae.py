@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas import networks
@@ -11,6 +10,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
+from latlas.models.conditioning import class_vectors
 from latlas.models.config import ConditionalVAEConfig
 from latlas.models.vae import VAE
 
@@ -37,18 +37,13 @@ class ConditionalVAE(VAE):
                 depth=self.config.depth)
 
     def embed(self, condition: Tensor | None) -> Tensor:
-        """Class codes as one-hot, the part through a network of its own.
-
-        The 1 is √(2 · latent_dim), longer than a code: beside a code a plain 1 is so faint that
-        the code learns the class as well, and samples then ignore the label.
-        """
+        """Class codes as one-hot, the part through a network of its own."""
         if condition is None:
             raise DataError("conditional-vae needs " + (
                 "a label for every item; name it with --label" if self.part_encoder is None else
                 "pictures of which it knows a part; name them with --given"))
         if self.part_encoder is None:
-            size = (2 * self.latent_dim) ** 0.5
-            return size * F.one_hot(condition.long(), self.condition_dim).float()
+            return class_vectors(condition, self.condition_dim, self.latent_dim)
         features: Tensor = self.part_encoder(condition)
         return features
 

@@ -150,6 +150,39 @@ class FlowMatchingConfig:
     steps: int = option(10, "steps from noise to an item, of four evaluations each", low=1)
 
 
+OBJECTIVES = ("relativistic", "non-saturating", "minimax", "least-squares", "hinge",
+              "wasserstein")
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """Generative adversarial network."""
+
+    latent_dim: int = option(0, "size of the code; 0 chooses from the data's size", low=0)
+    network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars, "
+                          "else mlp", choices=("auto", "mlp", "conv"))
+    width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
+                           "default", low=0)
+    depth: int = option(0, "residual blocks (mlp) or levels; 0: the default", low=0)
+    objective: str = option("relativistic", "what the players minimise", choices=OBJECTIVES)
+    penalty: str = option("auto", "on the discriminator's slope: at real items (r1), at generated "
+                          "ones (r2), both, or towards 1 between them (gp); auto: gp for "
+                          "wasserstein, else r1+r2",
+                          choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
+    gamma: float | None = option(None, "weight of the penalty; none: by the size of the data",
+                                 low=0)
+    gamma_end: float = option(0.1, "share of it that is left at the end of the budget", low=0,
+                              high=1)
+    penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
+    spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
+                                        "singular value")
+    minibatch_std: int = option(0, "items of a group whose spread the discriminator is told; 0: "
+                                   "it is not", low=0)
+    augment: str = option("auto", "random changes of the pictures that the discriminator sees, as "
+                          "often as it has learnt them by heart (ada) or always (diff); auto: ada "
+                          "for fewer than 10,000 pictures", choices=("auto", "none", "ada", "diff"))
+
+
 @dataclass(frozen=True)
 class PCAConfig:
     """Probabilistic PCA."""

@@ -1,0 +1,162 @@
+"""What every adversarial model shares: two players, their objective, and penalties."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latlas.core.batch import Batch
+from latlas.core.distributions import PointMass
+from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models.priors import StandardNormal
+from latlas.networks.augment import AUGMENTATIONS
+from latlas.objectives.adversarial import OBJECTIVES, certainty
+from latlas.objectives.penalties import between, off_unit, slope
+
+#: fewer pictures than this are augmented
+FEW = 10_000
+#: certainty of D that augmentation holds it to, and the items over which its probability can rise
+#: from 0 to 1 (Karras et al. 2020b, section 3.1)
+TARGET, PACE = 0.6, 500_000
+
+
+class Adversarial(Model):
+    """A generator G of codes z ~ N(0, I) and a discriminator D, trained against each other.
+
+    D's slope is penalised, every step inside its own loss or every k-th step in a phase of its
+    own (Karras et al. 2020, appendix B). Fakes are made once a step and serve both players.
+    A subclass builds ``generator`` and ``discriminator``.
+    """
+
+    ema_modules = ("generator",)
+    generator: nn.Module
+    discriminator: nn.Module
+    augment_p: Tensor
+
+    def __init__(self, config: Any, space: Space) -> None:
+        super().__init__(config, space)
+        self.latent_dim = config.latent_dim
+        self.prior = StandardNormal(self.latent_dim)
+        self.objective = OBJECTIVES[config.objective]
+        self.register_buffer("augment_p", torch.zeros(()))
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Discriminator, its lazy penalty, generator."""
+        judge = Phase("discriminator", ("discriminator",))
+        lazy = Phase("penalty", ("discriminator",), every=self.config.penalty_every)
+        return (judge, *((lazy,) if self._penalised and lazy.every > 1 else ()),
+                Phase("generator", ("generator",)))
+
+    @property
+    def _penalised(self) -> bool:
+        return bool(self.config.penalty != "none" and self.config.gamma > 0)
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        """One player's loss, mean per item."""
+        return {"discriminator": self.judge, "penalty": self.smooth,
+                "generator": self.fool}[phase](batch, step)
+
+    def judge(self, batch: Batch, step: Step) -> Loss:
+        """The discriminator's loss, and the penalty where it is due at every step."""
+        eager = self._penalised and self.config.penalty_every == 1
+        step.cache["items"] = len(batch)
+        real, fake, of_real, of_fake = self._judged(batch, step, slopes=eager)
+        total = self.objective.discriminator(of_real, of_fake).mean()
+        terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
+                 "certainty": certainty(of_real, of_fake), "augmented": self.augment_p.clone()}
+        if eager:
+            penalty, found = self._penalty(real, fake, of_real, of_fake, batch, step)
+            total, terms = total + penalty, terms | found
+        return Loss(total, terms)
+
+    def smooth(self, batch: Batch, step: Step) -> Loss:
+        """The penalty by itself."""
+        return Loss(*self._penalty(*self._judged(batch, step, slopes=True), batch, step))
+
+    def fool(self, batch: Batch, step: Step) -> Loss:
+        """The generator's loss on the fakes that the discriminator has just judged."""
+        of_fake = self._odds(self._seen(self._fakes(batch, step), step), batch, step)
+        of_real = (self._odds(self._seen(batch.x, step), batch, step) if self.objective.pairs
+                   else of_fake)
+        total = self.objective.generator(of_real, of_fake).mean()
+        return Loss(total, {"generator": total})
+
+    def gamma(self, step: Step) -> float:
+        """Weight of the penalty: a half cosine from γ down to its share at the end."""
+        end = self.config.gamma_end
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step.progress)))
+        return float(self.config.gamma * (end + (1 - end) * fall))
+
+    def _penalty(self, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor, batch: Batch,
+                 step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        weight, terms = self.gamma(step), {}
+        if self.config.penalty == "gp":
+            way = between(real.detach(), fake.detach(), step.noise.uniform(len(real)))
+            way.requires_grad_()
+            found = off_unit(self._odds(way, batch, step), way).mean()
+            return weight * found, {"gp": found}
+        if "r1" in self.config.penalty:
+            terms["r1"] = slope(of_real, real).mean()
+        if "r2" in self.config.penalty:
+            terms["r2"] = slope(of_fake, fake).mean()
+        return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
+
+    def _judged(self, batch: Batch, step: Step, slopes: bool) -> tuple[Tensor, ...]:
+        """Real items and fakes as D sees them, and its outputs; ``slopes`` can then be taken."""
+        seen = [self._seen(x, step).detach().requires_grad_(slopes)
+                for x in (batch.x, self._fakes(batch, step).detach())]
+        return (*seen, *(self._odds(x, batch, step) for x in seen))
+
+    def _seen(self, x: Tensor, step: Step) -> Tensor:
+        """What D is shown of items."""
+        kind = self.config.augment
+        if kind == "auto":
+            kind = "ada" if 0 < step.items < FEW else "none"
+        if kind == "none" or self.space.kind != "picture":
+            return x
+        return AUGMENTATIONS[kind](x, self.augment_p, step.noise)
+
+    def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
+        """Augment more where D is surer of the real items than :data:`TARGET`, and less below.
+
+        (Karras et al. 2020b, section 3.) The number is this process's own.
+        """
+        further = (terms["certainty"] - TARGET).sign() * (step.cache["items"] / PACE)
+        self.augment_p.add_(further).clamp_(0, 1)
+
+    def _odds(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
+        """D's outputs at items that share the batch's conditions, (n,) float32."""
+        given = self.condition_of(batch, step.noise)
+        out: Tensor = self.discriminator(x) if given is None else self.discriminator(x, given)
+        return out.float()[:, 0]
+
+    def _fakes(self, batch: Batch, step: Step) -> Tensor:
+        """G(z) for this step, attached to the generator."""
+        if "fakes" not in step.cache:
+            step.cache["fakes"] = self.sample(len(batch), noise=step.noise,
+                                              condition=self.condition_of(batch, step.noise))
+        fakes: Tensor = step.cache["fakes"]
+        return fakes
+
+    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """What this batch is conditioned on; nothing here."""
+        return None
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """G(z), z ~ N(0, I): (n, *shape) model units."""
+        return self.decode(self.prior.sample(n, noise).to(self.device), condition=condition).mean
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
+        """(*batch, latent_dim) to (*batch, *shape); a condition (n, …) serves all leading draws."""
+        made = self._generated(z.reshape(-1, z.shape[-1]), condition)
+        return PointMass(made.float().unflatten(0, z.shape[:-1]), len(self.space.shape))
+
+    def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        out: Tensor = self.generator(z)
+        return out

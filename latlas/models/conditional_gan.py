@@ -1,0 +1,41 @@
+"""``conditional-gan``: pictures, points or rows of a class that is asked for."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from latlas.core.batch import Batch
+from latlas.core.errors import DataError
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models.conditioning import class_vectors
+from latlas.models.config import GANConfig
+from latlas.models.gan import GAN
+
+
+class ConditionalGAN(GAN):
+    """G(z, c) against a discriminator that projects on the class (Miyato & Koyama 2018).
+
+    The fakes of a step have the classes of its real items, so both players see every class as
+    often as it occurs.
+    """
+
+    def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
+                 discriminator: nn.Module | None = None) -> None:
+        self.condition_dim = len(space.classes)
+        if self.condition_dim < 2:
+            raise DataError("conditional-gan needs labels of two classes or more, this data has "
+                            f"{self.condition_dim or 'none'}: name their column with --label, or "
+                            "train gan")
+        super().__init__(config, space, generator=generator, discriminator=discriminator)
+
+    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """The batch's own condition, else its labels."""
+        return batch.label if batch.condition is None else batch.condition
+
+    def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        if condition is None:
+            raise DataError("conditional-gan needs a label for every item; name it with --label")
+        told = class_vectors(condition, self.condition_dim, self.latent_dim)
+        out: Tensor = self.generator(z, told.repeat(len(z) // len(told), 1))
+        return out

@@ -1,0 +1,15 @@
+"""How networks are told of a class."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def class_vectors(label: Tensor, classes: int, latent_dim: int) -> Tensor:
+    """Class codes (n,) as one-hot (n, classes), to stand beside a code.
+
+    The 1 is √(2 · latent_dim), longer than a code: beside a code a plain 1 is so faint that a VAE's
+    code learns the class as well, and samples then ignore the label.
+    """
+    return (2 * latent_dim) ** 0.5 * F.one_hot(label.long(), classes).float()

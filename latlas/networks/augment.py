@@ -1,0 +1,138 @@
+"""Random changes of pictures that both real and generated ones go through before D sees them.
+
+With few pictures a discriminator learns them by heart. If what it sees has been changed at random,
+it cannot; and as long as the changes can be undone in distribution, the generator still learns the
+pictures as they are (Karras et al. 2020b, section 2). All functions take (n, C, H, W) in [−1, 1]
+and are differentiable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latlas.core.noise import Noise
+
+#: of ADA: standard deviation of log scale, of brightness, of log contrast and saturation; largest
+#: shift as a share of the side (Karras et al. 2020b, appendix B)
+SCALE, BRIGHT, CONTRAST, SHIFT = 0.2, 0.2, 0.5, 0.125
+#: of DiffAugment: largest shift and side of the square that is cut out, as shares of the side
+SLIDE, HOLE = 0.125, 0.5
+
+
+def diff_augment(x: Tensor, noise: Noise) -> Tensor:
+    """Colour, shift and a square cut out, of every picture (Zhao et al. 2020, section 3.2)."""
+    n = len(x)
+    x = x + noise.uniform(n, 1, 1, 1).to(x) - 0.5
+    if x.shape[1] == 3:
+        grey = x.mean(1, keepdim=True)
+        x = grey + (x - grey) * (2 * noise.uniform(n, 1, 1, 1).to(x))
+    middle = x.mean((1, 2, 3), keepdim=True)
+    x = middle + (x - middle) * (0.5 + noise.uniform(n, 1, 1, 1).to(x))
+    sides = x.new_tensor(x.shape[2:])
+    shift = ((2 * noise.uniform(n, 2).to(x) - 1) * SLIDE * sides).round().long()
+    return _cut_out(_shifted(x, shift), noise)
+
+
+def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """Every picture moved by whole pixels (n, 2), down and right; zeros move in."""
+    n, _, height, width = x.shape
+    rows = torch.arange(height, device=x.device) - shift[:, :1]
+    columns = torch.arange(width, device=x.device) - shift[:, 1:]
+    inside = (((rows >= 0) & (rows < height))[:, None, :, None]
+              & ((columns >= 0) & (columns < width))[:, None, None, :])
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    each = torch.arange(n, device=x.device)[:, None, None]
+    moved = x.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2) * inside
+
+
+def _cut_out(x: Tensor, noise: Noise) -> Tensor:
+    n, _, height, width = x.shape
+    hole = int(HOLE * height), int(HOLE * width)
+    top = (noise.uniform(n, 1).to(x) * (height + 1)).floor() - hole[0] // 2
+    left = (noise.uniform(n, 1).to(x) * (width + 1)).floor() - hole[1] // 2
+    rows, columns = (torch.arange(s, device=x.device)[None] for s in (height, width))
+    inside = (((rows >= top) & (rows < top + hole[0]))[:, None, :, None]
+              & ((columns >= left) & (columns < left + hole[1]))[:, None, None, :])
+    return x * ~inside
+
+
+def adaptive(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
+    """Each of the changes with probability ``p`` (a tensor of one number) for every picture.
+
+    Mirrored; turned by multiples of 90°, by any angle; shifted, scaled alike and unlike along the
+    axes; brighter, more contrast, another hue and saturation (Karras et al. 2020b, figure 4a; the
+    pixels are read bilinearly, with the picture reflected at its edges).
+    """
+    x = _resampled(x, _geometry(x, p.to(x), noise))
+    return _coloured(x, p.to(x), noise)
+
+
+def _geometry(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
+    """(n, 3, 3), from places in the result to places in the source, both in −1 … 1."""
+    n = len(x)
+
+    def some(values: Tensor, still: float) -> Tensor:
+        return torch.where(noise.uniform(n).to(x) < p, values, still)
+
+    one = torch.ones(n, device=x.device)
+    mirror = some(1 - 2 * (noise.uniform(n).to(x) < 0.5).float(), 1.0)
+    quarter = some((4 * noise.uniform(n).to(x)).floor() * (math.pi / 2), 0.0)
+    across, down = (some((2 * noise.uniform(n).to(x) - 1) * 2 * SHIFT, 0.0) for _ in range(2))
+    alike, unlike = (some((SCALE * noise.normal(n).to(x)).exp(), 1.0) for _ in range(2))
+    turn = some((2 * noise.uniform(n).to(x) - 1) * math.pi, 0.0)
+    moved = _matrix(one, 0 * one, 0 * one, one, across, down)
+    return (_matrix(mirror, 0 * one, 0 * one, one) @ _rotation(quarter) @ moved
+            @ _matrix(alike, 0 * one, 0 * one, alike)
+            @ _matrix(unlike, 0 * one, 0 * one, 1 / unlike) @ _rotation(turn))
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return _matrix(cos, -sin, sin, cos)
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor, across: Tensor | None = None,
+            down: Tensor | None = None) -> Tensor:
+    """(n, 3, 3) of a linear map and a shift."""
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+    rows = ((a, b, zero if across is None else across),
+            (c, d, zero if down is None else down), (zero, zero, one))
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+
+def _resampled(x: Tensor, matrix: Tensor) -> Tensor:
+    grid = F.affine_grid(matrix[:, :2], list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid.to(x), mode="bilinear", padding_mode="reflection",
+                         align_corners=False)
+
+
+def _coloured(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
+    n = len(x)
+
+    def some(values: Tensor, still: float) -> Tensor:
+        return torch.where(noise.uniform(n).to(x) < p, values, still).view(n, 1, 1, 1)
+
+    x = x + some(BRIGHT * noise.normal(n).to(x), 0.0)
+    x = x * some((CONTRAST * noise.normal(n).to(x)).exp(), 1.0)
+    if x.shape[1] != 3:
+        return x
+    grey = x.mean(1, keepdim=True)
+    angle = some((2 * noise.uniform(n).to(x) - 1) * math.pi, 0.0)
+    colour = _about_grey(x - grey, angle)
+    return grey + colour * some((2 * CONTRAST * noise.normal(n).to(x)).exp(), 1.0)
+
+
+def _about_grey(colour: Tensor, angle: Tensor) -> Tensor:
+    """Colours (n, 3, H, W) that sum to 0, turned about the grey axis (Rodrigues' formula)."""
+    sideways = (colour.roll(1, 1) - colour.roll(-1, 1)) / math.sqrt(3)
+    return angle.cos() * colour + angle.sin() * sideways
+
+
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "diff": lambda x, p, noise: diff_augment(x, noise), "ada": adaptive}

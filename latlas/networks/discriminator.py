@@ -1,0 +1,83 @@
+"""From an item to one number: how real it is, by itself or for a class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from latlas.core.errors import ConfigError
+from latlas.core.space import Space
+from latlas.networks.conv import ConvEncoder
+from latlas.networks.mlp import mlp
+
+
+class Discriminator(nn.Module):
+    """(n, *shape) and optional class codes (n,) to (n, 1).
+
+    Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3).
+
+    Args:
+        trunk: (n, *shape) to features (n, features).
+        classes: how many there are; 0 without.
+        group: items whose spread is told (:func:`spread`); 0 without.
+    """
+
+    def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0) -> None:
+        super().__init__()
+        self.trunk, self.group = trunk, group
+        self.head = nn.Linear(features + bool(group), 1)
+        self.embedding = nn.Embedding(classes, features) if classes else None
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        h = self.trunk(x)
+        told = torch.cat([h, spread(h, self.group)], 1) if self.group else h
+        out: Tensor = self.head(told)
+        if self.embedding is None:
+            return out
+        match = (self.embedding(label).to(h.dtype) * h).sum(1, keepdim=True)
+        return out + match / math.sqrt(h.shape[1])
+
+
+def make_discriminator(space: Space, *, kind: str, width: int, depth: int, classes: int = 0,
+                  group: int = 0, spectral: bool = False) -> Discriminator:
+    """One whose trunk is fully connected, or the encoder of pictures."""
+    made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group)
+    if spectral:
+        for layer in made.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                spectral_norm(layer)
+    return made
+
+
+def features(kind: str, width: int) -> int:
+    """What the trunk of a discriminator gives."""
+    return width if kind == "mlp" else 8 * width
+
+
+def trunk(space: Space, kind: str, width: int, depth: int) -> nn.Module:
+    """(n, *shape) to features, the last of them through a SiLU."""
+    if kind == "mlp":
+        layers = mlp(space.dims, 1, width, depth)[:-1]
+        return nn.Sequential(nn.Flatten(), *layers)
+    made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth or None)
+    return nn.Sequential(made, nn.SiLU())
+
+
+def spread(h: Tensor, group: int) -> Tensor:
+    """How much the items of a group differ, (n, d) to (n, 1), the same for all of a group.
+
+    The mean over features of the standard deviation over the group (Karras et al. 2018,
+    section 3). It couples the items of a group.
+
+    Raises:
+        ConfigError: n is no multiple of ``group``.
+    """
+    if len(h) % group:
+        raise ConfigError(f"minibatch_std={group}: a batch of {len(h)} cannot be cut into groups "
+                          "of that size; choose a divisor of batch_size")
+    apart = h.float().unflatten(0, (-1, group))
+    sd = (apart.var(1, correction=0) + 1e-8).sqrt().mean(1, keepdim=True)
+    return sd.repeat_interleave(group, 0).to(h.dtype)

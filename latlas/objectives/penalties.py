@@ -1,0 +1,32 @@
+"""Penalties on the slope of a discriminator, per item, reduced in fp32; differentiable again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def slope(output: Tensor, x: Tensor) -> Tensor:
+    """‖∇_x D(x)‖² of every item, (n,) float32, from D's outputs (n,) at x (n, *shape).
+
+    ``x`` must have required a gradient before D saw it. ½γ times the mean over real items is R1
+    (Mescheder et al. 2018, eq. 9), over generated ones R2 (eq. 10).
+    """
+    gradient, = torch.autograd.grad(output.sum(), x, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1)
+
+
+def off_unit(output: Tensor, x: Tensor) -> Tensor:
+    """(‖∇_x D(x)‖ − 1)² of every item, (n,): Gulrajani et al. 2017, eq. 3."""
+    return ((slope(output, x) + 1e-12).sqrt() - 1).square()
+
+
+def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Items on the lines from real to fake ones, where that penalty is taken.
+
+    Args:
+        real, fake: (n, *shape).
+        share: (n,) of the way, uniform in [0, 1).
+    """
+    way = share.to(real).view(-1, *[1] * (real.dim() - 1))
+    return torch.lerp(real, fake, way)
