@@ -4,16 +4,19 @@
 probability, on equal numbers of real items and of generated ones. Every function gives (n,), to be
 averaged, in nats where logarithms are taken.
 
-=============== =============================== ===================== ==========================
-name            discriminator                   generator             source
-=============== =============================== ===================== ==========================
-minimax         −log D(x) − log(1 − D(G(z)))    log(1 − D(G(z)))      Goodfellow et al. 2014, eq. 1
-non-saturating  the same                        −log D(G(z))          the same, section 3
-least-squares   ½ (D(x) − 1)² + ½ D(G(z))²      ½ (D(G(z)) − 1)²      Mao et al. 2017, eq. 9
-hinge           (1 − D(x))₊ + (1 + D(G(z)))₊    −D(G(z))              Lim & Ye 2017, eqs. 7, 8
-wasserstein     D(G(z)) − D(x)                  −D(G(z))              Arjovsky et al. 2017, eq. 3
-relativistic    −log σ(D(x) − D(G(z)))          −log σ(D(G(z)) − D(x)) Jolicoeur-Martineau 2019, eq. 5
-=============== =============================== ===================== ==========================
+=============== ============================= ===================== =========================
+name            discriminator                 generator             source
+=============== ============================= ===================== =========================
+minimax         −log D(x) − log(1 − D(G(z)))  log(1 − D(G(z)))      Goodfellow et al. 2014, 1
+non-saturating  the same                      −log D(G(z))          the same, section 3
+least-squares   ½ (D(x) − 1)² + ½ D(G(z))²    ½ (D(G(z)) − 1)²      Mao et al. 2017, 9
+hinge           (1 − D(x))₊ + (1 + D(G(z)))₊  −D(G(z))              Lim & Ye 2017, 7 and 8
+wasserstein     D(G(z)) − D(x)                −D(G(z))              Arjovsky et al. 2017, 3
+relativistic    −log σ(D(x) − D(G(z)))        the same, x and G(z)  Jolicoeur-Martineau 2019,
+                                              changed about         5 and 6
+=============== ============================= ===================== =========================
+
+(With the number of the equation. D in the first two is a probability, σ of the output.)
 
 The relativistic one pairs the k-th real item with the k-th fake: no fake is good by itself, it must
 be better than a real one, so a mode that is left out keeps its pull (Sun et al. 2020).
