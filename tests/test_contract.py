@@ -119,6 +119,14 @@ VARIANTS = [
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
+    Case("gan", tiny.points, label="points"), Case("gan", wide, CONV, label="conv"),
+    Case("gan", tiny.table, {"objective": "wasserstein"}, label="gp"),
+    Case("gan", settings={"objective": "non-saturating", "penalty": "r1", "penalty_every": 4,
+                          "augment": "ada"}, coupled="how much is augmented", label="ada"),
+    Case("gan", wide, CONV | {"objective": "hinge", "penalty": "none", "spectral_norm": True,
+                              "minibatch_std": 4}, coupled="minibatch deviation",
+         label="spectral"),
+    Case("conditional-gan", wide, CONV | {"augment": "diff"}, label="conv"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes"}

@@ -69,7 +69,9 @@ class Adversarial(Model):
         real, fake, of_real, of_fake = self._judged(batch, step, slopes=eager)
         total = self.objective.discriminator(of_real, of_fake).mean()
         terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
-                 "certainty": certainty(of_real, of_fake), "augmented": self.augment_p.clone()}
+                 "certainty": certainty(of_real, of_fake)}
+        if self._augmentation(step) == "ada":
+            terms["augmented"] = self.augment_p.clone()
         if eager:
             penalty, found = self._penalty(real, fake, of_real, of_fake, batch, step)
             total, terms = total + penalty, terms | found
@@ -115,18 +117,23 @@ class Adversarial(Model):
 
     def _seen(self, x: Tensor, step: Step) -> Tensor:
         """What D is shown of items."""
-        kind = self.config.augment
-        if kind == "auto":
-            kind = "ada" if 0 < step.items < FEW else "none"
-        if kind == "none" or self.space.kind != "picture":
-            return x
-        return AUGMENTATIONS[kind](x, self.augment_p, step.noise)
+        kind = self._augmentation(step)
+        return x if kind == "none" else AUGMENTATIONS[kind](x, self.augment_p, step.noise)
+
+    def _augmentation(self, step: Step) -> str:
+        if self.space.kind != "picture" or self.config.augment == "none":
+            return "none"
+        if self.config.augment == "auto":
+            return "ada" if 0 < step.items < FEW else "none"
+        return str(self.config.augment)
 
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
         """Augment more where D is surer of the real items than :data:`TARGET`, and less below.
 
         (Karras et al. 2020b, section 3.) The number is this process's own.
         """
+        if self._augmentation(step) != "ada":
+            return
         further = (terms["certainty"] - TARGET).sign() * (step.cache["items"] / PACE)
         self.augment_p.add_(further).clamp_(0, 1)
 

@@ -23,12 +23,14 @@ class Discriminator(nn.Module):
         trunk: (n, *shape) to features (n, features).
         classes: how many there are; 0 without.
         group: items whose spread is told (:func:`spread`); 0 without.
+        bias: of the output; it has no effect on objectives of differences.
     """
 
-    def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0) -> None:
+    def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0,
+                 bias: bool = True) -> None:
         super().__init__()
         self.trunk, self.group = trunk, group
-        self.head = nn.Linear(features + bool(group), 1)
+        self.head = nn.Linear(features + bool(group), 1, bias=bias)
         self.embedding = nn.Embedding(classes, features) if classes else None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
@@ -42,9 +44,10 @@ class Discriminator(nn.Module):
 
 
 def make_discriminator(space: Space, *, kind: str, width: int, depth: int, classes: int = 0,
-                  group: int = 0, spectral: bool = False) -> Discriminator:
+                       group: int = 0, bias: bool = True, spectral: bool = False) -> Discriminator:
     """One whose trunk is fully connected, or the encoder of pictures."""
-    made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group)
+    made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group,
+                         bias)
     if spectral:
         for layer in made.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

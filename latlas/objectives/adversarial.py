@@ -39,11 +39,13 @@ class Objective:
 
     Attributes:
         pairs: the generator's loss depends on the real items too.
+        relative: nothing changes if a number is added to all of D's outputs.
     """
 
     discriminator: Player
     generator: Player
     pairs: bool = False
+    relative: bool = False
 
 
 def _coin(real: Tensor, fake: Tensor) -> Tensor:
@@ -58,9 +60,11 @@ OBJECTIVES: dict[str, Objective] = {
         lambda real, fake: 0.5 * (fake - 1).square()),
     "hinge": Objective(lambda real, fake: F.relu(1 - real) + F.relu(1 + fake),
                        lambda real, fake: -fake),
-    "wasserstein": Objective(lambda real, fake: fake - real, lambda real, fake: -fake),
+    "wasserstein": Objective(lambda real, fake: fake - real, lambda real, fake: -fake,
+                             relative=True),
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real),
-                              lambda real, fake: F.softplus(real - fake), pairs=True),
+                              lambda real, fake: F.softplus(real - fake), pairs=True,
+                              relative=True),
 }
 
 
