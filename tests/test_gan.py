@@ -105,7 +105,7 @@ def test_spread_is_the_groups_mean_deviation():
     groups = h.reshape(2, 3, 4).numpy()
     wanted = np.sqrt(groups.var(1) + 1e-8).mean(1).repeat(3)[:, None]
     torch.testing.assert_close(spread(h, 3), torch.as_tensor(wanted))
-    with pytest.raises(ConfigError, match="minibatch_std=4.*batch of 6"):
+    with pytest.raises(ConfigError, match=r"minibatch_std=4.*batch of 6"):
         spread(h, 4)
 
 
