@@ -76,6 +76,11 @@ class Model(nn.Module, ABC):
     #: the phase whose loss on held-out data decides which weights are kept; without a name the
     #: only phase, and of several none
     checked_phase: str = ""
+    #: items of a step and of a budget that this model needs at least where neither is given
+    least_batch: int = 0
+    least_images: int = 0
+    #: bf16 is not tried: three digits are too few for what the networks give
+    precise: bool = False
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ def apply_layout(model: nn.Module, layout: str) -> None:
 def _precisions(model: Model, options: TrainOptions) -> list[str]:
     if options.precision != "auto":
         return [options.precision]
-    if not has_bf16(model.device):
+    if model.precise or not has_bf16(model.device):
         return ["fp32"]
     mixed = model.device.type == "cpu" and bool(transposed(model))
     return ["bf16", "fp32", "mixed"] if mixed else ["bf16", "fp32"]
@@ -125,7 +125,7 @@ def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions
     if options.epochs is not None:
         return max(1, round(options.epochs * n))
     if options.minutes is None:
-        return auto_images(n)
+        return max(auto_images(n), model.least_images)
     run = _runner(known, model, batches, options, world)
     run(0.3, 3)
     seconds = run(min(3.0, 2.4 * options.minutes), 5)

@@ -93,7 +93,8 @@ class Loop:
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress) -> None:
         self.world = join(device)
-        options = replace(options, batch_size=options.batch_size or auto_batch_size(len(train)))
+        size = options.batch_size or max(auto_batch_size(len(train)), model.least_batch)
+        options = replace(options, batch_size=size)
         self.world.check(options.batch_size)
         self.model, self.train, self.options, self.run_folder = model, train, options, run
         self.progress, self.device = progress, device

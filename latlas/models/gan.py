@@ -37,6 +37,8 @@ class GAN(Adversarial):
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None) -> None:
         super().__init__(resolved(config, space), space)
+        if space.kind != "picture":  # modes are many, narrow, and cheap to learn
+            self.precise, self.least_batch, self.least_images = True, 512, 10_000_000
         self.generator = self._generator() if generator is None else generator
         self.discriminator = self._discriminator() if discriminator is None else discriminator
         if generator is not None:
