@@ -51,6 +51,8 @@ def make_discriminator(space: Space, *, kind: str, width: int, depth: int, class
     if spectral:
         for layer in made.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                if not layer.weight.any():  # no direction to take the largest singular value of
+                    layer.reset_parameters()
                 spectral_norm(layer)
     return made
 
