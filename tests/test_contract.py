@@ -123,9 +123,9 @@ VARIANTS = [
     Case("gan", tiny.table, {"objective": "wasserstein"}, label="gp"),
     Case("gan", settings={"objective": "non-saturating", "penalty": "r1", "penalty_every": 4,
                           "augment": "ada"}, coupled="how much is augmented", label="ada"),
-    Case("gan", wide, CONV | {"objective": "hinge", "penalty": "none", "spectral_norm": True,
-                              "minibatch_std": 4}, coupled="minibatch deviation",
-         label="spectral"),
+    Case("gan", wide, CONV | {"objective": "least-squares", "penalty": "none",
+                              "spectral_norm": True, "minibatch_std": 4},
+         coupled="minibatch deviation", label="spectral"),
     Case("conditional-gan", wide, CONV | {"augment": "diff"}, label="conv"),
     Case(TOY, tiny.points, label="ring"),
 ]
