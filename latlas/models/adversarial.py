@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -90,10 +89,12 @@ class Adversarial(Model):
         return Loss(total, {"generator": total})
 
     def gamma(self, step: Step) -> float:
-        """Weight of the penalty: a half cosine from γ down to its share at the end."""
-        end = self.config.gamma_end
-        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step.progress)))
-        return float(self.config.gamma * (end + (1 - end) * fall))
+        """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically.
+
+        γ is to the discriminator's slope what a squared length is to the data: every scale gets
+        the same time.
+        """
+        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
 
     def _penalty(self, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor, batch: Batch,
                  step: Step) -> tuple[Tensor, dict[str, Tensor]]:

@@ -171,7 +171,7 @@ class GANConfig:
                           choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
     gamma: float | None = option(None, "weight of the penalty; none: by the size of the data",
                                  low=0)
-    gamma_end: float = option(0.1, "share of it that is left at the end of the budget", low=0,
+    gamma_end: float = option(0.1, "share of it that is left at the end of the budget", low=1e-6,
                               high=1)
     penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
     spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
