@@ -288,7 +288,8 @@ def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
-             name: str = "", progress: Count | None = None, **options: Any) -> Evaluation:
+             name: str = "", cache: str | Path | None = None, progress: Count | None = None,
+             **options: Any) -> Evaluation:
     """Every figure the model allows, on held-out data, with controls.
 
     Args:
@@ -296,6 +297,7 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
             samples.
         factors: names of the known factors that disentanglement is judged by.
         prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
+        cache: folder that keeps what is known of the real items; of a run folder RUN/cache.
     """
     from latlas.tasks.evaluate import evaluate as evaluate_model
 
@@ -303,7 +305,8 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
     train = _training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
                           samples=samples, seed=seed, name=name or _name(run), prior=prior,
-                          metrics=metrics, factors=factors, progress=progress)
+                          metrics=metrics, factors=factors, cache=_cache(run, cache),
+                          progress=progress)
 
 
 def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> list[Evaluation]:
@@ -311,12 +314,20 @@ def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> li
     from latlas.tasks.generate import priors_of
 
     model = _model(run, None)
+    settings["cache"] = _cache(run, settings.get("cache"))
     found = [evaluate(model, *args, name=name or _name(run), **settings)]
     samples = "samples" in (settings.get("metrics") or ("samples",))
     for prior in priors_of(model)[1:] if samples else ():
         found.append(evaluate(model, *args, name=f"{found[0].name}, fitted prior", prior=prior,
                               **settings))
     return found
+
+
+def _cache(run: Run, folder: str | Path | None) -> Path | None:
+    """Where what is known of real items is kept: beside the run, unless told otherwise."""
+    if folder is not None:
+        return Path(folder)
+    return Path(run) / "cache" if isinstance(run, (str, Path)) else None
 
 
 def _name(run: Run) -> str:
@@ -348,6 +359,7 @@ def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *
     from latlas.tasks.compare import compare as tabulate
 
     source = open_source_for(runs[0], data, **(options or {}))
+    settings["cache"] = _cache(runs[0], settings.get("cache"))
     return tabulate([e for run in runs
                      for e in evaluate_priors(run, source, split, **settings)])
 

@@ -29,10 +29,12 @@ def write(runs: Sequence[Path], out: Path, data: Any = None, *, draws: int = 100
     from latlas.tasks.page import write_page
 
     source = api.open_source_for(runs[0], data)
-    settings = {"draws": draws, "samples": samples, "seed": seed, "progress": progress}
+    settings = {"draws": draws, "samples": samples, "seed": seed, "progress": progress,
+                "cache": runs[0] / "cache"}
     subjects = [_subject(run, source, settings) for run in runs]
     write_page(out, subjects, train=_items(runs[0], source, "train"),
-               test=_items(runs[0], source, "test"), title=title, command=command, seed=seed)
+               test=_items(runs[0], source, "test"), title=title, command=command, seed=seed,
+               cache=runs[0] / "cache")
     return compare([e for s in subjects for e in s.evaluations])
 
 

@@ -74,9 +74,9 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
     model, data = both(run, items, source, device,
                        "score" if observation_sd is None else "decode")
     data = data.subset(slice(0, n))
-    asked = {"draws": draws, "method": method, "seed": seed, "precision": precision,
-             "temperatures": temperatures, "leapfrog": leapfrog,
-             "observation_sd": observation_sd}
+    asked: dict[str, Any] = {
+        "draws": draws, "method": method, "seed": seed, "precision": precision,
+        "temperatures": temperatures, "leapfrog": leapfrog, "observation_sd": observation_sd}
     if sharded:
         write_shard("score", model, data, parts, out, json, **asked)
         return
@@ -177,7 +177,7 @@ def _compare(runs: list[Path], items: Items, options: Labelled, out: Path | None
         with counting(f"{run}: likelihood") as progress:
             found.extend(api.evaluate_priors(
                 api.load(run, device=device), source, items.split, name=run.name,
-                progress=progress, **settings))
+                cache=runs[0] / "cache", progress=progress, **settings))
     _show(found, out, json)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError, DataError, unknown
@@ -52,14 +53,16 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
     """
     if isinstance(source, nn.Module):
         return Network(source.to(device), space, device)
-    if source == "auto":
-        source = _automatic(space, labels)
+    source = resolved(source, space, labels)
     if source in NAMES:
         return _named(str(source), space, data, labels, seed, device)
     return Network(_module_file(source), space, device)
 
 
-def _automatic(space: Space, labels: Array | None) -> str:
+def resolved(source: str | Path, space: Space, labels: Array | None) -> str | Path:
+    """What ``auto`` stands for with such data; any other source as it is."""
+    if source != "auto":
+        return source
     if labels is not None and len(np.unique(labels[labels >= 0])) > 1:
         return "classifier"
     return "random-conv" if space.kind == "picture" else "columns"
@@ -142,7 +145,17 @@ class Classifier(Network):
 
     def predict(self, x: Array) -> Array:
         """(n,) most probable class codes."""
-        return np.asarray(self._apply(nn.Sequential(self.module, self.head), x).argmax(1))
+        return self.classify(self(x))
+
+    @torch.no_grad()
+    def classify(self, features: Array) -> NDArray[np.int64]:
+        """(n,) most probable class codes of items by their features (n, 64)."""
+        logits: Tensor = self.head(torch.from_numpy(np.asarray(features)).to(self.device))
+        return logits.argmax(1).cpu().numpy()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What :func:`restored_classifier` makes it from again."""
+        return dict(nn.Sequential(self.module, self.head).state_dict())
 
     def accuracy(self, x: Array, labels: Array) -> float:
         """Share of items whose predicted class is their label."""
@@ -178,8 +191,7 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     unseen ones. Judge samples by it only beside a held-out control that it has not seen.
     """
     x, y = _labelled(data, labels)
-    count = max(len(space.classes), int(y.max()) + 1)
-    body, head = _seeded(lambda: (_body(space), nn.Linear(WIDTH, count)), seed)
+    body, head = _seeded_classifier(space, max(len(space.classes), int(y.max()) + 1), seed)
     network = nn.Sequential(body, head).to(device)
     steps = int(np.clip(10 * len(x) // batch_size, 300, 1000)) if steps is None else steps
     rows = np.random.default_rng(seed).integers(len(x), size=(steps, batch_size))
@@ -188,6 +200,22 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
         _descend(network, batches, steps)
     network.eval().requires_grad_(False)
     return Classifier(body, space, device, head=head)
+
+
+def restored_classifier(space: Space, weights: Mapping[str, Tensor],
+                        device: str = "cpu") -> Classifier:
+    """A classifier that was trained before, from its :meth:`Classifier.weights`."""
+    body, head = _seeded_classifier(space, len(weights["1.bias"]), 0)
+    network = nn.Sequential(body, head)
+    network.load_state_dict(dict(weights))
+    network.to(device).eval().requires_grad_(False)
+    return Classifier(body, space, device, head=head)
+
+
+def _seeded_classifier(space: Space, classes: int, seed: int) -> tuple[nn.Module, nn.Linear]:
+    pair: tuple[nn.Module, nn.Linear] = _seeded(
+        lambda: (_body(space), nn.Linear(WIDTH, classes)), seed)
+    return pair
 
 
 def _descend(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int) -> None:

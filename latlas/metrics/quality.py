@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from latlas.core.errors import DataError
-from latlas.metrics.arrays import Array, Index, matrix
+from latlas.metrics.arrays import Array, Float, Index, matrix
 from latlas.metrics.frechet import frechet_distance
 from latlas.metrics.kernel import kernel_distance
 from latlas.metrics.latent_space import completeness
 from latlas.metrics.memorisation import memorisation
+from latlas.metrics.modes import (
+    Mask,
+    class_diversity,
+    class_shares,
+    mode_divergence,
+    modes_covered,
+)
 from latlas.metrics.precision_recall import density_coverage, precision_recall
+from latlas.metrics.sliced import sliced_wasserstein
 from latlas.metrics.two_sample import nearest_neighbour_test
 
 Row = dict[str, float]
@@ -33,6 +41,7 @@ class Figure:
 FIGURES = {
     "frechet": Figure("Fréchet distance", "low"),
     "kernel": Figure("kernel distance", "low", 0.0),
+    "sliced": Figure("sliced Wasserstein", "low"),
     "precision": Figure("precision", "high"),
     "recall": Figure("recall", "high"),
     "density": Figure("density", "high", 1.0),
@@ -46,6 +55,42 @@ FIGURES = {
     "authenticity": Figure("authenticity", "high"),
     "items": Figure("items a side", "high"),
 }
+
+#: columns that only data with labels have; ``high_quality`` where modes have an edge,
+#: ``label_match`` where items have a label of their own
+MODE_FIGURES = {
+    "modes": Figure("modes covered", "high"),
+    "mode_kl": Figure("KL of mode frequencies", "low", 0.0),
+    "high_quality": Figure("within a mode", "high"),
+    "diversity": Figure("diversity within classes", "fair", 1.0),
+    "label_match": Figure("taken for their label", "high"),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A set of items as it is judged.
+
+    Attributes:
+        features: (n, d).
+        mode: (n,) class code that each is taken for, where the data have classes.
+        inside: (n,) whether it lies within that mode, where modes have an edge.
+        label: (n,) class code of its own: of real items the true one, of samples the one asked for.
+    """
+
+    features: Array
+    mode: Index | None = None
+    inside: Mask | None = None
+    label: Index | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: Index | slice) -> Seen:
+        """Some of them."""
+        parts: Any = {"mode": self.mode, "inside": self.inside, "label": self.label}
+        return replace(self, features=self.features[rows],
+                       **{k: None if v is None else v[rows] for k, v in parts.items()})
 
 
 def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
@@ -78,19 +123,51 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
         Row name to figure name to value. ``frechet`` is NaN where there are not more items than
         features. ``items`` is the number a side.
     """
+    seen = (Seen(extract(x)) for x in (samples, train, test))
+    return judge(*seen, control=control, k=k, seed=seed)
+
+
+def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = None, k: int = 3,
+          seed: int = 0) -> dict[str, Row]:
+    """:func:`quality` of sets whose features, and modes where there are any, are known.
+
+    With modes and the training items' labels the columns of ``MODE_FIGURES`` are added: modes
+    reached and their frequencies against those of the training labels, and the diversity within
+    each beside the test items'.
+    """
     control = control_split(len(train), seed)[1] if control is None else np.asarray(control)
     n = _size(len(samples), len(test), len(control))
     rng = np.random.default_rng(seed)
-    features = matrix(extract(train), "training features")
-    real = extract(test[_draw(rng, len(test), n)])
+    features = matrix(train.features, "training features")
+    real = test.take(_draw(rng, len(test), n))
     rest = np.delete(features, control, axis=0)
     sets = {
-        "samples": (extract(samples[:n]), features),
-        "held-out": (features[control[_draw(rng, len(control), n)]], rest),
-        "memoriser": (features[_draw(rng, len(train), n)], features),
+        "samples": (samples.take(slice(0, n)), features),
+        "held-out": (train.take(control[_draw(rng, len(control), n)]), rest),
+        "memoriser": (train.take(_draw(rng, len(train), n)), features),
     }
-    return {name: _row(matrix(fake, f"{name} features"), real, seen, k, seed)
+    rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, seen, k, seed)
             for name, (fake, seen) in sets.items()}
+    if samples.mode is None or train.label is None:
+        return rows
+    shares, asked = class_shares(train.label), samples.label is not None
+    return {name: row | _mode_row(sets[name][0], real, shares, asked)
+            for name, row in rows.items()}
+
+
+def _mode_row(fake: Seen, real: Seen, shares: Float, asked: bool) -> Row:
+    """``asked``: samples have labels, so every set is held against its own."""
+    if fake.mode is None or real.mode is None:
+        return {}
+    reached = fake.mode if fake.inside is None else fake.mode[fake.inside]
+    row = {"modes": float(modes_covered(reached, shares)),
+           "mode_kl": mode_divergence(fake.mode, shares),
+           "diversity": class_diversity(fake.features, fake.mode, real.features, real.mode)}
+    if fake.inside is not None:
+        row["high_quality"] = float(fake.inside.mean())
+    if asked and fake.label is not None and (known := fake.label >= 0).any():
+        row["label_match"] = float((fake.mode == fake.label)[known].mean())
+    return row
 
 
 def _size(samples: int, test: int, control: int) -> int:
@@ -111,6 +188,7 @@ def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
     return {
         "frechet": frechet_distance(fake, real) if len(real) > real.shape[1] else float("nan"),
         "kernel": kernel_distance(fake, real),
+        "sliced": sliced_wasserstein(fake, real, seed=seed),
         "precision": support.precision, "recall": support.recall,
         "density": balls.density, "coverage": balls.coverage,
         "completeness": completeness(real, fake),

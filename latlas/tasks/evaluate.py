@@ -5,31 +5,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.model import Model
-from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
-from latlas.metrics.features import features as extractor
 from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
-from latlas.metrics.quality import control_split, quality
-from latlas.tasks import disentanglement
-from latlas.tasks.common import Array, Progress, can, check, conditions_like, footing_of
+from latlas.tasks import disentanglement, quality
+from latlas.tasks.cache import Cache
+from latlas.tasks.common import Array, Progress, can, check, footing_of
 from latlas.tasks.figures import Figure
-from latlas.tasks.generate import sample, which_prior
-from latlas.tasks.latent_space import has_latent_space, latent_figures
+from latlas.tasks.generate import which_prior
+from latlas.tasks.latent_space import latent_figures
+from latlas.tasks.quality import feature_extractor
 from latlas.tasks.read import encode, squared_errors
 from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 
-#: bytes of training data that quality figures look at, at most
-TRAIN_BYTES = 400_000_000
-#: items the feature classifier is trained on, at most
-CLASSIFIER_ITEMS = 10_000
+__all__ = ["METRICS", "Evaluation", "evaluate", "feature_extractor"]
+
 #: groups of figures and what a model must be able to do for them, in the order they are printed
 METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "code": "encode",
            "disentanglement": "encode", "latent": "decode", "samples": "sample"}
@@ -79,7 +76,7 @@ class Evaluation:
 def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
-             progress: Progress | None = None) -> Evaluation:
+             cache: Path | None = None, progress: Progress | None = None) -> Evaluation:
     """Every figure this model can have on ``test``, each with its control.
 
     Args:
@@ -91,6 +88,8 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         prior: ``own``, or ``fitted``: only the figures of samples, drawn from that prior.
         metrics: groups of :data:`METRICS`; by default all that the model and the data allow.
         factors: names of those that disentanglement is judged by; see there.
+        cache: folder that keeps the features of the real items and the classifier behind them, so
+            that a second evaluation on the same items need not make them again.
         progress: called as (items scored, items) while the likelihood is computed.
 
     Raises:
@@ -107,7 +106,8 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         "code": lambda: _code(model, test),
         "disentanglement": lambda: disentanglement.figures(model, test, factors, seed, log.notes),
         "latent": lambda: latent_figures(model, test, seed, log.notes),
-        "samples": lambda: _quality(model, train, test, features, samples, seed, prior, log.notes)}
+        "samples": lambda: quality.figures(model, train, test, features, samples, seed, prior,
+                                           log.notes, Cache(cache))}
     for group in wanted:
         log.take(makers[group]())
     return Evaluation(name or type(model).__name__.lower(), footing_of(model),
@@ -212,68 +212,8 @@ def _code(model: Model, test: Dataset) -> Iterator[Figure]:
     yield Figure("latent_dim", model.latent_dim)
 
 
-def _quality(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
-             prior: str, notes: list[str]) -> Iterator[Figure]:
-    n = min(samples, len(test), len(train) // 2)
-    seen = _capped(train)
-    if len(seen) < len(train):
-        notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
-                     "training items.")
-    made = sample(model, n, seed=derive(seed, "evaluate"), prior=prior,
-                  condition=conditions_like(model, test, n, seed))
-    try:
-        rows = _judged(made, seen, test, source, seed, str(model.device))
-    except DataError as error:
-        notes.append(f"No figures of sample quality: {error}.")
-        return
-    made_by_prior = has_latent_space(model)
-    for key, value in rows["samples"].items():
-        if key == "completeness" and not made_by_prior:
-            continue
-        fixed = key == "items"
-        yield Figure(key, value, control=None if fixed else rows["held-out"][key],
-                     control_name="" if fixed else "held-out data",
-                     memoriser=None if fixed else rows["memoriser"][key])
-    if rows["samples"]["copying_z"] < -3:
-        notes.append("The memorisation test finds copying: samples are nearer to training items "
-                     "than fresh real items are.")
-
-
-def _judged(made: Array, train: Dataset, test: Dataset, source: Any, seed: int,
-            device: str) -> dict[str, dict[str, float]]:
-    items: Any = train.take("x")
-    real: Any = test.take("x")
-    extract = source if _ready(source) else feature_extractor(source, train, seed, device)
-    return quality(made, items, real, extract, control=control_split(len(train), seed)[1],
-                   seed=seed)
-
-
-def feature_extractor(source: Any, train: Dataset, seed: int = 0,
-                      device: str = "cpu") -> Callable[[Array], Array]:
-    """Items to features. A classifier learns from the half of the training data that is no
-    control, so that the control is as new to it as the samples are."""
-    seen = _capped(train)
-    fit, _ = control_split(len(seen), seed)
-    known = seen.subset(fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit)
-    return extractor(source, train.space, known.take("x"), known.take("label"), seed=seed,
-                     device=device)
-
-
-def _ready(source: Any) -> bool:
-    """A function on arrays already, not a name, file or module to make one from."""
-    return callable(source) and not isinstance(source, torch.nn.Module)
-
-
 def _named(source: Any) -> str:
     return type(source).__name__ if callable(source) else str(source)
-
-
-def _capped(train: Dataset) -> Dataset:
-    """A random part of a training set too large to hold as features and floats."""
-    most = max(1_000, TRAIN_BYTES // (train.space.dims * train.x.itemsize))
-    if len(train) <= most:
-        return train
-    return train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:most]))
 
 
 def _some(data: Dataset, most: int) -> Array:

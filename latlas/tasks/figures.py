@@ -111,6 +111,9 @@ KINDS: dict[str, Kind] = {
                     "the control shows what the number of items alone gives."),
     "kernel": Kind("kernel distance", "Samples", "low",
                    "Maximum mean discrepancy of the features; 0 is expected of real data.", 0.0),
+    "sliced": Kind("sliced Wasserstein", "Samples", "low",
+                   "Mean distance of the features along random directions; the control shows what "
+                   "the number of items alone gives."),
     "precision": Kind("precision", "Samples", "high",
                       "Share of samples that lie among the real items: do they look real?"),
     "recall": Kind("recall", "Samples", "high",
@@ -137,6 +140,21 @@ KINDS: dict[str, Kind] = {
                          "Share of samples farther from their nearest training item than that "
                          "item is from its own neighbour; 0 is copying, real data shows what is "
                          "fair."),
+    "modes": Kind("modes covered", "Samples", "high",
+                  "How many classes of the data are among the samples: by the balls of three "
+                  "standard deviations around their means (points), else by the classifier."),
+    "mode_kl": Kind("KL of mode frequencies (nats)", "Samples", "low",
+                    "How far the frequencies of the classes among the samples are from those among "
+                    "the training items.", 0.0),
+    "high_quality": Kind("within a mode", "Samples", "high",
+                         "Share of samples within three standard deviations of the nearest "
+                         "class mean."),
+    "diversity": Kind("diversity within classes", "Samples", "fair",
+                      "Mean distance of two samples that are taken for one class, over that of two "
+                      "real items; 0 if every class is one item over and over.", 1.0),
+    "label_match": Kind("taken for their label", "Samples", "high",
+                        "Share of samples that the classifier takes for the class they were "
+                        "asked to be."),
     "items": Kind("items a side", "Samples", "",
                   "How many samples and real items the figures of this group compare."),
 }

@@ -24,7 +24,7 @@ SHOWN = (sections.samples, sections.reconstructions, sections.traversals, sectio
 
 def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,
                title: str = "", command: str = "", seed: int = 0,
-               facts: Mapping[str, str] | None = None) -> Path:
+               facts: Mapping[str, str] | None = None, cache: Path | None = None) -> Path:
     """Write one self-contained HTML file, by rename, and return its path.
 
     Args:
@@ -33,18 +33,20 @@ def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, 
         title: of the page; made from the models' names if empty.
         command: what made it, as typed; taken from the running program if empty.
         facts: more about how it was made, name to text.
+        cache: folder that keeps what is known of the real items, as for ``evaluate``.
     """
     text = build_page(subjects, train=train, test=test, title=title, command=command, seed=seed,
-                      facts=facts)
+                      facts=facts, cache=cache)
     target = Path(out)
     write_bytes(target, text.encode("utf-8"))
     return target
 
 
 def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, title: str = "",
-               command: str = "", seed: int = 0, facts: Mapping[str, str] | None = None) -> str:
+               command: str = "", seed: int = 0, facts: Mapping[str, str] | None = None,
+               cache: Path | None = None) -> str:
     """The page as text; see :func:`write_page`."""
-    context = Context(train, test, seed)
+    context = Context(train, test, seed, cache)
     evaluations = [e for s in subjects for e in s.evaluations]
     compared = compare(evaluations) if evaluations else None
     shown = [section for make in SHOWN if (section := make(subjects, context)) is not None]

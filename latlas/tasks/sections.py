@@ -17,6 +17,7 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
+from latlas.tasks.cache import Cache
 from latlas.tasks.common import Array, can, conditions_like
 from latlas.tasks.figures import KINDS
 from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
@@ -55,11 +56,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Context:
-    """The data the report shows the models on."""
+    """The data the report shows the models on; ``cache`` as for ``evaluate``."""
 
     train: Dataset
     test: Dataset
     seed: int = 0
+    cache: Path | None = None
 
     @property
     def space(self) -> Space:
@@ -69,9 +71,9 @@ class Context:
     @cached_property
     def extract(self) -> Callable[[Array], Array]:
         """Items to the features that supports are drawn in, made once for all models."""
-        from latlas.tasks.evaluate import feature_extractor
+        from latlas.tasks.quality import feature_extractor
 
-        return feature_extractor("auto", self.train, self.seed)
+        return feature_extractor("auto", self.train, self.seed, cache=Cache(self.cache))
 
     def items(self, n: int) -> Dataset:
         """The same ``n`` held-out items for every model, chosen by the seed."""

@@ -1,0 +1,189 @@
+"""How good are samples? Every figure beside real items the features do not know, and copies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latlas.core.errors import DataError
+from latlas.core.model import Model
+from latlas.core.noise import derive
+from latlas.data.dataset import Dataset
+from latlas.metrics.arrays import Index
+from latlas.metrics.features import (
+    Classifier,
+    Extractor,
+    Network,
+    resolved,
+    restored_classifier,
+)
+from latlas.metrics.features import features as extractor
+from latlas.metrics.modes import Balls, Mask
+from latlas.metrics.quality import Row, Seen, control_split, judge
+from latlas.tasks.cache import Cache, digest_of, key_of
+from latlas.tasks.common import Array, conditions_like
+from latlas.tasks.figures import Figure
+from latlas.tasks.generate import sample
+from latlas.tasks.latent_space import has_latent_space
+
+#: bytes of training data that quality figures look at, at most
+TRAIN_BYTES = 400_000_000
+#: items the feature classifier is trained on, at most
+CLASSIFIER_ITEMS = 10_000
+
+
+def figures(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
+            prior: str, notes: list[str], cache: Cache) -> Iterator[Figure]:
+    """Every figure of samples from ``prior``, each with its held-out control and a memoriser's."""
+    n = min(samples, len(test), len(train) // 2)
+    seen = capped(train)
+    if len(seen) < len(train):
+        notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
+                     "training items.")
+    given = conditions_like(model, test, n, seed)
+    made = sample(model, n, seed=derive(seed, "evaluate"), prior=prior, condition=given)
+    try:
+        rows = _rows(made, _asked(given), seen, test, source, seed, str(model.device), cache)
+    except DataError as error:
+        notes.append(f"No figures of sample quality: {error}.")
+        return
+    yield from _figures(rows, has_latent_space(model))
+    if rows["samples"]["copying_z"] < -3:
+        notes.append("The memorisation test finds copying: samples are nearer to training items "
+                     "than fresh real items are.")
+
+
+def _figures(rows: dict[str, Row], made_by_prior: bool) -> Iterator[Figure]:
+    for key, value in rows["samples"].items():
+        if key == "completeness" and not made_by_prior:
+            continue
+        fixed = key == "items"
+        yield Figure(key, value, control=None if fixed else rows["held-out"].get(key),
+                     control_name="" if fixed else "held-out data",
+                     memoriser=None if fixed else rows["memoriser"].get(key))
+
+
+def _rows(made: Array, asked: Index | None, train: Dataset, test: Dataset, source: Any, seed: int,
+          device: str, cache: Cache) -> dict[str, Row]:
+    look = _look(source, train, seed, device, cache)
+    known = [look.of(train), look.of(test), look.extract(made)]
+    tell = _teller(train, known[0], look.extract)
+    items = [_x(train), _x(test), made]
+    labels = [_label(train), _label(test), asked]
+    modes = [(None, None) if tell is None else tell(x, f)
+             for f, x in zip(known, items, strict=True)]
+    seen = [Seen(f, mode, inside, label)
+            for f, (mode, inside), label in zip(known, modes, labels, strict=True)]
+    return judge(seen[2], seen[0], seen[1], control=control_split(len(train), seed)[1], seed=seed)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """An extractor that remembers the features of data sets; ``key`` is empty if it has no name."""
+
+    extract: Extractor
+    cache: Cache
+    key: str = ""
+
+    def of(self, data: Dataset) -> Array:
+        """(n, d) features of its items."""
+        if not self.key:
+            return self.extract(_x(data))
+        found = self.cache.recall("features", key_of(self.key, digest_of(data)), lambda: {
+            "features": torch.from_numpy(np.ascontiguousarray(self.extract(_x(data))))})
+        return np.asarray(found["features"].numpy())
+
+
+def _look(source: Any, train: Dataset, seed: int, device: str, cache: Cache) -> _Look:
+    if callable(source) and not isinstance(source, torch.nn.Module):
+        return _Look(source, cache)
+    extract = feature_extractor(source, train, seed, device, cache)
+    # other extractors are quicker than a disk, and a module's code has no digest
+    named = (cache.folder is not None and isinstance(extract, Network)
+             and not isinstance(source, torch.nn.Module))
+    return _Look(extract, cache, _key(source, train, seed, device) if named else "")
+
+
+def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = "cpu",
+                      cache: Cache | None = None) -> Extractor:
+    """Items to features. A classifier learns from the half of the training data that is no
+    control, so that the control is as new to it as the samples are; with a ``cache`` it learns
+    once."""
+    seen = capped(train)
+    fit, _ = control_split(len(seen), seed)
+    known = seen.subset(fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit)
+
+    def make() -> Extractor:
+        return extractor(source, train.space, known.take("x"), known.take("label"), seed=seed,
+                         device=device)
+
+    if cache is None or cache.folder is None or _name(source, seen) != "classifier":
+        return make()
+    def learn() -> dict[str, Tensor]:
+        made: Any = make()
+        return dict(made.weights())
+
+    weights = cache.recall("classifier", _key(source, seen, seed, device), learn)
+    return restored_classifier(train.space, weights, device)
+
+
+def _key(source: Any, train: Dataset, seed: int, device: str) -> str:
+    """Digest of all that decides the features of an item."""
+    name = _name(source, train)
+    file = Path(name)
+    content = hashlib.blake2b(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return key_of(name, content, seed, digest_of(train), torch.__version__,
+                  torch.device(device).type)
+
+
+def _name(source: Any, train: Dataset) -> str:
+    return "" if isinstance(source, torch.nn.Module) else str(
+        resolved(source, train.space, train.take("label")))
+
+
+def _teller(train: Dataset, features: Array, extract: Extractor) -> Callable[
+        [Array, Array], tuple[Index, Mask | None]] | None:
+    """What tells the mode of items by them and their features: the classes' balls where the items
+    are points, the classifier behind the features, or the nearest class mean of the features."""
+    label = _label(train)
+    if label is None or len(np.unique(label[label >= 0])) < 2:
+        return None
+    if train.space.kind == "points":
+        balls = Balls.fit(_x(train), label)
+        return lambda x, f: balls.tell(x)
+    if isinstance(extract, Classifier):
+        return lambda x, f: (extract.classify(f), None)
+    means = Balls.fit(features, label)
+    return lambda x, f: (means.tell(f)[0], None)
+
+
+def _asked(condition: Tensor | None) -> Index | None:
+    """The class codes that samples were asked for; ``None`` for any other condition."""
+    if condition is None or condition.dim() != 1 or condition.is_floating_point():
+        return None
+    return np.asarray(condition.cpu().numpy(), np.int64)
+
+
+def capped(train: Dataset) -> Dataset:
+    """A random part of a training set too large to hold as features and floats."""
+    most = max(1_000, TRAIN_BYTES // (train.space.dims * train.x.itemsize))
+    if len(train) <= most:
+        return train
+    return train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:most]))
+
+
+def _x(data: Dataset) -> Array:
+    items: Any = data.take("x")
+    return np.asarray(items)
+
+
+def _label(data: Dataset) -> Index | None:
+    label: Any = data.take("label")
+    return label
