@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latlas.data.source import Source
     from latlas.engine.loop import Outcome
     from latlas.engine.processes import World
+    from latlas.engine.watch import Looks
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,18 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     alone = run.alone() if world.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training
     with alone, Bar() if progress and world.leads else nullcontext(Silent()) as show:
-        outcome = fit(model, data.train, data.validation, plan.options, run, show)
+        outcome = fit(model, data.train, data.validation, plan.options, run, show,
+                      _looks(model, data.train, plan.options, run) if world.leads else None)
     return Trained(_result(model, run, outcome, modules), out, outcome)
+
+
+def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Looks | None:
+    """What looks at the samples of a model that is watched."""
+    if not model.watched or run.finished or len(train) == 0:
+        return None
+    from latlas.tasks.watching import Watcher
+
+    return Watcher(run.path / "samples" if options.previews else None, train, options.seed)
 
 
 def parts(source: Source, which: str = "train") -> Parts:

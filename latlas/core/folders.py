@@ -3,6 +3,7 @@
     run.json                what was asked and chosen; written before the first step
     metrics.jsonl           one JSON object a line
     checkpoint.safetensors  everything training needs to go on; removed when it has ended
+    anchor-K.safetensors    the same as of step K, for a model that may have to go back; likewise
     model.safetensors       the finished model
 """
 
@@ -76,10 +77,30 @@ class RunFolder:
         path = self.path / "checkpoint.safetensors"
         return load_tree(path) if path.is_file() else None
 
+    def save_anchor(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Keep this state; of those up to ``step`` the last two stay."""
+        save_tree(self._anchor(step), tensors, {"format": FORMAT, **meta})
+        for old in [k for k in self._anchors() if k <= step][:-2]:
+            self._anchor(old).unlink(missing_ok=True)
+
+    def load_anchor(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last but one kept before ``step``, or the only one; ``None`` if there is none."""
+        before = [k for k in self._anchors() if k < step][-2:]
+        return load_tree(self._anchor(before[0])) if before else None
+
+    def _anchor(self, step: int) -> Path:
+        return self.path / f"anchor-{step}.safetensors"
+
+    def _anchors(self) -> list[int]:
+        names = (file.stem.partition("-")[2] for file in self.path.glob("anchor-*.safetensors"))
+        return sorted(int(name) for name in names if name.isdigit())
+
     def save_model(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The finished model; the checkpoint is no longer needed."""
         save_tree(self.path / "model.safetensors", tensors, {"format": FORMAT, **meta})
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        for step in self._anchors():
+            self._anchor(step).unlink(missing_ok=True)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

@@ -81,6 +81,9 @@ class Model(nn.Module, ABC):
     least_images: int = 0
     #: bf16 is not tried: three digits are too few for what the networks give
     precise: bool = False
+    #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
+    #: back where a number is not finite
+    watched: bool = False
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()

@@ -15,24 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.core.errors import DataError, TrainingError
+from latlas.core.errors import DataError
 from latlas.core.folders import RunFolder
 from latlas.core.memory import keep_freed_memory
-from latlas.core.model import Finishes, FitsDirectly, Model, Step
-from latlas.core.noise import Noise, derive
+from latlas.core.model import Finishes, FitsDirectly, Model
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
+from latlas.engine.checks import Checks, check_every
 from latlas.engine.choose import Chosen, apply_layout, auto_batch_size, choose
 from latlas.engine.logs import EventLog
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World, join, pick_device
 from latlas.engine.progress import Progress, Silent
 from latlas.engine.trainer import Trainer
+from latlas.engine.watch import ANCHORS, LOOKS, RETURNS, Alarms, Looks, NotFinite
 
-#: lines of metrics.jsonl and checks on held-out data in a whole run
-LOG_LINES, CHECKS = 200, 25
-#: held-out items looked at in a check
-CHECK_ITEMS = 2000
+#: lines of metrics.jsonl in a whole run
+LOG_LINES = 200
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,11 @@ class Outcome:
 
 
 def fit(model: Model, train: Dataset, validation: Dataset | None, options: TrainOptions,
-        run: RunFolder, progress: Progress | None = None) -> Outcome:
+        run: RunFolder, progress: Progress | None = None, looks: Looks | None = None) -> Outcome:
     """Train ``model`` in place; the run folder holds the result. The same call again resumes.
+
+    Args:
+        looks: at the samples of a model that is watched.
 
     Raises:
         TrainingError: a loss or weight is not finite; the last checkpoint is intact.
@@ -71,7 +73,7 @@ def fit(model: Model, train: Dataset, validation: Dataset | None, options: Train
     with _own_globals():
         if isinstance(model, FitsDirectly):
             return _fit_directly(model, train, run, device, progress)
-        return Loop(model, train, validation, options, run, device, progress).run()
+        return Loop(model, train, validation, options, run, device, progress, looks).run()
 
 
 def _fit_directly(model: Model, train: Dataset, run: RunFolder, device: torch.device,
@@ -91,7 +93,7 @@ class Loop:
 
     def __init__(self, model: Model, train: Dataset, validation: Dataset | None,
                  options: TrainOptions, run: RunFolder, device: torch.device,
-                 progress: Progress) -> None:
+                 progress: Progress, looks: Looks | None = None) -> None:
         self.world = join(device)
         size = options.batch_size or max(auto_batch_size(len(train)), model.least_batch)
         options = replace(options, batch_size=size)
@@ -108,7 +110,11 @@ class Loop:
         self.checks = Checks(self.trainer, validation, options, device)
         self.steps = -(-self.chosen.images // options.batch_size)
         self.log_every = max(1, self.steps // LOG_LINES)
-        self.check_every = _check_every(options, self.steps)
+        self.check_every = check_every(options, self.steps)
+        self.alarms, self.returns = Alarms(), 0
+        self.looks = looks if model.watched and self.world.leads else None
+        self.look_every = max(1, self.steps // (options.previews or LOOKS))
+        self.anchor_every = max(1, self.steps // ANCHORS)
         self.begun = self.saved = time.monotonic()
         self.before = 0.0
         self.saved_images = 0
@@ -116,20 +122,25 @@ class Loop:
 
     def run(self) -> Outcome:
         """All steps from the checkpoint, or from the start, to the end."""
-        self._resume()
+        resumed = self._resume()
         note = (f"{self.chosen.images:,} items, {self.chosen.precision}, "
                 f"{self.chosen.threads} thread{'' if self.chosen.threads == 1 else 's'}, "
                 f"{self.device}")
         self.progress.begin(self.chosen.images, self.trainer.images, note)
         stopped = "budget"
+        if not resumed:
+            self._watch()
         with _signals() as asked:
             while self.trainer.index < self.steps:
                 if self._asked(asked):
                     return self._interrupted()
-                self.trainer.step(self.batches.at(self.trainer.index))
-                if self._look():
-                    stopped = "patience"
-                    break
+                try:
+                    self.trainer.step(self.batches.at(self.trainer.index))
+                    if self._look():
+                        stopped = "patience"
+                        break
+                except NotFinite as error:
+                    self._go_back(error)
         return self._finish(stopped)
 
     def _asked(self, asked: list[int]) -> bool:
@@ -148,16 +159,20 @@ class Loop:
             self.run_folder.choose(chosen.to_json())
         return chosen
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Go on from the checkpoint, if there is one."""
         found = self.run_folder.load_checkpoint()
         if found is None:
-            return
+            return False
         tensors, meta = found
         self.trainer.restore(tensors, meta)
         self.checks.restore(tensors, meta)
+        self.alarms.restore(meta.get("alarms"))
+        self._halve(int(meta.get("returns", 0)))
         self.before, self.saved_images = float(meta["seconds"]), self.trainer.images
         if self.world.leads:
             self.run_folder.rewind_log(self.trainer.images)
+        return True
 
     def _look(self) -> bool:
         """Log, check and save when due; whether to stop early."""
@@ -168,6 +183,7 @@ class Loop:
         stop = False
         if self.checks.any and (index % self.check_every == 0 or index == self.steps):
             stop = self._check()
+        self._watch()
         if time.monotonic() - self.saved > self.options.checkpoint_seconds:
             self._save()
         return stop
@@ -175,13 +191,69 @@ class Loop:
     def _log(self) -> None:
         terms = self.trainer.drain()
         self._must_be_finite(terms)
-        self.progress.terms(terms)
+        self.progress.terms({k: v for k, v in terms.items() if "/" not in k})
         self._write(terms)
+        self._warn(self.alarms.hear(terms, self._share) if self.model.watched else [])
 
     def _check(self) -> bool:
         loss = self.checks.look()
         self._write({"validation/loss": loss})
         return self.checks.patience_is_over
+
+    def _watch(self) -> None:
+        """Of two players, when due: a place to go back to, and a look at their samples.
+
+        At fixed steps, so that a run which was killed goes back where an unbroken one does.
+        """
+        index = self.trainer.index
+        keep, look = (index % every == 0 for every in (self.anchor_every, self.look_every))
+        last = index == self.steps
+        if not self.model.watched or not (keep or look or last):
+            return
+        self._must_be_finite({}, weights=True)
+        if keep and not last and self.world.leads:
+            self.run_folder.save_anchor(index, *self._state())
+        if self.looks and (look or last):
+            seen = self.looks.look(self.trainer.average.current(), self.trainer.images)
+            if seen:
+                self._write(seen)
+            self._warn(self.alarms.hear(seen, self._share))
+
+    def _go_back(self, error: NotFinite) -> None:
+        """Go on from weights that were sound, at half the learning rate.
+
+        Not from the last ones: what ends in numbers that are not finite began before. The
+        checkpoint that is saved at once makes a run killed from here on take the same way.
+        """
+        if self.returns == RETURNS:
+            raise NotFinite(f"{error} ({RETURNS} returns to earlier weights, each at half the "
+                            "learning rate, did not help)") from error
+        found = self.run_folder.load_anchor(self.trainer.index) if self.model.watched else None
+        if found is None:
+            raise error
+        self.trainer.restore(*found)
+        self.trainer.drain()
+        self.checks.restore(*found)
+        self.alarms.restore(found[1].get("alarms"))
+        self._halve(self.returns + 1)
+        if self.world.leads:
+            self.run_folder.rewind_log(self.trainer.images)
+        self._save()
+        self._warn([f"{str(error).partition(';')[0]}; going on from {self.trainer.images:,} items "
+                    f"at {self.trainer.scale:g} of the learning rate"])
+
+    def _halve(self, returns: int) -> None:
+        self.returns, self.trainer.scale = returns, 0.5 ** returns
+
+    def _warn(self, words: list[str]) -> None:
+        for text in words:
+            self.progress.warn(text)
+            if self.world.leads:
+                self.run_folder.log({"images": self.trainer.images, "alarm": text})
+
+    @property
+    def _share(self) -> float:
+        return self.trainer.index / self.steps
 
     def _write(self, values: dict[str, float]) -> None:
         if self.world.leads:
@@ -197,29 +269,41 @@ class Loop:
     def _must_be_finite(self, terms: dict[str, float], weights: bool = False) -> None:
         """Stop at a term, or if asked a weight, that is not: it would only spread."""
         bad = [k for k, v in terms.items() if not math.isfinite(v)]
+        bad = [k for k in bad if "/" not in k] or bad
         if weights and not bad:
             bad = [k for k, v in self.model.named_parameters() if not bool(v.isfinite().all())]
+        if self.model.watched and self.world.any(bool(bad)):  # all go back, or none
+            bad = bad or ["a number of another process"]
         if bad:
             kept = (f"the checkpoint at {self.saved_images:,} items is intact"
                     if self.saved_images else "no checkpoint was made before")
             # the sum comes first: what was added to it says more
-            raise TrainingError(f"{bad[-1]} is not a finite number at {self.trainer.images:,} "
-                                f"items; {kept}. Try a smaller learning_rate, clip_norm=1 or "
-                                "precision=fp32")
+            raise NotFinite(f"{bad[-1]} is not a finite number at {self.trainer.images:,} "
+                            f"items; {kept}. Try a smaller learning_rate, clip_norm=1 or "
+                            "precision=fp32")
 
     def _save(self) -> None:
         self.saved = time.monotonic()
-        self._must_be_finite(self.trainer.drain(), weights=True)
+        if not self.model.watched:
+            self._must_be_finite(self.trainer.drain(), weights=True)
+        elif not self.trainer.finite():
+            return  # found at a fixed step: when this is called depends on the clock
         if not self.world.leads:
             return
+        self.run_folder.save_checkpoint(*self._state())
+        self.saved, self.saved_images = time.monotonic(), self.trainer.images
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that training needs to go on."""
         tensors, meta = self.trainer.state()
         more, noted = self.checks.state()
-        self.run_folder.save_checkpoint(tensors | more, meta | noted | {"seconds": self.seconds})
-        self.saved, self.saved_images = time.monotonic(), self.trainer.images
+        watched = {"alarms": self.alarms.state(), "returns": self.returns}
+        return tensors | more, meta | noted | {"seconds": self.seconds} | (
+            watched if self.model.watched else {})
 
     def _interrupted(self) -> Outcome:
         self._save()
-        self.progress.end(f"stopped at {self.trainer.images:,} of {self.chosen.images:,} items and "
+        self.progress.end(f"stopped at {self.saved_images:,} of {self.chosen.images:,} items and "
                           f"saved; the same command goes on from here")
         return Outcome(self.trainer.images, self.seconds, "interrupt", self.checks.best)
 
@@ -232,82 +316,13 @@ class Loop:
         outcome = Outcome(self.trainer.images, self.seconds, stopped, self.checks.best)
         if self.world.leads:
             meta = {"images": outcome.images, "seconds": outcome.seconds, "stopped": stopped,
-                    "best": outcome.best}
+                    "best": outcome.best} | ({"returns": self.returns} if self.returns else {})
             self.run_folder.save_model(dict(self.model.state_dict()), meta)
+        if self.looks:
+            self.looks.end()
         self.events.close()
         self.progress.end(f"finished {outcome.images:,} items in {outcome.seconds:,.1f} s")
         return outcome
-
-
-class Checks:
-    """The averaged model's loss on held-out data, and the best weights so far.
-
-    Held-out draws come from their own stream, the same in every check, so that two checks differ
-    by the weights alone.
-    """
-
-    def __init__(self, trainer: Trainer, data: Dataset | None, options: TrainOptions,
-                 device: torch.device) -> None:
-        only = trainer.phases[0].name if len(trainer.phases) == 1 else ""
-        self.phase = trainer.model.checked_phase or only
-        usable = data is not None and len(data) > 0 and self.phase
-        self.data = data.subset(slice(0, CHECK_ITEMS)) if usable and data is not None else None
-        self.trainer, self.options, self.device = trainer, options, device
-        self.best: float | None = None
-        self.weights: dict[str, Tensor] = {}
-        self.misses = 0
-
-    @property
-    def any(self) -> bool:
-        """There is held-out data for this model."""
-        return self.data is not None
-
-    @property
-    def patience_is_over(self) -> bool:
-        """So many checks in a row were no better."""
-        return 0 < self.options.patience <= self.misses
-
-    @torch.no_grad()
-    def look(self) -> float:
-        """Check now; keep the weights if they are the best yet."""
-        model, loss = self.trainer.averaged(), 0.0
-        noise = Noise(derive(self.options.seed, "check"), self.device)
-        step = Step(self.trainer.index, self.trainer.images, 1.0, noise)
-        for batch in Sweep(self.data, 500, self.device):  # type: ignore[arg-type]
-            with self.trainer.autocast():
-                total = model.loss(batch, self.phase, step).total  # type: ignore[operator]
-            loss += total.item() * len(batch)
-        loss /= len(self.data)  # type: ignore[arg-type]
-        self._keep(loss, model)
-        return loss
-
-    def _keep(self, loss: float, model: Model) -> None:
-        if self.best is not None and not loss < self.best:
-            self.misses += 1
-            return
-        self.best, self.misses = loss, 0
-        self.weights = {k: v.clone() for k, v in model.state_dict().items()}
-
-    def kept(self) -> dict[str, Tensor]:
-        """The best weights, or the averaged ones where nothing was held out."""
-        return self.weights or dict(self.trainer.averaged().state_dict())
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """For the checkpoint."""
-        tensors = {f"best.{k}": v for k, v in self.weights.items()}
-        return tensors, {"best": self.best, "misses": self.misses}
-
-    def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
-        self.weights = {k[5:]: v.to(self.device) for k, v in tensors.items()
-                        if k.startswith("best.")}
-        self.best, self.misses = meta["best"], int(meta["misses"])
-
-
-def _check_every(options: TrainOptions, steps: int) -> int:
-    if options.validate_every:
-        return max(1, options.validate_every // options.batch_size)
-    return max(1, steps // CHECKS)
 
 
 @contextmanager

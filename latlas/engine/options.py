@@ -50,6 +50,8 @@ class TrainOptions:
                               "one; 0 = never", low=0)
     validate_every: int = option(0, "items between checks on held-out data; 0 = automatic", low=0)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0)
+    previews: int = option(20, "grids of the same samples that an adversarial model on pictures "
+                               "leaves in RUN/samples while it learns; 0 = none", low=0)
     seed: int = option(0, "decides the initial weights, the order of the data, and every draw",
                        low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")

@@ -50,6 +50,14 @@ class World:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def any(self, here: bool) -> bool:
+        """Whether it holds on some process."""
+        if self.size == 1:
+            return here
+        found: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(found, here)
+        return any(found)
+
 
 def join(device: torch.device) -> World:
     """The world ``torchrun`` describes in the environment; a single process otherwise."""

@@ -18,6 +18,8 @@ from latlas.engine.ema import EVERY, Averaged
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
 
+#: steps from one look at the size of a watched model's gradients to the next
+NORM_EVERY = 8
 #: passes over the training data after which dropout has its full strength
 REPEATS = 200
 
@@ -29,6 +31,9 @@ class Trainer:
 
     Args:
         items: size of the training set; 0 where nobody knows.
+
+    Attributes:
+        scale: of the learning rate, below 1 after a return to earlier weights.
     """
 
     def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
@@ -48,7 +53,7 @@ class Trainer:
         self.noise = Noise(0, model.device, self.world.rank, self.world.size)
         self.device = model.device
         self.ambient = _ambient_generator(self.device)
-        self.index, self.share = 0, 0.0
+        self.index, self.share, self.scale = 0, 0.0, 1.0
         self.sums: dict[str, Tensor] = {}
         self.counts: Counter[str] = Counter()
 
@@ -76,7 +81,7 @@ class Trainer:
         self.noise.reseed(seed)
         self.ambient.manual_seed(seed + self.world.rank)
         progress = min(1.0, self.images / self.budget)
-        self.share = optimisers.rate(self.options, progress)
+        self.share = optimisers.rate(self.options, progress) * self.scale
         return Step(self.index, self.images, progress, self.noise, self.items)
 
     def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -87,19 +92,26 @@ class Trainer:
         # gradients reach this player's parameters alone, so what one player's forward pass made
         # (fakes) may serve another's; where there is no other, the plain call is 3% faster
         total.backward(inputs=None if self._alone else player.parameters)  # type: ignore
+        terms = {k: v.detach() for k, v in loss.terms.items()}
+        self._complete(player)
+        if self.model.watched and self.index % NORM_EVERY == 0:
+            terms[f"gradient/{phase.name}"] = _norm(player)
         self._apply(player)
-        return {k: v.detach() for k, v in loss.terms.items()}
+        return terms
 
     def _strength(self, step: Step) -> float:
         """Of dropout: it costs bits while items are new, and pays once they have come often."""
         return min(1.0, step.images / (REPEATS * self.items)) if self.items else 1.0
 
-    def _apply(self, player: optimisers.Player) -> None:
+    def _complete(self, player: optimisers.Player) -> None:
+        """Every parameter's gradient, mean over processes."""
         for p in player.parameters:  # what a phase does not use has no gradient: zero, so that
             if p.grad is None:       # one process and many take the same step
                 p.grad = torch.zeros_like(p)
         if self.world.size > 1:
             self.world.average([p.grad for p in player.parameters if p.grad is not None])
+
+    def _apply(self, player: optimisers.Player) -> None:
         if self.options.clip_norm:
             torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
         player.optimiser.step(self.share)
@@ -120,6 +132,11 @@ class Trainer:
         means = {k: v.item() / self.counts[k] for k, v in self.sums.items()}
         self.sums, self.counts = {}, Counter()
         return means
+
+    def finite(self) -> bool:
+        """Whether all terms since the last line and all weights are. This waits for the device."""
+        held = [*self.sums.values(), *self.model.parameters()]
+        return all(bool(v.isfinite().all()) for v in held)
 
     def averaged(self) -> Model:
         """The averaged model as of this step. It belongs to the run: call it at fixed steps."""
@@ -142,6 +159,12 @@ class Trainer:
         for i, player in enumerate(self.players):
             player.optimiser.restore(_under(f"optimiser.{i}.", tensors))
         self.index, self.average.images = int(meta["step"]), int(meta["averaged"])
+
+
+def _norm(player: optimisers.Player) -> Tensor:
+    """Euclidean norm of the gradient of all its parameters, on their device."""
+    gradients = [p.grad for p in player.parameters if p.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ class Adversarial(Model):
     """
 
     ema_modules = ("generator",)
+    watched = True
     generator: nn.Module
     discriminator: nn.Module
     augment_p: Tensor

@@ -322,14 +322,21 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Array, Array]:
 
 
 def _families(history: Mapping[str, tuple[Array, Array]]) -> dict[str, dict[str, Any]]:
-    """The loss with its held-out twin in one plot, its terms in another."""
+    """The loss with its held-out twin in one plot, its terms in another; of two players the sizes
+    of their gradients and how their samples came along."""
     shown = {k: v for k, v in history.items() if len(v[0])}
     loss = {k: v for k, v in shown.items() if k.rsplit("/", 1)[-1] == "loss"}
     terms = {k: v for k, v in shown.items() if k.startswith("validation/") or "/" not in k}
     terms = {k: v for k, v in terms.items() if k not in loss and not _rate(k)}
     terms = terms if len({k.rsplit("/", 1)[-1] for k in terms}) > 1 else {}
-    return {title: chosen for title, chosen in (("loss", loss), ("terms of the loss", terms))
-            if chosen}
+    found = {"loss": loss, "terms of the loss": terms,
+             "norm of the gradients": _inside("gradient/", shown)}
+    found |= {f"samples, {k}": {k: v} for k, v in _inside("samples/", shown).items()}
+    return {title: chosen for title, chosen in found.items() if chosen}
+
+
+def _inside(prefix: str, history: Mapping[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix(prefix): v for k, v in history.items() if k.startswith(prefix)}
 
 
 def _rate(name: str) -> bool:
