@@ -26,17 +26,20 @@ if TYPE_CHECKING:
     from latlas.tasks.compare import Comparison
     from latlas.tasks.evaluate import Evaluation
     from latlas.tasks.outliers import Outliers
+    from latlas.tasks.project import Projection
     from latlas.tasks.score import Scores
     from latlas.tasks.shards import Written
+    from latlas.tasks.styles import Directions
 
 Array = Any  # NDArray in the file's units
 Run = Any  # a run folder (str, Path) or a Model
 Items = Any  # str, Path, array, (array, labels), Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
-__all__ = ["Scorer", "compare", "decode", "denoise", "encode", "evaluate", "fit_prior",
-           "interpolate", "list_models", "load", "open_data", "outliers", "reconstruct", "sample",
-           "score", "train", "traverse", "write_parts", "write_report"]
+__all__ = ["Scorer", "compare", "decode", "denoise", "directions", "edit", "encode", "evaluate",
+           "fit_prior", "interpolate", "list_models", "load", "mix", "open_data", "outliers",
+           "project", "reconstruct", "sample", "score", "train", "traverse", "write_parts",
+           "write_report"]
 
 
 def list_models() -> dict[str, str]:
@@ -128,24 +131,31 @@ def open_data(data: Items = None, split: str | None = None, *, like: Run | None 
     return open_items(like, data, split, **options)
 
 
-def sample(run: Run, n: int = 16, *, seed: int = 0, label: Any = None, given: Items = None,
-           mean: bool | None = None, prior: str = "auto") -> Array:
+def sample(run: Run, n: int = 16, *, seed: int = 0, seeds: Sequence[int] | None = None,
+           label: Any = None, given: Items = None, mean: bool | None = None, prior: str = "auto",
+           truncation: float = 1.0) -> Array:
     """``n`` new items, (n, \\*shape).
 
     Args:
+        seeds: one item of each, whatever ``n`` and ``seed`` are.
         label: for a conditional model: a class name, or several that take turns.
         given: for a model of a part of the picture: the pictures to complete, taking turns.
         mean: the mean of p(x|z), or a draw from it. By default pictures are means, tables and
             points are drawn.
         prior: the model's ``own``, the one ``fitted`` to its codes by :func:`fit_prior`, or
             ``auto``: the fitted one where there is one.
+        truncation: ψ, how far styles are taken from their mean: below 1 more likely pictures and
+            less varied ones; of a model that has styles.
     """
     from latlas.tasks import generate
 
     model = _model(run, "sample")
+    settings: Any = {"mean": mean, "prior": prior, "truncation": truncation}
+    if seeds is not None:
+        settings["condition"] = _condition(model, len(seeds), label, given)
+        return generate.sample_seeds(model, seeds, **settings)
     condition = _condition(model, n, label, given)
-    return generate.sample(model, n, seed=seed, condition=condition, mean=mean,
-                           prior=prior)
+    return generate.sample(model, n, seed=seed, condition=condition, **settings)
 
 
 def decode(run: Run, codes: Any, *, label: Any = None, given: Items = None) -> Array:
@@ -157,17 +167,18 @@ def decode(run: Run, codes: Any, *, label: Any = None, given: Items = None) -> A
 
 
 def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "line",
-                label: Any = None, given: Items = None) -> Array:
+                space: str = "z", label: Any = None, given: Items = None) -> Array:
     """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle.
 
-    ``label`` as for :func:`sample`; of the pictures ``given`` the first serves the whole way.
+    ``space`` w goes from the style of the first to that of the last. ``label`` as for
+    :func:`sample`; of the pictures ``given`` the first serves the whole way.
     """
     from latlas.tasks import generate
 
     model = _model(run, "decode", "interpolate")
     condition = _condition(model, 1 if given is not None else steps, label, given)
     return generate.interpolate(model, start, end, steps, path,  # type: ignore[arg-type]
-                                condition=condition)
+                                space=space, condition=condition)
 
 
 def traverse(run: Run, *, code: Any = None, dims: Sequence[int] | None = None, span: float = 3.0,
@@ -186,6 +197,57 @@ def traverse(run: Run, *, code: Any = None, dims: Sequence[int] | None = None, s
     condition = _condition(model, 1 if given is not None else n, label, given)
     return generate.traverse(model, code=code, dims=dims, span=span, steps=steps, codes=codes,
                              condition=condition)
+
+
+def project(run: Run, data: Items = None, split: str | None = None, *, starts: int = 8,
+            steps: int = 200, space: str = "auto", features: Any = None, seed: int = 0,
+            progress: Count | None = None, **options: Any) -> Projection:
+    """The code whose decoded item is nearest to each given one, by descent on the code.
+
+    ``.codes``, ``.items``, ``.error`` beside ``.nearest``, that of the nearest training item, and
+    ``.way``, what was decoded on the way; see :func:`latlas.tasks.project.project`.
+    """
+    from latlas.tasks.project import project as find
+
+    model, items = _both(run, data, split, options, "decode")
+    return find(model, items, train=_training_items(run, data, options), starts=starts,
+                steps=steps, space=space, features=features, seed=seed, progress=progress)
+
+
+def mix(run: Run, rows: Sequence[int], columns: Sequence[int], *, layers: str = "coarse",
+        truncation: float = 1.0) -> Array:
+    """The picture of each seed of ``rows`` with some styles of each of ``columns``,
+    (rows + 1, columns + 1, \\*shape): first row and column are the pictures themselves.
+
+    ``layers``: coarse, middle, fine, or numbers of layers (``0-3,6``).
+    """
+    from latlas.tasks import styles
+
+    return styles.mix(_model(run, "sample", "mix"), rows, columns, layers=layers,
+                      truncation=truncation)
+
+
+def directions(run: Run, k: int = 8, *, data: Items = None, split: str | None = None,
+               seed: int = 0, **options: Any) -> Directions:
+    """Directions of the codes, or styles, in which items change most: ``.axes``, ``.share``.
+
+    ``data`` are encoded where the model has an encoder and no styles.
+    """
+    from latlas.tasks import styles
+
+    model = _model(run, "decode", "directions")
+    items = None if data is None else open_data(data, split, like=run, **options)
+    return styles.directions(model, k, data=items, seed=seed)
+
+
+def edit(run: Run, found: Directions, *, seed: int | None = None, steps: int = 7,
+         span: float = 3.0, layers: str = "all") -> Array:
+    """One direction of :func:`directions` at a time, (k, steps, \\*shape), around the item of
+    ``seed`` or the mean; ``layers`` are the styles that change."""
+    from latlas.tasks import styles
+
+    return styles.edits(_model(run, "decode", "edit"), found, seed=seed, steps=steps, span=span,
+                        layers=layers)
 
 
 def encode(run: Run, data: Items = None, split: str | None = None, *,

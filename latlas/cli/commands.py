@@ -36,16 +36,29 @@ COMMANDS: dict[str, Command] = {
                     "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
     "sample": Command("Make", "latlas.cli.make:sample", "Draw new items.", (
         "latlas sample runs/vae-digits --n 64 --out samples.png",
-        "latlas sample runs/conditional-vae-digits --label 3 --out threes.npz")),
+        "latlas sample runs/conditional-vae-digits --label 3 --out threes.npz",
+        "latlas sample runs/style-gan-photos --seeds 1,2,5-9 --truncation 0.7")),
     "decode": Command("Make", "latlas.cli.make:decode", "Turn codes into items.", (
         "latlas decode runs/vae-digits codes.csv --out items.png",)),
     "interpolate": Command("Make", "latlas.cli.make:interpolate",
                            "Walk from one item to another through the codes.", (
         "latlas interpolate runs/vae-digits --out walk.gif",
-        "latlas interpolate runs/vae-digits --start 3 --end 17 --path circle --out walk.png")),
+        "latlas interpolate runs/vae-digits --start 3 --end 17 --path circle --out walk.png",
+        "latlas interpolate runs/style-gan-photos --space w --out walk.gif")),
     "traverse": Command("Make", "latlas.cli.make:traverse",
                         "Vary one number of the code at a time.", (
         "latlas traverse runs/vae-digits --out traverse.png",)),
+    "project": Command("Make", "latlas.cli.edit:project",
+                       "Find the code of given items by descent.", (
+        "latlas project runs/gan-digits --n 6 --out project.png",
+        "latlas project runs/style-gan-photos --data new/ --features random-conv --out way.gif")),
+    "mix": Command("Make", "latlas.cli.edit:mix",
+                   "Give some styles of one picture to another.", (
+        "latlas mix runs/style-gan-photos --rows 1,2,3 --columns 4-8 --layers coarse",)),
+    "directions": Command("Make", "latlas.cli.edit:directions",
+                          "Directions in which items change most.", (
+        "latlas directions runs/gan-digits --k 6 --out directions.png",
+        "latlas directions runs/style-gan-photos --layers fine --start 3")),
     "encode": Command("Read", "latlas.cli.read:encode", "Turn items into codes.", (
         "latlas encode runs/vae-digits --data digits --out codes.csv",)),
     "reconstruct": Command("Read", "latlas.cli.read:reconstruct",

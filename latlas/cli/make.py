@@ -26,6 +26,8 @@ from latlas.core.errors import ConfigError
 OutItems = Annotated[Path | None, Parameter(
     help="Where to: .png (grid), .gif, folder/ (a file each), .npz, .npy, .csv, .parquet. "
          "Default: in the run folder.")]
+Truncation = Annotated[float, Parameter(
+    help="How far styles are taken from their mean: below 1 likelier pictures, less varied.")]
 Steps = Annotated[int, Parameter(help="Items on the way, ends included.")]
 
 
@@ -38,19 +40,23 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
            prior: Annotated[Literal["auto", "own", "fitted"], Parameter(
                help="What codes are drawn from: the model's own prior, or the one of `latlas "
                     "fit-prior`; auto: the fitted one where there is one.")] = "auto",
-           out: OutItems = None, seed: Seed = 0, device: Device = "auto",
-           json: Json = False) -> None:
+           seeds: Annotated[str | None, Parameter(
+               help="One item of each of these seeds instead (1,2,5-9).")] = None,
+           truncation: Truncation = 1.0, out: OutItems = None, seed: Seed = 0,
+           device: Device = "auto", json: Json = False) -> None:
     """Draw new items."""
     from latlas import api
 
     at_least("--n", n, 1)
+    chosen = None if seeds is None else seed_list("--seeds", seeds)
     path = target(out, run, "samples", "sample")
     model = opened(run, device, "sample")
-    items = api.sample(model, n, seed=seed, label=names(label), given=given,
-                       mean=None if draw is None else not draw, prior=prior)
+    items = api.sample(model, n, seed=seed, seeds=chosen, label=names(label), given=given,
+                       mean=None if draw is None else not draw, prior=prior,
+                       truncation=truncation)
     several = len(names(label) or ())  # a column for each class
     save(items, model, path, json,
-         columns=several if 1 < several < n else None)
+         columns=several if 1 < several < len(items) else None)
 
 
 def decode(run: Run, codes: Annotated[Path, Parameter(
@@ -74,6 +80,8 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                 steps: Steps = 16,
                 path: Annotated[Literal["line", "circle"], Parameter(
                     help="Straight, or along the great circle.")] = "line",
+                space: Annotated[Literal["z", "w"], Parameter(
+                    help="What is walked through: codes, or the styles made from them.")] = "z",
                 label: Label = None, given: Given = None, out: OutItems = None, seed: Seed = 0,
                 device: Device = "auto", json: Json = False) -> None:
     """Walk from one item to another through the codes."""
@@ -83,7 +91,8 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     file = target(out, run, "interpolation", "decode", "interpolate")
     model = opened(run, device, "decode", "interpolate")
     a, b = _ends(run, model, items, source, start, end, seed)
-    made = api.interpolate(model, a, b, steps=steps, path=path, label=names(label), given=given)
+    made = api.interpolate(model, a, b, steps=steps, path=path, space=space, label=names(label),
+                           given=given)
     save(made, model, file, json, columns=steps)
 
 
@@ -146,6 +155,17 @@ def target(out: Path | None, run: Path, stem: str, capability: str,
 def names(label: str | None) -> list[str] | None:
     """``"3,5"`` as class names."""
     return None if label is None else [part.strip() for part in label.split(",") if part.strip()]
+
+
+def seed_list(option: str, text: str) -> list[int]:
+    """``"1,2,5-9"`` as numbers."""
+    from latlas.core.ranges import numbers
+
+    found = numbers(text)
+    if found is None:
+        raise ConfigError(f"{option} {text}: write whole numbers, ranges by a dash, with commas "
+                          "between (1,2,5-9)")
+    return found
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -178,6 +178,36 @@ class HasLayers(Protocol):
 
 
 @runtime_checkable
+class HasStyles(Protocol):
+    """Its decoder reads w, a style that is made from the code z, anew in every layer.
+
+    Codes w are (n, d_w), one style for all layers, or (n, layers, d_w). ``layer_sizes`` is the
+    picture size (H, W) that each layer works towards, the coarsest first: one entry for each.
+    """
+
+    @property
+    def layer_sizes(self) -> tuple[tuple[int, int], ...]: ...
+
+    def to_w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        """Codes (n, latent_dim) to (n, d_w), taken towards the mean: w̄ + ψ (w − w̄)."""
+
+    def mean_w(self) -> Tensor:
+        """w̄, (d_w,): the mean over the prior of codes."""
+
+    def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
+        """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second.
+
+        ``level`` may be a tensor (n,); 0 is the second alone, ``len(layer_sizes)`` the first.
+        """
+
+    def decode_w(self, w: Tensor, *, noise: Noise | None = None) -> Distribution:
+        """Pictures (n, *shape); the grain is drawn from ``noise``, or is the same every time."""
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None,
+               truncation: float = 1.0) -> Tensor: ...
+
+
+@runtime_checkable
 class Observes(Protocol):
     """Codes have a likelihood, p(x|z).
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasLayers, Model, prior_of
+from latlas.core.model import HasLayers, HasStyles, Model, prior_of
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.tasks.common import (
@@ -28,7 +30,8 @@ PRIORS = ("auto", "own", "fitted")
 
 
 def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
-           batch_size: int = 512, mean: bool | None = None, prior: str = "auto") -> Array:
+           batch_size: int = 512, mean: bool | None = None, prior: str = "auto",
+           truncation: float = 1.0) -> Array:
     """``n`` new items, (n, \\*shape) in data units; the same for the same seed and batch size.
 
     Args:
@@ -37,21 +40,36 @@ def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
             without pixel noise; tables and points are drawn: they are nothing without theirs.
         prior: that codes are drawn from: the model's ``own``, the one ``fitted`` to its codes
             after training, or ``auto``: the fitted one where there is one.
+        truncation: how far styles are taken from their mean, ψ; of a model that has styles.
 
     Raises:
-        CapabilityError: if the model draws no samples, or has no fitted prior.
+        CapabilityError: if the model draws no samples, or has no fitted prior, or no styles.
         ConfigError: a negative ``n``, or no such prior.
     """
     check(model, "sample")
     chosen = which_prior(model, prior)
+    if truncation != 1:
+        styles_of(model, "truncation")
     if n < 0:
         raise ConfigError(f"n={n}: at least 0")
     mean = shows_means(model.space) if mean is None else mean
     given = as_condition(model, condition, n)
     with inference(model):
         parts = [_draw(model, min(batch_size, n - i), noise(model, seed, "sample", i),
-                       rows(given, slice(i, i + batch_size)), mean, chosen)
+                       rows(given, slice(i, i + batch_size)), mean, chosen, truncation)
                  for i in range(0, n, batch_size)]
+    return np.concatenate(parts) if parts else _nothing(model)
+
+
+def sample_seeds(model: Model, seeds: Sequence[int], *, condition: Any = None,
+                 **settings: Any) -> Array:
+    """One item of each seed, (len(seeds), \\*shape), whatever the other seeds are.
+
+    ``settings`` as for :func:`sample`; of a ``condition`` every item has its own, or all share one.
+    """
+    given = as_condition(model, condition, len(seeds)).get("condition")
+    parts = [sample(model, 1, seed=seed, condition=None if given is None else given[i:i + 1],
+                    **settings) for i, seed in enumerate(seeds)]
     return np.concatenate(parts) if parts else _nothing(model)
 
 
@@ -95,15 +113,50 @@ def decode(model: Model, codes: Any, *, condition: Any = None, batch_size: int =
 
 
 def interpolate(model: Model, start: Any, end: Any, steps: int = 8, path: Path = "line", *,
-                condition: Any = None) -> Array:
+                space: str = "z", condition: Any = None) -> Array:
     """Items on the way from one code to another, ends included: (steps, \\*shape).
 
     Args:
         start, end: codes (latent_dim,).
         path: ``line``, or ``circle``, the great circle that keeps to the shell where a
             high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
+        space: ``z``, or ``w``: from the style of one code to that of the other.
     """
+    if space not in ("z", "w"):
+        raise ConfigError(unknown("space", space, ["z", "w"]))
+    if space == "w":
+        first, last = to_styles(model, np.stack([np.ravel(start), np.ravel(end)]))
+        return decode_styles(model, walk(first, last, steps, path))
     return decode(model, walk(start, end, steps, path), condition=condition)
+
+
+def styles_of(model: Model, task: str) -> HasStyles:
+    """The model, if it has styles.
+
+    Raises:
+        CapabilityError: if it has none; ``task`` is what was asked for.
+    """
+    if not isinstance(model, HasStyles):
+        raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{task}` needs a "
+                              "model whose layers have some, such as style-gan")
+    return model
+
+
+def to_styles(model: Model, codes: Any, truncation: float = 1.0) -> Array:
+    """The style of every code, (n, latent_dim) to (n, d_w) float32."""
+    held = styles_of(model, "w")
+    with inference(model):
+        return np.asarray(held.to_w(codes_tensor(model, codes), truncation).float().cpu())
+
+
+def decode_styles(model: Model, w: Any, batch_size: int = 64) -> Array:
+    """Styles (n, d_w) or (n, layers, d_w) to items (n, \\*shape) in data units."""
+    held = styles_of(model, "w")
+    given = torch.as_tensor(np.asarray(w, np.float32), device=model.device)
+    with inference(model):
+        parts = [to_data(model.space, held.decode_w(part).mean)
+                 for part in given.split(batch_size) if len(part)]
+    return np.concatenate(parts) if parts else _nothing(model)
 
 
 def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 3.0,
@@ -209,17 +262,19 @@ def _check_dims(dims: Array, latent_dim: int) -> None:
 
 
 def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: bool,
-          prior: str) -> Array:
+          prior: str, truncation: float) -> Array:
     """Latent-variable models' codes are decoded here, so that all families draw alike; a model
     without a likelihood has no noise of its own to draw, and its samples are means."""
-    z = model.fitted_prior.sample(n, draws) if prior == "fitted" else _prior(model, n, draws)
+    z = model.fitted_prior.sample(n, draws) if prior == "fitted" else drawn_codes(model, n, draws)
     if z is None:
         return to_data(model.space, model.sample(n, noise=draws, **condition))
+    if truncation != 1:
+        return to_data(model.space, model.decode_w(model.to_w(z, truncation)).mean)
     pixels = model.decode(z, **condition)
     return to_data(model.space, pixels.mean if mean else pixels.sample(draws))
 
 
-def _prior(model: Any, n: int, draws: Noise) -> Tensor | None:
+def drawn_codes(model: Any, n: int, draws: Noise) -> Tensor | None:
     """Codes (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
     ``prior``, or from the standard normal that a likelihood without one is about; else ``None``."""
     if not can(model, "decode"):

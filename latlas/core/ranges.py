@@ -1,0 +1,18 @@
+"""Lists of whole numbers as people write them."""
+
+from __future__ import annotations
+
+
+def numbers(text: str) -> list[int] | None:
+    """``1,2,5-9`` as whole numbers; ``None`` if it is nothing of the kind.
+
+    >>> numbers("1,2,5-7"), numbers("a"), numbers("3-1")
+    ([1, 2, 5, 6, 7], None, None)
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
+            return None
+        found += range(int(first), int(last if dash else first) + 1)
+    return found

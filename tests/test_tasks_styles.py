@@ -1,0 +1,405 @@
+"""Seeds, truncation, mixing, directions and projections on models whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import latlas
+from latlas.cli import __main__ as cli
+from latlas.core.batch import Batch
+from latlas.core.distributions import PointMass
+from latlas.core.errors import CapabilityError, ConfigError
+from latlas.core.model import HasStyles, Loss, Model, Phase, Step
+from latlas.core.ranges import numbers
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.models.priors import StandardNormal
+from latlas.tasks import generate
+from latlas.tasks.project import FRAMES, project, write_projection
+from latlas.tasks.styles import chosen_layers, codes_of_seeds, directions, edits, mix
+
+PICTURE = Space.picture((1, 4, 4), 256)
+LAYERS, WIDE = 6, 3
+
+
+class Styled(Model):
+    """w = z A, and a picture that is the sum over layers of w_l B_l: everything is linear."""
+
+    def __init__(self, space: Space = PICTURE) -> None:
+        super().__init__(None, space)
+        self.latent_dim = 2
+        self.prior = StandardNormal(2)
+        draws = torch.Generator().manual_seed(0)
+        self.register_buffer("a", torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.5, 0.0]]))
+        self.register_buffer("b", 0.05 * torch.randn(LAYERS, WIDE, 16, generator=draws))
+
+    @property
+    def layer_sizes(self):
+        return tuple((2 ** (i // 2 + 1),) * 2 for i in range(LAYERS))
+
+    def mean_w(self):
+        return torch.tensor([0.5, 0.0, 1.0])
+
+    def to_w(self, z, truncation=1.0):
+        return torch.lerp(self.mean_w(), z @ self.a, truncation)
+
+    def mix(self, first, second, level):
+        raise NotImplementedError
+
+    def decode_w(self, w, *, noise=None):
+        w = w[:, None].expand(-1, LAYERS, -1) if w.dim() == 2 else w
+        return PointMass(torch.einsum("nlw,lwp->np", w, self.b).reshape(-1, 1, 4, 4), 3)
+
+    def decode(self, z, *, condition=None):
+        return PointMass(self.decode_w(self.to_w(z)).mean, 3)
+
+    def sample(self, n, *, noise, condition=None, truncation=1.0):
+        return self.decode_w(self.to_w(noise.normal(n, 2), truncation)).mean
+
+
+class Plain(Styled):
+    """The same without styles: what the protocol asks for is not there."""
+
+    to_w = None
+    decode_w = None
+
+    def decode(self, z, *, condition=None):
+        picture = torch.einsum("nw,lwp->np", z @ self.a, self.b)
+        return PointMass(picture.reshape(-1, 1, 4, 4), 3)
+
+    def sample(self, n, *, noise, condition=None):
+        return self.decode(noise.normal(n, 2)).mean
+
+
+def shown(model, w):
+    """Data units of styles (n, layers, d_w)."""
+    return generate.decode_styles(model, w)
+
+
+def test_the_stand_in_has_styles():
+    assert isinstance(Styled(), HasStyles)
+
+
+# ------------------------------------------------------------------------------ seeds, truncation
+
+def test_an_item_of_a_seed_depends_on_that_seed_alone():
+    model = Styled()
+    three, other = (generate.sample_seeds(model, seeds) for seeds in ([1, 7, 3], [7]))
+    np.testing.assert_array_equal(three[1], other[0])
+    np.testing.assert_array_equal(three[0], generate.sample(model, 1, seed=1)[0])
+    assert not np.array_equal(three[0], three[2])
+    assert generate.sample_seeds(model, []).shape == (0, 1, 4, 4)
+
+
+def test_truncation_moves_styles_to_their_mean():
+    model = Styled()
+    whole, half, none = (generate.sample(model, 3, truncation=t).astype(float)
+                         for t in (1.0, 0.5, 0.0))
+    np.testing.assert_array_equal(none[0], none[1])
+    np.testing.assert_array_equal(none[:1], shown(model, model.mean_w()[None]))
+    np.testing.assert_allclose(half, (whole + none) / 2, atol=1.01)
+    assert np.abs(whole[0] - whole[1]).max() > 5
+    with pytest.raises(CapabilityError, match="plain has no styles; `truncation`"):
+        generate.sample(Plain(), 3, truncation=0.5)
+
+
+def test_a_walk_through_styles_is_straight_there():
+    model, a, b = Styled(), np.array([1.0, 2.0]), np.array([-1.0, 0.0])
+    way = generate.interpolate(model, a, b, 3, space="w")
+    ends = generate.to_styles(model, np.stack([a, b]))
+    np.testing.assert_array_equal(way, shown(model, np.stack([ends[0], ends.mean(0), ends[1]])))
+    with pytest.raises(ConfigError, match="unknown space 'v'"):
+        generate.interpolate(model, a, b, 3, space="v")
+    with pytest.raises(CapabilityError, match="no styles"):
+        generate.interpolate(Plain(), a, b, 3, space="w")
+
+
+def test_lists_of_numbers():
+    assert numbers("4") == [4] and numbers(" 1, 2 ,5-7") == [1, 2, 5, 6, 7]
+    assert all(numbers(text) is None for text in ("", "a", "1,,2", "3-1", "-1", "1-"))
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("coarse", [0, 1]), ("middle", [2, 3]), ("fine", [4, 5]), ("all", [0, 1, 2, 3, 4, 5]),
+    ("0-2,5", [0, 1, 2, 5])])
+def test_layers_by_name_or_number(text, found):
+    assert chosen_layers(text, LAYERS) == found
+
+
+# ------------------------------------------------------------------------------ mixing
+
+def test_a_mixed_picture_has_the_styles_of_both():
+    model = Styled()
+    table = mix(model, [1, 2], [3, 4, 5], layers="fine")
+    assert table.shape == (3, 4, 1, 4, 4)
+    assert (table[0, 0] == 255).all()
+    alone = generate.sample_seeds(model, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(table[1:, 0], alone[:2])
+    np.testing.assert_array_equal(table[0, 1:], alone[2:])
+    w = [generate.to_styles(model, codes_of_seeds(model, [s])) for s in (2, 4)]
+    expected = np.repeat(w[0][:, None], LAYERS, 1)
+    expected[:, 4:] = w[1][:, None]
+    np.testing.assert_array_equal(table[2, 2], shown(model, expected)[0])
+
+
+def test_all_styles_of_the_column_are_the_column():
+    model = Styled()
+    table = mix(model, [1, 2], [3], layers="all", truncation=0.5)
+    np.testing.assert_array_equal(table[1, 1], table[0, 1])
+    np.testing.assert_array_equal(table[2, 1], table[0, 1])
+
+
+def test_what_cannot_be_mixed_is_said():
+    with pytest.raises(CapabilityError, match="plain has no styles; `mix` needs"):
+        mix(Plain(), [1], [2])
+    with pytest.raises(ConfigError, match="no layer 9: the model has layers 0 … 5"):
+        mix(Styled(), [1], [2], layers="9")
+    with pytest.raises(ConfigError, match="did you mean 'coarse'"):
+        mix(Styled(), [1], [2], layers="corse")
+    with pytest.raises(ConfigError, match="a seed for a row"):
+        mix(Styled(), [], [2])
+
+
+# ------------------------------------------------------------------------------ directions
+
+def test_directions_of_styles_are_their_principal_axes():
+    found = directions(Styled(), 2)
+    assert found.space == "w"
+    np.testing.assert_allclose(np.abs(found.axes), [[1, 0, 0], [0, 1, 0]], atol=0.02)
+    np.testing.assert_allclose(found.sd, [2, 0.5], rtol=0.03)
+    np.testing.assert_allclose(found.share, [16 / 17, 1 / 17], atol=0.01)
+
+
+def test_edits_move_the_layers_asked_for():
+    model = Styled()
+    found = directions(model, 2)
+    row = edits(model, found, seed=4, steps=3, span=1.0, layers="coarse")
+    assert row.shape == (2, 3, 1, 4, 4)
+    np.testing.assert_array_equal(row[0, 1], generate.sample(model, 1, seed=4)[0])
+    np.testing.assert_array_equal(row[0, 1], row[1, 1])
+    w = np.repeat(generate.to_styles(model, np.zeros((1, 2)))[:, None], LAYERS, 1)
+    start = edits(model, found, seed=None, steps=1, span=0.0)
+    assert np.abs(start[0, 0].astype(float) - shown(model, w)[0]).max() <= 2  # the mean style is 0
+    whole = edits(model, found, seed=4, steps=3, span=1.0)
+    moved = [np.abs(x[0, 2].astype(float) - x[0, 1]).mean() for x in (row, whole)]
+    assert 0 < moved[0] < moved[1]
+
+
+def test_without_styles_directions_are_those_of_decoded_items():
+    """z is round; the picture changes with z_0 four times as fast, so that comes first."""
+    found = directions(Plain(), 2)
+    assert found.space == "z"
+    assert abs(found.axes[0, 0]) > 0.95 and found.share[0] > 0.8
+    np.testing.assert_allclose(np.linalg.norm(found.axes, axis=1), 1)
+    assert edits(Plain(), found, steps=3).shape == (2, 3, 1, 4, 4)
+    with pytest.raises(CapabilityError, match="`layers` needs"):
+        edits(Plain(), found, layers="fine")
+    with pytest.raises(ConfigError, match="k=0"):
+        directions(Plain(), 0)
+
+
+def test_of_an_encoder_they_are_those_of_the_codes():
+    class Encodes(Plain):
+        def encode(self, x, *, condition=None):
+            return PointMass(x.flatten(1)[:, :2])
+
+    data = tiny.pictures((1, 4, 4), levels=256)
+    found = directions(Encodes(data.space), 1, data=data)
+    x = data.space.to_model(data.x.reshape(len(data), -1)[:, :2].astype(float))
+    value, vector = np.linalg.eigh(np.cov(x.T))
+    np.testing.assert_allclose(np.abs(found.axes[0]), np.abs(vector[:, 1]), atol=1e-4)
+    assert found.sd[0] == pytest.approx(value[1] ** 0.5, rel=1e-4)
+
+
+# ------------------------------------------------------------------------------ projections
+
+def of_codes(model, codes):
+    return Dataset(generate.decode(model, codes), model.space)
+
+
+CODES = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
+
+
+@pytest.mark.parametrize("model", [Plain(), Styled()])
+def test_a_decoded_item_is_found_again(model):
+    data = of_codes(model, CODES)
+    found = project(model, data, starts=3, steps=150)
+    assert found.space == ("w" if isinstance(model, HasStyles) else "z")
+    assert (found.error < 2e-5).all()  # rounding to whole levels is an error of 1.3e-6
+    assert np.abs(found.items.astype(int) - data.x).max() <= 1
+    if found.space == "z":
+        np.testing.assert_allclose(found.codes, CODES, atol=0.15)
+    assert found.way.shape == (3, FRAMES, 1, 4, 4) and found.nearest is None
+    first, last = (np.square(found.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
+    assert last < 0.05 * first
+
+
+def test_the_nearest_training_item_stands_beside():
+    model = Styled()
+    train, data = of_codes(model, np.tile([[0.9, -0.5]], (5, 1))), of_codes(model, CODES)
+    found = project(model, data, train=train, starts=2, steps=100)
+    x, y = (d.x.reshape(len(d), -1).astype(float) / 127.5 for d in (data, train))
+    expected = np.square(x[:, None] - y[None]).mean(-1).min(1)
+    np.testing.assert_allclose(found.nearest, expected, rtol=1e-6)
+    assert list(found.columns()) == ["item", "error", "nearest"]
+
+
+def test_codes_follow_the_seed():
+    model, data = Plain(), of_codes(Plain(), CODES)
+    whole, again, other = (project(model, data, steps=20, starts=2, seed=s) for s in (0, 0, 1))
+    np.testing.assert_array_equal(whole.codes, again.codes)
+    assert not np.array_equal(whole.codes, other.codes)
+    one = project(model, data.subset(slice(0, 1)), steps=20, starts=1, space="z")
+    assert one.codes.shape == (1, 2)
+
+
+def test_more_starts_find_what_one_misses():
+    """From the wrong side of a ridge the valley is not reached."""
+    class Ridge(Plain):
+        def decode(self, z, *, condition=None):
+            value = torch.where(z[:, :1] > 0, z[:, :1] - 3, z[:, :1] * 0.1)
+            return PointMass(value.expand(-1, 16).reshape(-1, 1, 4, 4) * 0.2, 3)
+
+    data = Dataset(np.full((1, 1, 4, 4), 90, np.uint8), PICTURE)
+    errors = [project(Ridge(), data, starts=n, steps=60, seed=2).error[0] for n in (1, 8)]
+    assert errors[1] <= errors[0] and errors[1] < 1e-3
+
+
+def test_an_encoders_code_is_where_one_start_begins():
+    class Knows(Plain):
+        def encode(self, x, *, condition=None):
+            return PointMass(torch.tensor(CODES[:len(x)], dtype=torch.float32))
+
+    model = Knows()
+    found = project(model, of_codes(model, CODES), starts=1, steps=1)
+    np.testing.assert_allclose(found.codes, CODES, atol=1e-6)
+
+
+class Square(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :4].square()
+
+
+def test_features_are_heeded():
+    model, data = Plain(), of_codes(Plain(), CODES)
+    plain, felt = (project(model, data, starts=1, steps=15, features=f)
+                   for f in (None, Square()))
+    assert not np.array_equal(plain.codes, felt.codes)
+    assert project(model, data, starts=1, steps=2, features="random-conv").codes.shape == (3, 2)
+    with pytest.raises(ConfigError, match="features=pixels is no network"):
+        project(model, data, features="pixels")
+
+
+def test_refusals():
+    data = of_codes(Plain(), CODES)
+    with pytest.raises(CapabilityError, match="`space w` needs"):
+        project(Plain(), data, space="w")
+    with pytest.raises(ConfigError, match="unknown space"):
+        project(Plain(), data, space="x")
+    with pytest.raises(ConfigError, match="starts=0"):
+        project(Plain(), data, starts=0)
+
+    class Draws(Model):
+        latent_dim = 1
+
+        def sample(self, n, *, noise, condition=None):
+            return noise.normal(n, 1, 4, 4)
+
+    with pytest.raises(CapabilityError, match="draws cannot decode"):
+        project(Draws(None, PICTURE), data)
+
+
+def test_the_way_is_written_as_a_strip_and_as_a_film(tmp_path):
+    model, data = Plain(), of_codes(Plain(), CODES)
+    found = project(model, data, starts=1, steps=10)
+    assert "wrote 30 items" in write_projection(tmp_path / "a.png", found, model)
+    assert "wrote 3 projections" in write_projection(tmp_path / "a.gif", found, model)
+    write_projection(tmp_path / "a.npy", found, model)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), found.items)
+    with Image.open(tmp_path / "a.gif") as film, Image.open(tmp_path / "a.png") as strip:
+        assert film.n_frames > 2 and strip.width > 2 * strip.height
+
+
+# ------------------------------------------------------------------------------ the verbs
+
+TINY = ("--set", "width=16", "--set", "depth=1", "--set", "threads=1", "--set", "precision=fp32")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for model in ("vae", "gan", "conditional-gan"):
+        assert cli.run(["train", model, "--images", "1k", "--out", str(folder / model), *TINY]) == 0
+    return folder
+
+
+def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    gan, vae = str(runs / "gan"), str(runs / "vae")
+    assert cli.run(["sample", gan, "--seeds", "3,5-6", "--out", "s.npy"]) == 0
+    np.testing.assert_array_equal(np.load("s.npy"), latlas.sample(gan, seeds=[3, 5, 6]))
+    for run in (gan, vae, str(runs / "conditional-gan")):
+        few = ["--n", "2", "--starts", "2", "--steps", "4"]
+        assert cli.run(["project", run, *few, "--out", "p.png"]) == 0
+        assert "of the nearest training items" in capsys.readouterr().out
+    for run in (gan, vae):
+        assert cli.run(["directions", run, "--k", "2", "--steps", "3", "--out", "d.png"]) == 0
+    assert cli.run(["interpolate", gan, "--steps", "3", "--out", "i.npy"]) == 0
+    assert np.load("i.npy").shape == (3, 1, 8, 8)
+    found = latlas.project(gan, steps=2, starts=1, split="validation")
+    assert len(found.error) == len(found.nearest) == len(latlas.open_data(None, "validation",
+                                                                          like=gan))
+
+
+@pytest.mark.parametrize(("tokens", "words"), [
+    (["mix"], "gan has no styles; `mix` needs"),
+    (["sample", "--truncation", "0.5"], "`truncation` needs"),
+    (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
+    (["interpolate", "--space", "w"], "no styles"),
+    (["project", "--starts", "0"], "--starts 0: at least 1"),
+    (["project", "--space", "w"], "`space w` needs"),
+    (["directions", "--layers", "fine"], "`layers` needs"),
+    (["mix", "--rows", "x"], "--rows x"),
+    (["project", "--out", "a.xyz"], "cannot write a.xyz")])
+def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, words):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([tokens[0], str(runs / "gan"), *tokens[1:]]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and words in error
+
+
+class Learns(Styled):
+    """A run of a model with styles, named by its class."""
+
+    Config = tiny.models.get("gan").config
+    provides = frozenset({"sample", "decode"})
+    phases = (Phase("p", ("scale",)),)
+
+    def __init__(self, config, space):
+        super().__init__(space)
+        self.config, self.scale = config, nn.Parameter(torch.ones(1))
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        loss = self.scale.square().sum()
+        return Loss(loss, {"loss": loss})
+
+
+def test_the_verbs_on_a_model_with_styles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x=np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8))
+    training = ["--images", "64", "--set", "batch_size=16", "--set", "threads=1"]
+    assert cli.run(["train", f"{__name__}:Learns", "--data", "x.npz", "--out", "run",
+                    *training]) == 0
+    assert cli.run(["mix", "run", "--rows", "1,2", "--columns", "3-5", "--out", "m.npy"]) == 0
+    assert np.load("m.npy").shape == (12, 1, 4, 4)
+    assert cli.run(["sample", "run", "--seeds", "1-4", "--truncation", "0.7",
+                    "--out", "s.npy"]) == 0
+    assert cli.run(["interpolate", "run", "--space", "w", "--steps", "4", "--out", "w.npy"]) == 0
+    assert cli.run(["directions", "run", "--k", "2", "--layers", "coarse", "--start", "3",
+                    "--out", "d.png"]) == 0
+    assert cli.run(["project", "run", "--n", "2", "--steps", "5", "--out", "p.gif"]) == 0
