@@ -57,7 +57,8 @@ def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
     adam = torch.optim.Adam(model.discriminator.parameters(), 2e-3)
     factor = torch.tensor([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
     for k in range(300):
-        now = Step(k, 0, 1.0, Noise(k), {"codes": Noise(k + 1000).normal(2048, 2) @ factor.T})
+        codes = Noise(k + 1000).normal(2048, 2) @ factor.T
+        now = Step(k, 0, 1.0, Noise(k), cache={"codes": codes})
         loss = model.judge(now).total
         adam.zero_grad()
         loss.backward()
