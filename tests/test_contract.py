@@ -127,10 +127,16 @@ VARIANTS = [
                               "spectral_norm": True, "minibatch_std": 4},
          coupled="minibatch deviation", label="spectral"),
     Case("conditional-gan", wide, CONV | {"augment": "diff"}, label="conv"),
+    Case("style-gan", wide, {"depth": 0, "width": 4, "path_weight": 0.0}, label="wide"),
+    Case("progressive-gan", wide, {"depth": 0, "width": 4, "grow_share": 0.2}, label="wide"),
     Case(TOY, tiny.points, label="ring"),
 ]
-COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes"}
-CASES = [Case(name, coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
+COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
+           "style-gan": "the running mean of path lengths"}
+#: fully grown within the five steps in which every parameter must be reached
+SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2}}
+CASES = [Case(name, settings=SETTINGS.get(name, {}), coupled=COUPLED.get(name, ""))
+         for name in models.MODELS] + VARIANTS
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)

@@ -84,6 +84,8 @@ class Model(nn.Module, ABC):
     #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
     #: back where a number is not finite
     watched: bool = False
+    #: a step costs more late in training than early
+    grows: bool = False
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()

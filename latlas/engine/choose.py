@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from latlas.core.model import Model
+from latlas.core.model import Model, Phase
 from latlas.core.precision import has_bf16, transposed
 from latlas.data.batches import Batches
 from latlas.engine.options import TrainOptions
@@ -28,6 +28,10 @@ TRAINING_SHARE = 0.94
 MARGIN = 1.05
 #: a run of fewer steps takes the likeliest choices untimed
 SHORT = 500
+#: a budget, in items, that no trial comes to the end of
+ENDLESS = 10**9
+#: how far a run is when a model that grows is looked at for its pace, which is their mean
+MOMENTS = tuple((i + 0.5) / 8 for i in range(8))
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,21 @@ def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions
         return max(1, round(options.epochs * n))
     if options.minutes is None:
         return max(auto_images(n), model.least_images)
-    run = _runner(known, model, batches, options, world)
-    run(0.3, 3)
-    seconds = run(min(3.0, 2.4 * options.minutes), 5)
+    seconds = _pace(_runner(known, model, batches, options, world), model, options.minutes)
     left = 60 * options.minutes * TRAINING_SHARE - (time.perf_counter() - begun)
     steps = max(1, int(left / seconds))
     return int(world.agree(steps * options.batch_size))
+
+
+def _pace(run: Callable[..., float], model: Model, minutes: float) -> float:
+    """Seconds per step, the mean over training; every lazy phase falls due among those timed."""
+    phases: Sequence[Phase] = model.phases  # type: ignore[assignment]
+    period = max(phase.every for phase in phases)
+    if model.grows:
+        seconds = min(0.3, 0.3 * minutes)
+        return sum(run(seconds, period, moment) for moment in MOMENTS) / len(MOMENTS)
+    run(0.3, 3)
+    return run(min(3.0, 2.4 * minutes), max(5, period))
 
 
 def auto_images(n: int) -> int:
@@ -145,14 +158,19 @@ def auto_batch_size(n: int) -> int:
 
 
 def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOptions,
-            world: World) -> Callable[[float, int], float]:
-    """A function of (seconds, least steps) that trains a copy and returns seconds per step."""
+            world: World) -> Callable[..., float]:
+    """A function of (seconds, least steps) that trains a copy and returns seconds per step.
+
+    It can be told how far the run is; a model that grows is otherwise taken fully grown.
+    """
     trial = copy.deepcopy(model)
     apply_layout(trial, chosen.layout)
-    trainer = Trainer(trial, options, budget=10**9, precision=chosen.precision, world=world)
+    trainer = Trainer(trial, options, budget=ENDLESS, precision=chosen.precision, world=world)
 
-    def run(seconds: float, least: int) -> float:
+    def run(seconds: float, least: int, moment: float = 1.0) -> float:
         torch.set_num_threads(chosen.threads)
+        if model.grows:
+            trainer.index = round(moment * ENDLESS / options.batch_size)
         trainer.step(batches.at(trainer.index))
         begun, steps = _clock(model.device), 0
         while steps < least or (world.size == 1 and time.perf_counter() - begun < seconds):

@@ -25,7 +25,9 @@ AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
 GENERATOR = frozenset({"sample", "decode"})
 #: no momentum: the other player has moved on since
-GAN_TRAINING = {"betas": (0.0, 0.99)}
+GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99)}
+#: of layers whose weights have unit variance
+EQUALISED_TRAINING = GAN_TRAINING | {"learning_rate": 2e-3}
 #: without decay a VAE's held-out bound worsens long before its budget is spent
 VAE_TRAINING = {"weight_decay": 0.3}
 
@@ -74,6 +76,12 @@ MODELS: dict[str, Entry] = {
                  "generative adversarial network: sharp samples, no encoder", GAN_TRAINING),
     "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN", configs.GANConfig,
                              GENERATOR, "the same, of a class that is asked for", GAN_TRAINING),
+    "progressive-gan": Entry("latlas.models.progressive_gan:ProgressiveGAN",
+                             configs.ProgressiveGANConfig, GENERATOR,
+                             "GAN that grows from 4 pixels upward", EQUALISED_TRAINING),
+    "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, GENERATOR,
+                       "GAN of pictures whose every layer has a style: mixing, truncation, edits",
+                       EQUALISED_TRAINING),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
                            frozenset({"sample", "score"}),
                            "a flow from noise to items, without a code: tables, points, codes",

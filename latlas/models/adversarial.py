@@ -148,10 +148,14 @@ class Adversarial(Model):
     def _fakes(self, batch: Batch, step: Step) -> Tensor:
         """G(z) for this step, attached to the generator."""
         if "fakes" not in step.cache:
-            step.cache["fakes"] = self.sample(len(batch), noise=step.noise,
-                                              condition=self.condition_of(batch, step.noise))
+            step.cache["fakes"] = self._made(batch, step)
         fakes: Tensor = step.cache["fakes"]
         return fakes
+
+    def _made(self, batch: Batch, step: Step) -> Tensor:
+        """As many fakes as there are real items."""
+        return self.sample(len(batch), noise=step.noise,
+                           condition=self.condition_of(batch, step.noise))
 
     def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
         """What this batch is conditioned on; nothing here."""

@@ -184,6 +184,47 @@ class GANConfig:
 
 
 @dataclass(frozen=True)
+class PictureGANConfig(GANConfig):
+    """A GAN that is convolutional by its nature."""
+
+    minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
+                                   "it is not", low=0)
+
+    def __post_init__(self) -> None:
+        if self.network == "mlp":
+            raise ConfigError("network=mlp is for gan; this model is made of convolutions")
+        if self.spectral_norm:
+            raise ConfigError("spectral_norm=true is for gan; this model's layers are scaled "
+                              "as they are used")
+
+
+@dataclass(frozen=True)
+class StyleGANConfig(PictureGANConfig):
+    """StyleGAN2."""
+
+    style_dim: int = option(128, "size of w, from which every layer's style is made", low=1)
+    mapping_depth: int = option(4, "layers from the code to w", low=1)
+    style_mixing: float = option(0.9, "share of the pictures in training whose later layers get "
+                                      "the style of another code", low=0, high=1)
+    path_weight: float = option(2.0, "weight of the penalty on the lengths of paths, by which w "
+                                     "changes the picture evenly; 0: none", low=0)
+    path_every: int = option(8, "steps from one such penalty to the next, each times as many",
+                             low=1)
+
+
+@dataclass(frozen=True)
+class ProgressiveGANConfig(PictureGANConfig):
+    """Progressively grown GAN."""
+
+    grow: bool = option(True, "begin with the coarsest pictures; false trains the same networks at "
+                              "full size all along")
+    grow_share: float = option(0.5, "share of the budget after which pictures have their full "
+                                    "size", low=0.01, high=0.95)
+    fade_share: float = option(0.5, "share of that time in which the next size fades in; in the "
+                                    "rest a size stands alone", low=0, high=1)
+
+
+@dataclass(frozen=True)
 class PCAConfig:
     """Probabilistic PCA."""
 

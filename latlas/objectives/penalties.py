@@ -1,6 +1,8 @@
-"""Penalties on the slope of a discriminator, per item, reduced in fp32; differentiable again."""
+"""Penalties on slopes of the players, per item, reduced in fp32; differentiable again."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -30,3 +32,18 @@ def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
     """
     way = share.to(real).view(-1, *[1] * (real.dim() - 1))
     return torch.lerp(real, fake, way)
+
+
+def path_lengths(made: Tensor, w: Tensor, y: Tensor) -> Tensor:
+    """‖J_wᵀ y‖ / √(H W) of every item, (n,): how far the picture moves with its styles.
+
+    Karras et al. 2020, eq. 4, where lengths are held to their running mean, so that a step in w
+    changes the picture by the same amount everywhere. Root mean square over layers.
+
+    Args:
+        made: pictures (n, C, H, W) made from the styles w (n, layers, d).
+        y: like ``made``, of standard normal numbers.
+    """
+    moved = (made.float() * y).sum() / math.sqrt(made.shape[2] * made.shape[3])
+    gradient, = torch.autograd.grad(moved, w, create_graph=True)
+    return (gradient.float().square().sum(2).mean(1) + 1e-12).sqrt()
