@@ -16,6 +16,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from torch import Tensor, nn
 
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Model
+from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
@@ -97,7 +99,7 @@ def dcgan_generator(side: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Unflatten(1, (LATENT, 1, 1)),
                                nn.ConvTranspose2d(LATENT, wide[0], 4, 1, 0, bias=False),
                                nn.BatchNorm2d(wide[0]), nn.ReLU(True)]
-    for i, o in zip(wide, wide[1:], strict=False):
+    for i, o in pairwise(wide):
         layers += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
     return nn.Sequential(*layers, nn.ConvTranspose2d(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
@@ -106,7 +108,7 @@ def dcgan_judge(side: int) -> nn.Module:
     """(n, 3, side, side) to (n, 1)."""
     wide = [64 * 2**k for k in range(side.bit_length() - 3)]
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
-    for i, o in zip(wide, wide[1:], strict=False):
+    for i, o in pairwise(wide):
         layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2, True)]
     return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 4, 1, 0, bias=False), nn.Flatten())
 
@@ -130,13 +132,14 @@ def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
     g, d = model.generator, model.discriminator
     players = [torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d)]
     data = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
+    noise = Noise(0, device)
 
     def fakes() -> Tensor:
         if game.model == "style-gan":
             first, second = (g.mapping(torch.randn(game.batch_size, model.latent_dim,
                                                    device=device)) for _ in range(2))
             level = torch.randint(1, len(model.layer_sizes), (game.batch_size,), device=device)
-            return g.synthesis(model.mix(first, second, level))
+            return g.synthesis(model.mix(first, second, level), noise)
         return g(torch.randn(game.batch_size, LATENT, device=device))
 
     def step() -> None:
@@ -238,7 +241,8 @@ def _task(options: Namespace, case: str, side: str, threads: int) -> dict[str, A
             "seconds": options.seconds, "data": None if options.data is None else str(options.data)}
 
 
-HEAD = ["case", "side", "images/s", "times plain", "by CPU time", "chosen", "peak MiB", "of plain's"]
+HEAD = ["case", "side", "images/s", "times plain", "by CPU time", "chosen", "peak MiB",
+        "of plain's"]
 
 
 def _rows(name: str, found: Measured) -> list[list[str]]:
