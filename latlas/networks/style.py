@@ -99,13 +99,13 @@ class Colours(nn.Module):
         super().__init__()
         self.scale = 1 / math.sqrt(inputs)
         self.style = EqualLinear(styles, inputs, start=1.0)
-        self.conv = nn.Conv2d(inputs, channels, 1)
+        self.conv = nn.Conv2d(inputs, channels, 1, bias=False)
         nn.init.normal_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         out: Tensor = self.conv(x * _aside(self.style(w) * self.scale, x))
-        return out
+        return out + _aside(self.bias[None], out)
 
 
 class Synthesis(nn.Module):
