@@ -13,6 +13,7 @@ more held to fp32.
 
 from __future__ import annotations
 
+import statistics
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -184,14 +185,15 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:
-    """Seconds per picture over so long a time."""
+    """Seconds per picture: the median step of so long a time."""
     for _ in range(WARM):
         step()
-    begun, steps = Clock.now(device), 0
-    while steps < LEAST or Clock.now(device).wall - begun.wall < seconds:
+    clocks = [Clock.now(device)]
+    while len(clocks) <= LEAST or clocks[-1].wall - clocks[0].wall < seconds:
         step()
-        steps += 1
-    return Clock.now(device).since(begun, steps * items)
+        clocks.append(Clock.now(device))
+    steps = [late.since(early, items) for early, late in pairwise(clocks)]
+    return {key: statistics.median(s[key] for s in steps) for key in steps[0]}
 
 
 def coloured(path: Path | None, side: int) -> NDArray[np.uint8]:

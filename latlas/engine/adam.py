@@ -44,10 +44,12 @@ class Adam:
 
     def _move(self, members: list[int], rate: float, decay: float) -> None:
         """One fused call; every parameter has a gradient by now."""
-        parameters, first, second = ([held[i] for i in members] for held in
-                                     (self.parameters, self.first, self.second))
+        parameters = [self.parameters[i] for i in members]
         gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._fused_adamw_(parameters, gradients, first, second, [],
+        given = parameters, gradients, *([held[i] for i in members] for held in
+                                         (self.first, self.second))
+        swap = [_channels_last(p) for p in parameters]
+        torch._fused_adamw_(*(_in_order(tensors, swap) for tensors in given), [],
                             [self.steps] * len(members), lr=rate, beta1=self.betas[0],
                             beta2=self.betas[1], weight_decay=decay, eps=self.eps, amsgrad=False,
                             maximize=False)
@@ -68,3 +70,13 @@ class Adam:
         """The inverse of :meth:`state`; the moments keep their parameters' memory layout."""
         for name, mine in self.state().items():
             mine.copy_(state[name])
+
+
+def _channels_last(t: Tensor) -> bool:
+    return (t.dim() == 4 and not t.is_contiguous()
+            and t.is_contiguous(memory_format=torch.channels_last))
+
+
+def _in_order(tensors: list[Tensor], swap: list[bool]) -> list[Tensor]:
+    """Views whose numbers lie in order: the kernel copies others, twice as much work as its own."""
+    return [t.permute(0, 2, 3, 1) if s else t for t, s in zip(tensors, swap, strict=True)]
