@@ -115,6 +115,24 @@ def test_adam_takes_the_steps_of_torchs(eps):
     assert torch.allclose(mine.bias, theirs.bias, atol=1e-6)
 
 
+def test_adam_takes_the_same_steps_in_every_memory_layout():
+    torch.manual_seed(0)
+    start, gradients = torch.randn(4, 6, 3, 3), torch.randn(5, 4, 6, 3, 3)
+    ends = []
+    for weights, slopes in (("contiguous", "contiguous"), ("channels_last", "channels_last"),
+                            ("channels_last", "contiguous"), ("contiguous", "channels_last")):
+        layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+        weight = torch.nn.Parameter(start.clone(memory_format=layout[weights]))
+        own = Adam([weight], 0.01, (0.8, 0.95), 0.1)
+        for gradient in gradients:
+            weight.grad = gradient.clone(memory_format=layout[slopes])
+            own.step(0.5)
+        assert weight.is_contiguous(memory_format=layout[weights])
+        ends.append(weight.detach().contiguous())
+    assert all(torch.allclose(end, ends[0], atol=1e-7) for end in ends)
+    assert not torch.allclose(ends[0], start, atol=1e-3)
+
+
 def test_two_players_learn_a_ring(tmp_path):
     """Samples come to lie on the circle, near each of the eight Gaussians; at first none does."""
     data, config = tiny.points(2000), ToyGANConfig()

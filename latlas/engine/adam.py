@@ -44,12 +44,13 @@ class Adam:
 
     def _move(self, members: list[int], rate: float, decay: float) -> None:
         """One fused call; every parameter has a gradient by now."""
-        parameters = [self.parameters[i] for i in members]
+        parameters, first, second = ([held[i] for i in members] for held in
+                                     (self.parameters, self.first, self.second))
         gradients = [p.grad for p in parameters if p.grad is not None]
-        given = parameters, gradients, *([held[i] for i in members] for held in
-                                         (self.first, self.second))
         swap = [_channels_last(p) for p in parameters]
-        torch._fused_adamw_(*(_in_order(tensors, swap) for tensors in given), [],
+        parameters, gradients, first, second = (
+            _in_order(tensors, swap) for tensors in (parameters, gradients, first, second))
+        torch._fused_adamw_(parameters, gradients, first, second, [],
                             [self.steps] * len(members), lr=rate, beta1=self.betas[0],
                             beta2=self.betas[1], weight_decay=decay, eps=self.eps, amsgrad=False,
                             maximize=False)
