@@ -50,6 +50,7 @@ class Adam:
         swap = [_channels_last(p) for p in parameters]
         parameters, gradients, first, second = (
             _in_order(tensors, swap) for tensors in (parameters, gradients, first, second))
+        gradients = [g.contiguous() for g in gradients]  # in any other layout it reads them wrongly
         torch._fused_adamw_(parameters, gradients, first, second, [],
                             [self.steps] * len(members), lr=rate, beta1=self.betas[0],
                             beta2=self.betas[1], weight_decay=decay, eps=self.eps, amsgrad=False,
