@@ -187,6 +187,7 @@ class GANConfig:
 class PictureGANConfig(GANConfig):
     """A GAN that is convolutional by its nature."""
 
+    penalty_every: int = option(4, "steps from one penalty to the next, each times as many", low=1)
     minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
                                    "it is not", low=0)
 
