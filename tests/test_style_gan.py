@@ -223,3 +223,16 @@ def test_a_batch_that_is_no_multiple_of_the_group_is_named(tmp_path, name):
     with pytest.raises(ConfigError, match=r"minibatch_std=4.*batch of 6"):
         tiny.train(tmp_path / "run", name, tiny.pictures(), tiny.small(name),
                    training=tiny.options(batch_size=6))
+
+
+def test_what_people_do_with_styles():
+    """Mixing, directions and truncation are tasks of whatever has styles."""
+    from latlas.tasks import generate, styles
+
+    model = model_of()
+    table = styles.mix(model, [1, 2], [3], layers="all")
+    assert table.shape == (3, 2, 3, 16, 16)
+    assert (table[1, 1] == table[0, 1]).all()  # every style is the column's
+    still = generate.sample(model, 3, truncation=0.0)
+    assert abs(still[0].astype(int) - still[1]).max() <= 1  # no grain yet: its strength is 0
+    assert styles.directions(model, 2).space == "w"
