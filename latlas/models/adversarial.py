@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,15 @@ FEW = 10_000
 #: certainty of D that augmentation holds it to, and the items over which its probability can rise
 #: from 0 to 1 (Karras et al. 2020b, section 3.1)
 TARGET, PACE = 0.6, 500_000
+
+
+class Judged(NamedTuple):
+    """Real items and fakes as D saw them, (n, *shape), and its outputs, (n,) float32."""
+
+    real: Tensor
+    fake: Tensor
+    of_real: Tensor
+    of_fake: Tensor
 
 
 class Adversarial(Model):
@@ -66,20 +75,21 @@ class Adversarial(Model):
         """The discriminator's loss, and the penalty where it is due at every step."""
         eager = self._penalised and self.config.penalty_every == 1
         step.cache["items"] = len(batch)
-        real, fake, of_real, of_fake = self._judged(batch, step, slopes=eager)
+        judged = self._judged(batch, step, slopes=eager)
+        of_real, of_fake = judged.of_real, judged.of_fake
         total = self.objective.discriminator(of_real, of_fake).mean()
         terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
                  "certainty": certainty(of_real, of_fake)}
         if self._augmentation(step) == "ada":
             terms["augmented"] = self.augment_p.clone()
         if eager:
-            penalty, found = self._penalty(real, fake, of_real, of_fake, batch, step)
+            penalty, found = self._penalty(judged, batch, step)
             total, terms = total + penalty, terms | found
         return Loss(total, terms)
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalty by itself."""
-        return Loss(*self._penalty(*self._judged(batch, step, slopes=True), batch, step))
+        return Loss(*self._penalty(self._judged(batch, step, slopes=True), batch, step))
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
@@ -97,25 +107,25 @@ class Adversarial(Model):
         """
         return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
 
-    def _penalty(self, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor, batch: Batch,
+    def _penalty(self, judged: Judged, batch: Batch,
                  step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         weight, terms = self.gamma(step), {}
         if self.config.penalty == "gp":
-            way = between(real.detach(), fake.detach(), step.noise.uniform(len(real)))
-            way.requires_grad_()
+            way = between(judged.real.detach(), judged.fake.detach(),
+                          step.noise.uniform(len(batch))).requires_grad_()
             found = off_unit(self._odds(way, batch, step), way).mean()
             return weight * found, {"gp": found}
         if "r1" in self.config.penalty:
-            terms["r1"] = slope(of_real, real).mean()
+            terms["r1"] = slope(judged.of_real, judged.real).mean()
         if "r2" in self.config.penalty:
-            terms["r2"] = slope(of_fake, fake).mean()
+            terms["r2"] = slope(judged.of_fake, judged.fake).mean()
         return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
 
-    def _judged(self, batch: Batch, step: Step, slopes: bool) -> tuple[Tensor, ...]:
-        """Real items and fakes as D sees them, and its outputs; ``slopes`` can then be taken."""
-        seen = [self._seen(x, step).detach().requires_grad_(slopes)
-                for x in (batch.x, self._fakes(batch, step).detach())]
-        return (*seen, *(self._odds(x, batch, step) for x in seen))
+    def _judged(self, batch: Batch, step: Step, slopes: bool) -> Judged:
+        """D on this step's items; with ``slopes`` its slope can then be taken."""
+        real, fake = (self._seen(x, step).detach().requires_grad_(slopes)
+                      for x in (batch.x, self._fakes(batch, step).detach()))
+        return Judged(real, fake, self._odds(real, batch, step), self._odds(fake, batch, step))
 
     def _seen(self, x: Tensor, step: Step) -> Tensor:
         """What D is shown of items."""

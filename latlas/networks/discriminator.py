@@ -65,7 +65,7 @@ def features(kind: str, width: int) -> int:
 def trunk(space: Space, kind: str, width: int, depth: int) -> nn.Module:
     """(n, *shape) to features, the last of them through a SiLU."""
     if kind == "mlp":
-        layers = mlp(space.dims, 1, width, depth)[:-1]
+        layers = list(mlp(space.dims, 1, width, depth))[:-1]  # all but the last linear map
         return nn.Sequential(nn.Flatten(), *layers)
     made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth or None)
     return nn.Sequential(made, nn.SiLU())
