@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from latlas.sklearn import OutlierDetector, PyODDetector
-from latlas.sklearn.robust import RobustScale, standardised
+from latlas.sklearn.robust import IQR, RobustScale, soft_maximum, standardised
 
 QUICK = {"code_sizes": (2,), "settings": {"images": 50_000, "width": 16}, "random_state": 0}
 #: skipped by scikit-learn itself: they need packages that are not installed
@@ -140,8 +140,19 @@ def test_wild_values_do_not_set_a_columns_scale() -> None:
 def test_one_member_does_not_outvote_the_others() -> None:
     scores = np.array([[0.0, 1.0, 1e9], [0.0, 1.0, -1.0]])
     reference = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
-    made = standardised(scores, reference)
-    assert made[0, 2] < 25 and made[0, 0] == 0 and made[1, 2] == -made[1, 1]
+    t = standardised(scores, reference)
+    np.testing.assert_allclose(t[1], [0, IQR / 2, -IQR / 2])
+    made = soft_maximum(t, np.array([1.0, 1.0]))
+    assert made[0] == 0 and made[1] == pytest.approx(np.log1p(IQR / 2)) and 15 < made[2] < 25
+
+
+def test_a_soft_maximum_lies_between_mean_and_largest() -> None:
+    t = np.random.default_rng(0).normal(0, 3, (3, 500))
+    s, weights = np.sign(t) * np.log1p(np.abs(t)), np.array([1.0, 1.0, 2.0])
+    found = soft_maximum(t, weights)
+    assert (found <= s.max(0) + 1e-12).all() and (found >= weights @ s / 4 - 1e-12).all()
+    power = np.sqrt(weights @ np.exp(2 * s) / 4)
+    np.testing.assert_allclose(found, np.log(power))
 
 
 @pytest.mark.parametrize(("change", "message"), [

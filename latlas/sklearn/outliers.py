@@ -26,7 +26,7 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import threshold
 from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of, trained
-from latlas.sklearn.robust import RobustScale, quartiles, standardised
+from latlas.sklearn.robust import RobustScale, quartiles, soft_maximum, standardised
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
 PASSES, LEAST, MOST = 40, 500, 600
@@ -38,6 +38,8 @@ HELD_OUT, FEWEST = 2000, 20
 ROUNDS = 3
 #: draws of the code per row
 DRAWS = 8
+#: of PPCA, of independent columns and of the VAEs together in the score
+WEIGHTS = np.array([1.0, 1.0, 2.0])
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -46,8 +48,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     Columns are put on a robust scale and clipped. Three kinds of models are asked how surprising a
     row is: VAEs; probabilistic PCA; and columns that know nothing of each other, which see what
     lies far out where the others have learnt to follow. −log p of each is standardised robustly by
-    the training rows; the score is half the mean of VAEs and PPCA and half the largest of the
-    three. What is said of a row depends on that row alone.
+    the training rows; the score is a soft maximum of the three. What is said of a row depends on
+    that row alone.
 
     Args:
         contamination: share of the training rows that ``predict`` calls outliers.
@@ -175,10 +177,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack([*surprise, np.abs(rows).sum(1, dtype=np.float64)])
 
     def _combined(self, raw: Array) -> Array:
-        """Mean of the models that know how columns belong together, plus the largest of all."""
+        """A soft maximum of the three kinds of members."""
         *vaes, ppca, columns = standardised(raw, self.reference_)
-        together = [ppca, *([np.mean(vaes, 0)] if vaes else [])]
-        return np.asarray(np.mean(together, 0) + np.max([*together, columns], 0)) / 2
+        kinds = [ppca, columns, *([np.mean(vaes, 0)] if vaes else [])]
+        return soft_maximum(np.stack(kinds), WEIGHTS[:len(kinds)])
 
 
 class PyODDetector(BaseEstimator):  # type: ignore[misc]

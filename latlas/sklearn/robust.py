@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 Array = NDArray[Any]
 #: interquartile range of a standard normal
@@ -54,11 +55,17 @@ def quartiles(scores: Array) -> Array:
 
 
 def standardised(scores: Array, reference: Array) -> Array:
-    """(members, n) scores in robust deviations from the median, their tails as logarithms.
-
-    sign(t) log(1 + |t|): one member that finds a row a thousand times too odd does not outvote
-    the others. ``reference`` is what :func:`quartiles` gives.
-    """
+    """(members, n) scores in robust deviations from the median; ``reference`` are the quartiles."""
     low, centre, high = reference[..., None]
-    t = (scores - centre) / np.maximum((high - low) / IQR, 1e-12 * np.maximum(1.0, np.abs(centre)))
-    return np.asarray(np.sign(t) * np.log1p(np.abs(t)))
+    return np.asarray((scores - centre) / np.maximum(
+        (high - low) / IQR, 1e-12 * np.maximum(1.0, np.abs(centre))))
+
+
+def soft_maximum(deviations: Array, weights: Array) -> Array:
+    """½ log Σ_m w_m exp(2 s_m) of s = sign(t) log(1 + |t|), (members, n) to (n,).
+
+    Near their mean where the members agree; where one finds a row odd that the others do not, it
+    is heard, and in logarithms it does not outvote them for finding it a thousand times too odd.
+    """
+    s = np.sign(deviations) * np.log1p(np.abs(deviations))
+    return np.asarray(0.5 * logsumexp(2 * s, axis=0, b=(weights / weights.sum())[:, None]))
