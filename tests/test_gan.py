@@ -11,12 +11,13 @@ from torch import nn
 from latlas import models
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Phase
+from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
+from latlas.networks.discriminator import spread
 
 POINTS = Space("points", (2,))
 
@@ -56,8 +57,6 @@ def model_of(data, name="gan", **settings):
 
 
 def step_of(model, batch, phase):
-    from latlas.core.model import Step
-
     step = Step(0, 0, 0.0, Noise(1))
     return model.loss(batch, phase, step), step
 
@@ -73,8 +72,6 @@ def test_the_penalty_is_half_gamma_times_both_slopes():
 
 
 def test_gamma_falls_geometrically_to_its_share():
-    from latlas.core.model import Step
-
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
     found = [model.gamma(Step(0, 0, p, Noise(0))) for p in (0.0, 0.5, 1.0)]
     assert found == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])
@@ -99,8 +96,6 @@ def test_fakes_are_made_once_a_step():
 
 
 def test_spread_is_the_groups_mean_deviation():
-    from latlas.networks.discriminator import spread
-
     h = torch.randn(6, 4)
     groups = h.reshape(2, 3, 4).numpy()
     wanted = np.sqrt(groups.var(1) + 1e-8).mean(1).repeat(3)[:, None]

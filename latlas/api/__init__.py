@@ -312,13 +312,14 @@ def write_parts(task: str, run: Run, data: Items = None, split: str | None = Non
     from latlas.tasks import shards
 
     share, what = shards.Shard.parse(shard), shards.verb(task)
-    held = normal_items(run, normal) if what.ready else None
-    if held is None:
-        items = _both(run, data, split, source or {}, what.capability)[1]
-    else:  # labels are of no use, and may be of other classes than the run's
-        items = open_marked(run, data, split, **source or {})[0]
-    return shards.write_parts(task, _model(run, None), items, out, share, block=block,
-                              normal=held, progress=progress, **options)
+    if what.ready:  # labels are of no use, and may be of other classes than the run's
+        items, held = open_marked(run, data, split, **source or {})[0], normal_items(run, normal)
+        model = _model(run, None)
+    else:
+        held = None
+        model, items = _both(run, data, split, source or {}, what.capability)
+    return shards.write_parts(task, model, items, out, share, block=block, normal=held,
+                              progress=progress, **options)
 
 
 def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str | None = None,
