@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import latlas
 from latlas.core.space import Space
+from latlas.data import open_source
 from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make
 from latlas.metrics.features import train_classifier
@@ -64,7 +65,7 @@ def opened(data: str, options: argparse.Namespace) -> tuple[Source, Callable[[Ar
     """Training data, and the function that judges samples."""
     if data == "stacked":
         return stacked(options.digits)
-    source = latlas.open_source(data)
+    source = open_source(data)
     return source, lambda made: of_points(made, *MODES[data])
 
 

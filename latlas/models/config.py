@@ -163,7 +163,8 @@ class GANConfig:
                           "else mlp", choices=("auto", "mlp", "conv"))
     width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
                            "default", low=0)
-    depth: int = option(0, "residual blocks (mlp) or levels; 0: the default", low=0)
+    depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half "
+                           "as many) or levels; 0: the default", low=0)
     objective: str = option("relativistic", "what the players minimise", choices=OBJECTIVES)
     penalty: str = option("auto", "on the discriminator's slope: at real items (r1), at generated "
                           "ones (r2), both, or towards 1 between them (gp); auto: gp for "
@@ -171,8 +172,8 @@ class GANConfig:
                           choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
     gamma: float | None = option(None, "weight of the penalty; none: by the size of the data",
                                  low=0)
-    gamma_end: float = option(0.1, "share of it that is left at the end of the budget", low=1e-6,
-                              high=1)
+    gamma_end: float | None = option(None, "share of it that is left at the end of the budget; "
+                                           "none: 0.1 for pictures, else 0.01", low=1e-6, high=1)
     penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
     spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
                                         "singular value")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from latlas.core.model import Loss, Phase, Step
 from latlas.core.space import Space
 from latlas.models.config import FactorVAEConfig
 from latlas.models.vae import VAE
+from latlas.networks.mlp import leaky_mlp
 from latlas.objectives.total_correlation import permute_dims
 
 #: a discriminator that lags behind the codes finds them independent whatever they are
@@ -32,8 +31,8 @@ class FactorVAE(VAE):
     def __init__(self, config: FactorVAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
-        self.discriminator = _discriminator(self.latent_dim, config.discriminator_width,
-                                            config.discriminator_depth)
+        self.discriminator = leaky_mlp(self.latent_dim, 1, config.discriminator_width,
+                                       config.discriminator_depth)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -68,10 +67,3 @@ class FactorVAE(VAE):
         """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n,) nats."""
         odds: Tensor = self.discriminator(z).float()[:, 0]
         return odds
-
-
-def _discriminator(inputs: int, width: int, depth: int) -> nn.Sequential:
-    """``depth`` hidden layers of leaky ReLU (appendix A): learns a thin sheet of codes quickly."""
-    sizes = [inputs, *[width] * depth]
-    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
-    return nn.Sequential(*hidden, nn.Linear(sizes[-1], 1))

@@ -16,8 +16,9 @@ from latlas.networks.generator import make_generator
 
 #: pictures of up to this many scalars get fully connected networks
 MLP_DIMS = 256
-#: hidden units (mlp) and channels of the first level (conv), unless told otherwise
-WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 2, "conv": 0}
+#: hidden units (mlp) and channels of the first level (conv), unless told otherwise; hidden layers
+#: (mlp), of which narrow modes far apart need many: what lies between them has to be a steep step
+WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
 
 
 class GAN(Adversarial):
@@ -72,7 +73,9 @@ def resolved(config: GANConfig, space: Space) -> GANConfig:
     return replace(config, network=kind, width=config.width or WIDTHS[kind],
                    depth=config.depth or DEPTHS[kind], penalty=penalty,
                    latent_dim=config.latent_dim or auto_latent_dim(space),
-                   gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma)
+                   gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
+                   gamma_end=auto_gamma_end(space) if config.gamma_end is None
+                   else config.gamma_end)
 
 
 def auto_latent_dim(space: Space) -> int:
@@ -81,5 +84,15 @@ def auto_latent_dim(space: Space) -> int:
 
 
 def auto_gamma(penalty: str, space: Space) -> float:
-    """10 for the gradient penalty (Gulrajani et al. 2017); otherwise it grows with the pixels."""
-    return 10.0 if penalty == "gp" else max(0.01, space.dims / 2048)
+    """10 for the gradient penalty (Gulrajani et al. 2017); 1 for what is standardised, else by size.
+
+    The penalty of a picture sums over pixels, which move together.
+    """
+    if penalty == "gp":
+        return 10.0
+    return max(0.01, space.dims / 2048) if space.kind == "picture" else 1.0
+
+
+def auto_gamma_end(space: Space) -> float:
+    """Where the edges of modes are to be told as sharply as rows and points have them, less."""
+    return 0.1 if space.kind == "picture" else 0.01

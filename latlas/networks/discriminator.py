@@ -11,7 +11,29 @@ from torch.nn.utils.parametrizations import spectral_norm
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.networks.conv import ConvEncoder
-from latlas.networks.mlp import mlp
+from latlas.networks.mlp import leaky_mlp
+
+#: octaves of :class:`Waves`
+OCTAVES = 5
+
+
+class Waves(nn.Module):
+    """(n, d) to (n, d (1 + 2 K)): x beside sin and cos of x π/2 · 2^k, k = 0 … K − 1.
+
+    (Mildenhall et al. 2020, eq. 4; Tancik et al. 2020.) A perceptron is slow to learn what changes
+    within a small part of its range, such as where a narrow mode ends. x is in standard
+    deviations: the waves are 4 … 4/2^(K−1) of them long.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, octaves: int = OCTAVES) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi / 2 * 2.0 ** torch.arange(octaves))
+
+    def forward(self, x: Tensor) -> Tensor:
+        turns = (x[..., None] * self.frequencies).flatten(1)
+        return torch.cat([x, turns.sin(), turns.cos()], 1)
 
 
 class Discriminator(nn.Module):
@@ -63,10 +85,15 @@ def features(kind: str, width: int) -> int:
 
 
 def trunk(space: Space, kind: str, width: int, depth: int) -> nn.Module:
-    """(n, *shape) to features, the last of them through a SiLU."""
+    """(n, *shape) to features, the last of them through an activation.
+
+    Half as many layers as the generator has, if fully connected: its task is the smaller one.
+    """
     if kind == "mlp":
-        layers = list(mlp(space.dims, 1, width, depth))[:-1]  # all but the last linear map
-        return nn.Sequential(nn.Flatten(), *layers)
+        waves = [] if space.kind == "picture" else [Waves()]
+        told = space.dims * (1 + 2 * OCTAVES * len(waves))
+        layers = leaky_mlp(told, 1, width, max(1, depth // 2))[:-1]  # but the last linear map
+        return nn.Sequential(nn.Flatten(), *waves, *layers)
     made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth or None)
     return nn.Sequential(made, nn.SiLU())
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from latlas import networks
 from latlas.core.space import Space
+from latlas.networks.mlp import leaky_mlp
 
 
 class Squashed(nn.Module):
@@ -23,8 +27,24 @@ class Squashed(nn.Module):
         return out.tanh()
 
 
+class Perceptron(nn.Module):
+    """(n, inputs) and an optional (n, condition) to (n, *shape) by a :func:`leaky_mlp`."""
+
+    def __init__(self, shape: tuple[int, ...], inputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = leaky_mlp(inputs, math.prod(shape), width, depth)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        out: Tensor = self.layers(z if c is None else torch.cat([z, c], 1))
+        return out.unflatten(1, self.shape)
+
+
 def make_generator(space: Space, inputs: int, condition: int = 0, *, kind: str, width: int,
-              depth: int) -> nn.Module:
+                   depth: int) -> nn.Module:
     """(n, inputs) and an optional (n, condition) to (n, *shape)."""
-    made = networks.decoder(space, inputs, condition, kind=kind, width=width, depth=depth)
+    if kind == "mlp":
+        made: nn.Module = Perceptron(space.shape, inputs + condition, width, depth)
+    else:
+        made = networks.decoder(space, inputs, condition, kind=kind, width=width, depth=depth)
     return Squashed(made) if space.kind == "picture" else made

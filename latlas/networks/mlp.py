@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,17 @@ def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0)
         return nn.Sequential(nn.Linear(inputs, outputs))
     blocks = [Residual(width, dropout) for _ in range(depth)]
     return nn.Sequential(nn.Linear(inputs, width), *blocks, nn.SiLU(), nn.Linear(width, outputs))
+
+
+def leaky_mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+    """``depth`` hidden layers of leaky ReLU (slope 0.2) and a linear map out.
+
+    What adversaries are made of: no block starts at zero, so the other player has a slope to
+    follow from the first step, and pieces of planes bend sharply at the edge of a mode.
+    """
+    sizes = [inputs, *[width] * depth]
+    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
 
 
 class MLPEncoder(nn.Module):
