@@ -1,8 +1,8 @@
-"""What both sides of a benchmark share: the pictures, the networks, subprocesses, tables.
+"""What benchmarks share: the pictures, the networks, subprocesses, tables, rows that are runs.
 
-A measurement is one subprocess, so that neither side warms the other's caches and the peak
-memory is its own. The parent runs the sides in turn (A, B, A, B, …) and compares them round by
-round, so that a machine that slows down halfway slows both.
+A measurement of speed is one subprocess, so that neither side warms the other's caches and the
+peak memory is its own. The parent runs the sides in turn (A, B, A, B, …) and compares them round
+by round, so that a machine that slows down halfway slows both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -264,3 +264,82 @@ def arguments(description: str) -> argparse.ArgumentParser:
 def as_unit(x: NDArray[np.uint8]) -> Tensor:
     """(N, 1, 28, 28) float32 in [0, 1], as pythae takes pictures; one copy, no temporaries."""
     return torch.from_numpy(x).unsqueeze(1).float().div_(255)
+
+
+# ------------------------------------------------------------------------------ rows that are runs
+# latlas is imported when it is called: it is no part of the other side's measurement.
+
+#: what a setting is meant for, its name and its value
+Setting = tuple[str, str, str]
+
+
+def run_arguments(description: str, rows: Sequence[str], *, minutes: float,
+                  out: str) -> argparse.ArgumentParser:
+    """The options of a benchmark whose rows are trained models; ``rows`` take settings."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--minutes", type=float, default=minutes, help="of training, for every row")
+    parser.add_argument("--out", type=Path, default=Path(out),
+                        help="run folders and pictures; finished runs are read")
+    parser.add_argument("--threads", type=int, default=0, help="0: the fastest")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="+", action="extend", default=[],
+                        type=lambda text: _setting(text, rows), metavar="[row:]key=value",
+                        help=f"a setting of one row ({', '.join(rows)}), or of all models")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    return parser
+
+
+def _setting(text: str, rows: Sequence[str]) -> Setting:
+    name, mark, value = text.partition("=")
+    row, _, key = name.rpartition(":")
+    if not (mark and key) or row not in ("", *rows):
+        raise argparse.ArgumentTypeError(f"{text}: give key=value or ROW:key=value; rows are "
+                                         + ", ".join(rows))
+    return row, key, value
+
+
+def asked(row: str, options: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """How to train a row: the common options, the budget, and what ``--set`` says of it."""
+    given = {key: value for of in ("", row) for to, key, value in options.set if to == of}
+    budget = {} if given.keys() & {"images", "epochs", "minutes"} else {"minutes": minutes}
+    return {"seed": options.seed, "threads": options.threads, "device": options.device,
+            "progress": False, **budget, **given}
+
+
+def trained(row: str, model: str, source: Any, options: argparse.Namespace, *,
+            minutes: float | None = None, **settings: Any) -> Path:
+    """The run folder of a row, trained to its end, now or before."""
+    import latlas
+
+    if options.threads:  # also of what is judged without having been trained here
+        torch.set_num_threads(options.threads)
+    out = Path(options.out) / f"{row}-{options.seed}"
+    how = asked(row, options, options.minutes if minutes is None else minutes)
+    ended(latlas.train(model, source, out=out, **(settings | how)))
+    return out
+
+
+def ended(done: Any) -> None:
+    """Leave where training was interrupted; the same command goes on with it."""
+    if done.outcome.stopped == "interrupt":
+        sys.exit(130)
+
+
+def spent(run: Path) -> tuple[float, int]:
+    """Minutes and items that a finished run took."""
+    from latlas.core.trees import load_tree
+
+    meta = load_tree(run / "model.safetensors")[1]
+    return meta["seconds"] / 60, meta["images"]
+
+
+def judged(found: dict[str, dict[str, Any]], control: str) -> str:
+    """A line for every row, a column for every title of a figure, and the controls below."""
+    from latlas.tasks.figures import number
+
+    titles = list(dict.fromkeys(title for figures in found.values() for title in figures))
+    rows = [[name, *(figures[t].text() if t in figures else "–" for t in titles)]
+            for name, figures in found.items()]
+    controls = {t: f.control for figures in found.values() for t, f in figures.items()}
+    return table(["", *titles], [*rows, [control, *(number(controls[t]) for t in titles)]])

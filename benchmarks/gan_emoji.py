@@ -1,0 +1,183 @@
+"""Few pictures: does growing help, do styles mix, can pictures that were held out be projected?
+
+Emoji come in variants (skin tones, genders), more than half of a random test set has a sibling in
+training. They are therefore divided by their base code points: whole groups are held out, a fifth
+of the pictures. No model here is chosen by them.
+
+Rows, with the same training minutes: `progressive-gan`; the same network at full size all along
+(``grow=false``); `style-gan`, with adaptive augmentation (so do the others, as there are few
+pictures). Samples are compared with the held-out pictures, in equal number, several times: mean ±
+standard deviation over draws of the samples and of the directions. Last line: as many training
+pictures against the held-out ones, which is what a perfect model would get.
+
+Of the style-gan then: grids in which the picture of each row has the coarse, middle or fine styles
+of each column's; and held-out pictures, one of a group, beside their projections (``latlas
+project``) and the nearest training pictures by squared difference of pixels.
+
+    python benchmarks/gan_emoji.py noto_emoji_128.zip --size 32 --minutes 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import judged, run_arguments, spent, trained, write_json
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+import latlas
+from latlas.data import open_source, split
+from latlas.data.dataset import Dataset
+from latlas.data.source import Source, make, partition
+from latlas.metrics.arrays import nearest
+from latlas.tasks.evaluate import evaluate
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
+from latlas.tasks.project import project
+from latlas.tasks.styles import LEVELS
+
+#: name of a row → model and its settings
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "progressive-gan": ("progressive-gan", {}),
+    "without-growth": ("progressive-gan", {"grow": False}),
+    "style-gan": ("style-gan", {"augment": "ada"})}
+#: skin tones, joiner, female, male, and the mark of colour
+VARIANT = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "2640", "2642", "fe0f"}
+#: features → figures shown
+SHOWN = {"pixels": ("sliced", "near_copies"),
+         "random-conv": ("sliced", "frechet", "precision", "recall", "density", "coverage")}
+#: seeds of the pictures that are mixed
+MIXED = range(1, 6), range(11, 18)
+
+
+def main() -> None:
+    """Train or read every row, judge it, tabulate; mix and project with styles."""
+    options = arguments()
+    source = emoji(options.data, options.size)
+    train, held = split(source, "train"), held_out(source)
+    print(f"{len(train):,} pictures to train on, {len(held):,} held out", flush=True)
+    found: dict[str, dict[str, Figure]] = {}
+    for row in options.models:
+        run = trained(row, ROWS[row][0], source, options, **ROWS[row][1])
+        model = latlas.load(run, device=options.device)
+        write_items(run.with_suffix(".png"), latlas.sample(model, 64, seed=options.seed),
+                    model.space)
+        found[row] = measure(model, run, train, held, options)
+        print(f"{row}: {found[row]['sliced Wasserstein, pixels'].text()}", flush=True)
+    print("\n" + judged(found, "training pictures"))
+    extra = styles(train, held, options) if "style-gan" in options.models else {}
+    write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
+                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
+                                           for row, figures in found.items()}, **extra})
+
+
+def emoji(path: Path, size: int) -> Source:
+    """The pictures on white; variants of one base, and equal files, share a group."""
+    data = open_source(str(path), image_size=size, mode="RGB").base
+    return make(f"{path.stem}-{size}", replace(data, group=groups(data.names, data.group)))
+
+
+def groups(names: NDArray[np.str_] | None, same: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """(N,) a number for all that hangs together by its base or as equal files (``same``)."""
+    base = np.unique([base_of(name) for name in names], return_inverse=True)[1]
+    same = np.arange(len(base)) if same is None else same
+    nodes = base, base.max() + 1 + same
+    size = int(nodes[1].max()) + 1
+    links = coo_matrix((np.ones(len(base)), nodes), (size, size))
+    return connected_components(links, directed=False)[1][base].astype(np.int64)
+
+
+def base_of(name: str) -> str:
+    """The code points of a file's name less those that make variants.
+
+    >>> base_of("emoji_u1f468_1f3fb_200d_1f373.png")
+    '1f468_1f373'
+    """
+    points = Path(name).stem.removeprefix("emoji_u").split("_")
+    return "_".join(point for point in points if point not in VARIANT)
+
+
+def held_out(source: Source) -> Dataset:
+    """The validation and the test part: adversarial models choose nothing by the former."""
+    parts = partition(source)
+    return split(source, "all").subset(np.sort(np.r_[parts["validation"], parts["test"]]))
+
+
+def measure(model: Any, run: Path, train: Dataset, held: Dataset,
+            options: argparse.Namespace) -> dict[str, Figure]:
+    """Title to figure, mean over draws of the samples, its error their standard deviation."""
+    minutes, seen = spent(run)
+    found = {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen)}
+    for features, keys in SHOWN.items():
+        draws = [evaluate(model, train=train, test=held, features=features, samples=len(held),
+                          seed=options.seed + i, metrics=("samples",))
+                 for i in range(options.draws)]
+        found |= {f"{KINDS[key].title}, {features}": averaged(key, draws) for key in keys}
+    return found
+
+
+def averaged(key: str, draws: list[Any]) -> Figure:
+    """Mean and standard deviation of one figure, and the mean of its control."""
+    values, controls = zip(*((f.value, f.control) for e in draws for f in (e.get(key),)),
+                           strict=True)
+    error = statistics.stdev(values) if len(values) > 1 else None
+    return Figure(key, statistics.mean(values), error, statistics.mean(controls))
+
+
+def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    """Mixing grids, and held-out pictures beside projections and nearest training pictures."""
+    run = options.out / f"style-gan-{options.seed}"
+    model = latlas.load(run, device=options.device)
+    for layers in LEVELS:
+        made = latlas.mix(model, *MIXED, layers=layers)
+        write_items(options.out / f"mix-{layers}.png", made.reshape(-1, *made.shape[2:]),
+                    model.space, columns=made.shape[1])
+    chosen = of_different_groups(held, options.projections, options.seed)
+    found = project(model, chosen, train=train, starts=options.starts, steps=options.steps,
+                    space=options.space, seed=options.seed)
+    beside = np.stack([found.originals, found.items, closest(chosen, train)], 1)
+    write_items(options.out / "projections.png", beside.reshape(-1, *beside.shape[2:]),
+                model.space, columns=12)
+    won = float((found.error < found.nearest).mean())
+    print(f"\n{len(chosen)} held-out pictures, mean squared difference in model units: projection "
+          f"{found.error.mean():.4f}, nearest training picture {found.nearest.mean():.4f}; the "
+          f"projection is nearer in {won:.0%}")
+    return {"projection": found.error.tolist(), "nearest": found.nearest.tolist()}
+
+
+def of_different_groups(data: Dataset, n: int, seed: int) -> Dataset:
+    """Up to ``n`` items at random, no two of a group."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    first = np.unique(data.take("group")[order], return_index=True)[1]
+    return data.subset(order[np.sort(first)[:n]])
+
+
+def closest(data: Dataset, train: Dataset) -> NDArray[Any]:
+    """The training item nearest to each item."""
+    flat = [np.asarray(part.take("x")).reshape(len(part), -1) for part in (data, train)]
+    return train.take("x")[nearest(*flat)[1][:, 0]]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = run_arguments((__doc__ or "").splitlines()[0], tuple(ROWS), minutes=20.0,
+                           out="runs/gan-emoji")
+    parser.add_argument("data", type=Path, help="a zip or folder of emoji_u….png")
+    parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--size", type=int, default=32, help="pixels a side")
+    parser.add_argument("--draws", type=int, default=5, help="times that samples are drawn")
+    parser.add_argument("--projections", type=int, default=16, help="held-out pictures projected")
+    parser.add_argument("--starts", type=int, default=8, help="of each projection")
+    parser.add_argument("--steps", type=int, default=200, help="of each start")
+    parser.add_argument("--space", choices=("w", "z"), default="w", help="that is searched")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Adversarial models of pictures beside a VAE with a fitted prior, on features of a classifier.
+
+Every row has the same training minutes: `gan`, `conditional-gan`, and a VAE with a second prior
+fitted to its codes by flow matching (``latlas fit-prior``), which takes its share of the VAE's
+minutes; `style-gan` on request.
+
+What is compared to what: the reference are test pictures; the samples are as many, and so is the
+control, real training pictures that the classifier has not seen, any more than the other two: it
+learns from the other half of the training pictures. Last line: the control. Of the conditional
+model also the share of samples that the classifier takes for the class they were asked to be; the
+control's is the classifier's own accuracy on real pictures that are new to it, and what a perfect
+model would get.
+
+    python benchmarks/gan_pictures.py fashion_mnist.npz --minutes 30
+
+Rows can be trained apart (``--models gan``, one process for each core) and tabulated later: the
+same command with all of them finds what is finished under ``--out``. A grid of samples of every
+row is put there too, ten of each class where classes are asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from common import asked, ended, judged, run_arguments, spent, trained, write_json
+
+import latlas
+from latlas.data import open_source, split
+from latlas.data.source import Source
+from latlas.metrics.features import train_classifier
+from latlas.metrics.quality import control_split
+from latlas.tasks.evaluate import Evaluation
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
+
+ROWS = ("gan", "conditional-gan", "vae", "style-gan")
+VAE = "vae, fitted prior"
+SHOWN = ("kernel", "precision", "recall", "density", "coverage", "two_sample", "near_copies",
+         "diversity", "label_match")
+
+
+def main() -> None:
+    """Train or read every row, judge it, and tabulate."""
+    options = arguments()
+    source = open_source(str(options.data))
+    features, found = judge(source, options), {}
+    for row in options.models:
+        title, run = VAE if row == "vae" else row, run_of(row, source, options)
+        model = latlas.load(run, device=options.device)
+        draw(model, options.out / f"{row}-{options.seed}.png", options.seed)
+        found[title] = latlas.evaluate(
+            model, source, "test", metrics=("samples",), samples=options.samples, name=title,
+            features=features, seed=options.seed, prior="fitted" if row == "vae" else "own",
+            cache=options.out / "cache")
+        print(f"{title}: Fréchet distance {found[title].get('frechet').text()}", flush=True)
+    sides = min(e.get("items").value for e in found.values())
+    print(f"\n{options.data.stem}, {sides:,.0f} pictures a side\n")
+    print(judged({name: row_of(name, found, options) for name in found}, "held-out data"))
+    write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
+                              "measured": [e.to_json() for e in found.values()]})
+
+
+def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
+    """The finished run of a row; of the VAE with its second prior."""
+    if row != "vae":
+        return trained(row, row, source, options)
+    share = options.prior_share * options.minutes
+    run = trained(row, row, source, options, minutes=options.minutes - share)
+    ended(latlas.fit_prior(run, **asked("prior", options, share)))
+    return run
+
+
+def judge(source: Source, options: argparse.Namespace) -> Any:
+    """The features: evaluate's own, or its classifier trained longer and on more pictures."""
+    if not options.judge_steps:
+        return "auto"
+    train, test = split(source, "train"), split(source, "test")
+    known = train.subset(control_split(len(train), options.seed)[0])
+    made = train_classifier(train.space, known.take("x"), known.take("label"), seed=options.seed,
+                            steps=options.judge_steps)
+    right = made.accuracy(test.take("x"), test.take("label"))
+    print(f"the classifier reads {right:.4f} of the {len(test):,} test pictures", flush=True)
+    return made
+
+
+def draw(model: Any, path: Path, seed: int) -> None:
+    """A grid of samples, a column for each class where they can be asked for."""
+    classes = list(model.space.classes) if getattr(model, "condition_dim", 0) else []
+    made = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
+    write_items(path, made, model.space, columns=len(classes) or 10)
+
+
+def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace) -> dict[str, Any]:
+    """Title to figure."""
+    row = {f.key: f for f in found[name].figures}
+    distance = row["frechet"]
+    minutes, seen = took(name, options)
+    return {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen),
+            KINDS["frechet"].title: distance,
+            "of held-out data's": Figure("frechet", distance.value / (distance.control or 1)),
+            **({"of the VAE's": Figure("frechet", distance.value / found[VAE].get("frechet").value)}
+               if VAE in found else {}),
+            **{KINDS[key].title: row[key] for key in SHOWN if key in row}}
+
+
+def took(name: str, options: argparse.Namespace) -> tuple[float, int]:
+    """Minutes of training, and pictures seen."""
+    run = options.out / f"{'vae' if name == VAE else name}-{options.seed}"
+    minutes, seen = spent(run)
+    return minutes + (spent(run / "prior")[0] if name == VAE else 0), seen
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = run_arguments((__doc__ or "").splitlines()[0], (*ROWS, "prior"), minutes=30.0,
+                           out="runs/gan-pictures")
+    parser.add_argument("data", type=Path, help="pictures with labels (mnist.npz)")
+    parser.add_argument("--models", nargs="+", choices=ROWS, default=ROWS[:3])
+    parser.add_argument("--samples", type=int, default=5000, help="pictures a side, at most")
+    parser.add_argument("--prior-share", type=float, default=0.1,
+                        help="share of the VAE's minutes that the fit of its prior takes")
+    parser.add_argument("--judge-steps", type=int, default=0,
+                        help="train the classifier for so many steps, and on the whole half; 0: as "
+                             "`latlas evaluate` does")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
