@@ -9,6 +9,7 @@ their own codes rotated, which know as much and are entangled, and the factors t
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from latlas.tasks.figures import KINDS
 #: name of a row → model and its settings
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "VAE (β = 1)": ("beta-vae", {"beta": 1.0}),
+    "VAE, cooled": ("beta-vae", {"beta": 1.0, "kl_start": 20.0, "kl_warmup": 0.6}),
     "β-VAE (β = 4)": ("beta-vae", {"beta": 4.0}),
     "β-TC-VAE": ("beta-tc-vae", {}),
     "FactorVAE": ("factor-vae", {}),
@@ -51,7 +53,7 @@ def measure(name: str, source: Any, options: argparse.Namespace,
     """Every figure of one run, with its control and its ceiling."""
     model, own = MODELS[name]
     budget = {"images": options.images} if options.images else {"minutes": options.minutes}
-    out = options.out and options.out / f"{model}-{own.get('beta', '')}-{seed}"
+    out = options.out and options.out / re.sub(r"\W+", "-", f"{name} {seed}")
     asked = dict(text.split("=", 1) for text in options.set)
     trained = latlas.train(model, source, out=out, seed=seed, threads=options.threads,
                            **(SETTINGS | own | budget | asked))

@@ -48,8 +48,10 @@ class VAEConfig(AutoencodingConfig):
     binarize: str = option("none", "pixels as coin flips drawn anew at every step (dynamic) or "
                            "cut at one half (threshold)", choices=("none", "dynamic", "threshold"))
     noise_sd: float = option(0.1, "standard deviation of the fixed Gaussian, model units", low=1e-6)
-    kl_warmup: float = option(0.0, "share of the budget over which the KL's weight rises from 0",
-                              low=0, high=1)
+    kl_warmup: float = option(0.0, "share of the budget over which the KL's weight goes from "
+                              "kl_start to 1", low=0, high=1)
+    kl_start: float = option(0.0, "the KL's weight at the start of kl_warmup; above 1 it cools",
+                             low=0)
     free_bits: float = option(0.0, "nats per code dimension that cost nothing", low=0)
     prior: str = option("standard", "p(z): N(0, I), or learnt with the rest: a mixture of normals; "
                         "vamp, the posteriors of pseudo-inputs; a normalising flow",
@@ -115,14 +117,24 @@ class HierarchicalVAEConfig(IWAEConfig):
 
 
 @dataclass(frozen=True)
-class BetaTCVAEConfig(VAEConfig):
+class CooledVAEConfig(VAEConfig):
+    """A VAE that finds one factor after the other, the weightiest first."""
+
+    kl_warmup: float = option(0.6, "share of the budget over which the KL's weight goes from "
+                              "kl_start to 1", low=0, high=1)
+    kl_start: float = option(20.0, "the KL's weight at the start of kl_warmup; above 1 it cools",
+                             low=0)
+
+
+@dataclass(frozen=True)
+class BetaTCVAEConfig(CooledVAEConfig):
     """β-TC-VAE: the total correlation of the code weighs β."""
 
     beta: float = option(6.0, "weight of the total correlation; 1 is a VAE", low=0)
 
 
 @dataclass(frozen=True)
-class FactorVAEConfig(VAEConfig):
+class FactorVAEConfig(CooledVAEConfig):
     """FactorVAE: γ times the total correlation, by a discriminator."""
 
     gamma: float = option(10.0, "weight of the total correlation; 0 is a VAE", low=0)

@@ -107,12 +107,16 @@ class VAE(Autoencoding):
         return free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def warmth(self, step: Step) -> float:
-        """Weight of the regulariser: rises from 0 to 1 over the first ``kl_warmup`` of the budget.
+        """Weight of the regulariser: from ``kl_start`` to 1 over ``kl_warmup`` of the budget.
 
-        (Bowman et al. 2016, section 3.1.)
+        Upward linearly (Bowman et al. 2016, section 3.1); downward geometrically, by which the
+        code's capacity grows and takes in one factor after the other (Burgess et al. 2018,
+        section 4.2, where the capacity itself is what is given).
         """
-        share: float = self.config.kl_warmup
-        return min(1.0, step.progress / share) if share > 0 else 1.0
+        share, start = self.config.kl_warmup, self.config.kl_start
+        gone = min(1.0, step.progress / share) if share > 0 else 1.0
+        weight: float = start ** (1 - gone) if start > 1 else start + (1 - start) * gone
+        return weight
 
     def prepare(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
