@@ -39,6 +39,24 @@ def test_beta_of_one_is_a_vae_and_more_adds_the_total_correlation():
         torch.testing.assert_close(found, bound + (beta - 1) * tc)
 
 
+@pytest.mark.parametrize(("start", "found"), [(0.0, [0.0, 0.5, 1.0, 1.0]),
+                                              (0.5, [0.5, 0.75, 1.0, 1.0]),
+                                              (16.0, [16.0, 4.0, 1.0, 1.0])])
+def test_the_weight_of_the_kl_rises_linearly_and_cools_geometrically(start, found):
+    model, batch = model_and_batch("vae", kl_warmup=0.5, kl_start=start)
+    steps = [Step(0, 0, share, Noise(3)) for share in (0.0, 0.25, 0.5, 1.0)]
+    assert [model.warmth(s) for s in steps] == pytest.approx(found)
+    losses = [model.loss(batch, "model", Step(0, 0, share, Noise(3))) for share in (0.0, 1.0)]
+    apart = losses[0].total - losses[1].total
+    torch.testing.assert_close(apart, (start - 1) * losses[1].terms["kl"])
+
+
+def test_the_models_of_factors_cool_and_a_vae_does_not():
+    weights = [model_and_batch(name)[0].warmth(Step(0, 0, 0.0, Noise(3)))
+               for name in ("vae", "beta-vae", "beta-tc-vae", "factor-vae")]
+    assert weights == [1.0, 1.0, 20.0, 20.0]
+
+
 def test_gamma_weighs_what_the_discriminator_says():
     plain, batch = model_and_batch("factor-vae", gamma=0.0)
     weighed, _ = model_and_batch("factor-vae", gamma=5.0)
