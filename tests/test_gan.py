@@ -86,6 +86,22 @@ def test_a_lazy_penalty_is_a_phase_of_its_own():
     assert "r1" not in step_of(model, batch, "discriminator")[0].terms
 
 
+@pytest.mark.parametrize(("penalty", "calls"), [("r1", 1), ("r2", 1), ("r1+r2", 2), ("gp", 1)])
+def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
+        penalty, calls):
+    data = tiny.points()
+    eager, lazy = (model_of(data, penalty=penalty, penalty_every=k) for k in (1, 2))
+    batch, seen = Batch(torch.as_tensor(data.x[:8])), []
+    whole, plain = (step_of(m, batch, "discriminator")[0] for m in (eager, lazy))
+    step = Step(0, 0, 0.0, Noise(1))
+    lazy.loss(batch, "discriminator", step)
+    lazy.discriminator.register_forward_hook(lambda *_: seen.append(1))
+    alone = lazy.loss(batch, "penalty", step)
+    assert len(seen) == calls
+    torch.testing.assert_close(alone.total, whole.total - plain.total)
+    assert alone.terms.items() <= whole.terms.items()
+
+
 def test_fakes_are_made_once_a_step():
     model, made = model_of(tiny.points()), []
     model.generator.register_forward_hook(lambda *_: made.append(1))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +23,6 @@ FEW = 10_000
 #: certainty of D that augmentation holds it to, and the items over which its probability can rise
 #: from 0 to 1 (Karras et al. 2020b, section 3.1)
 TARGET, PACE = 0.6, 500_000
-
-
-class Judged(NamedTuple):
-    """Real items and fakes as D saw them, (n, *shape), and its outputs, (n,) float32."""
-
-    real: Tensor
-    fake: Tensor
-    of_real: Tensor
-    of_fake: Tensor
 
 
 class Adversarial(Model):
@@ -75,21 +67,22 @@ class Adversarial(Model):
         """The discriminator's loss, and the penalty where it is due at every step."""
         eager = self._penalised and self.config.penalty_every == 1
         step.cache["items"] = len(batch)
-        judged = self._judged(batch, step, slopes=eager)
-        of_real, of_fake = judged.of_real, judged.of_fake
+        shown = self._shown(batch, step, slopes=eager)
+        of_real, of_fake = (self._odds(x, batch, step) for x in shown)
         total = self.objective.discriminator(of_real, of_fake).mean()
         terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
                  "certainty": certainty(of_real, of_fake)}
         if self._augmentation(step) == "ada":
             terms["augmented"] = self.augment_p.clone()
         if eager:
-            penalty, found = self._penalty(judged, batch, step)
+            penalty, found = self._penalty(shown, (of_real, of_fake), batch, step)
             total, terms = total + penalty, terms | found
         return Loss(total, terms)
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
-        """The penalty by itself."""
-        return Loss(*self._penalty(self._judged(batch, step, slopes=True), batch, step))
+        """The penalty by itself; D is run where it is taken and nowhere else."""
+        shown = self._shown(batch, step, slopes=True)
+        return Loss(*self._penalty(shown, (None, None), batch, step))
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
@@ -107,25 +100,27 @@ class Adversarial(Model):
         """
         return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
 
-    def _penalty(self, judged: Judged, batch: Batch,
+    def _penalty(self, shown: Sequence[Tensor], odds: Sequence[Tensor | None], batch: Batch,
                  step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        weight, terms = self.gamma(step), {}
-        if self.config.penalty == "gp":
-            way = between(judged.real.detach(), judged.fake.detach(),
-                          step.noise.uniform(len(batch))).requires_grad_()
+        """Weighted, and its parts, of real items and fakes as :meth:`_shown` gives them.
+
+        ``odds`` are D's outputs there, ``None`` where it has not been run.
+        """
+        weight, kind = self.gamma(step), self.config.penalty
+        if kind == "gp":
+            real, fake = (x.detach() for x in shown)
+            way = between(real, fake, step.noise.uniform(len(batch))).requires_grad_()
             found = off_unit(self._odds(way, batch, step), way).mean()
             return weight * found, {"gp": found}
-        if "r1" in self.config.penalty:
-            terms["r1"] = slope(judged.of_real, judged.real).mean()
-        if "r2" in self.config.penalty:
-            terms["r2"] = slope(judged.of_fake, judged.fake).mean()
+        terms = {name: slope(self._odds(x, batch, step) if out is None else out, x).mean()
+                 for name, x, out in zip(("r1", "r2"), shown, odds, strict=True) if name in kind}
         return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
 
-    def _judged(self, batch: Batch, step: Step, slopes: bool) -> Judged:
-        """D on this step's items; with ``slopes`` its slope can then be taken."""
-        real, fake = (self._seen(x, step).detach().requires_grad_(slopes)
-                      for x in (batch.x, self._fakes(batch, step).detach()))
-        return Judged(real, fake, self._odds(real, batch, step), self._odds(fake, batch, step))
+    def _shown(self, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
+        """This step's real items and fakes as D sees them; with ``slopes`` its slope can be
+        taken."""
+        return [self._seen(x, step).detach().requires_grad_(slopes)
+                for x in (batch.x, self._fakes(batch, step).detach())]
 
     def _seen(self, x: Tensor, step: Step) -> Tensor:
         """What D is shown of items."""

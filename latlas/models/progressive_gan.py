@@ -11,20 +11,15 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.model import Loss, Step
 from latlas.core.space import Space
-from latlas.models.adversarial import Adversarial
 from latlas.models.config import ProgressiveGANConfig
-from latlas.models.gan import resolved
-from latlas.networks.blocks import channels
-from latlas.networks.equalised import picture_sizes
+from latlas.models.picture_gan import PictureGAN
 from latlas.networks.growing import GrowingDiscriminator, GrowingGenerator, at_stage
 
-#: channels of the finest size, unless told otherwise
-WIDTH = 32
 #: a fade goes in so many steps, all of which float32 holds exactly
 FINENESS = 1024
 
 
-class ProgressiveGAN(Adversarial):
+class ProgressiveGAN(PictureGAN):
     """Progressive growing (Karras et al. 2018): each size fades in on top of the one before it.
 
     Real pictures are shown at the same size, faded in alike. The stage is a function of the share
@@ -37,11 +32,8 @@ class ProgressiveGAN(Adversarial):
     discriminator: GrowingDiscriminator
 
     def __init__(self, config: ProgressiveGANConfig, space: Space) -> None:
-        sizes = picture_sizes("progressive-gan", space.shape, config.depth)
-        config = replace(config, network="conv", width=config.width or WIDTH)
-        super().__init__(resolved(config, space), space)
-        wide = channels(config.width, len(sizes))[::-1]
-        self.sizes, self.grows = sizes, config.grow
+        super().__init__("progressive-gan", config, space)
+        self.grows, sizes, wide = config.grow, self.sizes, self.wide
         self.generator = GrowingGenerator(self.latent_dim, space.shape[0], sizes, wide)
         self.discriminator = GrowingDiscriminator(space.shape[0], sizes, wide,
                                                   config.minibatch_std,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -12,25 +10,20 @@ from latlas.core.distributions import PointMass
 from latlas.core.model import Loss, Phase, Step
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
-from latlas.models.adversarial import Adversarial
 from latlas.models.config import StyleGANConfig
-from latlas.models.gan import resolved
-from latlas.networks.blocks import channels
+from latlas.models.picture_gan import PictureGAN
 from latlas.networks.discriminator import Discriminator
-from latlas.networks.equalised import picture_sizes
 from latlas.networks.residual import residual_trunk
 from latlas.networks.style import Mapping, StyleGenerator, Synthesis
 from latlas.objectives.penalties import path_lengths
 
-#: channels of the finest size, unless told otherwise
-WIDTH = 32
 #: codes whose styles are averaged for w̄
 CODES = 4096
 #: share of the way that the running mean of path lengths goes to the batch's (Karras et al. 2020)
 PACE = 0.01
 
 
-class StyleGAN(Adversarial):
+class StyleGAN(PictureGAN):
     """StyleGAN2 (Karras et al. 2020): z → w → a style for every layer, and a residual D.
 
     Fakes of training switch at a random layer to the style of a second code (Karras et al. 2019,
@@ -41,10 +34,8 @@ class StyleGAN(Adversarial):
     generator: StyleGenerator
 
     def __init__(self, config: StyleGANConfig, space: Space) -> None:
-        sizes = picture_sizes("style-gan", space.shape, config.depth)
-        config = replace(config, network="conv", width=config.width or WIDTH)
-        super().__init__(resolved(config, space), space)
-        wide = channels(config.width, len(sizes))[::-1]
+        super().__init__("style-gan", config, space)
+        sizes, wide = self.sizes, self.wide
         mapping = Mapping(self.latent_dim, config.style_dim, config.mapping_depth)
         synthesis = Synthesis(space.shape[0], sizes, wide, config.style_dim)
         self.generator = StyleGenerator(mapping, synthesis)
