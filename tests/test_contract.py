@@ -29,7 +29,7 @@ from latlas.models.conditional_vae import hide
 #: what a word of ``provides`` promises
 PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core.Decodes},
              "reconstruct": {core.Encodes, core.Decodes}, "score": {core.ScoresDensity},
-             "denoise": {core.Encodes, core.Decodes}}
+             "denoise": {core.Encodes, core.Decodes}, "mix": {core.HasStyles}}
 TOY = "toy_gan:ToyGAN"
 
 

@@ -357,13 +357,13 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("tokens", "words"), [
-    (["mix"], "gan has no styles; `mix` needs"),
-    (["sample", "--truncation", "0.5"], "`truncation` needs"),
+    (["mix"], "gan cannot mix; `mix` needs layers that have styles. Models that can: style-gan"),
+    (["sample", "--truncation", "0.5"], "`sample --truncation` needs"),
     (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
-    (["interpolate", "--space", "w"], "no styles"),
+    (["interpolate", "--space", "w"], "`interpolate --space w` needs"),
     (["project", "--starts", "0"], "--starts 0: at least 1"),
-    (["project", "--space", "w"], "`space w` needs"),
-    (["directions", "--layers", "fine"], "`layers` needs"),
+    (["project", "--space", "w"], "`project --space w` needs"),
+    (["directions", "--layers", "fine"], "`directions --layers` needs"),
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz")])
 def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, words):
@@ -373,11 +373,25 @@ def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, word
     assert error.startswith("error: ") and words in error
 
 
+@pytest.mark.parametrize(("call", "tokens"), [
+    (lambda run: latlas.mix(run, [1], [2]), ["mix"]),
+    (lambda run: latlas.sample(run, truncation=0.5), ["sample", "--truncation", "0.5"]),
+    (lambda run: latlas.interpolate(run, 0, 1, space="w"), ["interpolate", "--space", "w"]),
+    (lambda run: latlas.project(run, space="w"), ["project", "--space", "w"]),
+    (lambda run: latlas.edit(run, None, layers="fine"), ["directions", "--layers", "fine"])])
+def test_what_needs_styles_is_refused_before_weights_are_read(runs, tmp_path, call, tokens):
+    """There are none here to read."""
+    (tmp_path / "run.json").write_bytes((runs / "gan" / "run.json").read_bytes())
+    with pytest.raises(CapabilityError, match="gan cannot mix"):
+        call(tmp_path)
+    assert cli.run([tokens[0], str(tmp_path), *tokens[1:]]) == 2
+
+
 class Learns(Styled):
     """A run of a model with styles, named by its class."""
 
     Config = tiny.models.get("gan").config
-    provides = frozenset({"sample", "decode"})
+    provides = tiny.models.STYLES
     phases = (Phase("p", ("scale",)),)
 
     def __init__(self, config, space):

@@ -147,8 +147,10 @@ def sample(run: Run, n: int = 16, *, seed: int = 0, seeds: Sequence[int] | None 
         truncation: ψ, how far styles are taken from their mean: below 1 more likely pictures and
             less varied ones; of a model that has styles.
     """
+    from latlas.api.items import require_styles
     from latlas.tasks import generate
 
+    require_styles(run, "sample truncation", truncation != 1)
     model = _model(run, "sample")
     settings: Any = {"mean": mean, "prior": prior, "truncation": truncation}
     if seeds is not None:
@@ -173,8 +175,10 @@ def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "
     ``space`` w goes from the style of the first to that of the last. ``label`` as for
     :func:`sample`; of the pictures ``given`` the first serves the whole way.
     """
+    from latlas.api.items import require_styles
     from latlas.tasks import generate
 
+    require_styles(run, "interpolate space=w", space == "w")
     model = _model(run, "decode", "interpolate")
     condition = _condition(model, 1 if given is not None else steps, label, given)
     return generate.interpolate(model, start, end, steps, path,  # type: ignore[arg-type]
@@ -207,8 +211,10 @@ def project(run: Run, data: Items = None, split: str | None = None, *, starts: i
     ``.codes``, ``.items``, ``.error`` beside ``.nearest``, that of the nearest training item, and
     ``.way``, what was decoded on the way; see :func:`latlas.tasks.project.project`.
     """
+    from latlas.api.items import require_styles
     from latlas.tasks.project import project as find
 
+    require_styles(run, "project space=w", space == "w")
     model, items = _both(run, data, split, options, "decode")
     return find(model, items, train=_training_items(run, data, options), starts=starts,
                 steps=steps, space=space, features=features, seed=seed, progress=progress)
@@ -223,7 +229,7 @@ def mix(run: Run, rows: Sequence[int], columns: Sequence[int], *, layers: str = 
     """
     from latlas.tasks import styles
 
-    return styles.mix(_model(run, "sample", "mix"), rows, columns, layers=layers,
+    return styles.mix(_model(run, "mix"), rows, columns, layers=layers,
                       truncation=truncation)
 
 
@@ -244,10 +250,12 @@ def edit(run: Run, found: Directions, *, seed: int | None = None, steps: int = 7
          span: float = 3.0, layers: str = "all") -> Array:
     """One direction of :func:`directions` at a time, (k, steps, \\*shape), around the item of
     ``seed`` or the mean; ``layers`` are the styles that change."""
+    from latlas.api.items import require_styles
     from latlas.tasks import styles
 
-    return styles.edits(_model(run, "decode", "edit"), found, seed=seed, steps=steps, span=span,
-                        layers=layers)
+    require_styles(run, "edit layers", layers != "all")
+    model = _model(run, "decode", "edit")
+    return styles.edits(model, found, seed=seed, steps=steps, span=span, layers=layers)
 
 
 def encode(run: Run, data: Items = None, split: str | None = None, *,

@@ -56,6 +56,12 @@ def require(run: Any, capability: str, task: str | None = None) -> None:
               {name: entry.provides for name, entry in MODELS.items()}, task)
 
 
+def require_styles(run: Any, task: str, asked: bool) -> None:
+    """:func:`require` for what only a model with styles can do, where that is asked for."""
+    if asked:
+        require(run, "mix", task)
+
+
 def open_items(run: Any, data: Any = None, split: str | None = None,
                **options: Any) -> Dataset:
     """The items a task reads, in the space of ``run`` (``None``: in their own).

@@ -30,11 +30,13 @@ def project(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     The error of every item stands beside that of the nearest training item.
     """
     from latlas import api
+    from latlas.api.items import require_styles
     from latlas.tasks.project import write_projection
 
     for option, value in (("--n", n), ("--starts", starts), ("--steps", steps)):
         at_least(option, value, 1)
     path = target(out, run, "projection", "decode", "project")
+    require_styles(run, "project --space w", space == "w")
     model = opened(run, device, "decode", "project")
     data = api.open_data(items.data, items.split, like=run, **source.options()).subset(slice(0, n))
     with counting("project") as progress:
@@ -67,8 +69,8 @@ def mix(run: Run, /, *,
     from latlas import api
 
     chosen = seed_list("--rows", rows), seed_list("--columns", columns)
-    path = target(out, run, "mix", "sample", "mix")
-    model = opened(run, device, "sample", "mix")
+    path = target(out, run, "mix", "mix")
+    model = opened(run, device, "mix")
     made = api.mix(model, *chosen, layers=layers, truncation=truncation)
     save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=made.shape[1],
          rows=chosen[0], layers=layers)
@@ -86,10 +88,12 @@ def directions(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                json: Json = False) -> None:
     """Directions in which items change most, a row for each: of the codes, or of the styles."""
     from latlas import api
+    from latlas.api.items import require_styles
 
     for option, value in (("--k", k), ("--steps", steps)):
         at_least(option, value, 1)
     path = target(out, run, "directions", "decode", "directions")
+    require_styles(run, "directions --layers", layers != "all")
     model = opened(run, device, "decode", "directions")
     data = None
     if _has_codes(run, items):

@@ -46,10 +46,12 @@ def sample(run: Run, /, *, n: Annotated[int, Parameter(help="How many.")] = 64,
            device: Device = "auto", json: Json = False) -> None:
     """Draw new items."""
     from latlas import api
+    from latlas.api.items import require_styles
 
     at_least("--n", n, 1)
     chosen = None if seeds is None else seed_list("--seeds", seeds)
     path = target(out, run, "samples", "sample")
+    require_styles(run, "sample --truncation", truncation != 1)
     model = opened(run, device, "sample")
     items = api.sample(model, n, seed=seed, seeds=chosen, label=names(label), given=given,
                        mean=None if draw is None else not draw, prior=prior,
@@ -86,9 +88,11 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                 device: Device = "auto", json: Json = False) -> None:
     """Walk from one item to another through the codes."""
     from latlas import api
+    from latlas.api.items import require_styles
 
     at_least("--steps", steps, 2)
     file = target(out, run, "interpolation", "decode", "interpolate")
+    require_styles(run, "interpolate --space w", space == "w")
     model = opened(run, device, "decode", "interpolate")
     a, b = _ends(run, model, items, source, start, end, seed)
     made = api.interpolate(model, a, b, steps=steps, path=path, space=space, label=names(label),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
 GENERATOR = frozenset({"sample", "decode"})
+STYLES = GENERATOR | {"mix"}
 #: no momentum: the other player has moved on since
 GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99)}
 #: of layers whose weights have unit variance
@@ -79,7 +80,7 @@ MODELS: dict[str, Entry] = {
     "progressive-gan": Entry("latlas.models.progressive_gan:ProgressiveGAN",
                              configs.ProgressiveGANConfig, GENERATOR,
                              "GAN that grows from 4 pixels upward", EQUALISED_TRAINING),
-    "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, GENERATOR,
+    "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, STYLES,
                        "GAN of pictures whose every layer has a style: mixing, truncation, edits",
                        EQUALISED_TRAINING),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import Decodes, Encodes, Model, Samples, ScoresDensity
+from latlas.core.model import Decodes, Encodes, HasStyles, Model, Samples, ScoresDensity
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -30,6 +30,7 @@ NEEDS = {
     "reconstruct": "an encoder and a decoder",
     "score": "a likelihood",
     "denoise": "training on noisy items",
+    "mix": "layers that have styles",
 }
 #: how a decoder without a likelihood is scored all the same
 OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
@@ -40,6 +41,7 @@ PROTOCOLS: dict[str, tuple[type, ...]] = {
     "decode": (Decodes,),
     "reconstruct": (Encodes, Decodes),
     "score": (ScoresDensity,),
+    "mix": (HasStyles,),
 }
 
 
