@@ -85,12 +85,14 @@ def execute(plan: Plan, data: Parts, out: Path | None, progress: bool,
 
 def _train(plan: Plan, data: Parts, out: Path, progress: bool,
            modules: Mapping[str, Any]) -> Trained:
+    from latlas.engine.choose import batch_size_of
     from latlas.engine.loop import fit
     from latlas.engine.processes import join, pick_device
     from latlas.engine.progress import Bar, Silent
 
     world = join(pick_device(plan.options.device))
     model = _build(plan, data.train, modules)
+    batch_size_of(model, len(data.train), plan.options, world)  # refused before there is a folder
     run = _folder(plan, data, out, model, modules, world)
     alone = run.alone() if world.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training

@@ -79,6 +79,8 @@ class Model(nn.Module, ABC):
     #: items of a step and of a budget that this model needs at least where neither is given
     least_batch: int = 0
     least_images: int = 0
+    #: the field of the config that says how many items make a group, if batches are cut into groups
+    grouped_by: str = ""
     #: bf16 is not tried: three digits are too few for what the networks give
     precise: bool = False
     #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
@@ -91,6 +93,15 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.space = space
+
+    def choices(self, items: int) -> str:
+        """What it settled on for this data and so many training items, for the line that is shown
+        before the first step."""
+        return ""
+
+    def doubts(self, items: int) -> list[str]:
+        """What will work, but hardly well, with so many training items; each says what to do."""
+        return []
 
     @property
     def device(self) -> torch.device:

@@ -202,7 +202,7 @@ def _float(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError(value)
     number = float(value) if not isinstance(value, str) else _number(value.strip().lower())
-    return _refuse(value) if math.isnan(number) else number
+    return number if math.isfinite(number) else _refuse(value)
 
 
 def _number(text: str) -> float:

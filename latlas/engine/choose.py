@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latlas.core.errors import ConfigError
 from latlas.core.model import Model, Phase
 from latlas.core.precision import has_bf16, transposed
 from latlas.data.batches import Batches
@@ -150,6 +151,26 @@ def _pace(run: Callable[..., float], model: Model, minutes: float) -> float:
 def auto_images(n: int) -> int:
     """Items to see when no budget is given: 40 passes, at least 200,000, at most 10 million."""
     return min(max(200_000, 40 * n), 10_000_000)
+
+
+def batch_size_of(model: Model, items: int, options: TrainOptions, world: World) -> int:
+    """Items of a step over all processes: what was asked for, or else by the size of the data.
+
+    Raises:
+        ConfigError: what was asked for does not divide over processes, or there into groups.
+    """
+    group = getattr(model.config, model.grouped_by, 0) or 1
+    unit, size = group * world.size, options.batch_size
+    if not size:
+        size = max(auto_batch_size(items), model.least_batch)
+        return -(-size // unit) * unit
+    world.check(size)
+    if size % unit:
+        where = f" on each of {world.size} processes" if world.size > 1 else ""
+        raise ConfigError(f"batch_size={size} cannot be cut into groups of {group} "
+                          f"({model.grouped_by}){where}; choose a multiple of {unit}, or "
+                          f"another {model.grouped_by}")
+    return size
 
 
 def auto_batch_size(n: int) -> int:

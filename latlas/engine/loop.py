@@ -22,7 +22,7 @@ from latlas.core.model import Finishes, FitsDirectly, Model
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.checks import Checks, check_every
-from latlas.engine.choose import Chosen, apply_layout, auto_batch_size, choose
+from latlas.engine.choose import Chosen, apply_layout, batch_size_of, choose
 from latlas.engine.logs import EventLog
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World, join, pick_device
@@ -95,9 +95,8 @@ class Loop:
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress, looks: Looks | None = None) -> None:
         self.world = join(device)
-        size = options.batch_size or max(auto_batch_size(len(train)), model.least_batch)
-        options = replace(options, batch_size=size)
-        self.world.check(options.batch_size)
+        options = replace(options,
+                          batch_size=batch_size_of(model, len(train), options, self.world))
         self.model, self.train, self.options, self.run_folder = model, train, options, run
         self.progress, self.device = progress, device
         self.batches = Batches(train, options.batch_size, options.seed, device=device,
@@ -126,9 +125,12 @@ class Loop:
         note = (f"{self.chosen.images:,} items, {self.chosen.precision}, "
                 f"{self.chosen.threads} thread{'' if self.chosen.threads == 1 else 's'}, "
                 f"{self.device}")
-        self.progress.begin(self.chosen.images, self.trainer.images, note)
+        own = self.model.choices(len(self.train))
+        self.progress.begin(self.chosen.images, self.trainer.images,
+                            f"{note}; {own}" if own else note)
         stopped = "budget"
         if not resumed:
+            self._warn(self.model.doubts(len(self.train)))
             self._watch()
         with _signals() as asked:
             while self.trainer.index < self.steps:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
+from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
@@ -18,8 +19,8 @@ from latlas.networks.augment import AUGMENTATIONS
 from latlas.objectives.adversarial import OBJECTIVES, certainty
 from latlas.objectives.penalties import between, off_unit, slope
 
-#: fewer pictures than this are augmented
-FEW = 10_000
+#: fewer pictures than this are augmented; fewer items than this are learnt by heart all the same
+FEW, HANDFUL = 10_000, 100
 #: certainty of D that augmentation holds it to, and the items over which its probability can rise
 #: from 0 to 1 (Karras et al. 2020b, section 3.1)
 TARGET, PACE = 0.6, 500_000
@@ -35,12 +36,15 @@ class Adversarial(Model):
 
     ema_modules = ("generator",)
     watched = True
+    grouped_by = "minibatch_std"
     generator: nn.Module
     discriminator: nn.Module
     augment_p: Tensor
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__(config, space)
+        if space.kind != "picture" and config.augment not in ("auto", "none"):
+            raise ConfigError(f"augment={config.augment} is for pictures; leave it out")
         self.latent_dim = config.latent_dim
         self.prior = StandardNormal(self.latent_dim)
         self.objective = OBJECTIVES[config.objective]
@@ -58,6 +62,26 @@ class Adversarial(Model):
     def _penalised(self) -> bool:
         return bool(self.config.penalty != "none" and self.config.gamma > 0)
 
+    def choices(self, items: int) -> str:
+        """Objective, penalty with its weight at the start and the end, and augmentation."""
+        gamma, every = self.config.gamma, self.config.penalty_every
+        penalty = (f"{self.config.penalty} with gamma {gamma:.4g}, at the end "
+                   f"{gamma * self.config.gamma_end:.4g}" if self._penalised else "no penalty")
+        often = f", every {every} steps" if self._penalised and every > 1 else ""
+        seen = (f", augment={self._augmentation(items)}" if self.space.kind == "picture" else "")
+        return f"{self.config.objective}, {penalty}{often}{seen}"
+
+    def doubts(self, items: int) -> list[str]:
+        """So few items that the discriminator knows each."""
+        if items >= HANDFUL:
+            return []
+        kind, pictures = self._augmentation(items), self.space.kind == "picture"
+        what = f"{'picture' if pictures else 'item'}{'' if items == 1 else 's'}"
+        way = f"augment={kind}, in use, delays that" if kind != "none" else (
+            "augment=ada would delay that" if pictures else "give more")
+        return [f"only {items} training {what}: so few are learnt by heart, and samples will be "
+                f"copies of them; {way}"]
+
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
         return {"discriminator": self.judge, "penalty": self.smooth,
@@ -72,7 +96,7 @@ class Adversarial(Model):
         total = self.objective.discriminator(of_real, of_fake).mean()
         terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
                  "certainty": certainty(of_real, of_fake)}
-        if self._augmentation(step) == "ada":
+        if self._augmentation(step.items) == "ada":
             terms["augmented"] = self.augment_p.clone()
         if eager:
             penalty, found = self._penalty(shown, (of_real, of_fake), batch, step)
@@ -124,14 +148,14 @@ class Adversarial(Model):
 
     def _seen(self, x: Tensor, step: Step) -> Tensor:
         """What D is shown of items."""
-        kind = self._augmentation(step)
+        kind = self._augmentation(step.items)
         return x if kind == "none" else AUGMENTATIONS[kind](x, self.augment_p, step.noise)
 
-    def _augmentation(self, step: Step) -> str:
+    def _augmentation(self, items: int) -> str:
         if self.space.kind != "picture" or self.config.augment == "none":
             return "none"
         if self.config.augment == "auto":
-            return "ada" if 0 < step.items < FEW else "none"
+            return "ada" if 0 < items < FEW else "none"
         return str(self.config.augment)
 
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
@@ -139,7 +163,7 @@ class Adversarial(Model):
 
         (Karras et al. 2020b, section 3.) The number is this process's own.
         """
-        if self._augmentation(step) != "ada":
+        if self._augmentation(step.items) != "ada":
             return
         further = (terms["certainty"] - TARGET).sign() * (step.cache["items"] / PACE)
         self.augment_p.add_(further).clamp_(0, 1)

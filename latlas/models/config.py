@@ -170,7 +170,8 @@ OBJECTIVES = ("relativistic", "non-saturating", "minimax", "least-squares", "hin
 class GANConfig:
     """Generative adversarial network."""
 
-    latent_dim: int = option(0, "size of the code; 0 chooses from the data's size", low=0)
+    latent_dim: int = option(0, "size of the code; 0 chooses from the data's size", low=0,
+                             high=10_000)
     network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars, "
                           "else mlp", choices=("auto", "mlp", "conv"))
     width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
@@ -183,7 +184,7 @@ class GANConfig:
                           "wasserstein, else r1+r2",
                           choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
     gamma: float | None = option(None, "weight of the penalty; none: by the size of the data",
-                                 low=0)
+                                 low=0, high=1e6)
     gamma_end: float | None = option(None, "share of it that is left at the end of the budget; "
                                            "none: 0.1 for pictures, else 0.01", low=1e-6, high=1)
     penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
@@ -195,6 +196,11 @@ class GANConfig:
                           "often as it has learnt them by heart (ada) or always (diff); auto: ada "
                           "for fewer than 10,000 pictures", choices=("auto", "none", "ada", "diff"))
 
+    def __post_init__(self) -> None:
+        if self.minibatch_std == 1:
+            raise ConfigError("minibatch_std=1: items of a group of one cannot differ; choose 2 or "
+                              "more, or 0 for none")
+
 
 @dataclass(frozen=True)
 class PictureGANConfig(GANConfig):
@@ -205,6 +211,7 @@ class PictureGANConfig(GANConfig):
                                    "it is not", low=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.network == "mlp":
             raise ConfigError("network=mlp is for gan; this model is made of convolutions")
         if self.spectral_norm:
