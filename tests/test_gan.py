@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from torch import nn
 
+import latlas
 from latlas import models
+from latlas.cli import __main__ as cli
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.engine.choose import batch_size_of
+from latlas.engine.processes import World
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
 from latlas.networks.discriminator import spread
@@ -158,3 +164,95 @@ def test_gamma_and_networks_follow_the_data():
     config = models.build("gan", models.get("gan").config(), large).config
     assert (config.network, config.latent_dim) == ("conv", 64)
     assert config.gamma > small.config.gamma
+
+
+# ------------------------------------------------------------------------------ what users give
+
+FEW = {"images": 64, "batch_size": 16, "width": 8, "threads": 1, "precision": "fp32",
+       "device": "cpu", "previews": 2}
+
+
+def grey(side, n=60):
+    """Pictures of noise, (n, H, W), and three classes."""
+    return np.random.default_rng(0).integers(0, 256, (n, *side), np.uint8), np.arange(n) % 3
+
+
+@pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 5), (4, 4), (12, 20), (33, 9)])
+@pytest.mark.parametrize("name", ["gan", "conditional-gan"])
+def test_pictures_may_be_tiny_or_oblong(name, side):
+    done = latlas.train(name, grey(side), progress=False, augment="ada", **FEW)
+    found = latlas.sample(done.model, 3, label="1" if name.startswith("cond") else None)
+    assert found.shape == (3, 1, *side)
+
+
+@pytest.mark.parametrize(("name", "data", "settings", "words"), [
+    ("conditional-gan", grey((8, 8))[0], {}, "two classes or more, this data has none"),
+    ("conditional-gan", (grey((8, 8))[0], np.zeros(60, int)), {}, "this data has 1"),
+    ("style-gan", grey((4, 4)), {}, "style-gan needs .* 8 by 8 pixels, these are 4 by 4"),
+    ("progressive-gan", grey((20, 3)), {}, "progressive-gan needs .* these are 20 by 3"),
+    ("gan", grey((3, 5)), {"network": "conv"}, "4 by 4 pixels, these are 3 by 5"),
+    ("style-gan", grey((9, 9)), {"batch_size": 2}, r"batch_size=2 .*groups of 4 \(minibatch_std"),
+    ("gan", grey((9, 9)), {"batch_size": 10, "minibatch_std": 4}, "choose a multiple of 4"),
+    ("gan", grey((9, 9)), {"minibatch_std": 1}, "minibatch_std=1"),
+    ("gan", grey((9, 9)), {"gamma": -1}, "gamma must be"),
+    ("gan", grey((9, 9)), {"gamma": float("nan")}, "gamma must be"),
+    ("gan", grey((9, 9)), {"gamma": float("inf")}, "gamma must be"),
+    ("gan", grey((9, 9)), {"gamma_end": 0}, "gamma_end must be"),
+    ("gan", grey((9, 9)), {"latent_dim": 10**8}, "latent_dim must be .* 10000"),
+    ("gan", np.zeros((60, 2)), {"augment": "ada"}, "augment=ada is for pictures")])
+def test_what_cannot_be_is_said_before_there_is_a_folder(tmp_path, name, data, settings, words):
+    with pytest.raises((ConfigError, DataError), match=words) as caught:
+        latlas.train(name, data, out=tmp_path / "run", progress=False, **(FEW | settings))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def trained(tmp_path, monkeypatch, capsys, n, *more):
+    """What the terminal shows of a run on so many pictures; a tenth of them or one is held out."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x=grey((8, 8), n)[0])
+    small = [f"{k}={v}" for k, v in FEW.items() if k != "images"]
+    flags = [word for text in (*small, *more) for word in ("--set", text)]
+    assert cli.run(["train", "gan", "--data", "x.npz", "--images", "64", "--out", "run",
+                    *flags]) == 0
+    return capsys.readouterr().err
+
+
+def test_the_penaltys_weight_is_shown(tmp_path, monkeypatch, capsys):
+    shown = trained(tmp_path, monkeypatch, capsys, 200)
+    gamma = json.loads((tmp_path / "run/run.json").read_text())["config"]["gamma"]
+    assert gamma == 64 / 2048
+    assert f"; relativistic, r1+r2 with gamma {gamma:.4g}, at the end {gamma / 10:.4g}" in shown
+    assert "augment=ada" in shown and "warning" not in shown
+
+
+def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():
+    data = tiny.points()
+    held = model_of(data, gamma=2.0, gamma_end=0.25, penalty_every=4, penalty="r1")
+    assert held.choices(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
+    assert model_of(data, gamma=0.0).choices(9) == "relativistic, no penalty"
+    assert model_of(tiny.pictures()).choices(10_000).endswith("augment=none")
+
+
+def test_ten_pictures_are_augmented_and_warned_of(tmp_path, monkeypatch, capsys):
+    shown = trained(tmp_path, monkeypatch, capsys, 10)
+    assert "warning: only 8 training pictures: so few are learnt by heart" in shown
+    assert "augment=ada, in use, delays that" in shown
+    lines = [json.loads(s) for s in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert any("augmented" in line for line in lines)
+    assert sum("learnt by heart" in line.get("alarm", "") for line in lines) == 1
+    plain = model_of(tiny.pictures(), augment="none")
+    assert "augment=ada would delay" in plain.doubts(1)[0] and plain.doubts(1000) == []
+
+
+def test_a_batch_is_whole_groups_on_every_process():
+    data, options = tiny.pictures(), tiny.options
+    model = model_of(data, minibatch_std=3)
+    assert batch_size_of(model, 90, options(batch_size=0), World()) == 66
+    assert batch_size_of(model, 90, options(batch_size=0), World(0, 4)) == 72
+    assert batch_size_of(model, 90, options(batch_size=12), World(1, 2)) == 12
+    with pytest.raises(ConfigError, match=r"groups of 3 .*each of 2 .*a multiple of 6"):
+        batch_size_of(model, 90, options(batch_size=10), World(0, 2))
+    with pytest.raises(ConfigError, match="multiple of 2"):
+        batch_size_of(model_of(data), 90, options(batch_size=9), World(0, 2))
+    assert batch_size_of(model_of(data), 90, options(batch_size=0), World()) == 64

@@ -201,6 +201,11 @@ def test_without_styles_directions_are_those_of_decoded_items():
         edits(Plain(), found, layers="fine")
     with pytest.raises(ConfigError, match="k=0"):
         directions(Plain(), 0)
+    with pytest.raises(ConfigError, match=r"k=3: codes of 2 numbers .* 2 directions"):
+        directions(Plain(), 3)
+    with pytest.raises(ConfigError, match="k=4: 10,000 codes of 3 numbers"):
+        directions(Styled(), 4)
+    assert len(directions(Plain()).axes) == 2 and len(directions(Styled()).axes) == 3
 
 
 def test_of_an_encoder_they_are_those_of_the_codes():
@@ -365,12 +370,51 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
     (["project", "--space", "w"], "`project --space w` needs"),
     (["directions", "--layers", "fine"], "`directions --layers` needs"),
     (["mix", "--rows", "x"], "--rows x"),
-    (["project", "--out", "a.xyz"], "cannot write a.xyz")])
+    (["project", "--out", "a.xyz"], "cannot write a.xyz"),
+    (["sample", "--label", "1"], "GAN is not conditional; leave out `label`"),
+    (["directions", "--k", "65"], "k=65: codes of 64 numbers and items of 64 have 64 directions"),
+    (["project", "--data", "rgb.npz"], "items are 3×8×8, the run's are 1×8×8"),
+    (["project", "--data", "wide.npz"], "items are 1×8×12, the run's are 1×8×8; try --image-size"),
+    (["project", "--data", "rows.csv"], "the run's data are pictures")])
 def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, words):
     monkeypatch.chdir(tmp_path)
+    for name, shape in (("rgb", (9, 8, 8, 3)), ("wide", (9, 8, 12))):
+        np.savez(f"{name}.npz", x=np.arange(np.prod(shape), dtype=np.uint8).reshape(shape))
+    np.savetxt("rows.csv", np.ones((9, 2)), delimiter=",", header="a,b", comments="")
     assert cli.run([tokens[0], str(runs / "gan"), *tokens[1:]]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and words in error
+
+
+@pytest.mark.parametrize("verb", ["sample", "interpolate", "traverse", "directions"])
+def test_a_conditional_model_is_told_a_class_of_its_own(runs, tmp_path, monkeypatch, capsys, verb):
+    monkeypatch.chdir(tmp_path)
+    run = str(runs / "conditional-gan")
+    for tokens, words in (((), "needs a label for every item: name the class with --label"),
+                          (("--label", "boot"), "unknown class 'boot': Valid: 0, 1, 2"),
+                          (("--label", ","), "--label ,: name a class")):
+        assert cli.run([verb, run, *tokens, "--out", "x.npy"]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / "x.npy").exists()
+    assert cli.run([verb, run, "--label", "3", "--out", "x.npy"]) == 0
+
+
+def test_directions_are_those_of_the_class(runs):
+    run = runs / "conditional-gan"
+    found = [latlas.directions(run, 2, label=c) for c in "37"]
+    assert not np.allclose(found[0].axes, found[1].axes)
+    rows = [latlas.edit(run, found[0], steps=2, label=c) for c in "37"]
+    assert not np.array_equal(*rows)
+    with pytest.raises(ConfigError, match="label=3,7: name one class"):
+        latlas.directions(run, 2, label=["3", "7"])
+
+
+@pytest.mark.parametrize("truncation", [np.nan, np.inf])
+def test_truncation_is_finite(truncation):
+    for call in (lambda: generate.sample(Styled(), 1, truncation=truncation),
+                 lambda: mix(Styled(), [1], [2], truncation=truncation)):
+        with pytest.raises(ConfigError, match=f"truncation={truncation}"):
+            call()
 
 
 @pytest.mark.parametrize(("call", "tokens"), [

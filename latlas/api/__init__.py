@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.api.scorer import Scorer
-from latlas.core.errors import CapabilityError
+from latlas.core.errors import CapabilityError, ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,29 +233,31 @@ def mix(run: Run, rows: Sequence[int], columns: Sequence[int], *, layers: str = 
                       truncation=truncation)
 
 
-def directions(run: Run, k: int = 8, *, data: Items = None, split: str | None = None,
-               seed: int = 0, **options: Any) -> Directions:
+def directions(run: Run, k: int | None = None, *, data: Items = None, split: str | None = None,
+               label: Any = None, seed: int = 0, **options: Any) -> Directions:
     """Directions of the codes, or styles, in which items change most: ``.axes``, ``.share``.
 
-    ``data`` are encoded where the model has an encoder and no styles.
+    ``k`` is 8, or all of fewer, by default; ``data`` are encoded where the model has an encoder
+    and no styles; ``label`` is the class that is decoded by a conditional model.
     """
     from latlas.tasks import styles
 
     model = _model(run, "decode", "directions")
     items = None if data is None else open_data(data, split, like=run, **options)
-    return styles.directions(model, k, data=items, seed=seed)
+    return styles.directions(model, k, data=items, seed=seed, condition=_one(model, label))
 
 
 def edit(run: Run, found: Directions, *, seed: int | None = None, steps: int = 7,
-         span: float = 3.0, layers: str = "all") -> Array:
+         span: float = 3.0, layers: str = "all", label: Any = None) -> Array:
     """One direction of :func:`directions` at a time, (k, steps, \\*shape), around the item of
-    ``seed`` or the mean; ``layers`` are the styles that change."""
+    ``seed`` or the mean; ``layers`` are the styles that change, ``label`` as there."""
     from latlas.api.items import require_styles
     from latlas.tasks import styles
 
     require_styles(run, "edit layers", layers != "all")
     model = _model(run, "decode", "edit")
-    return styles.edits(model, found, seed=seed, steps=steps, span=span, layers=layers)
+    return styles.edits(model, found, seed=seed, steps=steps, span=span, layers=layers,
+                        condition=_one(model, label))
 
 
 def encode(run: Run, data: Items = None, split: str | None = None, *,
@@ -492,14 +494,21 @@ def _condition(model: Model, n: int, label: Any, given: Items = None) -> Any:
     return np.resize(class_codes(model.space, label), n)
 
 
+def _one(model: Model, label: Any) -> Any:
+    """One class for all items; ``None`` if none was named."""
+    if isinstance(label, (list, tuple)) and len(label) != 1:
+        raise ConfigError(f"label={','.join(map(str, label))}: name one class for all items")
+    return _condition(model, 1, label)
+
+
 def _must_take(model: Model, option: str) -> None:
     """Raise CapabilityError if the model is not conditioned on what an option names."""
     name, takes = type(model).__name__, "none"
     if getattr(model, "condition_dim", 0):
         takes = "given" if getattr(model.config, "condition", "") == "part" else "label"
     if takes == "none":
-        raise CapabilityError(f"{name} is not conditional; leave out `{option}`, or train "
-                              "conditional-vae")
+        raise CapabilityError(f"{name} is not conditional; leave out `{option}`, or train a model "
+                              "that is: conditional-gan, conditional-vae")
     if takes != option:
         raise CapabilityError(f"this {name} is conditioned on {_TAKEN[takes]}: name it with "
                               f"`{takes}`, not `{option}`")

@@ -234,7 +234,7 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
                         f"{space.levels}; open it with levels={space.levels}")
     own = replace(space, factors=data.space.factors)  # factors are known of these items alone
-    return replace(data, space=own, label=_recoded(data, space))
+    return replace(data, space=own, label=_recoded(data, space, name))
 
 
 def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
@@ -255,14 +255,16 @@ def _hint(mine: Space, theirs: Space) -> str:
     if theirs.kind != "picture":
         return ""
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    side = theirs.shape[1]
-    size = f" --image-size {side}" if theirs.shape[1] == theirs.shape[2] else ""
+    height, width = theirs.shape[1:]
+    if height != width and mine.shape[1:] != theirs.shape[1:]:
+        return f"; bring the pictures to {height} by {width} pixels"
+    size = f" --image-size {height}" if mine.shape[1:] != theirs.shape[1:] else ""
     mode = modes.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
-    option = f" --data-option mode={mode}" if mode else ""
-    return f"; try{size}{option}" if size or option else ""
+    option = f"; --data-option mode={mode} converts folders of pictures" if mode else ""
+    return (f"; try{size}" if size else "") + option
 
 
-def _recoded(data: Dataset, space: Space) -> NDArray[np.int64] | None:
+def _recoded(data: Dataset, space: Space, source: str) -> NDArray[np.int64] | None:
     """Labels as the codes the model knows; none if the model knows no classes."""
     if data.label is None or data.space.classes == space.classes:
         return data.label
@@ -274,7 +276,7 @@ def _recoded(data: Dataset, space: Space) -> NDArray[np.int64] | None:
     strange = used[table[used] < 0] if len(used) else used
     if len(strange):
         name = data.space.classes[int(strange[0])]
-        raise DataError(unknown("class", name, space.classes))
+        raise DataError(f"{source}: {unknown('class', name, space.classes)}")
     return table[data.label]
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from latlas.cli.flags import ITEMS, SOURCE, Device, Items, Json, Run, Seed, Source, at_least
-from latlas.cli.make import OutItems, Truncation, _has_codes, opened, save, seed_list, target
+from latlas.cli.flags import ITEMS, SOURCE, Device, Items, Json, Label, Run, Seed, Source, at_least
+from latlas.cli.make import OutItems, Truncation, _has_codes, names, opened, save, seed_list, target
 from latlas.cli.show import counted, counting, emit
 
 Layers = Annotated[str, Parameter(
@@ -77,13 +77,15 @@ def mix(run: Run, /, *,
 
 
 def directions(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
-               k: Annotated[int, Parameter(help="How many.")] = 8,
+               k: Annotated[int | None, Parameter(
+                   help="How many. Default: 8, or as many as there are.")] = None,
                steps: Annotated[int, Parameter(help="Items along each, ends included.")] = 7,
                span: Annotated[float, Parameter(
                    help="To each side, in standard deviations.")] = 3.0,
                layers: Layers = "all",
                start: Annotated[int | None, Parameter(
                    help="Seed of the item that is changed. Default: the mean.")] = None,
+               label: Label = None,
                out: OutItems = None, seed: Seed = 0, device: Device = "auto",
                json: Json = False) -> None:
     """Directions in which items change most, a row for each: of the codes, or of the styles."""
@@ -98,7 +100,8 @@ def directions(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     data = None
     if _has_codes(run, items):
         data = api.open_data(items.data, items.split, like=run, **source.options())
-    found = api.directions(model, k, data=data, seed=seed)
-    made = api.edit(model, found, seed=start, steps=steps, span=span, layers=layers)
+    of = names(label)
+    found = api.directions(model, k, data=data, label=of, seed=seed)
+    made = api.edit(model, found, seed=start, steps=steps, span=span, layers=layers, label=of)
     save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=steps, space=found.space,
          share=found.share)

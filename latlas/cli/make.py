@@ -19,6 +19,7 @@ from latlas.cli.flags import (
     Seed,
     Source,
     at_least,
+    listed,
 )
 from latlas.cli.show import emit
 from latlas.core.errors import ConfigError
@@ -158,7 +159,9 @@ def target(out: Path | None, run: Path, stem: str, capability: str,
 
 def names(label: str | None) -> list[str] | None:
     """``"3,5"`` as class names."""
-    return None if label is None else [part.strip() for part in label.split(",") if part.strip()]
+    if label is not None and not listed(label):
+        raise ConfigError(f"--label {label}: name a class, or several with commas between")
+    return None if label is None else list(listed(label))
 
 
 def seed_list(option: str, text: str) -> list[int]:

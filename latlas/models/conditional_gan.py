@@ -8,7 +8,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import DataError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.models.conditioning import class_vectors
+from latlas.models.conditioning import NAME_IT, class_vectors
 from latlas.models.config import GANConfig
 from latlas.models.gan import GAN
 
@@ -35,7 +35,7 @@ class ConditionalGAN(GAN):
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
         if condition is None:
-            raise DataError("conditional-gan needs a label for every item; name it with --label")
+            raise DataError(f"conditional-gan needs a label for every item: {NAME_IT}")
         told = class_vectors(condition, self.condition_dim, self.latent_dim)
         out: Tensor = self.generator(z, told.repeat(len(z) // len(told), 1))
         return out

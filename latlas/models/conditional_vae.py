@@ -10,7 +10,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.models.conditioning import class_vectors
+from latlas.models.conditioning import NAME_IT, class_vectors
 from latlas.models.config import ConditionalVAEConfig
 from latlas.models.vae import VAE
 
@@ -40,7 +40,7 @@ class ConditionalVAE(VAE):
         """Class codes as one-hot, the part through a network of its own."""
         if condition is None:
             raise DataError("conditional-vae needs " + (
-                "a label for every item; name it with --label" if self.part_encoder is None else
+                f"a label for every item: {NAME_IT}" if self.part_encoder is None else
                 "pictures of which it knows a part; name them with --given"))
         if self.part_encoder is None:
             return class_vectors(condition, self.condition_dim, self.latent_dim)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+#: how a class is named where a conditional model misses one
+NAME_IT = "name the class with --label or, of data, its column with --data-option label=NAME"
+
 
 def class_vectors(label: Tensor, classes: int, latent_dim: int) -> Tensor:
     """Class codes (n,) as one-hot (n, classes), to stand beside a code.

@@ -48,8 +48,7 @@ def sample(model: Model, n: int, *, seed: int = 0, condition: Any = None,
     """
     check(model, "sample")
     chosen = which_prior(model, prior)
-    if truncation != 1:
-        styles_of(model, "truncation")
+    check_truncation(model, truncation)
     if n < 0:
         raise ConfigError(f"n={n}: at least 0")
     mean = shows_means(model.space) if mean is None else mean
@@ -140,6 +139,15 @@ def styles_of(model: Model, task: str) -> HasStyles:
         raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{task}` needs a "
                               "model whose layers have some, such as style-gan")
     return model
+
+
+def check_truncation(model: Model, truncation: float) -> None:
+    """Raise CapabilityError for another one than 1 of a model without styles, ConfigError for
+    what is no finite number."""
+    if not np.isfinite(truncation):
+        raise ConfigError(f"truncation={truncation}: a finite number, 1 for none")
+    if truncation != 1:
+        styles_of(model, "truncation")
 
 
 def to_styles(model: Model, codes: Any, truncation: float = 1.0) -> Array:

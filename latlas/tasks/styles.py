@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,20 @@ from latlas.core.model import HasStyles, Model
 from latlas.core.ranges import numbers
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import Array, can, check, inference, noise
-from latlas.tasks.generate import decode, decode_styles, drawn_codes, styles_of, to_styles
+from latlas.tasks.generate import (
+    check_truncation,
+    decode,
+    decode_styles,
+    drawn_codes,
+    styles_of,
+    to_styles,
+)
 from latlas.tasks.read import encode
 
 #: thirds of the layers, the coarsest first
 LEVELS = ("coarse", "middle", "fine")
+#: directions, where nobody says how many
+FOUND = 8
 #: codes that directions are found from, and of them those that are decoded for it
 DRAWS, DECODED = 10_000, 1_000
 
@@ -38,6 +48,7 @@ def mix(model: Model, rows: Sequence[int], columns: Sequence[int], *, layers: st
     """
     held = styles_of(model, "mix")
     taken = chosen_layers(layers, len(held.layer_sizes))
+    check_truncation(model, truncation)
     if not len(rows) or not len(columns):
         raise ConfigError("mix needs a seed for a row and one for a column at least")
     own, given = (to_styles(model, codes_of_seeds(model, seeds), truncation)
@@ -98,31 +109,38 @@ class Directions:
     share: Array
 
 
-def directions(model: Model, k: int = 8, *, data: Dataset | None = None,
-               seed: int = 0) -> Directions:
-    """The ``k`` most important directions (Härkönen et al. 2020).
+def directions(model: Model, k: int | None = None, *, data: Dataset | None = None,
+               seed: int = 0, condition: Any = None) -> Directions:
+    """The ``k`` most important directions (Härkönen et al. 2020); 8, or all of fewer, by default.
 
     Principal components of the styles of 10,000 draws; without styles, of the codes of ``data``,
     where the model encodes and data are given; else the principal components of 1,000 decoded
     draws, and for each the direction of z along which it changes, by least squares.
+
+    Args:
+        condition: what a conditional model needs to decode, one for all.
+
+    Raises:
+        ConfigError: no direction, or more than there are.
     """
-    if k < 1:
+    if k is not None and k < 1:
         raise ConfigError(f"k={k}: at least one direction")
     if isinstance(model, HasStyles):
         return _principal("w", to_styles(model, codes_of_prior(model, DRAWS, seed)), k)
     if data is not None and can(model, "encode"):
         return _principal("z", encode(model, data), k)
-    return _regressed(model, k, seed)
+    return _regressed(model, k, seed, condition)
 
 
 def edits(model: Model, found: Directions, *, seed: int | None = None, steps: int = 7,
-          span: float = 3.0, layers: str = "all") -> Array:
+          span: float = 3.0, layers: str = "all", condition: Any = None) -> Array:
     """One direction at a time: (k, steps, \\*shape), a row for each, from −span to span.
 
     Args:
         seed: of the code that is edited; the mean of the codes without one.
         span: to each side, in standard deviations along the direction.
         layers: the styles that change, see :func:`chosen_layers`; the others keep theirs.
+        condition: as for :func:`directions`.
     """
     if steps < 1 or not np.isfinite(span):
         raise ConfigError(f"steps={steps}, span={span}: at least one step, and a finite span")
@@ -132,7 +150,7 @@ def edits(model: Model, found: Directions, *, seed: int | None = None, steps: in
     if found.space == "z":
         if layers != "all":
             styles_of(model, "layers")
-        items = decode(model, (start + moves).reshape(-1, len(start)))
+        items = decode(model, (start + moves).reshape(-1, len(start)), condition=condition)
     else:
         items = _styled(model, start, moves, layers)
     return items.reshape(*moves.shape[:2], *items.shape[1:])
@@ -165,7 +183,15 @@ def _styled(model: Model, start: Array, moves: Array, layers: str) -> Array:
     return decode_styles(model, w.reshape(-1, *w.shape[2:]))
 
 
-def _principal(space: str, codes: Array, k: int) -> Directions:
+def _at_most(k: int | None, most: int, of: str) -> int:
+    """How many directions are looked for among so many."""
+    if k is not None and k > most:
+        raise ConfigError(f"k={k}: {of} have {most} directions; choose at most {most}")
+    return min(FOUND, most) if k is None else k
+
+
+def _principal(space: str, codes: Array, k: int | None) -> Directions:
+    k = _at_most(k, min(codes.shape), f"{len(codes):,} codes of {codes.shape[1]} numbers")
     wide = codes.astype(np.float64)
     centre = wide.mean(0)
     _, singular, axes = np.linalg.svd(wide - centre, full_matrices=False)
@@ -174,10 +200,12 @@ def _principal(space: str, codes: Array, k: int) -> Directions:
                       variance[:k] / max(variance.sum(), 1e-300))
 
 
-def _regressed(model: Model, k: int, seed: int) -> Directions:
+def _regressed(model: Model, k: int | None, seed: int, condition: Any) -> Directions:
     """Principal components of decoded items, and the least-squares directions of z to them."""
+    k = _at_most(k, min(model.latent_dim, model.space.dims),
+                 f"codes of {model.latent_dim} numbers and items of {model.space.dims}")
     z = codes_of_prior(model, DECODED, seed).astype(np.float64)
-    x = decode(model, z).reshape(len(z), -1).astype(np.float64)
+    x = decode(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
     left, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     axes = left[:, :k].T @ (z - z.mean(0))
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
