@@ -269,7 +269,8 @@ def test_an_ending_is_refused_before_the_work(runs: Path, here: Path, tokens: li
                                               capsys: pytest.CaptureFixture[str],
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "z.csv").write_text("z0\n1\n")
-    monkeypatch.setattr("latlas.api.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("latlas.checkpoint.load",
+                        lambda *_, **__: pytest.fail("the model was loaded"))
     line = failure(capsys, tokens[0], str(runs / "vae"), *tokens[1:])
     assert f"cannot write {tokens[-1]}: valid endings are" in line
 
