@@ -166,6 +166,25 @@ def test_gamma_and_networks_follow_the_data():
     assert config.gamma > small.config.gamma
 
 
+def own_players(outputs=64):
+    judge = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    return {"generator": nn.Sequential(nn.Linear(3, outputs), nn.Unflatten(1, (1, 8, 8))),
+            "discriminator": judge}
+
+
+def test_players_of_ones_own(tmp_path):
+    made = own_players()
+    done = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, latent_dim=3,
+                        **made, **FEW)
+    assert done.model.generator is made["generator"]
+    again = latlas.load(tmp_path / "run", **own_players())
+    assert torch.equal(tiny.weights(again), tiny.weights(done.model))
+    for players, words in ((own_players(32), "generator must turn"), ({"generator": print},
+                           "generator must be a torch"), ({"up": made["generator"]}, "no up of")):
+        with pytest.raises(ConfigError, match=words):
+            latlas.train("gan", grey((8, 8)), progress=False, latent_dim=3, **players, **FEW)
+
+
 # ------------------------------------------------------------------------------ what users give
 
 FEW = {"images": 64, "batch_size": 16, "width": 8, "threads": 1, "precision": "fp32",

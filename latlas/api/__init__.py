@@ -74,7 +74,7 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
         split: ``train``, or ``all`` to hold nothing back.
         encoder, decoder: ``nn.Module``s of your own.
         settings: any field of the model's config or of ``TrainOptions``
-            (``latent_dim=32, minutes=5``).
+            (``latent_dim=32, minutes=5``), or another network of the model (``generator=…``).
 
     Raises:
         LatlasError: in one line what is wrong with a setting, the data or the run folder.
@@ -82,8 +82,10 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
     from latlas.api.items import as_source
     from latlas.api.training import execute, parts, plan
 
-    asked = plan(model, settings, split=split, start=start)
-    networks = {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
+    networks = {k: v for k, v in settings.items() if callable(v)}
+    asked = plan(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
+                 start=start)
+    networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
     source = as_source(data)
     done = execute(asked, parts(source, split), None if out is None else Path(out), progress,
                    networks)
