@@ -25,6 +25,7 @@ from latlas.engine.loop import fit
 from latlas.engine.progress import Bar, Silent
 from latlas.engine.trainer import NORM_EVERY, Trainer
 from latlas.engine.watch import Alarms, NotFinite
+from latlas.tasks import watching
 from latlas.tasks.watching import Watcher
 
 
@@ -334,3 +335,55 @@ def test_points_and_classes_are_watched_too(tmp_path):
         *lines_of(tmp_path / "ring"))
     latlas.train("conditional-gan", "digits", out=tmp_path / "digits", previews=2, **GAN)
     assert len(list((tmp_path / "digits/samples").glob("*.png"))) == 3
+
+
+# ------------------------------------------------------------------------------ classes of pictures
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Learning to tell classes is worth it at the first look."""
+    for name, value in (("LEAST", 0.0), ("SHARE", 1e9), ("MOST", 1e9)):
+        monkeypatch.setattr(watching, name, value)
+
+
+def test_labelled_pictures_tell_the_classes_they_reach(at_once):
+    label = np.arange(300) % 3
+    shades = np.random.default_rng(0).integers(0, 4, (300, 1, 8, 8), np.uint8)
+    shades += (6 * label[:, None, None, None]).astype(np.uint8)
+    data = Dataset(shades, Space.picture((1, 8, 8), 17, classes=tuple("abc")), label)
+    watcher = Watcher(None, data)
+    for classes in (1, 2, 3):
+        some = data.subset(np.flatnonzero(data.label < classes))
+        assert watcher.look(Handed(some), 0)["samples/modes"] == classes
+    plain = Dataset(data.x, Space.picture((1, 8, 8), 17))
+    for few in (plain, data.subset(slice(0, 90)), data.subset(np.flatnonzero(data.label == 1))):
+        assert Watcher(None, few).look(Handed(few), 0).keys() == {"samples/spread"}
+
+
+@pytest.mark.parametrize(("seconds", "gone", "cheap"), [
+    (1.0, 29.0, False), (1.0, 49.0, False), (1.0, 51.0, True), (19.0, 960.0, True),
+    (21.0, 1e6, False)])
+def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, cheap):
+    """At most a fiftieth of the time that has gone by, and twenty seconds."""
+    clock, timed = [5.0], []
+    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watching, "learning_seconds",
+                        lambda *_, **__: timed.append(1) or seconds)
+    tell = Watcher(None, tiny.pictures(n=300)).tell
+    clock[0] += gone
+    assert [tell._cheap("cpu") for _ in range(2)] == [cheap, cheap]
+    assert len(timed) == (gone >= 30)
+
+
+def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
+        tmp_path, monkeypatch, at_once):
+    told = latlas.train("gan", "digits", out=tmp_path / "told", previews=5, **GAN)
+    assert all(line["samples/modes"] >= 1 for line in lines_of(tmp_path / "told")
+               if "samples/spread" in line)
+    kept = list((tmp_path / "told/cache").iterdir())
+    assert len(kept) == 1 and kept[0].name.startswith("classifier-")
+    latlas.evaluate(tmp_path / "told", samples=100, metrics=["samples"])
+    assert kept == list((tmp_path / "told/cache").glob("classifier-*"))
+    monkeypatch.setattr(watching, "LEAST", 1e9)
+    plain = latlas.train("gan", "digits", out=tmp_path / "plain", previews=5, **GAN)
+    assert torch.equal(tiny.weights(told.model), tiny.weights(plain.model))

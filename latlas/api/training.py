@@ -108,7 +108,8 @@ def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) 
         return None
     from latlas.tasks.watching import Watcher
 
-    return Watcher(run.path / "samples" if options.previews else None, train, options.seed)
+    return Watcher(run.path / "samples" if options.previews else None, train, options.seed,
+                   run.path / "cache")
 
 
 def parts(source: Source, which: str = "train") -> Parts:

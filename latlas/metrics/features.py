@@ -193,13 +193,18 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     x, y = _labelled(data, labels)
     body, head = _seeded_classifier(space, max(len(space.classes), int(y.max()) + 1), seed)
     network = nn.Sequential(body, head).to(device)
-    steps = int(np.clip(10 * len(x) // batch_size, 300, 1000)) if steps is None else steps
+    steps = classifier_steps(len(x), batch_size) if steps is None else steps
     rows = np.random.default_rng(seed).integers(len(x), size=(steps, batch_size))
     batches = ((_to_model(space, x[r]).to(device), torch.from_numpy(y[r]).to(device)) for r in rows)
     with _threads_for(space):
         _descend(network, batches, steps)
     network.eval().requires_grad_(False)
     return Classifier(body, space, device, head=head)
+
+
+def classifier_steps(items: int, batch_size: int = 128) -> int:
+    """Steps of :func:`train_classifier`: ten epochs, 300 … 1,000."""
+    return int(np.clip(10 * items // batch_size, 300, 1000))
 
 
 def restored_classifier(space: Space, weights: Mapping[str, Tensor],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from latlas.metrics.features import (
     Classifier,
     Extractor,
     Network,
+    classifier_steps,
     resolved,
     restored_classifier,
+    train_classifier,
 )
 from latlas.metrics.features import features as extractor
 from latlas.metrics.modes import Balls, Mask
@@ -37,6 +40,8 @@ from latlas.tasks.latent_space import has_latent_space
 TRAIN_BYTES = 400_000_000
 #: items the feature classifier is trained on, at most
 CLASSIFIER_ITEMS = 10_000
+#: steps that are timed to know how long it will learn
+TRIED = 4
 
 
 def figures(model: Model, train: Dataset, test: Dataset, source: Any, samples: int, seed: int,
@@ -116,9 +121,7 @@ def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = 
     """Items to features. A classifier learns from the half of the training data that is no
     control, so that the control is as new to it as the samples are; with a ``cache`` it learns
     once."""
-    seen = capped(train)
-    fit, _ = control_split(len(seen), seed)
-    known = seen.subset(fit[:CLASSIFIER_ITEMS] if len(fit) > CLASSIFIER_ITEMS else fit)
+    seen, known = capped(train), learnt_from(train, seed)
 
     def make() -> Extractor:
         return extractor(source, train.space, known.take("x"), known.take("label"), seed=seed,
@@ -132,6 +135,23 @@ def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = 
 
     weights = cache.recall("classifier", _key(source, seen, seed, device), learn)
     return restored_classifier(train.space, weights, device)
+
+
+def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
+    """The training items that a classifier behind features learns from."""
+    seen = capped(train)
+    return seen.subset(control_split(len(seen), seed)[0][:CLASSIFIER_ITEMS])
+
+
+def learning_seconds(train: Dataset, seed: int = 0, device: str = "cpu") -> float:
+    """How long a classifier would learn here, by a few of its steps."""
+    known, seconds = learnt_from(train, seed), 0.0
+    for steps in (1, TRIED):  # the first is slower than those to come
+        begun = time.perf_counter()
+        train_classifier(train.space, _x(known), _label(known), seed=seed, device=device,
+                         steps=steps)
+        seconds = time.perf_counter() - begun
+    return seconds / TRIED * classifier_steps(len(known))
 
 
 def _key(source: Any, train: Dataset, seed: int, device: str) -> str:

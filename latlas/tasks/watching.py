@@ -3,6 +3,9 @@ they reach."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,21 @@ from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
 from latlas.report import pictures
+from latlas.tasks.cache import Cache
 from latlas.tasks.common import Array, conditions_like
 from latlas.tasks.generate import sample
 from latlas.tasks.output import write_bytes
+from latlas.tasks.quality import feature_extractor, learning_seconds, learnt_from
 
-#: pictures of a grid; points and rows of a table looked at
-GRID, POINTS = 64, 1000
+#: pictures of a grid; points and rows of a table looked at; pictures of each class
+GRID, POINTS, OF_CLASS = 64, 1000, 10
 #: seconds that a grid is shown in the history
 SECONDS = 0.3
+#: share of the time so far, and seconds, that learning to tell classes may take; seconds before
+#: which it is not thought of, and scalars of a picture above which it takes too long
+SHARE, MOST, LEAST, LARGEST = 0.02, 20.0, 30.0, 3 * 64 * 64
+#: pictures to learn it from
+FEWEST = 100
 
 
 class Watcher:
@@ -31,27 +41,32 @@ class Watcher:
         folder: where grids go, ``IMAGES.png`` each and ``history.gif`` of all; ``None`` for none.
         train: items that the samples are held against.
         seed: decides the draws, which are no part of training's.
+        cache: keeps what tells the classes of pictures, for an evaluation too.
     """
 
-    def __init__(self, folder: Path | None, train: Dataset, seed: int = 0) -> None:
+    def __init__(self, folder: Path | None, train: Dataset, seed: int = 0,
+                 cache: Path | None = None) -> None:
         self.folder = folder if train.space.kind == "picture" else None
         self.train, self.seed = train, derive(seed, "watch")
-        self.n = GRID if train.space.kind == "picture" else POINTS
+        self.tell = _teller(train, Cache(cache))
+        self.n = POINTS if train.space.kind != "picture" else GRID
+        if isinstance(self.tell, _Classes):
+            self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
         at = np.linspace(0, len(train) - 1, min(self.n, len(train))).astype(np.int64)
         self.real = self._spread(_x(train.subset(at)))
-        self.modes = _modes(train)
 
     def look(self, model: Model, images: int) -> dict[str, float]:
-        """``samples/spread``, mean distance of two samples over that of two real items; of points
-        with labels ``samples/modes`` and ``samples/within`` too."""
+        """``samples/spread``, mean distance of two samples over that of two real items; of labelled
+        items ``samples/modes``, for points ``samples/within`` too."""
         given = conditions_like(model, self.train, self.n, self.seed)
         items = sample(model, self.n, seed=self.seed, condition=given, prior="own")
         if self.folder is not None:
-            grid = pictures.grid(items, self.train.space.levels)
+            grid = pictures.grid(items[:GRID], self.train.space.levels)
             write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
         if not self.real or not np.isfinite(items).all():
             return {}
-        return {"samples/spread": self._spread(items) / self.real, **self._reached(items)}
+        return {"samples/spread": self._spread(items) / self.real,
+                **self.tell(items, str(model.device))}
 
     def end(self) -> None:
         """The grids one after the other."""
@@ -68,21 +83,60 @@ class Watcher:
         x = np.asarray(self.train.space.to_model(items.astype(np.float32)), np.float32)
         return mean_distance(x.reshape(len(x), -1)) if len(x) > 1 else 0.0
 
-    def _reached(self, items: Array) -> dict[str, float]:
-        if self.modes is None:
+
+class _Classes:
+    """Classes of labelled pictures that samples have, by the classifier that ``evaluate`` uses.
+
+    It learns at the first look at which that costs little, so no more than a share of the time;
+    nothing is told before.
+    """
+
+    def __init__(self, train: Dataset, shares: Array, cache: Cache) -> None:
+        self.train, self.shares, self.cache = train, shares, cache
+        self.begun = time.monotonic()
+        self.cost: float | None = None
+        self.classifier: Any = None
+
+    def __call__(self, items: Array, device: str) -> dict[str, float]:
+        if self.classifier is None and self._cheap(device):
+            self.classifier = feature_extractor("classifier", self.train, device=device,
+                                                cache=self.cache)
+        if self.classifier is None:
             return {}
-        balls, shares = self.modes
-        mode, inside = balls.tell(items)
-        return {"samples/modes": float(modes_covered(mode[inside], shares)),
-                "samples/within": float(inside.mean())}
+        return {"samples/modes": float(modes_covered(self.classifier.predict(items), self.shares))}
+
+    def _cheap(self, device: str) -> bool:
+        gone = time.monotonic() - self.begun
+        if gone < LEAST:
+            return False
+        if self.cost is None:
+            self.cost = learning_seconds(self.train, device=device)
+        return self.cost <= min(MOST, SHARE * gone)
 
 
-def _modes(train: Dataset) -> tuple[Balls, Array] | None:
-    """Of points that are labelled by two classes or more."""
-    label: Any = train.take("label")
-    if train.space.kind != "points" or label is None or len(np.unique(label[label >= 0])) < 2:
-        return None
-    return Balls.fit(_x(train), label), class_shares(label)
+def _teller(train: Dataset, cache: Cache) -> Callable[[Array, str], dict[str, float]]:
+    """How many classes samples reach, as terms, where the data have two or more."""
+    space, label = train.space, _label(train)
+    if _several(label) and space.kind == "points":
+        return partial(_reached, Balls.fit(_x(train), label), class_shares(label))
+    if (_several(label) and space.kind == "picture" and space.dims <= LARGEST
+            and len(train) >= FEWEST and _several(_label(learnt_from(train)))):
+        return _Classes(train, class_shares(label), cache)
+    return lambda items, device: {}
+
+
+def _reached(balls: Balls, shares: Array, items: Array, device: str) -> dict[str, float]:
+    mode, inside = balls.tell(items)
+    return {"samples/modes": float(modes_covered(mode[inside], shares)),
+            "samples/within": float(inside.mean())}
+
+
+def _several(label: Any) -> bool:
+    return label is not None and len(np.unique(label[label >= 0])) > 1
+
+
+def _label(data: Dataset) -> Any:
+    return data.take("label")
 
 
 def _x(data: Dataset) -> Array:
