@@ -242,7 +242,7 @@ def test_the_penaltys_weight_is_shown(tmp_path, monkeypatch, capsys):
     gamma = json.loads((tmp_path / "run/run.json").read_text())["config"]["gamma"]
     assert gamma == 64 / 2048
     assert f"; relativistic, r1+r2 with gamma {gamma:.4g}, at the end {gamma / 10:.4g}" in shown
-    assert "augment=ada" in shown and "warning" not in shown
+    assert "augment=ada" in shown and "by heart" not in shown
 
 
 def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():

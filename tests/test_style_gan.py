@@ -220,7 +220,7 @@ def test_what_cannot_be_is_said_in_one_line(name, data, settings, words):
 
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 def test_a_batch_that_is_no_multiple_of_the_group_is_named(tmp_path, name):
-    with pytest.raises(ConfigError, match=r"minibatch_std=4.*batch of 6"):
+    with pytest.raises(ConfigError, match=r"batch_size=6 .*groups of 4 \(minibatch_std\)"):
         tiny.train(tmp_path / "run", name, tiny.pictures(), tiny.small(name),
                    training=tiny.options(batch_size=6))
 
