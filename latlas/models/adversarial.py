@@ -92,7 +92,9 @@ class Adversarial(Model):
         eager = self._penalised and self.config.penalty_every == 1
         step.cache["items"] = len(batch)
         shown = self._shown(batch, step, slopes=eager)
-        of_real, of_fake = (self._odds(x, batch, step) for x in shown)
+        outputs = [self._outputs(x, batch, step) for x in shown]
+        of_real, of_fake = (out[:, 0] for out in outputs)
+        told = self._told(outputs[0], batch, step)
         total = self.objective.discriminator(of_real, of_fake).mean()
         terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
                  "certainty": certainty(of_real, of_fake)}
@@ -101,7 +103,7 @@ class Adversarial(Model):
         if eager:
             penalty, found = self._penalty(shown, (of_real, of_fake), batch, step)
             total, terms = total + penalty, terms | found
-        return Loss(total, terms)
+        return Loss(sum(told.values(), total), terms | told)
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalty by itself; D is run where it is taken and nowhere else."""
@@ -110,11 +112,12 @@ class Adversarial(Model):
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
-        of_fake = self._odds(self._seen(self._fakes(batch, step), step), batch, step)
-        of_real = (self._odds(self._seen(batch.x, step), batch, step) if self.objective.pairs
+        of_fake = self._outputs(self._seen(self._fakes(batch, step), step), batch, step)
+        of_real = (self._outputs(self._seen(batch.x, step), batch, step) if self.objective.pairs
                    else of_fake)
-        total = self.objective.generator(of_real, of_fake).mean()
-        return Loss(total, {"generator": total})
+        total = self.objective.generator(of_real[:, 0], of_fake[:, 0]).mean()
+        told = self._told(of_fake, batch, step)
+        return Loss(sum(told.values(), total), {"generator": total})
 
     def gamma(self, step: Step) -> float:
         """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically.
@@ -169,10 +172,21 @@ class Adversarial(Model):
         self.augment_p.add_(further).clamp_(0, 1)
 
     def _odds(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
-        """D's outputs at items that share the batch's conditions, (n,) float32."""
+        """How real D finds items that share the batch's conditions, (n,) float32."""
+        return self._outputs(x, batch, step)[:, 0]
+
+    def _outputs(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
+        """D's outputs at items that share the batch's conditions, (n, k) float32.
+
+        The first is how real an item is; what the others tell is a subclass's matter.
+        """
         given = self.condition_of(batch, step.noise)
         out: Tensor = self.discriminator(x) if given is None else self.discriminator(x, given)
-        return out.float()[:, 0]
+        return out.float()
+
+    def _told(self, outputs: Tensor, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Further terms of both players, by what D tells of real items or of fakes; none here."""
+        return {}
 
     def _fakes(self, batch: Batch, step: Step) -> Tensor:
         """G(z) for this step, attached to the generator."""

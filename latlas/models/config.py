@@ -203,6 +203,15 @@ class GANConfig:
 
 
 @dataclass(frozen=True)
+class ConditionalGANConfig(GANConfig):
+    """A GAN that is told the class."""
+
+    naming: float = option(1.0, "weight of naming the class: the discriminator learns it from real "
+                           "items, the generator makes items that show it; 0: as ambiguous as the "
+                           "data", low=0)
+
+
+@dataclass(frozen=True)
 class PictureGANConfig(GANConfig):
     """A GAN that is convolutional by its nature."""
 

@@ -34,6 +34,8 @@ class GAN(Adversarial):
     """
 
     condition_dim = 0
+    #: the discriminator says which class it sees, too
+    names_classes = False
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None) -> None:
@@ -52,7 +54,7 @@ class GAN(Adversarial):
         return make_generator(self.space, self.latent_dim, self.condition_dim, **self._size)
 
     def _discriminator(self) -> nn.Module:
-        return make_discriminator(self.space, classes=self.condition_dim,
+        return make_discriminator(self.space, classes=self.condition_dim, names=self.names_classes,
                                   group=self.config.minibatch_std,
                                   bias=not self.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
@@ -84,7 +86,7 @@ def auto_latent_dim(space: Space) -> int:
 
 
 def auto_gamma(penalty: str, space: Space) -> float:
-    """10 for the gradient penalty (Gulrajani et al. 2017); 1 for what is standardised, else by size.
+    """10 for the gradient penalty (Gulrajani et al. 2017), else 1, or for pictures by their size.
 
     The penalty of a picture sums over pixels, which move together.
     """

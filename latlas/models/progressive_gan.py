@@ -59,8 +59,8 @@ class ProgressiveGAN(PictureGAN):
         z = self.prior.sample(len(batch), step.noise).to(self.device)
         return self.generator(z, self.stage_at(step.progress)).float()
 
-    def _odds(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
-        return self.discriminator(x, self.stage_at(step.progress)).float()[:, 0]
+    def _outputs(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
+        return self.discriminator(x, self.stage_at(step.progress)).float()
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
         stage = self.stage.item()

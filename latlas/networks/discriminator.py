@@ -37,23 +37,26 @@ class Waves(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(n, *shape) and optional class codes (n,) to (n, 1).
+    """(n, *shape) and optional class codes (n,) to (n, 1), or to (n, 1 + classes).
 
-    Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3).
+    The first number is how real an item is, the others, with ``names``, are the log-odds of its
+    classes. Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3).
 
     Args:
         trunk: (n, *shape) to features (n, features).
         classes: how many there are; 0 without.
+        names: whether the classes of items are told.
         group: items whose spread is told (:func:`spread`); 0 without.
         bias: of the output; it has no effect on objectives of differences.
     """
 
     def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0,
-                 bias: bool = True) -> None:
+                 bias: bool = True, names: bool = False) -> None:
         super().__init__()
         self.trunk, self.group = trunk, group
         self.head = nn.Linear(features + bool(group), 1, bias=bias)
         self.embedding = nn.Embedding(classes, features) if classes else None
+        self.naming = nn.Linear(features, classes) if names else None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         h = self.trunk(x)
@@ -62,14 +65,16 @@ class Discriminator(nn.Module):
         if self.embedding is None:
             return out
         match = (self.embedding(label).to(h.dtype) * h).sum(1, keepdim=True)
-        return out + match / math.sqrt(h.shape[1])
+        out = out + match / math.sqrt(h.shape[1])
+        return out if self.naming is None else torch.cat([out, self.naming(h)], 1)
 
 
 def make_discriminator(space: Space, *, kind: str, width: int, depth: int, classes: int = 0,
-                       group: int = 0, bias: bool = True, spectral: bool = False) -> Discriminator:
+                       group: int = 0, bias: bool = True, names: bool = False,
+                       spectral: bool = False) -> Discriminator:
     """One whose trunk is fully connected, or the encoder of pictures."""
     made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group,
-                         bias)
+                         bias, names)
     if spectral:
         for layer in made.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -90,10 +95,10 @@ def trunk(space: Space, kind: str, width: int, depth: int) -> nn.Module:
     Half as many layers as the generator has, if fully connected: its task is the smaller one.
     """
     if kind == "mlp":
-        waves = [] if space.kind == "picture" else [Waves()]
+        waves: list[nn.Module] = [] if space.kind == "picture" else [Waves()]
         told = space.dims * (1 + 2 * OCTAVES * len(waves))
-        layers = leaky_mlp(told, 1, width, max(1, depth // 2))[:-1]  # but the last linear map
-        return nn.Sequential(nn.Flatten(), *waves, *layers)
+        layers = leaky_mlp(told, 1, width, max(1, depth // 2))
+        return nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map
     made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth or None)
     return nn.Sequential(made, nn.SiLU())
 
