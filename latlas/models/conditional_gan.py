@@ -25,7 +25,8 @@ class ConditionalGAN(GAN):
 
     config: ConditionalGANConfig
 
-    def __init__(self, config: ConditionalGANConfig, space: Space, *, generator: nn.Module | None = None,
+    def __init__(self, config: ConditionalGANConfig, space: Space, *,
+                 generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None) -> None:
         self.condition_dim = len(space.classes)
         if self.condition_dim < 2:
