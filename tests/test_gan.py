@@ -23,7 +23,7 @@ from latlas.engine.choose import batch_size_of
 from latlas.engine.processes import World
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
-from latlas.networks.discriminator import spread
+from latlas.networks.discriminator import Waves, spread
 
 POINTS = Space("points", (2,))
 
@@ -146,6 +146,28 @@ def test_a_class_is_made_by_its_label_and_judged_by_it():
     assert not torch.equal(model.decode(z[0], condition=1 - labels).mean, both[0])
     with pytest.raises(DataError, match="needs a label"):
         model.decode(z)
+
+
+def test_both_players_pay_for_classes_that_are_not_named():
+    data = tiny.pictures()
+    batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32), torch.as_tensor(data.label[:8]))
+    silent, named = (model_of(data, "conditional-gan", naming=w, penalty="none") for w in (0, 2))
+    named.load_state_dict(silent.state_dict(), strict=False)
+    for phase, seen in (("discriminator", batch.x), ("generator", None)):
+        without, step = step_of(silent, batch, phase)
+        found, own = step_of(named, batch, phase)
+        x = own.cache["fakes"] if seen is None else seen
+        told = torch.log_softmax(named.discriminator(x, batch.label)[:, 1:], 1)
+        wanted = -2 * told[torch.arange(8), batch.label].mean()
+        torch.testing.assert_close(found.total - without.total, wanted, rtol=1e-4, atol=1e-5)
+    assert silent.discriminator(batch.x, batch.label).shape == (8, 1)
+
+
+def test_waves_are_sines_of_octaves():
+    x = torch.tensor([[0.5, -2.0]])
+    turns = [v * np.pi / 2 * f for v in (0.5, -2.0) for f in (1, 2)]
+    wanted = [0.5, -2.0, *np.sin(turns), *np.cos(turns)]
+    torch.testing.assert_close(Waves(2)(x)[0], torch.tensor(wanted, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
