@@ -85,9 +85,10 @@ def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Mode
     try:
         model.load_state_dict(_weights(Path(path)))
     except RuntimeError as error:  # torch names every key, on lines of their own
-        whose = "the modules passed" if info.custom else "its run.json"
+        whose, hint = ("the modules passed", "") if info.custom else (
+            "its run.json", "; if another version of latlas trained it, use that, or train again")
         raise RunError(f"the weights in {path} do not fit {whose}: "
-                       f"{' '.join(str(error).split())[:200]}") from error
+                       f"{' '.join(str(error).split())[:200]}{hint}") from error
     apply_layout(model, info.chosen.get("layout", ""))  # the same kernels, the same bits
     _add_prior(model, Path(path) / PRIOR)
     return model.to(device).eval().requires_grad_(False)

@@ -18,11 +18,13 @@ from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
+from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
-from latlas.engine.choose import batch_size_of
+from latlas.engine.choose import batch_size_of, choose
 from latlas.engine.processes import World
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
+from latlas.networks.augment import AUGMENTATIONS
 from latlas.networks.discriminator import Waves, spread
 
 POINTS = Space("points", (2,))
@@ -154,7 +156,7 @@ def test_both_players_pay_for_classes_that_are_not_named():
     silent, named = (model_of(data, "conditional-gan", naming=w, penalty="none") for w in (0, 2))
     named.load_state_dict(silent.state_dict(), strict=False)
     for phase, seen in (("discriminator", batch.x), ("generator", None)):
-        without, step = step_of(silent, batch, phase)
+        without, _ = step_of(silent, batch, phase)
         found, own = step_of(named, batch, phase)
         x = own.cache["fakes"] if seen is None else seen
         told = torch.log_softmax(named.discriminator(x, batch.label)[:, 1:], 1)
@@ -297,3 +299,11 @@ def test_a_batch_is_whole_groups_on_every_process():
     with pytest.raises(ConfigError, match="multiple of 2"):
         batch_size_of(model_of(data), 90, options(batch_size=9), World(0, 2))
     assert batch_size_of(model_of(data), 90, options(batch_size=0), World()) == 64
+
+
+def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
+    """A budget in minutes would otherwise not be kept where pictures are few."""
+    seen, data, how = [], tiny.pictures(), tiny.options(images=None, minutes=1e-4)
+    monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: seen.append(len(x)) or x)
+    choose(model_of(data), Batches(data, how.batch_size, 0), how, World())
+    assert seen

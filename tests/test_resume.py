@@ -23,6 +23,7 @@ from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
 from latlas.core.trees import load_tree
+from latlas.engine.loop import fit
 from latlas.engine.progress import Silent
 from latlas.models.vae import VAE
 
@@ -118,6 +119,14 @@ def test_convolutions_in_bf16_resume_to_the_same_bits(tmp_path, layout):
     whole = train(tmp_path / "whole")
     train(tmp_path / "run", tiny.At(80, lambda: signal.raise_signal(signal.SIGINT)))
     assert torch.equal(tiny.weights(train(tmp_path / "run")), tiny.weights(whole))
+
+
+def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):
+    """A size that is left to choose is rounded up to a multiple of the processes."""
+    model, _ = short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(RunError, match="batches of 16, here they are of 18; go on with as many"):
+        fit(model, tiny.pictures(), None, tiny.options(batch_size=18),
+            folders.open_run(tmp_path / "run"))
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -62,7 +62,7 @@ def model_of(run: Run, capability: str | None, task: str | None = None) -> Model
 
 
 def both(run: Run, data: Items, split: str | None, options: dict[str, Any],
-          capability: str | None) -> tuple[Model, Dataset]:
+         capability: str | None) -> tuple[Model, Dataset]:
     """Model and items: capability first, then the data, then the weights."""
     from latlas.api.items import require
 

@@ -186,7 +186,8 @@ def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOption
     """
     trial = copy.deepcopy(model)
     apply_layout(trial, chosen.layout)
-    trainer = Trainer(trial, options, budget=ENDLESS, precision=chosen.precision, world=world)
+    trainer = Trainer(trial, options, budget=ENDLESS, precision=chosen.precision, world=world,
+                      items=len(batches.data))  # some do more where items are few
 
     def run(seconds: float, least: int, moment: float = 1.0) -> float:
         torch.set_num_threads(chosen.threads)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, RunError
 from latlas.core.folders import RunFolder
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Finishes, FitsDirectly, Model
@@ -162,12 +162,20 @@ class Loop:
         return chosen
 
     def _resume(self) -> bool:
-        """Go on from the checkpoint, if there is one."""
+        """Go on from the checkpoint, if there is one.
+
+        Raises:
+            RunError: it was made in batches of another size, as by another number of processes.
+        """
         found = self.run_folder.load_checkpoint()
         if found is None:
             return False
         tensors, meta = found
         self.trainer.restore(tensors, meta)
+        if self.trainer.images != meta["images"]:
+            raise RunError(f"{self.run_folder.path} was trained in batches of "
+                           f"{meta['images'] // meta['step']}, here they are of "
+                           f"{self.options.batch_size}; go on with as many processes as before")
         self.checks.restore(tensors, meta)
         self.alarms.restore(meta.get("alarms"))
         self._halve(int(meta.get("returns", 0)))

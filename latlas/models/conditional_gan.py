@@ -41,7 +41,7 @@ class ConditionalGAN(GAN):
         return batch.label if batch.condition is None else batch.condition
 
     def _told(self, outputs: Tensor, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """−log p(class | item), nats, by what the discriminator tells beside how real items are.
+        """−log p(class | item), mean nats times ``naming``, by D's further outputs.
 
         A discriminator of the user's own that gives one number tells nothing.
         """

@@ -50,8 +50,8 @@ class VAEConfig(AutoencodingConfig):
     noise_sd: float = option(0.1, "standard deviation of the fixed Gaussian, model units", low=1e-6)
     kl_warmup: float = option(0.0, "share of the budget over which the KL's weight goes from "
                               "kl_start to 1", low=0, high=1)
-    kl_start: float = option(0.0, "the KL's weight at the start of kl_warmup; above 1 it cools",
-                             low=0)
+    kl_start: float = option(0.0, "the KL's weight at the start of kl_warmup, of no use without; "
+                             "above 1 it cools", low=0)
     free_bits: float = option(0.0, "nats per code dimension that cost nothing", low=0)
     prior: str = option("standard", "p(z): N(0, I), or learnt with the rest: a mixture of normals; "
                         "vamp, the posteriors of pseudo-inputs; a normalising flow",
@@ -122,8 +122,8 @@ class CooledVAEConfig(VAEConfig):
 
     kl_warmup: float = option(0.6, "share of the budget over which the KL's weight goes from "
                               "kl_start to 1", low=0, high=1)
-    kl_start: float = option(20.0, "the KL's weight at the start of kl_warmup; above 1 it cools",
-                             low=0)
+    kl_start: float = option(20.0, "the weight of KL and total correlation at the start of "
+                             "kl_warmup; above 1 it cools", low=0)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class GANConfig:
                           "ones (r2), both, or towards 1 between them (gp); auto: gp for "
                           "wasserstein, else r1+r2",
                           choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
-    gamma: float | None = option(None, "weight of the penalty; none: by the size of the data",
-                                 low=0, high=1e6)
+    gamma: float | None = option(None, "weight of the penalty; none: 10 for gp, else by the size "
+                                 "of pictures and 1 for other data", low=0, high=1e6)
     gamma_end: float | None = option(None, "share of it that is left at the end of the budget; "
                                            "none: 0.1 for pictures, else 0.01", low=1e-6, high=1)
     penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)

@@ -31,6 +31,7 @@ class FactorVAE(VAE):
     def __init__(self, config: FactorVAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
+        # leaky ReLU as in appendix A: learns a thin sheet of codes quickly
         self.discriminator = leaky_mlp(self.latent_dim, 1, config.discriminator_width,
                                        config.discriminator_depth)
 

@@ -30,7 +30,8 @@ class GAN(Adversarial):
 
     Args:
         generator, discriminator: any modules of the user's own: (n, latent_dim) to (n, *shape),
-            and (n, *shape) to (n, 1).
+            and (n, *shape) to (n, 1). With classes the former is given them as (n, classes) too,
+            the latter as codes (n,), and may add (n, classes) log-odds to its output.
     """
 
     condition_dim = 0

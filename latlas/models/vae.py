@@ -111,7 +111,7 @@ class VAE(Autoencoding):
 
         Upward linearly (Bowman et al. 2016, section 3.1); downward geometrically, by which the
         code's capacity grows and takes in one factor after the other (Burgess et al. 2018,
-        section 4.2, where the capacity itself is what is given).
+        eq. 8, where the capacity itself is what is given).
         """
         share, start = self.config.kl_warmup, self.config.kl_start
         gone = min(1.0, step.progress / share) if share > 0 else 1.0

@@ -146,10 +146,10 @@ def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
 def learning_seconds(train: Dataset, seed: int = 0, device: str = "cpu") -> float:
     """How long a classifier would learn here, by a few of its steps."""
     known, seconds = learnt_from(train, seed), 0.0
+    x, label = _x(known), _label(known)  # gathered once, however many steps there are
     for steps in (1, TRIED):  # the first is slower than those to come
         begun = time.perf_counter()
-        train_classifier(train.space, _x(known), _label(known), seed=seed, device=device,
-                         steps=steps)
+        train_classifier(train.space, x, label, seed=seed, device=device, steps=steps)
         seconds = time.perf_counter() - begun
     return seconds / TRIED * classifier_steps(len(known))
 
