@@ -165,6 +165,20 @@ def test_both_players_pay_for_classes_that_are_not_named():
     assert silent.discriminator(batch.x, batch.label).shape == (8, 1)
 
 
+def test_a_discriminator_of_ones_own_tells_all_classes_or_none():
+    data = tiny.pictures()
+    batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32), torch.as_tensor(data.label[:8]))
+
+    class Three(nn.Module):
+        def forward(self, x, label):
+            return x.flatten(1)[:, :3]
+
+    model = models.build("conditional-gan", tiny.small("conditional-gan", penalty="none"),
+                         data.space, discriminator=Three())
+    with pytest.raises(ConfigError, match=r"it gives \(n, 3\)"):
+        step_of(model, batch, "discriminator")
+
+
 def test_waves_are_sines_of_octaves():
     x = torch.tensor([[0.5, -2.0]])
     turns = [v * np.pi / 2 * f for v in (0.5, -2.0) for f in (1, 2)]
@@ -184,6 +198,9 @@ def test_a_conditional_gan_needs_two_classes(classes):
 def test_gamma_and_networks_follow_the_data():
     small = models.build("gan", models.get("gan").config(), POINTS)
     assert (small.config.network, small.config.penalty) == ("mlp", "r1+r2")
+    assert (small.config.gamma, small.config.gamma_end) == (1.0, 0.01)
+    held = models.build("gan", models.get("gan").config(objective="wasserstein"), POINTS).config
+    assert (held.penalty, held.gamma, held.gamma_end) == ("gp", 10.0, 1.0)
     large = Space.picture((3, 64, 64))
     config = models.build("gan", models.get("gan").config(), large).config
     assert (config.network, config.latent_dim) == ("conv", 64)

@@ -25,7 +25,7 @@ class TrainOptions:
     minutes: float | None = option(None, "budget: wall-clock minutes, measured at the start and "
                                          "turned into items", low=1e-3)
     batch_size: int = option(0, "items per step, over all processes; 0 = by the data's size, "
-                                "64 … 256", low=0)
+                                "64 … 256, or what the model needs", low=0)
     learning_rate: float = option(1e-3, "peak step size of Adam", low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
     adam_eps: float = option(1e-8, "Adam's epsilon, added to its denominators", low=0)

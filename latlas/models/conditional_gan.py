@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.batch import Batch
-from latlas.core.errors import DataError
+from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
@@ -47,6 +47,10 @@ class ConditionalGAN(GAN):
         """
         if outputs.shape[1] == 1:
             return {}
+        if outputs.shape[1] != 1 + self.condition_dim:
+            raise ConfigError("discriminator must turn items and classes into (n, 1), or into (n, "
+                              f"{1 + self.condition_dim}): how real, then the {self.condition_dim} "
+                              f"classes; it gives (n, {outputs.shape[1]})")
         label = self.condition_of(batch, step.noise)
         return {"naming": self.config.naming * F.cross_entropy(outputs[:, 1:], label)}
 

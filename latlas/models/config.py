@@ -186,7 +186,8 @@ class GANConfig:
     gamma: float | None = option(None, "weight of the penalty; none: 10 for gp, else by the size "
                                  "of pictures and 1 for other data", low=0, high=1e6)
     gamma_end: float | None = option(None, "share of it that is left at the end of the budget; "
-                                           "none: 0.1 for pictures, else 0.01", low=1e-6, high=1)
+                                           "none: 1 of gp, else 0.1 for pictures, 0.01 "
+                                           "for others", low=1e-6, high=1)
     penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
     spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
                                         "singular value")

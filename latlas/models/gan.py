@@ -77,7 +77,7 @@ def resolved(config: GANConfig, space: Space) -> GANConfig:
                    depth=config.depth or DEPTHS[kind], penalty=penalty,
                    latent_dim=config.latent_dim or auto_latent_dim(space),
                    gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
-                   gamma_end=auto_gamma_end(space) if config.gamma_end is None
+                   gamma_end=auto_gamma_end(penalty, space) if config.gamma_end is None
                    else config.gamma_end)
 
 
@@ -96,6 +96,11 @@ def auto_gamma(penalty: str, space: Space) -> float:
     return max(0.01, space.dims / 2048) if space.kind == "picture" else 1.0
 
 
-def auto_gamma_end(space: Space) -> float:
-    """Where the edges of modes are to be told as sharply as rows and points have them, less."""
+def auto_gamma_end(penalty: str, space: Space) -> float:
+    """Where the edges of modes are to be told as sharply as rows and points have them, less.
+
+    The gradient penalty is a constraint and stays.
+    """
+    if penalty == "gp":
+        return 1.0
     return 0.1 if space.kind == "picture" else 0.01
