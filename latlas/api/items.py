@@ -136,12 +136,10 @@ def _odd_ones(label: Any, classes: Sequence[str], odd: str | None) -> NDArray[np
 def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
     """Whatever names a source, opened; a Dataset becomes a source of one part."""
     from latlas.data import open_source
-    from latlas.data.source import Source, make
+    from latlas.data.source import Source
 
-    if isinstance(data, Source):
-        return data
-    if isinstance(data, Dataset):
-        return make("data set", data)
+    if isinstance(data, Source | Dataset):
+        return open_source(data)
     if data is not None:
         return open_source(data, **{**_shared(like), **options})
     if like is None:

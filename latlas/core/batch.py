@@ -23,7 +23,8 @@ class Batch:
         label: (n,) int64 class codes.
         condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
         factors: (n, f) float values of known generative factors.
-        target: (n, *shape) the other side of a pair.
+        target: (n, *space.target.shape) items of the other side: those that belong to ``x`` of
+            pairs, others of the other domain where nothing belongs together.
         mask: (n, 1, H, W) bool, what is given.
         index: (n,) int64 row of each item in its data set.
         length: (n,) int64 true length of items of varying length.

@@ -37,6 +37,8 @@ class Space:
         factors: names of known generative factors; empty if none.
         categories: names of a table's columns of words, which ``columns`` holds as one column of
             0 and 1 per word, ``NAME=WORD``.
+        ids: of a map of classes (one channel per class), the number each channel has in the file.
+        target: space of the other side, where an item or a data set has two (a pair, a domain).
     """
 
     kind: Kind
@@ -48,6 +50,8 @@ class Space:
     columns: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
+    target: Space | None = None
 
     @classmethod
     def picture(cls, shape: tuple[int, int, int], levels: int = 256, **more: Any) -> Space:
@@ -97,12 +101,19 @@ class Space:
         return like.new_tensor(self.location), like.new_tensor(self.scale)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads back."""
-        return dataclasses.asdict(self)
+        """A JSON object that :meth:`from_json` reads back.
+
+        What only two sides have is left out where there is one: the space of such data is written
+        as it was before there were others.
+        """
+        found = dataclasses.asdict(self)
+        return {k: v for k, v in found.items() if v or k not in ("ids", "target")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
         """The inverse of :meth:`to_json`."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v
                                   for k, v in data.items()}
+        if fields.get("target") is not None:
+            fields["target"] = cls.from_json(fields["target"])
         return cls(**fields)

@@ -35,14 +35,14 @@ class Attributes:
 
 
 def read_attributes(files: Files, given: str | None, label: str | None) -> Attributes:
-    """The attributes of ``files.pictures``, from the table given or found beside them.
+    """The attributes of ``files.shown``, from the table given or found beside them.
 
     Raises:
         DataError: no table, no such column (the columns there are listed), pictures without a row.
     """
     name, data = _find(files, given)
     table = _parsed(name, data)
-    key, rows = _matched(table, files.pictures, name)
+    key, rows = _matched(table, files.shown, name)
     names = [c for c in table.columns if c != key]
     if label not in (None, "none") and label not in names:
         raise DataError(f"{name}: {unknown('label', str(label), names)}")
@@ -136,6 +136,6 @@ def _partition(files: Files) -> dict[str, Rows]:
     found = [files.path.parent / PARTITION, files.path / PARTITION]
     lines = next((p.read_text().split("\n") for p in found if p.is_file()), [])
     part = dict(line.split()[:2] for line in lines if line.strip())
-    codes = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.pictures])
+    codes = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.shown])
     named = dict(enumerate(("train", "validation", "test")))
     return {v: np.flatnonzero(codes == k) for k, v in named.items()} if part else {}

@@ -19,7 +19,8 @@ class Batches:
     """An endless stream of shuffled batches over one data set.
 
     The stream is permutation after permutation, cut into batches of ``batch_size``; a batch may
-    straddle two permutations, so every item is seen equally often for any batch size.
+    straddle two permutations, so every item is seen equally often for any batch size. The other
+    side of pairs follows the same rows; another domain has a stream of its own permutations.
 
     Args:
         batch_size: items of the global batch; each of ``world`` processes takes its share.
@@ -33,32 +34,46 @@ class Batches:
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self.device = torch.device(device)
         self._columns = _tensors(data)
-        self._order = lru_cache(maxsize=2)(self._permutation)
+        self._rows = _Shuffled(data, seed, "order")
+        unpaired = data.other is not None and not data.paired
+        self._others = _Shuffled(data.other, seed, "order of the other side") if (
+            data.other is not None and unpaired) else None
 
     def at(self, number: int) -> Batch:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
-        rows = self._stream(first + self.share.start, first + self.share.stop)
-        return gather(self._columns, self.data, rows, self.device)
+        place = first + self.share.start, first + self.share.stop
+        others = None if self._others is None else self._others.at(*place)
+        return gather(self._columns, self.data, self._rows.at(*place), self.device, others)
 
-    def _stream(self, start: int, stop: int) -> Tensor:
-        """Rows ``start`` … ``stop`` of the endless sequence of permutations."""
-        n, parts = len(self.data), []
+
+class _Shuffled:
+    """Rows of a data set, permutation after permutation without end."""
+
+    def __init__(self, data: Dataset, seed: int, purpose: str) -> None:
+        self.rows, self.n, self.seed, self.purpose = data.rows, len(data), seed, purpose
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def at(self, start: int, stop: int) -> Tensor:
+        """Rows ``start`` … ``stop`` of the endless sequence."""
+        parts = []
         while start < stop:
-            epoch, offset = divmod(start, n)
+            epoch, offset = divmod(start, self.n)
             parts.append(self._order(epoch)[offset:offset + stop - start])
             start += len(parts[-1])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _permutation(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self.seed, "order", epoch))
-        order = torch.randperm(len(self.data), generator=generator)
-        rows = self.data.rows
-        return order if rows is None else torch.from_numpy(rows)[order]
+        generator = torch.Generator().manual_seed(derive(self.seed, self.purpose, epoch))
+        order = torch.randperm(self.n, generator=generator)
+        return order if self.rows is None else torch.from_numpy(self.rows)[order]
 
 
 class Sweep:
-    """The items once, in order, in batches; may be swept again."""
+    """The items once, in order, in batches; may be swept again.
+
+    Pairs come with their other side; of two domains the other is left out.
+    """
 
     def __init__(self, data: Dataset, batch_size: int = 512,
                  device: torch.device | str = "cpu") -> None:
@@ -75,16 +90,26 @@ class Sweep:
             yield gather(columns, self.data, part, self.device)
 
 
-def gather(columns: dict[str, Tensor], data: Dataset, rows: Tensor,
-           device: torch.device) -> Batch:
-    """The batch of these rows, moved to the device as stored, converted to model units there."""
-    taken = {k: v.index_select(0, rows).to(device, non_blocking=True) for k, v in columns.items()}
+def gather(columns: dict[str, Tensor], data: Dataset, rows: Tensor, device: torch.device,
+           others: Tensor | None = None) -> Batch:
+    """The batch of these rows, moved to the device as stored, converted to model units there.
+
+    Args:
+        others: rows of another domain; the other side of pairs has the same as ``rows``.
+    """
+    others = rows if others is None and data.paired else others
+    taken = {k: v.index_select(0, rows).to(device, non_blocking=True)
+             for k, v in columns.items() if k != "target"}
     x = data.space.to_model(taken.pop("x").float())
-    return Batch(x=x, index=rows, **taken)
+    if data.other is None or others is None:
+        return Batch(x=x, index=rows, **taken)
+    target = columns["target"].index_select(0, others).to(device, non_blocking=True)
+    return Batch(x=x, index=rows, target=data.other.space.to_model(target.float()), **taken)
 
 
 def _tensors(data: Dataset) -> dict[str, Tensor]:
-    arrays = {"x": data.x, "label": data.label, "factors": data.factors}
+    arrays = {"x": data.x, "label": data.label, "factors": data.factors,
+              "target": None if data.other is None else data.other.x}
     return {k: _tensor(v) for k, v in arrays.items() if v is not None}
 
 

@@ -1,4 +1,8 @@
-"""Items in memory or in a memory-mapped file, indexed by rows: one code path for both."""
+"""Items in memory or in a memory-mapped file, indexed by rows: one code path for both.
+
+A data set may have another side: B, whose items belong to those of A row by row (pairs), or are
+another domain of which nothing is known but that it is there.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ class Dataset:
         group: (N,) int64; items that share a number are related and stay in one split.
         names: (N,) str, what each item is called (a file name); may be ``None``.
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
+        other: the other side, one-sided itself; its space is ``space.target``.
+        paired: row i of ``other.x`` belongs to row i of ``x``, and both have the same ``rows``.
     """
 
     x: NDArray[np.generic]
@@ -32,14 +38,31 @@ class Dataset:
     group: NDArray[np.int64] | None = None
     names: NDArray[np.str_] | None = None
     rows: NDArray[np.int64] | None = None
+    other: Dataset | None = None
+    paired: bool = True
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
 
     def subset(self, index: NDArray[np.int64] | slice) -> Dataset:
-        """The items at these positions; ``x`` is shared."""
+        """The items at these positions; ``x`` is shared. Of pairs both sides, else A alone."""
         rows = np.arange(len(self.x)) if self.rows is None else self.rows
-        return replace(self, rows=rows[index])
+        part = replace(self, rows=rows[index])
+        if self.other is None or not self.paired:
+            return part
+        return replace(part, other=replace(self.other, rows=part.rows))
+
+    def beside(self, other: Dataset | None, *, paired: bool = True) -> Dataset:
+        """The same items with another side, or with none.
+
+        Raises:
+            ValueError: pairs whose sides do not have the same rows.
+        """
+        if other is not None and paired and not (len(self.x) == len(other.x)
+                                                 and np.array_equal(_rows(self), _rows(other))):
+            raise ValueError("the two sides of pairs need the same rows")
+        target = None if other is None else other.space
+        return replace(self, other=other, paired=paired, space=replace(self.space, target=target))
 
     def take(self, name: str) -> NDArray[np.generic] | None:
         """``x``, ``label``, ``factors``, ``group`` or ``names`` of this data set's rows."""
@@ -47,3 +70,7 @@ class Dataset:
         if values is None or self.rows is None:
             return values
         return values[self.rows]
+
+
+def _rows(data: Dataset) -> NDArray[np.int64]:
+    return np.arange(len(data.x)) if data.rows is None else data.rows

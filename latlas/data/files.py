@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from latlas.core.errors import DataError
@@ -12,13 +14,30 @@ PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", "
 
 
 class Files:
-    """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip."""
+    """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip.
+
+    ``pictures`` are the names of the pictures as they lie there, ``shown`` what they are called:
+    the same, but for a choice of them made by :meth:`only`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.archive = None if path.is_dir() else zipfile.ZipFile(path)
         self.names = sorted(n for n in self._all() if not _hidden(n))
         self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in PICTURES]
+        self.shown = self.pictures
+
+    def only(self, chosen: Mapping[str, str]) -> Files:
+        """The same place with these pictures alone: what each is called, and its name there."""
+        part = copy.copy(self)
+        part.shown, part.pictures = list(chosen), list(chosen.values())
+        return part
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder of that name, even an empty one."""
+        if self.archive is None:
+            return (self.path / name).is_dir()
+        return any(n.startswith(f"{name}/") for n in self.archive.namelist())
 
     def _all(self) -> list[str]:
         if self.archive is not None:

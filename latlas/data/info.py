@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latlas.data.dataset import Dataset
-from latlas.data.source import Source, partition
+from latlas.data.source import Source, one_sided, partition
 
 LOOKED_AT = 10_000
 
@@ -17,8 +17,11 @@ def info(source: Source) -> dict[str, Any]:
 
     Keys: name, kind, items, shape, dtype, levels, splits {split: items}, classes {class: items},
     groups, factors, range [low, high] (of the first 10,000 items), columns [{name, mean, sd,
-    missing}], bytes, stored ("memory" or "memory map"), notes.
+    missing}], bytes, stored ("memory" or "memory map"), notes; of a source of two sides also
+    paired, and other: the same about B.
     """
+    if source.other is not None:
+        return {**info(one_sided(source)), "paired": source.paired, "other": info(source.other)}
     data, space = source.base, source.space
     return {
         "name": source.name, "kind": space.kind, "items": len(data), "shape": list(space.shape),

@@ -3,7 +3,8 @@
 Keys are recognised with or without their part of the data: ``x_train``, ``train_images``,
 ``X``, ``images``, ``imgs``; labels ``y_train``, ``labels``, ``target``; ``group`` names related
 items and ``factors`` or ``latents_values`` known factors. A ``shape`` key beside bytes whose last
-axis is an eighth of it means packed bits.
+axis is an eighth of it means packed bits. Two arrays of pictures, ``A`` and ``B`` or items and
+labels that are pictures of the same size themselves, are two sides.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, unknown
-from latlas.data.arrays import ArrayReader, Options, Reader, chunk_rows, load
+from latlas.data.arrays import ArrayReader, Options, Reader, chunk_rows
 from latlas.data.dataset import Dataset
 from latlas.data.labels import encode_labels
-from latlas.data.source import Source, make
+from latlas.data.maps import first_is_map, load_side
+from latlas.data.source import Source, join, make
 from latlas.data.store import Store
 
 ITEMS = ("x", "images", "image", "imgs", "img", "data", "features", "arr_0")
@@ -37,25 +39,78 @@ Keys = dict[str, dict[str, str]]  # role -> part ("train", ..., "all") -> key in
 def open_npz(path: Path | IO[bytes], *, store: Store | None = None, name: str = "",
              key: str | None = None, label: str | None = None, levels: int | None = None,
              image_size: int | None = None, layout: str | None = None,
-             shape: str | None = None) -> Source:
-    """A ``.npz`` of one or more arrays. ``key`` chooses the items, ``label`` the labels."""
+             shape: str | None = None, paired: bool | None = None, direction: str | None = None,
+             maps: str | None = None, ids: str | None = None) -> Source:
+    """A ``.npz`` of one or more arrays. ``key`` chooses the items, ``label`` the labels.
+
+    ``paired``, ``direction``, ``maps`` and ``ids`` are as for folders of two sides.
+    """
+    is_map = first_is_map(direction, maps)
     name = name or str(path)
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{name} cannot be read as .npz: {error}") from None
     with archive:
-        return _open(_Archive(archive, name), store or Store(), key, label,
-                     Options(levels, image_size, layout, shape))
+        file, kept = _Archive(archive, name), store or Store()
+        options = Options(levels, image_size, layout, shape)
+        two = _two_sides(_roles(file.keys), file) if key is None and label is None else None
+        if two is None and paired is not None:
+            raise DataError(f"{name}: paired= is for two arrays of pictures, such as A and B")
+        if two is None:
+            return _open(file, kept, key, label, options, is_map, ids)
+        a, b = two[::-1] if direction == "BtoA" else two
+        marks = [side is two["AB".index(maps)] if maps else False for side in (a, b)]
+        x = _side(file, a, kept, options, marks[0], ids if marks[0] else None)
+        y = _side(file, b, kept.second, options, marks[1], ids if marks[1] else None)
+        return join(x, y, paired=paired is not False, name=Path(name).stem)
+
+
+def _two_sides(keys: Keys, file: _Archive) -> tuple[dict[str, str], dict[str, str]] | None:
+    """Keys of two arrays of pictures; what was opened as items and labels before stays so."""
+    items, labels = _first(keys, ITEMS), _first(keys, LABELS)
+    if items:
+        alike = set(items) == set(labels) and all(
+            _overlie(file.reader(items[p]).shape, file.reader(labels[p]).shape) for p in items)
+        return (items, labels) if alike else None
+    a, b = ({p: k for p, k in keys.get(name.lower(), {}).items() if name in k.split("_")}
+            for name in "AB")  # capitals, so that arrays called a and b stay a choice
+    return (a, b) if a and b and _pictures(file, [*a.values(), *b.values()]) else None
+
+
+def _overlie(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """As many pictures of one height and width, whether channels come first, last or not at all."""
+    heights = {s[1:3] for s in (a, b)}, {s[-2:] for s in (a, b)}
+    return min(len(a), len(b)) >= 3 and a[0] == b[0] and any(len(h) == 1 for h in heights)
+
+
+def _pictures(file: _Archive, keys: list[str]) -> bool:
+    return all(len(file.reader(k).shape) >= 3 for k in keys)
+
+
+def _side(file: _Archive, keys: dict[str, str], store: Store, options: Options, maps: bool,
+          ids: str | None) -> Source:
+    """One of two sides."""
+    keys = _ordered(keys)
+    readers: list[Reader] = [file.reader(k) for k in keys.values()]
+    x, space = load_side(readers, store, options, maps, ids)
+    data = _with_extras(Dataset(x, space), _roles(file.keys), file, keys)
+    sizes = {part: file.reader(k).shape[0] for part, k in keys.items()}
+    return make(f"{Path(file.name).stem} ({', '.join(keys.values())})", data, parts=_parts(sizes))
+
+
+def _ordered(keys: dict[str, str]) -> dict[str, str]:
+    """By part, in the order in which they are read."""
+    return {p: keys[p] for p in ("train", "validation", "test", "all") if p in keys}
 
 
 def _open(file: _Archive, store: Store, key: str | None, label: str | None,
-          options: Options) -> Source:
+          options: Options, maps: bool, ids: str | None) -> Source:
     keys = _roles(file.keys)
     items = _chosen(keys, key, file) if key else _items(keys, file)
     bits = file.small("shape") if "shape" in file.keys and len(items) == 1 else None
     readers: list[Reader] = [file.reader(k) for k in items.values()]
-    x, space = load(readers, store, replace(options, bits=_bits(readers[0], bits)))
+    x, space = load_side(readers, store, replace(options, bits=_bits(readers[0], bits)), maps, ids)
     codes, classes, notes = _labels(keys, label, file, len(x))
     data = Dataset(x, replace(space, classes=classes), codes)
     data = _with_extras(data, keys, file, items)
@@ -102,7 +157,7 @@ def _items(keys: Keys, file: _Archive) -> dict[str, str]:
         found = {"all": wide[0]}
     if not found:
         raise DataError(f"{file.name} holds {', '.join(file.keys)}; choose the items with key=")
-    return {p: found[p] for p in ("train", "validation", "test", "all") if p in found}
+    return _ordered(found)
 
 
 def _chosen(keys: Keys, name: str | None, file: _Archive) -> dict[str, str]:
@@ -160,8 +215,7 @@ class _Archive:
 
     def joined(self, keys: dict[str, str], count: int) -> NDArray[Any]:
         """The arrays of all parts in the items' order, one value per item."""
-        order = [p for p in ("train", "validation", "test", "all") if p in keys]
-        values = np.concatenate([self.small(keys[p]) for p in order])
+        values = np.concatenate([self.small(key) for key in _ordered(keys).values()])
         if len(values) != count:
             raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
                             f"values for {count:,} items")
@@ -235,19 +289,24 @@ class NpyReader:
 
 def open_npy(path: Path, *, store: Store | None = None, levels: int | None = None,
              image_size: int | None = None, layout: str | None = None,
-             shape: str | None = None) -> Source:
+             shape: str | None = None, direction: str | None = None, maps: str | None = None,
+             ids: str | None = None) -> Source:
     """A ``.npy`` array of items."""
     reader = NpyReader(lambda: path.open("rb"), str(path))
-    x, space = load([reader], store or Store(), Options(levels, image_size, layout, shape))
+    x, space = load_side([reader], store or Store(), Options(levels, image_size, layout, shape),
+                         first_is_map(direction, maps), ids)
     return make(path.stem, Dataset(x, space))
 
 
 def open_arrays(x: Any, y: Any = None, *, store: Store | None = None, name: str = "array",
                 levels: int | None = None, image_size: int | None = None,
-                layout: str | None = None, shape: str | None = None) -> Source:
+                layout: str | None = None, shape: str | None = None,
+                direction: str | None = None, maps: str | None = None,
+                ids: str | None = None) -> Source:
     """Arrays in memory: items, and one label per item or ``None``."""
     options = Options(levels, image_size, layout, shape)
-    x, space = load([ArrayReader(np.asarray(x), name)], store or Store(), options)
+    x, space = load_side([ArrayReader(np.asarray(x), name)], store or Store(), options,
+                         first_is_map(direction, maps), ids)
     if y is None:
         return make(name, Dataset(x, space))
     codes, classes = encode_labels(np.asarray(y), "y")

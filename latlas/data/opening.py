@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import typing
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -14,7 +16,9 @@ import numpy as np
 
 from latlas.core.errors import DataError, unknown
 from latlas.data import packing
-from latlas.data.source import Source
+from latlas.data.dataset import Dataset
+from latlas.data.maps import first_is_map
+from latlas.data.source import Source, join, make
 from latlas.data.store import MEMORY_SHARE, Progress, Store
 
 BUILT_IN = {
@@ -34,7 +38,7 @@ BY_SUFFIX = {
     ".parquet": "tables:open_table",
     ".tsv": "tables:open_table",
 }
-PICTURES = "pictures:open_pictures"
+PICTURES, TWO_FOLDERS = "sides:open_pictures", "sides:open_two"
 INTERNAL = {"store", "name"}
 
 
@@ -44,7 +48,8 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     Args:
         spec: a built-in name (``digits``, ``shapes``, ``ring``, ``grid``, ``moons``,
             ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip), an array (N, ...),
-            a pair (items, labels), or the ``spec`` of a source opened before.
+            a pair (items, labels), two names, paths or sources, which are two domains
+            (:func:`open_pair`), or the ``spec`` of a source opened before.
         memory_share: a file whose items take more than this share of the available memory is
             packed to a memory-mapped file once (see :mod:`latlas.data.packing`).
         options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
@@ -53,11 +58,13 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     Raises:
         DataError: one line that names the file, column, key or option and what to do.
     """
-    if isinstance(spec, Source):
-        return spec
+    if isinstance(spec, Source | Dataset):
+        return spec if isinstance(spec, Source) else make("data set", spec)
     if isinstance(spec, Mapping):
         named = dict(spec)
         return open_source(named.pop("source"), memory_share=memory_share, **{**named, **options})
+    if _are_sides(spec):
+        return open_pair(*spec, memory_share=memory_share, **options)
     if not isinstance(spec, str | Path):
         return _open_in_memory(spec, options)
     text = str(spec)
@@ -67,6 +74,71 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
         source = _call(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
     return _open_path(text, options, memory_share)
+
+
+def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
+              maps: str | None = None, ids: str | None = None,
+              memory_share: float = MEMORY_SHARE, **options: Any) -> Source:
+    """One source of two sides, each anything that :func:`open_source` takes.
+
+    Args:
+        paired: row i of ``b`` belongs to row i of ``a``; pictures in two folders are brought
+            together by their names. Otherwise they are two domains.
+        direction: ``BtoA`` swaps the sides.
+        maps: ``A`` or ``B``: the side whose pixels are class ids; ``ids``: those of its channels.
+        options: of both sources.
+
+    Raises:
+        DataError: sides that do not fit each other, or one that cannot be read.
+    """
+    together = bool(_coerced("paired", paired, bool))
+    first_is_map(direction, maps)
+    named = {"direction": direction, "maps": maps, "ids": ids}
+    options = {k: v for k, v in options.items() if v is not None}
+    if together and _is_folder(a) and _is_folder(b):
+        return _open_two_folders(a, b, {**options, **named}, memory_share)
+    sides = [open_source(x, memory_share=memory_share, **options,
+                         **({"maps": "A", "ids": ids} if maps == name else {}))
+             for name, x in (("A", a), ("B", b))]
+    first, second = sides[::-1] if direction == "BtoA" else sides
+    return replace(join(first, second, paired=together, name=f"{sides[0].name}-{sides[1].name}"),
+                   spec=_spec_of_two(sides, together, direction))
+
+
+def _spec_of_two(sides: list[Source], paired: bool, direction: str | None) -> dict[str, Any] | None:
+    """What :func:`open_source` opens again; options that both sides share are said once."""
+    specs = [side.spec for side in sides]
+    if specs[0] is None or specs[1] is None:
+        return None
+    shared = {k: v for k, v in specs[0].items() if k != "source" and specs[1].get(k) == v}
+    own = [{k: v for k, v in spec.items() if k not in shared} for spec in specs if spec]
+    places = [spec["source"] if len(spec) == 1 else spec for spec in own]
+    turned = {} if direction is None else {"direction": direction}
+    return {"source": places, **shared, "paired": paired, **turned}
+
+
+def _are_sides(spec: Any) -> bool:
+    """Two sources rather than items and their labels."""
+    return isinstance(spec, list | tuple) and len(spec) == 2 and any(
+        isinstance(side, str | Path | Source | Dataset | Mapping) for side in spec)
+
+
+def _is_folder(spec: Any) -> bool:
+    """A folder or zip of pictures."""
+    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
+        return False
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return any(path.iterdir()) and _folder_kind(path) == PICTURES
+    return path.suffix.lower() == ".zip" and path.is_file() and _zip_member(path, "")[0] is None
+
+
+def _open_two_folders(a: Any, b: Any, options: dict[str, Any], share: float) -> Source:
+    paths = [Path(side).expanduser() for side in (a, b)]
+    spec = {"source": [_absolute(str(p)) for p in paths], "paired": True,
+            **{k: v for k, v in options.items() if v is not None}}
+    return _stored(spec, share, lambda store: _call(TWO_FOLDERS, tuple(paths), f"{a} and {b}",
+                                                    options, store))
 
 
 def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
@@ -92,13 +164,18 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
 
 
 def _open_path(text: str, options: dict[str, Any], share: float) -> Source:
-    spec = {"source": _absolute(text), **options}
+    return _stored({"source": _absolute(text), **options}, share,
+                   lambda store: _dispatch(text, options, store))
+
+
+def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Source]) -> Source:
+    """What is read, or was packed of it before; it is packed now if it is large."""
     cached = packing.find_cached(spec)
     if cached is not None:
         return replace(packing.open_packed(cached), spec=spec)
     with packing.building(packing.cache_folder(spec)) as folder:
         store = Store(folder, share)
-        source = _dispatch(text, options, store)
+        source = read(store)
         if store.on_disk:
             packing.write(source, folder, store)
     if store.on_disk:
@@ -167,19 +244,21 @@ def _folder_kind(path: Path) -> str:
 
 
 def _open_zip(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
-    import io
-    import zipfile
+    chosen, data = _zip_member(path, member)
+    if chosen is None:
+        return _call(PICTURES, (path,), str(path), options, store)
+    target = BY_SUFFIX[Path(chosen).suffix.lower()]
+    return _call(target, (data,), chosen, options, store, name=f"{path}::{chosen}")
 
+
+def _zip_member(path: Path, member: str) -> tuple[str | None, io.BytesIO]:
+    """The file in a zip that is meant, and what it holds; ``None`` for a zip of pictures."""
     try:
         with zipfile.ZipFile(path) as archive:
             chosen = _member(path, archive.namelist(), member)
-            if chosen is None:
-                return _call(PICTURES, (path,), str(path), options, store)
-            data = io.BytesIO(archive.read(chosen))
+            return chosen, io.BytesIO(b"" if chosen is None else archive.read(chosen))
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} cannot be read as a zip: {error}") from None
-    target = BY_SUFFIX[Path(chosen).suffix.lower()]
-    return _call(target, (data,), chosen, options, store, name=f"{path}::{chosen}")
 
 
 def _member(path: Path, names: list[str], wanted: str) -> str | None:
@@ -224,6 +303,9 @@ def _call(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, 
     for key in given:
         if key == "label" and key not in valid:
             raise DataError(f"{shown} has no labels to choose from; leave out label=")
+        if key == "pair" and key not in valid:
+            raise DataError(f"{shown}: pair={given[key]} is for folders and zips of pictures; two "
+                            "arrays are joined by open_pair(a, b)")
         if key not in valid:
             raise DataError(f"{shown}: {unknown('option', key, {*valid, 'label'})}")
     values = {k: _coerced(k, v, kinds[k]) for k, v in given.items()}
@@ -252,4 +334,7 @@ def without_labels(source: Source) -> Source:
     space = replace(source.space, classes=())
     parts = {k: replace(d, label=None, space=replace(d.space, classes=()))
              for k, d in source.parts.items()}
-    return replace(source, space=space, parts=parts, _ready={})
+    other = None if source.other is None else without_labels(source.other)
+    if other is not None:
+        space = replace(space, target=other.space)
+    return replace(source, space=space, parts=parts, other=other, _ready={})

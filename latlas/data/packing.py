@@ -1,6 +1,7 @@
 """Packed sources: a folder that opens as a memory map, for data larger than memory.
 
-A packed folder holds ``x.npy`` (the items, mapped copy-on-write), ``arrays.npz`` (labels, factors,
+A packed folder holds the other side of its items, if there is one, in a packed folder of its own.
+It holds ``x.npy`` (the items, mapped copy-on-write), ``arrays.npz`` (labels, factors,
 groups, names, rows of the parts) and ``meta.json``. Sources that would take more than a share of
 the available memory are packed once, into ``$LATLAS_CACHE`` or ``~/.cache/latlas``; the folder is
 named by the source, its options and its files' sizes and times, so a changed file is packed anew.
@@ -15,6 +16,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,9 @@ from latlas.core.space import Space
 from latlas.data.arrays import ArrayReader
 from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make
-from latlas.data.store import Store
+from latlas.data.store import SECOND, Store
 
-META, FORMAT = "meta.json", 1
+META, FORMAT = "meta.json", 2  # 1: one side, which is still written so
 EXTRAS = ("label", "factors", "group", "names")
 
 
@@ -50,14 +52,19 @@ def building(out: Path) -> Iterator[Path]:
 def write(source: Source, folder: Path, store: Store) -> None:
     """Writes a source into a folder; the items may lie there already."""
     base = source.base
-    if not store.on_disk:
-        _copy(base.x, store)
+    if not store.mapped:
+        _copy(base.x, Store(folder, share=0, progress=store.progress))
+    if source.other is not None:
+        write(source.other, folder / SECOND, store.second)
     rows: dict[str, Any] = {f"rows_{k}": d.rows for k, d in source.parts.items()
                             if d.rows is not None}
     extras = {k: getattr(base, k) for k in EXTRAS if getattr(base, k) is not None}
     np.savez(folder / "arrays.npz", **rows, **extras)
-    meta = {"kind": "latlas packed data", "format": FORMAT, "name": source.name,
-            "space": base.space.to_json(), "parts": list(source.parts), "notes": source.notes}
+    meta = {"kind": "latlas packed data", "format": 1 if source.other is None else FORMAT,
+            "name": source.name, "space": base.space.to_json(), "parts": list(source.parts),
+            "notes": source.notes}
+    if source.other is not None:
+        meta["paired"] = source.paired
     (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
@@ -83,7 +90,13 @@ def open_packed(path: Path) -> Source:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a whole packed folder: {error}") from None
     rows = {k: extras.pop(f"rows_{k}") for k in meta["parts"] if f"rows_{k}" in extras}
-    return make(meta["name"], Dataset(x, space, **extras), parts=rows, notes=tuple(meta["notes"]))
+    source = make(meta["name"], Dataset(x, space, **extras), parts=rows,
+                  notes=tuple(meta["notes"]))
+    if "paired" not in meta:
+        return source
+    other = open_packed(path / SECOND)
+    return replace(source, space=replace(source.space, target=other.space), other=other,
+                   paired=meta["paired"])
 
 
 def cache_root() -> Path:
@@ -101,8 +114,9 @@ def find_cached(spec: dict[str, Any]) -> Path | None:
 
 def cache_folder(spec: dict[str, Any]) -> Path:
     """Named by the source and its options, then by its files' names, sizes and times."""
-    path = Path(str(spec["source"]).partition("::")[0])
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    named = spec["source"] if isinstance(spec["source"], list) else [spec["source"]]
+    paths = [Path(str(name).partition("::")[0]) for name in named]
+    files = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
     name = f"packed-{_digest(json.dumps(spec, default=str))}-{_digest(repr(stats))}"
     return cache_root() / name

@@ -1,4 +1,4 @@
-"""A folder or zip of pictures.
+"""The pictures of a folder or zip, of one side.
 
 Sub-folders ``train``, ``test`` and ``validation`` become splits, other sub-folders classes; a
 folder around everything is ignored. ``label=COLUMN`` takes labels from an attribute table instead.
@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os import cpu_count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +26,8 @@ from latlas.data.attributes import Attributes, read_attributes
 from latlas.data.dataset import Dataset
 from latlas.data.files import Files
 from latlas.data.labels import encode_labels
-from latlas.data.pixels import CHANNELS, Header, common_mode, decode, read_header
+from latlas.data.maps import one_hot
+from latlas.data.pixels import CHANNELS, IDS, Header, common_mode, decode, read_header
 from latlas.data.source import Rows, Source, make
 from latlas.data.store import Store
 
@@ -36,33 +38,66 @@ PIECE = 32  # pictures one thread takes at a time
 T = TypeVar("T")
 
 
-def open_pictures(path: Path, *, store: Store | None = None, image_size: int | None = None,
-                  mode: str | None = None, label: str | None = None,
-                  attributes: str | None = None, on_error: str = "raise",
-                  levels: int | None = None) -> Source:
-    """Pictures of a folder or zip; see the head of this module for what becomes what.
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
 
-    Args:
+    Attributes:
         mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
         label: a column of the attribute table; ``none`` for no labels.
         attributes: the attribute table, if it is not beside the pictures.
         on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
+        half: 0 or 1: the left or the right half of every file.
+        maps: the pixels are class ids; ``ids`` those of the channels, if that is settled already.
     """
-    _check(mode, on_error, image_size)
-    files = Files(path)
+
+    image_size: int | None = None
+    mode: str | None = None
+    label: str | None = None
+    attributes: str | None = None
+    on_error: str = "raise"
+    levels: int | None = None
+    half: int | None = None
+    maps: bool = False
+    ids: str | None = None
+
+    def check(self) -> None:
+        """Raise DataError for a value that is none."""
+        if self.mode not in (None, "L", "RGB", "RGBA"):
+            raise DataError(unknown("mode", str(self.mode), ["L", "RGB", "RGBA"]))
+        if self.on_error not in ("raise", "skip"):
+            raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
+        if self.image_size is not None and self.image_size < 1:
+            raise DataError(f"image_size={self.image_size} is not a size; give at least 1")
+
+
+def prepare(files: Files, store: Store, how: Reading) -> Work:
+    """What :func:`read_pictures` reads; no pixel is decoded yet."""
+    how.check()
     if not files.pictures:
-        raise DataError(f"{path} holds no pictures (.png, .jpg, .tif, ...){_other(files)}")
-    work = _Work(files, store or Store(), image_size, mode)
-    x, group, notes = work.run(on_error)
+        raise DataError(f"{files.path} holds no pictures (.png, .jpg, .tif, ...){_other(files)}")
+    if how.maps:  # one number a pixel is kept in memory until the channels are known
+        return Work(files, Store(), how.image_size, IDS, how.half)
+    return Work(files, store, how.image_size, how.mode, how.half)
+
+
+def read_pictures(work: Work, store: Store, how: Reading, name: str) -> Source:
+    """Pictures of a folder or zip; see the head of this module for what becomes what."""
+    files, path = work.files, work.files.path
+    x, group, notes = work.run(how.on_error)
     good = np.array([i for i in range(len(x)) if i not in work.errors], np.int64)
-    parts, folders, table = _arranged(files, label, attributes)
-    codes, classes, more = _labels(folders, table, good, label)
-    space = replace(_space(x, work.mode, levels, path), classes=classes,
-                    factors=table.factor_names if table else ())
+    parts, folders, table = _arranged(files, how.label, how.attributes)
+    codes, classes, more = _labels(folders, table, good, how.label)
+    if how.maps:
+        x[list(work.errors)] = x[good[0]]  # black is an id like any other
+        x, space = one_hot(x, store, how.ids, name)
+    else:
+        space = _space(x, work.mode, how.levels, path)
+    space = replace(space, classes=classes, factors=table.factor_names if table else ())
     data = Dataset(x, space, codes, table.factors if table else None, group,
-                   np.array(files.pictures), good if work.errors else None)
+                   np.array(files.shown), good if work.errors else None)
     rows = {k: np.intersect1d(v, good) for k, v in parts.items()}
-    return make(path.stem, data, parts=rows, notes=(*notes, *more))
+    return make(name, data, parts=rows, notes=(*notes, *more))
 
 
 def _other(files: Files) -> str:
@@ -72,30 +107,22 @@ def _other(files: Files) -> str:
     return f"; name the file itself if you mean {found}" if found else ""
 
 
-def _check(mode: str | None, on_error: str, size: int | None) -> None:
-    if mode not in (None, "L", "RGB", "RGBA"):
-        raise DataError(unknown("mode", str(mode), ["L", "RGB", "RGBA"]))
-    if on_error not in ("raise", "skip"):
-        raise DataError(unknown("on_error", on_error, ["raise", "skip"]))
-    if size is not None and size < 1:
-        raise DataError(f"image_size={size} is not a size; give at least 1")
-
-
 @dataclass
-class _Work:
+class Work:
     """Decodes all files into one array; ``errors`` holds what went wrong, by position."""
 
     files: Files
     store: Store
     size: int | None
     given: str | None
+    half: int | None = None
     mode: str = ""
     errors: dict[int, str] = field(default_factory=dict)
     hashes: dict[int, bytes] = field(default_factory=dict)
 
     def run(self, on_error: str) -> tuple[NDArray[Any], Rows | None, tuple[str, ...]]:
-        headers = self._headers()
-        shape, notes = self._plan(headers)
+        skipped = self.size and self.given
+        shape, notes = self._plan([] if skipped else list(self.headers.values()))
         n = len(self.files.pictures)
         kind = np.uint16 if self.mode == "I;16" else np.uint8
         x = self.store.allocate((n, *shape), kind)
@@ -114,10 +141,10 @@ class _Work:
             self.errors[i] = f"size {pixels.shape[1:]} is unlike its header"
         x[i] = 0
 
-    def _headers(self) -> list[Header]:
-        if self.size and self.given:
-            return []
-        found = [h for _, h in sorted(self._each(read_header_of), key=lambda pair: pair[0]) if h]
+    @cached_property
+    def headers(self) -> dict[int, Header]:
+        """The heads of all files that have one, by position."""
+        found = {i: h for i, h in sorted(self._each(read_header_of), key=lambda p: p[0]) if h}
         if not found:
             raise DataError(f"{self.files.path}: {self._first()}")
         return found
@@ -136,7 +163,7 @@ class _Work:
         self.mode = "L" if self.mode == "1" else self.mode
         return (CHANNELS[self.mode], self.size, self.size), notes
 
-    def _each(self, task: Callable[[_Work, int], T] | Callable[..., T]) -> Iterator[
+    def _each(self, task: Callable[[Work, int], T] | Callable[..., T]) -> Iterator[
             tuple[int, T | None]]:
         """Runs a task for every file, in threads; what it raises is kept as that file's error."""
         n = len(self.files.pictures)
@@ -157,7 +184,7 @@ class _Work:
     def _decoded(self, _: Any, i: int) -> NDArray[Any]:
         data = self.files.read(self.files.pictures[i])
         self.hashes[i] = hashlib.blake2b(data, digest_size=8).digest()
-        return decode(data, self.mode, self.size)
+        return decode(data, self.mode, self.size, self.half)
 
     def _groups(self, n: int) -> Rows | None:
         """Positions of equal files share a number; ``None`` if all files differ."""
@@ -177,9 +204,9 @@ class _Work:
                         f"{'it' if n == 1 else 'them'} out")
 
 
-def read_header_of(work: _Work, i: int) -> Header:
+def read_header_of(work: Work, i: int) -> Header:
     """The header of file ``i``."""
-    return read_header(work.files.read(work.files.pictures[i]))
+    return read_header(work.files.read(work.files.pictures[i]), work.half)
 
 
 def _reason(error: Exception) -> str:
@@ -199,7 +226,7 @@ def _space(x: NDArray[Any], mode: str, levels: int | None, path: Path) -> Space:
 def _arranged(files: Files, label: str | None, attributes: str | None) -> tuple[
         dict[str, Rows], list[str | None], Attributes | None]:
     """Rows of the splits, the class folder of each picture, and the attribute table if asked."""
-    paths = [n.split("/") for n in files.pictures]
+    paths = [n.split("/") for n in files.shown]
     while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
         paths = [p[1:] for p in paths]
     heads = [p[0].lower() if len(p) > 1 else "" for p in paths]

@@ -2,7 +2,9 @@
 
 Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. A picture
 with transparency that is asked for as RGB or L is laid on white. Pictures are turned as their EXIF
-orientation says. Of a file with several frames the first counts.
+orientation says. Of a file with several frames the first counts. Class ids (mode ``ids``) are the
+numbers of a grey picture or of a palette, as they stand. Of two pictures side by side in one file
+either half can be read alone.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.data.resize import resize_picture
+from latlas.data.resize import nearest_planes, resize_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CHANNELS = {"1": 1, "L": 1, "I;16": 1, "RGB": 3, "RGBA": 4}
+IDS = "ids"
+CHANNELS = {"1": 1, "L": 1, "I;16": 1, IDS: 1, "RGB": 3, "RGBA": 4}
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 TURNED = 5  # EXIF orientations from here on swap width and height
 
@@ -33,15 +36,29 @@ class Header:
     mode: str
 
 
-def read_header(data: bytes) -> Header:
-    """Size and mode, without decoding pixels. Raises what Pillow raises."""
+def read_header(data: bytes, half: int | None = None) -> Header:
+    """Size and mode, without decoding pixels. Raises what Pillow raises.
+
+    Args:
+        half: 0 for the left half of the picture, 1 for the right one; ``None`` for all of it.
+    """
     from PIL import Image as pil
 
     with pil.open(io.BytesIO(data)) as image:
         width, height = image.size
         if image.format in ("JPEG", "MPO", "WEBP") and _orientation(image) >= TURNED:
             width, height = height, width
-        return Header(width, height, _full_mode(image))
+        left, right = _span(width, half)
+        return Header(right - left, height, _full_mode(image))
+
+
+def _span(width: int, half: int | None) -> tuple[int, int]:
+    """First and last column of a half, or of the whole."""
+    if half is None:
+        return 0, width
+    if width % 2:
+        raise ValueError(f"{width} pixels wide, which is odd: it has no two halves (pair=side)")
+    return half * width // 2, (half + 1) * width // 2
 
 
 def _orientation(image: Image) -> int:
@@ -65,21 +82,37 @@ def common_mode(headers: list[Header]) -> str:
     return next(mode for mode in order if mode in modes)
 
 
-def decode(data: bytes, mode: str, size: int | None) -> NDArray[Any]:
+def decode(data: bytes, mode: str, size: int | None, half: int | None = None) -> NDArray[Any]:
     """Pixels (C, H, W) in one of the modes of ``CHANNELS``. Raises what Pillow raises."""
     from PIL import Image as pil
     from PIL import ImageOps
 
     with pil.open(io.BytesIO(data)) as image:
-        if size:
+        if size and half is None and mode != IDS:
             image.draft(None, (2 * size, 2 * size))  # JPEG: decode at a fraction of the size
         image.load()
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
             raise ValueError("floating-point pixels; save them as .npy")
+        if half is not None:
+            left, right = _span(upright.width, half)
+            upright = upright.crop((left, 0, right, upright.height))
+        if mode == IDS:
+            return _ids(upright, size)
         converted = _converted(upright, mode)
     small = converted if size is None else resize_picture(converted, size)
     return _planes(small, mode)
+
+
+def _ids(image: Image, size: int | None) -> NDArray[np.uint8]:
+    """(1, H, W) class ids."""
+    if image.mode not in ("1", "L", "P", *DEEP):
+        raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a palette")
+    found = np.asarray(image)[None]
+    if found.min() < 0 or found.max() > np.iinfo(np.uint8).max:
+        raise ValueError(f"class ids up to {found.max()}; number the classes from 0 to 255")
+    found = found.astype(np.uint8)
+    return found if size is None else nearest_planes(found, size)
 
 
 def _converted(image: Image, mode: str) -> Image:

@@ -34,3 +34,13 @@ def resize_planes(x: NDArray[Any], size: int, top: float | None) -> NDArray[Any]
     out = np.stack([np.asarray(resize_picture(pil.fromarray(p), size)) for p in planes])
     out = out if top is None else np.clip(np.rint(out), 0, top)
     return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
+
+
+def nearest_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
+    """Class ids (..., H, W) as (..., size, size): the same cut, the nearest id."""
+    height, width = x.shape[-2:]
+    short = min(height, width)
+    steps = (np.arange(size) + 0.5) * short / size
+    rows = ((height - short) / 2 + steps).astype(np.int64)
+    columns = ((width - short) / 2 + steps).astype(np.int64)
+    return np.ascontiguousarray(x[..., rows[:, None], columns])

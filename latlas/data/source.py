@@ -6,6 +6,9 @@ A seeded permutation decides, and items that share a group number stay together;
 than a twentieth of the items go to train. The seed is 0 unless asked otherwise and has nothing to
 do with the seed of training, so every model of a source is tested on the same items.
 
+A source may have another side, B. Pairs are divided by the rule as A is, so that what belongs
+together stays together; two domains of which nothing belongs together are divided each by itself.
+
 Tables and points are standardised by numbers of the train split alone, and a missing number is
 replaced by the median of its column there.
 """
@@ -40,6 +43,8 @@ class Source:
             file: missing numbers of a table are still NaN. Use :func:`split` for data to work on.
         spec: a JSON object :func:`latlas.data.open_source` opens again; ``None`` for arrays.
         notes: what was decided on the way (a resize, a column left out), for people to read.
+        other: the other side, one-sided itself; its space is ``space.target``.
+        paired: row i of B belongs to row i of A.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Source:
     parts: dict[str, Dataset]
     spec: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    other: Source | None = None
+    paired: bool = True
     _ready: dict[int, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -68,8 +75,48 @@ def make(name: str, data: Dataset, *, parts: Mapping[str, Rows] | None = None,
     return replace(source, space=_ready(source, 0).space, _ready={})
 
 
+def join(a: Source, b: Source, *, paired: bool, name: str = "") -> Source:
+    """One source of two sides; of pairs those rows that both sides have.
+
+    Raises:
+        DataError: pairs that are not as many on both sides, or not of one height and width.
+    """
+    if a.other is not None or b.other is not None:
+        both = a if a.other is not None else b
+        raise DataError(f"{both.name} has two sides of its own; name sources of one side")
+    if paired:
+        a, b = _matched(a, b)
+    notes = (*(f"A: {note}" for note in a.notes), *(f"B: {note}" for note in b.notes))
+    return replace(a, name=name or a.name, space=replace(a.space, target=b.space), spec=None,
+                   notes=notes, other=b, paired=paired)
+
+
+def _matched(a: Source, b: Source) -> tuple[Source, Source]:
+    """Both sides with the rows that both have, in the parts and groups of A."""
+    if len(a.base.x) != len(b.base.x):
+        raise DataError(f"{a.name} holds {len(a.base.x):,} items, {b.name} {len(b.base.x):,}; "
+                        "pairs need as many on both sides (paired=false: two domains)")
+    if a.space.shape[1:] != b.space.shape[1:] or a.space.kind != b.space.kind:
+        raise DataError(f"{a.name} holds {a.space.words} of shape {a.space.shape}, {b.name} "
+                        f"{b.space.words} of {b.space.shape}; pairs need one height and width: "
+                        "give image_size=")
+    common = np.intersect1d(_rows(a.base), _rows(b.base))
+    other = replace(b.base, group=a.base.group)  # divided as A is
+    rows = {k: d.rows if len(common) == len(d.x) else np.intersect1d(_rows(d), common)
+            for k, d in a.parts.items()}
+    return (replace(a, parts={k: replace(a.parts[k], rows=v) for k, v in rows.items()}, _ready={}),
+            replace(b, parts={k: replace(other, rows=v) for k, v in rows.items()}, _ready={}))
+
+
+def one_sided(source: Source) -> Source:
+    """A alone."""
+    return replace(source, space=replace(source.space, target=None), other=None)
+
+
 def split(source: Source, which: str, *, seed: int = 0) -> Dataset:
     """The items of one split, ready to train on. See the rule at the head of this module.
+
+    The other side of a source, if it has one, is that of the same split.
 
     Args:
         which: ``train``, ``validation``, ``test``, or ``all`` (every item, in file order).
@@ -80,6 +127,13 @@ def split(source: Source, which: str, *, seed: int = 0) -> Dataset:
     """
     if which not in SPLITS:
         raise DataError(unknown("split", which, SPLITS))
+    items = _split(source, which, seed)
+    if source.other is None:
+        return items
+    return items.beside(_split(source.other, which, seed), paired=source.paired)
+
+
+def _split(source: Source, which: str, seed: int) -> Dataset:
     ready = _ready(source, seed)
     if which == "all":
         return ready

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from latlas.core.errors import DataError
 
 MEMORY_SHARE = 0.5
+SECOND = "second"  # folder of the other side in a packed folder
 Progress = Callable[[int, int], None]
 
 
@@ -34,14 +36,25 @@ class Store:
     def __init__(self, folder: Path | None = None, share: float = MEMORY_SHARE,
                  progress: Progress | None = None) -> None:
         self.folder, self.share, self.progress = folder, share, progress
-        self.on_disk = False
+        self.mapped = False
+
+    @cached_property
+    def second(self) -> Store:
+        """Where the other side goes."""
+        folder = None if self.folder is None else self.folder / SECOND
+        return Store(folder, self.share, self.progress)
+
+    @property
+    def on_disk(self) -> bool:
+        """The array of either side was put on disk."""
+        return self.mapped or ("second" in self.__dict__ and self.second.on_disk)
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of this shape to fill, in memory or on disk by its size."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if self.folder is None or (self.share > 0 and size <= self.share * available_memory()):
             return np.empty(shape, dtype)
-        self.on_disk = True
+        self.mapped = True
         return _on_disk(self.folder, shape, np.dtype(dtype), size)
 
     def done(self, items: int, of: int) -> None:
