@@ -1,8 +1,8 @@
 """The verbs as functions: data in, NumPy arrays out, in the units of the file.
 
 Every function takes a run folder or a model, and data as a source's name, a file or folder, an
-array (n, \\*shape), a pair (items, labels), or what :func:`open_data` returns. What a model cannot
-do is said before any data is read. torch is imported when a verb is called.
+array (n, \\*shape), a pair (items, labels), two sources for two domains, or what :func:`open_data`
+returns. What a model cannot do is said before any data is read. torch is imported when a verb is called.
 """
 
 from __future__ import annotations

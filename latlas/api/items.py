@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from latlas.data.source import Source
 
 #: options of a run's source that other data must share to fit the model
-_SHARED = ("image_size", "mode", "levels")
+_SHARED = ("image_size", "mode", "levels", "direction", "maps")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,10 @@ def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
 
 def _shared(like: Known | None) -> dict[str, Any]:
     spec = (like.spec if like else None) or {}
-    return {k: spec[k] for k in _SHARED if spec.get(k) is not None}
+    found = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
+    sides = (like.space, like.space.target) if like else ()
+    ids = next((side.ids for side in sides if side is not None and side.ids), ())
+    return {**found, "ids": ",".join(map(str, ids))} if ids and "maps" in found else found
 
 
 def _split(source: Source, which: str) -> Dataset:
@@ -182,11 +185,22 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     array = np.asarray(x)
     if array.dtype.kind not in "buif":
         raise DataError(f"items must be numbers, not {array.dtype}")
-    shaped = _shaped(array, space)
+    shaped = _shaped(_channels(array, space), space)
     whole = space.kind == "picture" and array.dtype in (np.uint8, np.uint16)
     label = None if y is None else class_codes(space, np.asarray(y).tolist())
     _must_fit(shaped, space)
-    return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
+    own = replace(space, target=None)
+    return Dataset(shaped if whole else shaped.astype(np.float32), own, label)
+
+
+def _channels(x: NDArray[Any], space: Space) -> NDArray[Any]:
+    """Class ids (n, H, W) as the channels that a model of maps knows; anything else as it is."""
+    from latlas.data.maps import one_hot
+    from latlas.data.store import Store
+
+    if not space.ids or x.shape[1:] != space.shape[1:]:
+        return x
+    return one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the items")[0]
 
 
 def _must_fit(x: NDArray[Any], space: Space) -> None:
@@ -219,6 +233,8 @@ def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:
 def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     """The same items in ``space``: its units, its order of columns, its codes of classes.
 
+    The other side, if both have one, is brought into ``space.target``; else it is left out.
+
     Raises:
         DataError: another kind, shape or number of levels, or a column that is missing.
     """
@@ -231,8 +247,18 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     if data.space.levels != space.levels:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
                         f"{space.levels}; open it with levels={space.levels}")
+    if data.space.ids != space.ids:
+        raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
+                        "with the run's maps= and ids=")
     own = replace(space, factors=data.space.factors)  # factors are known of these items alone
-    return replace(data, space=own, label=_recoded(data, space, name))
+    other = None if data.other is None or space.target is None else fitted(
+        data.other, space.target, f"the other side of {name}")
+    return replace(data, space=own, label=_recoded(data, space, name), other=None).beside(
+        other, paired=data.paired)
+
+
+def _ids(space: Space) -> str:
+    return f"maps of the classes {','.join(map(str, space.ids))}" if space.ids else "no maps"
 
 
 def _reordered(data: Dataset, space: Space, name: str) -> Dataset:

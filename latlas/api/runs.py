@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Array = Any  # NDArray in the file's units
 Run = Any  # a run folder (str, Path) or a Model
-Items = Any  # str, Path, array, (array, labels), Dataset or Source
+Items = Any  # str, Path, array, (array, labels), two sources, Dataset or Source
 Count = Callable[[int, int], None]  # called with (items done, items in all)
 
 

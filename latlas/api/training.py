@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,7 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     from latlas.engine.processes import join, pick_device
     from latlas.engine.progress import Bar, Silent
 
+    data, notes = _sides(plan, data)
     world = join(pick_device(plan.options.device))
     model = _build(plan, data.train, modules)
     batch_size_of(model, len(data.train), plan.options, world)  # refused before there is a folder
@@ -97,9 +98,26 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     alone = run.alone() if world.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training
     with alone, Bar() if progress and world.leads else nullcontext(Silent()) as show:
+        for note in notes:
+            show.warn(note)
         outcome = fit(model, data.train, data.validation, plan.options, run, show,
                       _looks(model, data.train, plan.options, run) if world.leads else None)
     return Trained(_result(model, run, outcome, modules), out, outcome)
+
+
+def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
+    """The data with the sides that the model needs, and what to say about it.
+
+    Of two domains nothing is held out to keep weights by: no item of one has its own in the other.
+    """
+    from latlas.data.dataset import sides_for
+    from latlas.models import load_class
+
+    needs = getattr(load_class(get(plan.model)), "needs", None)
+    train, note = sides_for(data.train, needs, plan.model)
+    held = None if needs == "domains" else data.validation
+    held = None if held is None else sides_for(held, needs, plan.model)[0]
+    return replace(data, train=train, validation=held), [note] if note else []
 
 
 def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Looks | None:

@@ -13,12 +13,14 @@ from latlas.cli.show import counting, emit, table
 Source = Annotated[str, Parameter(help="A name (digits, moons …), file or folder.")]
 
 
-def info(source: Source, /, *, options: Labelled = LABELLED,
+def info(source: Source, other: Annotated[str | None, Parameter(
+        help="A second source: the other domain.")] = None, /, *, options: Labelled = LABELLED,
          json: Json = False) -> None:
     """What is in a source? Counts, shape, levels, classes, splits, memory."""
     from latlas import data
 
-    found = data.info(data.open_source(source, **options.options()))
+    named = source if other is None else (source, other)
+    found = data.info(data.open_source(named, **options.options()))
     emit(found, json, _lines(found))
 
 

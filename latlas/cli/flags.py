@@ -31,14 +31,20 @@ Pairs = Annotated[tuple[str, ...], Parameter(
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Items:
-    """Which items a command reads. Without ``data`` they are the run's own."""
+    """Which items a command reads. Without ``--data`` they are the run's own."""
 
-    data: Annotated[str | None, Parameter(
-        help="Source: a name (digits, moons …), file or folder. Default: what the run was "
-             "trained on.")] = None
+    sources: Annotated[tuple[str, ...], Parameter(
+        name="--data", negative="", consume_multiple=False, show_default=False,
+        help="Source: a name (digits, moons …), file or folder; given twice, two domains. "
+             "Default: what the run was trained on.")] = ()
     split: Annotated[Split | None, Parameter(
         help="Part of the source. Default: test where the source has one or the run was trained "
              "on it, else all.")] = None
+
+    @property
+    def data(self) -> str | tuple[str, str] | None:
+        """One source, two of them, or ``None``."""
+        return one_or_two(self.sources) if self.sources else None
 
 
 @Parameter(name="*")
@@ -84,6 +90,17 @@ class Parts:
 
 #: defaults of the flags above, which are frozen
 ITEMS, SOURCE, LABELLED, WHOLE = Items(), Source(), Labelled(), Parts()
+
+
+def one_or_two(sources: tuple[str, ...]) -> str | tuple[str, str]:
+    """What --data names.
+
+    Raises:
+        ConfigError: more than two sources.
+    """
+    if len(sources) > 2:
+        raise ConfigError(f"--data: {len(sources)} sources; name one, or two for two sides")
+    return sources[0] if len(sources) == 1 else (sources[0], sources[1])
 
 
 def at_least(option: str, value: int | None, low: int) -> None:

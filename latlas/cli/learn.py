@@ -18,6 +18,7 @@ from latlas.cli.flags import (
     Settings,
     Source,
     at_least,
+    one_or_two,
     pairs,
 )
 from latlas.cli.show import emit, table
@@ -36,8 +37,10 @@ def models(*, json: Json = False) -> None:
 def train(
     model: Annotated[str, Parameter(help="A name of `latlas models`, or module:Class.")] = "vae",
     /, *,
-    data: Annotated[str, Parameter(
-        help="Source: a name (digits, moons …), file or folder.")] = "digits",
+    data: Annotated[tuple[str, ...], Parameter(
+        negative="", consume_multiple=False, show_default=False,
+        help="Source: a name (digits, moons …), file or folder; given twice, two domains. "
+             "Default: digits.")] = ("digits",),
     split: Annotated[Literal["train", "all"], Parameter(
         help="Part to train on; all holds nothing back.")] = "train",
     source: Labelled = LABELLED,
@@ -63,8 +66,8 @@ def train(
     given = {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
              "device": device}
     asked = _plan(model, config, set, given, split, from_)
-    folder = out or Path("runs") / f"{_slug(model)}-{_slug(_stem(data))}"
-    return _run(asked, data, source.options(), folder, json)
+    folder = out or Path("runs") / f"{_slug(model)}-{_slug('-'.join(map(_stem, data)))}"
+    return _run(asked, one_or_two(data), source.options(), folder, json)
 
 
 def fit_prior(
@@ -124,7 +127,7 @@ def _plan(model: str, config: Path | None, texts: tuple[str, ...], given: dict[s
     return plan(model, values, split=split, start=start, where="train")
 
 
-def _run(asked: Any, data: str, options: dict[str, Any], folder: Path, json: bool) -> int:
+def _run(asked: Any, data: Any, options: dict[str, Any], folder: Path, json: bool) -> int:
     from latlas.api.training import execute, parts
     from latlas.data import open_source
 

@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,9 @@ class Model(nn.Module, ABC):
     watched: bool = False
     #: a step costs more late in training than early
     grows: bool = False
+    #: data of two sides: ``pairs`` that belong together, or two ``domains``; ``batch.target`` is
+    #: of the other side, and ``space.target`` its space
+    needs: Literal["pairs", "domains"] | None = None
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()

@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas.core.errors import DataError
 from latlas.core.space import Space
+
+NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, pictures side by "
+                   "side (pair=side), an npz with A and B",
+          "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
+                     "B)"}
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,27 @@ class Dataset:
         if values is None or self.rows is None:
             return values
         return values[self.rows]
+
+
+def sides_for(data: Dataset, needs: str | None, model: str) -> tuple[Dataset, str]:
+    """What a model that needs ``pairs``, two ``domains`` or one side (``None``) learns from, and a
+    note where that is less than the data say.
+
+    Raises:
+        DataError: it needs another side, and there is none, or one without pairs.
+    """
+    if needs is None:
+        note = f"{model} learns from side A alone"
+        return (data, "") if data.other is None else (data.beside(None), note)
+    if data.other is None:
+        raise DataError(f"{model} needs data of two sides, {NEEDED[needs]}")
+    if needs == "pairs" and not data.paired:
+        raise DataError(f"{model} needs pairs, and these are two domains of which nothing belongs "
+                        "together; where rows or names do, say paired=true")
+    if needs == "domains" and data.paired:
+        return data.beside(data.other, paired=False), f"{model} makes no use of what belongs " \
+                                                      "together: it takes A and B as two domains"
+    return data, ""
 
 
 def _rows(data: Dataset) -> NDArray[np.int64]:

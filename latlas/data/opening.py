@@ -6,7 +6,8 @@ import inspect
 import io
 import typing
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -68,8 +69,7 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if not isinstance(spec, str | Path):
         return _open_in_memory(spec, options)
     text = str(spec)
-    options = {k: str(v) if isinstance(v, Path) else v  # a spec is JSON
-               for k, v in options.items() if v is not None}
+    options = _plain(options)
     if text in BUILT_IN:
         source = _call(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
@@ -93,9 +93,8 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     """
     together = bool(_coerced("paired", paired, bool))
     first_is_map(direction, maps)
-    named = {"direction": direction, "maps": maps, "ids": ids}
-    options = {k: v for k, v in options.items() if v is not None}
     if together and _is_folder(a) and _is_folder(b):
+        named = {"direction": direction, "maps": maps, "ids": ids}
         return _open_two_folders(a, b, {**options, **named}, memory_share)
     sides = [open_source(x, memory_share=memory_share, **options,
                          **({"maps": "A", "ids": ids} if maps == name else {}))
@@ -134,11 +133,20 @@ def _is_folder(spec: Any) -> bool:
 
 
 def _open_two_folders(a: Any, b: Any, options: dict[str, Any], share: float) -> Source:
-    paths = [Path(side).expanduser() for side in (a, b)]
-    spec = {"source": [_absolute(str(p)) for p in paths], "paired": True,
-            **{k: v for k, v in options.items() if v is not None}}
-    return _stored(spec, share, lambda store: _call(TWO_FOLDERS, tuple(paths), f"{a} and {b}",
-                                                    options, store))
+    paths = Path(a).expanduser(), Path(b).expanduser()
+    options = _plain(options)
+    spec = {"source": [_absolute(str(p)) for p in paths], "paired": True, **options}
+
+    def read(store: Store) -> Source:
+        with _readable(paths[0]):
+            return _call(TWO_FOLDERS, paths, f"{a} and {b}", options, store)
+
+    return _stored(spec, share, read)
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given, fit for JSON."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
 
 
 def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
@@ -194,8 +202,15 @@ def _dispatch(text: str, options: dict[str, Any], store: Store) -> Source:
     path = Path(file).expanduser()
     if not path.exists():
         raise DataError(_missing(text))
-    try:
+    with _readable(path):
         return _reader_of(path, member, options, store)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """An error of the system as one that names the file."""
+    try:
+        yield
     except OSError as error:
         raise DataError(f"{error.filename or path} cannot be read: "
                         f"{error.strerror or error}") from None

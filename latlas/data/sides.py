@@ -85,7 +85,7 @@ def read_sides(sides: Sequence[Side], store: Store, how: Reading, *, paired: boo
                     ids=ids if side.name == maps else None) for i, side in enumerate(ordered)]
     works = [prepare(side.files, kept, own)
              for side, kept, own in zip(ordered, stores, hows, strict=True)]
-    if paired:
+    if paired and sides[0].half is None:
         _same_cuts(works[0], works[1], how.image_size)
     a, b = (read_pictures(work, kept, own, f"{name} ({side.name})") for work, kept, own, side
             in zip(works, stores, hows, ordered, strict=True))

@@ -86,7 +86,7 @@ def join(a: Source, b: Source, *, paired: bool, name: str = "") -> Source:
         raise DataError(f"{both.name} has two sides of its own; name sources of one side")
     if paired:
         a, b = _matched(a, b)
-    notes = (*(f"A: {note}" for note in a.notes), *(f"B: {note}" for note in b.notes))
+    notes = tuple(f"{side.name}: {note}" for side in (a, b) for note in side.notes)
     return replace(a, name=name or a.name, space=replace(a.space, target=b.space), spec=None,
                    notes=notes, other=b, paired=paired)
 

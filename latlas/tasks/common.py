@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,9 @@ def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]
 
 def in_units_of(space: Space, data: Dataset) -> Dataset:
     """The same data set under the units the model learnt: its location and scale, not its own."""
-    return Dataset(data.x, space, data.label, data.factors, data.group, data.names, data.rows)
+    other = None if data.other is None or space.target is None else replace(
+        data.other, space=space.target)
+    return replace(data, space=space, other=None).beside(other, paired=data.paired)
 
 
 def first_row(batch: Batch) -> int:

@@ -1,0 +1,570 @@
+"""Sources of two sides: pairs and domains, from file to batch."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import latlas
+from latlas.api.items import open_items
+from latlas.checkpoint import run_info
+from latlas.cli import __main__ as cli
+from latlas.core.batch import Batch
+from latlas.core.errors import DataError
+from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.options import option
+from latlas.core.space import Space
+from latlas.data import info, open_pair, open_source, pack, split
+from latlas.data.batches import Batches, Sweep
+from latlas.data.dataset import Dataset, sides_for
+from latlas.data.maps import to_ids
+from latlas.data.source import partition
+
+N = 20
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (N, 6, 8), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (N, 6, 8, 3), dtype=np.uint8)
+FIRST = np.moveaxis(COLOUR, -1, 1)
+
+
+def save(path: Path, array: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def fill(folder: Path, pictures: Any, ending: str = ".png") -> Path:
+    for i, picture in enumerate(pictures):
+        save(folder / f"{i:02}{ending}", picture)
+    return folder
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    fill(tmp_path / "ab/A", GREY)
+    fill(tmp_path / "ab/B", COLOUR, ".bmp")
+    return tmp_path / "ab"
+
+
+@pytest.fixture
+def domains(tmp_path: Path) -> Path:
+    for name, part in (("trainA", GREY[:7]), ("trainB", COLOUR[:13]), ("testA", GREY[7:9]),
+                       ("testB", COLOUR[13:16])):
+        fill(tmp_path / "domains" / name, part)
+    return tmp_path / "domains"
+
+
+def both(source: Any, which: str = "all") -> tuple[Any, Any]:
+    data = split(source, which)
+    assert data.other is not None and data.space.target == data.other.space
+    return data.take("x"), data.other.take("x")
+
+
+# what is a source of two sides
+
+
+def test_a_folder_of_pairs(pairs: Path) -> None:
+    source = open_source(pairs)
+    a, b = both(source)
+    np.testing.assert_array_equal(a[:, 0], GREY)
+    np.testing.assert_array_equal(b, FIRST)
+    assert source.paired and source.space.shape == (1, 6, 8)
+    assert source.space.target is not None and source.space.target.shape == (3, 6, 8)
+
+
+def test_a_zip_of_pairs_inside_a_folder_with_parts_and_classes(tmp_path: Path) -> None:
+    for i in range(N):
+        name = f"{'train' if i < 12 else 'test'}/{'cat' if i % 2 else 'dog'}/{i:02}.png"
+        save(tmp_path / "all/A" / name, GREY[i])
+        save(tmp_path / "all/B" / name, COLOUR[i])
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for file in sorted((tmp_path / "all").rglob("*.png")):
+            archive.write(file, f"set/{file.relative_to(tmp_path / 'all')}")
+    source = open_source(tmp_path / "all.zip")
+    assert source.space.classes == ("cat", "dog")
+    assert {k: len(v) for k, v in partition(source).items()} == {
+        "train": 11, "validation": 1, "test": 8}
+    for part in ("train", "validation", "test"):
+        a, b = both(source, part)
+        index = [int(np.flatnonzero((x[0] == GREY).all((1, 2)))[0]) for x in a]
+        np.testing.assert_array_equal(b, FIRST[index])
+
+
+def test_the_part_may_stand_above_the_side(tmp_path: Path) -> None:
+    for side, pictures in (("A", GREY), ("B", COLOUR)):
+        fill(tmp_path / "train" / side, pictures[:12])
+        fill(tmp_path / "test" / side, pictures[12:])
+    a, b = both(open_source(tmp_path), "test")
+    np.testing.assert_array_equal(a[:, 0], GREY[12:])
+    np.testing.assert_array_equal(b, FIRST[12:])
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    wide = np.concatenate([COLOUR, COLOUR[::-1]], axis=2)
+    fill(tmp_path, wide)
+    a, b = both(open_source(tmp_path, pair="side"))
+    np.testing.assert_array_equal(a, FIRST)
+    np.testing.assert_array_equal(b, FIRST[::-1])
+    small = open_source(tmp_path, pair="side", image_size="4", mode="L")
+    assert small.space.shape == (1, 4, 4) and small.space.target == small.other.space
+    alone = Image.fromarray(COLOUR[0]).resize((4, 4), Image.Resampling.LANCZOS, box=(1, 0, 7, 6))
+    cut = open_source(tmp_path, pair="side", image_size=4)
+    np.testing.assert_array_equal(both(cut)[0][0], np.moveaxis(np.asarray(alone), -1, 0))
+    save(tmp_path / "07.png", wide[0][:, :-1])
+    with pytest.raises(DataError, match=r"07\.png .*15 pixels wide, which is odd"):
+        open_source(tmp_path, pair="side", image_size=4)
+
+
+@pytest.mark.parametrize("keys", [("A", "B"), ("x", "y"), ("images", "targets")])
+def test_two_arrays_of_an_npz(tmp_path: Path, keys: tuple[str, str]) -> None:
+    np.savez(tmp_path / "p.npz", **{keys[0]: GREY, keys[1]: COLOUR})
+    a, b = both(open_source(tmp_path / "p.npz"))
+    np.testing.assert_array_equal(a[:, 0], GREY)
+    np.testing.assert_array_equal(b, FIRST)
+    a, b = both(open_source(tmp_path / "p.npz", direction="BtoA", image_size=6))
+    assert a.shape == (N, 3, 6, 6) and b.shape == (N, 1, 6, 6)
+
+
+def test_two_arrays_of_an_npz_with_parts_and_groups(tmp_path: Path) -> None:
+    group = np.arange(N) // 2
+    np.savez(tmp_path / "p.npz", A_train=GREY[:15], B_train=COLOUR[:15], A_test=GREY[15:],
+             B_test=COLOUR[15:])
+    a, b = both(open_source(tmp_path / "p.npz"), "test")
+    np.testing.assert_array_equal(a[:, 0], GREY[15:])
+    np.testing.assert_array_equal(b, FIRST[15:])
+    np.savez(tmp_path / "g.npz", A=GREY, B=COLOUR, group=group)
+    rows = partition(open_source(tmp_path / "g.npz"))
+    assert not set(group[rows["train"]]) & set(group[rows["test"]])
+
+
+def test_other_npz_files_open_as_before(tmp_path: Path) -> None:
+    label = np.arange(N) % 3
+    for arrays in ({"x": GREY, "y": label}, {"x": GREY, "y": np.eye(3)[label]},
+                   {"x": GREY, "y": COLOUR[:5]}, {"x": GREY, "y": COLOUR[:, :2, :3]}):
+        np.savez(tmp_path / "p.npz", **arrays)
+        assert open_source(tmp_path / "p.npz").other is None
+    np.savez(tmp_path / "p.npz", a=GREY, b=COLOUR)
+    with pytest.raises(DataError, match="choose the items with key="):
+        open_source(tmp_path / "p.npz")
+    np.savez(tmp_path / "p.npz", x=GREY, y=COLOUR)
+    assert open_source(tmp_path / "p.npz", key="x").other is None
+    assert open_source(tmp_path / "p.npz", label="none").other is None
+
+
+def test_two_domains(domains: Path) -> None:
+    source = open_source(domains)
+    assert not source.paired
+    sizes = {part: [len(x) for x in both(source, part)] for part in ("train", "test", "all")}
+    assert sizes == {"train": [6, 12], "test": [2, 3], "all": [9, 16]}
+    np.testing.assert_array_equal(both(source, "test")[1], FIRST[13:16])
+    turned = open_source(domains, direction="BtoA")
+    assert [len(x) for x in both(turned, "train")] == [12, 6]
+    for name in ("testA", "testB"):
+        for file in (domains / name).iterdir():
+            file.unlink()
+    assert open_source(domains).space.classes == ()
+    assert [len(x) for x in both(open_source(domains), "test")] == [1, 1]
+
+
+def test_folders_of_two_sides_may_be_said_to_be_otherwise(pairs: Path, tmp_path: Path) -> None:
+    assert open_source(pairs, pair="none").space.classes == ("A", "B")
+    (pairs / "B/00.bmp").unlink()
+    apart = open_source(pairs, paired="false")
+    assert not apart.paired and [len(x) for x in both(apart)] == [N, N - 1]
+    fill(tmp_path / "t/trainA", GREY)
+    fill(tmp_path / "t/trainB", COLOUR)
+    assert open_source(tmp_path / "t", paired=True).paired
+    for folder in ("C", "A/deep"):  # other folders are classes as before
+        fill(tmp_path / "letters" / folder, GREY[:4])
+    fill(tmp_path / "letters/B", GREY[4:8])
+    assert open_source(tmp_path / "letters").space.classes == ("A", "B", "C")
+
+
+def test_two_sources(tmp_path: Path, pairs: Path) -> None:
+    horses, zebras = fill(tmp_path / "horses", GREY), fill(tmp_path / "zebras", COLOUR[:9])
+    source = open_source((str(horses), zebras), image_size=5)
+    assert not source.paired and source.name == "horses-zebras"
+    assert [x.shape for x in both(source)] == [(N, 1, 5, 5), (9, 3, 5, 5)]
+    again = open_source(json.loads(json.dumps(source.spec)))
+    np.testing.assert_array_equal(both(again)[1], both(source)[1])
+    together = open_pair(pairs / "A", pairs / "B", paired="true", direction="BtoA")
+    assert together.paired and together.space.shape == (3, 6, 8)
+    assert open_source(together.spec).space == together.space
+    arrays = open_pair(GREY, COLOUR, paired=True)
+    assert arrays.spec is None and arrays.paired
+    np.testing.assert_array_equal(both(arrays)[1], FIRST)
+    assert open_source((GREY, np.arange(N) % 2)).other is None
+    ring = open_pair("ring", "moons", n=50)
+    assert ring.space.target == open_source("moons", n=50).space
+    assert open_source(ring.spec).space == ring.space
+    mixed = open_pair(split(source, "train").beside(None), open_source("digits"))
+    assert [len(x) for x in both(mixed)] == [16, 1797]
+
+
+# maps of classes
+
+
+def test_maps_become_channels(tmp_path: Path) -> None:
+    ids = RNG.choice(np.array([0, 3, 7], np.uint8), (N, 6, 8))
+    palette = Image.fromarray(ids[0])
+    palette.putpalette(list(range(255, -1, -1)) * 3)
+    fill(tmp_path / "A", COLOUR)
+    fill(tmp_path / "B", ids)
+    palette.save(tmp_path / "B/00.png")
+    source = open_source(tmp_path, maps="B")
+    _, b = both(source)
+    target = source.space.target
+    assert target is not None and target.ids == (0, 3, 7) and b.shape == (N, 3, 6, 8)
+    assert set(np.unique(b)) == {0, 255} and (b.sum(axis=1, dtype=int) == 255).all()
+    np.testing.assert_array_equal(to_ids(b, target), ids)
+    assert Space.from_json(json.loads(json.dumps(source.space.to_json()))) == source.space
+    a, _ = both(open_source(tmp_path, maps="B", direction="BtoA", image_size=3))
+    np.testing.assert_array_equal(to_ids(a, target), ids[:, 1::2, 2::2][:, :, :3])
+    one = open_source(tmp_path / "B", maps="A", ids="0,3,5,7")
+    assert one.space.shape == (4, 6, 8) and one.space.ids == (0, 3, 5, 7)
+    with pytest.raises(DataError, match="the class id 3, which is none of ids=0,7"):
+        open_source(tmp_path, maps="B", ids="0,7")
+    with pytest.raises(DataError, match="RGB colours, not class ids"):
+        open_source(tmp_path, maps="A")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32, bool])
+def test_maps_of_arrays(tmp_path: Path, kind: Any) -> None:
+    ids = RNG.integers(0, 2 if kind is bool else 3, (N, 6, 8)).astype(kind)
+    np.savez(tmp_path / "p.npz", A=ids, B=COLOUR)
+    source = open_source(tmp_path / "p.npz", maps="A")
+    np.testing.assert_array_equal(to_ids(both(source)[0], source.space), ids)
+    second = open_pair(COLOUR, ids, maps="B", image_size=6)
+    np.testing.assert_array_equal(to_ids(both(second)[1], source.space), ids[:, :, 1:7])
+
+
+def test_what_is_no_map(tmp_path: Path) -> None:
+    np.savez(tmp_path / "p.npz", A=np.arange(N * 48).reshape(N, 6, 8), B=COLOUR)
+    for maps, words in (("A", "960 different class ids, at most 256"), ("B", "one id per pixel"),
+                        ("C", "unknown maps 'C'")):
+        with pytest.raises(DataError, match=words):
+            open_source(tmp_path / "p.npz", maps=maps)
+    with pytest.raises(DataError, match="not class ids"):
+        open_pair(GREY / 255, COLOUR, maps="A")
+
+
+# larger than memory
+
+
+@pytest.mark.parametrize("kind", ["pairs", "domains"])
+def test_packed(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    place = request.getfixturevalue(kind)
+    source, packed = open_source(place), pack(place, tmp_path / "packed")
+    assert packed.paired == source.paired and packed.space == source.space
+    assert {info(packed)["stored"], info(packed)["other"]["stored"]} == {"memory map"}
+    again = pack(source, tmp_path / "again")
+    for part in ("train", "test"):
+        for found, also, wanted in zip(*(both(s, part) for s in (packed, again, source)),
+                                       strict=True):
+            np.testing.assert_array_equal(found, wanted)
+            np.testing.assert_array_equal(also, wanted)
+
+
+def test_both_sides_are_packed_when_one_is_large(pairs: Path, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATLAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("latlas.data.store.available_memory", lambda: 2000)
+    for _ in range(2):  # packed, then found
+        source = open_source(pairs)
+        assert isinstance(source.base.x, np.memmap)
+        assert source.other is not None and isinstance(source.other.base.x, np.memmap)
+        np.testing.assert_array_equal(both(source)[1], FIRST)
+    two = open_source([pairs / "A", pairs / "B"], paired=True)
+    assert isinstance(two.base.x, np.memmap) and two.paired
+    ids = RNG.integers(0, 5, (N, 6, 8)).astype(np.uint8)
+    maps = open_pair(fill(tmp_path / "ids", ids), pairs / "B", maps="A")
+    assert isinstance(maps.base.x, np.memmap)
+    np.testing.assert_array_equal(to_ids(both(maps)[0], maps.space), ids)
+
+
+# what does not fit
+
+
+def test_unequal_names_are_listed(pairs: Path) -> None:
+    for i in range(5):
+        (pairs / f"B/{i:02}.bmp").rename(pairs / f"B/x{i}.bmp")
+    with pytest.raises(DataError, match=r"5 only in A \(00, 01, 02, \.\.\.\); 5 only in B \(x0"):
+        open_source(pairs)
+    with pytest.raises(DataError, match="5 only in A"):
+        open_pair(pairs / "A", pairs / "B", paired=True)
+    save(pairs / "A/07.bmp", GREY[0])
+    with pytest.raises(DataError, match=r"A/07\.bmp and A/07\.png have one name"):
+        open_source(pairs)
+
+
+def test_sizes_that_do_not_fit(pairs: Path) -> None:
+    save(pairs / "B/03.bmp", np.repeat(np.repeat(COLOUR[3], 2, 0), 2, 1))
+    with pytest.raises(DataError, match=r"A/03\.png \(8x6\) and B/03\.bmp \(16x12\) differ in "
+                                        "size; image_size= resizes both"):
+        open_source(pairs)
+    assert [x.shape[2:] for x in both(open_source(pairs, image_size=4))] == [(4, 4)] * 2
+    save(pairs / "B/03.bmp", COLOUR[3, :, :6])
+    with pytest.raises(DataError, match=r"B/03\.bmp \(6x6\) differ in proportions"):
+        open_source(pairs, image_size=4, mode="L")
+
+
+def test_damaged_pictures(pairs: Path) -> None:
+    (pairs / "A/02.png").write_bytes(b"no picture")
+    (pairs / "B/05.bmp").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"A/02\.png cannot be decoded"):
+        open_source(pairs)
+    a, b = both(open_source(pairs, on_error="skip"))
+    kept = [i for i in range(N) if i not in (2, 5)]
+    np.testing.assert_array_equal(a[:, 0], GREY[kept])
+    np.testing.assert_array_equal(b, FIRST[kept])
+    for file in (pairs / "B").iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"B/00\.bmp cannot be decoded"):
+        open_source(pairs, on_error="skip")
+
+
+def test_a_side_that_is_missing(domains: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "one/set/trainA", GREY)
+    with pytest.raises(DataError, match="there is trainA, but no trainB"):
+        open_source(tmp_path / "one")
+    (tmp_path / "one/set/trainB").mkdir()
+    with pytest.raises(DataError, match="trainB holds no pictures"):
+        open_source(tmp_path / "one")
+    fill(tmp_path / "two/A", GREY)
+    assert open_source(tmp_path / "two").other is None
+    (tmp_path / "two/B").mkdir()
+    with pytest.raises(DataError, match="B holds no pictures"):
+        open_source(tmp_path / "two")
+    with pytest.raises(DataError, match="empty folder"):
+        open_pair(tmp_path / "two/A", tmp_path / "two/B", paired=True)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"pair": "top"}, "unknown pair 'top'"), ({"direction": "B"}, "unknown direction 'B'"),
+    ({"maps": "b"}, "unknown maps 'b'"), ({"paired": "maybe"}, "paired='maybe'"),
+    ({"maps": "A", "ids": "a,b"}, "ids='a,b' is no list")])
+def test_options_that_are_none(pairs: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(pairs, **options)
+
+
+def test_sources_that_do_not_fit(pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"20 items, .* 4; pairs need as many"):
+        open_pair(GREY, COLOUR[:4], paired=True)
+    with pytest.raises(DataError, match="one height and width"):
+        open_pair(GREY, COLOUR[:, :4], paired=True)
+    with pytest.raises(DataError, match="two sides of its own"):
+        open_pair(pairs, pairs)
+    with pytest.raises(DataError, match="pair=side is for folders"):
+        open_source(GREY, pair="side")
+    with pytest.raises(DataError, match="paired= is for two sides"):
+        open_source(pairs / "A", paired=True)
+    np.savez(tmp_path / "p.npz", A=GREY, B=COLOUR[:4])
+    with pytest.raises(DataError, match=r"p \(A\) holds 20 items, p \(B\) 4; .*paired=false"):
+        open_source(tmp_path / "p.npz")
+    assert not open_source(tmp_path / "p.npz", paired="false").paired
+
+
+# from source to batch
+
+
+def test_pairs_stay_together_in_every_split_and_subset() -> None:
+    x = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1).repeat(4, 2).repeat(4, 3)
+    source = open_pair(x, 255 - x, paired=True)
+    seen = []
+    for part in ("train", "validation", "test"):
+        for seed in (0, 1):
+            data = split(source, part, seed=seed)
+            np.testing.assert_array_equal(data.take("x"), 255 - data.other.take("x"))
+        seen.extend(split(source, part).take("x")[:, 0, 0, 0])
+        few = split(source, part).subset(np.array([3, 1, 1]))
+        np.testing.assert_array_equal(few.take("x"), 255 - few.other.take("x"))
+    assert sorted(seen) == list(range(200))
+    assert [info(source)[k]["splits"]["test"] if k == "other" else info(source)["splits"]["test"]
+            for k in ("", "other")] == [20, 20]
+    apart = split(open_pair(x, x[:50]), "train")
+    assert len(apart.subset(slice(0, 3)).other) == 40
+    with pytest.raises(ValueError, match="same rows"):
+        apart.beside(apart.other, paired=True)
+
+
+def numbered(n: int, paired: bool, of: int = 0) -> Dataset:
+    """Item i of A is i, of B 1000 + i; the first two rows of either are left out."""
+    space = Space("points", (1,), location=(0.0,), scale=(1.0,))
+    a, b = (Dataset(np.arange(k, dtype=np.float32)[:, None] + start, space,
+                    rows=np.arange(2, k)) for k, start in ((n + 2, 0), ((of or n) + 2, 1000)))
+    return a.beside(replace(b, space=replace(space, scale=(2.0,))), paired=paired)
+
+
+def test_batches_of_pairs() -> None:
+    data = numbered(23, True)
+    plain = Batches(data.beside(None), 8, seed=3)
+    batches = Batches(data, 8, seed=3)
+    for k in range(7):
+        batch = batches.at(k)
+        assert batch.target is not None
+        torch.testing.assert_close(batch.x + 1000, batch.target * 2)
+        torch.testing.assert_close(batch.x, plain.at(k).x)
+    swept = torch.cat([torch.cat([b.x + 1000, 2 * b.target], 1) for b in Sweep(data, 5)])
+    torch.testing.assert_close(swept[:, 0], torch.arange(1002.0, 1025.0))
+    torch.testing.assert_close(swept[:, 0], swept[:, 1])
+
+
+def test_batches_of_two_domains_see_every_item_equally_often() -> None:
+    data = numbered(7, False, of=11)
+    batches, again = Batches(data, 4, seed=3), Batches(data, 4, seed=3)
+    plain = Batches(data.beside(None), 4, seed=3)
+    targets = [batches.at(k).target for k in range(77)]
+    for k in (70, 3, 5, 3):  # a function of (seed, k) alone
+        torch.testing.assert_close(again.at(k).target, targets[k])
+        torch.testing.assert_close(again.at(k).x, plain.at(k).x)
+    values, counts = torch.cat(targets).mul(2).unique(return_counts=True)
+    torch.testing.assert_close(values, torch.arange(1002.0, 1013.0))
+    assert (counts == 4 * 77 // 11).all()
+    other = Batches(data, 4, seed=4)
+    assert any((other.at(k).target != targets[k]).any() for k in range(3))
+    assert all(b.target is None for b in Sweep(data, 4))
+
+
+def test_the_order_of_b_says_nothing_about_the_order_of_a() -> None:
+    data = numbered(500, False)
+    batches = [Batches(data, 500, seed=s).at(0) for s in range(4)]
+    for batch in batches:
+        ranks = torch.cat([batch.x, batch.target * 2 - 1000], 1).T
+        assert abs(float(torch.corrcoef(ranks)[0, 1])) < 0.2  # 4.5 standard errors
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_processes_share_a_batch(paired: bool) -> None:
+    data = numbered(9, paired, of=9 if paired else 5)
+    whole = Batches(data, 7, seed=1)
+    shares = [Batches(data, 7, seed=1, rank=r, world=3) for r in range(3)]
+    for k in range(6):
+        parts = [share.at(k) for share in shares]
+        torch.testing.assert_close(torch.cat([p.x for p in parts]), whole.at(k).x)
+        torch.testing.assert_close(torch.cat([p.target for p in parts]), whole.at(k).target)
+
+
+def test_spaces_written_before_there_were_two_sides() -> None:
+    space = Space.picture((1, 2, 2), classes=("a",))
+    assert not {"target", "ids"} & space.to_json().keys()
+    assert Space.from_json(space.to_json()) == space
+    two = replace(space, target=Space.picture((3, 2, 2), ids=(1, 2, 9)))
+    assert Space.from_json(json.loads(json.dumps(two.to_json()))) == two
+
+
+# models
+
+
+@dataclass(frozen=True)
+class ShiftConfig:
+    """A constant between the sides."""
+
+    start: float = option(0.0, "where it begins")
+
+
+class Shift(Model):
+    """The mean difference of the sides, learnt from pairs."""
+
+    Config = ShiftConfig
+    provides = frozenset({"encode"})
+    needs = "pairs"
+    phases = (Phase("only", ("shift",)),)
+    latent_dim = 1
+
+    def __init__(self, config: ShiftConfig, space: Space) -> None:
+        super().__init__(config, space)
+        assert space.target is not None
+        self.shift = nn.Linear(1, space.target.shape[0], bias=False)
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        assert batch.target is not None
+        one = torch.ones(len(batch), 1, device=batch.x.device)
+        error = (batch.target.mean((2, 3)) - self.shift(one)).square().mean()
+        return Loss(error, {"error": error.detach()})
+
+
+class Twice(Shift):
+    """The same of two domains."""
+
+    needs = "domains"
+
+
+SHIFT, TWICE = f"{__name__}:Shift", f"{__name__}:Twice"
+SHORT = {"images": 64, "batch_size": 8, "threads": 1, "progress": False}
+
+
+def test_a_model_of_pairs_is_trained_and_finds_its_data_again(pairs: Path, tmp_path: Path) -> None:
+    done = latlas.train(SHIFT, str(pairs), out=tmp_path / "run", **SHORT)
+    assert done.outcome.best is not None  # held-out pairs have their other side
+    info_of_run = run_info(tmp_path / "run")
+    assert info_of_run.space == open_source(pairs).space
+    items = open_items(tmp_path / "run", None, "test")
+    assert items.other is not None and items.space == info_of_run.space
+    assert open_items(tmp_path / "run", GREY).other is None
+    with pytest.raises(DataError, match="the other side of C: items are 1×6×8"):
+        fill(tmp_path / "C/A", GREY)
+        fill(tmp_path / "C/B", GREY)
+        open_items(tmp_path / "run", tmp_path / "C")
+
+
+def test_maps_of_other_sources_have_the_channels_of_the_run(tmp_path: Path) -> None:
+    ids = RNG.integers(0, 4, (N, 6, 8)).astype(np.uint8)
+    fill(tmp_path / "ab/A", ids)
+    fill(tmp_path / "ab/B", COLOUR)
+    source = open_source(tmp_path / "ab", maps="A")
+    latlas.train(SHIFT, source, out=tmp_path / "run", **SHORT)
+    few = np.minimum(ids[:3], 1)
+    found = open_items(tmp_path / "run", fill(tmp_path / "new", few))
+    np.testing.assert_array_equal(to_ids(found.x, found.space), few)
+    np.testing.assert_array_equal(open_items(tmp_path / "run", few).x, found.x)
+    with pytest.raises(DataError, match="class id 9"):
+        open_items(tmp_path / "run", fill(tmp_path / "more", few + 9))
+
+
+def test_models_are_given_the_sides_they_need(pairs: Path, domains: Path, tmp_path: Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "run")
+    for model, data, message in ((SHIFT, "digits", "needs data of two sides"),
+                                 (TWICE, "digits", "two sides, such as a folder with trainA/"),
+                                 (SHIFT, domains, "needs pairs, and these are two domains")):
+        with pytest.raises(DataError, match=message):
+            latlas.train(model, data, out=run, **SHORT)
+        assert not Path(run).exists()
+    together = split(open_source(pairs), "train")
+    apart, note = sides_for(together, "domains", "x")
+    assert not apart.paired and "takes A and B as two domains" in note
+    assert sides_for(together, "pairs", "x") == (together, "")
+    latlas.train(TWICE, (pairs / "A", pairs / "B"), **SHORT)
+    assert cli.run(["train", "ae", "--data", str(pairs), "--images", "64", "--out", run,
+                    "--set", "threads=1"]) == 0
+    assert "ae learns from side A alone" in capsys.readouterr().err
+    assert run_info(run).space.target is None and open_items(run, None, "test").other is None
+
+
+def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    a, b = str(pairs / "A"), str(pairs / "B")
+    assert cli.run(["train", TWICE, "--data", a, "--data", b, "--images", "64", "--set",
+                    "threads=1"]) == 0
+    folder = next((tmp_path / "runs").iterdir())
+    assert folder.name.endswith("-A-B") and run_info(folder).data == {
+        "source": [a, b], "paired": False}
+    capsys.readouterr()
+    assert cli.run(["data", "info", a, b, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["paired"] is False and found["other"]["shape"] == [3, 6, 8]
+    assert cli.run(["data", "info", str(pairs)]) == 0
+    assert "other\n" in capsys.readouterr().out
+    assert cli.run(["train", "ae", *["--data", a] * 3]) == 2
+    assert "--data: 3 sources; name one, or two" in capsys.readouterr().err
