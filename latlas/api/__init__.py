@@ -2,7 +2,8 @@
 
 Every function takes a run folder or a model, and data as a source's name, a file or folder, an
 array (n, \\*shape), a pair (items, labels), two sources for two domains, or what :func:`open_data`
-returns. What a model cannot do is said before any data is read. torch is imported when a verb is called.
+returns. What a model cannot do is said before any data is read. torch is imported when a verb is
+called.
 """
 
 from __future__ import annotations
