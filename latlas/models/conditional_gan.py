@@ -51,12 +51,16 @@ class ConditionalGAN(GAN):
             raise ConfigError("discriminator must turn items and classes into (n, 1), or into (n, "
                               f"{1 + self.condition_dim}): how real, then the {self.condition_dim} "
                               f"classes; it gives (n, {outputs.shape[1]})")
-        label = self.condition_of(batch, step.noise)
+        label = self._label(self.condition_of(batch, step.noise))
         return {"naming": self.config.naming * F.cross_entropy(outputs[:, 1:], label)}
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        if condition is None:
-            raise DataError(f"conditional-gan needs a label for every item: {NAME_IT}")
-        told = class_vectors(condition, self.condition_dim, self.latent_dim)
+        told = class_vectors(self._label(condition), self.condition_dim, self.latent_dim)
         out: Tensor = self.generator(z, told.repeat(len(z) // len(told), 1))
         return out
+
+    def _label(self, condition: Tensor | None) -> Tensor:
+        """The classes of all items, which this model cannot do without."""
+        if condition is None:
+            raise DataError(f"conditional-gan needs a label for every item: {NAME_IT}")
+        return condition
