@@ -81,7 +81,7 @@ def test_the_penalty_is_half_gamma_times_both_slopes():
 
 def test_gamma_falls_geometrically_to_its_share():
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
-    found = [model.gamma(Step(0, 0, p, Noise(0))) for p in (0.0, 0.5, 1.0)]
+    found = [model.contest.gamma(Step(0, 0, p, Noise(0))) for p in (0.0, 0.5, 1.0)]
     assert found == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])
 
 

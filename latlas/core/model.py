@@ -86,6 +86,8 @@ class Model(nn.Module, ABC):
     #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
     #: back where a number is not finite
     watched: bool = False
+    #: what the data must hold: ``pairs`` or ``domains`` (two, without pairs); else nothing more
+    needs: str = ""
     #: a step costs more late in training than early
     grows: bool = False
     #: data of two sides: ``pairs`` that belong together, or two ``domains``; ``batch.target`` is
@@ -256,3 +258,16 @@ class ScoresDensity(Protocol):
 
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """Turns items of one domain into items of another, of those in ``ways``.
+
+    Pictures (n, *shape) model units to (n, *shape of ``to``).
+    """
+
+    @property
+    def ways(self) -> tuple[str, ...]: ...
+
+    def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor: ...

@@ -25,6 +25,9 @@ AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
 GENERATOR = frozenset({"sample", "decode"})
 STYLES = GENERATOR | {"mix"}
+TRANSLATOR = frozenset({"translate"})
+#: (Isola et al. 2017, section 3.3)
+TRANSLATION_TRAINING = {"betas": (0.5, 0.999), "learning_rate": 2e-4, "batch_size": 4}
 #: no momentum: the other player has moved on since
 GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99)}
 #: of layers whose weights have unit variance
@@ -84,6 +87,12 @@ MODELS: dict[str, Entry] = {
     "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, STYLES,
                        "GAN of pictures whose every layer has a style: mixing, truncation, edits",
                        EQUALISED_TRAINING),
+    "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", configs.Pix2PixConfig, TRANSLATOR,
+                     "the other picture of a pair: edges to photo, map to scene",
+                     TRANSLATION_TRAINING),
+    "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", configs.CycleGANConfig, TRANSLATOR,
+                       "from one domain to another and back, without pairs",
+                       TRANSLATION_TRAINING | {"batch_size": 1}),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
                            frozenset({"sample", "score"}),
                            "a flow from noise to items, without a code: tables, points, codes",

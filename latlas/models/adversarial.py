@@ -14,10 +14,9 @@ from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
+from latlas.models.contest import Contest
 from latlas.models.priors import StandardNormal
 from latlas.networks.augment import AUGMENTATIONS
-from latlas.objectives.adversarial import OBJECTIVES, certainty
-from latlas.objectives.penalties import between, off_unit, slope
 
 #: fewer pictures than this are augmented; fewer items than this are learnt by heart all the same
 FEW, HANDFUL = 10_000, 100
@@ -47,7 +46,7 @@ class Adversarial(Model):
             raise ConfigError(f"augment={config.augment} is for pictures; leave it out")
         self.latent_dim = config.latent_dim
         self.prior = StandardNormal(self.latent_dim)
-        self.objective = OBJECTIVES[config.objective]
+        self.contest = Contest(config)
         self.register_buffer("augment_p", torch.zeros(()))
 
     @property
@@ -55,21 +54,13 @@ class Adversarial(Model):
         """Discriminator, its lazy penalty, generator."""
         judge = Phase("discriminator", ("discriminator",))
         lazy = Phase("penalty", ("discriminator",), every=self.config.penalty_every)
-        return (judge, *((lazy,) if self._penalised and lazy.every > 1 else ()),
+        return (judge, *((lazy,) if self.contest.lazy else ()),
                 Phase("generator", ("generator",)))
-
-    @property
-    def _penalised(self) -> bool:
-        return bool(self.config.penalty != "none" and self.config.gamma > 0)
 
     def choices(self, items: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
-        gamma, every = self.config.gamma, self.config.penalty_every
-        penalty = (f"{self.config.penalty} with gamma {gamma:.4g}, at the end "
-                   f"{gamma * self.config.gamma_end:.4g}" if self._penalised else "no penalty")
-        often = f", every {every} steps" if self._penalised and every > 1 else ""
-        seen = (f", augment={self._augmentation(items)}" if self.space.kind == "picture" else "")
-        return f"{self.config.objective}, {penalty}{often}{seen}"
+        seen = f", augment={self._augmentation(items)}" if self.space.kind == "picture" else ""
+        return f"{self.contest}{seen}"
 
     def doubts(self, items: int) -> list[str]:
         """So few items that the discriminator knows each."""
@@ -89,19 +80,16 @@ class Adversarial(Model):
 
     def judge(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss, and the penalty where it is due at every step."""
-        eager = self._penalised and self.config.penalty_every == 1
         step.cache["items"] = len(batch)
-        shown = self._shown(batch, step, slopes=eager)
+        shown = self._shown(batch, step, slopes=self.contest.eager)
         outputs = [self._outputs(x, batch, step) for x in shown]
-        of_real, of_fake = (out[:, 0] for out in outputs)
+        odds = [out[:, 0] for out in outputs]
+        total, terms = self.contest.judge(*odds)
         told = self._told(outputs[0], batch, step)
-        total = self.objective.discriminator(of_real, of_fake).mean()
-        terms = {"discriminator": total, "D(real)": of_real.mean(), "D(fake)": of_fake.mean(),
-                 "certainty": certainty(of_real, of_fake)}
         if self._augmentation(step.items) == "ada":
             terms["augmented"] = self.augment_p.clone()
-        if eager:
-            penalty, found = self._penalty(shown, (of_real, of_fake), batch, step)
+        if self.contest.eager:
+            penalty, found = self._penalty(shown, odds, batch, step)
             total, terms = total + penalty, terms | found
         return Loss(sum(told.values(), total), terms | told)
 
@@ -112,36 +100,15 @@ class Adversarial(Model):
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
-        of_fake = self._outputs(self._seen(self._fakes(batch, step), step), batch, step)
-        of_real = (self._outputs(self._seen(batch.x, step), batch, step) if self.objective.pairs
-                   else of_fake)
-        total = self.objective.generator(of_real[:, 0], of_fake[:, 0]).mean()
-        told = self._told(of_fake, batch, step)
+        outputs = self._outputs(self._seen(self._fakes(batch, step), step), batch, step)
+        total = self.contest.fool(lambda x: self._odds(self._seen(x, step), batch, step), batch.x,
+                                  outputs[:, 0])
+        told = self._told(outputs, batch, step)
         return Loss(sum(told.values(), total), {"generator": total})
-
-    def gamma(self, step: Step) -> float:
-        """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically.
-
-        γ is to the discriminator's slope what a squared length is to the data: every scale gets
-        the same time.
-        """
-        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
 
     def _penalty(self, shown: Sequence[Tensor], odds: Sequence[Tensor | None], batch: Batch,
                  step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted, and its parts, of real items and fakes as :meth:`_shown` gives them.
-
-        ``odds`` are D's outputs there, ``None`` where it has not been run.
-        """
-        weight, kind = self.gamma(step), self.config.penalty
-        if kind == "gp":
-            real, fake = (x.detach() for x in shown)
-            way = between(real, fake, step.noise.uniform(len(batch))).requires_grad_()
-            found = off_unit(self._odds(way, batch, step), way).mean()
-            return weight * found, {"gp": found}
-        terms = {name: slope(self._odds(x, batch, step) if out is None else out, x).mean()
-                 for name, x, out in zip(("r1", "r2"), shown, odds, strict=True) if name in kind}
-        return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
+        return self.contest.penalty(lambda x: self._odds(x, batch, step), shown, odds, step)
 
     def _shown(self, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
         """This step's real items and fakes as D sees them; with ``slopes`` its slope can be

@@ -265,3 +265,46 @@ class PCAConfig:
     solver: str = option("auto", "covariance: exact, one sweep, D x D memory; randomised: a few "
                          "sweeps, D x k memory; auto: covariance up to 4,096 numbers per item",
                          choices=("auto", "covariance", "randomised"))
+
+
+@dataclass(frozen=True)
+class TranslationConfig:
+    """From pictures of one domain to those of another."""
+
+    network: str = option("unet", "kind of generator: unet sees every size again on its way up, "
+                          "residual works at a quarter of the size", choices=("unet", "residual"))
+    width: int = option(64, "channels of the first level of all networks", low=1)
+    depth: int = option(0, "halvings of a unet; 0: until a side is 4 … 7", low=0)
+    blocks: int = option(0, "residual blocks; 0: six, or nine for sides over 128", low=0)
+    dropout: float = option(0.0, "noise: share of numbers that the innermost levels of a unet "
+                            "leave out", low=0, high=0.9)
+    discriminator_depth: int = option(0, "halvings of the discriminator: three see patches of 70 "
+                                      "pixels, two of 34; 0: by the size of the pictures", low=0)
+    objective: str = option("least-squares", "what the players minimise", choices=OBJECTIVES)
+    penalty: str = option("none", "on the discriminator's slope", choices=("none", "r1", "r2",
+                                                                          "r1+r2", "gp"))
+    gamma: float = option(1.0, "weight of the penalty", low=0, high=1e6)
+    gamma_end: float = option(1.0, "share of it that is left at the end of the budget", low=1e-6,
+                              high=1)
+    penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig(TranslationConfig):
+    """The other picture of a pair."""
+
+    l1: float = option(100.0, "weight of the mean absolute difference, model units", low=0)
+    adversarial: float = option(1.0, "weight of what the discriminator says; 0: without one", low=0)
+    features: float = option(0.0, "weight of how far the discriminator's features are apart", low=0)
+
+
+@dataclass(frozen=True)
+class CycleGANConfig(TranslationConfig):
+    """There and back without pairs."""
+
+    network: str = option("residual", "kind of generator: residual works at a quarter of the size, "
+                          "unet sees every size again on its way up", choices=("residual", "unet"))
+    cycle: float = option(10.0, "weight of what is lost there and back", low=0)
+    identity: float = option(5.0, "weight of what is changed of a picture that is of the wanted "
+                             "domain already; for equal numbers of channels", low=0)
+    pool: int = option(50, "earlier fakes that discriminators go on seeing; 0: none", low=0)

@@ -57,7 +57,7 @@ class GAN(Adversarial):
     def _discriminator(self) -> nn.Module:
         return make_discriminator(self.space, classes=self.condition_dim, names=self.names_classes,
                                   group=self.config.minibatch_std,
-                                  bias=not self.objective.relative,
+                                  bias=not self.contest.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
 
     @property

@@ -37,7 +37,7 @@ class ProgressiveGAN(PictureGAN):
         self.generator = GrowingGenerator(self.latent_dim, space.shape[0], sizes, wide)
         self.discriminator = GrowingDiscriminator(space.shape[0], sizes, wide,
                                                   config.minibatch_std,
-                                                  not self.objective.relative)
+                                                  not self.contest.objective.relative)
         self.register_buffer("stage", torch.tensor(self.stage_at(0.0)))
 
     def stage_at(self, progress: float) -> float:

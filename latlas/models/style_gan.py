@@ -41,7 +41,7 @@ class StyleGAN(PictureGAN):
         self.generator = StyleGenerator(mapping, synthesis)
         trunk = residual_trunk(space.shape[0], sizes, wide)
         self.discriminator = Discriminator(trunk, wide[0], group=config.minibatch_std,
-                                           bias=not self.objective.relative)
+                                           bias=not self.contest.objective.relative)
         self.register_buffer("path_length", torch.zeros(()))
 
     @property

@@ -1,0 +1,86 @@
+"""What a discriminator and a generator are paid, whatever they are and whatever they see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latlas.core.model import Step
+from latlas.objectives.adversarial import OBJECTIVES, certainty
+from latlas.objectives.penalties import between, off_unit, slope
+
+
+class Contest:
+    """An objective and a penalty on the slope of D, as a config chooses them.
+
+    D's outputs are log-odds that an item is real, (n,), or of its parts, (n, parts).
+
+    Args:
+        config: has ``objective``, ``penalty``, ``penalty_every``, ``gamma`` and ``gamma_end``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.objective = OBJECTIVES[config.objective]
+
+    @property
+    def penalised(self) -> bool:
+        """There is a penalty."""
+        return bool(self.config.penalty != "none" and self.config.gamma > 0)
+
+    @property
+    def eager(self) -> bool:
+        """It is part of the discriminator's loss."""
+        return self.penalised and self.config.penalty_every == 1
+
+    @property
+    def lazy(self) -> bool:
+        """It is a phase of its own, at every ``penalty_every``-th step."""
+        return self.penalised and self.config.penalty_every > 1
+
+    def __str__(self) -> str:
+        gamma, every = self.config.gamma, self.config.penalty_every
+        penalty = (f"{self.config.penalty} with gamma {gamma:.4g}, at the end "
+                   f"{gamma * self.config.gamma_end:.4g}" if self.penalised else "no penalty")
+        return f"{self.config.objective}, {penalty}" + f", every {every} steps" * self.lazy
+
+    def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminator's loss without the penalty, mean, and what to log."""
+        total = self.objective.discriminator(real, fake).mean()
+        return total, {"discriminator": total, "D(real)": real.mean(), "D(fake)": fake.mean(),
+                       "certainty": certainty(real, fake)}
+
+    def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+        """The generator's loss on D's outputs at fakes; ``real`` are asked for if they matter."""
+        of_real = ask(real) if self.objective.pairs else fake
+        return self.objective.generator(of_real, fake).mean()
+
+    def gamma(self, step: Step) -> float:
+        """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically.
+
+        γ is to the discriminator's slope what a squared length is to the data: every scale gets
+        the same time.
+        """
+        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
+
+    def penalty(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor],
+                odds: Sequence[Tensor | None], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted, and its parts.
+
+        Args:
+            ask: D's outputs at items.
+            shown: real items and fakes; they require a gradient.
+            odds: D's outputs there, ``None`` where it has not been run.
+        """
+        weight, kind = self.gamma(step), self.config.penalty
+        if kind == "gp":
+            real, fake = (x.detach() for x in shown)
+            way = between(real, fake, step.noise.uniform(len(real))).requires_grad_()
+            found = off_unit(ask(way), way).mean()
+            return weight * found, {"gp": found}
+        terms = {name: slope(ask(x) if out is None else out, x).mean()
+                 for name, x, out in zip(("r1", "r2"), shown, odds, strict=True) if name in kind}
+        return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms

@@ -1,0 +1,136 @@
+"""``cycle-gan``: from one domain to another and back, without pairs (Zhu et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.model import Loss, Phase, Step
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models.config import CycleGANConfig
+from latlas.models.translation import Translator, absolute, exchanged
+
+GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
+
+
+class CycleGAN(Translator):
+    """F: A → B and G: B → A, each against a discriminator of its domain, and G(F(a)) = a (eq. 3).
+
+    Each discriminator sees a pool of earlier fakes beside new ones. Where both domains have as
+    many channels, F is to leave B as it is, and G A (section 5.2).
+    """
+
+    config: CycleGANConfig
+    needs = "domains"
+    ways = ("A", "B")
+    ema_modules = GENERATORS
+    pool_a: Tensor
+    pool_b: Tensor
+
+    def __init__(self, config: CycleGANConfig, space: Space) -> None:
+        super().__init__(config, space)
+        a, b = space, self.other
+        self.forth, self.back = self._translator(a, b), self._translator(b, a)
+        self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
+        self.judge_b = self._discriminator(b.shape[0], b.shape[1:])
+        self.register_buffer("pool_a", torch.zeros(config.pool, *a.shape))
+        self.register_buffer("pool_b", torch.zeros(config.pool, *b.shape))
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Both discriminators, their lazy penalties, both generators."""
+        lazy = Phase("penalty", DISCRIMINATORS, every=self.config.penalty_every)
+        return (Phase("discriminators", DISCRIMINATORS),
+                *((lazy,) if self.contest.lazy else ()), Phase("generators", GENERATORS))
+
+    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+        """The loss of two players, mean per item."""
+        return {"discriminators": self.judge, "penalty": self.smooth,
+                "generators": self.make}[phase](batch, step)
+
+    def judge(self, batch: Batch, step: Step) -> Loss:
+        """Both discriminators' losses, with the penalties where they are due at every step."""
+        losses = [self._judged(side, batch, step) for side in "ab"]
+        terms = {f"{name} {side.upper()}": value for side, loss in zip("ab", losses, strict=True)
+                 for name, value in loss.terms.items()}
+        return Loss(losses[0].total + losses[1].total, terms)
+
+    def smooth(self, batch: Batch, step: Step) -> Loss:
+        """The penalties by themselves."""
+        found = [self.contest.penalty(self._odds(side), self._shown(side, batch, step, True),
+                                      (None, None), step) for side in "ab"]
+        return Loss(found[0][0] + found[1][0], {f"{name} {side.upper()}": value
+                    for side, (_, terms) in zip("ab", found, strict=True)
+                    for name, value in terms.items()})
+
+    def make(self, batch: Batch, step: Step) -> Loss:
+        """Both generators': what the discriminators say, λ |G(F(a)) − a|, and the identity."""
+        a, b = _sides(batch)
+        made = self._made(batch, step)
+        fooled = sum((self.contest.fool(self._odds(side), real, self._odds(side)(made[side]))
+                      for side, real in (("a", a), ("b", b))), a.new_zeros(()))
+        cycle = absolute(self.back(made["b"]), a) + absolute(self.forth(made["a"]), b)
+        terms = {"generators": fooled, "cycle": cycle}
+        total = fooled + self.config.cycle * cycle
+        if self.config.identity and a.shape[1] == b.shape[1]:
+            same = absolute(self.back(a), a) + absolute(self.forth(b), b)
+            total, terms = total + self.config.identity * same, terms | {"identity": same}
+        return Loss(total, terms)
+
+    def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
+        """The pools after this step's exchange."""
+        for side in "ab":
+            if f"pool {side}" in step.cache:
+                getattr(self, f"pool_{side}").copy_(step.cache[f"pool {side}"])
+
+    def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
+        """Pictures (n, *shape) of the other domain to domain ``to``, model units."""
+        made: Tensor = (self.forth if to == "B" else self.back)(x)
+        return made
+
+    def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
+        shown = self._shown(side, batch, step, slopes=self.contest.eager)
+        odds = [self._odds(side)(x) for x in shown]
+        total, terms = self.contest.judge(*odds)
+        if not self.contest.eager:
+            return Loss(total, terms)
+        penalty, found = self.contest.penalty(self._odds(side), shown, odds, step)
+        return Loss(total + penalty, terms | found)
+
+    def _shown(self, side: str, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
+        """Real pictures of a domain, and fakes of now and earlier."""
+        real = _sides(batch)["ab".index(side)]
+        return [x.detach().requires_grad_(slopes)
+                for x in (real, self._pooled(side, batch, step))]
+
+    def _pooled(self, side: str, batch: Batch, step: Step) -> Tensor:
+        """This step's fakes, half of them changed for earlier ones; the same in every phase."""
+        fakes = self._made(batch, step)[side].detach()
+        if not self.config.pool:
+            return fakes
+        if f"shown {side}" not in step.cache:
+            step.cache[f"shown {side}"], step.cache[f"pool {side}"] = exchanged(
+                getattr(self, f"pool_{side}"), fakes, step.index * len(fakes), step.noise)
+        shown: Tensor = step.cache[f"shown {side}"]
+        return shown
+
+    def _made(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Fakes of both domains for this step, attached to the generators."""
+        if "made" not in step.cache:
+            a, b = _sides(batch)
+            step.cache["made"] = {"a": self.back(b), "b": self.forth(a)}
+        made: dict[str, Tensor] = step.cache["made"]
+        return made
+
+    def _odds(self, side: str):  # type: ignore[no-untyped-def]
+        """The discriminator of a domain: pictures to (n, patches) float32."""
+        judge = self.judge_a if side == "a" else self.judge_b
+        return lambda x: judge(x).float()
+
+
+def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Items of A and of B; there are as many of each."""
+    assert batch.target is not None  # the source has been checked to hold two domains
+    return batch.x, batch.target

@@ -1,0 +1,95 @@
+"""What models that turn a picture into one of another domain share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Model
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.models.contest import Contest
+from latlas.networks.blocks import pyramid
+from latlas.networks.translators import PatchDiscriminator, ResidualTranslator, UNet
+
+#: pictures with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
+LARGE = 128
+#: discriminators halve until a side would be under this
+LEAST_PATCHES = 8
+
+
+class Translator(Model):
+    """Networks from pictures of domain A to those of domain B, against discriminators of patches.
+
+    Attributes:
+        other: the space of domain B; ``space`` is that of A.
+        ways: the domains it translates to.
+    """
+
+    watched = True
+    ways: tuple[str, ...] = ("B",)
+
+    def __init__(self, config: Any, space: Space) -> None:
+        super().__init__(config, space)
+        if space.target is None:
+            raise DataError("this model translates and needs two domains: give pairs (A/ and B/, "
+                            "A|B side by side) or trainA/ and trainB/ (docs/data.md)")
+        self.other = space.target
+        for side in (space, self.other):
+            if side.kind != "picture" or min(side.shape[1:]) < LEAST_PATCHES:
+                raise ConfigError(f"pictures of at least {LEAST_PATCHES} pixels a side are "
+                                  f"translated, not {side.words} of shape {side.shape}")
+        self.contest = Contest(config)
+
+    def choices(self, items: int) -> str:
+        """Objective and penalty."""
+        return str(self.contest)
+
+    def _translator(self, a: Space, b: Space) -> nn.Module:
+        """From pictures of ``a`` to pictures of ``b``."""
+        size, config = (a.shape[1], a.shape[2]), self.config
+        if config.network == "residual":
+            blocks = config.blocks or (9 if max(size) > LARGE else 6)
+            return ResidualTranslator(a.shape[0], b.shape[0], size, config.width, blocks)
+        return UNet(a.shape[0], b.shape[0], size, config.width, config.depth or None,
+                    config.dropout)
+
+    def _discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
+        """One that sees patches of 70 pixels, or of fewer where pictures are small."""
+        halvings = sum(min(large) > 2 * LEAST_PATCHES for large in pyramid(size[0], size[1], 3))
+        return PatchDiscriminator(channels, self.config.width,
+                                  self.config.discriminator_depth or max(1, halvings))
+
+
+def exchanged(pool: Tensor, fakes: Tensor, known: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    """What D is shown of ``fakes`` (n, \\*shape), and the pool (p, \\*shape) after that.
+
+    The first p fakes fill the pool; later ones take the place of a random one half of the time,
+    and that one is shown instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017).
+
+    Args:
+        known: fakes seen before these.
+        noise: decides.
+
+    Raises:
+        ConfigError: more fakes than the pool holds.
+    """
+    n, p = len(fakes), len(pool)
+    if n > p:
+        raise ConfigError(f"pool={p} holds fewer than a batch of {n}: raise it, or choose pool=0")
+    slots = noise.uniform(p).argsort()[:n].to(pool.device)
+    swap = (noise.uniform(n) < 0.5).to(pool.device).view(n, *[1] * (fakes.dim() - 1))
+    if known + n <= p:
+        return fakes, pool.index_copy(0, torch.arange(known, known + n, device=pool.device), fakes)
+    old = pool[slots]
+    return (torch.where(swap, old, fakes),
+            pool.index_copy(0, slots, torch.where(swap, fakes, old)))
+
+
+def absolute(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute difference, model units."""
+    return F.l1_loss(made.float(), wanted.float())

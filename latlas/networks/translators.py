@@ -1,0 +1,180 @@
+"""From a picture to a picture of the same size, in other channels."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latlas.core.noise import dropout
+from latlas.networks.blocks import Size, Up, channels, down, pyramid
+
+#: slope of leaky ReLU for negative numbers, and the spread weights start with (Isola et al. 2017,
+#: appendix 6.2)
+SLOPE, START = 0.2, 0.02
+#: innermost levels of a U-Net that noise reaches by dropout (appendix 6.1)
+NOISY = 3
+
+
+class Dropout(nn.Module):
+    """A share of the numbers left out, in use as in training where that is the model's noise."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, h: Tensor) -> Tensor:
+        return dropout(h, self.share)
+
+
+class UNet(nn.Module):
+    """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1]: down, and up beside what was on the way.
+
+    Isola et al. (2017, section 3.2.1): every level of the way up sees the level of the same size of
+    the way down. Instance normalisation (their choice at batch 1) but at the ends.
+
+    Args:
+        size: H and W, any.
+        width: channels of the first level, doubled at every level up to eight times.
+        depth: halvings; ``None`` until a side is 4 … 7.
+        noise: share of numbers that dropout leaves out in the innermost levels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: Size, width: int,
+                 depth: int | None = None, noise: float = 0.0) -> None:
+        super().__init__()
+        sizes = pyramid(*size, depth)
+        wide = channels(width, len(sizes) - 1)
+        ways = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
+        self.downs = nn.ModuleList(
+            _level(down(i, o, large, small), nn.LeakyReLU(SLOPE) if level else None,
+                   _norm(o) if 0 < level < len(ways) - 1 else None)
+            for level, ((i, o), (large, small)) in enumerate(ways))
+        self.ups = nn.ModuleList(
+            _level(Up(2 * wide[level] if level < len(ways) - 1 else wide[level],
+                      wide[level - 1] if level else outputs, small, large), nn.ReLU(),
+                   _norm(wide[level - 1]) if level else None,
+                   Dropout(noise) if noise and level and level >= len(ways) - NOISY else None)
+            for level, (_, (large, small)) in reversed(list(enumerate(ways))))
+        start(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = []
+        for level in self.downs:
+            x = level(x)
+            seen.append(x)
+        h = seen.pop()
+        for level in self.ups[:-1]:
+            h = torch.cat([level(h), seen.pop()], 1)
+        out: Tensor = self.ups[-1](h)
+        return out.float().tanh()
+
+
+class ResidualTranslator(nn.Module):
+    """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1], by residual blocks at a quarter size.
+
+    Johnson et al. (2016) as Zhu et al. (2017, appendix 7.2) use it: edges are mirrored, every
+    convolution but the last is followed by instance normalisation.
+
+    Args:
+        size: H and W, any of at least 8.
+        width: channels at full size; four times that in the blocks.
+        blocks: how many; 6 for sides up to 128, 9 beyond, in the source.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: Size, width: int, blocks: int) -> None:
+        super().__init__()
+        sizes, wide = pyramid(*size, 2), channels(width, 3)
+        self.layers = nn.Sequential(
+            Mirrored(inputs, width, 7), _norm(width), nn.ReLU(),
+            *(layer for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True)
+              for layer in (down(i, o, large, small), _norm(o), nn.ReLU())),
+            *(Block(wide[-1]) for _ in range(blocks)),
+            *(layer for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]),
+                                                      strict=True)
+              for layer in (Up(i, o, small, large), _norm(o), nn.ReLU())),
+            Mirrored(width, outputs, 7))
+        start(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out.float().tanh()
+
+
+class Mirrored(nn.Module):
+    """A convolution that keeps the size; beyond the edge it sees the picture mirrored."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel)
+        self.edge = [kernel // 2] * 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.pad(x, self.edge, mode="reflect"))
+        return out
+
+
+class Block(nn.Module):
+    """h + two mirrored convolutions of it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(Mirrored(width, width), _norm(width), nn.ReLU(),
+                                    Mirrored(width, width), _norm(width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = h + self.layers(h)
+        return out
+
+
+class PatchDiscriminator(nn.Module):
+    """(n, channels, H, W) to (n, patches): how real every overlapping patch is (Isola et al. 2017).
+
+    Three halvings see patches of 70 pixels, two of 34, one of 16 (appendix 6.1.2).
+
+    Args:
+        width: channels of the first level, doubled at every level up to eight times.
+        depth: halvings.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        wide = channels(width, depth + 1)
+        halves = [_level(nn.Conv2d(i, o, 4, 2, 1), None, _norm(o) if level else None)
+                  for level, (i, o) in enumerate(pairwise([inputs, *wide[:-1]]))]
+        last = _level(nn.Conv2d(wide[-2], wide[-1], 4, 1, 1), None, _norm(wide[-1]))
+        self.levels = nn.ModuleList([*halves, last])
+        self.head = nn.Conv2d(wide[-1], 1, 4, 1, 1)
+        self.act = nn.LeakyReLU(SLOPE)
+        start(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.features(x)[-1]).flatten(1)
+        return out
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What every level makes of it, the finest first."""
+        found = []
+        for level in self.levels:
+            x = self.act(level(x))
+            found.append(x)
+        return found
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels)
+
+
+def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None) -> nn.Sequential:
+    return nn.Sequential(*(part for part in (before, layer, *after) if part is not None))
+
+
+def start(network: nn.Module) -> None:
+    """Weights from N(0, 0.02²), biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.normal_(layer.weight, std=START)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
