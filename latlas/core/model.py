@@ -86,8 +86,6 @@ class Model(nn.Module, ABC):
     #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
     #: back where a number is not finite
     watched: bool = False
-    #: what the data must hold: ``pairs`` or ``domains`` (two, without pairs); else nothing more
-    needs: str = ""
     #: a step costs more late in training than early
     grows: bool = False
     #: data of two sides: ``pairs`` that belong together, or two ``domains``; ``batch.target`` is
