@@ -20,6 +20,7 @@ from latlas.api.making import (
     mix,
     project,
     sample,
+    translate,
     traverse,
 )
 from latlas.api.runs import (
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Scorer", "compare", "decode", "denoise", "directions", "edit", "encode", "evaluate",
            "fit_prior", "interpolate", "list_models", "load", "mix", "open_data", "outliers",
-           "project", "reconstruct", "sample", "score", "train", "traverse", "write_parts",
-           "write_report"]
+           "project", "reconstruct", "sample", "score", "train", "translate", "traverse",
+           "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:

@@ -62,9 +62,11 @@ def require_styles(run: Any, task: str, asked: bool) -> None:
         require(run, "mix", task)
 
 
-def open_items(run: Any, data: Any = None, split: str | None = None,
+def open_items(run: Any, data: Any = None, split: str | None = None, *, side: str = "A",
                **options: Any) -> Dataset:
     """The items a task reads, in the space of ``run`` (``None``: in their own).
+
+    ``side`` B are those of the other domain; data of one side are taken for items of that domain.
 
     Args:
         data: an array or (array, labels), used whole; a Dataset; a Source or what
@@ -76,14 +78,17 @@ def open_items(run: Any, data: Any = None, split: str | None = None,
         DataError: no such data, or it does not have the shape of the run's items.
     """
     like = None if run is None else known(run)
+    space = None if like is None else like.space.flipped() if side == "B" else like.space
     if isinstance(data, Dataset):
-        return data if like is None else fitted(data, like.space, "the data set")
-    if like is not None and _is_arrays(data):
-        return _from_arrays(data, like.space)
+        items = data.flipped() if side == "B" else data
+        return items if space is None else fitted(items, space, "the data set")
+    if space is not None and _is_arrays(data):
+        return _from_arrays(data, space)
     source = as_source(data, like, **options)
     chosen = split or _default_split(source, like)
-    items = _split(source, chosen)
-    return items if like is None else fitted(items, like.space, source.name)
+    found = _split(source, chosen)
+    items = found.flipped() if side == "B" else found
+    return items if space is None else fitted(items, space, source.name)
 
 
 def open_marked(run: Any, data: Any = None, split: str | None = None, *,

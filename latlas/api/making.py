@@ -106,6 +106,20 @@ def project(run: Run, data: Items = None, split: str | None = None, *, starts: i
                 steps=steps, space=space, features=features, seed=seed, progress=progress)
 
 
+def translate(run: Run, data: Items = None, split: str | None = None, *, to: str = "B",
+              progress: Count | None = None, **options: Any) -> Array:
+    """Every item in domain ``to``, (n, \\*shape of that domain).
+
+    ``data`` are items of the other domain; of a source with two sides the side that is meant.
+    """
+    from latlas.api.items import open_items, require
+    from latlas.tasks.translate import translate as turn
+
+    require(run, "translate")
+    items = open_items(run, data, split, side="A" if to == "B" else "B", **options)
+    return turn(model_of(run, None), items, to=to, progress=progress)
+
+
 def mix(run: Run, rows: Sequence[int], columns: Sequence[int], *, layers: str = "coarse",
         truncation: float = 1.0) -> Array:
     """The picture of each seed of ``rows`` with some styles of each of ``columns``,

@@ -124,8 +124,10 @@ def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) 
     """What looks at the samples of a model that is watched."""
     if not model.watched or run.finished or len(train) == 0:
         return None
-    from latlas.tasks.watching import Watcher
+    from latlas.tasks.watching import Sheets, Watcher
 
+    if model.needs is not None:
+        return Sheets(run.path / "samples", train) if options.previews else None
     return Watcher(run.path / "samples" if options.previews else None, train, options.seed,
                    run.path / "cache")
 

@@ -52,6 +52,11 @@ COMMANDS: dict[str, Command] = {
                        "Find the code of given items by descent.", (
         "latlas project runs/gan-digits --n 6 --out project.png",
         "latlas project runs/style-gan-photos --data new/ --features random-conv --out way.gif")),
+    "translate": Command("Make", "latlas.cli.translate:translate",
+                         "Turn items of one domain into those of another.", (
+        "latlas translate runs/pix2pix-maps --data new/ --out scenes/",
+        "latlas translate runs/cycle-gan-horses --data zebras/ --to A --out horses/",
+        "latlas translate runs/pix2pix-maps --n 16 --out sheet.png")),
     "mix": Command("Make", "latlas.cli.edit:mix",
                    "Give some styles of one picture to another.", (
         "latlas mix runs/style-gan-photos --rows 1,2,3 --columns 4-8 --layers coarse",)),

@@ -83,6 +83,12 @@ class Space:
     def _width(self) -> int:
         return 1 if isinstance(self.scale, (int, float)) else len(self.scale)
 
+    def flipped(self) -> Space:
+        """The other side first; a space of one side is that of either."""
+        if self.target is None:
+            return self
+        return dataclasses.replace(self.target, target=dataclasses.replace(self, target=None))
+
     def to_model(self, v: Any) -> Any:
         """Data units to model units; NumPy array or tensor (n, *shape) in, floats out."""
         location, scale = self._affine(v)

@@ -70,6 +70,12 @@ class Dataset:
         target = None if other is None else other.space
         return replace(self, other=other, paired=paired, space=replace(self.space, target=target))
 
+    def flipped(self) -> Dataset:
+        """The other side first; items of one side are those of either."""
+        if self.other is None:
+            return self
+        return self.other.beside(self.beside(None), paired=self.paired)
+
     def take(self, name: str) -> NDArray[np.generic] | None:
         """``x``, ``label``, ``factors``, ``group`` or ``names`` of this data set's rows."""
         values: NDArray[np.generic] | None = getattr(self, name)

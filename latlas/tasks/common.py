@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import Decodes, Encodes, HasStyles, Model, Samples, ScoresDensity
+from latlas.core.model import Decodes, Encodes, HasStyles, Model, Samples, ScoresDensity, Translates
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -32,6 +32,7 @@ NEEDS = {
     "score": "a likelihood",
     "denoise": "training on noisy items",
     "mix": "layers that have styles",
+    "translate": "two domains",
 }
 #: how a decoder without a likelihood is scored all the same
 OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
@@ -43,6 +44,7 @@ PROTOCOLS: dict[str, tuple[type, ...]] = {
     "reconstruct": (Encodes, Decodes),
     "score": (ScoresDensity,),
     "mix": (HasStyles,),
+    "translate": (Translates,),
 }
 
 

@@ -158,19 +158,19 @@ def _on_white(data: bytes) -> bytes:
 
 def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
     """Into a folder beside it first, so that a crash leaves no half of a set."""
-    titles = _file_names(len(items), names)
+    titles = file_names(len(items), names)
     if target.is_dir():
         for title, item in zip(titles, items, strict=True):
-            write_bytes(target / title, _picture(item, space))
+            write_bytes(target / title, picture(item, space))
     else:
         with whole(target) as part:
             for title, item in zip(titles, items, strict=True):
                 (part / title).parent.mkdir(parents=True, exist_ok=True)
-                (part / title).write_bytes(_picture(item, space))
+                (part / title).write_bytes(picture(item, space))
     return _said(len(items), "picture", target, space)
 
 
-def _picture(item: Array, space: Space) -> bytes:
+def picture(item: Array, space: Space) -> bytes:
     """One item at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
     if (space.levels or 256) > 256 and len(item) == 1:
         return pictures.png(item[0].astype(np.uint16))
@@ -178,7 +178,7 @@ def _picture(item: Array, space: Space) -> bytes:
     return pictures.png(shown[..., 0] if len(item) == 1 else shown)
 
 
-def _file_names(n: int, names: Any) -> list[str]:
+def file_names(n: int, names: Any) -> list[str]:
     """Relative names ending in .png; none leaves the folder, none twice."""
     if names is None:
         return [f"{i:05d}.png" for i in range(n)]

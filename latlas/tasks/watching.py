@@ -22,9 +22,12 @@ from latlas.tasks.common import Array, conditions_like
 from latlas.tasks.generate import sample
 from latlas.tasks.output import write_bytes
 from latlas.tasks.quality import feature_extractor, learning_seconds, learnt_from
+from latlas.tasks.translate import sheet
 
 #: pictures of a grid; points and rows of a table looked at; pictures of each class
 GRID, POINTS, OF_CLASS = 64, 1000, 10
+#: items of a sheet of translations
+SHEET = 16
 #: seconds that a grid is shown in the history
 SECONDS = 0.3
 #: share of the time so far, and seconds, that learning to tell classes may take; seconds before
@@ -70,18 +73,49 @@ class Watcher:
 
     def end(self) -> None:
         """The grids one after the other."""
-        files = [] if self.folder is None else sorted(self.folder.glob("*.png"))
-        if self.folder is None or not files:
-            return
-        frames = np.stack([np.moveaxis(np.asarray(Image.open(f).convert("RGB")), -1, 0)
-                           for f in files])
-        write_bytes(self.folder / "history.gif",
-                    pictures.gif(frames, seconds=SECONDS, bounce=False))
+        film(self.folder)
 
     def _spread(self, items: Array) -> float:
         """Mean distance of two items, model units."""
         x = np.asarray(self.train.space.to_model(items.astype(np.float32)), np.float32)
         return mean_distance(x.reshape(len(x), -1)) if len(x) > 1 else 0.0
+
+
+class Sheets:
+    """The same items translated at every look, to every domain that the model reaches.
+
+    Args:
+        folder: where sheets go, ``IMAGES.png`` each and ``history.gif`` of all.
+        data: items of both sides.
+    """
+
+    def __init__(self, folder: Path, data: Dataset) -> None:
+        self.folder, self.data = folder, data
+
+    def look(self, model: Model, images: int) -> dict[str, float]:
+        """Rows of input, output and, of pairs, what was wanted."""
+        ways: Any = getattr(model, "ways")  # noqa: B009
+        some = slice(0, SHEET // len(ways))
+        given = {"A": self.data.flipped(), "B": self.data}
+        rows = [sheet(model, given[way].subset(some), to=way) for way in ways]
+        grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
+                             columns=4 * rows[0].shape[1])
+        write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
+        return {}
+
+    def end(self) -> None:
+        """The sheets one after the other."""
+        film(self.folder)
+
+
+def film(folder: Path | None) -> None:
+    """``history.gif`` of the pictures in a folder, in the order of their names."""
+    files = [] if folder is None else sorted(folder.glob("*.png"))
+    if folder is None or not files:
+        return
+    frames = np.stack([np.moveaxis(np.asarray(Image.open(f).convert("RGB")), -1, 0)
+                       for f in files])
+    write_bytes(folder / "history.gif", pictures.gif(frames, seconds=SECONDS, bounce=False))
 
 
 class _Classes:

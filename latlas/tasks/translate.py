@@ -1,0 +1,116 @@
+"""Items of one domain turned into those of another, in memory or file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latlas.core.errors import ConfigError, unknown
+from latlas.core.model import Model
+from latlas.core.space import Space
+from latlas.data.batches import Sweep
+from latlas.data.dataset import Dataset
+from latlas.data.maps import to_ids
+from latlas.report import pictures
+from latlas.tasks.common import Array, Progress, check, in_units_of, inference, noise, to_data
+from latlas.tasks.output import file_names, picture, write_bytes
+
+#: items that are in memory at a time
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Translated:
+    """How many files were written, and how many were there from an earlier, interrupted run."""
+
+    written: int
+    found: int
+
+
+def given_for(space: Space, to: str) -> Space:
+    """The space of what is given for a translation to A or B; its ``target`` is the result's."""
+    return space if to == "B" else space.flipped()
+
+
+def must_reach(model: Any, to: str) -> None:
+    """Raise ConfigError if a model does not translate to this domain."""
+    if to not in model.ways:
+        raise ConfigError(unknown("domain", to, model.ways) + f": {type(model).__name__} "
+                          f"translates to {' and '.join(model.ways)} alone")
+
+
+def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,
+              progress: Progress | None = None) -> Array:
+    """Every item in domain ``to``, (n, \\*shape of that domain) in data units.
+
+    Raises:
+        CapabilityError: the model does not translate.
+        ConfigError: no such domain, or items of another shape than those of the domain before.
+    """
+    parts = [made for made, _ in _blocks(model, data, to, batch_size, progress)]
+    into = given_for(model.space, to).target
+    return np.concatenate(parts) if parts else np.zeros((0, *into.shape), np.uint8)  # type: ignore
+
+
+def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
+                    progress: Progress | None = None) -> Translated:
+    """A PNG for every item, by its name; files that are there already are left as they are.
+
+    Memory holds one block of items, whatever their number; maps of classes are written as ids.
+    """
+    into = given_for(model.space, to).target
+    names = file_names(len(data), data.take("names"))
+    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
+    rest = data.subset(np.array(missing, np.int64))
+    done = 0
+    for made, _ in _blocks(model, rest, to, BLOCK, progress):
+        for item in made:
+            write_bytes(folder / names[missing[done]], file_of(item, into))  # type: ignore[arg-type]
+            done += 1
+    return Translated(done, len(names) - done)
+
+
+def file_of(item: Array, space: Space) -> bytes:
+    """One item as a PNG, a map of classes as ids."""
+    return pictures.png(to_ids(item[None], space)[0]) if space.ids else picture(item, space)
+
+
+def sheet(model: Model, data: Dataset, *, to: str = "B") -> Array:
+    """Rows of input, output and, of pairs, what was wanted: (n, 2 or 3, 4, H, W) RGBA 0 … 255."""
+    space = given_for(model.space, to)
+    made = translate(model, data, to=to)
+    wanted = data.other if data.other is not None and data.paired else None
+    sides: list[tuple[Array, Any]] = [(data.take("x"), space), (made, space.target)]  # type: ignore
+    if wanted is not None:
+        sides.append((wanted.take("x"), space.target))  # type: ignore[arg-type]
+    return np.stack([_shown(x, side) for x, side in sides], 1)
+
+
+def _shown(x: Array, space: Space) -> Array:
+    """Pictures of any channels as RGBA (n, 4, H, W); maps of classes in shades."""
+    if space.ids:
+        shades = np.linspace(0, 255, max(2, len(space.ids))).astype(np.uint8)
+        return pictures.to_rgba(shades[x.argmax(1)][:, None], 256).transpose(0, 3, 1, 2)
+    return pictures.to_rgba(x, space.levels).transpose(0, 3, 1, 2)
+
+
+def _blocks(model: Any, data: Dataset, to: str, size: int,
+            progress: Progress | None) -> Iterator[tuple[Array, int]]:
+    """Translated items, block by block, and how many are done."""
+    check(model, "translate")
+    must_reach(model, to)
+    space, done = given_for(model.space, to), 0
+    if tuple(data.space.shape) != tuple(space.shape):
+        raise ConfigError(f"items of shape {tuple(data.space.shape)} cannot be translated to {to}: "
+                          f"the model's {'B' if to == 'A' else 'A'} is of {tuple(space.shape)}")
+    for batch in Sweep(in_units_of(space, data), size, model.device):
+        with inference(model):
+            made = model.translate(batch.x, to=to, noise=noise(model, "translate", to, done))
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(data))
+        yield to_data(space.target, made), done  # type: ignore[arg-type]
