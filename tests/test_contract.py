@@ -29,7 +29,8 @@ from latlas.models.conditional_vae import hide
 #: what a word of ``provides`` promises
 PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core.Decodes},
              "reconstruct": {core.Encodes, core.Decodes}, "score": {core.ScoresDensity},
-             "denoise": {core.Encodes, core.Decodes}, "mix": {core.HasStyles}}
+             "denoise": {core.Encodes, core.Decodes}, "mix": {core.HasStyles},
+             "translate": {core.Translates}}
 TOY = "toy_gan:ToyGAN"
 
 
@@ -133,14 +134,21 @@ VARIANTS = [
     Case("style-gan", wide, {"depth": 0, "width": 4, "path_weight": 0.0} | CANCELS_NOT,
          label="wide"),
     Case("progressive-gan", wide, {"depth": 0, "width": 4, "grow_share": 0.2}, label="wide"),
+    Case("pix2pix", tiny.pairs, {"objective": "non-saturating", "penalty": "r1", "features": 1.0},
+         label="eager"),
+    Case("pix2pix", lambda: tiny.pairs((1, 9, 12)), {"network": "residual", "blocks": 1,
+         "adversarial": 0.0, "dropout": 0.1}, label="alone"),
+    Case("cycle-gan", tiny.domains, {"network": "unet", "pool": 0, "penalty": "r1+r2",
+         "penalty_every": 2}, label="lazy"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
-           "style-gan": "the running mean of path lengths"}
+           "style-gan": "the running mean of path lengths", "cycle-gan": "earlier fakes"}
 #: fully grown within the five steps in which every parameter must be reached
 SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2} | CANCELS_NOT}
-CASES = [Case(name, settings=SETTINGS.get(name, {}), coupled=COUPLED.get(name, ""))
-         for name in models.MODELS] + VARIANTS
+DATA = {"pix2pix": tiny.pairs, "cycle-gan": tiny.domains}
+CASES = [Case(name, DATA.get(name, tiny.pictures), SETTINGS.get(name, {}),
+              coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -175,7 +183,15 @@ def outputs(model: core.Model, data: Dataset) -> dict[str, Tensor]:
     if isinstance(model, core.ScoresDensity):
         nats, ess = model.log_likelihood(batch.x, noise=Noise(5), draws=7, condition=c)
         found |= {"nats": nats, "ess": ess}
+    if isinstance(model, core.Translates):
+        found |= {f"to {way}": model.translate(batch.x if way == "B" else given(data, 5), to=way)
+                  for way in model.ways}
     return found
+
+
+def given(data: Dataset, n: int) -> Tensor:
+    """Items of the other side."""
+    return next(iter(Sweep(data.flipped().beside(None), n))).x
 
 
 def test_the_contract_covers_the_table():
@@ -198,6 +214,8 @@ def test_shapes_dtypes_and_finite_numbers(case, tmp_path):
     model = case.train(tmp_path / "run")
     found = outputs(model, data)
     codes = {"encode": (5, model.latent_dim), "nats": (5,), "ess": (5,)}
+    if data.other is not None:
+        codes |= {"to B": (5, *data.other.space.shape)}
     for name, value in found.items():
         assert value.shape == codes.get(name, (5, *data.space.shape)), name
         wanted = (torch.float32, torch.float64) if name in ("nats", "ess") else (torch.float32,)

@@ -32,6 +32,22 @@ def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int =
     return Dataset(x, Space.picture(shape, levels, classes=("a", "b", "c")), label)
 
 
+def pairs(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90) -> Dataset:
+    """Blobs, and beside each the same in two colours, darker."""
+    one = pictures(shape, n)
+    x = np.concatenate([one.x[:, :1] // 2, 16 - one.x[:, :1]], 1)
+    return Dataset(one.x, Space.picture(shape, 17)).beside(
+        Dataset(x, Space.picture((2, *shape[1:]), 17)))
+
+
+def domains() -> Dataset:
+    """The two sides of pairs, one of them in another order and fewer."""
+    both = pairs()
+    assert both.other is not None
+    few = Dataset(both.other.x[::-2].copy(), both.other.space)
+    return both.beside(None).beside(few, paired=False)
+
+
 def table(n: int = 90, columns: int = 5) -> Dataset:
     """Correlated columns of very different units."""
     rng = np.random.default_rng(1)

@@ -29,8 +29,9 @@ class Pix2Pix(Translator):
     def __init__(self, config: Pix2PixConfig, space: Space) -> None:
         super().__init__(config, space)
         self.generator = self._translator(space, self.other)
-        self.discriminator = self._discriminator(space.shape[0] + self.other.shape[0],
-                                                 space.shape[1:])
+        if config.adversarial:
+            self.discriminator = self._discriminator(space.shape[0] + self.other.shape[0],
+                                                     space.shape[1:])
 
     @property
     def phases(self) -> tuple[Phase, ...]:

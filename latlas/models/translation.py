@@ -31,6 +31,7 @@ class Translator(Model):
     """
 
     watched = True
+    latent_dim = 0
     ways: tuple[str, ...] = ("B",)
 
     def __init__(self, config: Any, space: Space) -> None:

@@ -88,13 +88,13 @@ class ResidualTranslator(nn.Module):
         super().__init__()
         sizes, wide = pyramid(*size, 2), channels(width, 3)
         self.layers = nn.Sequential(
-            Mirrored(inputs, width, 7), _norm(width), nn.ReLU(),
+            plain(Mirrored(inputs, width, 7)), _norm(width), nn.ReLU(),
             *(layer for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True)
-              for layer in (down(i, o, large, small), _norm(o), nn.ReLU())),
+              for layer in (plain(down(i, o, large, small)), _norm(o), nn.ReLU())),
             *(Block(wide[-1]) for _ in range(blocks)),
             *(layer for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]),
                                                       strict=True)
-              for layer in (Up(i, o, small, large), _norm(o), nn.ReLU())),
+              for layer in (plain(Up(i, o, small, large)), _norm(o), nn.ReLU())),
             Mirrored(width, outputs, 7))
         start(self)
 
@@ -121,8 +121,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(Mirrored(width, width), _norm(width), nn.ReLU(),
-                                    Mirrored(width, width), _norm(width))
+        self.layers = nn.Sequential(plain(Mirrored(width, width)), _norm(width), nn.ReLU(),
+                                    plain(Mirrored(width, width)), _norm(width))
 
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = h + self.layers(h)
@@ -168,7 +168,17 @@ def _norm(channels: int) -> nn.Module:
 
 
 def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None) -> nn.Sequential:
+    if any(isinstance(part, nn.InstanceNorm2d) for part in after):
+        plain(layer)
     return nn.Sequential(*(part for part in (before, layer, *after) if part is not None))
+
+
+def plain(layer: nn.Module) -> nn.Module:
+    """A convolution without its bias, which the mean that is taken off after it would undo."""
+    for part in layer.modules():
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+            part.register_parameter("bias", None)
+    return layer
 
 
 def start(network: nn.Module) -> None:
