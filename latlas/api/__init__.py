@@ -218,15 +218,16 @@ def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
-             name: str = "", cache: str | Path | None = None, progress: Count | None = None,
-             **options: Any) -> Evaluation:
+             name: str = "", to: str = "B", cache: str | Path | None = None,
+             progress: Count | None = None, **options: Any) -> Evaluation:
     """Every figure the model allows, on held-out data, with controls.
 
     Args:
-        metrics: some groups only: likelihood, reconstruction, code, disentanglement, latent,
-            samples.
+        metrics: some groups only: likelihood, reconstruction, translation, code, disentanglement,
+            latent, samples.
         factors: names of the known factors that disentanglement is judged by.
         prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
+        to: the domain that a model of two translates to.
         cache: folder that keeps what is known of the real items; of a run folder RUN/cache.
     """
     from latlas.tasks.evaluate import evaluate as evaluate_model
@@ -235,7 +236,7 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
     train = training_items(run, data, options)
     return evaluate_model(model, train=train, test=test, draws=draws, features=features,
                           samples=samples, seed=seed, name=name or _name(run), prior=prior,
-                          metrics=metrics, factors=factors, cache=_cache(run, cache),
+                          metrics=metrics, factors=factors, to=to, cache=_cache(run, cache),
                           progress=progress)
 
 

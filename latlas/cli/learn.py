@@ -137,17 +137,17 @@ def _run(asked: Any, data: Any, options: dict[str, Any], folder: Path, json: boo
     result = {"run": str(folder), "model": asked.model, "stopped": outcome.stopped,
               "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
     if os.environ.get("RANK", "0") == "0":  # one of the processes of torchrun speaks for all
-        emit(result, json, _next(folder, outcome.stopped))
+        emit(result, json, _next(folder, outcome.stopped, done.model.needs is not None))
     return 130 if outcome.stopped == "interrupt" else 0
 
 
-def _next(folder: Path, stopped: str) -> str:
+def _next(folder: Path, stopped: str, translates: bool) -> str:
     """What to do now."""
     if stopped == "interrupt":
         return f"{folder}: stopped and saved; the same command goes on"
     state = "is finished already" if stopped == "already finished" else "is trained"
-    return (f"{folder} {state}. Next:\n  latlas sample {folder}\n  latlas evaluate {folder}\n"
-            f"  latlas report {folder}")
+    verbs = ("translate",) if translates else ("sample", "evaluate", "report")
+    return "\n".join([f"{folder} {state}. Next:", *(f"  latlas {verb} {folder}" for verb in verbs)])
 
 
 def _stem(data: str) -> str:

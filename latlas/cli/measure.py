@@ -32,8 +32,9 @@ Features = Annotated[str, Parameter(
 _METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
             "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
 Metrics = Annotated[str, Parameter(
-    help="Groups of figures, with commas between: likelihood, reconstruction, code, "
-         "disentanglement, latent, samples. Default: all that apply.")]
+    help="Groups of figures, with commas between: likelihood, reconstruction, translation, "
+         "code, disentanglement, latent, samples. Default: all that apply.")]
+To = Annotated[Literal["A", "B"], Parameter(help="Domain that a model of two translates to.")]
 Factors = Annotated[str, Parameter(
     help="Names of the known factors that disentanglement is judged by, with commas between. "
          "Default: all but orientation.")]
@@ -122,20 +123,20 @@ def _lines(scores: Any, written: str) -> str:
 
 def evaluate(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
              draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
-             metrics: Metrics = "", factors: Factors = "",
+             metrics: Metrics = "", factors: Factors = "", to: To = "B",
              out: Annotated[Path | None, Parameter(
                  help="The figures as .json, .csv or .parquet.")] = None,
              seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
     """How good is a run? Every figure the model allows on held-out data, each beside a control."""
     _compare([run], items, source, out, device, json, draws=draws, features=features,
-             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors))
+             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors), to=to)
 
 
 def compare(runs: Annotated[tuple[Path, ...], Parameter(
                 help="Run folders.", consume_multiple=True)], /, *,
             items: Items = ITEMS, source: Labelled = LABELLED,
             draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
-            metrics: Metrics = "", factors: Factors = "",
+            metrics: Metrics = "", factors: Factors = "", to: To = "B",
             out: Annotated[Path | None, Parameter(
                 help="The table as .json, .csv or .parquet.")] = None,
             seed: Seed = 0, device: Device = "auto", json: Json = False) -> None:
@@ -143,7 +144,7 @@ def compare(runs: Annotated[tuple[Path, ...], Parameter(
     if len(runs) < 2:
         raise ConfigError("compare needs two runs or more; `latlas evaluate RUN` is for one")
     _compare(list(runs), items, source, out, device, json, draws=draws, features=features,
-             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors))
+             samples=samples, seed=seed, metrics=listed(metrics), factors=listed(factors), to=to)
 
 
 def report(run: Run, /, *, out: Annotated[Path | None, Parameter(

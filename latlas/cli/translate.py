@@ -50,7 +50,7 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
 def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str, Any]]:
     """Write it; what to say of it, and the same as numbers."""
     from latlas.tasks.output import is_folder, write_items
-    from latlas.tasks.translate import given_for, translate, translate_files
+    from latlas.tasks.translate import made_for, translate, translate_files
 
     if is_folder(path):
         with counting("translate") as progress:
@@ -64,8 +64,7 @@ def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str,
         return _draw(model, data, path, to), {}
     with counting("translate") as progress:
         made = translate(model, data, to=to, progress=progress)
-    into = given_for(model.space, to).target
-    return write_items(path, made, into, data.take("names")), {}
+    return write_items(path, made, made_for(model.space, to), data.take("names")), {}
 
 
 def _draw(model: Any, data: Any, path: Path, to: str) -> str:

@@ -15,7 +15,7 @@ from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
-from latlas.tasks import disentanglement, quality
+from latlas.tasks import disentanglement, quality, translation
 from latlas.tasks.cache import Cache
 from latlas.tasks.common import Array, Progress, can, check, footing_of
 from latlas.tasks.figures import Figure
@@ -28,8 +28,8 @@ from latlas.tasks.score import RELIABLE_ESS, Scores, elbo_parts, score
 __all__ = ["METRICS", "Evaluation", "evaluate", "feature_extractor"]
 
 #: groups of figures and what a model must be able to do for them, in the order they are printed
-METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "code": "encode",
-           "disentanglement": "encode", "latent": "decode", "samples": "sample"}
+METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "translation": "translate",
+           "code": "encode", "disentanglement": "encode", "latent": "decode", "samples": "sample"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Evaluation:
 def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
-             cache: Path | None = None, progress: Progress | None = None) -> Evaluation:
+             to: str = "B", cache: Path | None = None,
+             progress: Progress | None = None) -> Evaluation:
     """Every figure this model can have on ``test``, each with its control.
 
     Args:
@@ -86,6 +87,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
             function :func:`feature_extractor` made once for several models.
         samples: how many are drawn, at most; equal numbers of real items are compared.
         prior: ``own``, or ``fitted``: only the figures of samples, drawn from that prior.
+        to: the domain that a model of two translates to.
         metrics: groups of :data:`METRICS`; by default all that the model and the data allow.
         factors: names of those that disentanglement is judged by; see there.
         cache: folder that keeps the features of the real items and the classifier behind them, so
@@ -100,9 +102,13 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
     wanted = _wanted(model, test, ("samples",) if prior == "fitted" else metrics)
     settings = {"draws": draws, "samples": samples, "features": _named(features), "seed": seed,
                 "items": len(test), "prior": prior}
+    if can(model, "translate"):
+        settings["to"] = to
     makers: dict[str, Callable[[], Iterator[Figure]]] = {
         "likelihood": lambda: _likelihood(model, train, test, draws, seed, progress, log.notes),
         "reconstruction": lambda: _reconstruction(model, train, test),
+        "translation": lambda: translation.figures(model, train, test, features, samples, to, seed,
+                                                   log.notes, Cache(cache)),
         "code": lambda: _code(model, test),
         "disentanglement": lambda: disentanglement.figures(model, test, factors, seed, log.notes),
         "latent": lambda: latent_figures(model, test, seed, log.notes),

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = ("Likelihood", "Reconstruction", "Code", "Disentanglement", "Latent space", "Samples")
+GROUPS = ("Likelihood", "Reconstruction", "Translation", "Code", "Disentanglement", "Latent space",
+          "Samples")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ KINDS: dict[str, Kind] = {
     "mse_unit": Kind("squared error, range 0–1", "Reconstruction", "low",
                      "The same with the levels scaled to 0 … 1, to compare data of different "
                      "depth."),
+    "l1": Kind("absolute difference, range 0–1", "Translation", "low",
+               "Mean absolute difference per scalar between a translation and the picture that "
+               "belongs to it."),
+    "psnr": Kind("PSNR (dB)", "Translation", "high",
+                 "Peak signal-to-noise ratio: the mean squared difference on a logarithmic scale."),
+    "ssim": Kind("SSIM", "Translation", "high",
+                 "Structural similarity: do light, contrast and pattern agree, window by window? 1 "
+                 "for the same picture."),
+    "cycle": Kind("lost there and back, range 0–1", "Translation", "low",
+                  "Mean absolute difference between an item and what comes of it on the way to the "
+                  "other domain and back."),
     "active_units": Kind("active units", "Code", "",
                          "Dimensions of the code whose mean varies over the data by more than "
                          "0.01; the others carry nothing."),

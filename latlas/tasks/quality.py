@@ -48,18 +48,31 @@ def figures(model: Model, train: Dataset, test: Dataset, source: Any, samples: i
             prior: str, notes: list[str], cache: Cache) -> Iterator[Figure]:
     """Every figure of samples from ``prior``, each with its held-out control and a memoriser's."""
     n = min(samples, len(test), len(train) // 2)
+    given = conditions_like(model, test, n, seed)
+    made = sample(model, n, seed=derive(seed, "evaluate"), prior=prior, condition=given)
+    yield from figures_of(made, _asked(given), train, test, source, seed, str(model.device), notes,
+                          cache, by_prior=has_latent_space(model))
+
+
+def figures_of(made: Array, asked: Index | None, train: Dataset, test: Dataset, source: Any,
+               seed: int, device: str, notes: list[str], cache: Cache, *,
+               by_prior: bool = False) -> Iterator[Figure]:
+    """Every figure of items ``made`` in whatever way, among real ones.
+
+    Args:
+        asked: the class that each was asked to be, if any.
+        by_prior: they stand for all that a latent space decodes to.
+    """
     seen = capped(train)
     if len(seen) < len(train):
         notes.append(f"Sample quality and memorisation looked at {len(seen):,} of {len(train):,} "
                      "training items.")
-    given = conditions_like(model, test, n, seed)
-    made = sample(model, n, seed=derive(seed, "evaluate"), prior=prior, condition=given)
     try:
-        rows = _rows(made, _asked(given), seen, test, source, seed, str(model.device), cache)
+        rows = _rows(made, asked, seen, test, source, seed, device, cache)
     except DataError as error:
         notes.append(f"No figures of sample quality: {error}.")
         return
-    yield from _figures(rows, has_latent_space(model))
+    yield from _figures(rows, by_prior)
     if rows["samples"]["copying_z"] < -3:
         notes.append("The memorisation test finds copying: samples are nearer to training items "
                      "than fresh real items are.")

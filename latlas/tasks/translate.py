@@ -36,6 +36,11 @@ def given_for(space: Space, to: str) -> Space:
     return space if to == "B" else space.flipped()
 
 
+def made_for(space: Space, to: str) -> Space:
+    """The space of what a translation to A or B gives."""
+    return space.flipped() if to == "B" else space
+
+
 def must_reach(model: Any, to: str) -> None:
     """Raise ConfigError if a model does not translate to this domain."""
     if to not in model.ways:
@@ -52,8 +57,8 @@ def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = B
         ConfigError: no such domain, or items of another shape than those of the domain before.
     """
     parts = [made for made, _ in _blocks(model, data, to, batch_size, progress)]
-    into = given_for(model.space, to).target
-    return np.concatenate(parts) if parts else np.zeros((0, *into.shape), np.uint8)  # type: ignore
+    shape = made_for(model.space, to).shape
+    return np.concatenate(parts) if parts else np.zeros((0, *shape), np.uint8)
 
 
 def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
@@ -62,14 +67,14 @@ def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
 
     Memory holds one block of items, whatever their number; maps of classes are written as ids.
     """
-    into = given_for(model.space, to).target
+    into = made_for(model.space, to)
     names = file_names(len(data), data.take("names"))
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
     rest = data.subset(np.array(missing, np.int64))
     done = 0
     for made, _ in _blocks(model, rest, to, BLOCK, progress):
         for item in made:
-            write_bytes(folder / names[missing[done]], file_of(item, into))  # type: ignore[arg-type]
+            write_bytes(folder / names[missing[done]], file_of(item, into))
             done += 1
     return Translated(done, len(names) - done)
 
@@ -81,12 +86,11 @@ def file_of(item: Array, space: Space) -> bytes:
 
 def sheet(model: Model, data: Dataset, *, to: str = "B") -> Array:
     """Rows of input, output and, of pairs, what was wanted: (n, 2 or 3, 4, H, W) RGBA 0 … 255."""
-    space = given_for(model.space, to)
-    made = translate(model, data, to=to)
-    wanted = data.other if data.other is not None and data.paired else None
-    sides: list[tuple[Array, Any]] = [(data.take("x"), space), (made, space.target)]  # type: ignore
-    if wanted is not None:
-        sides.append((wanted.take("x"), space.target))  # type: ignore[arg-type]
+    into = made_for(model.space, to)
+    sides: list[tuple[Any, Space]] = [(data.take("x"), given_for(model.space, to)),
+                                      (translate(model, data, to=to), into)]
+    if data.other is not None and data.paired:
+        sides.append((data.other.take("x"), into))
     return np.stack([_shown(x, side) for x, side in sides], 1)
 
 
@@ -113,4 +117,4 @@ def _blocks(model: Any, data: Dataset, to: str, size: int,
         done += len(batch)
         if progress is not None:
             progress(done, len(data))
-        yield to_data(space.target, made), done  # type: ignore[arg-type]
+        yield to_data(made_for(model.space, to), made), done

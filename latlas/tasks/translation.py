@@ -1,0 +1,88 @@
+"""How good are translations? Beside what was wanted, beside the other domain, there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from latlas.core.errors import DataError
+from latlas.core.model import Model
+from latlas.data.dataset import Dataset
+from latlas.metrics import paired
+from latlas.metrics.likelihood import summary
+from latlas.tasks import quality
+from latlas.tasks.cache import Cache
+from latlas.tasks.common import Array
+from latlas.tasks.figures import Figure
+from latlas.tasks.translate import made_for, must_reach, translate
+
+#: training pictures whose median is the best constant picture
+MEDIAN_OF = 2000
+MEASURES = {"l1": paired.l1, "psnr": paired.psnr, "ssim": paired.ssim}
+
+
+def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int, to: str,
+            seed: int, notes: list[str], cache: Cache) -> Iterator[Figure]:
+    """Of test items translated to domain ``to``.
+
+    Beside the pictures that pairs want, the control is the pixelwise median of the training
+    pictures of that domain. As samples of the domain, it is real pictures, as everywhere.
+
+    Raises:
+        ConfigError: the model does not reach this domain; DataError: the data have one side.
+    """
+    must_reach(model, to)
+    if test.other is None or train.other is None:
+        raise DataError("translations are judged against the other domain, and the data have one "
+                        "side: give data of two (docs/data.md)")
+    seen, known = (d if to == "B" else d.flipped() for d in (test, train))
+    made = translate(model, seen, to=to)
+    wanted, domain = seen.other, known.other
+    assert wanted is not None and domain is not None  # checked above
+    if seen.paired:
+        yield from _beside(made, wanted, domain)
+    else:
+        notes.append("No pairs are known, so nothing says how near a translation is to its own.")
+    if len(model.ways) > 1:
+        yield from _back(model, made, seen, to)
+    notes.append(f"As samples translations are judged among the pictures of {to}.")
+    yield from quality.figures_of(made[:samples], None, domain, wanted, source, seed,
+                                  str(model.device), notes, cache)
+
+
+def _beside(made: Array, wanted: Dataset, domain: Dataset) -> Iterator[Figure]:
+    """How near each is to the one that belongs to it."""
+    top, true = _top(wanted), _x(wanted)
+    at = np.linspace(0, len(domain) - 1, min(MEDIAN_OF, len(domain))).astype(np.int64)
+    middle = np.median(_x(domain.subset(np.unique(at))), 0)
+    constant = np.broadcast_to(middle, true.shape)
+    for key, measure in MEASURES.items():
+        control = float(measure(constant, true, top).mean())
+        yield _mean(key, measure(made, true, top), control, "median picture")
+
+
+def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]:
+    """How far an item is from itself after the way there and back."""
+    there = Dataset(made, made_for(model.space, to))
+    back = translate(model, there, to="A" if to == "B" else "B")
+    yield _mean("cycle", paired.l1(back, _x(seen), _top(seen)))
+
+
+def _mean(key: str, values: Array, *control: Any) -> Figure:
+    """Mean of the items, with its standard error; the PSNR of equal pictures is infinite."""
+    if not np.isfinite(values).all():
+        return Figure(key, float(values.mean()), None, *control)
+    found = summary(values)
+    return Figure(key, found.mean, found.standard_error, *control)
+
+
+def _top(data: Dataset) -> float:
+    """The largest level of its pictures."""
+    return float((data.space.levels or 2) - 1)
+
+
+def _x(data: Dataset) -> Array:
+    items: Any = data.take("x")
+    return np.asarray(items)

@@ -1,0 +1,275 @@
+"""From one domain to another: losses by hand, the pool of earlier fakes, files that go on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import latlas
+import latlas.data
+from latlas.cli import __main__ as cli
+from latlas.core.batch import Batch
+from latlas.core.errors import CapabilityError, ConfigError, DataError
+from latlas.core.model import Step
+from latlas.core.noise import Noise
+from latlas.data import open_source
+from latlas.data.batches import Batches, Sweep
+from latlas.metrics import paired
+from latlas.models.pix2pix import Pix2Pix
+from latlas.models.translation import exchanged
+from latlas.networks.translators import PatchDiscriminator, ResidualTranslator, UNet
+from latlas.tasks.evaluate import evaluate
+
+
+def step(index=0):
+    return Step(index, 0, 0.0, Noise(index))
+
+
+def model_and_batch(name, data, **settings):
+    return (tiny.build(name, data, tiny.small(name, **settings)).eval(),
+            Batches(data, 6).at(0))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (13, 22), (64, 48)])
+def test_translators_keep_any_size(size):
+    x = torch.randn(2, 3, *size)
+    for network in (UNet(3, 2, size, 4), UNet(3, 2, size, 4, depth=2, noise=0.5),
+                    ResidualTranslator(3, 2, size, 4, 1)):
+        made = network(x)
+        assert made.shape == (2, 2, *size) and made.dtype == torch.float32
+        assert made.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("depth", "patch"), [(1, 16), (2, 34), (3, 70)])
+def test_a_discriminator_sees_patches_of_the_published_size(depth, patch):
+    judge = PatchDiscriminator(1, 2, depth)
+    for layer in judge.modules():  # positive everywhere, so that nothing cancels
+        if isinstance(layer, torch.nn.InstanceNorm2d):
+            layer.forward = lambda h: h
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.ones_(layer.weight)
+    x = torch.ones(1, 1, 160, 160, requires_grad=True)
+    out = judge(x)[0]
+    side = round(len(out) ** 0.5)
+    out[(side // 2) * side + side // 2].backward()
+    seen = x.grad[0, 0].nonzero()
+    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [patch, patch]
+
+
+def test_pix2pix_pays_for_the_difference_and_for_what_is_not_believed():
+    model, batch = model_and_batch("pix2pix", tiny.pairs(), l1=7.0, adversarial=2.0, features=3.0)
+    made = model.generator(batch.x)
+    pair, true = (torch.cat([batch.x, y], 1) for y in (made, batch.target))
+    found = model.loss(batch, "generator", step())
+    near = (made - batch.target).abs().mean()
+    fooled = 0.5 * (model.discriminator(pair) - 1).square().mean()
+    levels = zip(model.discriminator.features(pair), model.discriminator.features(true),
+                 strict=True)
+    apart = torch.stack([(a - b).abs().mean() for a, b in levels]).mean()
+    torch.testing.assert_close(found.total, 7 * near + 2 * fooled + 3 * apart)
+    judged = model.loss(batch, "discriminator", step()).total
+    wanted = 0.5 * ((model.discriminator(true) - 1).square().mean()
+                    + model.discriminator(pair).square().mean())
+    torch.testing.assert_close(judged, wanted)
+
+
+def test_cycle_gan_pays_for_what_is_lost_there_and_back():
+    data = tiny.pairs()
+    twin = data.beside(None).beside(data.beside(None), paired=False)  # as many channels
+    model, batch = model_and_batch("cycle-gan", twin, cycle=3.0, identity=2.0, pool=0)
+    a, b = batch.x, batch.target
+    found = model.loss(batch, "generators", step())
+    fake_b, fake_a = model.forth(a), model.back(b)
+    cycle = (model.back(fake_b) - a).abs().mean() + (model.forth(fake_a) - b).abs().mean()
+    same = (model.back(a) - a).abs().mean() + (model.forth(b) - b).abs().mean()
+    fooled = 0.5 * ((model.judge_b(fake_b) - 1).square().mean()
+                    + (model.judge_a(fake_a) - 1).square().mean())
+    torch.testing.assert_close(found.total, fooled + 3 * cycle + 2 * same)
+    assert "identity" not in model_and_batch("cycle-gan", tiny.domains())[0].loss(
+        Batch(a, target=torch.cat([b, b], 1)), "generators", step()).terms
+
+
+def test_the_pool_gives_what_it_takes():
+    pool, fakes = torch.zeros(6, 2), torch.arange(16.0).view(8, 2)
+    with pytest.raises(ConfigError, match="pool=6 holds fewer than a batch of 8"):
+        exchanged(pool, fakes, 0, Noise(0))
+    for known in (0, 3):  # it fills first, and everything is shown as it is
+        shown, pool = exchanged(pool, fakes[known:known + 3], known, Noise(known))
+        assert torch.equal(shown, fakes[known:known + 3])
+    assert torch.equal(pool, fakes[:6])
+    swaps = []
+    for seed in range(200):
+        new = 100.0 + torch.arange(8.0).view(4, 2)
+        shown, after = exchanged(pool, new, 6, Noise(seed))
+        before = torch.cat([pool, new]).sort(0).values
+        assert torch.equal(torch.cat([after, shown]).sort(0).values, before)
+        swaps.append((shown[:, 0] < 100).float().mean().item())
+    assert np.mean(swaps) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(800))
+
+
+def test_discriminators_see_fakes_of_earlier_steps():
+    model, batch = model_and_batch("cycle-gan", tiny.domains(), pool=6)
+    for index in range(2):
+        now = step(index)
+        model.loss(batch, "discriminators", now)
+        model.after_step(now, {})
+        assert model.pool_b.abs().sum() > 0
+    earlier, late = model.pool_b.clone(), step(2)
+    model.loss(Batch(batch.x + 1, target=batch.target), "discriminators", late)
+    shown = late.cache["shown b"]
+    old = [(earlier == item).flatten(1).all(1).any().item() for item in shown]
+    assert 0 < sum(old) < 6
+    assert torch.equal(model.pool_b, earlier)  # not before the step is done
+
+
+def test_pairs_are_learnt(tmp_path):
+    """The other side is a known function of the pixel: far better than the best constant."""
+    data = tiny.pairs()
+    model, _ = tiny.train(tmp_path, "pix2pix", data, tiny.small("pix2pix", width=8, features=1.0),
+                          training=tiny.options(images=9600, learning_rate=2e-3))
+    batch = next(iter(Batches(data, 90).at(0) for _ in range(1)))
+    with torch.no_grad():
+        error = (model.translate(batch.x) - batch.target).abs().mean()
+    constant = (batch.target - batch.target.median(0).values).abs().mean()
+    assert error < 0.5 * constant
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A model of pairs of files, and the files."""
+    rng = np.random.default_rng(0)
+    for side, shape in (("A", (16, 16)), ("B", (16, 16, 3))):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        for i in range(12):
+            picture = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+            picture.save(tmp_path / "data" / side / f"p{i:02d}.png")
+    latlas.train("pix2pix", str(tmp_path / "data"), out=tmp_path / "run", images=16, width=4,
+                 threads=1, precision="fp32", progress=False)
+    return tmp_path / "run"
+
+
+def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
+    data, out = run.parent / "data" / "A", run.parent / "made"
+    line = ["translate", str(run), "--data", str(data), "--out", f"{out}/"]
+    assert cli.run(line) == 0
+    assert "wrote 12 pictures" in capsys.readouterr().out
+    files = sorted(out.glob("*.png"))
+    assert [f.name for f in files] == [f"p{i:02d}.png" for i in range(12)]
+    kept, made = files[3].read_bytes(), latlas.translate(run, str(data))
+    assert made.shape == (12, 3, 16, 16) and made.dtype == np.uint8
+    assert np.array_equal(np.asarray(Image.open(files[3])), made[3].transpose(1, 2, 0))
+    files[5].unlink()
+    files[3].write_bytes(b"mine")
+    assert cli.run(line) == 0
+    assert "wrote 1 picture to" in (said := capsys.readouterr().out) and "11 were there" in said
+    assert files[3].read_bytes() == b"mine" != kept
+    assert out.with_name("made-sheet.png").exists()
+
+
+def test_a_sheet_of_pairs_shows_what_was_wanted(run, capsys):
+    sheet = run.parent / "sheet.png"
+    assert cli.run(["translate", str(run), "--split", "train", "--n", "2", "--out",
+                    str(sheet)]) == 0
+    assert "input | output | target" in capsys.readouterr().out
+    shown = np.asarray(Image.open(sheet).convert("RGB"))
+    train = latlas.data.split(open_source(str(run.parent / "data")), "train")
+    across, down = shown.shape[1] / 3, shown.shape[0] / 2
+    for column, x in enumerate((train.take("x"), None, train.other.take("x"))):
+        for row in range(2):
+            middle = shown[int(down * (row + 0.5)), int(across * (column + 0.5))].tolist()
+            assert x is None or middle in [list(np.broadcast_to(x[row][:, i, j], 3))
+                                           for i in range(16) for j in range(16)]
+
+
+@pytest.mark.parametrize(("words", "more"), [
+    ("unknown domain 'A'", ["--to", "A"]),
+    ("name a folder/", ["--out", "made.csv"]),
+])
+def test_what_cannot_be_translated_is_said(run, capsys, words, more):
+    assert cli.run(["translate", str(run), *more]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_other_models_and_other_pictures_are_refused(run, tmp_path):
+    latlas.train("ae", "digits", out=tmp_path / "ae", images=64, threads=1, progress=False)
+    with pytest.raises(CapabilityError, match="cannot translate; `translate` needs two domains"):
+        latlas.translate(tmp_path / "ae", "digits")
+    with pytest.raises(DataError):
+        latlas.translate(run, np.zeros((2, 3, 16, 16), np.uint8))
+    with pytest.raises(DataError, match="needs data of two sides"):
+        latlas.train("pix2pix", "digits", out=tmp_path / "x", images=16, progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_figures_of_pairs_are_those_of_their_definitions():
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (3, 2, 16, 19)).astype(np.uint8) for _ in range(2))
+    far = np.abs(a.astype(float) - b)
+    np.testing.assert_allclose(paired.l1(a, b, 255), far.mean((1, 2, 3)) / 255)
+    np.testing.assert_allclose(paired.psnr(a, b, 255),
+                               10 * np.log10(255**2 / np.square(far).mean((1, 2, 3))))
+    assert paired.psnr(a, a, 255).tolist() == [np.inf] * 3
+    np.testing.assert_allclose(paired.ssim(a, a, 255), 1)
+    np.testing.assert_allclose(paired.ssim(a, b, 255), [similarity(x, y) for x, y in
+                                                        zip(a, b, strict=True)])
+    flat = np.full((1, 1, 8, 8), 3.0), np.full((1, 1, 8, 8), 5.0)  # no variance: light alone
+    c = (0.01 * 16) ** 2
+    np.testing.assert_allclose(paired.ssim(*flat, 16), (2 * 15 + c) / (9 + 25 + c))
+
+
+def similarity(a, b):
+    """SSIM window by window, by its definition."""
+    at = np.arange(11) - 5
+    weight = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    c1, c2, found = (0.01 * 255) ** 2, (0.03 * 255) ** 2, []
+    for x, y in zip(a.astype(float), b.astype(float), strict=True):
+        for i in range(x.shape[0] - 10):
+            for j in range(x.shape[1] - 10):
+                p, q = x[i:i + 11, j:j + 11], y[i:i + 11, j:j + 11]
+                mp, mq = (weight * p).sum(), (weight * q).sum()
+                vp, vq = (weight * (p - mp) ** 2).sum(), (weight * (q - mq) ** 2).sum()
+                shared = (weight * (p - mp) * (q - mq)).sum()
+                found.append((2 * mp * mq + c1) * (2 * shared + c2)
+                             / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+    return np.mean(found)
+
+
+class Perfect(Pix2Pix):
+    """What belongs to a blob is known."""
+
+    def translate(self, x, *, to="B", noise=None):
+        return torch.cat([torch.div((x + 1) * 8, 2, rounding_mode="floor") / 8 - 1, -x], 1)
+
+
+def test_a_perfect_translator_has_perfect_figures():
+    data = tiny.pairs(n=400)
+    model = Perfect(tiny.small("pix2pix"), data.space).eval()
+    train, test = data.subset(slice(0, 300)), data.subset(slice(300, None))
+    found = {f.key: f for f in evaluate(model, train=train, test=test, features="pixels").figures}
+    assert found["l1"].value == 0 and found["l1"].control > 0.01
+    assert found["ssim"].value == pytest.approx(1) and found["psnr"].value == np.inf
+    assert found["sliced"].value == pytest.approx(0, abs=1e-6)
+    assert found["sliced"].control > 0.01
+    assert "cycle" not in found
+
+
+def test_what_is_lost_there_and_back_is_measured_to_either_domain():
+    data = tiny.domains()
+    model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
+    for to in "AB":
+        found = {f.key: f for f in evaluate(model, train=data, test=data, to=to).figures}
+        given = torch.cat([b.x for b in Sweep(data if to == "B" else data.flipped(), 90)])
+        with torch.no_grad():
+            there, back = (model.forth, model.back)[::1 if to == "B" else -1]
+            lost = (back(there(given)) - given).abs().mean().item() / 2
+        assert found["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
+        assert "l1" not in found and "frechet" in found
+    with pytest.raises(ConfigError, match="unknown domain"):
+        evaluate(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
+                 test=tiny.pairs(), to="A")
+    with pytest.raises(DataError, match="the data have one side"):
+        evaluate(model, train=data.beside(None), test=data.beside(None))
