@@ -326,6 +326,20 @@ def ended(done: Any) -> None:
         sys.exit(130)
 
 
+def judge(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
+    """A classifier of ``options.judge_steps`` steps (0: as usual) on the half of the training
+    pictures that is no control."""
+    from latlas.metrics.features import train_classifier
+    from latlas.metrics.quality import control_split
+
+    known = train.subset(control_split(len(train), options.seed)[0])
+    made = train_classifier(train.space, known.take("x"), known.take("label"), seed=options.seed,
+                            steps=options.judge_steps or None)
+    right = made.accuracy(test.take("x"), test.take("label"))
+    print(f"the classifier reads {right:.4f} of the {len(test):,} {what}", flush=True)
+    return made
+
+
 def spent(run: Path) -> tuple[float, int]:
     """Minutes and items that a finished run took."""
     from latlas.core.trees import load_tree

@@ -21,20 +21,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import judged, run_arguments, spent, trained, write_json
+from emoji import emoji, of_different_groups
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 import latlas
-from latlas.data import open_source, split
+from latlas.data import split
 from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make, partition
+from latlas.data.source import Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.tasks.evaluate import evaluate
 from latlas.tasks.figures import KINDS, Figure
@@ -47,8 +45,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "progressive-gan": ("progressive-gan", {}),
     "without-growth": ("progressive-gan", {"grow": False}),
     "style-gan": ("style-gan", {"augment": "ada"})}
-#: skin tones, joiner, female, male, and the mark of colour
-VARIANT = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "2640", "2642", "fe0f"}
 #: features → figures shown
 SHOWN = {"pixels": ("sliced", "near_copies"),
          "random-conv": ("sliced", "frechet", "precision", "recall", "density", "coverage")}
@@ -75,32 +71,6 @@ def main() -> None:
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
                               "measured": {row: {t: f.to_json() for t, f in figures.items()}
                                            for row, figures in found.items()}, **extra})
-
-
-def emoji(path: Path, size: int) -> Source:
-    """The pictures on white; variants of one base, and equal files, share a group."""
-    data = open_source(str(path), image_size=size, mode="RGB").base
-    return make(f"{path.stem}-{size}", replace(data, group=groups(data.names, data.group)))
-
-
-def groups(names: NDArray[np.str_] | None, same: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """(N,) a number for all that hangs together by its base or as equal files (``same``)."""
-    base = np.unique([base_of(name) for name in names], return_inverse=True)[1]
-    same = np.arange(len(base)) if same is None else same
-    nodes = base, base.max() + 1 + same
-    size = int(nodes[1].max()) + 1
-    links = coo_matrix((np.ones(len(base)), nodes), (size, size))
-    return connected_components(links, directed=False)[1][base].astype(np.int64)
-
-
-def base_of(name: str) -> str:
-    """The code points of a file's name less those that make variants.
-
-    >>> base_of("emoji_u1f468_1f3fb_200d_1f373.png")
-    '1f468_1f373'
-    """
-    points = Path(name).stem.removeprefix("emoji_u").split("_")
-    return "_".join(point for point in points if point not in VARIANT)
 
 
 def held_out(source: Source) -> Dataset:
@@ -149,13 +119,6 @@ def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[s
           f"{found.error.mean():.4f}, nearest training picture {found.nearest.mean():.4f}; the "
           f"projection is nearer in {won:.0%}")
     return {"projection": found.error.tolist(), "nearest": found.nearest.tolist()}
-
-
-def of_different_groups(data: Dataset, n: int, seed: int) -> Dataset:
-    """Up to ``n`` items at random, no two of a group."""
-    order = np.random.default_rng(seed).permutation(len(data))
-    first = np.unique(data.take("group")[order], return_index=True)[1]
-    return data.subset(order[np.sort(first)[:n]])
 
 
 def closest(data: Dataset, train: Dataset) -> NDArray[Any]:

@@ -24,13 +24,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common import asked, ended, judged, run_arguments, spent, trained, write_json
+from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
 
 import latlas
 from latlas.data import open_source, split
 from latlas.data.source import Source
-from latlas.metrics.features import train_classifier
-from latlas.metrics.quality import control_split
 from latlas.tasks.evaluate import Evaluation
 from latlas.tasks.figures import KINDS, Figure
 from latlas.tasks.output import write_items
@@ -45,7 +43,9 @@ def main() -> None:
     """Train or read every row, judge it, and tabulate."""
     options = arguments()
     source = open_source(str(options.data))
-    features, found = judge(source, options), {}
+    found: dict[str, Evaluation] = {}
+    features = judge(split(source, "train"), split(source, "test"), options,
+                     "test pictures") if options.judge_steps else "auto"
     for row in options.models:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
         model = latlas.load(run, device=options.device)
@@ -70,19 +70,6 @@ def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
     run = trained(row, row, source, options, minutes=options.minutes - share)
     ended(latlas.fit_prior(run, **asked("prior", options, share)))
     return run
-
-
-def judge(source: Source, options: argparse.Namespace) -> Any:
-    """The features: evaluate's own, or its classifier trained longer and on more pictures."""
-    if not options.judge_steps:
-        return "auto"
-    train, test = split(source, "train"), split(source, "test")
-    known = train.subset(control_split(len(train), options.seed)[0])
-    made = train_classifier(train.space, known.take("x"), known.take("label"), seed=options.seed,
-                            steps=options.judge_steps)
-    right = made.accuracy(test.take("x"), test.take("label"))
-    print(f"the classifier reads {right:.4f} of the {len(test):,} test pictures", flush=True)
-    return made
 
 
 def draw(model: Any, path: Path, seed: int) -> None:

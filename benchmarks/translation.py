@@ -1,0 +1,311 @@
+"""Translation judged: edges to emoji in pairs, digits to coloured ones and back without pairs.
+
+``edges``: pictures on white, and their edges: smoothed (σ 0.7 pixels), Sobel's slope of the channel
+where it is steepest, kept where it is steepest across the line and over a threshold, or joined to
+such a place over a third of it. Pictures are divided by their base code points (``emoji.py``); 500
+are held out. Rows: `pix2pix`; the same network with ``adversarial=0`` (the absolute difference
+alone); and pictures that nobody had to learn: one colour, the L1-best of the training pictures; the
+true silhouette filled with one colour, the L1-best of the training silhouettes; the same with the
+best colour of each picture, which knows the answer and is no bar. Last line: training pictures in
+place of samples.
+
+``digits``: upright digits, and other digits inverted, coloured and textured; no digit is in both
+domains. A classifier of the target domain, trained on real items of it, says whether translated
+test digits keep their class; last line: what it says of the real test items of both domains, and of
+training items in place of samples.
+
+    python benchmarks/translation.py edges noto_emoji_128.zip --minutes 40
+    python benchmarks/translation.py digits mnist.npz --minutes 40
+
+Rows can be trained apart (``--models pix2pix``) and tabulated later: finished runs are read. Sheets
+lie beside the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import judge, judged, run_arguments, spent, trained, write_json
+from emoji import emoji, of_different_groups
+from numpy.typing import NDArray
+from scipy import ndimage
+
+import latlas
+from latlas.core.space import Space
+from latlas.data import open_pair, open_source, split
+from latlas.data.dataset import Dataset
+from latlas.data.source import Source, make, partition
+from latlas.metrics import paired
+from latlas.metrics.likelihood import summary
+from latlas.tasks.cache import Cache
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
+from latlas.tasks.quality import figures_of
+from latlas.tasks.translate import translate
+
+#: recipe → its rows, each a model and its settings
+ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "edges": {"pix2pix": ("pix2pix", {}), "l1-alone": ("pix2pix", {"adversarial": 0.0})},
+    "digits": {"cycle-gan": ("cycle-gan", {})}}
+SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+#: standard deviation of the smoothing, pixels; of Sobel's slope (at most 1,020) that makes an edge
+SMOOTH, STEEP = 0.7, 120.0
+#: items of a sheet
+SHEET = 24
+Pictures = NDArray[np.uint8]
+Found = dict[str, dict[str, Figure]]
+
+
+def main() -> None:
+    """Train or read every row, judge it, and tabulate."""
+    options = arguments()
+    found = {"edges": edges_to_emoji, "digits": both_ways}[options.recipe](options)
+    write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
+                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
+                                           for row, figures in found.items()}})
+
+
+# ------------------------------------------------------------------------------ edges to emoji
+
+@dataclass(frozen=True)
+class Emoji:
+    """Pairs of edges and pictures, and how opaque (N, 1, S, S), 0 … 1, the latter are."""
+
+    source: Source
+    opaque: NDArray[np.float32]
+
+
+def edges_to_emoji(options: argparse.Namespace) -> Found:
+    """Every row among the held-out pictures, and a sheet of all beside one another."""
+    data = edged(options.data, options.size, options.held)
+    test = split(data.source, "test")
+    print(f"{len(split(data.source, 'train')):,} pairs to train on, {len(test):,} held out",
+          flush=True)
+    made, costs = dict(unlearnt(data)), {}
+    for row in options.models:
+        run = trained(row, ROWS["edges"][row][0], data.source, options, **ROWS["edges"][row][1])
+        made[row], costs[row] = translate(latlas.load(run, device=options.device), test), cost(run)
+    names = [*options.models, *(name for name in made if name not in options.models)]
+    found = {name: costs.get(name, {}) | beside(made[name], data.source, options.seed)
+             for name in names}
+    print("\n" + judged(found, "training pictures") + "\n")
+    _bars(found)
+    _sheet(options.out / "edges.png", test, [made[name] for name in names])
+    print(f"{options.out / 'edges.png'}: edges | {' | '.join(names)} | picture")
+    return found
+
+
+def edged(path: Path, size: int, held: int) -> Emoji:
+    """The pictures with their edges; ``held`` of them are the test part, in whole groups."""
+    pictures = emoji(path, size).base
+    test = held_out(pictures.group, held)
+    parts = {"train": np.setdiff1d(np.arange(len(pictures)), test), "test": test}
+    a = replace(pictures, x=edges(pictures.x), space=Space.picture((1, size, size)))
+    opaque = open_source(str(path), image_size=size, mode="RGBA").base.x[:, 3:].astype(np.float32)
+    return Emoji(open_pair(make("edges", a, parts=parts), make("emoji", pictures, parts=parts),
+                           paired=True), opaque / 255)
+
+
+def held_out(group: NDArray[np.int64], n: int, seed: int = 0) -> NDArray[np.int64]:
+    """Rows of whole groups at random, ``n`` in all (fewer where no group fills the rest)."""
+    sizes, chosen, total = np.bincount(group), [], 0
+    for g in np.random.default_rng(seed).permutation(len(sizes)):
+        if total + sizes[g] <= n:
+            chosen.append(g)
+            total += sizes[g]
+    return np.flatnonzero(np.isin(group, chosen))
+
+
+def edges(x: Pictures) -> Pictures:
+    """Edges (n, 1, H, W) of pictures (n, C, H, W): 255 on thin lines, 0 elsewhere (Canny 1986)."""
+    return np.concatenate([_edges(x[i:i + 256]) for i in range(0, len(x), 256)])
+
+
+def _edges(x: Pictures) -> Pictures:
+    smooth = ndimage.gaussian_filter(x.astype(np.float32), (0, 0, SMOOTH, SMOOTH), mode="nearest")
+    slopes = np.stack([ndimage.sobel(smooth, axis, mode="nearest") for axis in (2, 3)])
+    steepest = np.square(slopes).sum(0).argmax(1)[None, :, None]
+    down, right = np.take_along_axis(slopes, steepest, 2)[:, :, 0]
+    size = np.hypot(down, right)
+    across = [np.maximum(np.roll(size, 1, axis), np.roll(size, -1, axis)) for axis in (1, 2)]
+    ridge = size >= np.where(np.abs(down) > np.abs(right), *across)
+    flat = np.zeros((3, 3, 3))
+    flat[1] = 1  # what touches within a picture
+    lines = ndimage.label(ridge & (size > STEEP / 3), flat)[0]
+    strong = np.unique(lines[ridge & (size > STEEP)])
+    return np.where(np.isin(lines, strong[strong > 0]), 255, 0).astype(np.uint8)[:, None]
+
+
+def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
+    """What can be made for the test part without learning."""
+    train, test = (split(data.source, part).other for part in ("train", "test"))
+    white, (seen, true) = np.float32(255), (d.take("x") for d in (train, test))
+    inside, shape = data.opaque[train.rows][:, 0] > 0.5, data.opaque[test.rows]
+    one = np.median(seen, (0, 2, 3))[:, None, None]
+    fill = np.median(np.moveaxis(seen, 1, -1)[inside], 0)[:, None, None]
+    own = np.stack([np.median(x[:, part[0] > 0.5], 1) if (part > 0.5).any() else fill[:, 0, 0]
+                    for x, part in zip(true, shape, strict=True)])[:, :, None, None]
+    yield "one colour", np.broadcast_to(one, true.shape).round().astype(np.uint8)
+    for name, colour in (("silhouette, one colour", fill), ("silhouette, its own colour", own)):
+        yield name, (white + shape * (colour - white)).round().astype(np.uint8)
+
+
+def beside(made: Pictures, source: Source, seed: int) -> dict[str, Figure]:
+    """Title to figure: beside what was wanted, and as samples on random convolutions."""
+    train, test = (split(source, part).other for part in ("train", "test"))
+    near = {key: _mean(key, measure(made, test.take("x"), 255.0))
+            for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
+    among = figures_of(made, None, train, test, "random-conv", seed, "cpu", [], Cache(None))
+    return _titled(near | {f.key: f for f in among if f.key in SHOWN})
+
+
+def _bars(found: Found) -> None:
+    """What is asked of pix2pix, in numbers."""
+    l1, distance = KINDS["l1"].title, KINDS["frechet"].title
+    controls = [found[name][l1].value for name in ("one colour", "silhouette, one colour")]
+    if "pix2pix" in found:
+        share = found["pix2pix"][l1].value / min(controls)
+        print(f"pix2pix: {share:.3f} of the better control's absolute difference (asked: 0.8)")
+    if {"pix2pix", "l1-alone"} <= found.keys():
+        share = found["pix2pix"][distance].value / found["l1-alone"][distance].value
+        print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (asked: 0.7)")
+
+
+def _sheet(path: Path, test: Dataset, made: list[Pictures]) -> None:
+    """Input, every row, and target of items that are no variants of each other."""
+    rows = np.searchsorted(test.rows, of_different_groups(test, SHEET, 0).rows)
+    write_columns(path, [x[rows] for x in (test.take("x"), *made, test.other.take("x"))])
+
+
+# ------------------------------------------------------------------------------ digits both ways
+
+def both_ways(options: argparse.Namespace) -> Found:
+    """Every row in both directions, and a sheet of each: item, translation, and back."""
+    source = two_domains(options.data)
+    print(f"{len(split(source, 'train')):,} upright digits, "
+          f"{len(split(source, 'train').other):,} others", flush=True)
+    readers = {to: judge(*_target(source, to), options, f"real test items of {to}") for to in "BA"}
+    found: Found = {}
+    for row in options.models:
+        model_name, settings = ROWS["digits"][row]
+        run = trained(row, model_name, source, options, **settings)
+        model = latlas.load(run, device=options.device)
+        for to in "BA":
+            path = options.out / f"{row}-{options.seed}-to-{to}.png"
+            found[f"{row} to {to}"] = cost(run) | direction(model, source, to, readers[to], path,
+                                                            options)
+            print(f"{path}: item | translation | back")
+    print("\n" + judged(found, "real items"))
+    return found
+
+
+def two_domains(path: Path) -> Source:
+    """Digits as they are, and textured: one half of the training part each."""
+    opened = open_source(str(path))
+    base, rows = opened.base, partition(opened)
+    order = np.random.default_rng(0).permutation(rows["train"])
+    halves = [np.sort(order[i::2]) for i in (0, 1)]
+    sides = [base, replace(base, x=textured(base.x), space=replace(
+        Space.picture((3, *base.space.shape[1:])), classes=base.space.classes))]
+    return open_pair(*(make(name, side, parts={**rows, "train": half}) for name, side, half
+                       in zip(("upright", "textured"), sides, halves, strict=True)))
+
+
+def textured(x: Pictures) -> Pictures:
+    """Dark ink of one colour on striped paper of a light one (n, 3, H, W); 255 is all ink."""
+    parts = range(0, len(x), 1000)
+    return np.concatenate([_textured(x[i:i + 1000], np.random.default_rng(i)) for i in parts])
+
+
+def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
+    n, (height, width) = len(x), x.shape[2:]
+    light, dark = (rng.uniform(low, high, (n, 3, 1, 1)) for low, high in ((0.6, 1), (0, 0.35)))
+    angle, waves, phase = (rng.uniform(0, high, (n, 1, 1, 1)) for high in (np.pi, 4, 2 * np.pi))
+    down, across = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    along = np.cos(angle) * across + np.sin(angle) * down
+    stripes = 0.5 + 0.5 * np.sin(2 * np.pi * (2 + waves) * along + phase)
+    grain = rng.uniform(-0.05, 0.05, (n, 1, height, width))
+    paper, ink = light * (1 - 0.3 * stripes) + grain, x / 255.0
+    return (255 * (paper * (1 - ink) + dark * ink)).clip(0, 255).round().astype(np.uint8)
+
+
+def direction(model: Any, source: Source, to: str, reader: Any, path: Path,
+              options: argparse.Namespace) -> dict[str, Figure]:
+    """Title to figure of test items translated to a domain."""
+    test = split(source, "test")
+    seen = test if to == "B" else test.flipped()
+    labels, made = seen.take("label"), translate(model, seen, to=to)
+    kept = _mean("label_match", (reader.predict(made) == labels).astype(float),
+                 reader.accuracy(seen.other.take("x"), seen.other.take("label")))
+    found = {"label_match": kept}
+    if to == "A":  # the upright one is known; of the others any colour is right
+        found["l1"] = _mean("l1", paired.l1(made, seen.other.take("x"), 255.0))
+    judgement = latlas.evaluate(model, source, "test", metrics=("translation",), to=to,
+                                features=reader, samples=options.samples, seed=options.seed)
+    found |= {f.key: f for f in judgement.figures if f.key in ("cycle", *SHOWN)}
+    first = seen.subset(slice(0, SHEET))
+    back = translate(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
+    write_columns(path, [first.take("x"), made[:SHEET], back])
+    return _titled(found)
+
+
+def _target(source: Source, to: str) -> list[Dataset]:
+    """Training and test part of a domain."""
+    parts = [split(source, which) for which in ("train", "test")]
+    return [part.other if to == "B" else part.beside(None) for part in parts]
+
+
+# ------------------------------------------------------------------------------ both recipes
+
+def cost(run: Path) -> dict[str, Figure]:
+    """What a finished run took."""
+    minutes, seen = spent(run)
+    return {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen)}
+
+
+def write_columns(path: Path, columns: list[Pictures]) -> None:
+    """Items (n, C, H, W) of several kinds side by side, a few rows of that across."""
+    coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
+    shown = np.stack(coloured, 1)
+    write_items(path, shown.reshape(-1, *shown.shape[2:]), Space.picture(shown.shape[2:]),
+                columns=3 * len(columns))
+
+
+def _mean(key: str, values: NDArray[Any], control: float | None = None) -> Figure:
+    found = summary(values)
+    return Figure(key, found.mean, found.standard_error, control)
+
+
+def _titled(figures: dict[str, Figure]) -> dict[str, Figure]:
+    return {KINDS[key].title: figure for key, figure in figures.items()}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = run_arguments((__doc__ or "").splitlines()[0], [r for rows in ROWS.values()
+                                                             for r in rows],
+                           minutes=40.0, out="runs/translation")
+    parser.add_argument("recipe", choices=ROWS)
+    parser.add_argument("data", type=Path, help="edges: a zip or folder of emoji_u….png; digits: "
+                                                "grey pictures with labels (mnist.npz)")
+    parser.add_argument("--models", nargs="+", metavar="ROW", help="rows of the recipe; default "
+                                                                   "all of them")
+    parser.add_argument("--size", type=int, default=64, help="edges: pixels a side")
+    parser.add_argument("--held", type=int, default=500, help="edges: pictures held out")
+    parser.add_argument("--samples", type=int, default=5000, help="digits: a side, at most")
+    parser.add_argument("--judge-steps", type=int, default=0,
+                        help="digits: steps of the classifiers; 0: as `latlas evaluate`")
+    options = parser.parse_args()
+    options.models = options.models or list(ROWS[options.recipe])
+    if not set(options.models) <= ROWS[options.recipe].keys():
+        parser.error(f"--models: rows of {options.recipe} are {', '.join(ROWS[options.recipe])}")
+    return options
+
+
+if __name__ == "__main__":
+    main()
