@@ -128,7 +128,7 @@ def edges(x: Pictures) -> Pictures:
 
 def _edges(x: Pictures) -> Pictures:
     smooth = ndimage.gaussian_filter(x.astype(np.float32), (0, 0, SMOOTH, SMOOTH), mode="nearest")
-    slopes = np.stack([ndimage.sobel(smooth, axis, mode="nearest") for axis in (2, 3)])
+    slopes = np.stack([_slope(smooth, axis) for axis in (2, 3)])
     steepest = np.square(slopes).sum(0).argmax(1)[None, :, None]
     down, right = np.take_along_axis(slopes, steepest, 2)[:, :, 0]
     size = np.hypot(down, right)
@@ -139,6 +139,12 @@ def _edges(x: Pictures) -> Pictures:
     lines = ndimage.label(ridge & (size > STEEP / 3), flat)[0]
     strong = np.unique(lines[ridge & (size > STEEP)])
     return np.where(np.isin(lines, strong[strong > 0]), 255, 0).astype(np.uint8)[:, None]
+
+
+def _slope(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Sobel's, within a plane."""
+    eased = ndimage.correlate1d(x, [1, 2, 1], 5 - axis, mode="nearest")
+    return ndimage.correlate1d(eased, [-1, 0, 1], axis, mode="nearest")
 
 
 def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
