@@ -11,7 +11,7 @@ place of samples.
 
 ``digits``: upright digits, and other digits inverted, coloured and textured; no digit is in both
 domains. A classifier of the target domain, trained on real items of it, says whether translated
-test digits keep their class; last line: what it says of the real test items of both domains, and of
+test digits keep their class; last line: what it says of the real test items of that domain, and of
 training items in place of samples.
 
     python benchmarks/translation.py edges noto_emoji_128.zip --minutes 40
@@ -196,17 +196,14 @@ def both_ways(options: argparse.Namespace) -> Found:
     print(f"{len(split(source, 'train')):,} upright digits, "
           f"{len(split(source, 'train').other):,} others", flush=True)
     readers = {to: judge(*_target(source, to), options, f"real test items of {to}") for to in "BA"}
+    runs = {row: trained(row, ROWS["digits"][row][0], source, options, **ROWS["digits"][row][1])
+            for row in options.models}
     found: Found = {}
-    for row in options.models:
-        model_name, settings = ROWS["digits"][row]
-        run = trained(row, model_name, source, options, **settings)
-        model = latlas.load(run, device=options.device)
-        for to in "BA":
-            path = options.out / f"{row}-{options.seed}-to-{to}.png"
-            found[f"{row} to {to}"] = cost(run) | direction(model, source, to, readers[to], path,
-                                                            options)
-            print(f"{path}: item | translation | back")
-    print("\n" + judged(found, "real items"))
+    for to in "BA":
+        of = {f"{row} to {to}": cost(run) | direction(run, source, to, readers[to], options)
+              for row, run in runs.items()}
+        print("\n" + judged(of, f"real items of {to}"), flush=True)
+        found |= of
     return found
 
 
@@ -240,10 +237,10 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
     return (255 * (paper * (1 - ink) + dark * ink)).clip(0, 255).round().astype(np.uint8)
 
 
-def direction(model: Any, source: Source, to: str, reader: Any, path: Path,
+def direction(run: Path, source: Source, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Figure]:
-    """Title to figure of test items translated to a domain."""
-    test = split(source, "test")
+    """Title to figure of test items translated to a domain; draws a sheet of some."""
+    model, test = latlas.load(run, device=options.device), split(source, "test")
     seen = test if to == "B" else test.flipped()
     labels, made = seen.take("label"), translate(model, seen, to=to)
     kept = _mean("label_match", (reader.predict(made) == labels).astype(float),
@@ -256,7 +253,9 @@ def direction(model: Any, source: Source, to: str, reader: Any, path: Path,
     found |= {f.key: f for f in judgement.figures if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
     back = translate(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
+    path = run.with_name(f"{run.name}-to-{to}.png")
     write_columns(path, [first.take("x"), made[:SHEET], back])
+    print(f"{path}: item | translation | back")
     return _titled(found)
 
 
