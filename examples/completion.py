@@ -1,21 +1,24 @@
-"""Half a digit is given, a conditional VAE draws the rest.
+"""Half a digit is given; a conditional VAE draws the rest, pix2pix says what it most likely is.
 
     python examples/completion.py
-    python examples/completion.py --data mnist.npz --part top --images 1_000_000
+    python examples/completion.py --data mnist.npz --part top --images 1e6 --pairs 1e5
 
-Writes a row for each of eight held-out pictures: what is given, five completions, the truth.
+Writes a row for each of eight held-out pictures: what is given, five draws of the conditional VAE,
+the one answer of pix2pix, the truth.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import latlas
-from latlas.data import open_source, split
+from latlas.data import open_pair, open_source, split
+from latlas.data.source import make
 from latlas.tasks.output import write_items
 
 ROWS, DRAWS = 8, 5
@@ -29,11 +32,20 @@ def main() -> None:
                          images=int(asked.images)).model
     truth = split(source, "test").subset(slice(0, ROWS)).take("x")
     given = hidden(truth, asked.part)
-    completions = [kept(given, latlas.sample(model, ROWS, seed=seed, given=truth), asked.part)
-                   for seed in range(DRAWS)]
-    rows = np.stack([given, *completions, truth], 1)
+    drawn = [latlas.sample(model, ROWS, seed=seed, given=truth) for seed in range(DRAWS)]
+    answer = latlas.translate(translator(source, asked), given)
+    rows = np.stack([given, *(kept(given, x, asked.part) for x in (*drawn, answer)), truth], 1)
     print(write_items(asked.out, rows.reshape(-1, *model.space.shape), model.space,
-                      columns=DRAWS + 2))
+                      columns=DRAWS + 3))
+
+
+def translator(source: Any, asked: argparse.Namespace) -> Any:
+    """pix2pix from halves to wholes."""
+    whole = source.base
+    halves = replace(whole, x=hidden(whole.x, asked.part))
+    pairs = open_pair(make("halves", halves), make("wholes", whole), paired=True)
+    return latlas.train("pix2pix", pairs, images=int(asked.pairs), batch_size=16, width=32,
+                        learning_rate=1e-3).model
 
 
 def known(x: Any, part: str) -> Any:
@@ -58,7 +70,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="a source of pictures")
     parser.add_argument("--part", choices=("left", "top"), default="left", help="what is given")
-    parser.add_argument("--images", type=float, default=200_000, help="items to train on")
+    parser.add_argument("--images", type=float, default=40_000, help="for the VAE to train on")
+    parser.add_argument("--pairs", type=float, default=10_000, help="for pix2pix to train on")
     parser.add_argument("--out", type=Path, default=Path("runs/completion.png"))
     return parser.parse_args()
 

@@ -46,18 +46,44 @@ def test_tables_and_outliers(tmp_path: Path) -> None:
 
 
 def test_completion(tmp_path: Path) -> None:
-    said = run(tmp_path, "completion.py", "--images", "2e3", "--out", "strip.png")
-    assert "56 items" in said
+    said = run(tmp_path, "completion.py", "--images", "2e3", "--pairs", "64",
+               "--out", "strip.png")
+    assert "64 items" in said
     grid = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
     times, gap = 8, 3
     cell = 8 * times + gap
     rows = grid[gap:][:8 * cell].reshape(8, cell, -1)[:, :8 * times]
-    given, drawn, truth = (rows[:, :, gap + k * cell:][:, :, :8 * times] for k in (0, 1, 6))
+    given, drawn, truth = (rows[:, :, gap + k * cell:][:, :, :8 * times] for k in (0, 1, 7))
     half = 4 * times
     assert (given[:, :, :half] == truth[:, :, :half]).all()
     assert (drawn[:, :, :half] == truth[:, :, :half]).all()
     assert (given[:, :, half:] == 0).all()
     assert (truth[:, :, half:] > 0).any()
+
+
+@pytest.mark.parametrize("script", ["edges_to_pictures.py", "recolouring.py"])
+def test_translations(script: str, tmp_path: Path) -> None:
+    said = run(tmp_path, script, "--images", "64", "--out", "sheet.png", "--run", "kept")
+    assert "72 items" in said
+    assert (tmp_path / "kept/model.safetensors").is_file()
+    assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).shape[1] > 9 * 16
+
+
+def test_edges_of_own_pictures(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for i in range(30):
+        x = np.full((20, 20, 3), 255, np.uint8)
+        x[4:12, 5:15] = (200, i, 0)
+        Image.fromarray(x).save(tmp_path / f"mine/{i}.png")
+    run(tmp_path, "edges_to_pictures.py", "mine", "--image-size", "20", "--minutes", "0.01",
+        "--out", "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("L"))
+    times, gap = (len(sheet) - 6) // 20, 3
+    edges = sheet[gap:-gap:times, gap:gap + 20 * times:times]
+    outline = np.zeros((20, 20), bool)
+    outline[[3, 11], 5:15] = True
+    outline[4:12, [4, 14]] = True
+    assert ((edges == 255) == outline).all()
 
 
 @pytest.mark.parametrize("script", sorted(p.name for p in EXAMPLES.glob("*.py")))
