@@ -16,10 +16,10 @@ from latlas.tasks.output import write_bytes
 from latlas.tasks.sections import Context, Subject
 
 HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "completeness", "frechet", "precision",
-            "recall", "two_sample", "copying_z")
+            "recall", "two_sample", "copying_z", "l1", "ssim", "cycle")
 PACKAGES = ("latlas", "torch", "numpy")
-SHOWN = (sections.samples, sections.reconstructions, sections.traversals, sections.interpolations,
-         sections.maps, sections.latent_planes, sections.loss_curves)
+SHOWN = (sections.samples, sections.translations, sections.reconstructions, sections.traversals,
+         sections.interpolations, sections.maps, sections.latent_planes, sections.loss_curves)
 
 
 def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,
@@ -71,7 +71,8 @@ def _summary(compared: Comparison) -> Section:
     best = "" if one else " Green is best among those that can be compared."
     return Section("Summary", "Figures on held-out data, beside the control that could explain "
                    "them: held-out real data for samples, a diagonal Gaussian for likelihoods, the "
-                   f"mean item for reconstructions.{best}",
+                   "mean item for reconstructions, the median picture for translations."
+                   f"{best}",
                    [compared.html(HEADLINE, meaning=False), Notes(lines)])
 
 

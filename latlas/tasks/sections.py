@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from latlas.tasks.figures import KINDS
 from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
 from latlas.tasks.latent_space import CELLS, SPAN, has_latent_space, plane
 from latlas.tasks.read import encode, information, reconstruct
+from latlas.tasks.translate import sheet
 
 if TYPE_CHECKING:
     from latlas.tasks.evaluate import Evaluation
@@ -116,6 +117,16 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
     return Section("Reconstructions", text, [Row([Figure(picture, rows=rows)])])
 
 
+def translations(subjects: Sequence[Subject], context: Context) -> Section | None:
+    """Held-out items, under them their translations and, of pairs, what was wanted."""
+    figures = [_translated(s, to, context) for s in subjects if can(s.model, "translate")
+               for to in getattr(s.model, "ways") if to == "B" or context.test.other is not None]  # noqa: B009
+    if not figures:
+        return None
+    return Section("Translations", "Held-out items of one domain as those of the other.",
+                   [Row(figures, 1)])
+
+
 def traversals(subjects: Sequence[Subject], context: Context) -> Section | None:
     """Each row changes one dimension of the code, the most active first."""
     able = [s for s in subjects if can(s.model, "reconstruct")]
@@ -204,6 +215,15 @@ def principal_plane(codes: Array) -> tuple[Array, Array]:
     if len(singular) < 2:
         return np.c_[centred[:, :1], np.zeros(len(codes))], np.array([1.0, 0.0])
     return centred @ axes[:2].T, (singular**2 / max((singular**2).sum(), 1e-300))[:2]
+
+
+def _translated(subject: Subject, to: str, context: Context) -> Figure:
+    side = context if to == "B" else replace(context, test=context.test.flipped())
+    rows = sheet(subject.model, side.items(PAIRS), to=to).swapaxes(0, 1)
+    picture = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
+                            gutter=pictures.FAINT)
+    return Figure(pictures.png(picture), subject.name, f"to {to}",
+                  rows=["given", "made", "wanted"][:len(rows)])
 
 
 def _traversal(subject: Subject, context: Context) -> Figure:
