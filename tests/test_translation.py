@@ -15,13 +15,17 @@ from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
+from latlas.core.space import Space
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
+from latlas.data.dataset import Dataset
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
 from latlas.models.translation import exchanged
 from latlas.networks.translators import PatchDiscriminator, ResidualTranslator, UNet
 from latlas.tasks.evaluate import evaluate
+from latlas.tasks.page import build_page
+from latlas.tasks.sections import Subject
 
 
 def step(index=0):
@@ -185,7 +189,7 @@ def test_a_sheet_of_pairs_shows_what_was_wanted(run, capsys):
 
 
 @pytest.mark.parametrize(("words", "more"), [
-    ("unknown domain 'A'", ["--to", "A"]),
+    ("Pix2Pix translates to B alone", ["--to", "A"]),
     ("name a folder/", ["--out", "made.csv"]),
 ])
 def test_what_cannot_be_translated_is_said(run, capsys, words, more):
@@ -268,8 +272,33 @@ def test_what_is_lost_there_and_back_is_measured_to_either_domain():
             lost = (back(there(given)) - given).abs().mean().item() / 2
         assert found["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
         assert "l1" not in found and "frechet" in found
-    with pytest.raises(ConfigError, match="unknown domain"):
+    with pytest.raises(ConfigError, match="translates to"):
         evaluate(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
                  test=tiny.pairs(), to="A")
     with pytest.raises(DataError, match="the data have one side"):
         evaluate(model, train=data.beside(None), test=data.beside(None))
+
+
+def test_domains_of_two_sizes_are_refused_with_what_to_do():
+    data = tiny.domains()
+    large = Dataset(data.other.x.repeat(2, 2).repeat(2, 3), Space.picture((2, 16, 16), 17))
+    both = data.beside(large, paired=False)
+    with pytest.raises(DataError, match=r"A is of 8×8, B of 16×16 pixels.*image_size="):
+        tiny.build("cycle-gan", both, tiny.small("cycle-gan"))
+
+
+def test_what_plays_no_part_is_not_announced():
+    data = tiny.pairs()
+    for weight, said in ((1.0, "least-squares, no penalty"), (0.0, "no discriminator")):
+        model = tiny.build("pix2pix", data, tiny.small("pix2pix", adversarial=weight))
+        assert model.choices(len(data)) == said
+
+
+@pytest.mark.parametrize(("name", "rows"), [("pix2pix", [3]), ("cycle-gan", [2, 2])])
+def test_a_report_shows_translations_each_way(name, rows):
+    data = tiny.pairs() if name == "pix2pix" else tiny.domains()
+    model = tiny.build(name, data, tiny.small(name))
+    text = build_page([Subject("mine", model)], train=data, test=data)
+    section = text[text.index('id="translations"'):].split("</section>")[0]
+    figures = section.split("<figure>")[1:]
+    assert [figure.count("<li>") for figure in figures] == rows

@@ -146,7 +146,7 @@ def _next(folder: Path, stopped: str, translates: bool) -> str:
     if stopped == "interrupt":
         return f"{folder}: stopped and saved; the same command goes on"
     state = "is finished already" if stopped == "already finished" else "is trained"
-    verbs = ("translate",) if translates else ("sample", "evaluate", "report")
+    verbs = ("translate" if translates else "sample", "evaluate", "report")
     return "\n".join([f"{folder} {state}. Next:", *(f"  latlas {verb} {folder}" for verb in verbs)])
 
 

@@ -44,11 +44,16 @@ class Translator(Model):
             if side.kind != "picture" or min(side.shape[1:]) < LEAST_PATCHES:
                 raise ConfigError(f"pictures of at least {LEAST_PATCHES} pixels a side are "
                                   f"translated, not {side.words} of shape {side.shape}")
+        if space.shape[1:] != self.other.shape[1:]:
+            a, b = ("×".join(map(str, side.shape[1:])) for side in (space, self.other))
+            raise DataError(f"pictures are translated to the same size, and A is of {a}, B of {b} "
+                            "pixels: give both one size with image_size= (--image-size)")
         self.contest = Contest(config)
 
     def choices(self, items: int) -> str:
-        """Objective and penalty."""
-        return str(self.contest)
+        """Objective and penalty, where there is a discriminator."""
+        contested = getattr(self.config, "adversarial", True)
+        return str(self.contest) if contested else "no discriminator"
 
     def _translator(self, a: Space, b: Space) -> nn.Module:
         """From pictures of ``a`` to pictures of ``b``."""

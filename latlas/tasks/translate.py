@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -44,8 +44,8 @@ def made_for(space: Space, to: str) -> Space:
 def must_reach(model: Any, to: str) -> None:
     """Raise ConfigError if a model does not translate to this domain."""
     if to not in model.ways:
-        raise ConfigError(unknown("domain", to, model.ways) + f": {type(model).__name__} "
-                          f"translates to {' and '.join(model.ways)} alone")
+        raise ConfigError(f"to={to}: {type(model).__name__} translates to "
+                          f"{' and '.join(model.ways)} alone")
 
 
 def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,
