@@ -19,6 +19,7 @@ from latlas.core.space import Space
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
+from latlas.engine.watch import ALARMS
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
 from latlas.models.translation import exchanged
@@ -302,3 +303,12 @@ def test_a_report_shows_translations_each_way(name, rows):
     section = text[text.index('id="translations"'):].split("</section>")[0]
     figures = section.split("<figure>")[1:]
     assert [figure.count("<li>") for figure in figures] == rows
+
+
+def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
+    model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
+    terms = model.loss(batch, "discriminators", step()).terms
+    for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
+        mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
+        assert torch.equal(terms[name], mean)
+    assert set(ALARMS["losing"].needs) <= terms.keys()

@@ -53,17 +53,13 @@ class CycleGAN(Translator):
     def judge(self, batch: Batch, step: Step) -> Loss:
         """Both discriminators' losses, with the penalties where they are due at every step."""
         losses = [self._judged(side, batch, step) for side in "ab"]
-        terms = {f"{name} {side.upper()}": value for side, loss in zip("ab", losses, strict=True)
-                 for name, value in loss.terms.items()}
-        return Loss(losses[0].total + losses[1].total, terms)
+        return Loss(losses[0].total + losses[1].total, _both(*(loss.terms for loss in losses)))
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalties by themselves."""
         found = [self.contest.penalty(self._odds(side), self._shown(side, batch, step, True),
                                       (None, None), step) for side in "ab"]
-        return Loss(found[0][0] + found[1][0], {f"{name} {side.upper()}": value
-                    for side, (_, terms) in zip("ab", found, strict=True)
-                    for name, value in terms.items()})
+        return Loss(found[0][0] + found[1][0], _both(*(terms for _, terms in found)))
 
     def make(self, batch: Batch, step: Step) -> Loss:
         """Both generators': what the discriminators say, λ |G(F(a)) − a|, and the identity."""
@@ -134,3 +130,10 @@ def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
     """Items of A and of B; there are as many of each."""
     assert batch.target is not None  # the source has been checked to hold two domains
     return batch.x, batch.target
+
+
+def _both(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means of both domains' terms, and each domain's own, ``NAME/A``, for the log alone."""
+    own = {f"{name}/{side}": value for side, terms in (("A", a), ("B", b))
+           for name, value in terms.items()}
+    return {name: (value + b[name]) / 2 for name, value in a.items()} | own
