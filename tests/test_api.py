@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import latlas
 from latlas import api
 from latlas.api.items import class_codes, fitted, open_items
+from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
@@ -218,3 +219,15 @@ def test_samples_show_the_class_that_was_asked_for() -> None:
                         **TINY | {"width": 128, "images": 20_000})
     made = api.sample(trained.model, 300, label=list(range(10))).reshape(-1, 64) / 16
     assert (reader.predict(made) == np.resize(np.arange(10), 300)).mean() > 0.9
+
+
+def test_runs_of_two_sources_are_compared_on_the_test_part_of_the_first(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(size=(200, 3)).astype(np.float32))
+        latlas.train("pca", tmp_path / f"{name}.npz", out=tmp_path / name, latent_dim=1,
+                     progress=False)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    table = latlas.compare(runs, metrics=("likelihood",))
+    assert [e.settings["items"] for e in table.evaluations] == [20, 20]
+    assert cli.run(["compare", *map(str, runs), "--metrics", "likelihood"]) == 0

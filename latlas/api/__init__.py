@@ -273,9 +273,11 @@ def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *
     Args:
         options: of the source; ``settings`` those of :func:`evaluate`.
     """
+    from latlas.api.items import default_split, known
     from latlas.tasks.compare import compare as tabulate
 
     source = open_source_for(runs[0], data, **(options or {}))
+    split = split or default_split(source, known(runs[0]))
     settings["cache"] = _cache(runs[0], settings.get("cache"))
     return tabulate([e for run in runs
                      for e in evaluate_priors(run, source, split, **settings)])

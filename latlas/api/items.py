@@ -85,7 +85,7 @@ def open_items(run: Any, data: Any = None, split: str | None = None, *, side: st
     if space is not None and _is_arrays(data):
         return _from_arrays(data, space)
     source = as_source(data, like, **options)
-    chosen = split or _default_split(source, like)
+    chosen = split or default_split(source, like)
     found = _split(source, chosen)
     items = found.flipped() if side == "B" else found
     return items if space is None else fitted(items, space, source.name)
@@ -110,7 +110,7 @@ def open_marked(run: Any, data: Any = None, split: str | None = None, *,
         return open_items(run, data, split), None
     like = known(run)
     source = as_source(data, like, **options)
-    items = _split(source, split or _default_split(source, like))
+    items = _split(source, split or default_split(source, like))
     return (fitted(replace(items, label=None), like.space, source.name),
             _odd_ones(items.take("label"), items.space.classes, odd))
 
@@ -168,7 +168,8 @@ def _split(source: Source, which: str) -> Dataset:
     return split(source, which)
 
 
-def _default_split(source: Source, like: Known | None) -> str:
+def default_split(source: Source, like: Known | None) -> str:
+    """``test`` where the source has a test part or is what ``like`` learnt from, else ``all``."""
     own = like is not None and like.spec is not None and source.spec is not None and (
         _same_place(source.spec.get("source"), like.spec.get("source")))
     return "test" if own or "test" in source.parts else "all"

@@ -168,16 +168,18 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
 def _compare(runs: list[Path], items: Items, options: Labelled, out: Path | None, device: str,
              json: bool, **settings: Any) -> None:
     from latlas import api
+    from latlas.api.items import default_split, known
     from latlas.tasks.output import FRAMES, check_table
 
     if out:
         check_table(out, (".json", *FRAMES))
     source = api.open_source_for(runs[0], items.data, **options.options())
+    split = items.split or default_split(source, known(runs[0]))
     found = []
     for run in runs:
         with counting(f"{run}: likelihood") as progress:
             found.extend(api.evaluate_priors(
-                api.load(run, device=device), source, items.split, name=run.name,
+                api.load(run, device=device), source, split, name=run.name,
                 cache=runs[0] / "cache", progress=progress, **settings))
     _show(found, out, json)
 
