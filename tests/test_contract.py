@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,8 +147,7 @@ COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
            "style-gan": "the running mean of path lengths", "cycle-gan": "earlier fakes"}
 #: fully grown within the five steps in which every parameter must be reached
 SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2} | CANCELS_NOT}
-DATA = {"pix2pix": tiny.pairs, "cycle-gan": tiny.domains}
-CASES = [Case(name, DATA.get(name, tiny.pictures), SETTINGS.get(name, {}),
+CASES = [Case(name, partial(tiny.data_for, name), SETTINGS.get(name, {}),
               coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
 
 

@@ -151,7 +151,7 @@ def test_the_map_of_a_linear_decoder():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_the_figures_it_can_have(name):
-    items = tiny.pictures()
+    items = tiny.data_for(name)
     model = tiny.build(name, items, tiny.small(name)).eval()
     found, _ = figures(model, items)
     assert all(math.isfinite(f.value) for f in found.values())

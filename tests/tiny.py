@@ -48,6 +48,11 @@ def domains() -> Dataset:
     return both.beside(None).beside(few, paired=False)
 
 
+def data_for(name: str) -> Dataset:
+    """What a model can learn from: pictures, pairs of them, or two domains."""
+    return {"pix2pix": pairs, "cycle-gan": domains}.get(name, pictures)()
+
+
 def table(n: int = 90, columns: int = 5) -> Dataset:
     """Correlated columns of very different units."""
     rng = np.random.default_rng(1)
