@@ -26,6 +26,7 @@ from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
 from latlas.networks.augment import AUGMENTATIONS
 from latlas.networks.discriminator import Waves, spread
+from latlas.networks.generator import make_generator
 
 POINTS = Space("points", (2,))
 
@@ -177,6 +178,17 @@ def test_a_discriminator_of_ones_own_tells_all_classes_or_none():
                          data.space, discriminator=Three())
     with pytest.raises(ConfigError, match=r"it gives \(n, 3\)"):
         step_of(model, batch, "discriminator")
+
+
+@pytest.mark.parametrize("side", [(28, 28), (9, 12), (33, 64)])
+def test_a_generator_of_pictures_starts_with_their_spread(side):
+    space = Space.picture((2, *side))
+    torch.manual_seed(0)
+    make = make_generator(space, 16, 3, kind="conv", width=8, depth=0)
+    with torch.no_grad():
+        made = make(torch.randn(64, 16), torch.randn(64, 3))
+    assert made.shape == (64, 2, *side)
+    assert 0.2 < made.std() < 0.9 and made.mean().abs() < 0.2
 
 
 def test_waves_are_sines_of_octaves():
