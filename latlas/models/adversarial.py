@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,10 +51,8 @@ class Adversarial(Model):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Discriminator, its lazy penalty, generator."""
-        judge = Phase("discriminator", ("discriminator",))
-        lazy = Phase("penalty", ("discriminator",), every=self.config.penalty_every)
-        return (judge, *((lazy,) if self.contest.lazy else ()),
-                Phase("generator", ("generator",)))
+        judge = self.contest.phases("discriminator", ("discriminator",))
+        return (*judge, Phase("generator", ("generator",)))
 
     def choices(self, items: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
@@ -84,19 +81,17 @@ class Adversarial(Model):
         shown = self._shown(batch, step, slopes=self.contest.eager)
         outputs = [self._outputs(x, batch, step) for x in shown]
         odds = [out[:, 0] for out in outputs]
-        total, terms = self.contest.judge(*odds)
+        total, terms = self.contest.judge(lambda x: self._odds(x, batch, step), shown, odds, step)
         told = self._told(outputs[0], batch, step)
         if self._augmentation(step.items) == "ada":
             terms["augmented"] = self.augment_p.clone()
-        if self.contest.eager:
-            penalty, found = self._penalty(shown, odds, batch, step)
-            total, terms = total + penalty, terms | found
         return Loss(sum(told.values(), total), terms | told)
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalty by itself; D is run where it is taken and nowhere else."""
         shown = self._shown(batch, step, slopes=True)
-        return Loss(*self._penalty(shown, (None, None), batch, step))
+        return Loss(*self.contest.penalty(lambda x: self._odds(x, batch, step), shown,
+                                          (None, None), step))
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
@@ -105,10 +100,6 @@ class Adversarial(Model):
                                   outputs[:, 0])
         told = self._told(outputs, batch, step)
         return Loss(sum(told.values(), total), {"generator": total})
-
-    def _penalty(self, shown: Sequence[Tensor], odds: Sequence[Tensor | None], batch: Batch,
-                 step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.contest.penalty(lambda x: self._odds(x, batch, step), shown, odds, step)
 
     def _shown(self, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
         """This step's real items and fakes as D sees them; with ``slopes`` its slope can be

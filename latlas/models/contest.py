@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.core.model import Step
+from latlas.core.model import Phase, Step
 from latlas.objectives.adversarial import OBJECTIVES, certainty
 from latlas.objectives.penalties import between, off_unit, slope
 
@@ -47,11 +47,25 @@ class Contest:
                    f"{gamma * self.config.gamma_end:.4g}" if self.penalised else "no penalty")
         return f"{self.config.objective}, {penalty}" + f", every {every} steps" * self.lazy
 
-    def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminator's loss without the penalty, mean, and what to log."""
+    def phases(self, name: str, modules: tuple[str, ...]) -> tuple[Phase, ...]:
+        """The turn of the discriminators in ``modules``, and of their penalty where it is lazy."""
+        lazy = Phase("penalty", modules, every=self.config.penalty_every)
+        return (Phase(name, modules), *((lazy,) if self.lazy else ()))
+
+    def judge(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor],
+              odds: Sequence[Tensor], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminator's loss, mean, with the penalty if it is eager, and what to log.
+
+        Arguments as for :meth:`penalty`.
+        """
+        real, fake = odds
         total = self.objective.discriminator(real, fake).mean()
-        return total, {"discriminator": total, "D(real)": real.mean(), "D(fake)": fake.mean(),
-                       "certainty": certainty(real, fake)}
+        terms = {"discriminator": total, "D(real)": real.mean(), "D(fake)": fake.mean(),
+                 "certainty": certainty(real, fake)}
+        if not self.eager:
+            return total, terms
+        penalty, found = self.penalty(ask, shown, odds, step)
+        return total + penalty, terms | found
 
     def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on D's outputs at fakes; ``real`` are asked for if they matter."""

@@ -41,9 +41,8 @@ class CycleGAN(Translator):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Both discriminators, their lazy penalties, both generators."""
-        lazy = Phase("penalty", DISCRIMINATORS, every=self.config.penalty_every)
-        return (Phase("discriminators", DISCRIMINATORS),
-                *((lazy,) if self.contest.lazy else ()), Phase("generators", GENERATORS))
+        return (*self.contest.phases("discriminators", DISCRIMINATORS),
+                Phase("generators", GENERATORS))
 
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """The loss of two players, mean per item."""
@@ -52,14 +51,13 @@ class CycleGAN(Translator):
 
     def judge(self, batch: Batch, step: Step) -> Loss:
         """Both discriminators' losses, with the penalties where they are due at every step."""
-        losses = [self._judged(side, batch, step) for side in "ab"]
-        return Loss(losses[0].total + losses[1].total, _both(*(loss.terms for loss in losses)))
+        return _of_both(*(self._judged(side, batch, step) for side in "ab"))
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalties by themselves."""
-        found = [self.contest.penalty(self._odds(side), self._shown(side, batch, step, True),
-                                      (None, None), step) for side in "ab"]
-        return Loss(found[0][0] + found[1][0], _both(*(terms for _, terms in found)))
+        return _of_both(*(Loss(*self.contest.penalty(
+            self._odds(side), self._shown(side, batch, step, slopes=True), (None, None), step))
+            for side in "ab"))
 
     def make(self, batch: Batch, step: Step) -> Loss:
         """Both generators': what the discriminators say, λ |G(F(a)) − a|, and the identity."""
@@ -89,11 +87,7 @@ class CycleGAN(Translator):
     def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
         shown = self._shown(side, batch, step, slopes=self.contest.eager)
         odds = [self._odds(side)(x) for x in shown]
-        total, terms = self.contest.judge(*odds)
-        if not self.contest.eager:
-            return Loss(total, terms)
-        penalty, found = self.contest.penalty(self._odds(side), shown, odds, step)
-        return Loss(total + penalty, terms | found)
+        return Loss(*self.contest.judge(self._odds(side), shown, odds, step))
 
     def _shown(self, side: str, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
         """Real pictures of a domain, and fakes of now and earlier."""
@@ -132,8 +126,9 @@ def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.x, batch.target
 
 
-def _both(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Means of both domains' terms, and each domain's own, ``NAME/A``, for the log alone."""
-    own = {f"{name}/{side}": value for side, terms in (("A", a), ("B", b))
-           for name, value in terms.items()}
-    return {name: (value + b[name]) / 2 for name, value in a.items()} | own
+def _of_both(a: Loss, b: Loss) -> Loss:
+    """The sum, means of both domains' terms, and each domain's own, ``NAME/A``, for the log."""
+    own = {f"{name}/{side}": value for side, loss in (("A", a), ("B", b))
+           for name, value in loss.terms.items()}
+    return Loss(a.total + b.total,
+                {name: (value + b.terms[name]) / 2 for name, value in a.terms.items()} | own)

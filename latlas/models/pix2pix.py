@@ -39,9 +39,7 @@ class Pix2Pix(Translator):
         alone = Phase("generator", ("generator",))
         if not self.config.adversarial:
             return (alone,)
-        lazy = Phase("penalty", ("discriminator",), every=self.config.penalty_every)
-        return (Phase("discriminator", ("discriminator",)),
-                *((lazy,) if self.contest.lazy else ()), alone)
+        return (*self.contest.phases("discriminator", ("discriminator",)), alone)
 
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
@@ -52,11 +50,7 @@ class Pix2Pix(Translator):
         """The discriminator's loss, and the penalty where it is due at every step."""
         shown = self._shown(batch, step, slopes=self.contest.eager)
         odds = [self._odds(y, batch) for y in shown]
-        total, terms = self.contest.judge(*odds)
-        if self.contest.eager:
-            penalty, found = self.contest.penalty(lambda y: self._odds(y, batch), shown, odds, step)
-            total, terms = total + penalty, terms | found
-        return Loss(total, terms)
+        return Loss(*self.contest.judge(lambda y: self._odds(y, batch), shown, odds, step))
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalty by itself."""
