@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = tuple[int, int]
@@ -67,6 +68,18 @@ class Up(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = self.conv(h)
         return out[..., :self.large[0], :self.large[1]]
+
+
+class Refined(nn.Module):
+    """(h + a convolution of it) / √2: the size and the spread stay."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = (h + self.conv(F.silu(h))) * math.sqrt(0.5)
+        return out
 
 
 def preserve_scale(network: nn.Module) -> None:

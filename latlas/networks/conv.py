@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Up, channels, down, preserve_scale, pyramid
+from latlas.networks.blocks import Refined, Up, channels, down, preserve_scale, pyramid
 
 LEAST_SIDE = 4
 #: channels of the first level, unless told otherwise
@@ -61,22 +61,31 @@ class ConvDecoder(nn.Module):
         condition: length of the condition vector; 0 for none.
         multiplier: parameters per scalar of the picture.
         width, depth: as in :class:`ConvEncoder`.
+        refined: with a residual convolution at every size. What one layer makes larger the next
+            can still correct, which an adversary asks for and a decoder of means does not need.
 
     Raises:
         ConfigError: a shape that is not that of a picture with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
-                 multiplier: int = 1, width: int = WIDTH, depth: int | None = None) -> None:
+                 multiplier: int = 1, width: int = WIDTH, depth: int | None = None,
+                 refined: bool = False) -> None:
         super().__init__()
         channel, *side = _picture(shape)
         sizes = pyramid(side[0], side[1], depth)[::-1]
-        wide = [*channels(width, len(sizes) - 1)[::-1], multiplier * channel]
+        finest = max(1, width // 2) if refined else multiplier * channel
+        wide = [*channels(width, len(sizes) - 1)[::-1], finest]
         levels = zip(pairwise(wide), pairwise(sizes), strict=True)
         self.coarse = (wide[0], *sizes[0])
         self.stem = nn.Linear(inputs + condition, wide[0] * sizes[0][0] * sizes[0][1])
-        self.trunk = nn.Sequential(*(layer for (i, o), (small, large) in levels
-                                     for layer in (nn.SiLU(), Up(i, o, small, large))))
+        layers = [layer for (i, o), (small, large) in levels
+                  for layer in (*([Refined(i)] if refined else []), nn.SiLU(),
+                                Up(i, o, small, large))]
+        if refined:
+            layers += [Refined(finest), nn.SiLU(),
+                       nn.Conv2d(finest, multiplier * channel, 3, padding=1)]
+        self.trunk = nn.Sequential(*layers)
         preserve_scale(self)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
