@@ -179,6 +179,18 @@ def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
     return {k: v[part] for k, v in condition.items()}
 
 
+def items_of(data: Dataset) -> Array:
+    """All its items, (n, \\*shape), as they are stored."""
+    items: Any = data.take("x")
+    return np.asarray(items)
+
+
+def some_of(data: Dataset, most: int) -> Dataset:
+    """Up to ``most`` items spread evenly over a data set."""
+    rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
+    return data.subset(np.unique(rows))
+
+
 def to_data(space: Space, x: Tensor) -> Array:
     """Model units to the file's: pictures uint8 (uint16 above 256 levels), the rest float32."""
     v: Array = space.to_data(x.detach().float().cpu()).numpy()

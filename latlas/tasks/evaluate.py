@@ -17,7 +17,7 @@ from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.tasks import disentanglement, quality, translation
 from latlas.tasks.cache import Cache
-from latlas.tasks.common import Array, Progress, can, check, footing_of
+from latlas.tasks.common import Array, Progress, can, check, footing_of, items_of, some_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import which_prior
 from latlas.tasks.latent_space import latent_figures
@@ -189,7 +189,7 @@ def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -
                      "compared with a Gaussian, nor with models of another footing.")
         return None
     dims = train.space.dims
-    seen = _some(train, max(2_000, 20_000_000 // dims))
+    seen = items_of(some_of(train, max(2_000, 20_000_000 // dims)))
     step = 1.0 if scores.footing == "integers" else 0.0
     try:
         parts = [diagonal_gaussian(seen, part, step=step)
@@ -202,7 +202,8 @@ def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -
 
 def _reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Figure]:
     errors = summary(squared_errors(model, test))
-    mean = _some(train, max(2_000, 20_000_000 // train.space.dims)).mean(0, dtype=np.float64)
+    known = items_of(some_of(train, max(2_000, 20_000_000 // train.space.dims)))
+    mean = known.mean(0, dtype=np.float64)
     fill = float(np.mean([np.square(part - mean).mean() for part in _chunks(test, 512)]))
     yield Figure("mse", errors.mean, errors.standard_error, fill, "training mean")
     if model.space.levels is not None:
@@ -222,14 +223,6 @@ def _named(source: Any) -> str:
     return type(source).__name__ if callable(source) else str(source)
 
 
-def _some(data: Dataset, most: int) -> Array:
-    """Up to ``most`` items spread evenly over a data set."""
-    rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
-    items: Any = data.subset(np.unique(rows)).take("x")
-    return np.asarray(items)
-
-
 def _chunks(data: Dataset, size: int) -> Iterator[Array]:
     for start in range(0, len(data), size):
-        items: Any = data.subset(slice(start, start + size)).take("x")
-        yield np.asarray(items)
+        yield items_of(data.subset(slice(start, start + size)))

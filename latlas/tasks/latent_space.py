@@ -29,7 +29,9 @@ from latlas.tasks.common import (
     codes_tensor,
     conditions_like,
     inference,
+    items_of,
     noise,
+    some_of,
 )
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import decode
@@ -74,7 +76,7 @@ def prior_codes(model: Model, n: int, seed: int = 0) -> Array:
 
 def latent_figures(model: Model, test: Dataset, seed: int, notes: list[str]) -> Iterator[Figure]:
     """Continuity of models with a prior and a decoder; what the codes of an encoder hold."""
-    few = _spread(test, ITEMS)
+    few = some_of(test, ITEMS)
     if has_latent_space(model) and len(few) > 1:
         yield from _continuity(model, few, seed)
     if can(model, "encode") and len(few) > model.latent_dim + 1:
@@ -89,7 +91,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     Args:
         extract: items (n, \\*shape) to the features that the support is one of.
     """
-    few = _spread(test, ITEMS)
+    few = some_of(test, ITEMS)
     near = _grain(model, few)
     if model.latent_dim < 2 or len(few) < 7 or not near:
         return None
@@ -100,7 +102,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     moved = [np.linalg.norm(_decoded(model, codes + STEP * step, given) - at, axis=1)
              for step in steps]
     slope = np.sqrt(np.square(moved).mean(0)) / STEP / near
-    away = reach(extract(_x(few)), extract(tiles))
+    away = reach(extract(items_of(few)), extract(tiles))
     return Plane(tiles, away.reshape(CELLS, CELLS), slope.reshape(CELLS, CELLS))
 
 
@@ -188,16 +190,5 @@ def _decoded(model: Model, codes: Array, condition: Tensor | None) -> Array:
 def _grain(model: Model, few: Dataset) -> float:
     """Median distance of a held-out item to the nearest other, model units."""
     most = max(2, BYTES // (4 * model.space.dims))
-    x = model.space.to_model(_x(_spread(few, most)).astype(np.float32))
+    x = model.space.to_model(items_of(some_of(few, most)).astype(np.float32))
     return neighbour_distance(np.asarray(x, np.float32).reshape(len(x), -1))
-
-
-def _spread(data: Dataset, most: int) -> Dataset:
-    """Up to ``most`` items, evenly over a data set."""
-    at = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
-    return data.subset(np.unique(at))
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)

@@ -26,6 +26,7 @@ from latlas.tasks.common import (
     check,
     condition_of,
     inference,
+    items_of,
     noise,
     sweep,
     to_data,
@@ -97,7 +98,7 @@ def project(model: Model, data: Dataset, *, train: Dataset | None = None, space:
             progress(sum(len(part[0]) for part in found), len(data))
     codes, items, way, error = (np.concatenate(parts) for parts in zip(*found, strict=True))
     near = None if train is None else _nearest_error(model, data, capped(train))
-    return Projection(room.space, codes, _x(data), items, way, error, near)
+    return Projection(room.space, codes, items_of(data), items, way, error, near)
 
 
 class _Room:
@@ -215,9 +216,9 @@ def _nearest_error(model: Model, data: Dataset, train: Dataset) -> Array:
     """(n,) mean squared difference to the nearest training item, model units."""
     space = model.space
     if isinstance(space.scale, (int, float)):  # as stored: floats would take four times as much
-        both, unit = [_x(data), _x(train)], float(space.scale)
+        both, unit = [items_of(data), items_of(train)], float(space.scale)
     else:
-        both, unit = [np.asarray(space.to_model(_x(d).astype(np.float32)))
+        both, unit = [np.asarray(space.to_model(items_of(d).astype(np.float32)))
                       for d in (data, train)], 1.0
     flat = [x.reshape(len(x), -1) for x in both]
     return np.square(nearest(flat[0], flat[1])[0][:, 0] / unit) / space.dims
@@ -242,8 +243,3 @@ def write_projection(path: Path, found: Projection, model: Model) -> str:
     write_bytes(path, pictures.gif(np.moveaxis(np.stack(grids), -1, 1), seconds=0.4,
                                    bounce=False))
     return f"wrote {len(found.items)} projections to {path}"
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)

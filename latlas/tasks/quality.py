@@ -31,7 +31,7 @@ from latlas.metrics.features import features as extractor
 from latlas.metrics.modes import Balls, Mask
 from latlas.metrics.quality import Row, Seen, control_split, judge
 from latlas.tasks.cache import Cache, digest_of, key_of
-from latlas.tasks.common import Array, conditions_like
+from latlas.tasks.common import Array, conditions_like, items_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import sample
 from latlas.tasks.latent_space import has_latent_space
@@ -93,7 +93,7 @@ def _rows(made: Array, asked: Index | None, train: Dataset, test: Dataset, sourc
     look = _look(source, train, seed, device, cache)
     known = [look.of(train), look.of(test), look.extract(made)]
     tell = _teller(train, known[0], look.extract)
-    items = [_x(train), _x(test), made]
+    items = [items_of(train), items_of(test), made]
     labels = [_label(train), _label(test), asked]
     modes = [(None, None) if tell is None else tell(x, f)
              for f, x in zip(known, items, strict=True)]
@@ -113,9 +113,9 @@ class _Look:
     def of(self, data: Dataset) -> Array:
         """(n, d) features of its items."""
         if not self.key:
-            return self.extract(_x(data))
+            return self.extract(items_of(data))
         found = self.cache.recall("features", key_of(self.key, digest_of(data)), lambda: {
-            "features": torch.from_numpy(np.ascontiguousarray(self.extract(_x(data))))})
+            "features": torch.from_numpy(np.ascontiguousarray(self.extract(items_of(data))))})
         return np.asarray(found["features"].numpy())
 
 
@@ -159,7 +159,7 @@ def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
 def learning_seconds(train: Dataset, seed: int = 0, device: str = "cpu") -> float:
     """How long a classifier would learn here, by a few of its steps."""
     known, seconds = learnt_from(train, seed), 0.0
-    x, label = _x(known), _label(known)  # gathered once, however many steps there are
+    x, label = items_of(known), _label(known)  # gathered once, however many steps there are
     for steps in (1, TRIED):  # the first is slower than those to come
         begun = time.perf_counter()
         train_classifier(train.space, x, label, seed=seed, device=device, steps=steps)
@@ -189,7 +189,7 @@ def _teller(train: Dataset, features: Array, extract: Extractor) -> Callable[
     if label is None or len(np.unique(label[label >= 0])) < 2:
         return None
     if train.space.kind == "points":
-        balls = Balls.fit(_x(train), label)
+        balls = Balls.fit(items_of(train), label)
         return lambda x, f: balls.tell(x)
     if isinstance(extract, Classifier):
         return lambda x, f: (extract.classify(f), None)
@@ -210,11 +210,6 @@ def capped(train: Dataset) -> Dataset:
     if len(train) <= most:
         return train
     return train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:most]))
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)
 
 
 def _label(data: Dataset) -> Index | None:

@@ -18,7 +18,7 @@ from latlas.data.dataset import Dataset
 from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
 from latlas.tasks.cache import Cache
-from latlas.tasks.common import Array, can, conditions_like
+from latlas.tasks.common import Array, can, conditions_like, items_of
 from latlas.tasks.figures import KINDS
 from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
 from latlas.tasks.latent_space import CELLS, SPAN, has_latent_space, plane
@@ -88,7 +88,7 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
     if not able:
         return None
     n = min(SAMPLES if context.space.kind == "picture" else POINTS, len(context.test))
-    real = _x(context.items(n))
+    real = items_of(context.items(n))
     figures = [_items(real, context.space, "Real data", "held-out items")]
     for subject, prior in ((s, p) for s in able for p in priors_of(s.model)):
         made = sample(subject.model, n, seed=context.seed, prior=prior,
@@ -109,9 +109,9 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
     if context.space.kind != "picture":
         return Section("Reconstructions", text, [Row([
             _items(reconstruct(s.model, context.items(POINTS)), context.space, s.name,
-                   "reconstructions", _x(context.items(POINTS))) for s in able])])
+                   "reconstructions", items_of(context.items(POINTS))) for s in able])])
     data = context.items(PAIRS)
-    stack = [_x(data), *(reconstruct(s.model, data) for s in able)]
+    stack = [items_of(data), *(reconstruct(s.model, data) for s in able)]
     picture = _grid(np.concatenate(stack), context.space, len(stack[0]))
     rows = ["data", *(s.name for s in able)]
     return Section("Reconstructions", text, [Row([Figure(picture, rows=rows)])])
@@ -296,7 +296,7 @@ def _map(name: str, plane: Array, share: Array, data: Dataset) -> Figure:
 
 
 def _thumbnails(name: str, plane: Array, data: Dataset) -> Figure:
-    picture = pictures.mosaic(plane, _x(data), data.space.levels)
+    picture = pictures.mosaic(plane, items_of(data), data.space.levels)
     return Figure(pictures.png(picture), name, "the items themselves, at the same places")
 
 
@@ -320,11 +320,6 @@ def _plot(draw: Callable[..., bytes], *args: Any, title: str, caption: str,
 
 def _grid(x: Array, space: Space, columns: int | None = None) -> bytes:
     return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.FAINT))
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)
 
 
 def _entry(line: str) -> dict[str, Any]:

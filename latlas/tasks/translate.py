@@ -16,7 +16,16 @@ from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
 from latlas.report import pictures
-from latlas.tasks.common import Array, Progress, check, in_units_of, inference, noise, to_data
+from latlas.tasks.common import (
+    Array,
+    Progress,
+    check,
+    in_units_of,
+    inference,
+    items_of,
+    noise,
+    to_data,
+)
 from latlas.tasks.output import file_names, picture, write_bytes
 
 #: items that are in memory at a time
@@ -56,7 +65,7 @@ def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = B
         CapabilityError: the model does not translate.
         ConfigError: no such domain, or items of another shape than those of the domain before.
     """
-    parts = [made for made, _ in _blocks(model, data, to, batch_size, progress)]
+    parts = list(_blocks(model, data, to, batch_size, progress))
     shape = made_for(model.space, to).shape
     return np.concatenate(parts) if parts else np.zeros((0, *shape), np.uint8)
 
@@ -72,7 +81,7 @@ def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
     rest = data.subset(np.array(missing, np.int64))
     done = 0
-    for made, _ in _blocks(model, rest, to, BLOCK, progress):
+    for made in _blocks(model, rest, to, BLOCK, progress):
         for item in made:
             write_bytes(folder / names[missing[done]], file_of(item, into))
             done += 1
@@ -87,10 +96,10 @@ def file_of(item: Array, space: Space) -> bytes:
 def sheet(model: Model, data: Dataset, *, to: str = "B") -> Array:
     """Rows of input, output and, of pairs, what was wanted: (n, 2 or 3, 4, H, W) RGBA 0 … 255."""
     into = made_for(model.space, to)
-    sides: list[tuple[Any, Space]] = [(data.take("x"), given_for(model.space, to)),
+    sides: list[tuple[Array, Space]] = [(items_of(data), given_for(model.space, to)),
                                       (translate(model, data, to=to), into)]
     if data.other is not None and data.paired:
-        sides.append((data.other.take("x"), into))
+        sides.append((items_of(data.other), into))
     return np.stack([_shown(x, side) for x, side in sides], 1)
 
 
@@ -103,8 +112,8 @@ def _shown(x: Array, space: Space) -> Array:
 
 
 def _blocks(model: Any, data: Dataset, to: str, size: int,
-            progress: Progress | None) -> Iterator[tuple[Array, int]]:
-    """Translated items, block by block, and how many are done."""
+            progress: Progress | None) -> Iterator[Array]:
+    """Translated items, block by block, in data units."""
     check(model, "translate")
     must_reach(model, to)
     space, done = given_for(model.space, to), 0
@@ -117,4 +126,4 @@ def _blocks(model: Any, data: Dataset, to: str, size: int,
         done += len(batch)
         if progress is not None:
             progress(done, len(data))
-        yield to_data(made_for(model.space, to), made), done
+        yield to_data(made_for(model.space, to), made)

@@ -14,7 +14,7 @@ from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
 from latlas.tasks import quality
 from latlas.tasks.cache import Cache
-from latlas.tasks.common import Array
+from latlas.tasks.common import Array, items_of, some_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.translate import made_for, must_reach, translate
 
@@ -54,9 +54,8 @@ def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int
 
 def _beside(made: Array, wanted: Dataset, domain: Dataset) -> Iterator[Figure]:
     """How near each is to the one that belongs to it."""
-    top, true = _top(wanted), _x(wanted)
-    at = np.linspace(0, len(domain) - 1, min(MEDIAN_OF, len(domain))).astype(np.int64)
-    middle = np.median(_x(domain.subset(np.unique(at))), 0)
+    top, true = _top(wanted), items_of(wanted)
+    middle = np.median(items_of(some_of(domain, MEDIAN_OF)), 0)
     constant = np.broadcast_to(middle, true.shape)
     for key, measure in MEASURES.items():
         control = float(measure(constant, true, top).mean())
@@ -67,7 +66,7 @@ def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]
     """How far an item is from itself after the way there and back."""
     there = Dataset(made, made_for(model.space, to))
     back = translate(model, there, to="A" if to == "B" else "B")
-    yield _mean("cycle", paired.l1(back, _x(seen), _top(seen)))
+    yield _mean("cycle", paired.l1(back, items_of(seen), _top(seen)))
 
 
 def _mean(key: str, values: Array, *control: Any) -> Figure:
@@ -81,8 +80,3 @@ def _mean(key: str, values: Array, *control: Any) -> Figure:
 def _top(data: Dataset) -> float:
     """The largest level of its pictures."""
     return float((data.space.levels or 2) - 1)
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)

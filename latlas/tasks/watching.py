@@ -18,7 +18,7 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
 from latlas.report import pictures
 from latlas.tasks.cache import Cache
-from latlas.tasks.common import Array, conditions_like
+from latlas.tasks.common import Array, conditions_like, items_of, some_of
 from latlas.tasks.generate import sample
 from latlas.tasks.output import write_bytes
 from latlas.tasks.quality import feature_extractor, learning_seconds, learnt_from
@@ -55,8 +55,7 @@ class Watcher:
         self.n = POINTS if train.space.kind != "picture" else GRID
         if isinstance(self.tell, _Classes):
             self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
-        at = np.linspace(0, len(train) - 1, min(self.n, len(train))).astype(np.int64)
-        self.real = self._spread(_x(train.subset(at)))
+        self.real = self._spread(items_of(some_of(train, self.n)))
 
     def look(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real items; of labelled
@@ -152,7 +151,7 @@ def _teller(train: Dataset, cache: Cache) -> Callable[[Array, str], dict[str, fl
     """How many classes samples reach, as terms, where the data have two or more."""
     space, label = train.space, _label(train)
     if _several(label) and space.kind == "points":
-        return partial(_reached, Balls.fit(_x(train), label), class_shares(label))
+        return partial(_reached, Balls.fit(items_of(train), label), class_shares(label))
     if (_several(label) and space.kind == "picture" and space.dims <= LARGEST
             and len(train) >= FEWEST and _several(_label(learnt_from(train)))):
         return _Classes(train, class_shares(label), cache)
@@ -171,8 +170,3 @@ def _several(label: Any) -> bool:
 
 def _label(data: Dataset) -> Any:
     return data.take("label")
-
-
-def _x(data: Dataset) -> Array:
-    items: Any = data.take("x")
-    return np.asarray(items)
