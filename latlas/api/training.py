@@ -191,7 +191,8 @@ def _folder(plan: Plan, data: Parts, out: Path, model: Model, modules: Mapping[s
 def _resolved(model: Model) -> dict[str, Any]:
     """The config with the size of the code that was chosen: a later rule changes nothing."""
     config = to_json(model.config)
-    return {**config, "latent_dim": model.latent_dim} if "latent_dim" in config else config
+    left = config.get("latent_dim") == 0
+    return {**config, "latent_dim": model.latent_dim} if left else config
 
 
 def _result(model: Model, run: RunFolder, outcome: Outcome,

@@ -45,6 +45,11 @@ class RunFolder:
         return (self.path / "model.safetensors").is_file()
 
     @property
+    def begun(self) -> bool:
+        """There is a checkpoint to go on from."""
+        return (self.path / "checkpoint.safetensors").is_file()
+
+    @property
     def chosen(self) -> dict[str, Any] | None:
         """What was chosen by timing, once it was."""
         return self.record.get("chosen")

@@ -101,6 +101,8 @@ class Loop:
         self.progress, self.device = progress, device
         self.batches = Batches(train, options.batch_size, options.seed, device=device,
                                rank=self.world.rank, world=self.world.size)
+        if not run.begun:
+            model.look_over(Sweep(train, device=device))
         self.chosen = self._choose()
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,

@@ -14,7 +14,7 @@ from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.contest import Contest
-from latlas.models.priors import StandardNormal
+from latlas.models.priors import Prior, StandardNormal
 from latlas.networks.augment import AUGMENTATIONS
 
 #: fewer pictures than this are augmented; fewer items than this are learnt by heart all the same
@@ -44,7 +44,7 @@ class Adversarial(Model):
         if space.kind != "picture" and config.augment not in ("auto", "none"):
             raise ConfigError(f"augment={config.augment} is for pictures; leave it out")
         self.latent_dim = config.latent_dim
-        self.prior = StandardNormal(self.latent_dim)
+        self.prior: Prior = StandardNormal(self.latent_dim)
         self.contest = Contest(config)
         self.register_buffer("augment_p", torch.zeros(()))
 
@@ -138,9 +138,13 @@ class Adversarial(Model):
 
         The first is how real an item is; what the others tell is a subclass's matter.
         """
-        given = self.condition_of(batch, step.noise)
-        out: Tensor = self.discriminator(x) if given is None else self.discriminator(x, given)
+        out: Tensor = self.discriminator(x, *self._known(batch, step))
         return out.float()
+
+    def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
+        """What D is told of the batch's items and of the fakes beside them: their condition."""
+        given = self.condition_of(batch, step.noise)
+        return () if given is None else (given,)
 
     def _told(self, outputs: Tensor, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Further terms of both players, by what D tells of real items or of fakes; none here."""

@@ -55,7 +55,8 @@ class ConditionalGAN(GAN):
         return {"naming": self.config.naming * F.cross_entropy(outputs[:, 1:], label)}
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        told = class_vectors(self._label(condition), self.condition_dim, self.latent_dim)
+        told = class_vectors(self._label(condition), self.condition_dim,
+                             self.config.latent_dim)
         out: Tensor = self.generator(z, told.repeat(len(z) // len(told), 1))
         return out
 

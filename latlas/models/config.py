@@ -193,6 +193,8 @@ class GANConfig:
                                         "singular value")
     minibatch_std: int = option(0, "items of a group whose spread the discriminator is told; 0: "
                                    "it is not", low=0)
+    groups: int | None = option(None, "at most so many groups of alike items, each with codes of "
+                                "its own; 0: none; none: 200 for pictures", low=0, high=10_000)
     augment: str = option("auto", "random changes of the pictures that the discriminator sees, as "
                           "often as it has learnt them by heart (ada) or always (diff); auto: ada "
                           "for fewer than 10,000 pictures", choices=("auto", "none", "ada", "diff"))
@@ -219,9 +221,12 @@ class PictureGANConfig(GANConfig):
     penalty_every: int = option(4, "steps from one penalty to the next, each times as many", low=1)
     minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
                                    "it is not", low=0)
+    groups: int | None = option(0, "of alike items: for gan and conditional-gan", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.groups:
+            raise ConfigError("groups is for gan and conditional-gan; leave it out")
         if self.network == "mlp":
             raise ConfigError("network=mlp is for gan; this model is made of convolutions")
         if self.spectral_norm:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from latlas import networks
+from latlas.core.batch import Batch
+from latlas.core.errors import ConfigError
+from latlas.core.model import Step
+from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.adversarial import Adversarial
 from latlas.models.config import GANConfig
+from latlas.models.groups import Groups
 from latlas.networks.discriminator import make_discriminator
 from latlas.networks.generator import make_generator
 
 #: pictures of up to this many scalars get fully connected networks
 MLP_DIMS = 256
+#: groups of alike pictures, unless told otherwise
+GROUPS = 200
 #: hidden units (mlp) and channels of the first level (conv), unless told otherwise; hidden layers
 #: (mlp), of which narrow modes far apart need many: what lies between them has to be a steep step
 WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
@@ -25,7 +33,10 @@ class GAN(Adversarial):
     """Generative adversarial network (Goodfellow et al. 2014).
 
     As it comes: relativistic pairs with both slopes penalised (Huang et al. 2024, eq. 5), which is
-    locally convergent and drops no modes. ``objective=non-saturating``, ``penalty=r1``,
+    locally convergent and drops no modes. Pictures are told apart in groups of alike ones, each
+    with codes of its own, and a fake is judged among the real pictures of its group: how many
+    there are of what kind is known, not learnt (Liu et al. 2020, "Diverse image generation via
+    self-conditioned GANs"). ``objective=non-saturating``, ``penalty=r1``,
     ``penalty_every=16`` is the recipe of StyleGAN2.
 
     Args:
@@ -40,7 +51,15 @@ class GAN(Adversarial):
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None) -> None:
-        super().__init__(resolved(config, space), space)
+        own = generator is None and discriminator is None
+        super().__init__(resolved(config, space, grouped=own), space)
+        if self.config.groups:
+            if discriminator is not None:
+                raise ConfigError(f"groups={config.groups}: a discriminator of your own is not "
+                                  "told of groups; leave them out")
+            self.prior = Groups(self.latent_dim, space.shape, self.config.groups,
+                                self.condition_dim)
+            self.latent_dim = self.prior.dims
         if space.kind != "picture":  # modes are many, narrow, and cheap to learn
             self.precise, self.least_batch, self.least_images = True, 512, 10_000_000
         self.generator = self._generator() if generator is None else generator
@@ -56,9 +75,50 @@ class GAN(Adversarial):
 
     def _discriminator(self) -> nn.Module:
         return make_discriminator(self.space, classes=self.condition_dim, names=self.names_classes,
+                                  groups=self.config.groups,
                                   group=self.config.minibatch_std,
                                   bias=not self.contest.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
+
+    def look_over(self, batches: Iterable[Batch]) -> None:
+        """Find the groups."""
+        if self.groups:
+            self.groups.fit(batches)
+
+    def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) codes of items, of a class where one is told."""
+        groups = self.groups
+        z = groups.draw(n, noise, condition) if groups else self.prior.sample(n, noise)
+        return z.to(self.device)
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """G(z) of such codes: (n, *shape) model units."""
+        z = self.sample_codes(n, noise=noise, condition=condition)
+        return self.decode(z, condition=condition).mean
+
+    def _made(self, batch: Batch, step: Step) -> Tensor:
+        """As many fakes of every group as there are real items."""
+        if not self.groups:
+            return super()._made(batch, step)
+        z = self.groups.at(self._group(batch, step), step.noise)
+        return self.decode(z, condition=self.condition_of(batch, step.noise)).mean
+
+    def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
+        """The condition and the group."""
+        known = super()._known(batch, step)
+        return (*(known or (None,)), self._group(batch, step)) if self.groups else known
+
+    def _group(self, batch: Batch, step: Step) -> Tensor:
+        """The groups (n,) of the batch's items."""
+        if self.groups and "group" not in step.cache:
+            step.cache["group"] = self.groups.of(batch.x)
+        group: Tensor = step.cache["group"]
+        return group
+
+    @property
+    def groups(self) -> Groups | None:
+        """The groups of alike items that codes belong to, if they do."""
+        return self.prior if isinstance(self.prior, Groups) else None
 
     @property
     def _size(self) -> dict[str, Any]:
@@ -66,15 +126,20 @@ class GAN(Adversarial):
                 "depth": self.config.depth}
 
 
-def resolved(config: GANConfig, space: Space) -> GANConfig:
-    """The config with every choice that was left to the data made."""
-    kind, penalty = config.network, config.penalty
+def resolved(config: GANConfig, space: Space, grouped: bool = False) -> GANConfig:
+    """The config with every choice that was left to the data made.
+
+    ``grouped``: the networks can be told of groups.
+    """
+    kind, penalty, groups = config.network, config.penalty, config.groups
+    if groups is None:
+        groups = GROUPS if space.kind == "picture" and grouped else 0
     if kind == "auto":
         kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
     if penalty == "auto":
         penalty = "gp" if config.objective == "wasserstein" else "r1+r2"
     return replace(config, network=kind, width=config.width or WIDTHS[kind],
-                   depth=config.depth or DEPTHS[kind], penalty=penalty,
+                   depth=config.depth or DEPTHS[kind], penalty=penalty, groups=groups,
                    latent_dim=config.latent_dim or auto_latent_dim(space),
                    gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
                    gamma_end=auto_gamma_end(penalty, space) if config.gamma_end is None

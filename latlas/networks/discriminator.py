@@ -37,44 +37,47 @@ class Waves(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(n, *shape) and optional class codes (n,) to (n, 1), or to (n, 1 + classes).
+    """(n, *shape), optional class codes (n,) and groups (n,) to (n, 1), or to (n, 1 + classes).
 
     The first number is how real an item is, the others, with ``names``, are the log-odds of its
-    classes. Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3).
+    classes. Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3), and
+    the same for a group.
 
     Args:
         trunk: (n, *shape) to features (n, features).
-        classes: how many there are; 0 without.
+        classes, groups: how many there are; 0 without.
         names: whether the classes of items are told.
         group: items whose spread is told (:func:`spread`); 0 without.
         bias: of the output; it has no effect on objectives of differences.
     """
 
     def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0,
-                 bias: bool = True, names: bool = False) -> None:
+                 bias: bool = True, names: bool = False, groups: int = 0) -> None:
         super().__init__()
         self.trunk, self.group = trunk, group
         self.head = nn.Linear(features + bool(group), 1, bias=bias)
         self.embedding = nn.Embedding(classes, features) if classes else None
+        self.among = nn.Embedding(groups, features) if groups else None
         self.naming = nn.Linear(features, classes) if names else None
 
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, label: Tensor | None = None,
+                group: Tensor | None = None) -> Tensor:
         h = self.trunk(x)
         told = torch.cat([h, spread(h, self.group)], 1) if self.group else h
         out: Tensor = self.head(told)
-        if self.embedding is None:
-            return out
-        match = (self.embedding(label).to(h.dtype) * h).sum(1, keepdim=True)
-        out = out + match / math.sqrt(h.shape[1])
+        for table, given in ((self.embedding, label), (self.among, group)):
+            if table is not None and given is not None:
+                match = (table(given).to(h.dtype) * h).sum(1, keepdim=True)
+                out = out + match / math.sqrt(h.shape[1])
         return out if self.naming is None else torch.cat([out, self.naming(h)], 1)
 
 
 def make_discriminator(space: Space, *, kind: str, width: int, depth: int, classes: int = 0,
-                       group: int = 0, bias: bool = True, names: bool = False,
+                       group: int = 0, bias: bool = True, names: bool = False, groups: int = 0,
                        spectral: bool = False) -> Discriminator:
     """One whose trunk is fully connected, or the encoder of pictures."""
     made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group,
-                         bias, names)
+                         bias, names, groups)
     if spectral:
         for layer in made.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):

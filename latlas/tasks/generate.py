@@ -273,7 +273,8 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
           prior: str, truncation: float) -> Array:
     """Latent-variable models' codes are decoded here, so that all families draw alike; a model
     without a likelihood has no noise of its own to draw, and its samples are means."""
-    z = model.fitted_prior.sample(n, draws) if prior == "fitted" else drawn_codes(model, n, draws)
+    z = model.fitted_prior.sample(n, draws) if prior == "fitted" else drawn_codes(
+        model, n, draws, condition)
     if z is None:
         return to_data(model.space, model.sample(n, noise=draws, **condition))
     if truncation != 1:
@@ -282,13 +283,16 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
     return to_data(model.space, pixels.mean if mean else pixels.sample(draws))
 
 
-def drawn_codes(model: Any, n: int, draws: Noise) -> Tensor | None:
+def drawn_codes(model: Any, n: int, draws: Noise,
+                condition: dict[str, Tensor] | None = None) -> Tensor | None:
     """Codes (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
-    ``prior``, or from the standard normal that a likelihood without one is about; else ``None``."""
+    ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
+
+    ``condition``, a keyword argument or none, is for codes that differ by class."""
     if not can(model, "decode"):
         return None
     if hasattr(model, "sample_codes"):
-        own: Tensor = model.sample_codes(n, noise=draws)
+        own: Tensor = model.sample_codes(n, noise=draws, **(condition or {}))
         return own
     if (prior := prior_of(model)) is not None:
         return prior.sample(n, draws)

@@ -1,0 +1,105 @@
+"""Groups of alike training items, each with a place of its own among the codes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latlas.core.batch import Batch
+from latlas.core.noise import Noise
+from latlas.models.conditioning import class_vectors
+from latlas.models.priors import Prior, StandardNormal
+
+#: pictures are compared as thumbnails of at most so many pixels a side; centres are found on about
+#: so many items, in at most so many rounds; a group has so many items on average, or more
+THUMBNAIL, ITEMS, ROUNDS, LEAST = 16, 20_000, 50, 50
+
+
+class Groups(Prior):
+    """N(0, I) beside the vector of a group k of alike items, as likely as the group is large.
+
+    Groups are those of k-means on the items' numbers, of pictures on thumbnails; their vectors
+    are those of classes (:func:`class_vectors`).
+
+    Args:
+        normal: how many numbers of a code are normal.
+        shape: of an item.
+        groups: at most so many; few items make fewer.
+        classes: of which each has groups as likely as they are in it.
+    """
+
+    centres: Tensor
+    counts: Tensor
+
+    def __init__(self, normal: int, shape: tuple[int, ...], groups: int, classes: int = 0) -> None:
+        super().__init__(normal + groups)
+        self.normal = normal
+        small = tuple(min(side, THUMBNAIL) for side in shape[1:])
+        self.size = (small[0], small[1]) if len(small) == 2 else None
+        told = math.prod((shape[0], *small))
+        self.register_buffer("centres", torch.zeros(groups, told))
+        self.register_buffer("counts", torch.zeros(max(1, classes), groups))
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Find the groups of the training items, or keep those that are known, and count."""
+        if not self.counts.any():
+            self._find(batches)
+        self.counts.zero_()
+        alone = len(self.counts) == 1
+        for batch in batches:
+            row = self.of(batch.x)
+            if not alone and batch.label is not None:
+                row += batch.label.long() * self.counts.shape[1]
+            self.counts += torch.bincount(row, minlength=self.counts.numel()).view_as(self.counts)
+
+    def _find(self, batches: Iterable[Batch]) -> None:
+        from sklearn.cluster import KMeans
+
+        items = sum(len(batch) for batch in batches)
+        stride = max(1, items // ITEMS)
+        seen = torch.cat([self._thumbnails(batch.x[::stride]) for batch in batches]).cpu().numpy()
+        groups = max(1, min(len(self.centres), items // LEAST, len(seen)))
+        found = KMeans(groups, n_init=1, max_iter=ROUNDS, random_state=0).fit(seen)
+        self.centres[:groups] = torch.from_numpy(found.cluster_centers_)
+        self.counts[:, :groups] = 1
+
+    def of(self, x: Tensor) -> Tensor:
+        """(n, \\*shape) to the groups (n,) whose centres are nearest."""
+        far = torch.cdist(self._thumbnails(x), self.centres)
+        return far.masked_fill(self.weights() == 0, torch.inf).argmin(1)
+
+    def weights(self, label: Tensor | None = None) -> Tensor:
+        """How many items each group has, of all (K,) or of classes (n,) (n, K)."""
+        counts = self.counts if self.counts.any() else torch.ones_like(self.counts)
+        return counts.sum(0) if label is None or len(counts) == 1 else counts[label.long()]
+
+    def draw(self, n: int, noise: Noise, label: Tensor | None = None) -> Tensor:
+        """(n, dims) codes, of classes (n,) where they are told."""
+        edges = self.weights(label).cumsum(-1)
+        level = noise.uniform(n).to(edges)[:, None] * edges[..., -1:]
+        return self.at((level >= edges).sum(1).clamp(max=len(self.centres) - 1), noise)
+
+    def at(self, group: Tensor, noise: Noise) -> Tensor:
+        """Codes (n, dims) of groups (n,)."""
+        vectors = class_vectors(group, len(self.centres), self.normal)
+        return torch.cat([noise.normal(len(group), self.normal).to(vectors), vectors], 1)
+
+    def sample(self, n: int, noise: Noise) -> Tensor:
+        return self.draw(n, noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(z; 0, I) + log w_k; −∞ off the vectors of groups."""
+        normal, vector = z.split((self.normal, len(self.centres)), -1)
+        group = vector.argmax(-1)
+        exact = vector == class_vectors(group, len(self.centres), self.normal)
+        share = (self.weights() / self.weights().sum()).log()[group]
+        share = share.masked_fill(~exact.all(-1), -torch.inf)
+        return StandardNormal(self.normal).log_prob(normal) + share
+
+    def _thumbnails(self, x: Tensor) -> Tensor:
+        small = x if self.size is None else F.adaptive_avg_pool2d(x, self.size)
+        return small.float().flatten(1)

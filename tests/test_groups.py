@@ -1,0 +1,178 @@
+"""Groups of alike items: found, counted, drawn as often as they occur, told to both players."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from scipy.stats import multivariate_normal
+from torch import nn
+
+import latlas
+from latlas.core.batch import Batch
+from latlas.core.errors import ConfigError
+from latlas.core.model import Step
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.data.batches import Sweep
+from latlas.data.dataset import Dataset
+from latlas.models.gan import GAN
+from latlas.models.groups import Groups
+
+SIDE = 12
+PICTURES = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5,
+                 classes=("even", "odd"))
+#: how many pictures are bright in which corner, of each class
+EVEN, ODD = (300, 100, 0, 0), (0, 100, 100, 200)
+
+
+def corners(seed=0):
+    """Pictures of four kinds; the kinds differ in number, and the classes in their kinds."""
+    rng = np.random.default_rng(seed)
+    kind = np.repeat([0, 1, 2, 3] * 2, EVEN + ODD)
+    x = rng.integers(0, 40, (len(kind), 1, SIDE, SIDE), np.uint8)
+    half = SIDE // 2
+    for item, k in zip(x, kind, strict=True):
+        item[0, half * (k // 2):half * (k // 2 + 1), half * (k % 2):half * (k % 2 + 1)] += 200
+    order = rng.permutation(len(kind))
+    label = np.repeat([0, 1], [sum(EVEN), sum(ODD)])
+    return Dataset(x[order], PICTURES, label=label[order]), kind[order]
+
+
+@pytest.fixture(scope="module")
+def found():
+    data, kind = corners()
+    torch.manual_seed(0)
+    groups = Groups(64, PICTURES.shape, groups=4, classes=2)
+    groups.fit(Sweep(data, 100))
+    return groups, data, kind
+
+
+def group_of(z):
+    """What the numbers of a code after the first 64 say."""
+    assert ((z[:, 64:] != 0).sum(1) == 1).all()
+    return z[:, 64:].argmax(1)
+
+
+def of_kind(groups, data, kind):
+    """The group that each kind became."""
+    group = groups.of(next(iter(Sweep(data, len(data)))).x).numpy()
+    assert all(len(set(group[kind == k])) == 1 for k in range(4))
+    return [int(group[kind == k][0]) for k in range(4)]
+
+
+def test_kinds_are_groups_and_are_counted_by_class(found):
+    groups, data, kind = found
+    order = of_kind(groups, data, kind)
+    assert sorted(order) == [0, 1, 2, 3]
+    assert groups.counts[:, order].tolist() == [list(EVEN), list(ODD)]
+
+
+@pytest.mark.parametrize("label", [None, 0, 1])
+def test_codes_are_drawn_as_often_as_the_group_occurs(found, label):
+    groups, data, kind = found
+    order, n = of_kind(groups, data, kind), 20_000
+    asked = None if label is None else torch.full((n,), label)
+    z = groups.draw(n, Noise(3), asked)
+    assert z.shape == (n, 68) and abs(z[:, :64].mean()) < 0.01 and abs(z[:, :64].std() - 1) < 0.01
+    near = group_of(z).bincount(minlength=4)[order] / n
+    counts = torch.tensor([EVEN, ODD]).float()
+    share = counts.sum(0) if label is None else counts[label]
+    torch.testing.assert_close(near, share / share.sum(), atol=0.015, rtol=0)
+
+
+def test_the_density_of_codes_is_that_of_the_normal_and_the_group(found):
+    groups, _, _ = found
+    z = groups.draw(50, Noise(1))
+    weights = groups.counts.sum(0)[group_of(z)] / groups.counts.sum()
+    wanted = multivariate_normal(np.zeros(64)).logpdf(z[:, :64]) + np.log(weights.numpy())
+    np.testing.assert_allclose(groups.log_prob(z).numpy(), wanted, rtol=1e-5)
+    z[:, 64:] *= 0.5
+    assert groups.log_prob(z).isneginf().all()
+
+
+def test_known_groups_stay_and_are_counted_anew(found):
+    groups, data, kind = found
+    centres = groups.centres.clone()
+    part = data.subset(np.flatnonzero(kind == 3))
+    groups = Groups(64, PICTURES.shape, 4, 2).requires_grad_(False)
+    groups.load_state_dict(found[0].state_dict())
+    groups.fit(Sweep(part, 64))
+    assert torch.equal(groups.centres, centres)
+    assert groups.counts.sum(0).tolist().count(0) == 3 and groups.counts.sum() == 200
+
+
+def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
+    data, _ = corners()
+    groups = Groups(64, PICTURES.shape, groups=200)
+    groups.fit(Sweep(data.subset(np.arange(120)), 50))
+    assert (groups.counts > 0).sum() == 2 and groups.counts.sum() == 120
+    assert groups.of(torch.rand(64, *PICTURES.shape)).max() <= 1
+
+
+class Listening(nn.Module):
+    """A discriminator that remembers which groups it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told, self.scale = [], nn.Parameter(torch.ones(()))
+
+    def forward(self, x, label=None, group=None):
+        self.told.append(group)
+        return x.flatten(1).mean(1, keepdim=True) * self.scale
+
+
+def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
+    data, _ = corners()
+    model = tiny.build("gan", data, tiny.small("gan", groups=4, latent_dim=64, network="conv"))
+    model.look_over(Sweep(data, 100))
+    model.discriminator = judge = Listening()
+    batch = Batch(next(iter(Sweep(data, 60))).x)
+    codes = []
+    model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
+    step = Step(0, 0, 0.0, Noise(1))
+    for phase in ("discriminator", "generator"):
+        model.loss(batch, phase, step)
+    group = model.prior.of(batch.x)
+    assert len(set(group.tolist())) == 4
+    assert len(judge.told) >= 3 and all(torch.equal(g, group) for g in judge.told)
+    assert len(codes) == 1 and torch.equal(group_of(codes[0]), group)
+
+
+def test_samples_of_a_class_come_from_its_groups():
+    """A generator that shows its code: codes of `even` are at the places of its kinds alone."""
+    data, kind = corners()
+    config = tiny.small("conditional-gan", groups=4, latent_dim=64, network="conv")
+    model = tiny.build("conditional-gan", data, config)
+    model.look_over(Sweep(data, 100))
+    order = of_kind(model.prior, data, kind)
+    z = model.sample_codes(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
+    near = group_of(z).bincount(minlength=4)[order]  # three quarters of kind 0, none of 2 and 3
+    assert near[0] > 2 * near[1] and near[2] == near[3] == 0
+
+
+def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Groups, "_find", lambda self, batches, found=Groups._find: (
+        calls.append(1), found(self, batches)))
+    settings = {"images": 320, "batch_size": 32, "width": 4, "threads": 1, "progress": False}
+    trained = latlas.train("gan", "digits", out=tmp_path / "run", **settings)
+    assert len(calls) == 1
+    model = latlas.load(tmp_path / "run")
+    assert torch.equal(model.prior.centres, trained.model.prior.centres)
+    assert model.prior.counts.sum() == len(latlas.open_data("digits", split="train"))
+
+
+def test_a_discriminator_of_ones_own_is_not_told_of_groups():
+    space = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5)
+    model = GAN(tiny.small("gan", network="conv"), space, discriminator=Listening())
+    assert model.config.groups == 0
+    with pytest.raises(ConfigError, match="groups=5: a discriminator of your own"):
+        GAN(tiny.small("gan", network="conv", groups=5), space, discriminator=Listening())
+
+
+@pytest.mark.parametrize("name", ["progressive-gan", "style-gan"])
+def test_other_models_have_none(name):
+    with pytest.raises(ConfigError, match="groups is for gan"):
+        tiny.small(name, groups=3)
