@@ -330,6 +330,15 @@ def test_a_batch_is_whole_groups_on_every_process():
     assert batch_size_of(model_of(data), 90, options(batch_size=0), World()) == 64
 
 
+def test_batches_of_pictures_stay_small_however_many_there_are():
+    options, items = tiny.options, 1_000_000
+    small, grouped = (model_of(tiny.pictures(), minibatch_std=k) for k in (0, 6))
+    assert batch_size_of(small, items, options(batch_size=0), World()) == 64
+    assert batch_size_of(grouped, items, options(batch_size=0), World()) == 66
+    assert batch_size_of(small, items, options(batch_size=256), World()) == 256
+    assert batch_size_of(model_of(tiny.points()), items, options(batch_size=0), World()) == 512
+
+
 def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
     """A budget in minutes would otherwise not be kept where pictures are few."""
     seen, data, how = [], tiny.pictures(), tiny.options(images=None, minutes=1e-4)

@@ -78,6 +78,10 @@ class Model(nn.Module, ABC):
     checked_phase: str = ""
     #: items of a step and of a budget that this model needs at least where neither is given
     least_batch: int = 0
+    #: items of a step that this model gains nothing beyond, where none are given; 0: no such number
+    most_batch: int = 0
+    #: peak step size of Adam where none is given
+    own_rate: float = 1e-3
     least_images: int = 0
     #: the field of the config that says how many items make a group, if batches are cut into groups
     grouped_by: str = ""

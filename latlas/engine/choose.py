@@ -163,6 +163,7 @@ def batch_size_of(model: Model, items: int, options: TrainOptions, world: World)
     unit, size = group * world.size, options.batch_size
     if not size:
         size = max(auto_batch_size(items), model.least_batch)
+        size = min(size, model.most_batch or size)
         return -(-size // unit) * unit
     world.check(size)
     if size % unit:

@@ -95,7 +95,7 @@ class Loop:
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress, looks: Looks | None = None) -> None:
         self.world = join(device)
-        options = replace(options,
+        options = replace(options, learning_rate=options.learning_rate or model.own_rate,
                           batch_size=batch_size_of(model, len(train), options, self.world))
         self.model, self.train, self.options, self.run_folder = model, train, options, run
         self.progress, self.device = progress, device

@@ -26,7 +26,7 @@ class TrainOptions:
                                          "turned into items", low=1e-3)
     batch_size: int = option(0, "items per step, over all processes; 0 = by the data's size, "
                                 "64 … 256, or what the model needs", low=0)
-    learning_rate: float = option(1e-3, "peak step size of Adam", low=0)
+    learning_rate: float = option(1e-3, "peak step size of Adam; 0 = the model's own", low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
     adam_eps: float = option(1e-8, "Adam's epsilon, added to its denominators", low=0)
     weight_decay: float = option(0.0, "decoupled decay (AdamW) of the weights, not of "

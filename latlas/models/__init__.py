@@ -29,7 +29,7 @@ TRANSLATOR = frozenset({"translate"})
 #: (Isola et al. 2017, section 3.3)
 TRANSLATION_TRAINING = {"betas": (0.5, 0.999), "learning_rate": 2e-4, "batch_size": 4}
 #: no momentum: the other player has moved on since
-GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99)}
+GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99), "learning_rate": 0.0}
 #: of layers whose weights have unit variance
 EQUALISED_TRAINING = GAN_TRAINING | {"learning_rate": 2e-3}
 #: without decay a VAE's held-out bound worsens long before its budget is spent

@@ -60,7 +60,9 @@ class GAN(Adversarial):
             self.prior = Groups(self.latent_dim, space.shape, self.config.groups,
                                 self.condition_dim)
             self.latent_dim = self.prior.dims
-        if space.kind != "picture":  # modes are many, narrow, and cheap to learn
+        if space.kind == "picture":  # what is learnt comes with steps more than with pictures
+            self.most_batch, self.own_rate = 64, 5e-4
+        else:  # modes are many, narrow, and cheap to learn
             self.precise, self.least_batch, self.least_images = True, 512, 10_000_000
         self.generator = self._generator() if generator is None else generator
         self.discriminator = self._discriminator() if discriminator is None else discriminator
