@@ -30,7 +30,7 @@ from latlas.data.source import Source, make
 from latlas.data.store import SECOND, Store
 
 META, FORMAT = "meta.json", 2  # 1: one side, which is still written so
-EXTRAS = ("label", "factors", "group", "names")
+EXTRAS = ("label", "factors", "group", "names", "clip", "duration")
 
 
 @contextlib.contextmanager
