@@ -40,7 +40,7 @@ from latlas.tasks.translate import translate
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
 #: frames of a clip; pixels a side of a frame, and of the canvas it is a window of
 FRAMES, SIDE, CANVAS = 8, 28, 44
-#: at most: radians and pixels from frame to frame; the turn in the middle of a clip has deviation 0.1
+#: at most: radians and pixels from frame to frame; the turn in the middle of a clip deviates by 0.1
 TURN, DRIFT, TILT = 0.12, 0.6, 0.1
 #: clips of the strip
 SHOWN = 4
@@ -86,7 +86,7 @@ def two_domains(path: Path, most: int) -> tuple[Source, dict[str, NDArray[np.flo
     halves = [np.sort(order[i::2]) for i in (0, 1)]
     sides, ways = [], {}
     for name, half, paint in zip("AB", halves, (None, textured), strict=True):
-        chosen = [half, rows["test"][:len(half) // 4]]
+        chosen = [half, rows["test"][:len(half) // 8]]
         data, ways[name] = clips(base, np.concatenate(chosen), paint, "AB".index(name))
         cut = len(half) * FRAMES
         sides.append(make(name, data, parts={"train": np.arange(cut),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 #: how much smaller pictures are where a motion is sought first, the sides they keep at least, and
 #: the steps at each size
-SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 6
+SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
 #: of the mean curvature, added to every one of them: what pictures do not show is left as it is
 DAMPING = 1e-3
 #: how fast what the motion does not explain loses its weight, pictures in 0 … 1 (Lai et al. 2018,
@@ -77,6 +77,11 @@ def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> T
     """
     off = ((later.float() - warped(earlier, motion)) / scale).square().sum(1, keepdim=True)
     return torch.exp(-SHARPNESS * off) * inside(motion, *later.shape[2:])
+
+
+def grey(x: Tensor) -> Tensor:
+    """Mean over channels, (n, 1, H, W) float32: enough to see motion by."""
+    return x.float().mean(1, keepdim=True)
 
 
 @torch.no_grad()

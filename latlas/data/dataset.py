@@ -94,7 +94,7 @@ class Dataset:
         return self.other.beside(self.beside(None), paired=self.paired)
 
     def take(self, name: str) -> NDArray[np.generic] | None:
-        """An attribute of one value per item, such as ``x`` or ``label``, of this data set's rows."""
+        """An attribute of one value per item (``x``, ``label``, …), of this data set's rows."""
         values: NDArray[np.generic] | None = getattr(self, name)
         if values is None or self.rows is None:
             return values

@@ -18,6 +18,7 @@ import numpy as np
 from latlas.core.errors import DataError, unknown
 from latlas.data import packing
 from latlas.data.dataset import Dataset
+from latlas.data.files import FILMS
 from latlas.data.maps import first_is_map
 from latlas.data.source import Source, join, make
 from latlas.data.store import MEMORY_SHARE, Progress, Store
@@ -39,6 +40,8 @@ BY_SUFFIX = {
     ".parquet": "tables:open_table",
     ".tsv": "tables:open_table",
 }
+BY_SUFFIX |= dict.fromkeys(FILMS, "clips:open_clip") | dict.fromkeys(
+    (".png", ".webp"), "clips:open_clip")  # which may hold several frames
 PICTURES, TWO_FOLDERS = "sides:open_pictures", "sides:open_two"
 INTERNAL = {"store", "name"}
 

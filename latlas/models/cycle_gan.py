@@ -10,7 +10,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Phase, Step
-from latlas.core.motion import explained, found
+from latlas.core.motion import explained, found, grey
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.config import CycleGANConfig
@@ -98,10 +98,18 @@ class CycleGAN(Translator):
     def _flicker(self, batch: Batch, made: dict[str, Tensor]) -> Tensor:
         """How much translations of neighbouring frames differ beyond the motion of those."""
         a, b = _sides(batch)
-        ways = ((a, batch.neighbour, self.forth, made["b"]),
-                (b, batch.target_neighbour, self.back, made["a"]))
-        return sum((_unsteady(x, after, fake, translate(after))
-                    for x, after, translate, fake in ways if after is not None), a.new_zeros(()))
+        ways = [(x, after, fake, to) for x, after, fake, to in (
+            (a, batch.neighbour, made["b"], "B"), (b, batch.target_neighbour, made["a"], "A"))
+            if after is not None]
+        if not ways:
+            return a.new_zeros(())
+        before, later = (torch.cat([grey(x) for x in side]) for side in
+                         zip(*((x, after) for x, after, *_ in ways), strict=True))
+        motions = found(before, later).split(len(a))  # of both at once: half the time
+        return torch.stack([
+            flicker(fake, self.translate(after, to=to), motion,
+                    explained(x, after, motion, scale=2.0)).mean()
+            for (x, after, fake, to), motion in zip(ways, motions, strict=True)]).sum()
 
     def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
         shown = self._shown(side, batch, step, slopes=self.contest.eager)
@@ -166,8 +174,3 @@ def _settled(config: CycleGANConfig, space: Space) -> CycleGANConfig:
     weight = config.temporal if config.temporal is not None else TEMPORAL if frames else 0.0
     return replace(config, temporal=weight)
 
-
-def _unsteady(x: Tensor, after: Tensor, made: Tensor, made_after: Tensor) -> Tensor:
-    """:func:`flicker` of what was made of frames and their neighbours, mean over the batch."""
-    motion = found(x, after)
-    return flicker(made, made_after, motion, explained(x, after, motion, scale=2.0)).mean()
