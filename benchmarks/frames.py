@@ -1,7 +1,8 @@
 """Flicker of translated clips, with the temporal term of `cycle-gan` and without it.
 
 Clips are digits that turn and drift by a known motion: upright ones as they are, others painted as
-``translation.py digits`` does it, paper and all; no digit is in both domains. Every row trains for
+``translation.py digits`` does it, paper and all; no digit is in both domains. Both are smoothed a
+little (σ 0.7 pixels), so that what is moved between pixels stays what it was. Every row trains for
 the same time from the same seed. Flicker is the mean difference of a translated frame and the one
 before it after the known motion, where the frame before shows the place; a classifier of the target
 domain, trained on real frames of it, says whether digits keep their class. Last line: the same of
@@ -24,7 +25,8 @@ import numpy as np
 import torch
 from common import judge, judged, run_arguments, trained, write_json
 from numpy.typing import NDArray
-from translation import cost, mean, target_parts, textured, titled, write_columns
+from scipy import ndimage
+from translation import SMOOTH, cost, mean, target_parts, textured, titled, write_columns
 
 import latlas
 from latlas.core import motion
@@ -101,6 +103,7 @@ def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tupl
     pad = (CANVAS - base.x.shape[2]) // 2
     canvas = np.pad(base.x[rows], [(0, 0), (0, 0), (pad, pad), (pad, pad)])
     canvas = canvas if paint is None else paint(canvas)
+    canvas = ndimage.gaussian_filter(canvas, (0, 0, SMOOTH, SMOOTH), mode="nearest")
     way = ways_of(len(rows), seed)
     step = motion.after(way[:, 1:].flatten(0, 1), motion.inverse(way[:, :-1].flatten(0, 1)))
     still = torch.eye(2, 3).expand(len(rows), 1, 2, 3)

@@ -16,6 +16,8 @@ from torch import Tensor
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
 #: of the mean curvature, added to every one of them: what pictures do not show is left as it is
 DAMPING = 1e-3
+#: what is so many times as far off as usual loses three quarters of its weight
+SPREAD = 2.0
 #: how fast what the motion does not explain loses its weight, pictures in 0 … 1 (Lai et al. 2018,
 #: section 3.2)
 SHARPNESS = 50.0
@@ -90,8 +92,8 @@ def found(earlier: Tensor, later: Tensor) -> Tensor:
 
     Gauss-Newton on the squared difference, coarse to fine (Lucas & Kanade 1981; of parametric
     motions Bergen et al. 1992), every pixel weighted by 1 / (1 + r²/σ²)², so that what moves by
-    itself does not count (Black & Anandan 1996; σ² is the mean of r²). Motions of up to about a
-    tenth of the side are found.
+    itself counts little (Geman & McClure's function, as Black & Anandan 1996 use it; σ is twice the
+    mean |r| where the picture is steep). Motions of up to about a tenth of the side are found.
     """
     size = later.shape[2:]
     motion = torch.eye(2, 3, device=later.device).repeat(len(later), 1, 1)
@@ -126,10 +128,11 @@ def _step(earlier: Tensor, later: Tensor, motion: Tensor) -> Tensor:
     u, v = (places(torch.eye(2, 3, device=now.device)[None], height, width) / size).unbind(-1)
     slopes = torch.stack([across * u + down * v, down * u - across * v, across, down], -1)
     left = later - now
-    square, steep = (x.square().sum(1, keepdim=True) for x in (left, torch.hypot(across, down)))
-    usual = (square * steep).sum((2, 3), keepdim=True) / steep.sum((2, 3), keepdim=True)
+    off, steep = (x.square().sum(1, keepdim=True).sqrt() for x in (left, torch.hypot(across, down)))
+    usual = ((off * steep).sum((2, 3), keepdim=True)
+             / steep.sum((2, 3), keepdim=True).clamp_min(1e-12))
     weight = inside(motion, height, width) / (
-        1 + square / usual.nan_to_num().clamp_min(1e-12)).square()
+        1 + (off / (SPREAD * usual).clamp_min(1e-6)).square()).square()
     curve = torch.einsum("nchwi,nchwj,nmhw->nij", slopes, slopes, weight)
     pull = torch.einsum("nchwi,nchw,nmhw->ni", slopes, left, weight)
     mean = curve.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]

@@ -17,8 +17,9 @@ from latlas.models.config import CycleGANConfig
 from latlas.models.translation import Translator, absolute, exchanged
 from latlas.objectives.temporal import flicker
 
-#: weight of the temporal term for frames
-TEMPORAL = 10.0
+#: weight of the temporal term for frames, and the share of the budget in which it grows to that:
+#: generators that must be steady from the first step do not leave what they begin with
+TEMPORAL, GROWING = 10.0, 0.5
 GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
 
 
@@ -81,7 +82,8 @@ class CycleGAN(Translator):
             total, terms = total + self.config.identity * same, terms | {"identity": same}
         if self.config.temporal:
             steady = self._flicker(batch, made)
-            total, terms = total + self.config.temporal * steady, terms | {"temporal": steady}
+            weight = self.config.temporal * min(1.0, step.progress / GROWING)
+            total, terms = total + weight * steady, terms | {"temporal": steady}
         return Loss(total, terms)
 
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 
 from latlas.core.errors import DataError
 from latlas.core.model import Model
+from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
+from latlas.metrics.flicker import flicker, motions
 from latlas.metrics.likelihood import summary
 from latlas.tasks import quality
 from latlas.tasks.cache import Cache
@@ -20,6 +22,8 @@ from latlas.tasks.translate import made_for, must_reach, translate
 
 #: training pictures whose median is the best constant picture
 MEDIAN_OF = 2000
+#: pairs of neighbouring frames that flicker is judged by, at most
+PAIRS = 1000
 MEASURES = {"l1": paired.l1, "psnr": paired.psnr, "ssim": paired.ssim}
 
 
@@ -47,6 +51,8 @@ def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int
         notes.append("No pairs are known, so nothing says how near a translation is to its own.")
     if len(model.ways) > 1:
         yield from _back(model, made, seen, to)
+    if seen.clip is not None:
+        yield from _flicker(made, seen, made_for(model.space, to), notes)
     notes.append(f"As samples translations are judged among the pictures of {to}.")
     yield from quality.figures_of(made[:samples], None, domain, wanted, source, seed,
                                   str(model.device), notes, cache)
@@ -67,6 +73,29 @@ def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]
     there = Dataset(made, made_for(model.space, to))
     back = translate(model, there, to="A" if to == "B" else "B")
     yield _mean("cycle", paired.l1(back, items_of(seen), _top(seen)))
+
+
+def _flicker(made: Array, seen: Dataset, into: Space, notes: list[str]) -> Iterator[Figure]:
+    """How much translated frames change beyond the motion of their input, beside the input's own
+    change beyond it; both where the motion explains the input."""
+    number, x = np.asarray(seen.take("clip")), items_of(seen)
+    later = np.flatnonzero(np.diff(number) == 0) + 1
+    later = later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
+    if not len(later):
+        notes.append("No clip has two frames here, so nothing is said of flicker.")
+        return
+    motion, weight = motions(x[later - 1], x[later], _top(seen))
+    kept = weight.sum((1, 2, 3)) > 0
+    now, before, motion, weight = later[kept], later[kept] - 1, motion[kept], weight[kept]
+    if not len(now):
+        notes.append("No motion was found between frames, so nothing is said of flicker.")
+        return
+    own = flicker(x[before], x[now], motion, _top(seen), weight)
+    top = float((into.levels or 2) - 1)
+    yield _mean("flicker", flicker(made[before], made[now], motion, top, weight),
+                float(own.mean()), "the input")
+    notes.append(f"Flicker is taken over the {kept.mean() * weight.mean():.0%} of the places whose "
+                 "motion was found.")
 
 
 def _mean(key: str, values: Array, *control: Any) -> Figure:
