@@ -38,7 +38,9 @@ from latlas.metrics.flicker import flicker
 from latlas.tasks.figures import KINDS, Figure
 from latlas.tasks.translate import translate
 
-#: row → its settings beside those of both
+#: of both rows: small and quick, so that a processor sees enough clips
+SETTINGS = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
+#: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
 #: frames of a clip; pixels a side of a frame, and of the canvas it is a window of
 FRAMES, SIDE, CANVAS = 8, 28, 44
@@ -56,7 +58,7 @@ def main() -> None:
     print(f"{len(split(source, 'train')) // FRAMES:,} clips of each domain to train on", flush=True)
     readers = {to: judge(*target_parts(source, to), options, f"real test frames of {to}")
                for to in "BA"}
-    runs = {row: trained(row, "cycle-gan", source, options, width=32, batch_size=4, **ROWS[row])
+    runs = {row: trained(row, "cycle-gan", source, options, **SETTINGS, **ROWS[row])
             for row in options.models}
     found: dict[str, dict[str, Figure]] = {}
     for to in "BA":

@@ -22,10 +22,10 @@ from latlas.core.errors import DataError
 from latlas.core.space import Space
 from latlas.data import video
 from latlas.data.dataset import Dataset
-from latlas.data.files import FILMS, PICTURES, Files
+from latlas.data.files import FILMS, MAY_MOVE, PICTURES, Files
 from latlas.data.labels import encode_labels
 from latlas.data.pictures import Reading, Work, arranged, reason
-from latlas.data.pixels import Header, least_mode, pixels, read_header
+from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header
 from latlas.data.source import Rows, Source, make
 from latlas.data.store import Store
 
@@ -155,15 +155,7 @@ def natural(name: str) -> list[Any]:
 def _is_film(files: Files, name: str) -> bool:
     """A kind of file that is a film, or a picture with several frames."""
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix in FILMS or suffix not in (".png", ".webp"):
-        return suffix in FILMS
-    from PIL import Image as pil
-
-    try:
-        with pil.open(io.BytesIO(files.read(name))) as image:
-            return getattr(image, "n_frames", 1) > 1
-    except Exception:  # told of when it is read
-        return False
+    return suffix in FILMS or (suffix in MAY_MOVE and has_frames(files.read(name)))
 
 
 def _heads(files: Files, clips: list[Clip], how: Reading, usual: float) -> tuple[

@@ -32,12 +32,12 @@ class Dataset:
         factors: (N, f) float32 known generative factors, named by ``space.factors``.
         group: (N,) int64; items that share a number are related and stay in one split.
         names: (N,) str, what each item is called (a file name); may be ``None``.
-        clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
-            ``x`` in the order of time; ``None`` for items that are no frames.
-        duration: (N,) float32 milliseconds that each frame is shown.
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
         other: the other side, one-sided itself; its space is ``space.target``.
         paired: row i of ``other.x`` belongs to row i of ``x``, and both have the same ``rows``.
+        clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
+            ``x`` in the order of time; ``None`` for items that are no frames.
+        duration: (N,) float32 milliseconds that each frame is shown.
     """
 
     x: NDArray[np.generic]
@@ -46,11 +46,11 @@ class Dataset:
     factors: NDArray[np.float32] | None = None
     group: NDArray[np.int64] | None = None
     names: NDArray[np.str_] | None = None
-    clip: NDArray[np.int64] | None = None
-    duration: NDArray[np.float32] | None = None
     rows: NDArray[np.int64] | None = None
     other: Dataset | None = None
     paired: bool = True
+    clip: NDArray[np.int64] | None = None
+    duration: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)

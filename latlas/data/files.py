@@ -11,7 +11,9 @@ from latlas.core.errors import DataError
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})
-#: what one file holds a whole clip of; pictures may do so too
+#: pictures that may have several frames
+MAY_MOVE = (".png", ".webp")
+#: files that are a whole clip
 FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
                    ".webm"})
 

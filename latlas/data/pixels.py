@@ -75,6 +75,17 @@ def _full_mode(image: Image) -> str:
     return image.mode if image.mode in ("1", "L") else "RGB"
 
 
+def has_frames(data: bytes) -> bool:
+    """Whether a file holds a picture of several frames; false for what is no picture."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(io.BytesIO(data)) as image:
+            return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, ...
+        return False
+
+
 def common_mode(headers: list[Header]) -> str:
     """The least mode that keeps what every picture has."""
     modes = {h.mode for h in headers}
