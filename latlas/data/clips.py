@@ -92,20 +92,24 @@ def _source(files: Files, clips: list[Clip], heads: dict[str, Head], x: NDArray[
     """Frames with their clips, durations, labels and splits."""
     sizes = [len(heads[clip.name].durations) for clip in clips]
     number = np.repeat(np.arange(len(clips)), sizes)
-    titles = np.array([shown for clip, n in zip(clips, sizes, strict=True)
-                       for shown in _titles(clip, n)])
+    titles = np.array([title for clip, n in zip(clips, sizes, strict=True)
+                       for title in _titles(clip, n)])
     durations = np.concatenate([heads[clip.name].durations for clip in clips])
     parts, folders, _ = arranged(files.only(dict.fromkeys(titles, "")), None, None)
-    codes, classes = _labels(titles, folders, clips, number)
-    good = np.flatnonzero(~np.isin([clips[i].name for i in number], list(broken)))
-    single = [clip.name for clip, n in zip(clips, sizes, strict=True) if n == 1]
-    alone = (f"{len(single):,} of {len(clips):,} clips hold one frame, which has no neighbour: "
-             f"{single[0]}",) if single else ()
+    codes, classes = _labels(folders, clips, number)
+    good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips) if c.name in broken]))
     data = Dataset(x, replace(space, classes=classes), codes, group=number, names=titles,
                    clip=number, duration=durations.astype(np.float32),
                    rows=good if broken else None)
-    rows = {k: np.intersect1d(v, good) for k, v in parts.items()}
-    return make(name, data, parts=rows, notes=(*notes, *alone))
+    return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
+                notes=(*notes, *_alone(clips, sizes)))
+
+
+def _alone(clips: list[Clip], sizes: list[int]) -> tuple[str, ...]:
+    """A note of clips that have no neighbours."""
+    found = [clip.name for clip, n in zip(clips, sizes, strict=True) if n == 1]
+    return (f"{len(found):,} of {len(clips):,} clips hold one frame, which has no neighbour: "
+            f"{found[0]}",) if found else ()
 
 
 def _titles(clip: Clip, n: int) -> list[str]:
@@ -113,8 +117,8 @@ def _titles(clip: Clip, n: int) -> list[str]:
     return [f"{clip.name}/{i:05d}" for i in range(n)] if clip.film else list(clip.shown)
 
 
-def _labels(titles: NDArray[np.str_], folders: list[str | None], clips: list[Clip],
-            number: Rows) -> tuple[Rows | None, tuple[str, ...]]:
+def _labels(folders: list[str | None], clips: list[Clip], number: Rows) -> tuple[
+        Rows | None, tuple[str, ...]]:
     """Classes by the folders around clips; a clip's own folder is none."""
     names = [PurePosixPath(clip.name).name for clip in clips]
     around = [f if f is not None and f != names[i] else None

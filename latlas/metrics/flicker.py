@@ -37,12 +37,13 @@ def flicker(earlier: Array, later: Array, moved: Array, top: float,
 def motions(earlier: Array, later: Array, top: float) -> tuple[Array, Array]:
     """The motion (n, 2, 3) of each pair of frames, and how well it explains each place of the
     later one (n, 1, H, W); see :func:`latlas.core.motion.explained`."""
-    parts = []
+    moved, weight = np.zeros((len(later), 2, 3)), np.zeros((len(later), 1, *later.shape[2:]))
     for i in range(0, len(later), CHUNK):
         a, b = (torch.from_numpy(np.asarray(x[i:i + CHUNK], np.float32)) for x in (earlier, later))
-        moved = motion.found(a / top, b / top)
-        parts.append((moved.numpy(), motion.explained(a, b, moved, top).numpy()))
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]
+        way = motion.found(motion.grey(a / top), motion.grey(b / top))
+        moved[i:i + CHUNK] = way.numpy()
+        weight[i:i + CHUNK] = motion.explained(a, b, way, top).numpy()
+    return moved.astype(np.float32), weight.astype(np.float32)
 
 
 def _chunk(part: slice, earlier: Array, later: Array, moved: Array, weight: Array | None) -> Float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
 from latlas.core.model import Model
@@ -76,26 +77,27 @@ def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]
 
 
 def _flicker(made: Array, seen: Dataset, into: Space, notes: list[str]) -> Iterator[Figure]:
-    """How much translated frames change beyond the motion of their input, beside the input's own
-    change beyond it; both where the motion explains the input."""
-    number, x = np.asarray(seen.take("clip")), items_of(seen)
-    later = np.flatnonzero(np.diff(number) == 0) + 1
-    later = later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
-    if not len(later):
-        notes.append("No clip has two frames here, so nothing is said of flicker.")
-        return
+    """How much translated frames change beyond the motion of their input, where that explains the
+    input; the control is what the input itself changes there."""
+    later, x = _followers(seen), items_of(seen)
     motion, weight = motions(x[later - 1], x[later], _top(seen))
     kept = weight.sum((1, 2, 3)) > 0
-    now, before, motion, weight = later[kept], later[kept] - 1, motion[kept], weight[kept]
-    if not len(now):
-        notes.append("No motion was found between frames, so nothing is said of flicker.")
+    if not kept.any():
+        notes.append("No frame follows another by a motion that was found: nothing is said of "
+                     "flicker.")
         return
-    own = flicker(x[before], x[now], motion, _top(seen), weight)
-    top = float((into.levels or 2) - 1)
-    yield _mean("flicker", flicker(made[before], made[now], motion, top, weight),
-                float(own.mean()), "the input")
+    later, motion, weight = later[kept], motion[kept], weight[kept]
+    own = flicker(x[later - 1], x[later], motion, _top(seen), weight)
+    values = flicker(made[later - 1], made[later], motion, float((into.levels or 2) - 1), weight)
+    yield _mean("flicker", values, float(own.mean()), "the input")
     notes.append(f"Flicker is taken over the {kept.mean() * weight.mean():.0%} of the places whose "
                  "motion was found.")
+
+
+def _followers(seen: Dataset) -> NDArray[np.int64]:
+    """Places of some frames that follow another of their clip."""
+    later = np.flatnonzero(np.diff(np.asarray(seen.take("clip"))) == 0) + 1
+    return later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
 
 
 def _mean(key: str, values: Array, *control: Any) -> Figure:
