@@ -70,6 +70,16 @@ def test_the_motion_is_found():
     assert off.norm(dim=-1).mean((1, 2)).max() < 0.1
 
 
+def test_places_and_motions_are_exact_in_training_of_half_precision():
+    x, way = blobs(n=2), moves(2)
+    a, b = x(still(2)), x(way)
+    outside = motion.places(way, 32, 40), motion.found(a, b), motion.warped(a, way)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = motion.places(way, 32, 40), motion.found(a, b), motion.warped(a, way)
+    for one, other in zip(outside, within, strict=True):
+        assert one.dtype == other.dtype == torch.float32 and torch.equal(one, other)
+
+
 def test_what_moves_by_itself_does_not_lead_the_motion_astray():
     x, way = blobs(n=20, channels=1), moves(20, shift=1.0, turn=0.05)
     a, b = x(still(20)), x(way)

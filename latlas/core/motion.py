@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latlas.core.precision import exact
+
 #: how much smaller pictures are where a motion is sought first, the sides they keep at least, and
 #: the steps at each size
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
@@ -33,12 +35,14 @@ def rigid(angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
                         torch.stack([sin, cos, down], 1)], 1)
 
 
+@exact
 def after(first: Tensor, then: Tensor) -> Tensor:
     """The motion that takes places by ``first`` and the result by ``then``, (n, 2, 3) each."""
     turned = then[:, :, :2] @ first
     return torch.cat([turned[:, :, :2], turned[:, :, 2:] + then[:, :, 2:]], 2)
 
 
+@exact
 def inverse(motion: Tensor) -> Tensor:
     """The motion back, (n, 2, 3)."""
     back = torch.linalg.inv(motion[:, :, :2])
@@ -54,6 +58,7 @@ def warped(x: Tensor, motion: Tensor) -> Tensor:
                          align_corners=False)
 
 
+@exact
 def places(motion: Tensor, height: int, width: int) -> Tensor:
     """Where every pixel of the later picture was, (n, H, W, 2): across, down."""
     down, across = torch.meshgrid(*(torch.arange(size, device=motion.device) - (size - 1) / 2
@@ -86,6 +91,7 @@ def grey(x: Tensor) -> Tensor:
     return x.float().mean(1, keepdim=True)
 
 
+@exact
 @torch.no_grad()
 def found(earlier: Tensor, later: Tensor) -> Tensor:
     """The turn, zoom and shift (n, 2, 3) after which ``earlier`` is nearest ``later``.
