@@ -248,6 +248,9 @@ def test_the_term_is_for_frames_and_is_theirs_by_default():
     found = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).config.temporal
              for k, d in weights.items()}
     assert found == {"pictures": 0.0, "frames": TEMPORAL}
+    said = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).choices(9)
+            for k, d in weights.items()}
+    assert said["frames"] == f"{said['pictures']}, temporal {TEMPORAL:g}"
     with pytest.raises(ConfigError, match="temporal=3 is for frames"):
         tiny.build("cycle-gan", tiny.domains(), tiny.small("cycle-gan", temporal=3.0))
     one = tiny.clips()  # one domain of frames is enough

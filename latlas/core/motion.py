@@ -18,6 +18,8 @@ from latlas.core.precision import exact
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
 #: of the mean curvature, added to every one of them: what pictures do not show is left as it is
 DAMPING = 1e-3
+#: rounding that a place at the edge is allowed, pixels
+EDGE = 1e-3
 #: what is so many times as far off as usual loses three quarters of its weight
 SPREAD = 2.0
 #: how fast what the motion does not explain loses its weight, pictures in 0 … 1 (Lai et al. 2018,
@@ -52,8 +54,8 @@ def inverse(motion: Tensor) -> Tensor:
 def warped(x: Tensor, motion: Tensor) -> Tensor:
     """The earlier pictures as they look after the motion, float32; edges are repeated beyond."""
     height, width = x.shape[2:]
-    half = x.new_tensor([width / 2, height / 2], dtype=torch.float32)
-    grid = places(motion, height, width) / half
+    across, down = places(motion, height, width).unbind(-1)
+    grid = torch.stack([across / (width / 2), down / (height / 2)], -1)
     return F.grid_sample(x.float(), grid, mode="bicubic", padding_mode="border",
                          align_corners=False)
 
@@ -69,8 +71,9 @@ def places(motion: Tensor, height: int, width: int) -> Tensor:
 
 def inside(motion: Tensor, height: int, width: int) -> Tensor:
     """1 where a pixel of the later picture was within the earlier one, else 0: (n, 1, H, W)."""
-    most = motion.new_tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float32) + 1e-3
-    return (places(motion, height, width).abs() <= most).all(-1)[:, None].float()
+    across, down = places(motion, height, width).abs().unbind(-1)
+    within = (across <= (width - 1) / 2 + EDGE) & (down <= (height - 1) / 2 + EDGE)
+    return within[:, None].float()
 
 
 def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> Tensor:
@@ -102,17 +105,18 @@ def found(earlier: Tensor, later: Tensor) -> Tensor:
     mean |r| where the picture is steep). Motions of up to about a tenth of the side are found.
     """
     size = later.shape[2:]
-    motion = torch.eye(2, 3, device=later.device).repeat(len(later), 1, 1)
+    still = torch.eye(2, 3, device=later.device).repeat(len(later), 1, 1)
+    motion = still
     for scale in SCALES:
         if scale > 1 and min(size) < scale * LEAST:
             continue
         a, b = (_smaller(x.float(), scale) for x in (earlier, later))
-        ratio = motion.new_tensor([b.shape[3] / size[1], b.shape[2] / size[0]])
-        small = _rescaled(motion, ratio)
+        ratio = b.shape[3] / size[1], b.shape[2] / size[0]
+        small = _rescaled(motion, *ratio)
         for _ in range(STEPS):
             small = after(_step(a, b, small), small)
-        motion = _rescaled(small, 1 / ratio)
-    return motion
+        motion = _rescaled(small, 1 / ratio[0], 1 / ratio[1])
+    return torch.where(motion.isfinite().all(2, keepdim=True).all(1, keepdim=True), motion, still)
 
 
 def _smaller(x: Tensor, scale: int) -> Tensor:
@@ -120,9 +124,10 @@ def _smaller(x: Tensor, scale: int) -> Tensor:
     return x if scale == 1 else F.interpolate(x, size, mode="area")
 
 
-def _rescaled(motion: Tensor, ratio: Tensor) -> Tensor:
-    """The same motion of pictures whose sides are ``ratio`` times as long."""
-    return torch.cat([motion[:, :, :2], motion[:, :, 2:] * ratio[:, None]], 2)
+def _rescaled(motion: Tensor, wider: float, higher: float) -> Tensor:
+    """The same motion of pictures whose sides are so many times as long."""
+    shift = torch.stack([motion[:, 0, 2:] * wider, motion[:, 1, 2:] * higher], 1)
+    return torch.cat([motion[:, :, :2], shift], 2)
 
 
 def _step(earlier: Tensor, later: Tensor, motion: Tensor) -> Tensor:
@@ -139,11 +144,11 @@ def _step(earlier: Tensor, later: Tensor, motion: Tensor) -> Tensor:
              / steep.sum((2, 3), keepdim=True).clamp_min(1e-12))
     weight = inside(motion, height, width) / (
         1 + (off / (SPREAD * usual).clamp_min(1e-6)).square()).square()
-    curve = torch.einsum("nchwi,nchwj,nmhw->nij", slopes, slopes, weight)
-    pull = torch.einsum("nchwi,nchw,nmhw->ni", slopes, left, weight)
+    felt = (slopes * weight[..., None]).flatten(1, 3).mT
+    curve, pull = felt @ slopes.flatten(1, 3), (felt @ left.flatten(1)[..., None])[..., 0]
     mean = curve.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     held = curve + (DAMPING * mean + 1e-9) * torch.eye(4, device=now.device)
-    zoom, turn, right, below = torch.linalg.solve(held, pull).unbind(1)
+    zoom, turn, right, below = torch.linalg.solve_ex(held, pull).result.unbind(1)
     zoom, turn = zoom / size, turn / size
     return torch.stack([torch.stack([1 + zoom, -turn, right], 1),
                         torch.stack([turn, 1 + zoom, below], 1)], 1)
