@@ -19,7 +19,7 @@ from latlas.objectives.temporal import flicker
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
-TEMPORAL, GROWING = 10.0, 0.5
+TEMPORAL, GROWING = 20.0, 0.5
 GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
 
 
