@@ -164,10 +164,10 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
 def beside(made: Pictures, source: Source, seed: int) -> dict[str, Figure]:
     """Title to figure: beside what was wanted, and as samples on random convolutions."""
     train, test = (split(source, part).other for part in ("train", "test"))
-    near = {key: _mean(key, measure(made, test.take("x"), 255.0))
+    near = {key: mean(key, measure(made, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
     among = figures_of(made, None, train, test, "random-conv", seed, "cpu", [], Cache(None))
-    return _titled(near | {f.key: f for f in among if f.key in SHOWN})
+    return titled(near | {f.key: f for f in among if f.key in SHOWN})
 
 
 def _bars(found: Found) -> None:
@@ -195,7 +195,8 @@ def both_ways(options: argparse.Namespace) -> Found:
     source = two_domains(options.data)
     print(f"{len(split(source, 'train')):,} upright digits, "
           f"{len(split(source, 'train').other):,} others", flush=True)
-    readers = {to: judge(*_target(source, to), options, f"real test items of {to}") for to in "BA"}
+    readers = {to: judge(*target_parts(source, to), options, f"real test items of {to}")
+               for to in "BA"}
     runs = {row: trained(row, ROWS["digits"][row][0], source, options, **ROWS["digits"][row][1])
             for row in options.models}
     found: Found = {}
@@ -243,11 +244,11 @@ def direction(run: Path, source: Source, to: str, reader: Any,
     model, test = latlas.load(run, device=options.device), split(source, "test")
     seen = test if to == "B" else test.flipped()
     labels, made = seen.take("label"), translate(model, seen, to=to)
-    kept = _mean("label_match", (reader.predict(made) == labels).astype(float),
+    kept = mean("label_match", (reader.predict(made) == labels).astype(float),
                  reader.accuracy(seen.other.take("x"), seen.other.take("label")))
     found = {"label_match": kept}
     if to == "A":  # the upright one is known; of the others any colour is right
-        found["l1"] = _mean("l1", paired.l1(made, seen.other.take("x"), 255.0))
+        found["l1"] = mean("l1", paired.l1(made, seen.other.take("x"), 255.0))
     judgement = latlas.evaluate(model, source, "test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
     found |= {f.key: f for f in judgement.figures if f.key in ("cycle", *SHOWN)}
@@ -256,10 +257,10 @@ def direction(run: Path, source: Source, to: str, reader: Any,
     path = run.with_name(f"{run.name}-to-{to}.png")
     write_columns(path, [first.take("x"), made[:SHEET], back])
     print(f"{path}: item | translation | back")
-    return _titled(found)
+    return titled(found)
 
 
-def _target(source: Source, to: str) -> list[Dataset]:
+def target_parts(source: Source, to: str) -> list[Dataset]:
     """Training and test part of a domain."""
     parts = [split(source, which) for which in ("train", "test")]
     return [part.other if to == "B" else part.beside(None) for part in parts]
@@ -273,20 +274,22 @@ def cost(run: Path) -> dict[str, Figure]:
     return {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen)}
 
 
-def write_columns(path: Path, columns: list[Pictures]) -> None:
-    """Items (n, C, H, W) of several kinds side by side, a few rows of that across."""
+def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
+    """Items (n, C, H, W) of several kinds side by side, ``across`` times that in a row."""
     coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
     shown = np.stack(coloured, 1)
     write_items(path, shown.reshape(-1, *shown.shape[2:]), Space.picture(shown.shape[2:]),
-                columns=3 * len(columns))
+                columns=across * len(columns))
 
 
-def _mean(key: str, values: NDArray[Any], control: float | None = None) -> Figure:
+def mean(key: str, values: NDArray[Any], control: float | None = None) -> Figure:
+    """A figure with its standard error."""
     found = summary(values)
     return Figure(key, found.mean, found.standard_error, control)
 
 
-def _titled(figures: dict[str, Figure]) -> dict[str, Figure]:
+def titled(figures: dict[str, Figure]) -> dict[str, Figure]:
+    """The same by their titles."""
     return {KINDS[key].title: figure for key, figure in figures.items()}
 
 

@@ -141,6 +141,7 @@ VARIANTS = [
          "adversarial": 0.0, "dropout": 0.1}, label="alone"),
     Case("cycle-gan", tiny.domains, {"network": "unet", "pool": 0, "penalty": "r1+r2",
          "penalty_every": 2}, label="lazy"),
+    Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",

@@ -69,6 +69,14 @@ def test_translations(script: str, tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).shape[1] > 9 * 16
 
 
+def test_frames(tmp_path: Path) -> None:
+    said = run(tmp_path, "frames.py", "--images", "64", "--out", "clips", "--run", "kept")
+    assert "clips/night.gif: " in said and "of flicker, the input 0.0" in said
+    for name in ("day", "night"):
+        with Image.open(tmp_path / f"clips/{name}.gif") as film:
+            assert film.n_frames == 6 and film.info["duration"] == 80 and film.size == (16, 16)
+
+
 def test_edges_of_own_pictures(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for i in range(30):

@@ -48,6 +48,21 @@ def domains() -> Dataset:
     return both.beside(None).beside(few, paired=False)
 
 
+def clips() -> Dataset:
+    """Two domains of drifting blobs: 18 clips of five frames and 12 of four, the latter in two
+    colours."""
+    sides = []
+    for n, length in ((18, 5), (12, 4)):
+        base = np.pad(pictures(n=n).x, [(0, 0), (0, 0), (0, 8), (0, 8)])
+        x = np.concatenate([np.roll(base, i, (2, 3))[:, None, :, :12, :12] for i in range(length)],
+                           1).reshape(-1, 1, 12, 12)
+        x = x if length == 5 else np.concatenate([x // 2, 16 - x], 1)
+        clip = np.arange(n).repeat(length)
+        sides.append(Dataset(x, Space.picture(x.shape[1:], 17, frames=True), group=clip, clip=clip,
+                             duration=np.full(len(x), 40, np.float32)))
+    return sides[0].beside(sides[1], paired=False)
+
+
 def data_for(name: str) -> Dataset:
     """What a model can learn from: pictures, pairs of them, or two domains."""
     return {"pix2pix": pairs, "cycle-gan": domains}.get(name, pictures)()

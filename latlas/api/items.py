@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from latlas.data.source import Source
 
 #: options of a run's source that other data must share to fit the model
-_SHARED = ("image_size", "mode", "levels", "direction", "maps")
+_SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
 
 
 @dataclass(frozen=True)

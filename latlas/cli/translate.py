@@ -21,8 +21,9 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
               n: Annotated[int | None, Parameter(
                   help="Only the first N items. Default: 16 in a picture, else all.")] = None,
               out: Annotated[Path | None, Parameter(
-                  help="Where to: folder/ (a PNG for each item, and a contact sheet beside it), "
-                       ".png (the sheet alone), .npz, .npy. Default: RUN/to-B/.")] = None,
+                  help="Where to: folder/ (a PNG for each item, a GIF for each GIF, and a contact "
+                       "sheet beside it), .png (the sheet alone), .npz, .npy, of one clip .gif, "
+                       ".apng, .webp, .mp4. Default: RUN/to-B/.")] = None,
               device: Device = "auto", json: Json = False) -> None:
     """Turn items of one domain into those of another.
 
@@ -30,18 +31,22 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     written file by file; after an interruption the same command writes what is missing.
     """
     from latlas.api.items import open_items, require
+    from latlas.data.files import FILMS
+    from latlas.tasks.clips import check_out
     from latlas.tasks.output import is_folder
 
     at_least("--n", n, 1)
     require(run, "translate")
     path = out or run / f"to-{to}"
-    if not is_folder(path) and path.suffix.lower() not in (".png", ".npz", ".npy"):
+    valid = {".png", ".npz", ".npy", ".webp", *FILMS}
+    if not is_folder(path) and path.suffix.lower() not in valid:
         raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
-                          ".npz or .npy")
+                          ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4")
     data = open_items(run, items.data, items.split, side="A" if to == "B" else "B",
                       **source.options())
     sheet = path.suffix.lower() == ".png"
-    data = data.subset(slice(0, n or (SHEET if sheet else None)))
+    check_out(path, data)
+    data = data.subset(slice(0, n or (SHEET if sheet and data.clip is None else None)))
     model = opened(run, device, "translate")
     lines, facts = _written(model, data, path, to)
     emit({"out": str(path), "to": to, "n": len(data), **facts}, json, lines)
@@ -49,33 +54,56 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
 
 def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str, Any]]:
     """Write it; what to say of it, and the same as numbers."""
+    from latlas.tasks.clips import rolled, translate_film
     from latlas.tasks.output import is_folder, write_items
-    from latlas.tasks.translate import made_for, translate, translate_files
+    from latlas.tasks.translate import made_for, translate
 
     if is_folder(path):
-        with counting("translate") as progress:
-            done = translate_files(model, data, path, to=to, progress=progress)
-        beside = path.with_name(f"{path.name}-sheet.png")
-        said = _draw(model, data.subset(slice(0, SHEET)), beside, to)
-        there = f"; {done.found:,} were there" if done.found else ""
-        return (f"wrote {counted(done.written, 'picture')} to {path}{there}\n{said}",
-                {"written": done.written, "found": done.found, "sheet": str(beside)})
+        return _filled(model, data, path, to)
     if path.suffix.lower() == ".png":
         return _draw(model, data, path, to), {}
     with counting("translate") as progress:
+        if path.suffix.lower() not in (".npz", ".npy"):
+            translate_film(model, data, path, to=to, progress=progress)
+            return f"wrote {counted(len(data), 'frame')} to {path}", {}
         made = translate(model, data, to=to, progress=progress)
-    return write_items(path, made, made_for(model.space, to), data.take("names")), {}
+    clips = rolled(made, data)
+    names = data.take("names") if clips is made else None
+    return write_items(path, clips, made_for(model.space, to), names), {}
+
+
+def _filled(model: Any, data: Any, folder: Path, to: str) -> tuple[str, dict[str, Any]]:
+    """A file for every item, a film for every film, and the contact sheet."""
+    from latlas.tasks.clips import clips_of, translate_clips
+    from latlas.tasks.translate import translate_files
+
+    films = [clip for clip in clips_of(data) if clip.suffix]
+    with counting("translate") as progress:
+        write = translate_clips if films else translate_files
+        done = write(model, data, folder, to=to, progress=progress)
+    beside = folder.with_name(f"{folder.name}-sheet.png")
+    said = _draw(model, data if data.clip is not None else data.subset(slice(0, SHEET)), beside, to)
+    there = f"; {done.found:,} were there" if done.found else ""
+    what = "file" if films else "picture"
+    return (f"wrote {counted(done.written, what)} to {folder}{there}\n{said}",
+            {"written": done.written, "found": done.found, "sheet": str(beside)})
 
 
 def _draw(model: Any, data: Any, path: Path, to: str) -> str:
-    """The contact sheet."""
+    """The contact sheet: a row for each item, of clips a row of frames above what became of it."""
     from latlas.report import pictures
+    from latlas.tasks.clips import strips
     from latlas.tasks.output import write_bytes
     from latlas.tasks.translate import sheet
 
-    rows = sheet(model, data, to=to)
-    across = max(1, min(4, len(rows) // 4))
-    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256,
-                                                 columns=across * rows.shape[1])))
-    titles = "input | output" + " | target" * (rows.shape[1] == 3)
-    return f"wrote {counted(len(rows), 'item')} to {path}: {titles}"
+    chosen, frames = (data, 0) if data.clip is None else strips(data)
+    rows = sheet(model, chosen, to=to)
+    kinds = rows.shape[1]
+    across = frames or max(1, min(4, len(rows) // 4)) * kinds
+    if frames:
+        rows = rows.reshape(-1, frames, *rows.shape[1:]).swapaxes(1, 2)
+    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[-3:]), 256,
+                                                 columns=across)))
+    titles = "input | output" + " | target" * (kinds == 3)
+    return (f"wrote {counted(len(chosen), 'frame' if frames else 'item')} to {path}: "
+            f"{titles.replace(' | ', ' above ') if frames else titles}")

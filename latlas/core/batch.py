@@ -25,6 +25,9 @@ class Batch:
         factors: (n, f) float values of known generative factors.
         target: (n, *space.target.shape) items of the other side: those that belong to ``x`` of
             pairs, others of the other domain where nothing belongs together.
+        neighbour: (n, *shape) of frames the one after each, or before it of a clip's last one;
+            ``None`` for pictures that are no frames.
+        target_neighbour: the same of ``target``.
         mask: (n, 1, H, W) bool, what is given.
         index: (n,) int64 row of each item in its data set.
         length: (n,) int64 true length of items of varying length.
@@ -35,6 +38,8 @@ class Batch:
     condition: Tensor | None = None
     factors: Tensor | None = None
     target: Tensor | None = None
+    neighbour: Tensor | None = None
+    target_neighbour: Tensor | None = None
     mask: Tensor | None = None
     index: Tensor | None = None
     length: Tensor | None = None

@@ -6,14 +6,17 @@ fp32, which a processor's library may run three times as fast for some kernels a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 _outer: list[bool] = []
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -43,6 +46,17 @@ def autocast(device: torch.device, precision: str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+def exact(function: Callable[P, R]) -> Callable[P, R]:
+    """A function whose first argument is a tensor, and whose products are in fp32 wherever it is
+    called."""
+    @wraps(function)
+    def called(*given: P.args, **named: P.kwargs) -> R:
+        first: Any = given[0]
+        with torch.autocast(first.device.type, enabled=False):
+            return function(*given, **named)
+    return called
 
 
 def _leave(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:

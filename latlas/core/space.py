@@ -38,6 +38,7 @@ class Space:
         categories: names of a table's columns of words, which ``columns`` holds as one column of
             0 and 1 per word, ``NAME=WORD``.
         ids: of a map of classes (one channel per class), the number each channel has in the file.
+        frames: pictures are frames of clips, and most have a neighbour in time.
         target: space of the other side, where an item or a data set has two (a pair, a domain).
     """
 
@@ -51,6 +52,7 @@ class Space:
     factors: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
+    frames: bool = False
     target: Space | None = None
 
     @classmethod
@@ -109,11 +111,11 @@ class Space:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back.
 
-        What only two sides have is left out where there is one: the space of such data is written
-        as it was before there were others.
+        What only two sides or frames have is left out elsewhere: the space of other data is written
+        as it was before there were any.
         """
         found = dataclasses.asdict(self)
-        return {k: v for k, v in found.items() if v or k not in ("ids", "target")}
+        return {k: v for k, v in found.items() if v or k not in ("ids", "frames", "target")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:

@@ -110,7 +110,8 @@ def _common_item(readers: list[Reader]) -> tuple[int, ...]:
     for reader in readers:
         if reader.dtype.kind not in "buif" or not 2 <= len(reader.shape) <= 4:
             raise DataError(f"{reader.name} holds {reader.dtype} of shape {reader.shape}; wanted "
-                            "numbers of shape (N, d), (N, H, W), (N, C, H, W) or (N, H, W, C)")
+                            "numbers of shape (N, d), (N, H, W), (N, C, H, W) or (N, H, W, C), "
+                            "of clips with t after N")
         if not reader.shape[0] or not np.prod(reader.shape):
             raise DataError(f"{reader.name} is empty (shape {reader.shape})")
         if reader.shape[1:] != readers[0].shape[1:]:

@@ -34,6 +34,9 @@ class Batches:
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self.device = torch.device(device)
         self._columns = _tensors(data)
+        near = {"neighbour": data.neighbours,
+                "target_neighbour": None if data.other is None else data.other.neighbours}
+        self._beside = {k: torch.from_numpy(v) for k, v in near.items() if v is not None}
         self._rows = _Shuffled(data, seed, "order")
         unpaired = data.other is not None and not data.paired
         self._others = _Shuffled(data.other, seed, "order of the other side") if (
@@ -43,8 +46,19 @@ class Batches:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
         place = first + self.share.start, first + self.share.stop
-        others = None if self._others is None else self._others.at(*place)
-        return gather(self._columns, self.data, self._rows.at(*place), self.device, others)
+        rows, others = self._rows.at(*place), None if self._others is None else self._others.at(
+            *place)
+        return self._near(gather(self._columns, self.data, rows, self.device, others),
+                          rows, rows if others is None else others)
+
+    def _near(self, batch: Batch, rows: Tensor, others: Tensor) -> Batch:
+        """With the neighbours in time of what are frames."""
+        for field, key, side, which in (("neighbour", "x", self.data, rows),
+                                        ("target_neighbour", "target", self.data.other, others)):
+            if side is not None and field in self._beside:
+                near = self._beside[field].index_select(0, which)
+                setattr(batch, field, _moved(self._columns[key], side, near, self.device))
+        return batch
 
 
 class _Shuffled:
@@ -99,12 +113,19 @@ def gather(columns: dict[str, Tensor], data: Dataset, rows: Tensor, device: torc
     """
     others = rows if others is None and data.paired else others
     taken = {k: v.index_select(0, rows).to(device, non_blocking=True)
-             for k, v in columns.items() if k != "target"}
-    x = data.space.to_model(taken.pop("x").float())
+             for k, v in columns.items() if k not in ("x", "target")}
+    x = _moved(columns["x"], data, rows, device)
     if data.other is None or others is None:
         return Batch(x=x, index=rows, **taken)
-    target = columns["target"].index_select(0, others).to(device, non_blocking=True)
-    return Batch(x=x, index=rows, target=data.other.space.to_model(target.float()), **taken)
+    target = _moved(columns["target"], data.other, others, device)
+    return Batch(x=x, index=rows, target=target, **taken)
+
+
+def _moved(column: Tensor, data: Dataset, rows: Tensor, device: torch.device) -> Tensor:
+    """Items of these rows in model units, on the device."""
+    items = column.index_select(0, rows).to(device, non_blocking=True)
+    moved: Tensor = data.space.to_model(items.float())
+    return moved
 
 
 def _tensors(data: Dataset) -> dict[str, Tensor]:

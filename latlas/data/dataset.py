@@ -35,6 +35,9 @@ class Dataset:
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
         other: the other side, one-sided itself; its space is ``space.target``.
         paired: row i of ``other.x`` belongs to row i of ``x``, and both have the same ``rows``.
+        clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
+            ``x`` in the order of time; ``None`` for items that are no frames.
+        duration: (N,) float32 milliseconds that each frame is shown.
     """
 
     x: NDArray[np.generic]
@@ -46,6 +49,8 @@ class Dataset:
     rows: NDArray[np.int64] | None = None
     other: Dataset | None = None
     paired: bool = True
+    clip: NDArray[np.int64] | None = None
+    duration: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
@@ -57,6 +62,18 @@ class Dataset:
         if self.other is None or not self.paired:
             return part
         return replace(part, other=replace(self.other, rows=part.rows))
+
+    @property
+    def neighbours(self) -> NDArray[np.int64] | None:
+        """(N,) rows of ``x``: the frame after each, before it for a clip's last; ``None`` without.
+
+        A clip of one frame is its own neighbour.
+        """
+        if self.clip is None:
+            return None
+        same = np.diff(self.clip) == 0
+        rows, after = np.arange(len(self.clip)), np.append(same, False)
+        return np.where(after, rows + 1, rows - np.insert(same, 0, False))
 
     def beside(self, other: Dataset | None, *, paired: bool = True) -> Dataset:
         """The same items with another side, or with none.
@@ -77,7 +94,7 @@ class Dataset:
         return self.other.beside(self.beside(None), paired=self.paired)
 
     def take(self, name: str) -> NDArray[np.generic] | None:
-        """``x``, ``label``, ``factors``, ``group`` or ``names`` of this data set's rows."""
+        """An attribute of one value per item (``x``, ``label``, …), of this data set's rows."""
         values: NDArray[np.generic] | None = getattr(self, name)
         if values is None or self.rows is None:
             return values

@@ -11,20 +11,28 @@ from latlas.core.errors import DataError
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})
+#: pictures that may have several frames
+MAY_MOVE = (".png", ".webp")
+#: files that are a whole clip
+FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+                   ".webm"})
 
 
 class Files:
-    """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip.
+    """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip, or
+    of one file that is neither.
 
     ``pictures`` are the names of the pictures as they lie there, ``shown`` what they are called:
     the same, but for a choice of them made by :meth:`only`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kinds: frozenset[str] = PICTURES) -> None:
         self.path = path
-        self.archive = None if path.is_dir() else zipfile.ZipFile(path)
-        self.names = sorted(n for n in self._all() if not _hidden(n))
-        self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in PICTURES]
+        alone = path.suffix.lower() in kinds and path.is_file()
+        self.root = path.parent if alone else path
+        self.archive = None if alone or path.is_dir() else zipfile.ZipFile(path)
+        self.names = [path.name] if alone else sorted(n for n in self._all() if not _hidden(n))
+        self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in kinds]
         self.shown = self.pictures
 
     def only(self, chosen: Mapping[str, str]) -> Files:
@@ -47,7 +55,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The bytes of one file."""
         if self.archive is None:
-            return (self.path / name).read_bytes()
+            return (self.root / name).read_bytes()
         try:
             return self.archive.read(name)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:

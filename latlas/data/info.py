@@ -17,8 +17,9 @@ def info(source: Source) -> dict[str, Any]:
 
     Keys: name, kind, items, shape, dtype, levels, splits {split: items}, classes {class: items},
     groups, factors, range [low, high] (of the first 10,000 items), columns [{name, mean, sd,
-    missing}], bytes, stored ("memory" or "memory map"), notes; of a source of two sides also
-    paired, and other: the same about B.
+    missing}], bytes, stored ("memory" or "memory map"), notes; of frames also clips, and
+    milliseconds (the mean a frame is shown); of a source of two sides also paired, and other: the
+    same about B.
     """
     if source.other is not None:
         return {**info(one_sided(source)), "paired": source.paired, "other": info(source.other)}
@@ -30,8 +31,17 @@ def info(source: Source) -> dict[str, Any]:
         "classes": _classes(data), "groups": _groups(data), "factors": list(space.factors),
         "range": _range(data), "columns": _columns(source), "bytes": int(data.x.nbytes),
         "stored": "memory map" if isinstance(data.x, np.memmap) else "memory",
-        "notes": list(source.notes),
+        "notes": list(source.notes), **_clips(data),
     }
+
+
+def _clips(data: Dataset) -> dict[str, Any]:
+    clip: Any = data.take("clip")
+    shown: Any = data.take("duration")
+    if clip is None:
+        return {}
+    return {"clips": len(np.unique(clip)),
+            **({} if shown is None else {"milliseconds": float(shown.mean())})}
 
 
 def _classes(data: Dataset) -> dict[str, int]:

@@ -24,6 +24,7 @@ from latlas.data.arrays import ArrayReader, Options, Reader, chunk_rows
 from latlas.data.dataset import Dataset
 from latlas.data.labels import encode_labels
 from latlas.data.maps import first_is_map, load_side
+from latlas.data.rolls import in_clips, unrolled
 from latlas.data.source import Source, join, make
 from latlas.data.store import Store
 
@@ -40,10 +41,12 @@ def open_npz(path: Path | IO[bytes], *, store: Store | None = None, name: str = 
              key: str | None = None, label: str | None = None, levels: int | None = None,
              image_size: int | None = None, layout: str | None = None,
              shape: str | None = None, paired: bool | None = None, direction: str | None = None,
-             maps: str | None = None, ids: str | None = None) -> Source:
+             maps: str | None = None, ids: str | None = None,
+             frames: bool | None = None) -> Source:
     """A ``.npz`` of one or more arrays. ``key`` chooses the items, ``label`` the labels.
 
-    ``paired``, ``direction``, ``maps`` and ``ids`` are as for folders of two sides.
+    ``paired``, ``direction``, ``maps`` and ``ids`` are as for folders of two sides; with ``frames``
+    arrays are clips (n, t, H, W), as those of five axes always are.
     """
     is_map = first_is_map(direction, maps)
     name = name or str(path)
@@ -58,11 +61,11 @@ def open_npz(path: Path | IO[bytes], *, store: Store | None = None, name: str = 
         if two is None and paired is not None:
             raise DataError(f"{name}: paired= is for two arrays of pictures, such as A and B")
         if two is None:
-            return _open(file, kept, key, label, options, is_map, ids)
+            return _open(file, kept, key, label, options, is_map, ids, frames)
         a, b = two[::-1] if direction == "BtoA" else two
         marks = [side is two["AB".index(maps)] if maps else False for side in (a, b)]
-        x = _side(file, a, kept, options, marks[0], ids if marks[0] else None)
-        y = _side(file, b, kept.second, options, marks[1], ids if marks[1] else None)
+        x = _side(file, a, kept, options, marks[0], ids if marks[0] else None, frames)
+        y = _side(file, b, kept.second, options, marks[1], ids if marks[1] else None, frames)
         return join(x, y, paired=paired is not False, name=Path(name).stem)
 
 
@@ -89,13 +92,13 @@ def _pictures(file: _Archive, keys: list[str]) -> bool:
 
 
 def _side(file: _Archive, keys: dict[str, str], store: Store, options: Options, maps: bool,
-          ids: str | None) -> Source:
+          ids: str | None, frames: bool | None) -> Source:
     """One of two sides."""
     keys = _ordered(keys)
-    readers: list[Reader] = [file.reader(k) for k in keys.values()]
+    readers, clip = unrolled([file.reader(k) for k in keys.values()], frames)
     x, space = load_side(readers, store, options, maps, ids)
-    data = _with_extras(Dataset(x, space), _roles(file.keys), file, keys)
-    sizes = {part: file.reader(k).shape[0] for part, k in keys.items()}
+    data = _with_extras(Dataset(x, space), _roles(file.keys), file, keys, clip)
+    sizes = {part: reader.shape[0] for part, reader in zip(keys, readers, strict=True)}
     return make(f"{Path(file.name).stem} ({', '.join(keys.values())})", data, parts=_parts(sizes))
 
 
@@ -105,16 +108,16 @@ def _ordered(keys: dict[str, str]) -> dict[str, str]:
 
 
 def _open(file: _Archive, store: Store, key: str | None, label: str | None,
-          options: Options, maps: bool, ids: str | None) -> Source:
+          options: Options, maps: bool, ids: str | None, frames: bool | None) -> Source:
     keys = _roles(file.keys)
     items = _chosen(keys, key, file) if key else _items(keys, file)
     bits = file.small("shape") if "shape" in file.keys and len(items) == 1 else None
-    readers: list[Reader] = [file.reader(k) for k in items.values()]
+    readers, clip = unrolled([file.reader(k) for k in items.values()], frames)
     x, space = load_side(readers, store, replace(options, bits=_bits(readers[0], bits)), maps, ids)
-    codes, classes, notes = _labels(keys, label, file, len(x))
+    codes, classes, notes = _labels(keys, label, file, len(x) if clip is None else clip[-1] + 1)
     data = Dataset(x, replace(space, classes=classes), codes)
-    data = _with_extras(data, keys, file, items)
-    sizes = {part: file.reader(k).shape[0] for part, k in items.items()}
+    data = _with_extras(data, keys, file, items, clip)
+    sizes = {part: reader.shape[0] for part, reader in zip(items, readers, strict=True)}
     return make(Path(file.name).stem, data, parts=_parts(sizes), notes=notes)
 
 
@@ -178,7 +181,10 @@ def _bits(reader: Reader, shape: NDArray[Any] | None) -> tuple[int, ...] | None:
     return full if reader.dtype == np.uint8 and tuple(reader.shape) == packed else None
 
 
-def _with_extras(data: Dataset, keys: Keys, file: _Archive, items: dict[str, str]) -> Dataset:
+def _with_extras(data: Dataset, keys: Keys, file: _Archive, items: dict[str, str],
+                 clip: NDArray[np.int64] | None) -> Dataset:
+    if clip is not None:
+        return in_clips(data, clip)
     group, factors = _first(keys, GROUPS), _first(keys, FACTORS)
     if set(group) == set(items):
         codes = np.unique(file.joined(group, len(data.x)), return_inverse=True)[1]
@@ -290,26 +296,26 @@ class NpyReader:
 def open_npy(path: Path, *, store: Store | None = None, levels: int | None = None,
              image_size: int | None = None, layout: str | None = None,
              shape: str | None = None, direction: str | None = None, maps: str | None = None,
-             ids: str | None = None) -> Source:
+             ids: str | None = None, frames: bool | None = None) -> Source:
     """A ``.npy`` array of items."""
-    reader = NpyReader(lambda: path.open("rb"), str(path))
-    x, space = load_side([reader], store or Store(), Options(levels, image_size, layout, shape),
+    readers, clip = unrolled([NpyReader(lambda: path.open("rb"), str(path))], frames)
+    x, space = load_side(readers, store or Store(), Options(levels, image_size, layout, shape),
                          first_is_map(direction, maps), ids)
-    return make(path.stem, Dataset(x, space))
+    return make(path.stem, in_clips(Dataset(x, space), clip))
 
 
 def open_arrays(x: Any, y: Any = None, *, store: Store | None = None, name: str = "array",
                 levels: int | None = None, image_size: int | None = None,
                 layout: str | None = None, shape: str | None = None,
                 direction: str | None = None, maps: str | None = None,
-                ids: str | None = None) -> Source:
-    """Arrays in memory: items, and one label per item or ``None``."""
-    options = Options(levels, image_size, layout, shape)
-    x, space = load_side([ArrayReader(np.asarray(x), name)], store or Store(), options,
-                         first_is_map(direction, maps), ids)
+                ids: str | None = None, frames: bool | None = None) -> Source:
+    """Arrays in memory: items (or clips), and one label for each or ``None``."""
+    options, count = Options(levels, image_size, layout, shape), len(x)
+    readers, clip = unrolled([ArrayReader(np.asarray(x), name)], frames)
+    x, space = load_side(readers, store or Store(), options, first_is_map(direction, maps), ids)
     if y is None:
-        return make(name, Dataset(x, space))
+        return make(name, in_clips(Dataset(x, space), clip))
     codes, classes = encode_labels(np.asarray(y), "y")
-    if len(codes) != len(x):
-        raise DataError(f"{len(x):,} items, but {len(codes):,} labels")
-    return make(name, Dataset(x, replace(space, classes=classes), codes))
+    if len(codes) != count:
+        raise DataError(f"{count:,} items, but {len(codes):,} labels")
+    return make(name, in_clips(Dataset(x, replace(space, classes=classes), codes), clip))

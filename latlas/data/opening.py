@@ -18,7 +18,9 @@ import numpy as np
 from latlas.core.errors import DataError, unknown
 from latlas.data import packing
 from latlas.data.dataset import Dataset
+from latlas.data.files import FILMS, MAY_MOVE
 from latlas.data.maps import first_is_map
+from latlas.data.pixels import has_frames
 from latlas.data.source import Source, join, make
 from latlas.data.store import MEMORY_SHARE, Progress, Store
 
@@ -39,7 +41,7 @@ BY_SUFFIX = {
     ".parquet": "tables:open_table",
     ".tsv": "tables:open_table",
 }
-PICTURES, TWO_FOLDERS = "sides:open_pictures", "sides:open_two"
+PICTURES, TWO_FOLDERS, CLIP = "sides:open_pictures", "sides:open_two", "clips:open_clip"
 INTERNAL = {"store", "name"}
 
 
@@ -235,12 +237,14 @@ def _file_kind(path: Path) -> str:
     names = path.name.lower()
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix]
+    if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
+        return CLIP
     if names.endswith((".tar.gz", ".tgz")):
         return "cifar:open_cifar"
     if suffix == ".gz" or "ubyte" in names or "idx" in suffix:
         return "idx:open_idx"
     raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
-                    f"pictures, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz)")
+                    f"pictures, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and videos")
 
 
 def _folder_kind(path: Path) -> str:

@@ -29,8 +29,8 @@ from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make
 from latlas.data.store import SECOND, Store
 
-META, FORMAT = "meta.json", 2  # 1: one side, which is still written so
-EXTRAS = ("label", "factors", "group", "names")
+META, FORMAT = "meta.json", 3  # 1: one side, 2: two, which are still written so; 3: clips
+EXTRAS = ("label", "factors", "group", "names", "clip", "duration")
 
 
 @contextlib.contextmanager
@@ -60,12 +60,19 @@ def write(source: Source, folder: Path, store: Store) -> None:
                             if d.rows is not None}
     extras = {k: getattr(base, k) for k in EXTRAS if getattr(base, k) is not None}
     np.savez(folder / "arrays.npz", **rows, **extras)
-    meta = {"kind": "latlas packed data", "format": 1 if source.other is None else FORMAT,
+    meta = {"kind": "latlas packed data", "format": _format(source),
             "name": source.name, "space": base.space.to_json(), "parts": list(source.parts),
             "notes": source.notes}
     if source.other is not None:
         meta["paired"] = source.paired
     (folder / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _format(source: Source) -> int:
+    """The least that can be read back."""
+    if source.base.clip is not None:
+        return FORMAT
+    return 1 if source.other is None else FORMAT - 1
 
 
 def _copy(x: Any, store: Store) -> None:

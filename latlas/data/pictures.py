@@ -49,6 +49,7 @@ class Reading:
         on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
         half: 0 or 1: the left or the right half of every file.
         maps: the pixels are class ids; ``ids`` those of the channels, if that is settled already.
+        frames: they are frames of clips, ``rate`` a second where nothing says so.
     """
 
     image_size: int | None = None
@@ -60,6 +61,8 @@ class Reading:
     half: int | None = None
     maps: bool = False
     ids: str | None = None
+    frames: bool = False
+    rate: float | None = None
 
     def check(self) -> None:
         """Raise DataError for a value that is none."""
@@ -69,6 +72,9 @@ class Reading:
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
         if self.image_size is not None and self.image_size < 1:
             raise DataError(f"image_size={self.image_size} is not a size; give at least 1")
+        if self.rate is not None and not 0 < self.rate <= 1000:
+            raise DataError(f"rate={self.rate:g} is no number of frames per second; give one over "
+                            "0, at most 1,000")
 
 
 def prepare(files: Files, store: Store, how: Reading) -> Work:
@@ -86,7 +92,7 @@ def read_pictures(work: Work, store: Store, how: Reading, name: str) -> Source:
     files, path = work.files, work.files.path
     x, group, notes = work.run(how.on_error)
     good = np.array([i for i in range(len(x)) if i not in work.errors], np.int64)
-    parts, folders, table = _arranged(files, how.label, how.attributes)
+    parts, folders, table = arranged(files, how.label, how.attributes)
     codes, classes, more = _labels(folders, table, good, how.label)
     if how.maps:
         x[list(work.errors)] = x[good[0]]  # black is an id like any other
@@ -122,7 +128,7 @@ class Work:
 
     def run(self, on_error: str) -> tuple[NDArray[Any], Rows | None, tuple[str, ...]]:
         skipped = self.size and self.given
-        shape, notes = self._plan([] if skipped else list(self.headers.values()))
+        shape, notes = self.plan([] if skipped else list(self.headers.values()))
         n = len(self.files.pictures)
         kind = np.uint16 if self.mode == "I;16" else np.uint8
         x = self.store.allocate((n, *shape), kind)
@@ -149,7 +155,8 @@ class Work:
             raise DataError(f"{self.files.path}: {self._first()}")
         return found
 
-    def _plan(self, headers: list[Header]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    def plan(self, headers: list[Header]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+        """The shape that pictures get, settling size and mode, and what to say of it."""
         notes: tuple[str, ...] = ()
         self.mode = self.given or common_mode(headers)
         sizes = {(h.height, h.width) for h in headers}
@@ -178,7 +185,7 @@ class Work:
         try:
             return task(self, i)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-            self.errors[i] = _reason(error)
+            self.errors[i] = reason(error)
             return None
 
     def _decoded(self, _: Any, i: int) -> NDArray[Any]:
@@ -209,7 +216,8 @@ def read_header_of(work: Work, i: int) -> Header:
     return read_header(work.files.read(work.files.pictures[i]), work.half)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture cannot be decoded, in one line."""
     text = str(error).split("\n")[0]
     if "cannot identify image file" in text:
         return "not a picture, or damaged at its head"
@@ -223,7 +231,7 @@ def _space(x: NDArray[Any], mode: str, levels: int | None, path: Path) -> Space:
     return Space.picture(x.shape[1:], levels or found)
 
 
-def _arranged(files: Files, label: str | None, attributes: str | None) -> tuple[
+def arranged(files: Files, label: str | None, attributes: str | None) -> tuple[
         dict[str, Rows], list[str | None], Attributes | None]:
     """Rows of the splits, the class folder of each picture, and the attribute table if asked."""
     paths = [n.split("/") for n in files.shown]

@@ -75,6 +75,17 @@ def _full_mode(image: Image) -> str:
     return image.mode if image.mode in ("1", "L") else "RGB"
 
 
+def has_frames(data: bytes) -> bool:
+    """Whether a file holds a picture of several frames; false for what is no picture."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(io.BytesIO(data)) as image:
+            return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, ...
+        return False
+
+
 def common_mode(headers: list[Header]) -> str:
     """The least mode that keeps what every picture has."""
     modes = {h.mode for h in headers}
@@ -92,14 +103,19 @@ def decode(data: bytes, mode: str, size: int | None, half: int | None = None) ->
             image.draft(None, (2 * size, 2 * size))  # JPEG: decode at a fraction of the size
         image.load()
         upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F":
-            raise ValueError("floating-point pixels; save them as .npy")
         if half is not None:
             left, right = _span(upright.width, half)
             upright = upright.crop((left, 0, right, upright.height))
-        if mode == IDS:
-            return _ids(upright, size)
-        converted = _converted(upright, mode)
+        return pixels(upright, mode, size)
+
+
+def pixels(image: Image, mode: str, size: int | None) -> NDArray[Any]:
+    """:func:`decode` of a picture that is open and upright."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save them as .npy")
+    if mode == IDS:
+        return _ids(image, size)
+    converted = _converted(image, mode)
     small = converted if size is None else resize_picture(converted, size)
     return _planes(small, mode)
 
@@ -132,9 +148,21 @@ def _converted(image: Image, mode: str) -> Image:
 
 
 def _planes(image: Image, mode: str) -> NDArray[Any]:
-    pixels = np.asarray(image)
+    found = np.asarray(image)
     if mode == "I;16":
-        pixels = np.clip(np.rint(pixels), 0, 65535).astype(np.uint16)
+        found = np.clip(np.rint(found), 0, 65535).astype(np.uint16)
     if mode == "1":
-        pixels = pixels.astype(np.uint8)
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        found = found.astype(np.uint8)
+    return found[None] if found.ndim == 2 else np.moveaxis(found, -1, 0)
+
+
+def least_mode(image: Image) -> str:
+    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
+
+    A frame of a film may come with colours or transparency that none of its pixels has.
+    """
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] < 255).any():
+        return "RGBA"
+    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
+        rgba[..., 1] == rgba[..., 2]).all() else "RGB"

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from latlas.core.errors import DataError, unknown
-from latlas.data.files import Files
+from latlas.data.clips import KINDS, read_clips
+from latlas.data.files import PICTURES, Files
 from latlas.data.maps import first_is_map
 from latlas.data.pictures import PARTS, Reading, Work, prepare, read_pictures
 from latlas.data.source import Source, join
@@ -38,7 +39,8 @@ def open_pictures(path: Path, *, store: Store | None = None, image_size: int | N
                   attributes: str | None = None, on_error: str = "raise",
                   levels: int | None = None, pair: str | None = None,
                   paired: bool | None = None, direction: str | None = None,
-                  maps: str | None = None, ids: str | None = None) -> Source:
+                  maps: str | None = None, ids: str | None = None,
+                  frames: bool | None = None, rate: float | None = None) -> Source:
     """Pictures of a folder or zip; see the head of this module for what has two sides.
 
     Args:
@@ -49,11 +51,18 @@ def open_pictures(path: Path, *, store: Store | None = None, image_size: int | N
         direction: ``BtoA`` swaps the sides.
         maps: ``A`` or ``B``: the side whose pixels are class ids; ``ids`` are those of its
             channels (``0,1,2``), by default those that occur.
+        frames: sub-folders, GIFs and the like are clips (:mod:`latlas.data.clips`), of ``rate``
+            frames per second where nothing says so.
     """
-    how = Reading(image_size, mode, label, attributes, on_error, levels)
+    how = Reading(image_size, mode, label, attributes, on_error, levels, frames=bool(frames),
+                  rate=rate)
     is_map = first_is_map(direction, maps)
-    files = Files(path)
+    files = Files(path, KINDS if frames else PICTURES)
     found = _found(files, pair, paired)
+    if how.frames:
+        _fit_for_frames(how, pair, maps)
+    if found is None and how.frames:
+        return read_clips(files, store or Store(), how, path.stem)
     if found is None:
         alone = replace(how, maps=is_map, ids=ids if is_map else None)
         kept = store or Store()
@@ -83,6 +92,9 @@ def read_sides(sides: Sequence[Side], store: Store, how: Reading, *, paired: boo
     stores = store, store.second
     hows = [replace(_of_side(how, i), half=side.half, maps=side.name == maps,
                     ids=ids if side.name == maps else None) for i, side in enumerate(ordered)]
+    if how.frames:
+        return join(*(read_clips(side.files, kept, own, f"{name} ({side.name})") for side, kept, own
+                      in zip(ordered, stores, hows, strict=True)), paired=paired, name=name)
     works = [prepare(side.files, kept, own)
              for side, kept, own in zip(ordered, stores, hows, strict=True)]
     if paired and sides[0].half is None:
@@ -90,6 +102,16 @@ def read_sides(sides: Sequence[Side], store: Store, how: Reading, *, paired: boo
     a, b = (read_pictures(work, kept, own, f"{name} ({side.name})") for work, kept, own, side
             in zip(works, stores, hows, ordered, strict=True))
     return join(a, b, paired=paired, name=name)
+
+
+def _fit_for_frames(how: Reading, pair: str | None, maps: str | None) -> None:
+    """Raise DataError for an option that only single pictures take."""
+    given = {"pair": pair == "side", "maps": maps, "label": how.label not in (None, "none"),
+             "attributes": how.attributes}
+    for option, value in given.items():
+        if value:
+            raise DataError(f"{option}= is for pictures by themselves; leave it out, or "
+                            "frames=true")
 
 
 def _of_side(how: Reading, i: int) -> Reading:

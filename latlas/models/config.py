@@ -312,4 +312,7 @@ class CycleGANConfig(TranslationConfig):
     cycle: float = option(10.0, "weight of what is lost there and back", low=0)
     identity: float = option(5.0, "weight of what is changed of a picture that is of the wanted "
                              "domain already; for equal numbers of channels", low=0)
+    temporal: float | None = option(None, "weight of how much translations of neighbouring frames "
+                                    "differ beyond their motion; none: 20 for frames, 0 for "
+                                    "pictures", low=0)
     pool: int = option(50, "earlier fakes that discriminators go on seeing; 0: none", low=0)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from latlas.core.batch import Batch
+from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Phase, Step
+from latlas.core.motion import explained, found, grey
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.config import CycleGANConfig
 from latlas.models.translation import Translator, absolute, exchanged
+from latlas.objectives.temporal import flicker
 
+#: weight of the temporal term for frames, and the share of the budget in which it grows to that:
+#: generators that must be steady from the first step do not leave what they begin with
+TEMPORAL, GROWING = 20.0, 0.5
 GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
 
 
@@ -19,7 +27,8 @@ class CycleGAN(Translator):
     """F: A → B and G: B → A, each against a discriminator of its domain, and G(F(a)) = a (eq. 3).
 
     Each discriminator sees a pool of earlier fakes beside new ones. Where both domains have as
-    many channels, F is to leave B as it is, and G A (section 5.2).
+    many channels, F is to leave B as it is, and G A (section 5.2). Of frames, translations of
+    neighbours are to differ by their motion alone (Lai et al. 2018, section 3.2).
     """
 
     config: CycleGANConfig
@@ -30,7 +39,7 @@ class CycleGAN(Translator):
     pool_b: Tensor
 
     def __init__(self, config: CycleGANConfig, space: Space) -> None:
-        super().__init__(config, space)
+        super().__init__(_settled(config, space), space)
         a, b = space, self.other
         self.forth, self.back = self._translator(a, b), self._translator(b, a)
         self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
@@ -71,6 +80,10 @@ class CycleGAN(Translator):
         if self.config.identity and a.shape[1] == b.shape[1]:
             same = absolute(self.back(a), a) + absolute(self.forth(b), b)
             total, terms = total + self.config.identity * same, terms | {"identity": same}
+        if self.config.temporal:
+            steady = self._flicker(batch, made)
+            weight = self.config.temporal * min(1.0, step.progress / GROWING)
+            total, terms = total + weight * steady, terms | {"temporal": steady}
         return Loss(total, terms)
 
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
@@ -83,6 +96,22 @@ class CycleGAN(Translator):
         """Pictures (n, *shape) of the other domain to domain ``to``, model units."""
         made: Tensor = (self.forth if to == "B" else self.back)(x)
         return made
+
+    def _flicker(self, batch: Batch, made: dict[str, Tensor]) -> Tensor:
+        """How much translations of neighbouring frames differ beyond the motion of those."""
+        a, b = _sides(batch)
+        ways = [(x, after, fake, to) for x, after, fake, to in (
+            (a, batch.neighbour, made["b"], "B"), (b, batch.target_neighbour, made["a"], "A"))
+            if after is not None]
+        if not ways:
+            return a.new_zeros(())
+        before, later = (torch.cat([grey(x) for x in side]) for side in
+                         zip(*((x, after) for x, after, *_ in ways), strict=True))
+        motions = found(before, later).split(len(a))  # of both at once: half the time
+        return torch.stack([
+            flicker(fake, self.translate(after, to=to), motion,
+                    explained(x, after, motion, scale=2.0)).mean()
+            for (x, after, fake, to), motion in zip(ways, motions, strict=True)]).sum()
 
     def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
         shown = self._shown(side, batch, step, slopes=self.contest.eager)
@@ -132,3 +161,18 @@ def _of_both(a: Loss, b: Loss) -> Loss:
            for name, value in loss.terms.items()}
     return Loss(a.total + b.total,
                 {name: (value + b.terms[name]) / 2 for name, value in a.terms.items()} | own)
+
+
+def _settled(config: CycleGANConfig, space: Space) -> CycleGANConfig:
+    """The config with the weight of the temporal term that suits the data.
+
+    Raises:
+        ConfigError: one is asked for, and neither domain has frames.
+    """
+    frames = space.frames or (space.target is not None and space.target.frames)
+    if config.temporal and not frames:
+        raise ConfigError(f"temporal={config.temporal:g} is for frames, and these are pictures by "
+                          "themselves: open clips (frames=true), or leave it out")
+    weight = config.temporal if config.temporal is not None else TEMPORAL if frames else 0.0
+    return replace(config, temporal=weight)
+

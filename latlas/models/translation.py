@@ -51,9 +51,12 @@ class Translator(Model):
         self.contest = Contest(config)
 
     def choices(self, items: int) -> str:
-        """Objective and penalty, where there is a discriminator."""
+        """Objective and penalty, where there is a discriminator; what frames are held together by.
+        """
         contested = getattr(self.config, "adversarial", True)
-        return str(self.contest) if contested else "no discriminator"
+        weight = getattr(self.config, "temporal", 0.0)
+        return (str(self.contest) if contested else "no discriminator") + (
+            f", temporal {weight:g}" if weight else "")
 
     def _translator(self, a: Space, b: Space) -> nn.Module:
         """From pictures of ``a`` to pictures of ``b``."""

@@ -59,6 +59,9 @@ KINDS: dict[str, Kind] = {
     "cycle": Kind("lost there and back, range 0–1", "Translation", "low",
                   "Mean absolute difference between an item and what comes of it on the way to the "
                   "other domain and back."),
+    "flicker": Kind("flicker, range 0–1", "Translation", "low",
+                    "Mean absolute difference between a translated frame and the one before it, "
+                    "moved as the input moves; the control is the input's own."),
     "active_units": Kind("active units", "Code", "",
                          "Dimensions of the code whose mean varies over the data by more than "
                          "0.01; the others carry nothing."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,14 +179,19 @@ def picture(item: Array, space: Space) -> bytes:
     return pictures.png(shown[..., 0] if len(item) == 1 else shown)
 
 
-def file_names(n: int, names: Any) -> list[str]:
-    """Relative names ending in .png; none leaves the folder, none twice."""
+def file_names(n: int, names: Any, *, folders: bool = False) -> list[str]:
+    """Relative names ending in .png; none leaves the folder, none twice.
+
+    With ``folders`` they lie in the same folders as the names; otherwise in none.
+    """
     if names is None:
         return [f"{i:05d}.png" for i in range(n)]
-    clean = [re.sub(r"[^\w.\-]+", "_", Path(str(v)).with_suffix("").as_posix().strip("/."))
-             for v in names]
-    return [f"{v or i}.png" if clean.count(v) == 1 else f"{v}_{i:05d}.png"
-            for i, v in enumerate(clean)]
+    apart = "/" if folders else "_"
+    clean = [apart.join(re.sub(r"[^\w.\-]+", "_", part) for part in
+                        Path(str(v)).with_suffix("").as_posix().strip("/.").split("/")
+                        if part.strip(".")) for v in names]
+    times = Counter(clean)
+    return [f"{v or i}.png" if times[v] == 1 else f"{v}_{i:05d}.png" for i, v in enumerate(clean)]
 
 
 def _item_columns(space: Space, items: Array) -> list[str]:

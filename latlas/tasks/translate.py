@@ -74,10 +74,11 @@ def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
                     progress: Progress | None = None) -> Translated:
     """A PNG for every item, by its name; files that are there already are left as they are.
 
-    Memory holds one block of items, whatever their number; maps of classes are written as ids.
+    Frames keep the folders of their clips. Memory holds one block of items, whatever their number;
+    maps of classes are written as ids.
     """
     into = made_for(model.space, to)
-    names = file_names(len(data), data.take("names"))
+    names = file_names(len(data), data.take("names"), folders=data.clip is not None)
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
     rest = data.subset(np.array(missing, np.int64))
     done = 0

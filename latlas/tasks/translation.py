@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
 from latlas.core.model import Model
+from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
+from latlas.metrics.flicker import flicker, motions
 from latlas.metrics.likelihood import summary
 from latlas.tasks import quality
 from latlas.tasks.cache import Cache
@@ -20,6 +23,8 @@ from latlas.tasks.translate import made_for, must_reach, translate
 
 #: training pictures whose median is the best constant picture
 MEDIAN_OF = 2000
+#: pairs of neighbouring frames that flicker is judged by, at most
+PAIRS = 1000
 MEASURES = {"l1": paired.l1, "psnr": paired.psnr, "ssim": paired.ssim}
 
 
@@ -47,6 +52,8 @@ def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int
         notes.append("No pairs are known, so nothing says how near a translation is to its own.")
     if len(model.ways) > 1:
         yield from _back(model, made, seen, to)
+    if seen.clip is not None:
+        yield from _flicker(made, seen, made_for(model.space, to), notes)
     notes.append(f"As samples translations are judged among the pictures of {to}.")
     yield from quality.figures_of(made[:samples], None, domain, wanted, source, seed,
                                   str(model.device), notes, cache)
@@ -67,6 +74,30 @@ def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]
     there = Dataset(made, made_for(model.space, to))
     back = translate(model, there, to="A" if to == "B" else "B")
     yield _mean("cycle", paired.l1(back, items_of(seen), _top(seen)))
+
+
+def _flicker(made: Array, seen: Dataset, into: Space, notes: list[str]) -> Iterator[Figure]:
+    """How much translated frames change beyond the motion of their input, where that explains the
+    input; the control is what the input itself changes there."""
+    later, x = _followers(seen), items_of(seen)
+    motion, weight = motions(x[later - 1], x[later], _top(seen))
+    kept = weight.sum((1, 2, 3)) > 0
+    if not kept.any():
+        notes.append("No frame follows another by a motion that was found: nothing is said of "
+                     "flicker.")
+        return
+    later, motion, weight = later[kept], motion[kept], weight[kept]
+    own = flicker(x[later - 1], x[later], motion, _top(seen), weight)
+    values = flicker(made[later - 1], made[later], motion, float((into.levels or 2) - 1), weight)
+    yield _mean("flicker", values, float(own.mean()), "the input")
+    notes.append(f"Flicker is taken over the {kept.mean() * weight.mean():.0%} of the places whose "
+                 "motion was found.")
+
+
+def _followers(seen: Dataset) -> NDArray[np.int64]:
+    """Places of some frames that follow another of their clip."""
+    later = np.flatnonzero(np.diff(np.asarray(seen.take("clip"))) == 0) + 1
+    return later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
 
 
 def _mean(key: str, values: Array, *control: Any) -> Figure:

@@ -1,0 +1,184 @@
+"""Flicker of translated clips, with the temporal term of `cycle-gan` and without it.
+
+Clips are digits that turn and drift by a known motion: upright ones as they are, others painted as
+``translation.py digits`` does it, paper and all; no digit is in both domains. Both are smoothed a
+little (σ 0.7 pixels), so that what is moved between pixels stays what it was. Every row trains for
+the same time from the same seed. Flicker is the mean difference of a translated frame and the one
+before it after the known motion, where the frame before shows the place; a classifier of the target
+domain, trained on real frames of it, says whether digits keep their class. Last line: the same of
+the real clips of the target domain, and of training items in place of samples.
+
+    python benchmarks/frames.py mnist.npz --minutes 20
+
+Rows can be trained apart (``--models plain``) and tabulated later: finished runs are read. A strip
+of clips lies beside the runs, above each row the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import judge, judged, run_arguments, trained, write_json
+from numpy.typing import NDArray
+from scipy import ndimage
+from translation import SMOOTH, cost, mean, target_parts, textured, titled, write_columns
+
+import latlas
+from latlas.core import motion
+from latlas.core.space import Space
+from latlas.data import open_pair, open_source, split
+from latlas.data.dataset import Dataset
+from latlas.data.source import Source, make, partition
+from latlas.metrics.flicker import flicker
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.translate import translate
+
+#: of both rows: small and quick, so that a processor sees enough clips
+SETTINGS = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
+#: row → its settings beside those
+ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
+#: frames of a clip; pixels a side of a frame, and of the canvas it is a window of
+FRAMES, SIDE, CANVAS = 8, 28, 44
+#: at most: radians and pixels from frame to frame; the turn in the middle of a clip deviates by 0.1
+TURN, DRIFT, TILT = 0.12, 0.6, 0.1
+#: clips of the strip
+SHOWN = 4
+Pictures = NDArray[np.uint8]
+
+
+def main() -> None:
+    """Train or read every row, judge it in both directions, and tabulate."""
+    options = arguments()
+    source, ways = two_domains(options.data, options.clips)
+    print(f"{len(split(source, 'train')) // FRAMES:,} clips of each domain to train on", flush=True)
+    readers = {to: judge(*target_parts(source, to), options, f"real test frames of {to}")
+               for to in "BA"}
+    runs = {row: trained(row, "cycle-gan", source, options, **SETTINGS, **ROWS[row])
+            for row in options.models}
+    found: dict[str, dict[str, Figure]] = {}
+    for to in "BA":
+        of = {f"{row} to {to}": cost(run) | direction(run, source, to, ways, readers[to], options)
+              for row, run in runs.items()}
+        print("\n" + judged(of, f"real items of {to}"), flush=True)
+        _share(of, to)
+        found |= of
+    write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
+                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
+                                           for row, figures in found.items()}})
+
+
+def _share(of: dict[str, dict[str, Figure]], to: str) -> None:
+    title = KINDS["flicker"].title
+    values = [of[f"{row} to {to}"][title].value for row in ROWS if f"{row} to {to}" in of]
+    if len(values) == len(ROWS):
+        print(f"to {to}: {values[0] / values[1]:.3f} of the flicker without the term (asked: 0.6)")
+
+
+# ------------------------------------------------------------------------------ clips
+
+def two_domains(path: Path, most: int) -> tuple[Source, dict[str, NDArray[np.float32]]]:
+    """Clips of digits as they are and of painted ones, and the motion (N, 2, 3) of every frame of
+    a domain from the one before it."""
+    opened = open_source(str(path))
+    base, rows = opened.base, partition(opened)
+    order = np.random.default_rng(0).permutation(rows["train"])[:2 * most]
+    halves = [np.sort(order[i::2]) for i in (0, 1)]
+    sides, ways = [], {}
+    for name, half, paint in zip("AB", halves, (None, textured), strict=True):
+        chosen = [half, rows["test"][:len(half) // 8]]
+        data, ways[name] = clips(base, np.concatenate(chosen), paint, "AB".index(name))
+        cut = len(half) * FRAMES
+        sides.append(make(name, data, parts={"train": np.arange(cut),
+                                             "test": np.arange(cut, len(data))}))
+    return open_pair(*sides), ways
+
+
+def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tuple[
+        Dataset, NDArray[np.float32]]:
+    """A clip of every digit, painted if so asked, and the motions; rows of the result are clip by
+    clip."""
+    pad = (CANVAS - base.x.shape[2]) // 2
+    canvas = np.pad(base.x[rows], [(0, 0), (0, 0), (pad, pad), (pad, pad)])
+    canvas = canvas if paint is None else paint(canvas)
+    canvas = ndimage.gaussian_filter(canvas, (0, 0, SMOOTH, SMOOTH), mode="nearest")
+    way = ways_of(len(rows), seed)
+    step = motion.after(way[:, 1:].flatten(0, 1), motion.inverse(way[:, :-1].flatten(0, 1)))
+    still = torch.eye(2, 3).expand(len(rows), 1, 2, 3)
+    moved = torch.cat([still, step.unflatten(0, (len(rows), FRAMES - 1))], 1).flatten(0, 1)
+    clip = np.repeat(np.arange(len(rows)), FRAMES)
+    x = np.concatenate([filmed(canvas[i], way[i]) for i in range(len(rows))])
+    space = replace(Space.picture(x.shape[1:]), classes=base.space.classes, frames=True)
+    data = Dataset(x, space, base.label[rows][clip], group=clip, clip=clip)
+    return data, moved.numpy().astype(np.float32)
+
+
+def ways_of(n: int, seed: int) -> torch.Tensor:
+    """Motions (n, FRAMES, 2, 3) from places in every frame of a clip to places on its canvas."""
+    rng = np.random.default_rng([seed, n])
+    time = np.arange(FRAMES) - (FRAMES - 1) / 2
+    turn, across, down = (rng.uniform(-most, most, (n, 1)) for most in (TURN, DRIFT, DRIFT))
+    angles = turn * time + rng.normal(0, TILT, (n, 1))
+    parts = (torch.from_numpy(v).float().flatten() for v in (angles, across * time, down * time))
+    return motion.rigid(*parts).unflatten(0, (n, FRAMES))
+
+
+def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:
+    """Frames (FRAMES, C, SIDE, SIDE) of a canvas (C, CANVAS, CANVAS) that moves."""
+    large = torch.from_numpy(canvas).float().expand(FRAMES, *canvas.shape)
+    edge = (CANVAS - SIDE) // 2
+    seen = motion.warped(large, way)[:, :, edge:-edge, edge:-edge]
+    return seen.clamp(0, 255).round().byte().numpy()
+
+
+# ------------------------------------------------------------------------------ judging
+
+def direction(run: Path, source: Source, to: str, ways: dict[str, NDArray[np.float32]],
+              reader: Any, options: argparse.Namespace) -> dict[str, Figure]:
+    """Title to figure of test clips translated to a domain; draws a strip of some."""
+    model, test = latlas.load(run, device=options.device), split(source, "test")
+    seen = test if to == "B" else test.flipped()
+    labels, made = seen.take("label"), translate(model, seen, to=to)
+    other = seen.other
+    real = other.take("x"), ways[to][other.rows]
+    found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),
+                             float(unsteady(*real).mean())),
+             "label_match": mean("label_match", (reader.predict(made) == labels).astype(float),
+                                 reader.accuracy(real[0], other.take("label")))}
+    judgement = latlas.evaluate(model, source, "test", metrics=("translation",), to=to,
+                                features=reader, samples=options.samples, seed=options.seed)
+    found |= {f.key: f for f in judgement.figures if f.key in ("cycle", "frechet")}
+    path = run.with_name(f"{run.name}-to-{to}.png")
+    many = SHOWN * FRAMES
+    rows = [np.broadcast_to(x[:many], (many, 3, SIDE, SIDE)).reshape(SHOWN, FRAMES, 3, SIDE, SIDE)
+            for x in (seen.take("x"), made)]
+    write_columns(path, [np.stack(rows, 1).reshape(-1, 3, SIDE, SIDE)], FRAMES)
+    print(f"{path}: every second row the translation")
+    return titled(found)
+
+
+def unsteady(x: Pictures, way: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Flicker (clips · (FRAMES − 1),) of clips one after the other."""
+    later = np.flatnonzero(np.arange(len(x)) % FRAMES)
+    return flicker(x[later - 1], x[later], way[later], 255.0)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = run_arguments((__doc__ or "").splitlines()[0], list(ROWS), minutes=20.0,
+                           out="runs/frames")
+    parser.add_argument("data", type=Path, help="grey pictures with labels (mnist.npz)")
+    parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--clips", type=int, default=4000, help="of each domain, to train on")
+    parser.add_argument("--samples", type=int, default=2000, help="a side, at most")
+    parser.add_argument("--judge-steps", type=int, default=0,
+                        help="steps of the classifiers; 0: as `latlas evaluate`")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
