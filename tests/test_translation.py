@@ -295,14 +295,50 @@ def test_what_plays_no_part_is_not_announced():
         assert model.choices(len(data)) == said
 
 
-@pytest.mark.parametrize(("name", "rows"), [("pix2pix", [3]), ("cycle-gan", [2, 2])])
+@pytest.mark.parametrize(("name", "rows"), [("pix2pix", {"B": 3}),
+                                            ("cycle-gan", {"B": 2, "A": 2})])
 def test_a_report_shows_translations_each_way(name, rows):
     data = tiny.pairs() if name == "pix2pix" else tiny.domains()
     model = tiny.build(name, data, tiny.small(name))
     text = build_page([Subject("mine", model)], train=data, test=data)
-    section = text[text.index('id="translations"'):].split("</section>")[0]
-    figures = section.split("<figure>")[1:]
-    assert [figure.count("<li>") for figure in figures] == rows
+    found = {way: section_of(text, way).count("<li>") for way in "BA"
+             if f'id="translations-to-{way.lower()}"' in text}
+    assert found == rows
+
+
+def section_of(text, way):
+    return text[text.index(f'id="translations-to-{way.lower()}"'):].split("</section>")[0]
+
+
+def test_a_report_judges_every_way_or_the_one_asked_for(tmp_path, capsys):
+    run = tmp_path / "ring"
+    data = tiny.domains(n=90)
+    np.savez(tmp_path / "two.npz", A=data.x, B=data.other.x)
+    latlas.train("cycle-gan", latlas.data.open_source(tmp_path / "two.npz", paired=False),
+                 out=run, images=8, batch_size=4, width=2, network="unet", threads=1,
+                 progress=False)
+    assert cli.main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text()
+    for way in "AB":
+        figures = evaluate(latlas.load(run), **parts(run), to=way).figures
+        cycle = next(f for f in figures if f.key == "cycle")
+        assert "<td" in section_of(text, way) and f"ring to {way}" in section_of(text, way)
+        assert cycle.text() in section_of(text, way)
+    assert cli.main(["report", str(run), "--to", "A", "--out", str(tmp_path / "a.html")]) == 0
+    only = (tmp_path / "a.html").read_text()
+    assert "Translations to A" in only and "Translations to B" not in only
+    assert "ring to A" not in only  # one way needs no name of its own
+    capsys.readouterr()
+
+
+def parts(run):
+    source = latlas.open_data(None, "train", like=run), latlas.open_data(None, "test", like=run)
+    return dict(zip(("train", "test"), source, strict=True))
+
+
+def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
+    assert cli.main(["report", str(run), "--to", "A"]) != 0
+    assert "to=A: Pix2Pix translates to B alone" in capsys.readouterr().err
 
 
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():

@@ -291,10 +291,14 @@ def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:
 
 
 def write_report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
-                 draws: int = 100, samples: int = 2000, seed: int = 0) -> Path:
-    """One HTML file about a run, pictures inline; ``RUN/report.html`` by default."""
+                 draws: int = 100, samples: int = 2000, seed: int = 0,
+                 to: str | None = None) -> Path:
+    """One HTML file about a run, pictures inline; ``RUN/report.html`` by default.
+
+    ``to`` chooses one of the domains that it translates to; by default each has its section.
+    """
     from latlas.api.reporting import write
 
     path = Path(out) if out else Path(run) / "report.html"
-    write([Path(run)], path, data, draws=draws, samples=samples, seed=seed)
+    write([Path(run)], path, data, draws=draws, samples=samples, seed=seed, to=to)
     return path

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 def write(runs: Sequence[Path], out: Path, data: Any = None, *, draws: int = 100,
           samples: int = 2000, seed: int = 0, command: str = "", title: str = "",
-          progress: Any = None) -> Comparison:
+          to: str | None = None, progress: Any = None) -> Comparison:
     """Evaluate the runs, write the page, return the table.
 
     Args:
         data: a source with a test part; by default what the first run was trained on.
+        to: the domain that runs translate to; by default every one that they reach.
         progress: called with (items scored, items) while a likelihood is computed.
     """
     from latlas.tasks.compare import compare
@@ -31,10 +32,10 @@ def write(runs: Sequence[Path], out: Path, data: Any = None, *, draws: int = 100
     source = api.open_source_for(runs[0], data)
     settings = {"draws": draws, "samples": samples, "seed": seed, "progress": progress,
                 "cache": runs[0] / "cache"}
-    subjects = [_subject(run, source, settings) for run in runs]
+    subjects = [_subject(run, source, settings, to) for run in runs]
     write_page(out, subjects, train=_items(runs[0], source, "train"),
                test=_items(runs[0], source, "test"), title=title, command=command, seed=seed,
-               cache=runs[0] / "cache")
+               cache=runs[0] / "cache", to=to or "")
     return compare([e for s in subjects for e in s.evaluations])
 
 
@@ -42,12 +43,28 @@ def _items(run: Path, source: Any, split: str) -> Dataset:
     return api.open_data(source, split, like=run)
 
 
-def _subject(run: Path, source: Any, settings: dict[str, Any]) -> Subject:
+def _subject(run: Path, source: Any, settings: dict[str, Any], to: str | None) -> Subject:
     from latlas.tasks.sections import Subject
 
     info, model = run_info(run), api.load(run)
-    found = api.evaluate_priors(model, source, "test", name=run.name, **settings)
-    return Subject(run.name, model, run, found[0], _facts(info), *found[1:])
+    ways = _ways(model, to)
+    judged = {way: api.evaluate_priors(model, source, "test", to=way, name=(
+        f"{run.name} to {way}" if len(ways) > 1 else run.name), **settings) for way in ways}
+    found = judged[ways[0]]
+    named = {way: of[0] for way, of in judged.items() if hasattr(model, "ways")}
+    return Subject(run.name, model, run, found[0], _facts(info), *found[1:], ways=named)
+
+
+def _ways(model: Any, to: str | None) -> list[str]:
+    """The domains whose figures are wanted, B first; B of a model that does not translate."""
+    from latlas.tasks.common import check
+    from latlas.tasks.translate import must_reach
+
+    if to is None:
+        return sorted(getattr(model, "ways", "B"), reverse=True)
+    check(model, "translate")
+    must_reach(model, to)
+    return [to]
 
 
 def _facts(info: RunInfo) -> dict[str, str]:

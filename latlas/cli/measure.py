@@ -151,6 +151,8 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
                help="An .html file. Default: RUN/report.html.")] = None,
            data: Annotated[str | None, Parameter(
                help="Source. Default: what the run was trained on.")] = None,
+           to: Annotated[Literal["A", "B"] | None, Parameter(
+               help="Domain that a model of two translates to. Default: each it reaches.")] = None,
            draws: Draws = 100, seed: Seed = 0, json: Json = False) -> None:
     """One HTML file about a run, pictures inline: samples, reconstructions, codes, curves,
     figures."""
@@ -160,7 +162,7 @@ def report(run: Run, /, *, out: Annotated[Path | None, Parameter(
     path = out or run / "report.html"
     check_table(path, (".html", ".htm"))
     with counting("likelihood") as progress:
-        write([run], path, data, draws=draws, seed=seed, command=f"latlas report {run}",
+        write([run], path, data, draws=draws, seed=seed, to=to, command=f"latlas report {run}",
               progress=progress)
     emit({"out": str(path)}, json, f"wrote {path}")
 

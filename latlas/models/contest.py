@@ -67,6 +67,10 @@ class Contest:
         penalty, found = self.penalty(ask, shown, odds, step)
         return total + penalty, terms | found
 
+    def odds(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor]) -> list[Tensor]:
+        """D's outputs at real items and fakes, in one batch: of no use where items of it meet."""
+        return list(ask(torch.cat([x.to(shown[0].dtype) for x in shown])).chunk(len(shown)))
+
     def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on D's outputs at fakes; ``real`` are asked for if they matter."""
         of_real = ask(real) if self.objective.pairs else fake

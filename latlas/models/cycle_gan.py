@@ -71,15 +71,15 @@ class CycleGAN(Translator):
     def make(self, batch: Batch, step: Step) -> Loss:
         """Both generators': what the discriminators say, λ |G(F(a)) − a|, and the identity."""
         a, b = _sides(batch)
-        made = self._made(batch, step)
+        made, same = self._made(batch, step), step.cache["same"]
         fooled = sum((self.contest.fool(self._odds(side), real, self._odds(side)(made[side]))
                       for side, real in (("a", a), ("b", b))), a.new_zeros(()))
         cycle = absolute(self.back(made["b"]), a) + absolute(self.forth(made["a"]), b)
         terms = {"generators": fooled, "cycle": cycle}
         total = fooled + self.config.cycle * cycle
-        if self.config.identity and a.shape[1] == b.shape[1]:
-            same = absolute(self.back(a), a) + absolute(self.forth(b), b)
-            total, terms = total + self.config.identity * same, terms | {"identity": same}
+        if same:
+            apart = absolute(same["a"], a) + absolute(same["b"], b)
+            total, terms = total + self.config.identity * apart, terms | {"identity": apart}
         if self.config.temporal:
             steady = self._flicker(batch, made)
             weight = self.config.temporal * min(1.0, step.progress / GROWING)
@@ -115,7 +115,7 @@ class CycleGAN(Translator):
 
     def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
         shown = self._shown(side, batch, step, slopes=self.contest.eager)
-        odds = [self._odds(side)(x) for x in shown]
+        odds = self.contest.odds(self._odds(side), shown)
         return Loss(*self.contest.judge(self._odds(side), shown, odds, step))
 
     def _shown(self, side: str, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
@@ -136,10 +136,18 @@ class CycleGAN(Translator):
         return shown
 
     def _made(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Fakes of both domains for this step, attached to the generators."""
+        """Fakes of both domains for this step, attached to the generators.
+
+        What is to stay as it is goes through in the same batch, which takes less time.
+        """
         if "made" not in step.cache:
             a, b = _sides(batch)
-            step.cache["made"] = {"a": self.back(b), "b": self.forth(a)}
+            alike = self.config.identity and a.shape[1] == b.shape[1]
+            ways = {"a": (self.back, b, a), "b": (self.forth, a, b)}
+            both = {side: way(torch.cat([given, own]) if alike else given).split(len(a))
+                    for side, (way, given, own) in ways.items()}
+            step.cache["made"] = {side: out[0] for side, out in both.items()}
+            step.cache["same"] = {side: out[1] for side, out in both.items() if alike}
         made: dict[str, Tensor] = step.cache["made"]
         return made
 

@@ -49,7 +49,7 @@ class Pix2Pix(Translator):
     def judge(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss, and the penalty where it is due at every step."""
         shown = self._shown(batch, step, slopes=self.contest.eager)
-        odds = [self._odds(y, batch) for y in shown]
+        odds = self.contest.odds(lambda y: self._odds(y, batch), shown)
         return Loss(*self.contest.judge(lambda y: self._odds(y, batch), shown, odds, step))
 
     def smooth(self, batch: Batch, step: Step) -> Loss:
@@ -97,8 +97,9 @@ class Pix2Pix(Translator):
         return made
 
     def _odds(self, y: Tensor, batch: Batch) -> Tensor:
-        """D's outputs at pairs, (n, patches) float32."""
-        out: Tensor = self.discriminator(torch.cat([batch.x, y.to(batch.x.dtype)], 1))
+        """D's outputs at pairs, (n, patches) float32; y may be several batches."""
+        x = batch.x.repeat(len(y) // len(batch), 1, 1, 1)
+        out: Tensor = self.discriminator(torch.cat([x, y.to(x.dtype)], 1))
         return out.float()
 
 

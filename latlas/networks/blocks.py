@@ -56,14 +56,18 @@ class Up(nn.Module):
     A transposed convolution whose kernel of 4 is a multiple of its stride of 2, so every output
     has as many inputs (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); an odd
     side is reached by leaving the last row or column out.
+
+    Args:
+        kind: of transposed convolution.
     """
 
-    def __init__(self, inputs: int, outputs: int, small: Size, large: Size) -> None:
+    def __init__(self, inputs: int, outputs: int, small: Size, large: Size,
+                 kind: type[nn.ConvTranspose2d] = nn.ConvTranspose2d) -> None:
         super().__init__()
         stride = _strides(large, small)
         kernel = 2 + stride[0], 2 + stride[1]
         self.large = large
-        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride=stride, padding=1)
+        self.conv = kind(inputs, outputs, kernel, stride=stride, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = self.conv(h)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.noise import dropout
 from latlas.networks.blocks import Size, Up, channels, down, pyramid
+from latlas.networks.reordered import Transposed, convolved, mirrored
 
 #: slope of leaky ReLU for negative numbers, and the spread weights start with (Isola et al. 2017,
 #: appendix 6.2)
@@ -54,7 +54,7 @@ class UNet(nn.Module):
             for level, ((i, o), (large, small)) in enumerate(ways))
         self.ups = nn.ModuleList(
             _level(Up(2 * wide[level] if level < len(ways) - 1 else wide[level],
-                      wide[level - 1] if level else outputs, small, large), nn.ReLU(),
+                      wide[level - 1] if level else outputs, small, large, Transposed), nn.ReLU(),
                    _norm(wide[level - 1]) if level else None,
                    Dropout(noise) if noise and level and level >= len(ways) - NOISY else None)
             for level, (_, (large, small)) in reversed(list(enumerate(ways))))
@@ -109,11 +109,10 @@ class Mirrored(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel)
-        self.edge = [kernel // 2] * 4
+        self.edge = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(F.pad(x, self.edge, mode="reflect"))
-        return out
+        return convolved(mirrored(x, self.edge), self.conv)
 
 
 class Block(nn.Module):

@@ -18,13 +18,14 @@ from latlas.tasks.sections import Context, Subject
 HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "completeness", "frechet", "precision",
             "recall", "two_sample", "copying_z", "l1", "ssim", "cycle")
 PACKAGES = ("latlas", "torch", "numpy")
-SHOWN = (sections.samples, sections.translations, sections.reconstructions, sections.traversals,
-         sections.interpolations, sections.maps, sections.latent_planes, sections.loss_curves)
+SHOWN = (sections.samples, sections.translations_to_b, sections.translations_to_a,
+         sections.reconstructions, sections.traversals, sections.interpolations, sections.maps, sections.latent_planes, sections.loss_curves)
 
 
 def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,
                title: str = "", command: str = "", seed: int = 0,
-               facts: Mapping[str, str] | None = None, cache: Path | None = None) -> Path:
+               facts: Mapping[str, str] | None = None, cache: Path | None = None,
+               to: str = "") -> Path:
     """Write one self-contained HTML file, by rename, and return its path.
 
     Args:
@@ -34,9 +35,10 @@ def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, 
         command: what made it, as typed; taken from the running program if empty.
         facts: more about how it was made, name to text.
         cache: folder that keeps what is known of the real items, as for ``evaluate``.
+        to: the domain whose translations are shown alone; every one if empty.
     """
     text = build_page(subjects, train=train, test=test, title=title, command=command, seed=seed,
-                      facts=facts, cache=cache)
+                      facts=facts, cache=cache, to=to)
     target = Path(out)
     write_bytes(target, text.encode("utf-8"))
     return target
@@ -44,9 +46,9 @@ def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, 
 
 def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, title: str = "",
                command: str = "", seed: int = 0, facts: Mapping[str, str] | None = None,
-               cache: Path | None = None) -> str:
+               cache: Path | None = None, to: str = "") -> str:
     """The page as text; see :func:`write_page`."""
-    context = Context(train, test, seed, cache)
+    context = Context(train, test, seed, cache, to)
     evaluations = [e for s in subjects for e in s.evaluations]
     compared = compare(evaluations) if evaluations else None
     shown = [section for make in SHOWN if (section := make(subjects, context)) is not None]

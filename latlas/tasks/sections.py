@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
 from latlas.tasks.cache import Cache
 from latlas.tasks.common import Array, can, conditions_like, items_of
+from latlas.tasks.compare import compare
 from latlas.tasks.figures import KINDS
 from latlas.tasks.generate import decode, priors_of, sample, traverse, walk
 from latlas.tasks.latent_space import CELLS, SPAN, has_latent_space, plane
@@ -39,6 +40,7 @@ class Subject:
     Attributes:
         run: its folder, for the loss curves.
         evaluation: its figures; ``fitted`` those of samples from its fitted prior.
+        ways: of a model that translates, its figures by the domain it translates to.
         facts: how it was made, name to text.
     """
 
@@ -48,6 +50,7 @@ class Subject:
     evaluation: Evaluation | None = None
     facts: Mapping[str, str] | None = None
     fitted: Evaluation | None = None
+    ways: Mapping[str, Evaluation] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -57,12 +60,17 @@ class Subject:
 
 @dataclass(frozen=True)
 class Context:
-    """The data the report shows the models on; ``cache`` as for ``evaluate``."""
+    """The data the report shows the models on; ``cache`` as for ``evaluate``.
+
+    Attributes:
+        to: the domain whose translations are shown alone; every one if empty.
+    """
 
     train: Dataset
     test: Dataset
     seed: int = 0
     cache: Path | None = None
+    to: str = ""
 
     @property
     def space(self) -> Space:
@@ -117,14 +125,14 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
     return Section("Reconstructions", text, [Row([Figure(picture, rows=rows)])])
 
 
-def translations(subjects: Sequence[Subject], context: Context) -> Section | None:
-    """Held-out items, under them their translations and, of pairs, what was wanted."""
-    figures = [_translated(s, to, context) for s in subjects if can(s.model, "translate")
-               for to in getattr(s.model, "ways") if to == "B" or context.test.other is not None]  # noqa: B009
-    if not figures:
-        return None
-    return Section("Translations", "Held-out items of one domain as those of the other.",
-                   [Row(figures, 1)])
+def translations_to_b(subjects: Sequence[Subject], context: Context) -> Section | None:
+    """Held-out items of A as items of B; see :func:`_translations`."""
+    return _translations(subjects, context, "B")
+
+
+def translations_to_a(subjects: Sequence[Subject], context: Context) -> Section | None:
+    """Held-out items of B as items of A; see :func:`_translations`."""
+    return _translations(subjects, context, "A")
 
 
 def traversals(subjects: Sequence[Subject], context: Context) -> Section | None:
@@ -215,6 +223,17 @@ def principal_plane(codes: Array) -> tuple[Array, Array]:
     if len(singular) < 2:
         return np.c_[centred[:, :1], np.zeros(len(codes))], np.array([1.0, 0.0])
     return centred @ axes[:2].T, (singular**2 / max((singular**2).sum(), 1e-300))[:2]
+
+
+def _translations(subjects: Sequence[Subject], context: Context, to: str) -> Section | None:
+    """Held-out items, under them their translations and, of pairs, what was wanted; figures."""
+    able = [s for s in subjects if can(s.model, "translate") and to in getattr(s.model, "ways")]  # noqa: B009
+    if not able or context.to not in ("", to) or (to == "A" and context.test.other is None):
+        return None
+    judged = [s.ways[to] for s in able if to in s.ways]
+    return Section(f"Translations to {to}", "Held-out items of one domain as those of the other.",
+                   [Row([_translated(s, to, context) for s in able], 1),
+                    *([compare(judged).html(meaning=False)] if judged else [])])
 
 
 def _translated(subject: Subject, to: str, context: Context) -> Figure:
