@@ -47,11 +47,11 @@ def _subject(run: Path, source: Any, settings: dict[str, Any], to: str | None) -
     from latlas.tasks.sections import Subject
 
     info, model = run_info(run), api.load(run)
-    ways = _ways(model, to)
+    ways, reached = _ways(model, to), getattr(model, "ways", ())
     judged = {way: api.evaluate_priors(model, source, "test", to=way, name=(
-        f"{run.name} to {way}" if len(ways) > 1 else run.name), **settings) for way in ways}
+        f"{run.name} to {way}" if len(reached) > 1 else run.name), **settings) for way in ways}
     found = judged[ways[0]]
-    named = {way: of[0] for way, of in judged.items() if hasattr(model, "ways")}
+    named = {way: of[0] for way, of in judged.items() if reached}
     return Subject(run.name, model, run, found[0], _facts(info), *found[1:], ways=named)
 
 
