@@ -30,7 +30,7 @@ SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24
 COLOURS = np.array([(220, 60, 50), (60, 160, 70), (240, 200, 60), (80, 90, 200)])  # of the shapes
 #: of the made-up scenes, so that they take seconds
-QUICK = {"batch_size": 16, "width": 16, "learning_rate": 1e-3}
+QUICK = {"batch_size": 16, "width": 16, "learning_rate": 2e-3}
 
 
 def main() -> None:

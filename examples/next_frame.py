@@ -62,6 +62,7 @@ def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]
     both = np.concatenate([pairs.still, pairs.following], 2)
     source = make("frames", Dataset(both, Space.picture(both.shape[1:])), parts=pairs.parts)
     model = latlas.train("conditional-vae", source, condition="part", part="top", network="conv",
+                         latent_dim=8, batch_size=32, learning_rate=2e-3,
                          images=int(asked.images)).model
     given = hidden(np.concatenate([still, still], 2), "top")
     made = [latlas.sample(model, len(still), seed=seed, given=given) for seed in range(DRAWS)]

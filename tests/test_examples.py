@@ -94,6 +94,61 @@ def test_edges_of_own_pictures(tmp_path: Path) -> None:
     assert ((edges == 255) == outline).all()
 
 
+def frames(folder: Path, n: int = 6) -> list[Image.Image]:
+    """A film of a square that moves two pixels to the right, as files and as a GIF beside them."""
+    film = []
+    folder.mkdir(parents=True)
+    for i in range(n):
+        x = np.zeros((16, 16, 3), np.uint8)
+        x[6:10, 2 * i:2 * i + 4] = 255
+        film.append(Image.fromarray(x))
+        film[-1].save(folder / f"{i:02}.png")
+    film[0].save(folder.with_suffix(".gif"), save_all=True, append_images=film[1:], duration=40)
+    return film
+
+
+@pytest.mark.parametrize("given", ["films", "films/1.gif"])
+def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
+    film = [frames(tmp_path / f"films/{k}") for k in range(3)][0]
+    said = run(tmp_path, "next_frame.py", given, "--image-size", "16", "--images", "64",
+               "--pairs", "16", "--out", "strip.png")
+    names = [line.split(":")[0] for line in said.splitlines() if ": L1 " in line]
+    assert names == ["the still itself", "one draw of the VAE", "pix2pix", "the best of 5 draws"]
+    sheet = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
+    times, gap = (sheet.shape[1] - 9 * 3) // (8 * 16), 3
+    shown = [sheet[gap:gap + 16 * times:times, gap + k * (16 * times + gap):][:, :16 * times:times]
+             for k in (0, 7)]
+    first = len(film) - 2 if given.endswith("gif") else 0  # a film's end, or a whole one, is unseen
+    for found, true in zip(shown, film[first:], strict=False):
+        assert np.abs(found.astype(int) - np.asarray(true)[:, :, 0]).max() <= 2
+    still, drawn, best = (float(line.split("L1 ")[1].split(",")[0]) for line in
+                          (x for x in said.splitlines() if ": L1 " in x and "pix" not in x))
+    assert still > 0 and best <= drawn
+
+
+def test_next_frame_and_scenes_made_up(tmp_path: Path) -> None:
+    said = run(tmp_path, "next_frame.py", "--images", "64", "--pairs", "16", "--out", "a.png")
+    assert "64 items" in said and (tmp_path / "a.png").is_file()
+    said = run(tmp_path, "map_to_scene.py", "--images", "64", "--out", "b.png", "--run", "kept")
+    assert "24 rows" in said and (tmp_path / "b.png").is_file()
+    assert (tmp_path / "kept/model.safetensors").is_file()
+
+
+def test_scenes_of_own_maps(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for side in "AB":
+        (tmp_path / "mine" / side).mkdir(parents=True)
+    colours = np.array([(10, 20, 30), (200, 100, 50), (0, 250, 0)], np.uint8)
+    for i in range(40):
+        ids = rng.integers(0, 3, (4, 4), np.uint8).repeat(4, 0).repeat(4, 1)
+        Image.fromarray(ids * 7).save(tmp_path / f"mine/A/{i}.png")
+        Image.fromarray(colours[ids]).save(tmp_path / f"mine/B/{i}.png")
+    said = run(tmp_path, "map_to_scene.py", "mine", "--image-size", "16", "--minutes", "0.01",
+               "--out", "b.png")
+    # a class has one colour here, so the control is the truth
+    assert "one colour for each class: L1 0.0000, PSNR inf dB" in said
+
+
 @pytest.mark.parametrize("script", sorted(p.name for p in EXAMPLES.glob("*.py")))
 def test_every_example_says_how_it_is_used(script: str) -> None:
     assert f"python examples/{script}" in (EXAMPLES / script).read_text()

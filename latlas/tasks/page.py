@@ -19,7 +19,8 @@ HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "completeness", "frec
             "recall", "two_sample", "copying_z", "l1", "ssim", "cycle")
 PACKAGES = ("latlas", "torch", "numpy")
 SHOWN = (sections.samples, sections.translations_to_b, sections.translations_to_a,
-         sections.reconstructions, sections.traversals, sections.interpolations, sections.maps, sections.latent_planes, sections.loss_curves)
+         sections.reconstructions, sections.traversals, sections.interpolations, sections.maps,
+         sections.latent_planes, sections.loss_curves)
 
 
 def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,
