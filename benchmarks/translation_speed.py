@@ -1,8 +1,9 @@
 """Speed of training translators: plain PyTorch against latlas's engine, in alternation.
 
-Same networks (latlas's own), batch, losses (least squares; weights as the sources have them), pool
+Same layers and weights, batch, losses (least squares; weights as the sources have them), pool
 of fakes and optimiser (Adam) on both sides; what is timed are whole steps of all players. The plain
-side is the loop as it is usually written: fp32, ``torch.optim.Adam``, the generators first, fakes
+side is the loop as it is usually written: torch's own layers (where latlas's reorder their sums,
+``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the generators first, fakes
 made once a step and shown to the discriminators without their history; every weight's gradient is
 taken in every backward pass, also of discriminators that only pass it on. "plain, frozen" does not
 take those, as the authors' own code does not. The identity loss of CycleGAN makes two more pictures
@@ -28,6 +29,8 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import build, get
+from latlas.networks.reordered import Transposed
+from latlas.networks.translators import Mirrored
 
 #: name of a side → precision latlas is held to, or whether the plain loop freezes discriminators
 SIDES: dict[str, str | bool] = {"plain": False, "plain, frozen": True, "latlas": "auto",
@@ -147,9 +150,24 @@ def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> S
     return step
 
 
+def usual(network: nn.Module) -> nn.Module:
+    """The same network with torch's own layers where latlas's reorder their sums."""
+    for name, layer in network.named_children():
+        if isinstance(layer, Mirrored):
+            setattr(network, name, nn.Sequential(nn.ReflectionPad2d(layer.edge), layer.conv))
+        elif isinstance(layer, Transposed):
+            twin = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, layer.kernel_size,
+                                      layer.stride, layer.padding, bias=layer.bias is not None)
+            twin.load_state_dict(layer.state_dict())
+            setattr(network, name, twin)
+        else:
+            usual(layer)
+    return network
+
+
 def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:
     """One step as it is usually written; B is A inverted."""
-    model = case.build().to(device)
+    model = usual(case.build()).to(device)
     a = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
     loop = plain_pairs if case.model == "pix2pix" else plain_cycle
     return loop(model, a, -a, case.batch_size, freeze)
