@@ -109,7 +109,7 @@ def frames(folder: Path, n: int = 6) -> list[Image.Image]:
 
 @pytest.mark.parametrize("given", ["films", "films/1.gif"])
 def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
-    film = [frames(tmp_path / f"films/{k}") for k in range(3)][0]
+    films = [frames(tmp_path / f"films/{k}") for k in range(3)]
     said = run(tmp_path, "next_frame.py", given, "--image-size", "16", "--images", "64",
                "--pairs", "16", "--out", "strip.png")
     names = [line.split(":")[0] for line in said.splitlines() if ": L1 " in line]
@@ -118,8 +118,8 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
     times, gap = (sheet.shape[1] - 9 * 3) // (8 * 16), 3
     shown = [sheet[gap:gap + 16 * times:times, gap + k * (16 * times + gap):][:, :16 * times:times]
              for k in (0, 7)]
-    first = len(film) - 2 if given.endswith("gif") else 0  # a film's end, or a whole one, is unseen
-    for found, true in zip(shown, film[first:], strict=False):
+    first = len(films[0]) - 2 if given.endswith("gif") else 0  # a film's end, or a whole one, is unseen
+    for found, true in zip(shown, films[0][first:], strict=False):
         assert np.abs(found.astype(int) - np.asarray(true)[:, :, 0]).max() <= 2
     still, drawn, best = (float(line.split("L1 ")[1].split(",")[0]) for line in
                           (x for x in said.splitlines() if ": L1 " in x and "pix" not in x))

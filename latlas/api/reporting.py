@@ -52,7 +52,8 @@ def _subject(run: Path, source: Any, settings: dict[str, Any], to: str | None) -
         f"{run.name} to {way}" if len(reached) > 1 else run.name), **settings) for way in ways}
     found = judged[ways[0]]
     named = {way: of[0] for way, of in judged.items() if reached}
-    return Subject(run.name, model, run, found[0], _facts(info), *found[1:], ways=named)
+    fitted = found[1] if len(found) > 1 else None
+    return Subject(run.name, model, run, found[0], _facts(info), fitted, named)
 
 
 def _ways(model: Any, to: str | None) -> list[str]:

@@ -85,7 +85,15 @@ class Transposed(nn.ConvTranspose2d):
         if x.device.type != "cpu" or n * height * width > FEW:
             return super().forward(x, output_size)
         parts = torch.matmul(self.weight.flatten(1).t(), x.flatten(2))
-        size = [(s - 1) * step - 2 * int(edge) + k for s, step, edge, k in zip(
-            (height, width), self.stride, self.padding, self.kernel_size, strict=True)]
-        out = F.fold(parts, size, self.kernel_size, padding=self.padding, stride=self.stride)
+        (down, across), (above, beside) = self.stride, self.edge
+        size = ((height - 1) * down - 2 * above + self.kernel_size[0],
+                (width - 1) * across - 2 * beside + self.kernel_size[1])
+        out = F.fold(parts, size, (self.kernel_size[0], self.kernel_size[1]),
+                     padding=self.edge, stride=(down, across))
         return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
+
+    @property
+    def edge(self) -> tuple[int, int]:
+        """Rows and columns that are left out at every side; its padding is never a word."""
+        above, beside = self.padding
+        return int(above), int(beside)
