@@ -118,7 +118,8 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
     times, gap = (sheet.shape[1] - 9 * 3) // (8 * 16), 3
     shown = [sheet[gap:gap + 16 * times:times, gap + k * (16 * times + gap):][:, :16 * times:times]
              for k in (0, 7)]
-    first = len(films[0]) - 2 if given.endswith("gif") else 0  # a film's end, or a whole one, is unseen
+    # a film's end is unseen, or a whole film
+    first = len(films[0]) - 2 if given.endswith("gif") else 0
     for found, true in zip(shown, films[0][first:], strict=False):
         assert np.abs(found.astype(int) - np.asarray(true)[:, :, 0]).max() <= 2
     still, drawn, best = (float(line.split("L1 ")[1].split(",")[0]) for line in

@@ -95,5 +95,5 @@ class Transposed(nn.ConvTranspose2d):
     @property
     def edge(self) -> tuple[int, int]:
         """Rows and columns that are left out at every side; its padding is never a word."""
-        above, beside = self.padding
-        return int(above), int(beside)
+        above, beside = (int(part) for part in self.padding)
+        return above, beside
