@@ -372,7 +372,7 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
     (["sample", "--label", "1"], "GAN is not conditional; leave out `label`"),
-    (["directions", "--k", "65"], "k=65: codes of 64 numbers and items of 64 have 64 directions"),
+    (["directions", "--k", "65"], "k=65: codes of 264 numbers and items of 64 have 64 directions"),
     (["project", "--data", "rgb.npz"], "items are 3×8×8, the run's are 1×8×8"),
     (["project", "--data", "wide.npz"], "items are 1×8×12, the run's are 1×8×8; try --image-size"),
     (["project", "--data", "rows.csv"], "the run's data are pictures")])
