@@ -16,6 +16,7 @@ from latlas.networks.reordered import Transposed, convolved, mirrored
 SLOPE, START = 0.2, 0.02
 #: innermost levels of a U-Net that noise reaches by dropout (appendix 6.1)
 NOISY = 3
+CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)
 #: what a network of columns begins with is tanh of this times x: near x, and not flat at its ends
 KEPT = 1.5
 
@@ -124,9 +125,10 @@ class ColumnTranslator(nn.Module):
         self.outputs, self.wide, inside = outputs, size[1], 16 * width
         self.layers = nn.Sequential(
             Along(inputs * size[0], inside, 5), nn.ReLU(),
-            Along(inside, inside, 3, 2), nn.InstanceNorm1d(inside), nn.ReLU(),
+            plain(Along(inside, inside, 3, 2)), nn.InstanceNorm1d(inside), nn.ReLU(),
             *(ColumnBlock(inside) for _ in range(blocks)),
-            nn.ConvTranspose1d(inside, inside, 4, 2, 1), nn.InstanceNorm1d(inside), nn.ReLU(),
+            plain(nn.ConvTranspose1d(inside, inside, 4, 2, 1)), nn.InstanceNorm1d(inside),
+            nn.ReLU(),
             Along(inside, outputs * size[0], 5))
         start(self)
 
@@ -141,8 +143,9 @@ class ColumnBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(Along(width, width, 3), nn.InstanceNorm1d(width), nn.ReLU(),
-                                    Along(width, width, 3), nn.InstanceNorm1d(width))
+        self.layers = nn.Sequential(
+            plain(Along(width, width, 3)), nn.InstanceNorm1d(width), nn.ReLU(),
+            plain(Along(width, width, 3)), nn.InstanceNorm1d(width))
 
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = h + self.layers(h)
@@ -234,7 +237,7 @@ def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None)
 def plain(layer: nn.Module) -> nn.Module:
     """A convolution without its bias, which the mean that is taken off after it would undo."""
     for part in layer.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(part, CONVOLUTIONS):
             part.register_parameter("bias", None)
     return layer
 
@@ -242,7 +245,7 @@ def plain(layer: nn.Module) -> nn.Module:
 def start(network: nn.Module) -> None:
     """Weights from N(0, 0.02²), biases 0."""
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(layer, CONVOLUTIONS):
             nn.init.normal_(layer.weight, std=START)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
