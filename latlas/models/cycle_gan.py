@@ -84,7 +84,7 @@ class CycleGAN(Translator):
                       for side, real in (("a", a), ("b", b))), a.new_zeros(()))
         cycle = absolute(self.back(made["b"]), a) + absolute(self.forth(made["a"]), b)
         terms = {"generators": fooled, "cycle": cycle}
-        assert self.config.cycle is not None  # it is settled
+        assert self.config.cycle is not None and self.config.identity is not None  # settled
         total = fooled + self.config.cycle * cycle
         if same:
             apart = absolute(same["a"], a) + absolute(same["b"], b)
