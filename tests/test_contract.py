@@ -142,6 +142,8 @@ VARIANTS = [
     Case("cycle-gan", tiny.domains, {"network": "unet", "pool": 0, "penalty": "r1+r2",
          "penalty_every": 2}, label="lazy"),
     Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
+    Case("cycle-gan", tiny.domains, {"network": "columns"}, coupled="earlier fakes",
+         label="columns"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",

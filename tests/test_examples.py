@@ -61,6 +61,14 @@ def test_completion(tmp_path: Path) -> None:
     assert (truth[:, :, half:] > 0).any()
 
 
+def test_one_speaker_to_another(tmp_path: Path) -> None:
+    said = run(tmp_path, "one_speaker_to_another.py", "--images", "64", "--out", "made", "--run",
+               "kept")
+    files = list((tmp_path / "made").glob("*.wav"))
+    assert f"wrote {len(files)} recordings" in said and len(files) >= 5
+    assert (tmp_path / "made-sheet.png").is_file() and (tmp_path / "kept/run.json").is_file()
+
+
 @pytest.mark.parametrize("script", ["edges_to_pictures.py", "recolouring.py"])
 def test_translations(script: str, tmp_path: Path) -> None:
     said = run(tmp_path, script, "--images", "64", "--out", "sheet.png", "--run", "kept")

@@ -23,7 +23,12 @@ from latlas.engine.watch import ALARMS
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
 from latlas.models.translation import exchanged
-from latlas.networks.translators import PatchDiscriminator, ResidualTranslator, UNet
+from latlas.networks.translators import (
+    ColumnTranslator,
+    PatchDiscriminator,
+    ResidualTranslator,
+    UNet,
+)
 from latlas.tasks.evaluate import evaluate
 from latlas.tasks.page import build_page
 from latlas.tasks.sections import Subject
@@ -42,7 +47,7 @@ def model_and_batch(name, data, **settings):
 def test_translators_keep_any_size(size):
     x = torch.randn(2, 3, *size)
     for network in (UNet(3, 2, size, 4), UNet(3, 2, size, 4, depth=2, noise=0.5),
-                    ResidualTranslator(3, 2, size, 4, 1)):
+                    ResidualTranslator(3, 2, size, 4, 1), ColumnTranslator(3, 2, size, 1, 1)):
         made = network(x)
         assert made.shape == (2, 2, *size) and made.dtype == torch.float32
         assert made.abs().max() <= 1

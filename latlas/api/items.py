@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,6 +160,8 @@ def _shared(like: Known | None) -> dict[str, Any]:
     found = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
     sides = (like.space, like.space.target) if like else ()
     ids = next((side.ids for side in sides if side is not None and side.ids), ())
+    if like is not None and like.space.sound is not None:  # its choices, also where it was not told
+        return {**found, **dataclasses.asdict(like.space.sound), "window": like.space.shape[2]}
     return {**found, "ids": ",".join(map(str, ids))} if ids and "maps" in found else found
 
 
@@ -253,6 +256,8 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     if data.space.levels != space.levels:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
                         f"{space.levels}; open it with levels={space.levels}")
+    if data.space.sound != space.sound:
+        raise DataError(f"{name}: {_heard(data.space)}, the run's data are {_heard(space)}")
     if data.space.ids != space.ids:
         raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
                         "with the run's maps= and ids=")
@@ -261,6 +266,10 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
         data.other, space.target, f"the other side of {name}")
     return replace(data, space=own, label=_recoded(data, space, name), other=None).beside(
         other, paired=data.paired)
+
+
+def _heard(space: Space) -> str:
+    return "no recordings" if space.sound is None else f"recordings at {space.sound}"
 
 
 def _ids(space: Space) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.api.runs import Array, Count, Items, Run, both, model_of, open_data, training_items
@@ -110,12 +111,20 @@ def translate(run: Run, data: Items = None, split: str | None = None, *, to: str
               progress: Count | None = None, **options: Any) -> Array:
     """Every item in domain ``to``, (n, \\*shape of that domain).
 
-    ``data`` are items of the other domain; of a source with two sides the side that is meant.
+    ``data`` are items of the other domain; of a source with two sides the side that is meant. Of
+    recordings that are named by their place it is a list of whole ones,
+    :class:`latlas.data.wav.Clip`.
     """
     from latlas.api.items import open_items, require
+    from latlas.api.voices import hears, open_clips
     from latlas.tasks.translate import translate as turn
 
     require(run, "translate")
+    if hears(run) and (data is None or isinstance(data, str | Path)):
+        from latlas.tasks.voices import translate_clips
+
+        clips = open_clips(run, data, split, side="A" if to == "B" else "B", **options)
+        return list(translate_clips(model_of(run, None), clips, to=to, progress=progress))
     items = open_items(run, data, split, side="A" if to == "B" else "B", **options)
     return turn(model_of(run, None), items, to=to, progress=progress)
 

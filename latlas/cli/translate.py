@@ -28,9 +28,11 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     """Turn items of one domain into those of another.
 
     The sheet has a row for each item: input, output and, of pairs, what was wanted. A folder is
-    written file by file; after an interruption the same command writes what is missing.
+    written file by file; after an interruption the same command writes what is missing. Recordings
+    are translated whole and written as wav files.
     """
     from latlas.api.items import open_items, require
+    from latlas.api.voices import hears
     from latlas.data.files import FILMS
     from latlas.tasks.clips import check_out
     from latlas.tasks.output import is_folder
@@ -38,6 +40,8 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     at_least("--n", n, 1)
     require(run, "translate")
     path = out or run / f"to-{to}"
+    if hears(run):
+        return _heard(run, items, source.options(), path, to, n, device, json)
     valid = {".png", ".npz", ".npy", ".webp", *FILMS}
     if not is_folder(path) and path.suffix.lower() not in valid:
         raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
@@ -50,6 +54,43 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     model = opened(run, device, "translate")
     lines, facts = _written(model, data, path, to)
     emit({"out": str(path), "to": to, "n": len(data), **facts}, json, lines)
+
+
+def _heard(run: Path, items: Items, options: dict[str, Any], path: Path, to: str, n: int | None,
+           device: str, json: bool) -> None:
+    """Recordings as wav files in a folder, and a sheet of spectra, or the sheet alone."""
+    from latlas.api.voices import open_clips
+    from latlas.tasks.output import is_folder
+    from latlas.tasks.voices import translate_wavs
+
+    sheet = not is_folder(path)
+    if sheet and path.suffix.lower() != ".png":
+        raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that ends "
+                          "in .png")
+    found = open_clips(run, items.data, items.split, side="A" if to == "B" else "B", **options)
+    found = found.subset(slice(0, n or (SHEET if sheet else None)))
+    model, lines, facts = opened(run, device, "translate"), [], {}
+    if not sheet:
+        with counting("translate") as progress:
+            done = translate_wavs(model, found, path, to=to, progress=progress)
+        there = f"; {done.found:,} were there" if done.found else ""
+        lines = [f"wrote {counted(done.written, 'recording')} to {path}{there}"]
+        facts = {"written": done.written, "found": done.found}
+    beside = path if sheet else path.with_name(f"{path.name}-sheet.png")
+    lines.append(_spectra(model, found.subset(slice(0, SHEET)), beside, to))
+    emit({"out": str(path), "to": to, "n": len(found), **facts, "sheet": str(beside)}, json,
+         "\n".join(lines))
+
+
+def _spectra(model: Any, found: Any, path: Path, to: str) -> str:
+    """The contact sheet of recordings."""
+    from latlas.report import pictures
+    from latlas.tasks.output import write_bytes
+    from latlas.tasks.voices import sheet
+
+    rows = sheet(model, found, to=to)
+    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
+    return f"wrote {counted(len(rows), 'recording')} to {path}: input | output"
 
 
 def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str, Any]]:

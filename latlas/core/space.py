@@ -21,6 +21,29 @@ from typing import Any, Literal
 import numpy as np
 
 Kind = Literal["picture", "table", "points"]
+#: of a picture of 8 bits
+LEVELS = 256
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How a picture shows a stretch of sound: short-time spectra, a column for every frame.
+
+    Attributes:
+        rate: samples a second.
+        n_fft: samples of a frame.
+        hop: samples from one frame to the next.
+        floor: decibels under the loudest place that are still told apart.
+    """
+
+    rate: int
+    n_fft: int
+    hop: int
+    floor: float
+
+    def __str__(self) -> str:
+        return (f"{self.rate:,} Hz, frames of {self.n_fft} samples every {self.hop}, "
+                f"{self.floor:g} dB")
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,7 @@ class Space:
         ids: of a map of classes (one channel per class), the number each channel has in the file.
         frames: pictures are frames of clips, and most have a neighbour in time.
         target: space of the other side, where an item or a data set has two (a pair, a domain).
+        sound: of pictures of sound, what they show.
     """
 
     kind: Kind
@@ -54,9 +78,10 @@ class Space:
     ids: tuple[int, ...] = ()
     frames: bool = False
     target: Space | None = None
+    sound: Sound | None = None
 
     @classmethod
-    def picture(cls, shape: tuple[int, int, int], levels: int = 256, **more: Any) -> Space:
+    def picture(cls, shape: tuple[int, int, int], levels: int = LEVELS, **more: Any) -> Space:
         """Pictures of integers 0 … levels−1, shape (C, H, W)."""
         half = (levels - 1) / 2
         return cls("picture", tuple(shape), levels, half, half, **more)
@@ -111,11 +136,12 @@ class Space:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back.
 
-        What only two sides or frames have is left out elsewhere: the space of other data is written
-        as it was before there were any.
+        What only two sides, frames or sounds have is left out elsewhere: the space of other data is
+        written as it was before there were any.
         """
         found = dataclasses.asdict(self)
-        return {k: v for k, v in found.items() if v or k not in ("ids", "frames", "target")}
+        return {k: v for k, v in found.items()
+                if v or k not in ("ids", "frames", "target", "sound")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
@@ -124,4 +150,6 @@ class Space:
                                   for k, v in data.items()}
         if fields.get("target") is not None:
             fields["target"] = cls.from_json(fields["target"])
+        if fields.get("sound") is not None:
+            fields["sound"] = Sound(**fields["sound"])
         return cls(**fields)

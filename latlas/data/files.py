@@ -16,6 +16,7 @@ MAY_MOVE = (".png", ".webp")
 #: files that are a whole clip
 FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
                    ".webm"})
+SOUNDS = frozenset({".wav", ".wave"})
 
 
 class Files:
@@ -24,6 +25,10 @@ class Files:
 
     ``pictures`` are the names of the pictures as they lie there, ``shown`` what they are called:
     the same, but for a choice of them made by :meth:`only`.
+
+    Args:
+        suffixes: of what counts as a picture, or as a recording; a file with one of them is a
+            place of its own.
     """
 
     def __init__(self, path: Path, kinds: frozenset[str] = PICTURES) -> None:

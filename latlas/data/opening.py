@@ -6,7 +6,7 @@ import inspect
 import io
 import typing
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -18,7 +18,8 @@ import numpy as np
 from latlas.core.errors import DataError, unknown
 from latlas.data import packing
 from latlas.data.dataset import Dataset
-from latlas.data.files import FILMS, MAY_MOVE
+from latlas.data.files import FILMS, MAY_MOVE, SOUNDS
+from latlas.data.files import PICTURES as PICTURE_SUFFIXES
 from latlas.data.maps import first_is_map
 from latlas.data.pixels import has_frames
 from latlas.data.source import Source, join, make
@@ -40,8 +41,10 @@ BY_SUFFIX = {
     ".npz": "npz:open_npz",
     ".parquet": "tables:open_table",
     ".tsv": "tables:open_table",
+    ".wav": "recordings:open_recordings",
 }
 PICTURES, TWO_FOLDERS, CLIP = "sides:open_pictures", "sides:open_two", "clips:open_clip"
+RECORDINGS = "recordings:open_recordings"
 INTERNAL = {"store", "name"}
 
 
@@ -50,7 +53,8 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
 
     Args:
         spec: a built-in name (``digits``, ``shapes``, ``ring``, ``grid``, ``moons``,
-            ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip), an array (N, ...),
+            ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip,
+            ``PLACE::PATTERN`` for recordings whose names match), an array (N, ...),
             a pair (items, labels), two names, paths or sources, which are two domains
             (:func:`open_pair`), or the ``spec`` of a source opened before.
         memory_share: a file whose items take more than this share of the available memory is
@@ -101,9 +105,21 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     sides = [open_source(x, memory_share=memory_share, **options,
                          **({"maps": "A", "ids": ids} if maps == name else {}))
              for name, x in (("A", a), ("B", b))]
+    sides = _at_one_rate((a, b), sides, options)
     first, second = sides[::-1] if direction == "BtoA" else sides
     return replace(join(first, second, paired=together, name=f"{sides[0].name}-{sides[1].name}"),
                    spec=_spec_of_two(sides, together, direction))
+
+
+def _at_one_rate(named: tuple[Any, Any], sides: list[Source],
+                 options: dict[str, Any]) -> list[Source]:
+    """Recordings of two rates, the higher one opened again at the lower one."""
+    rates = [side.space.sound.rate for side in sides if side.space.sound is not None]
+    if len(set(rates)) < 2:
+        return sides
+    return [side if rate == min(rates) else open_source(
+        side.spec if side.spec is not None else place, **{**options, "rate": min(rates)})
+        for side, place, rate in zip(sides, named, rates, strict=True)]
 
 
 def _spec_of_two(sides: list[Source], paired: bool, direction: str | None) -> dict[str, Any] | None:
@@ -222,7 +238,8 @@ def _reader_of(path: Path, member: str, options: dict[str, Any], store: Store) -
     if path.suffix.lower() == ".zip":
         return _open_zip(path, member, options, store)
     target = _folder_kind(path) if path.is_dir() else _file_kind(path)
-    return _call(target, (path,), str(path), options, store)
+    which = (member,) if target == RECORDINGS else ()
+    return _call(target, (path, *which), str(path), options, store)
 
 
 def _missing(text: str) -> str:
@@ -244,7 +261,8 @@ def _file_kind(path: Path) -> str:
     if suffix == ".gz" or "ubyte" in names or "idx" in suffix:
         return "idx:open_idx"
     raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
-                    f"pictures, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and videos")
+                    f"pictures or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
+                    "videos")
 
 
 def _folder_kind(path: Path) -> str:
@@ -259,10 +277,18 @@ def _folder_kind(path: Path) -> str:
         return "cifar:open_cifar"
     if any(n in ("train_32x32.mat", "test_32x32.mat") for n in names):
         return "svhn:open_svhn"
-    return PICTURES
+    return _heard([p.relative_to(path).as_posix() for p in path.rglob("*")])
+
+
+def _heard(names: Iterable[str]) -> str:
+    """The reader of a place of pictures, or of recordings where there are some and no picture."""
+    found = {Path(name).suffix.lower() for name in names}
+    return RECORDINGS if found & SOUNDS and not found & PICTURE_SUFFIXES else PICTURES
 
 
 def _open_zip(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
+    if _heard(_names(path)) == RECORDINGS:
+        return _call(RECORDINGS, (path, member), str(path), options, store)
     chosen, data = _zip_member(path, member)
     if chosen is None:
         return _call(PICTURES, (path,), str(path), options, store)
@@ -276,6 +302,14 @@ def _zip_member(path: Path, member: str) -> tuple[str | None, io.BytesIO]:
         with zipfile.ZipFile(path) as archive:
             chosen = _member(path, archive.namelist(), member)
             return chosen, io.BytesIO(b"" if chosen is None else archive.read(chosen))
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} cannot be read as a zip: {error}") from None
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} cannot be read as a zip: {error}") from None
 

@@ -93,7 +93,7 @@ def read_pictures(work: Work, store: Store, how: Reading, name: str) -> Source:
     x, group, notes = work.run(how.on_error)
     good = np.array([i for i in range(len(x)) if i not in work.errors], np.int64)
     parts, folders, table = arranged(files, how.label, how.attributes)
-    codes, classes, more = _labels(folders, table, good, how.label)
+    codes, classes, more = labelled(folders, table, good, how.label)
     if how.maps:
         x[list(work.errors)] = x[good[0]]  # black is an id like any other
         x, space = one_hot(x, store, how.ids, name)
@@ -251,7 +251,7 @@ def arranged(files: Files, label: str | None, attributes: str | None) -> tuple[
     return parts or table.parts, folders, table
 
 
-def _labels(folders: list[str | None], table: Attributes | None, good: Rows,
+def labelled(folders: list[str | None], table: Attributes | None, good: Rows,
             label: str | None) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:
     """Codes, class names and notes."""
     if table is not None and table.label is not None:

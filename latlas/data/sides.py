@@ -140,7 +140,7 @@ def _found(files: Files, pair: str | None, paired: bool | None) -> tuple[
         raise DataError(unknown("pair", str(pair), ["side", "none"]))
     if pair == "side":
         return [Side(name, files, half) for half, name in enumerate(SIDES)], paired is not False
-    folders = None if pair == "none" else _folders(files)
+    folders = None if pair == "none" else two_folders(files)
     if folders is None:
         if paired is not None:
             raise DataError(f"{files.path}: paired= is for two sides (folders A and B, or trainA "
@@ -151,7 +151,7 @@ def _found(files: Files, pair: str | None, paired: bool | None) -> tuple[
     return (_matched(sides, str(files.path)) if together else sides), together
 
 
-def _folders(files: Files) -> tuple[Sequence[Side], bool] | None:
+def two_folders(files: Files) -> tuple[Sequence[Side], bool] | None:
     """The sides as the folders name them, and whether they are named as domains."""
     paths = [n.split("/") for n in files.pictures]
     above = 0

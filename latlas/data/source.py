@@ -84,6 +84,9 @@ def join(a: Source, b: Source, *, paired: bool, name: str = "") -> Source:
     if a.other is not None or b.other is not None:
         both = a if a.other is not None else b
         raise DataError(f"{both.name} has two sides of its own; name sources of one side")
+    if paired and a.space.sound is not None:
+        raise DataError("recordings are not taken as pairs: no two take the same time; leave out "
+                        "paired=true")
     if paired:
         a, b = _matched(a, b)
     notes = tuple(f"{side.name}: {note}" for side in (a, b) for note in side.notes)

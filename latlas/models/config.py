@@ -280,7 +280,8 @@ class TranslationConfig:
                           "residual works at a quarter of the size", choices=("unet", "residual"))
     width: int = option(64, "channels of the first level of all networks", low=1)
     depth: int = option(0, "halvings of a unet; 0: until a side is 4 … 7", low=0)
-    blocks: int = option(0, "residual blocks; 0: six, or nine for sides over 128", low=0)
+    blocks: int = option(0, "residual blocks; 0: four of columns, else six, or nine for sides over "
+                            "128", low=0)
     dropout: float = option(0.0, "noise: share of numbers that the innermost levels of a unet "
                             "leave out", low=0, high=0.9)
     discriminator_depth: int = option(0, "halvings of the discriminator: three see patches of 70 "
@@ -307,11 +308,23 @@ class Pix2PixConfig(TranslationConfig):
 class CycleGANConfig(TranslationConfig):
     """There and back without pairs."""
 
-    network: str = option("residual", "kind of generator: residual works at a quarter of the size, "
-                          "unet sees every size again on its way up", choices=("residual", "unet"))
-    cycle: float = option(10.0, "weight of what is lost there and back", low=0)
-    identity: float = option(5.0, "weight of what is changed of a picture that is of the wanted "
-                             "domain already; for equal numbers of channels", low=0)
+    network: str = option("auto", "kind of generator: residual works at a quarter of the size, "
+                          "unet sees every size again on its way up, columns sees a column at "
+                          "once, of spectra all tones; auto: columns for recordings, else residual",
+                          choices=("auto", "residual", "unet", "columns"))
+    width: int = option(0, "channels of the first level of all networks, of columns a sixteenth of "
+                           "those inside; 0: 16 for recordings, else 64", low=0)
+    penalty: str = option("auto", "on the discriminator's slope; auto: r1 for recordings, else "
+                          "none", choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
+    gamma: float = option(0.0, "weight of the penalty; 0: 5e-5 for recordings, else 1", low=0,
+                          high=1e6)
+    penalty_every: int = option(0, "steps from one penalty to the next, each times as many; 0: 4 "
+                                   "for recordings, else 1", low=0)
+    cycle: float | None = option(None, "weight of what is lost there and back; none: 1.5 for "
+                                 "recordings, else 10", low=0)
+    identity: float | None = option(None, "weight of what is changed of a picture that is of the "
+                                    "wanted domain already, for equal numbers of channels; none: "
+                                    "0 for recordings, else 5", low=0)
     temporal: float | None = option(None, "weight of how much translations of neighbouring frames "
                                     "differ beyond their motion; none: 20 for frames, 0 for "
                                     "pictures", low=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ from latlas.objectives.temporal import flicker
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
 TEMPORAL, GROWING = 20.0, 0.5
+#: what a config leaves open: for pictures as Zhu et al. (2017); for recordings, whose networks
+#: begin near what they are given, less is paid for that, and discriminators are held back
+Open = dict[str, Any]
+SEEN: Open = {"network": "residual", "width": 64, "penalty": "none", "gamma": 1.0,
+              "penalty_every": 1, "cycle": 10.0, "identity": 5.0}
+HEARD: Open = {"network": "columns", "width": 16, "penalty": "r1", "gamma": 5e-5,
+               "penalty_every": 4, "cycle": 1.5, "identity": 0.0}
 GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
 
 
@@ -39,7 +47,7 @@ class CycleGAN(Translator):
     pool_b: Tensor
 
     def __init__(self, config: CycleGANConfig, space: Space) -> None:
-        super().__init__(_settled(config, space), space)
+        super().__init__(_steadied(_chosen(config, space), space), space)
         a, b = space, self.other
         self.forth, self.back = self._translator(a, b), self._translator(b, a)
         self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
@@ -76,6 +84,7 @@ class CycleGAN(Translator):
                       for side, real in (("a", a), ("b", b))), a.new_zeros(()))
         cycle = absolute(self.back(made["b"]), a) + absolute(self.forth(made["a"]), b)
         terms = {"generators": fooled, "cycle": cycle}
+        assert self.config.cycle is not None and self.config.identity is not None  # settled
         total = fooled + self.config.cycle * cycle
         if same:
             apart = absolute(same["a"], a) + absolute(same["b"], b)
@@ -157,6 +166,13 @@ class CycleGAN(Translator):
         return lambda x: judge(x).float()
 
 
+def _chosen(config: CycleGANConfig, space: Space) -> CycleGANConfig:
+    """The config with what it leaves open chosen by the data."""
+    usual, blank = SEEN if space.sound is None else HEARD, type(config)()
+    unset = {k: v for k, v in usual.items() if getattr(config, k) == getattr(blank, k)}
+    return replace(config, **unset)
+
+
 def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
     """Items of A and of B; there are as many of each."""
     assert batch.target is not None  # the source has been checked to hold two domains
@@ -171,7 +187,7 @@ def _of_both(a: Loss, b: Loss) -> Loss:
                 {name: (value + b.terms[name]) / 2 for name, value in a.terms.items()} | own)
 
 
-def _settled(config: CycleGANConfig, space: Space) -> CycleGANConfig:
+def _steadied(config: CycleGANConfig, space: Space) -> CycleGANConfig:
     """The config with the weight of the temporal term that suits the data.
 
     Raises:

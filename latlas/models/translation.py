@@ -14,7 +14,12 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.contest import Contest
 from latlas.networks.blocks import pyramid
-from latlas.networks.translators import PatchDiscriminator, ResidualTranslator, UNet
+from latlas.networks.translators import (
+    ColumnTranslator,
+    PatchDiscriminator,
+    ResidualTranslator,
+    UNet,
+)
 
 #: pictures with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
 LARGE = 128
@@ -48,6 +53,10 @@ class Translator(Model):
             a, b = ("×".join(map(str, side.shape[1:])) for side in (space, self.other))
             raise DataError(f"pictures are translated to the same size, and A is of {a}, B of {b} "
                             "pixels: give both one size with image_size= (--image-size)")
+        if space.sound != self.other.sound:
+            raise DataError(f"A is of {space.sound or 'pictures'}, B of "
+                            f"{self.other.sound or 'pictures'}: give both one rate=, n_fft=, hop= "
+                            "and floor= (--data-option)")
         self.contest = Contest(config)
 
     def choices(self, items: int) -> str:
@@ -60,12 +69,13 @@ class Translator(Model):
 
     def _translator(self, a: Space, b: Space) -> nn.Module:
         """From pictures of ``a`` to pictures of ``b``."""
-        size, config = (a.shape[1], a.shape[2]), self.config
-        if config.network == "residual":
-            blocks = config.blocks or (9 if max(size) > LARGE else 6)
-            return ResidualTranslator(a.shape[0], b.shape[0], size, config.width, blocks)
-        return UNet(a.shape[0], b.shape[0], size, config.width, config.depth or None,
-                    config.dropout)
+        size, blocks = (a.shape[1], a.shape[2]), self.config.blocks
+        ends = a.shape[0], b.shape[0], size, self.config.width
+        if self.config.network == "columns":
+            return ColumnTranslator(*ends, blocks or 4)
+        if self.config.network == "residual":
+            return ResidualTranslator(*ends, blocks or (9 if max(size) > LARGE else 6))
+        return UNet(*ends, self.config.depth or None, self.config.dropout)
 
     def _discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
         """One that sees patches of 70 pixels, or of fewer where pictures are small."""

@@ -16,6 +16,9 @@ from latlas.networks.reordered import Transposed, convolved, mirrored
 SLOPE, START = 0.2, 0.02
 #: innermost levels of a U-Net that noise reaches by dropout (appendix 6.1)
 NOISY = 3
+CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)
+#: what a network of columns begins with is tanh of this times x: near x, and not flat at its ends
+KEPT = 1.5
 
 
 class Dropout(nn.Module):
@@ -103,6 +106,65 @@ class ResidualTranslator(nn.Module):
         return out.float().tanh()
 
 
+class ColumnTranslator(nn.Module):
+    """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1], column by column with its neighbours.
+
+    Every row is a channel of its own, so that convolutions along the width see all of a column at
+    once: of spectra all tones, wherever a voice has them (a one-dimensional residual network, as
+    Kaneko & Kameoka 2018, section 3.1). Edges are mirrored; instance normalisation but at the ends.
+    Where there are as many channels on both sides it is tanh(f(x) + 1.5 x): it begins near x.
+
+    Args:
+        size: H and W.
+        width: a sixteenth of the channels inside.
+        blocks: residual blocks, at half the width.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: Size, width: int, blocks: int) -> None:
+        super().__init__()
+        self.outputs, self.wide, inside = outputs, size[1], 16 * width
+        self.layers = nn.Sequential(
+            Along(inputs * size[0], inside, 5), nn.ReLU(),
+            plain(Along(inside, inside, 3, 2)), nn.InstanceNorm1d(inside), nn.ReLU(),
+            *(ColumnBlock(inside) for _ in range(blocks)),
+            plain(nn.ConvTranspose1d(inside, inside, 4, 2, 1)), nn.InstanceNorm1d(inside),
+            nn.ReLU(),
+            Along(inside, outputs * size[0], 5))
+        start(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers(x.flatten(1, 2))[..., :self.wide]
+        change = found.unflatten(1, (self.outputs, -1)).float()
+        return (change + KEPT * x if self.outputs == x.shape[1] else change).tanh()
+
+
+class ColumnBlock(nn.Module):
+    """h + two convolutions of it along the width; the size stays."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            plain(Along(width, width, 3)), nn.InstanceNorm1d(width), nn.ReLU(),
+            plain(Along(width, width, 3)), nn.InstanceNorm1d(width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = h + self.layers(h)
+        return out
+
+
+class Along(nn.Module):
+    """A convolution along the width; beyond the edge it sees it mirrored."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, (kernel - 1) // 2,
+                              padding_mode="reflect")
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = self.conv(h)
+        return out
+
+
 class Mirrored(nn.Module):
     """A convolution that keeps the size; beyond the edge it sees the picture mirrored."""
 
@@ -175,7 +237,7 @@ def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None)
 def plain(layer: nn.Module) -> nn.Module:
     """A convolution without its bias, which the mean that is taken off after it would undo."""
     for part in layer.modules():
-        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(part, CONVOLUTIONS):
             part.register_parameter("bias", None)
     return layer
 
@@ -183,7 +245,7 @@ def plain(layer: nn.Module) -> nn.Module:
 def start(network: nn.Module) -> None:
     """Weights from N(0, 0.02²), biases 0."""
     for layer in network.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(layer, CONVOLUTIONS):
             nn.init.normal_(layer.weight, std=START)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -179,19 +179,34 @@ def picture(item: Array, space: Space) -> bytes:
     return pictures.png(shown[..., 0] if len(item) == 1 else shown)
 
 
-def file_names(n: int, names: Any, *, folders: bool = False) -> list[str]:
-    """Relative names ending in .png; none leaves the folder, none twice.
+def write_missing(folder: Path, names: Sequence[str],
+                  made: Callable[[list[int]], Iterator[bytes]]) -> tuple[int, int]:
+    """Writes the files of these names that are not there; how many, and how many were there.
+
+    Args:
+        made: what the files at these positions hold, in turn.
+    """
+    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
+    for i, data in zip(missing, made(missing), strict=True):
+        write_bytes(folder / names[i], data)
+    return len(missing), len(names) - len(missing)
+
+
+def file_names(n: int, names: Any, ending: str = ".png", *,
+               folders: bool = False) -> list[str]:
+    """Relative names with this ending; none leaves the folder, none twice.
 
     With ``folders`` they lie in the same folders as the names; otherwise in none.
     """
     if names is None:
-        return [f"{i:05d}.png" for i in range(n)]
+        return [f"{i:05d}{ending}" for i in range(n)]
     apart = "/" if folders else "_"
     clean = [apart.join(re.sub(r"[^\w.\-]+", "_", part) for part in
                         Path(str(v)).with_suffix("").as_posix().strip("/.").split("/")
                         if part.strip(".")) for v in names]
     times = Counter(clean)
-    return [f"{v or i}.png" if times[v] == 1 else f"{v}_{i:05d}.png" for i, v in enumerate(clean)]
+    return [f"{v or i}{ending}" if times[v] == 1 else f"{v}_{i:05d}{ending}"
+            for i, v in enumerate(clean)]
 
 
 def _item_columns(space: Space, items: Array) -> list[str]:

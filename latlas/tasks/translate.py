@@ -26,7 +26,7 @@ from latlas.tasks.common import (
     noise,
     to_data,
 )
-from latlas.tasks.output import file_names, picture, write_bytes
+from latlas.tasks.output import file_names, picture, write_missing
 
 #: items that are in memory at a time
 BLOCK = 64
@@ -78,15 +78,14 @@ def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
     maps of classes are written as ids.
     """
     into = made_for(model.space, to)
+
+    def made(missing: list[int]) -> Iterator[bytes]:
+        rest = data.subset(np.array(missing, np.int64))
+        for block in _blocks(model, rest, to, BLOCK, progress):
+            yield from (file_of(item, into) for item in block)
+
     names = file_names(len(data), data.take("names"), folders=data.clip is not None)
-    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    rest = data.subset(np.array(missing, np.int64))
-    done = 0
-    for made in _blocks(model, rest, to, BLOCK, progress):
-        for item in made:
-            write_bytes(folder / names[missing[done]], file_of(item, into))
-            done += 1
-    return Translated(done, len(names) - done)
+    return Translated(*write_missing(folder, names, made))
 
 
 def file_of(item: Array, space: Space) -> bytes:
