@@ -140,6 +140,35 @@ class AfterStep(Protocol):
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Weights:
+    """How often each training item shall come.
+
+    Attributes:
+        values: (N,) at least 0, relative to one another; of the items in the order of the data.
+        figures: for the log, in stated units; ``words`` the same for the terminal.
+    """
+
+    values: Tensor
+    figures: dict[str, float] = field(default_factory=dict)
+    words: str = ""
+
+
+@runtime_checkable
+class WeighsData(Protocol):
+    """Says how often each training item shall come, anew after every ``refresh`` of the budget.
+
+    ``refresh`` is a share of the budget, 0 for never; until it has gone items come equally often.
+    ``sampling_weights`` is asked of the averaged model in evaluation mode; ``batches`` hold every
+    training item once, in order, in model units.
+    """
+
+    @property
+    def refresh(self) -> float: ...
+
+    def sampling_weights(self, batches: Iterable[Batch]) -> Weights: ...
+
+
 @runtime_checkable
 class FitsDirectly(Protocol):
     """Closed form. ``batches`` may be swept several times; each sweep is in order, whole."""
@@ -166,6 +195,13 @@ class Encodes(Protocol):
     """Data to codes: (n, *shape) to a distribution over (n, latent_dim)."""
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """Items to classes: (n, *shape) to log-probabilities (n, classes), nats."""
+
+    def classify(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable

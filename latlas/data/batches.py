@@ -42,6 +42,13 @@ class Batches:
         self._others = _Shuffled(data.other, seed, "order of the other side") if (
             data.other is not None and unpaired) else None
 
+    def reweigh(self, weights: Tensor | None) -> None:
+        """From now on items come as often as these weights say, (N,); ``None``: equally often.
+
+        Batch k is then a function of (seed, k, weights), the same on every process.
+        """
+        self._rows.reweigh(weights)
+
     def at(self, number: int) -> Batch:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
@@ -62,11 +69,21 @@ class Batches:
 
 
 class _Shuffled:
-    """Rows of a data set, permutation after permutation without end."""
+    """Rows of a data set, permutation after permutation without end.
+
+    With weights each of N draws has every item as often as its weight says, rounded up or down
+    (systematic resampling), in a random order; equal weights give permutations.
+    """
 
     def __init__(self, data: Dataset, seed: int, purpose: str) -> None:
         self.rows, self.n, self.seed, self.purpose = data.rows, len(data), seed, purpose
+        self.weights: Tensor | None = None
         self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def reweigh(self, weights: Tensor | None) -> None:
+        """Take other weights, (N,), for all that comes."""
+        self.weights = weights
+        self._order.cache_clear()
 
     def at(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` … ``stop`` of the endless sequence."""
@@ -80,7 +97,18 @@ class _Shuffled:
     def _permutation(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(self.seed, self.purpose, epoch))
         order = torch.randperm(self.n, generator=generator)
+        if self.weights is not None:
+            order = systematic(self.weights, generator)[order]
         return order if self.rows is None else torch.from_numpy(self.rows)[order]
+
+
+def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """N positions 0 … N−1, ascending, item i ⌊N w_i/Σw⌋ or ⌈N w_i/Σw⌉ times (Kitagawa 1996)."""
+    n = len(weights)
+    reach = weights.double().cumsum(0)
+    places = (torch.arange(n, dtype=torch.float64) + torch.rand(
+        1, generator=generator, dtype=torch.float64)) * (reach[-1] / n)
+    return torch.searchsorted(reach, places, right=True).clamp_(max=n - 1)
 
 
 class Sweep:

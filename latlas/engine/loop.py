@@ -29,6 +29,7 @@ from latlas.engine.processes import World, join, pick_device
 from latlas.engine.progress import Progress, Silent
 from latlas.engine.trainer import Trainer
 from latlas.engine.watch import ANCHORS, LOOKS, RETURNS, Alarms, Looks, NotFinite
+from latlas.engine.weighing import Weighing
 
 #: lines of metrics.jsonl in a whole run
 LOG_LINES = 200
@@ -110,6 +111,7 @@ class Loop:
                                items=len(train))
         self.checks = Checks(self.trainer, validation, options, device)
         self.steps = -(-self.chosen.images // options.batch_size)
+        self.weighing = Weighing(self.trainer, self.batches, self.steps, self.world)
         self.log_every = max(1, self.steps // LOG_LINES)
         self.check_every = check_every(options, self.steps)
         self.alarms, self.returns = Alarms(), 0
@@ -139,6 +141,7 @@ class Loop:
                 if self._asked(asked):
                     return self._interrupted()
                 try:
+                    self._weigh()
                     self.trainer.step(self.batches.at(self.trainer.index))
                     if self._look():
                         stopped = "patience"
@@ -146,6 +149,13 @@ class Loop:
                 except NotFinite as error:
                     self._go_back(error)
         return self._finish(stopped)
+
+    def _weigh(self) -> None:
+        """The order of the data by new weights, when due."""
+        found = self.weighing.look(self.trainer.index)
+        if found is not None:
+            self._write(found.figures)
+            self.progress.note(found.words)
 
     def _asked(self, asked: list[int]) -> bool:
         """Stop was asked for; with many processes every one must stop at the same step."""
@@ -179,6 +189,7 @@ class Loop:
                            f"{meta['images'] // meta['step']}, here they are of "
                            f"{self.options.batch_size}; go on with as many processes as before")
         self.checks.restore(tensors, meta)
+        self.weighing.restore(tensors)
         self.alarms.restore(meta.get("alarms"))
         self._halve(int(meta.get("returns", 0)))
         self.before, self.saved_images = float(meta["seconds"]), self.trainer.images
@@ -246,6 +257,7 @@ class Loop:
         self.trainer.restore(*found)
         self.trainer.drain()
         self.checks.restore(*found)
+        self.weighing.restore(found[0])
         self.alarms.restore(found[1].get("alarms"))
         self._halve(self.returns + 1)
         if self.world.leads:
@@ -310,7 +322,7 @@ class Loop:
         tensors, meta = self.trainer.state()
         more, noted = self.checks.state()
         watched = {"alarms": self.alarms.state(), "returns": self.returns}
-        return tensors | more, meta | noted | {"seconds": self.seconds} | (
+        return tensors | more | self.weighing.state(), meta | noted | {"seconds": self.seconds} | (
             watched if self.model.watched else {})
 
     def _interrupted(self) -> Outcome:

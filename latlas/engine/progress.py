@@ -17,6 +17,8 @@ class Progress(Protocol):
 
     def terms(self, values: dict[str, float]) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def warn(self, text: str) -> None: ...
 
     def end(self, note: str) -> None: ...
@@ -30,6 +32,8 @@ class Silent:
     def advance(self, images: int) -> None: ...
 
     def terms(self, values: dict[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
     def warn(self, text: str) -> None: ...
 
@@ -76,11 +80,14 @@ class Bar:
     def terms(self, values: dict[str, float]) -> None:
         self._words = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
 
-    def warn(self, text: str) -> None:
+    def note(self, text: str) -> None:
         if self._bar:
-            self._bar.console.print(f"warning: {text}", markup=False, highlight=False)
+            self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        self.note(f"warning: {text}")
 
     def end(self, note: str) -> None:
         if self._bar:
