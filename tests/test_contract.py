@@ -31,7 +31,7 @@ from latlas.models.conditional_vae import hide
 PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core.Decodes},
              "reconstruct": {core.Encodes, core.Decodes}, "score": {core.ScoresDensity},
              "denoise": {core.Encodes, core.Decodes}, "mix": {core.HasStyles},
-             "translate": {core.Translates}}
+             "translate": {core.Translates}, "classify": {core.Classifies}}
 TOY = "toy_gan:ToyGAN"
 
 
@@ -144,6 +144,7 @@ VARIANTS = [
     Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
     Case("cycle-gan", tiny.domains, {"network": "columns"}, coupled="earlier fakes",
          label="columns"),
+    Case("debiasing-vae", wide, CONV | {"form": "maximum", "audited": "a,c"}, label="conv"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",

@@ -69,6 +69,15 @@ def test_one_speaker_to_another(tmp_path: Path) -> None:
     assert (tmp_path / "made-sheet.png").is_file() and (tmp_path / "kept/run.json").is_file()
 
 
+def test_weights_elsewhere(tmp_path: Path) -> None:
+    said = run(tmp_path, "weights_elsewhere.py", "--images", "1.5e4").splitlines()
+    assert float(said[0].split("weigh ")[1].split()[0]) > 2
+    sampler = [float(word.strip(",")) for word in said[1].split() if word[0] == "0"]
+    assert sampler[1] > sampler[0] + 0.1
+    assert said[2].startswith("sample_weight")
+    assert (tmp_path / "weights.parquet").is_file()
+
+
 @pytest.mark.parametrize("script", ["edges_to_pictures.py", "recolouring.py"])
 def test_translations(script: str, tmp_path: Path) -> None:
     said = run(tmp_path, script, "--images", "64", "--out", "sheet.png", "--run", "kept")

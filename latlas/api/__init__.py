@@ -49,11 +49,12 @@ if TYPE_CHECKING:
     from latlas.tasks.outliers import Outliers
     from latlas.tasks.score import Scores
     from latlas.tasks.shards import Written
+    from latlas.tasks.weights import ItemWeights
 
-__all__ = ["Scorer", "compare", "decode", "denoise", "directions", "edit", "encode", "evaluate",
-           "fit_prior", "interpolate", "list_models", "load", "mix", "open_data", "outliers",
-           "project", "reconstruct", "sample", "score", "train", "translate", "traverse",
-           "write_parts", "write_report"]
+__all__ = ["Scorer", "classify", "compare", "decode", "denoise", "directions", "edit", "encode",
+           "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix", "open_data",
+           "outliers", "project", "reconstruct", "sample", "score", "train", "translate",
+           "traverse", "weights", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:
@@ -215,6 +216,32 @@ def outliers(run: Run, data: Items = None, split: str | None = None, *, odd: str
                 odd=marks, false_alarms=false_alarms, method=method, seed=seed, progress=progress)
 
 
+def classify(run: Run, data: Items = None, split: str | None = None, *,
+             progress: Count | None = None, **options: Any) -> Array:
+    """log p(class|x) of every item, (n, classes) float32, in the order of ``space.classes``."""
+    from latlas.tasks.classify import classify as name
+
+    return name(*both(run, data, split, options, "classify"), progress=progress)
+
+
+def weights(run: Run, data: Items = None, split: str | None = None, *, method: str = "auto",
+            within: str = "auto", share: float | None = None, clip: float | None = None,
+            bins: int | None = None, alpha: float | None = None,
+            progress: Count | None = None, **options: Any) -> ItemWeights:
+    """How often each item should come, the rarer the more: ``.weight``, ``.rarity``.
+
+    Args:
+        data: by default the items the run was trained on; of a source that is named, all.
+        method, within, share, clip, bins, alpha: see :func:`latlas.tasks.weights.weights`.
+    """
+    from latlas.tasks.weights import weights as weigh
+
+    split = split or ("train" if data is None else "all")
+    model, items = both(run, data, split, options, "encode")
+    return weigh(model, items, method=method, within=within, share=share, clip=clip, bins=bins,
+                 alpha=alpha, progress=progress)
+
+
 def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
              features: Any = "auto", samples: int = 2000, seed: int = 0,
              metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
@@ -223,8 +250,8 @@ def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: i
     """Every figure the model allows, on held-out data, with controls.
 
     Args:
-        metrics: some groups only: likelihood, reconstruction, translation, code, disentanglement,
-            latent, samples.
+        metrics: some groups only: likelihood, reconstruction, translation, classification, code,
+            disentanglement, latent, samples.
         factors: names of the known factors that disentanglement is judged by.
         prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
         to: the domain that a model of two translates to.

@@ -80,6 +80,10 @@ COMMANDS: dict[str, Command] = {
         "latlas outliers runs/vae-digits",
         "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
         "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
+    "weights": Command("Measure", "latlas.cli.weigh:weights",
+                       "Weights by which rare items come more often.", (
+        "latlas weights runs/vae-digits --out weights.parquet",
+        "latlas weights runs/debiasing-vae-digits --data new/ --dimensions")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),

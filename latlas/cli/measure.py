@@ -33,7 +33,7 @@ _METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
             "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
 Metrics = Annotated[str, Parameter(
     help="Groups of figures, with commas between: likelihood, reconstruction, translation, "
-         "code, disentanglement, latent, samples. Default: all that apply.")]
+         "classification, code, disentanglement, latent, samples. Default: all that apply.")]
 To = Annotated[Literal["A", "B"], Parameter(help="Domain that a model of two translates to.")]
 Factors = Annotated[str, Parameter(
     help="Names of the known factors that disentanglement is judged by, with commas between. "

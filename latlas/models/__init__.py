@@ -76,6 +76,10 @@ MODELS: dict[str, Entry] = {
                              configs.ConditionalVAEConfig, LIKELIHOOD,
                              "VAE given a label, or a part of the picture (completion)",
                              VAE_TRAINING),
+    "debiasing-vae": Entry("latlas.models.debiasing_vae:DebiasingVAE", configs.DebiasingVAEConfig,
+                           LIKELIHOOD | {"classify"},
+                           "classifier with a VAE, whose codes tell what is rare and to be seen "
+                           "more often", VAE_TRAINING),
     "gan": Entry("latlas.models.gan:GAN", configs.GANConfig, GENERATOR,
                  "generative adversarial network: sharp samples, no encoder", GAN_TRAINING),
     "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN",

@@ -36,6 +36,8 @@ class Autoencoding(Model):
     """
 
     outputs_per_code = 1
+    #: numbers that the encoder gives beside those of the code
+    more_outputs = 0
     multiplier = 1
     condition_dim = 0
     dropout = 0.0
@@ -46,15 +48,15 @@ class Autoencoding(Model):
         self.latent_dim = self.config.latent_dim
         size = {"kind": self.config.network, "width": self.config.width,
                 "depth": self.config.depth}
+        outputs = self.outputs_per_code * self.latent_dim + self.more_outputs
         self.encoder = encoder if encoder is not None else networks.encoder(
-            space, self.outputs_per_code * self.latent_dim, self.condition_dim, **size)
+            space, outputs, self.condition_dim, **size)
         self.decoder = decoder if decoder is not None else networks.decoder(
             space, self.latent_dim, self.condition_dim, multiplier=self.multiplier,
             dropout=self.dropout, **size)
         code, channels = (self.latent_dim,), self.multiplier * space.shape[0]
         if encoder is not None:
-            networks.must_fit("encoder", encoder, space.shape,
-                              (self.outputs_per_code * self.latent_dim,), self.condition_dim)
+            networks.must_fit("encoder", encoder, space.shape, (outputs,), self.condition_dim)
         if decoder is not None:
             networks.must_fit("decoder", decoder, code, (channels, *space.shape[1:]),
                               self.condition_dim)

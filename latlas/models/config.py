@@ -154,6 +154,37 @@ class ConditionalVAEConfig(VAEConfig):
 
 
 @dataclass(frozen=True)
+class DebiasingVAEConfig(VAEConfig):
+    """Classifier with a VAE, by whose codes rare items come more often."""
+
+    audited: str = option("", "classes whose items are reconstructed and weighed, with commas "
+                              "between; empty: all")
+    vae_weight: float | None = option(None, "weight of the VAE's loss beside the cross-entropy; "
+                                      "none: 1 / scalars of an item", low=0)
+    form: str = option("product", "weights by the densities of the code's dimensions: the inverse "
+                       "of their product, or of the least of them (maximum); by the cross-entropy "
+                       "of an item and its neighbours (loss); none: items come equally often",
+                       choices=("product", "maximum", "loss", "none"))
+    within: str = option("class", "densities among the items of each audited class, or of all "
+                         "together", choices=("class", "all"))
+    neighbours: int = option(5, "items over which a cross-entropy is smoothed, for form=loss",
+                             low=1)
+    refresh: float = option(0.1, "share of the budget from one set of weights to the next",
+                            low=0.001, high=1)
+    bins: int = option(10, "bins of a histogram of one dimension", low=2)
+    share: float = option(0.2, "effective sample size that the weights leave, as a share of the "
+                          "items: alpha is raised until they do", low=0.01, high=0.99)
+    alpha: float | None = option(None, "added to every density; none: the least that leaves the "
+                                 "share", low=0)
+    clip: float = option(20.0, "largest weight, times their mean", low=1)
+
+    def __post_init__(self) -> None:
+        if self.trim > 0:
+            raise ConfigError(f"trim={self.trim:g} leaves out what fits worst, which "
+                              "debiasing-vae is to see more often; leave it out")
+
+
+@dataclass(frozen=True)
 class FlowMatchingConfig:
     """Flow matching."""
 

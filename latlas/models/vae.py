@@ -89,14 +89,18 @@ class VAE(Autoencoding):
         """Negative bound, mean nats per item in model units."""
         condition = self.condition_of(batch, step.noise)
         x = self.likelihood.prepare(batch.x, step.noise)
-        q = self.encode(x, condition=condition)
+        bound, terms = self._negative_bound(x, self.encode(x, condition=condition), condition, step)
+        total = trimmed_mean(bound, self.config.trim)
+        return Loss(total, {"loss": total, **terms})
+
+    def _negative_bound(self, x: Tensor, q: Normal, condition: Tensor | None,
+                        step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The negative bound per item, (n,), of prepared items, and its parts for the log."""
         z = q.sample(step.noise)
         reconstruction = -self.decode(z, condition=condition).log_prob(x)
         kl = self.prior.kl(q, z)
         bound = reconstruction + self.warmth(step) * self.regulariser(kl, z, q, step)
-        total = trimmed_mean(bound, self.config.trim)
-        return Loss(total, {"loss": total, "reconstruction": reconstruction.mean(),
-                            "kl": kl.sum(-1).mean()})
+        return bound, {"reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()}
 
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
         """The term beside the reconstruction, per item (n,), nats.

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import Decodes, Encodes, HasStyles, Model, Samples, ScoresDensity, Translates
+from latlas.core.model import (
+    Classifies,
+    Decodes,
+    Encodes,
+    HasStyles,
+    Model,
+    Samples,
+    ScoresDensity,
+    Translates,
+)
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -30,6 +39,7 @@ NEEDS = {
     "decode": "a decoder",
     "reconstruct": "an encoder and a decoder",
     "score": "a likelihood",
+    "classify": "an output for classes",
     "denoise": "training on noisy items",
     "mix": "layers that have styles",
     "translate": "two domains",
@@ -43,6 +53,7 @@ PROTOCOLS: dict[str, tuple[type, ...]] = {
     "decode": (Decodes,),
     "reconstruct": (Encodes, Decodes),
     "score": (ScoresDensity,),
+    "classify": (Classifies,),
     "mix": (HasStyles,),
     "translate": (Translates,),
 }

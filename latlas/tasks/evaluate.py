@@ -17,6 +17,7 @@ from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.tasks import disentanglement, quality, translation
 from latlas.tasks.cache import Cache
+from latlas.tasks.classify import classification
 from latlas.tasks.common import Array, Progress, can, check, footing_of, items_of, some_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import which_prior
@@ -29,7 +30,8 @@ __all__ = ["METRICS", "Evaluation", "evaluate", "feature_extractor"]
 
 #: groups of figures and what a model must be able to do for them, in the order they are printed
 METRICS = {"likelihood": "score", "reconstruction": "reconstruct", "translation": "translate",
-           "code": "encode", "disentanglement": "encode", "latent": "decode", "samples": "sample"}
+           "classification": "classify", "code": "encode", "disentanglement": "encode",
+           "latent": "decode", "samples": "sample"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
         "reconstruction": lambda: _reconstruction(model, train, test),
         "translation": lambda: translation.figures(model, train, test, features, samples, to, seed,
                                                    log.notes, Cache(cache)),
+        "classification": lambda: classification(model, train, test),
         "code": lambda: _code(model, test),
         "disentanglement": lambda: disentanglement.figures(model, test, factors, seed, log.notes),
         "latent": lambda: latent_figures(model, test, seed, log.notes),
@@ -129,7 +132,8 @@ def _wanted(model: Model, test: Dataset, asked: Sequence[str]) -> list[str]:
     if asked:
         return [group for group in METRICS if group in asked]
     return [group for group, capability in METRICS.items() if can(model, capability)
-            and (group != "disentanglement" or disentanglement.has_factors(test))]
+            and (group != "disentanglement" or disentanglement.has_factors(test))
+            and (group != "classification" or test.label is not None)]
 
 
 class _Log:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-GROUPS = ("Likelihood", "Reconstruction", "Translation", "Code", "Disentanglement", "Latent space",
-          "Samples")
+GROUPS = ("Likelihood", "Reconstruction", "Translation", "Classification", "Code",
+          "Disentanglement", "Latent space", "Samples")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ KINDS: dict[str, Kind] = {
     "flicker": Kind("flicker, range 0–1", "Translation", "low",
                     "Mean absolute difference between a translated frame and the one before it, "
                     "moved as the input moves; the control is the input's own."),
+    "accuracy": Kind("accuracy", "Classification", "high",
+                     "Share of held-out items whose class is the one found most probable; the "
+                     "control says the commonest class of all."),
+    "accuracy_worst": Kind("accuracy, worst class", "Classification", "high",
+                           "The same of the class for which it is lowest."),
+    "cross_entropy": Kind("cross-entropy (nats)", "Classification", "low",
+                          "−log p(class|x), the mean over held-out items; the control knows how "
+                          "common the classes are."),
     "active_units": Kind("active units", "Code", "",
                          "Dimensions of the code whose mean varies over the data by more than "
                          "0.01; the others carry nothing."),

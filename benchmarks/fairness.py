@@ -1,0 +1,242 @@
+"""A minority that nobody labelled: does weighing the data by the model's own codes help it?
+
+    python benchmarks/fairness.py
+    python benchmarks/fairness.py --data fashion_mnist.npz --skews rotated,inverted,subclass
+
+A share of the training items is changed (rotated, inverted, …), or of each class a hidden half is
+thinned out; the test set holds both kinds equally often. All rows train the same classifier with
+the same budget and optimiser; nothing is chosen by the groups, which the oracle alone knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from latlas.core.batch import Batch
+from latlas.core.model import Weights
+from latlas.core.options import parse
+from latlas.core.space import Space
+from latlas.data import open_source, split
+from latlas.data.batches import Batches
+from latlas.data.dataset import Dataset
+from latlas.engine.options import TrainOptions
+from latlas.engine.processes import World
+from latlas.engine.trainer import Trainer
+from latlas.engine.weighing import Weighing
+from latlas.metrics.rarity import effective_share
+from latlas.models import MODELS
+from latlas.models.debiasing_vae import DebiasingVAE
+from latlas.tasks.classify import classify
+
+Array = NDArray[Any]
+BATCH = 64
+
+
+class Oracle(DebiasingVAE):
+    """Knows the groups: each counts the same from the first steps on."""
+
+    minority: Array
+    refresh = 0.002
+
+    def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
+        share = self.minority.mean()
+        return Weights(torch.from_numpy(np.where(self.minority, 0.5 / share, 0.5 / (1 - share))))
+
+
+#: name: class and settings of a row
+ROWS: dict[str, tuple[type[DebiasingVAE], dict[str, Any]]] = {
+    "plain": (DebiasingVAE, {"form": "none", "vae_weight": 0}),
+    "plain + VAE": (DebiasingVAE, {"form": "none"}),
+    "product pooled": (DebiasingVAE, {"form": "product", "within": "all"}),
+    "maximum pooled": (DebiasingVAE, {"form": "maximum", "within": "all"}),
+    "product": (DebiasingVAE, {"form": "product"}),
+    "loss alone": (DebiasingVAE, {"form": "loss", "neighbours": 1}),
+    "loss": (DebiasingVAE, {"form": "loss"}),
+    "oracle": (Oracle, {}),
+}
+
+
+def shifted(x: Array) -> Array:
+    """Down and to the right by a quarter of the side."""
+    by, found = x.shape[-1] // 4, np.zeros_like(x)
+    found[..., by:, by:] = x[..., :-by, :-by]
+    return found
+
+
+CHANGES: dict[str, tuple[Callable[[Array], Array], float]] = {
+    "rotated": (lambda x: np.rot90(x, 1, (2, 3)).copy(), 0.05),
+    "inverted": (lambda x: x.max() - x, 0.05),
+    "shifted": (shifted, 0.03),
+    "thick": (lambda x: ndimage.grey_dilation(x, (1, 1, 2, 2)), 0.03),
+}
+SKEWS = (*CHANGES, "subclass")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Training items with a hidden minority, and a test set of as many of either kind."""
+
+    train: Dataset
+    minority: Array
+    test: Dataset
+    changed: Array
+
+
+def planted(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None) -> Task:
+    """A third of the items is for testing."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    test, train = order[:len(x) // 3], order[len(x) // 3:]
+    make = _subclass if skew == "subclass" else _changed
+    return make(x, y, space, skew, seed, share, train, test)
+
+
+def _changed(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None,
+             train: Array, test: Array) -> Task:
+    change, usual = CHANGES[skew]
+    odd = np.zeros(len(train), bool)
+    n = round((share or usual) * len(train))
+    odd[np.random.default_rng(seed + 1).choice(len(train), n, replace=False)] = True
+    items = x[train].copy()
+    items[odd] = change(items[odd])
+    both = np.concatenate([x[test], change(x[test])])
+    return Task(Dataset(items, space, y[train]), odd,
+                Dataset(both, space, np.tile(y[test], 2)), np.arange(len(both)) >= len(test))
+
+
+def _subclass(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None,
+              train: Array, test: Array) -> Task:
+    """Classes k and k + K/2 are one, and the latter is kept at a share of the items."""
+    half = len(space.classes) // 2
+    hidden = y >= half
+    keep = round((share or 0.03) * (~hidden[train]).sum())
+    train = np.concatenate([train[~hidden[train]], train[hidden[train]][:keep]])
+    small = min(hidden[test].sum(), (~hidden[test]).sum())
+    test = np.concatenate([test[~hidden[test]][:small], test[hidden[test]][:small]])
+    space = replace(space, classes=space.classes[:half])
+    return Task(Dataset(x[train], space, y[train] % half), hidden[train],
+                Dataset(x[test], space, y[test] % half), hidden[test])
+
+
+def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str, float]:
+    """Train one row: its accuracies, the minority's lift and the effective share at the end."""
+    made, settings = ROWS[row]
+    torch.manual_seed(seed)
+    sizes = {"width": asked.width, "depth": 1, "network": "mlp"}
+    model = made(parse(MODELS["debiasing-vae"].config, {**sizes, **settings}), task.train.space)
+    if isinstance(model, Oracle):
+        model.minority = task.minority
+    images = round(asked.epochs * len(task.train))
+    training = TrainOptions(images=images, batch_size=BATCH, seed=seed, threads=1, device="cpu",
+                            **MODELS["debiasing-vae"].training)
+    trainer = Trainer(model, training, budget=images, precision="fp32", items=len(task.train))
+    values = _advance(trainer, Batches(task.train, BATCH, seed), -(-images // BATCH))
+    right = classify(trainer.averaged(), task.test).argmax(1) == task.test.label
+    groups = right[~task.changed].mean(), right[task.changed].mean()
+    return {"worst": min(groups), "mean": float(np.mean(groups)),
+            "lift": values[task.minority].mean() / values.mean(), "ess": effective_share(values)}
+
+
+def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
+    """All steps; the last weights of the items."""
+    weighing = Weighing(trainer, batches, steps, World())
+    for index in range(steps):
+        weighing.look(index)
+        trainer.step(batches.at(index))
+    n = len(batches.data)
+    return np.ones(n) if weighing.values is None else weighing.values.numpy()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row over all seeds; gains over plain training with 95% intervals paired by seed."""
+
+    skew: str
+    row: str
+    worst: float
+    gain: float
+    half_width: float
+    closed: float
+    mean: float
+    mean_gain: float
+    mean_half_width: float
+    lift: float
+    ess: float
+
+    @property
+    def text(self) -> str:
+        """Of the table; ``debiased`` where the interval excludes zero."""
+        word = "debiased" if self.gain > self.half_width else ""
+        return (f"{self.skew:9} {self.row:14} {self.worst:.3f}  {self.gain:+.3f} ± "
+                f"{self.half_width:.3f}  {self.closed:6.0%}  {self.mean:.3f}  "
+                f"{self.mean_gain:+.3f} ± {self.mean_half_width:.3f}  {self.lift:5.2f}  "
+                f"{self.ess:.2f}  {word}")
+
+
+def lines(skew: str, found: dict[str, list[dict[str, float]]]) -> list[Line]:
+    """A line for each row of one skew."""
+    table = {row: {k: np.array([seed[k] for seed in seeds]) for k in seeds[0]}
+             for row, seeds in found.items()}
+    plain, oracle = table["plain"], table.get("oracle")
+    gap = np.nan if oracle is None else (oracle["worst"] - plain["worst"]).mean()
+    return [Line(skew, row, v["worst"].mean(), *interval(v["worst"] - plain["worst"]),
+                 (v["worst"] - plain["worst"]).mean() / gap, v["mean"].mean(),
+                 *interval(v["mean"] - plain["mean"]), v["lift"].mean(), v["ess"].mean())
+            for row, v in table.items()]
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """Mean and half-width of its 95% interval by Student's t."""
+    n = len(values)
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+    return float(values.mean()), float(half)
+
+
+def main() -> None:
+    """The table, one skew after the other."""
+    torch.set_num_threads(1)
+    asked = arguments()
+    items = split(open_source(asked.data), "all")
+    keep = np.random.default_rng(0).permutation(len(items))[:asked.items]
+    x, y = np.asarray(items.take("x"))[keep], np.asarray(items.take("label"))[keep]
+    print("skew      row           worst  gain             closed  mean   gain             lift   "
+          "ESS")
+    table = []
+    for skew in asked.skews.split(","):
+        found: dict[str, list[dict[str, float]]] = {row: [] for row in asked.rows.split(",")}
+        for seed in range(asked.seeds):
+            task = planted(x, y, items.space, skew, seed, asked.share)
+            for row, seeds in found.items():
+                seeds.append(run(row, task, seed, asked))
+        table += lines(skew, found)
+        print("\n".join(line.text for line in table[-len(found):]), flush=True)
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(line) for line in table], indent=1))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits", help="a labelled source of pictures")
+    parser.add_argument("--skews", default="rotated,inverted,shifted", help=", ".join(SKEWS))
+    parser.add_argument("--rows", default=",".join(ROWS), help="commas between; with plain")
+    parser.add_argument("--share", type=float, help="of the minority; default: 3% to 5% by skew")
+    parser.add_argument("--items", type=int, default=6000, help="at most so many")
+    parser.add_argument("--epochs", type=float, default=40, help="passes over the training items")
+    parser.add_argument("--width", type=int, default=128, help="units of a hidden layer")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="file for the table")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

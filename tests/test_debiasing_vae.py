@@ -1,0 +1,300 @@
+"""The debiasing VAE: where its mask is, how it weighs its data, and the order that follows."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+import latlas
+from latlas.core.batch import Batch
+from latlas.core.errors import CapabilityError, ConfigError, DataError, TrainingError
+from latlas.core.folders import RunFolder
+from latlas.core.model import Step, Weights
+from latlas.core.noise import Noise
+from latlas.core.space import Space
+from latlas.data.batches import Batches, Sweep, systematic
+from latlas.data.dataset import Dataset
+from latlas.engine.processes import World
+from latlas.engine.trainer import Trainer
+from latlas.engine.weighing import Weighing
+from latlas.metrics import rarity
+from latlas.models.debiasing_vae import DebiasingVAE
+from latlas.tasks import read
+from latlas.tasks.classify import classify
+from latlas.tasks.weights import weights
+
+
+def made(data: Dataset | None = None, **settings):
+    data = data or tiny.pictures()
+    return tiny.build("debiasing-vae", data, tiny.small("debiasing-vae", **settings)), data
+
+
+def step(seed: int = 0) -> Step:
+    return Step(0, 0, 0.0, Noise(seed))
+
+
+def parts(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy and negative bound of every item, each computed here."""
+    q = model.encode(batch.x)
+    z = q.sample(Noise(0))
+    kl = 0.5 * (q.mean.square() + q.log_var.exp() - 1 - q.log_var).sum(1)
+    bound = kl - model.decode(z).log_prob(batch.x)
+    return -model.classify(batch.x)[torch.arange(len(batch)), batch.label], bound
+
+
+def test_the_mask_is_on_the_vaes_term_alone():
+    """Cross-entropy of every item; the bound of those of class b."""
+    model, data = made(audited="b", vae_weight=0.25, dropout=0)
+    batch = next(iter(Sweep(data, 30)))
+    classification, bound = parts(model, batch)
+    mask = (batch.label == 1).float()
+    assert 0 < mask.sum() < 30
+    wanted = classification.mean() + 0.25 * (mask * bound).mean()
+    torch.testing.assert_close(model.loss(batch, "model", step()).total, wanted)
+
+
+def test_items_of_other_classes_teach_the_classifier_and_not_the_decoder():
+    model, data = made(audited="b")
+    batch = next(iter(Sweep(data.subset(np.flatnonzero(data.label != 1)), 30)))
+    found = model.loss(batch, "model", step())
+    found.total.backward()
+    torch.testing.assert_close(found.total, parts(model, batch)[0].mean())
+    assert all(p.grad is None or not p.grad.any() for p in model.decoder.parameters())
+    assert any(p.grad.any() for p in model.encoder.parameters())
+
+
+def test_the_published_weight_is_one_over_the_scalars():
+    assert made()[0].vae_weight == 1 / 64
+    assert made(vae_weight=0)[0].vae_weight == 0
+
+
+def test_logits_and_codes_are_of_one_encoder():
+    model, data = made()
+    batch = next(iter(Sweep(data, 7)))
+    out = model.encoder(batch.x)
+    assert out.shape == (7, 2 * 3 + 3)
+    torch.testing.assert_close(model.encode(batch.x).mean, out[:, :3])
+    torch.testing.assert_close(model.classify(batch.x), F.log_softmax(out[:, 6:], -1))
+
+
+@pytest.mark.parametrize("form", ["product", "maximum"])
+@pytest.mark.parametrize("within", ["class", "all"])
+def test_weights_are_those_of_the_codes_histograms(form, within):
+    """Of codes in evaluation mode on items in model units."""
+    model, data = made(form=form, within=within, share=0.5)
+    codes = read.encode(model, data)
+    groups = data.label if within == "class" else None
+    wanted = rarity.guarded(rarity.densities(codes, groups), form, 0.5)
+    found = model.eval().sampling_weights(Sweep(data, 32))
+    np.testing.assert_allclose(found.values, wanted.weights, rtol=1e-5)
+    assert found.figures["weights/alpha"] == pytest.approx(wanted.alpha, rel=1e-4)
+
+
+def test_weights_by_the_loss_grow_with_it():
+    model, data = made(form="loss", neighbours=1)
+    found = model.sampling_weights(Sweep(data, 32)).values.numpy()
+    loss = -classify(model, data)[np.arange(len(data)), data.label]
+    assert np.array_equal(np.argsort(found), np.argsort(loss))
+
+
+def test_only_audited_classes_are_weighed():
+    model, data = made(audited="a, c")
+    found = model.sampling_weights(Sweep(data, 32)).values.numpy()
+    assert (found[data.label == 1] == 1).all()
+    assert found[data.label != 1].mean() == pytest.approx(1)
+    assert found[data.label != 1].std() > 0.1
+
+
+def test_systematic_draws_are_as_many_as_the_weights_say():
+    w = torch.from_numpy(np.random.default_rng(0).exponential(size=200))
+    drawn = torch.bincount(systematic(w, torch.Generator().manual_seed(1)), minlength=200)
+    expected = 200 * w / w.sum()
+    assert drawn.sum() == 200
+    assert ((drawn - expected).abs() < 1 + 1e-9).all()
+    assert not systematic(torch.tensor([0.0, 1.0, 0.0]), torch.Generator()).ne(1).any()
+
+
+def rows_of(batches: Batches, steps: range) -> torch.Tensor:
+    return torch.cat([batches.at(k).index for k in steps])
+
+
+def test_equal_weights_give_permutations_and_all_ranks_one_order():
+    data = tiny.pictures()
+    even = Batches(data, 16, seed=3)
+    even.reweigh(torch.full((90,), 2.0))
+    assert sorted(rows_of(even, range(45))[:90].tolist()) == list(range(90))
+    w = torch.linspace(0, 1, 90)
+    whole, *ranks = (Batches(data, 16, 3, rank=r, world=n) for r, n in ((0, 1), (0, 2), (1, 2)))
+    for batches in (whole, *ranks):
+        batches.at(0)  # an order without weights is not kept
+        batches.reweigh(w)
+    for k in (0, 5, 11):
+        both = torch.cat([r.at(k).index for r in ranks])
+        assert torch.equal(whole.at(k).index, both)
+    seen = torch.bincount(rows_of(whole, range(450)), minlength=90).float()
+    assert torch.corrcoef(torch.stack([seen, w]))[0, 1] > 0.99
+    again = Batches(data, 16, 3)
+    again.reweigh(w)
+    assert torch.equal(again.at(7).index, whole.at(7).index)
+
+
+def test_weights_of_a_subset_are_of_its_rows():
+    data = tiny.pictures().subset(np.arange(40, 60))
+    batches = Batches(data, 10)
+    batches.reweigh(torch.tensor([0.0] * 19 + [1.0]))
+    assert (batches.at(0).index == 59).all()
+
+
+def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_path):
+    """20 steps, weights before steps 7 and 14, stopped after step 11."""
+    settings = {"refresh": 0.35, "form": "loss"}
+    data, config = tiny.pictures(), tiny.small("debiasing-vae", **settings)
+    whole = tiny.train(tmp_path / "whole", "debiasing-vae", data, config)[0]
+    stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
+    tiny.train(tmp_path / "run", "debiasing-vae", data, config, progress=stop)
+    held, meta = RunFolder(tmp_path / "run").load_checkpoint()
+    assert meta["step"] == 11 and held["order.weights"].shape == (90,)
+    again = tiny.train(tmp_path / "run", "debiasing-vae", data, config)[0]
+    assert torch.equal(tiny.weights(whole), tiny.weights(again))
+    plain = tiny.train(tmp_path / "plain", "debiasing-vae", data,
+                       tiny.small("debiasing-vae", form="none"))[0]
+    assert not torch.equal(tiny.weights(whole), tiny.weights(plain))
+
+
+def test_weights_are_logged(tmp_path):
+    data = tiny.pictures()
+    tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", refresh=0.5))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    told = [line for line in lines if "weights/alpha" in line]
+    assert [line["images"] for line in told] == [160]
+    assert told[0]["weights/effective_share"] >= 0.2
+    assert {"weights/clipped", "weights/greatest"} <= told[0].keys()
+
+
+class Askew(DebiasingVAE):
+    """Weighs by numbers that are none."""
+
+    def sampling_weights(self, batches):
+        return Weights(torch.tensor([-1.0] + [1.0] * 89))
+
+
+def test_weights_that_are_none_stop_the_run():
+    data = tiny.pictures()
+    model = Askew(tiny.small("debiasing-vae"), data.space)
+    trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
+    weighing = Weighing(trainer, Batches(data, 16), 20, World())
+    assert weighing.look(0) is None and weighing.look(1) is None
+    with pytest.raises(TrainingError, match="weights of the data at step 2"):
+        weighing.look(2)
+
+
+def test_what_it_cannot_learn_from_is_said(tmp_path):
+    table = tiny.table()
+    with pytest.raises(DataError, match="labels of two classes or more"):
+        made(table)
+    data = tiny.pictures()
+    alone = Space.picture((1, 8, 8), 17, classes=("a",))
+    with pytest.raises(DataError, match="this data has 1"):
+        made(Dataset(data.x, alone, data.label * 0))
+    with pytest.raises(ConfigError, match="audited=z"):
+        made(audited="z")
+    with pytest.raises(ConfigError, match=r"trim=0\.1"):
+        made(trim=0.1)
+    with pytest.raises(DataError, match="30 training items"):
+        tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", audited="b"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A debiasing VAE, a VAE and a GAN on digits, hardly trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = {"images": 640, "batch_size": 64, "width": 16, "depth": 1, "threads": 1,
+             "precision": "fp32", "progress": False}
+    for name in ("debiasing-vae", "vae", "gan"):
+        latlas.train(name, "digits", out=folder / name, **small)
+    return folder
+
+
+def test_weights_of_any_model_with_an_encoder(runs):
+    found = latlas.weights(runs / "vae", share=0.4)
+    items = latlas.open_data("digits", "train")
+    assert found.method == "product" and len(found.weight) == len(items)
+    codes = latlas.encode(runs / "vae", items)
+    wanted = rarity.guarded(rarity.densities(codes, items.take("label")), "product", 0.4)
+    np.testing.assert_allclose(found.weight, wanted.weights, rtol=1e-5)
+    np.testing.assert_allclose(found.rarity, -np.log(rarity.densities(codes, items.take("label"))))
+    assert found.effective_share >= 0.4
+    pooled = latlas.weights(runs / "vae", "digits", method="maximum", within="all")
+    assert len(pooled.weight) == 1797
+    assert list(pooled.columns()) == ["item", "weight"]
+    assert list(pooled.columns(dimensions=True))[2:] == [f"rarity_{i}" for i in range(16)]
+
+
+def test_its_own_weights_are_those_of_training(runs):
+    found = latlas.weights(runs / "debiasing-vae")
+    model, items = latlas.load(runs / "debiasing-vae"), latlas.open_data("digits", "train")
+    assert found.method == "own"
+    np.testing.assert_allclose(found.weight, model.sampling_weights(Sweep(items, 512)).values,
+                               rtol=1e-6)
+    with pytest.raises(ConfigError, match="share is for method=product or maximum"):
+        latlas.weights(runs / "debiasing-vae", share=0.5)
+
+
+def test_weights_that_cannot_be_had_are_refused(runs):
+    with pytest.raises(CapabilityError, match="gan cannot encode"):
+        latlas.weights(runs / "gan")
+    with pytest.raises(ConfigError, match="method=own"):
+        latlas.weights(runs / "vae", method="own")
+    x = latlas.open_data("digits", "test").take("x")
+    with pytest.raises(DataError, match="40 items are too few"):
+        latlas.weights(runs / "vae", x[:40])
+    with pytest.raises(DataError, match="no dimension of the codes varies"):
+        latlas.weights(runs / "vae", x[:1].repeat(80, 0))
+    with pytest.raises(DataError, match="needs a label for every item"):
+        latlas.weights(runs / "debiasing-vae", x)
+    with pytest.raises(ConfigError, match="within=class"):
+        latlas.weights(runs / "vae", x, within="class")
+    with pytest.raises(ConfigError, match="method"):
+        weights(latlas.load(runs / "vae"), latlas.open_data("digits"), method="sum")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
+def test_the_command_writes_a_table(runs, tmp_path, suffix, capsys):
+    import polars
+
+    from latlas.cli import __main__ as cli
+
+    out = tmp_path / f"weights{suffix}"
+    assert cli.run(["weights", str(runs / "vae"), "--out", str(out), "--method", "maximum"]) == 0
+    said = capsys.readouterr().out
+    assert "effective sample" in said and "alpha" in said
+    if suffix == ".npz":
+        table = np.load(out)
+    else:
+        table = polars.read_csv(out) if suffix == ".csv" else polars.read_parquet(out)
+    weight = np.asarray(table["weight"])
+    np.testing.assert_allclose(weight, latlas.weights(runs / "vae", method="maximum").weight)
+    assert weight.mean() == pytest.approx(1)
+
+
+def test_figures_of_classification(runs):
+    items = latlas.open_data("digits", "test")
+    found = latlas.evaluate(runs / "debiasing-vae", metrics=["classification"])
+    log_p = latlas.classify(runs / "debiasing-vae", items)
+    assert log_p.shape == (len(items), 10)
+    np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
+    label = items.take("label")
+    right = log_p.argmax(1) == label
+    assert found.get("accuracy").value == pytest.approx(right.mean())
+    assert found.get("accuracy_worst").value == pytest.approx(
+        min(right[label == c].mean() for c in range(10)))
+    assert found.get("cross_entropy").value == pytest.approx(
+        -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
+    with pytest.raises(CapabilityError, match="cannot classify"):
+        latlas.classify(runs / "vae", items)
