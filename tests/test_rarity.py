@@ -122,6 +122,14 @@ def test_a_loss_is_smoothed_over_neighbours_of_the_same_class():
     np.testing.assert_array_equal(rarity.smoothed(values, codes, groups, 1), values)
 
 
+def test_of_a_large_group_some_are_asked(monkeypatch):
+    monkeypatch.setattr(rarity, "REFERENCE", 30)
+    codes = np.arange(60.0)[:, None]
+    found = rarity.smoothed(np.arange(60.0), codes, np.zeros(60, int), 1)
+    np.testing.assert_array_equal(found[::2], np.arange(0, 60, 2))
+    np.testing.assert_allclose(np.abs(found - np.arange(60))[1::2], 1)
+
+
 def test_what_cannot_be_weighed_is_said():
     with pytest.raises(DataError, match="no dimension of the codes varies"):
         rarity.standardised(np.ones((80, 3)))
