@@ -1,0 +1,190 @@
+"""How rare items are by their codes, and weights by which rare ones come as often as common ones.
+
+Densities are histograms of each standardised code dimension, Q̂_i; weights are the inverse of their
+product (Amini et al. 2019, eq. 3) or of the least of them, and are tempered by α until enough of
+the items still count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.metrics.arrays import Array, Float, matrix
+
+#: bins of a histogram of one code dimension
+BINS = 10
+#: fewer items make no histogram
+LEAST_ITEMS = 50
+#: standard deviations, relative to the size of the codes, that are rounding
+TINY = 1e-6
+#: α is sought between these, in units of a density of standardised codes
+ALPHAS = (1e-3, 1e6)
+
+
+def standardised(codes: Array, like: Array | None = None) -> Float:
+    """Codes (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
+
+    A dimension that does not vary is 0 for all items.
+
+    Raises:
+        DataError: codes that are not finite, or none of whose dimensions varies.
+    """
+    values = matrix(codes, "codes", 1).astype(np.float64)
+    base = values if like is None else matrix(like, "codes", 1).astype(np.float64)
+    mean, sd = base.mean(0), base.std(0)
+    varies = sd > TINY * (1 + np.abs(mean))
+    if not varies.any():
+        raise DataError("no dimension of the codes varies over these items, so none is rare: train "
+                        "longer, or lower the weight of the KL")
+    return np.where(varies, (values - mean) / np.where(varies, sd, 1), 0.0)
+
+
+def histogram_density(codes: Array, bins: int = BINS) -> Float:
+    """Q̂_i(z_i), (n, d): for each item and dimension the density of the bin that holds it.
+
+    Bins of equal width from the least to the greatest code; count / (n · width), which integrates
+    to 1. A dimension that does not vary has density 1.
+
+    Raises:
+        DataError: fewer than 50 items.
+    """
+    values = matrix(codes, "codes", 1).astype(np.float64)
+    if len(values) < LEAST_ITEMS:
+        raise DataError(f"{len(values)} items are too few for histograms of their codes; at least "
+                        f"{LEAST_ITEMS}")
+    return np.stack([_density(column, bins) for column in values.T], 1)
+
+
+def _density(column: Float, bins: int) -> Float:
+    low, high = column.min(), column.max()
+    width = (high - low) / bins
+    if not width > 0:
+        return np.ones(len(column))
+    place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    return np.asarray(counts[place] / (len(column) * width))
+
+
+def weights_product(density: Array, alpha: float) -> Float:
+    """Π_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the items (Amini et al. 2019, eq. 3).
+
+    >>> weights_product(np.array([[0.5, 0.5], [0.5, 0.125]]), 0.0)
+    array([0.4, 1.6])
+    """
+    logs = -np.log(np.maximum(density, np.finfo(float).tiny) + alpha).sum(1)
+    return at_mean_one(np.exp(logs - logs.max()))
+
+
+def weights_maximum(density: Array, alpha: float) -> Float:
+    """max_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the items.
+
+    >>> weights_maximum(np.array([[0.25, 0.25], [0.5, 0.125]]), 0.125)
+    array([0.8, 1.2])
+    """
+    least = np.maximum(density, np.finfo(float).tiny).min(1)
+    return at_mean_one(1 / (least + alpha))
+
+
+FORMS: dict[str, Callable[[Array, float], Float]] = {
+    "product": weights_product, "maximum": weights_maximum}
+
+
+def at_mean_one(weights: Array) -> Float:
+    """The same weights times one number."""
+    return np.asarray(weights / weights.mean(), np.float64)
+
+
+def clipped(weights: Array, most: float) -> Float:
+    """At most ``most`` times the mean before, and then at mean 1."""
+    return at_mean_one(np.minimum(at_mean_one(weights), most))
+
+
+def effective_share(weights: Array) -> float:
+    """(Σw)² / (N Σw²): the share of the items that so weighted a sample is worth (Kish 1965).
+
+    >>> effective_share(np.array([1.0, 1.0, 0.0, 0.0]))
+    0.5
+    """
+    w = np.asarray(weights, np.float64)
+    return float(w.sum() ** 2 / (len(w) * np.square(w).sum()))
+
+
+def alpha_for(density: Array, form: str, share: float, most: float = math.inf) -> float:
+    """The least α, found by bisection of its logarithm, whose weights leave this effective share.
+
+    Args:
+        density: (n, d) of :func:`histogram_density`.
+        form: ``product`` or ``maximum``.
+        share: of the items, as :func:`effective_share`, that must be left.
+        most: weights are clipped at so many times their mean.
+
+    Raises:
+        ConfigError: another form, or a share that is none.
+    """
+    if form not in FORMS:
+        raise ConfigError(unknown("form", form, FORMS))
+    if not 0 < share < 1:
+        raise ConfigError(f"share={share}: a share between 0 and 1")
+    low, high = map(math.log, ALPHAS)
+    if _left(density, form, math.exp(low), most) >= share:
+        return ALPHAS[0]
+    for _ in range(40):
+        middle = (low + high) / 2
+        enough = _left(density, form, math.exp(middle), most) >= share
+        low, high = (low, middle) if enough else (middle, high)
+    return math.exp(high)
+
+
+def _left(density: Array, form: str, alpha: float, most: float) -> float:
+    return effective_share(clipped(FORMS[form](density, alpha), most))
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """Weights whose effective sample size was held.
+
+    Attributes:
+        weights: (n,) at mean 1.
+        alpha: what the densities were tempered by.
+        share: effective sample size over the number of items.
+        cut: share of the items whose weight was clipped.
+    """
+
+    weights: Float
+    alpha: float
+    share: float
+    cut: float
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For the log."""
+        return {"weights/alpha": self.alpha,
+                "weights/clipped": self.cut, "weights/greatest": float(self.weights.max())}
+
+    @property
+    def words(self) -> str:
+        """For the terminal."""
+        return (f"weights: alpha {self.alpha:.3g}, effective sample {self.share:.0%} of "
+                f"{len(self.weights):,} items, greatest {self.weights.max():.3g} times the mean, "
+                f"{self.cut:.1%} clipped")
+
+
+def weigh(codes: Array, form: str = "product", share: float = 0.2, most: float = 20.0,
+          bins: int = BINS, alpha: float | None = None) -> Guarded:
+    """Weights of codes (n, d) by their histograms, with the least α that leaves this share.
+
+    ``alpha`` takes another one; ``most`` is where weights are clipped, times their mean.
+
+    Raises:
+        DataError: too few items, or codes that do not vary.
+    """
+    density = histogram_density(standardised(codes), bins)
+    alpha = alpha_for(density, form, share, most) if alpha is None else alpha
+    raw = FORMS[form](density, alpha)
+    weights = clipped(raw, most)
+    return Guarded(weights, alpha, effective_share(weights), float((raw > most).mean()))
