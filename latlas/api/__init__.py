@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latlas.api.auditing import audit
 from latlas.api.making import (
     decode,
     directions,
@@ -50,10 +51,10 @@ if TYPE_CHECKING:
     from latlas.tasks.score import Scores
     from latlas.tasks.shards import Written
 
-__all__ = ["Scorer", "compare", "decode", "denoise", "directions", "edit", "encode", "evaluate",
-           "fit_prior", "interpolate", "list_models", "load", "mix", "open_data", "outliers",
-           "project", "reconstruct", "sample", "score", "train", "translate", "traverse",
-           "write_parts", "write_report"]
+__all__ = ["Scorer", "audit", "compare", "decode", "denoise", "directions", "edit", "encode",
+           "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix", "open_data",
+           "outliers", "project", "reconstruct", "sample", "score", "train", "translate",
+           "traverse", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:

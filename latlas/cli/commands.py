@@ -80,6 +80,11 @@ COMMANDS: dict[str, Command] = {
         "latlas outliers runs/vae-digits",
         "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
         "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
+    "audit": Command("Measure", "latlas.cli.audit:audit",
+                     "What does a data set hold little of? Page, table and JSON.", (
+        "latlas audit runs/vae-digits",
+        "latlas audit runs/faces --data faces/ --group age --out audit/",
+        "latlas audit runs/table --data new.csv --label kind --json")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),

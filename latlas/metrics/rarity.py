@@ -1,8 +1,8 @@
-"""How rare items are by their codes, and weights by which rare ones come as often as common ones.
+"""How rare items are by their codes, and weights by which rare ones come more often.
 
 Densities are histograms of each standardised code dimension, Q̂_i; weights are the inverse of their
-product (Amini et al. 2019, eq. 3) or of the least of them, and are tempered by α until enough of
-the items still count.
+product (Amini et al. 2019, eq. 3) or of the least of them, or grow with the loss of an item and of
+those like it. α tempers them until enough of the items still count.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.metrics.arrays import Array, Float, matrix
+from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
 #: bins of a histogram of one code dimension
 BINS = 10
 #: fewer items make no histogram
 LEAST_ITEMS = 50
+#: items over which a loss is smoothed
+NEIGHBOURS = 5
 #: standard deviations, relative to the size of the codes, that are rounding
 TINY = 1e-6
+#: effective share that weights leave, and where they are clipped, times their mean
+SHARE, CLIP = 0.2, 20.0
 #: α is sought between these, in units of a density of standardised codes
 ALPHAS = (1e-3, 1e6)
 
@@ -36,12 +40,20 @@ def standardised(codes: Array, like: Array | None = None) -> Float:
     """
     values = matrix(codes, "codes", 1).astype(np.float64)
     base = values if like is None else matrix(like, "codes", 1).astype(np.float64)
-    mean, sd = base.mean(0), base.std(0)
-    varies = sd > TINY * (1 + np.abs(mean))
-    if not varies.any():
+    if not _varies(base).any():
         raise DataError("no dimension of the codes varies over these items, so none is rare: train "
                         "longer, or lower the weight of the KL")
-    return np.where(varies, (values - mean) / np.where(varies, sd, 1), 0.0)
+    return _standard(values, base)
+
+
+def _varies(base: Float) -> Array:
+    """(d,) dimensions whose spread is more than rounding."""
+    return np.asarray(base.std(0) > TINY * (1 + np.abs(base.mean(0))))
+
+
+def _standard(values: Float, base: Float) -> Float:
+    varies = _varies(base)
+    return np.where(varies, (values - base.mean(0)) / np.where(varies, base.std(0), 1), 0.0)
 
 
 def histogram_density(codes: Array, bins: int = BINS) -> Float:
@@ -57,6 +69,50 @@ def histogram_density(codes: Array, bins: int = BINS) -> Float:
     if len(values) < LEAST_ITEMS:
         raise DataError(f"{len(values)} items are too few for histograms of their codes; at least "
                         f"{LEAST_ITEMS}")
+    return _densities(values, bins)
+
+
+def densities(codes: Array, groups: Array | None = None, bins: int = BINS) -> Float:
+    """:func:`histogram_density` of standardised codes (n, d), within each of the ``groups`` (n,).
+
+    Groups of fewer than 50 items are taken together. A dimension that does not vary within a
+    group has density 1 there.
+
+    Raises:
+        DataError: fewer than 50 items in all.
+    """
+    values = matrix(codes, "codes", 1).astype(np.float64)
+    if groups is None or len(values) < LEAST_ITEMS:
+        return histogram_density(_standard(values, values), bins)
+    found = np.empty_like(values)
+    for rows in members(groups):
+        found[rows] = _densities(_standard(values[rows], values[rows]), bins)
+    return found
+
+
+def members(groups: Array) -> list[Index]:
+    """The rows of each group; groups of fewer than 50 are taken together."""
+    _, number, count = np.unique(groups, return_inverse=True, return_counts=True)
+    number = np.where(count[number] < LEAST_ITEMS, -1, number)
+    return [np.flatnonzero(number == k) for k in np.unique(number)]
+
+
+def smoothed(values: Array, codes: Array, groups: Array, k: int = NEIGHBOURS) -> Float:
+    """Each item's mean of ``values`` (n,) over its k nearest of its group, itself among them.
+
+    By Euclidean distance of the codes (n, d), standardised within the group: what is odd about one
+    item alone (a wrong label) counts less than what is odd about many alike.
+    """
+    found = np.empty(len(values))
+    for rows in members(groups):
+        own = matrix(codes[rows], "codes", 1).astype(np.float64)
+        own = _standard(own, own)
+        near = nearest(own, own, min(k, len(rows)))[1]
+        found[rows] = np.asarray(values, np.float64)[rows][near].mean(1)
+    return found
+
+
+def _densities(values: Float, bins: int) -> Float:
     return np.stack([_density(column, bins) for column in values.T], 1)
 
 
@@ -90,8 +146,18 @@ def weights_maximum(density: Array, alpha: float) -> Float:
     return at_mean_one(1 / (least + alpha))
 
 
+def weights_loss(loss: Array, alpha: float) -> Float:
+    """loss / mean loss + α of losses (n,), at mean 1 over the items.
+
+    >>> weights_loss(np.array([1.0, 3.0]), 0.5)
+    array([0.66666667, 1.33333333])
+    """
+    return at_mean_one(loss / max(float(np.mean(loss)), np.finfo(float).tiny) + alpha)
+
+
+#: of densities (n, d), and of losses (n,)
 FORMS: dict[str, Callable[[Array, float], Float]] = {
-    "product": weights_product, "maximum": weights_maximum}
+    "product": weights_product, "maximum": weights_maximum, "loss": weights_loss}
 
 
 def at_mean_one(weights: Array) -> Float:
@@ -114,12 +180,12 @@ def effective_share(weights: Array) -> float:
     return float(w.sum() ** 2 / (len(w) * np.square(w).sum()))
 
 
-def alpha_for(density: Array, form: str, share: float, most: float = math.inf) -> float:
+def alpha_for(values: Array, form: str, share: float, most: float = math.inf) -> float:
     """The least α, found by bisection of its logarithm, whose weights leave this effective share.
 
     Args:
-        density: (n, d) of :func:`histogram_density`.
-        form: ``product`` or ``maximum``.
+        values: (n, d) densities; for the form ``loss`` (n,) losses.
+        form: ``product``, ``maximum`` or ``loss``.
         share: of the items, as :func:`effective_share`, that must be left.
         most: weights are clipped at so many times their mean.
 
@@ -131,17 +197,17 @@ def alpha_for(density: Array, form: str, share: float, most: float = math.inf) -
     if not 0 < share < 1:
         raise ConfigError(f"share={share}: a share between 0 and 1")
     low, high = map(math.log, ALPHAS)
-    if _left(density, form, math.exp(low), most) >= share:
+    if _left(values, form, math.exp(low), most) >= share:
         return ALPHAS[0]
     for _ in range(40):
         middle = (low + high) / 2
-        enough = _left(density, form, math.exp(middle), most) >= share
+        enough = _left(values, form, math.exp(middle), most) >= share
         low, high = (low, middle) if enough else (middle, high)
     return math.exp(high)
 
 
-def _left(density: Array, form: str, alpha: float, most: float) -> float:
-    return effective_share(clipped(FORMS[form](density, alpha), most))
+def _left(values: Array, form: str, alpha: float, most: float) -> float:
+    return effective_share(clipped(FORMS[form](values, alpha), most))
 
 
 @dataclass(frozen=True)
@@ -174,17 +240,13 @@ class Guarded:
                 f"{self.cut:.1%} clipped")
 
 
-def weigh(codes: Array, form: str = "product", share: float = 0.2, most: float = 20.0,
-          bins: int = BINS, alpha: float | None = None) -> Guarded:
-    """Weights of codes (n, d) by their histograms, with the least α that leaves this share.
+def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,
+            alpha: float | None = None) -> Guarded:
+    """Weights of densities (n, d) or losses (n,) with the least α that leaves this share.
 
     ``alpha`` takes another one; ``most`` is where weights are clipped, times their mean.
-
-    Raises:
-        DataError: too few items, or codes that do not vary.
     """
-    density = histogram_density(standardised(codes), bins)
-    alpha = alpha_for(density, form, share, most) if alpha is None else alpha
-    raw = FORMS[form](density, alpha)
+    alpha = alpha_for(values, form, share, most) if alpha is None else alpha
+    raw = FORMS[form](values, alpha)
     weights = clipped(raw, most)
     return Guarded(weights, alpha, effective_share(weights), float((raw > most).mean()))

@@ -1,0 +1,92 @@
+"""How alone items stand among others by their codes, and the groups that the loneliest form."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
+from latlas.metrics.outliers import Typical
+
+#: neighbours that an item's surroundings reach to, and items that neighbours are looked for among
+NEIGHBOURS, REFERENCE = 20, 10_000
+#: items of like complexity that an item is held against
+ALIKE = 400
+#: groups of rare items at most, items of the smallest on average, and items that decide how many
+MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
+#: below this mean silhouette rare items form no groups
+APART = 0.05
+
+
+def whitened(codes: Array) -> Float:
+    """Codes (n, d) turned and scaled to mean 0 and covariance I; flat directions are left out."""
+    values = matrix(codes, "codes").astype(np.float64)
+    if values.shape[1] == 1:
+        return np.asarray((values - values.mean(0)) / values.std(0))
+    typical = Typical.of(values)
+    return np.asarray((values - typical.mean) @ typical.whiten)
+
+
+def isolation(codes: Array, k: int = NEIGHBOURS, most: int = REFERENCE) -> Float:
+    """log distance of every item of (n, d) to the k-th nearest other, (n,): −log density / d + c.
+
+    (Loftsgaarden & Quesenberry 1965.) Of more than ``most`` items, neighbours are looked for among
+    so many, evenly spread over the rows. Copies of an item are neighbours at distance 0.
+    """
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(most, len(codes))).astype(np.int64))
+    k = min(k, len(rows) - 1)
+    far = nearest(codes, codes[rows], k + 1)[0]
+    within = np.isin(np.arange(len(codes)), rows)  # those meet themselves first, at distance 0
+    reach = np.where(within, far[:, k], far[:, k - 1])
+    return np.log(np.maximum(reach, np.finfo(float).eps))
+
+
+def among_alike(values: Array, like: Array, window: int = ALIKE) -> Float:
+    """(n,) ``values`` in robust deviations from what the items nearest in ``like`` (n,) have.
+
+    (v − median) / (interquartile range / 1.349) over the ``window`` items around each in the order
+    of ``like``: what the second explains of the first is gone.
+    """
+    n, window = len(values), min(window, len(values))
+    order = np.argsort(like, kind="stable")
+    rolled = np.lib.stride_tricks.sliding_window_view(np.asarray(values, np.float64)[order], window)
+    step = max(1, window // 8)
+    low, middle, high = np.quantile(rolled[::step], [0.25, 0.5, 0.75], axis=1)
+    place = np.clip((np.arange(n) - window // 2) // step, 0, len(middle) - 1)
+    spread = np.maximum((high - low) / 1.349, np.finfo(float).eps)[place]
+    found = np.empty(n)
+    found[order] = (values[order] - middle[place]) / spread
+    return found
+
+
+def ranks(values: Array) -> Float:
+    """(n,) share of the items that lie below each, ties halfway: in 0 … 1 with mean ½."""
+    from scipy.stats import rankdata
+
+    return np.asarray((rankdata(values) - 0.5) / len(values))
+
+
+def groups(codes: Array, seed: int = 0) -> Index:
+    """(n,) group of each of some items (n, d), the largest group first.
+
+    k-means with the number of groups (2 … 8) of the greatest mean silhouette (Rousseeuw 1987); one
+    group where that is under 0.05, and for fewer than 20 items.
+    """
+    from sklearn.cluster import KMeans
+
+    most = min(MOST_GROUPS, len(codes) // SMALLEST)
+    made = [KMeans(k, n_init=4, random_state=seed).fit(codes).labels_ for k in range(2, most + 1)]
+    score = [_silhouette(codes, label) for label in made]
+    if not made or max(score) < APART:
+        return np.zeros(len(codes), np.int64)
+    label = made[int(np.argmax(score))]
+    place = np.argsort(np.argsort(-np.bincount(label), kind="stable"), kind="stable")
+    return np.asarray(place[label], np.int64)
+
+
+def _silhouette(codes: Array, label: Array) -> float:
+    from sklearn.metrics import silhouette_score
+
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(JUDGED, len(codes))).astype(np.int64))
+    if len(np.unique(label[rows])) < 2:
+        return -1.0
+    return float(silhouette_score(codes[rows], label[rows]))
