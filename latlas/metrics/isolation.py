@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
+from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix, nearest
 from latlas.metrics.outliers import Typical
 
 #: neighbours that an item's surroundings reach to, and items that neighbours are looked for among
-NEIGHBOURS, REFERENCE = 20, 10_000
+NEIGHBOURS, REFERENCE = 30, 20_000
 #: items of like complexity that an item is held against
 ALIKE = 400
 #: groups of rare items at most, items of the smallest on average, and items that decide how many
@@ -26,18 +28,23 @@ def whitened(codes: Array) -> Float:
     return np.asarray((values - typical.mean) @ typical.whiten)
 
 
-def isolation(codes: Array, k: int = NEIGHBOURS, most: int = REFERENCE) -> Float:
+def isolation(codes: Array, k: int = NEIGHBOURS, most: int = REFERENCE,
+              count: Callable[[int], None] = lambda more: None) -> Float:
     """log distance of every item of (n, d) to the k-th nearest other, (n,): −log density / d + c.
 
     (Loftsgaarden & Quesenberry 1965.) Of more than ``most`` items, neighbours are looked for among
-    so many, evenly spread over the rows. Copies of an item are neighbours at distance 0.
+    so many, evenly spread over the rows, and k shrinks with their share. Copies of an item are
+    neighbours at distance 0. ``count`` is called with how many more items are done.
     """
     rows = np.unique(np.linspace(0, len(codes) - 1, min(most, len(codes))).astype(np.int64))
-    k = min(k, len(rows) - 1)
-    far = nearest(codes, codes[rows], k + 1)[0]
+    k = min(max(1, round(k * len(rows) / len(codes))), len(rows) - 1)
+    far = np.empty((len(codes), 2))
+    for start in range(0, len(codes), ROWS):
+        part = slice(start, start + ROWS)
+        far[part] = nearest(codes[part], codes[rows], k + 1)[0][:, k - 1:]
+        count(len(far[part]))
     within = np.isin(np.arange(len(codes)), rows)  # those meet themselves first, at distance 0
-    reach = np.where(within, far[:, k], far[:, k - 1])
-    return np.log(np.maximum(reach, np.finfo(float).eps))
+    return np.log(np.maximum(np.where(within, far[:, 1], far[:, 0]), np.finfo(float).eps))
 
 
 def among_alike(values: Array, like: Array, window: int = ALIKE) -> Float:

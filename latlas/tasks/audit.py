@@ -29,7 +29,7 @@ SILENT = 0.01
 #: draws of the code behind a likelihood
 DRAWS = 4
 #: common items shown beside a cluster, steps of the way to it, dimensions named of it
-NEAR, STEPS, NAMED = 8, 9, 5
+NEAR, STEPS, NAMED = 9, 9, 5
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
           draws: int = DRAWS, seed: int = 0, progress: Progress | None = None) -> Audit:
     """How rare each item is, what the rarest have in common, and how given groups fare.
 
-    Rarity is the rank of the distance to the 20th neighbour in whitened mean codes; of pictures in
+    Rarity is the rank of the distance to the 30th neighbour in whitened mean codes; of pictures in
     robust deviations from what pictures of like complexity have (:doc:`docs/audit.md`).
 
     Args:
@@ -207,13 +207,13 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
     """
     _checked(model, data, label)
     scored = draws > 0 and label is not None and can(model, "score")
-    count = counted(progress, len(data) * (2 if scored else 1))
+    count = counted(progress, len(data) * (3 if scored else 2))
     seen = _look(model, data, count)
     kept = _speaking(seen)
     standard = rarity.standardised(seen.mean[:, kept])
     density = rarity.histogram_density(standard)
     codes = isolation.whitened(seen.mean[:, kept])
-    alone = isolation.isolation(codes)
+    alone = isolation.isolation(codes, count=count)
     alone = isolation.among_alike(alone, seen.complexity) if seen.complexity.size else alone
     rank, weights = isolation.ranks(alone), rarity.guarded(density, "product")
     nats = _nats(model, data, draws, seed, count) if scored else np.empty(0)

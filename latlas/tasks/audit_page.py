@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from latlas.tasks.page import versions
 from latlas.tasks.sections import grid_picture, items_figure, plot_figure
 
 #: items of a gallery, of a cluster's, and dimensions whose codes are drawn
-GALLERY, FEW, DRAWN = 64, 24, 4
+GALLERY, FEW, DRAWN = 64, 25, 4
 #: points that stand for all items in a plot
 POINTS = 2000
 
@@ -62,22 +62,26 @@ def _galleries(found: Audit, data: Dataset) -> Section:
 def _clusters(found: Audit, model: Model, data: Dataset) -> Section:
     rows: list[Row | Table] = []
     for number, cluster in enumerate(found.clusters, 1):
-        rows += [Row(list(_cluster(number, cluster, model, data)), 2), _apart(cluster)]
+        rows += [Row(_cluster(number, cluster, data), 2), _apart(cluster)]
+        way = strip(model, cluster) if data.space.kind == "picture" else None
+        if way is not None:
+            rows.append(Row([_way(number, way, data)], 1))
     return Section("Groups of rare items", f"The rarest {RAREST:.0%} by where their codes lie. "
                    "Beside each group the common items nearest to it, and the way that leads from "
                    "those to its middle, decoded. The table has the difference of its mean code to "
                    "that of all other items, in standard deviations.", rows)
 
 
-def _cluster(number: int, cluster: Cluster, model: Model, data: Dataset) -> Iterator[Figure]:
+def _cluster(number: int, cluster: Cluster, data: Dataset) -> list[Figure]:
     share = len(cluster.items) / len(data)
-    yield _shown(data, cluster.items[:FEW], f"Group {number}",
-                 f"{len(cluster.items):,} items, {share:.2%} of all")
-    yield _shown(data, cluster.common, f"Common items near group {number}", "the nearest first")
-    way = strip(model, cluster)
-    if way is not None and data.space.kind == "picture":
-        yield Figure(grid_picture(way, data.space, len(way)), f"To group {number}",
-                     "from the common items on the left to its middle on the right")
+    return [_shown(data, cluster.items[:FEW], f"Group {number}",
+                   f"{len(cluster.items):,} items, {share:.2%} of all; the rarest first"),
+            _shown(data, cluster.common, f"Common items near group {number}", "the nearest first")]
+
+
+def _way(number: int, way: Array, data: Dataset) -> Figure:
+    return Figure(grid_picture(way, data.space, len(way)), f"To group {number}",
+                  "from the common items on the left to its middle on the right")
 
 
 def _apart(cluster: Cluster) -> Table:
