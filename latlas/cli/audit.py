@@ -32,8 +32,10 @@ def audit(run: Run, /, *, data: Annotated[str | None, Parameter(
     with counting("audit") as progress:
         found, model, items = audited(run, data, split, group=group, draws=draws, seed=seed,
                                       progress=progress, device=device, **source.options())
+    given = {"data": data, "split": split, "label": source.label, "group": group}
+    asked = "".join(f" --{name} {value}" for name, value in given.items() if value)
     lines = write(found, model, items, folder, title=f"{run.resolve().name}: audit", seed=seed,
-                  command=f"latlas audit {run}" + (f" --data {data}" if data else ""))
+                  command=f"latlas audit {run}{asked}")
     emit({**found.to_json(), "out": str(folder)}, json, "\n".join([*_text(found), *lines]))
 
 

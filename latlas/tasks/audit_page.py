@@ -43,7 +43,7 @@ def _summary(found: Audit) -> Section:
     lines = {"rarest": f"{len(found.rarest):,} items, {RAREST:.0%} of all, in "
                        f"{len(found.clusters)} group{'s' if len(found.clusters) > 1 else ''}",
              "dimensions": f"{len(found.dimensions)} that vary with the items",
-             "weights": weights.words}
+             "weights": weights.words.removeprefix("weights: ")}
     lines |= {f"worst by {name}": f"{spread.worst} ({_number(spread.value)}; variance between "
                                   f"groups {_number(spread.variance)})"
               for name, spread in found.spread.items()}
