@@ -9,7 +9,6 @@ import polars
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-from scipy.stats import norm
 from tiny import pictures, small, table, train
 
 import latlas
@@ -89,17 +88,6 @@ def test_whitened_codes_have_covariance_one_whatever_their_units():
     x = np.column_stack([x, x[:, 0], np.ones(500)])
     white = isolation.whitened(x)
     np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=1e-8)
-
-
-def test_among_alike_takes_out_what_the_other_explains():
-    rng = np.random.default_rng(3)
-    like = rng.uniform(0, 3, 8000)
-    values = like + (1 + like) * rng.normal(size=8000)
-    found = isolation.among_alike(values, like)
-    for low in range(3):
-        part = found[(like > low) & (like < low + 1)]
-        assert np.quantile(part, [0.25, 0.5, 0.75]) == pytest.approx(
-            norm.ppf([0.25, 0.5, 0.75]), abs=0.1)
 
 
 def test_ranks_share_ties():

@@ -11,8 +11,6 @@ from latlas.metrics.outliers import Typical
 
 #: neighbours that an item's surroundings reach to, and items that neighbours are looked for among
 NEIGHBOURS, REFERENCE = 30, 20_000
-#: items of like complexity that an item is held against
-ALIKE = 400
 #: groups of rare items at most, items of the smallest on average, and items that decide how many
 MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
 #: below this mean silhouette rare items form no groups
@@ -45,24 +43,6 @@ def isolation(codes: Array, k: int = NEIGHBOURS, most: int = REFERENCE,
         count(len(far[part]))
     within = np.isin(np.arange(len(codes)), rows)  # those meet themselves first, at distance 0
     return np.log(np.maximum(np.where(within, far[:, 1], far[:, 0]), np.finfo(float).eps))
-
-
-def among_alike(values: Array, like: Array, window: int = ALIKE) -> Float:
-    """(n,) ``values`` in robust deviations from what the items nearest in ``like`` (n,) have.
-
-    (v − median) / (interquartile range / 1.349) over the ``window`` items around each in the order
-    of ``like``: what the second explains of the first is gone.
-    """
-    n, window = len(values), min(window, len(values))
-    order = np.argsort(like, kind="stable")
-    rolled = np.lib.stride_tricks.sliding_window_view(np.asarray(values, np.float64)[order], window)
-    step = max(1, window // 8)
-    low, middle, high = np.quantile(rolled[::step], [0.25, 0.5, 0.75], axis=1)
-    place = np.clip((np.arange(n) - window // 2) // step, 0, len(middle) - 1)
-    spread = np.maximum((high - low) / 1.349, np.finfo(float).eps)[place]
-    found = np.empty(n)
-    found[order] = (values[order] - middle[place]) / spread
-    return found
 
 
 def ranks(values: Array) -> Float:

@@ -19,7 +19,7 @@ from latlas.metrics.arrays import nearest
 from latlas.metrics.rarity import Guarded
 from latlas.tasks.common import Array, Progress, can, check, inference, sweep
 from latlas.tasks.generate import decode, walk
-from latlas.tasks.outliers import Count, complexity, counted, squared_error
+from latlas.tasks.outliers import Count, counted, squared_error
 from latlas.tasks.score import score
 
 #: share of the items that counts as the rarest, and as the commonest
@@ -186,7 +186,6 @@ class _Seen:
     mean: Array
     log_var: Array
     error: Array
-    complexity: Array
     told: Array
 
 
@@ -194,8 +193,8 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
           draws: int = DRAWS, seed: int = 0, progress: Progress | None = None) -> Audit:
     """How rare each item is, what the rarest have in common, and how given groups fare.
 
-    Rarity is the rank of the distance to the 30th neighbour in whitened mean codes; of pictures in
-    robust deviations from what pictures of like complexity have (:doc:`docs/audit.md`).
+    Rarity is the rank of the distance to the 30th neighbour in whitened mean codes
+    (:doc:`docs/audit.md`).
 
     Args:
         label: (n,) group of each item, an index into ``names``; below 0 in none.
@@ -214,7 +213,6 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
     density = rarity.histogram_density(standard)
     codes = isolation.whitened(seen.mean[:, kept])
     alone = isolation.isolation(codes, count=count)
-    alone = isolation.among_alike(alone, seen.complexity) if seen.complexity.size else alone
     rank, weights = isolation.ranks(alone), rarity.guarded(density, "product")
     nats = _nats(model, data, draws, seed, count) if scored else np.empty(0)
     held = {"error": seen.error, "nats": nats, "accuracy": _right(model, seen, label, names)}
@@ -262,7 +260,6 @@ def _told(model: Any, batch: Batch) -> Iterator[Tensor | None]:
     yield q.mean
     yield q.log_var.expand_as(q.mean) if isinstance(q, Normal) else None
     yield squared_error(model, batch, q.mean) if can(model, "decode") else None
-    yield complexity(model, batch.x) if model.space.levels else None
     yield model.classify(batch.x).argmax(1) if hasattr(model, "classify") else None
 
 

@@ -53,9 +53,8 @@ def _summary(found: Audit) -> Section:
 def _galleries(found: Audit, data: Dataset) -> Section:
     figures = [_shown(data, found.order[:GALLERY], "The rarest", "the rarest first"),
                _shown(data, found.order[::-1][:GALLERY], "The commonest", "the commonest first")]
-    how = " of the same complexity" if data.space.levels else ""
     return Section("The rarest and the commonest", "Rare is what stands alone: the distance of its "
-                   f"code to its neighbours is large beside that of other items{how}.",
+                   "code to that of its 30th neighbour is large.",
                    [Row(figures, 2)])
 
 

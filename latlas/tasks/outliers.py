@@ -218,7 +218,7 @@ def _statistics(model: Any, batch: Batch, seed: int) -> Iterator[Tensor]:
     if isinstance(q, Normal):
         yield q.log_var.expand_as(q.mean).sum(1)
     if model.space.levels:
-        yield complexity(model, batch.x)
+        yield _complexity(model, batch.x)
 
 
 def _surprise(model: Any, batch: Batch, seed: int) -> Tensor:
@@ -240,7 +240,7 @@ def squared_error(model: Any, batch: Batch, code: Tensor) -> Tensor:
     return error
 
 
-def complexity(model: Model, x: Tensor) -> Tensor:
+def _complexity(model: Model, x: Tensor) -> Tensor:
     """log of the bytes that DEFLATE leaves of each picture."""
     whole = model.space.to_data(x).round().cpu().numpy()
     raw = whole.astype(np.uint8 if (model.space.levels or 0) <= 256 else np.uint16)
