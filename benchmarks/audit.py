@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import latlas
 from latlas.api.items import open_items
-from latlas.data import open_source, split
+from latlas.data import open_source
 from latlas.metrics.outliers import ppca_surprise
 from latlas.tasks.score import elbo_parts
 
@@ -36,7 +36,7 @@ SCORES = ("audit", "PPCA, 20 axes", "bound", "histograms", "processor seconds")
 def main() -> None:
     """Every class, then the table."""
     options = arguments()
-    train = split(open_source(str(options.data)), "train")
+    train = open_source(str(options.data)).parts["train"]  # all of it: nothing is held out
     x, label = np.asarray(train.take("x")), np.asarray(train.take("label"))
     found = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     for code in options.classes or range(int(label.max()) + 1):
