@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 _API = ("train", "fit_prior", "load", "open_data", "sample", "reconstruct", "encode", "decode",
-        "interpolate", "traverse", "denoise", "score", "outliers", "evaluate", "compare",
+        "interpolate", "traverse", "denoise", "score", "outliers", "audit", "evaluate", "compare",
         "write_report", "list_models", "write_parts", "Scorer", "project", "mix", "directions",
         "edit", "translate", "classify", "weights")
 __all__ = ["__version__", *_API]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latlas.api.auditing import audit
 from latlas.api.making import (
     decode,
     directions,
@@ -51,10 +52,10 @@ if TYPE_CHECKING:
     from latlas.tasks.shards import Written
     from latlas.tasks.weights import ItemWeights
 
-__all__ = ["Scorer", "classify", "compare", "decode", "denoise", "directions", "edit", "encode",
-           "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix", "open_data",
-           "outliers", "project", "reconstruct", "sample", "score", "train", "translate",
-           "traverse", "weights", "write_parts", "write_report"]
+__all__ = ["Scorer", "audit", "classify", "compare", "decode", "denoise", "directions", "edit",
+           "encode", "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix",
+           "open_data", "outliers", "project", "reconstruct", "sample", "score", "train",
+           "translate", "traverse", "weights", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:

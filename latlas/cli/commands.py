@@ -84,6 +84,11 @@ COMMANDS: dict[str, Command] = {
                        "Weights by which rare items come more often.", (
         "latlas weights runs/vae-digits --out weights.parquet",
         "latlas weights runs/debiasing-vae-digits --data new/ --dimensions")),
+    "audit": Command("Measure", "latlas.cli.audit:audit",
+                     "What does a data set hold little of? Page, table and JSON.", (
+        "latlas audit runs/vae-digits",
+        "latlas audit runs/faces --data faces/ --group age --out audit/",
+        "latlas audit runs/table --data new.csv --label kind --json")),
     "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
                         "How good is a run? Figures on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError
 
 MOST_CLASSES = 1000
+#: distinct numbers that are kinds of their own; more are cut at their quartiles
+MOST_KINDS = 20
 
 
 def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple[
@@ -32,6 +34,25 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
         raise DataError(f"{where} has {len(found):,} distinct values, too many for classes; "
                         "choose another label, or label=none")
     return codes.astype(np.int64), tuple(str(v) for v in found.tolist())
+
+
+def kinds_of(values: Any, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Codes and names like :func:`encode_labels`; of more than 20 numbers four, by their quartiles.
+
+    >>> kinds_of(np.arange(100.0), "column a")[1]
+    ('to 24.8', '24.8 to 49.5', '49.5 to 74.2', 'above 74.2')
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where} holds numbers that are not finite: it makes no groups")
+    found = np.unique(array)
+    if array.dtype.kind not in "iuf" or len(found) <= MOST_KINDS:
+        words = [f"{v:g}" for v in found] if array.dtype.kind in "iuf" else found
+        return np.searchsorted(found, array).astype(np.int64), tuple(str(v) for v in words)
+    low, middle, high = np.quantile(array, [0.25, 0.5, 0.75])
+    return np.searchsorted([low, middle, high], array).astype(np.int64), (
+        f"to {low:.3g}", f"{low:.3g} to {middle:.3g}", f"{middle:.3g} to {high:.3g}",
+        f"above {high:.3g}")
 
 
 def _flat(values: NDArray[Any], where: str) -> NDArray[Any]:

@@ -195,7 +195,7 @@ def _calibrating(method: str, normal: Dataset) -> int:
 def _swept(model: Model, data: Dataset, method: str, seed: int, count: Count | None) -> Array:
     """(n, p) statistics of every item, float64."""
     take = {"nats": lambda b: [_surprise(model, b, seed)],
-            "error": lambda b: [_error(model, b, _code(model, b))],
+            "error": lambda b: [squared_error(model, b, _code(model, b))],
             "typicality": lambda b: list(_statistics(model, b, seed))}[method]
     parts = []
     with inference(model):
@@ -212,7 +212,7 @@ def _statistics(model: Any, batch: Batch, seed: int) -> Iterator[Tensor]:
         yield _surprise(model, batch, seed)
     q = model.encode(batch.x)
     if can(model, "reconstruct"):
-        yield (_error(model, batch, q.mean) + TINY).log()
+        yield (squared_error(model, batch, q.mean) + TINY).log()
     if (prior := prior_of(model)) is not None:
         yield -prior.log_prob(q.mean)
     if isinstance(q, Normal):
@@ -233,7 +233,7 @@ def _code(model: Any, batch: Batch) -> Tensor:
     return mean
 
 
-def _error(model: Any, batch: Batch, code: Tensor) -> Tensor:
+def squared_error(model: Any, batch: Batch, code: Tensor) -> Tensor:
     """Mean squared error of what the (mean) code is decoded to, model units²."""
     made = model.decode(code).mean
     error: Tensor = (made.float() - batch.x.float()).square().flatten(1).mean(1)

@@ -97,12 +97,12 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
         return None
     n = min(SAMPLES if context.space.kind == "picture" else POINTS, len(context.test))
     real = items_of(context.items(n))
-    figures = [_items(real, context.space, "Real data", "held-out items")]
+    figures = [items_figure(real, context.space, "Real data", "held-out items")]
     for subject, prior in ((s, p) for s in able for p in priors_of(s.model)):
         made = sample(subject.model, n, seed=context.seed, prior=prior,
                       condition=conditions_like(subject.model, context.test, n, context.seed))
         caption = "samples" if prior == "own" else "samples from the fitted prior"
-        figures.append(_items(made, context.space, subject.name, caption, real))
+        figures.append(items_figure(made, context.space, subject.name, caption, real))
     figures = figures if context.space.kind == "picture" else figures[1:]
     return Section("Samples", "New items drawn from each model, beside real ones it never saw. "
                    "Nothing is picked by hand.", [Row(figures)])
@@ -116,11 +116,11 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
     text = "Held-out items through the encoder and back: what the code keeps."
     if context.space.kind != "picture":
         return Section("Reconstructions", text, [Row([
-            _items(reconstruct(s.model, context.items(POINTS)), context.space, s.name,
+            items_figure(reconstruct(s.model, context.items(POINTS)), context.space, s.name,
                    "reconstructions", items_of(context.items(POINTS))) for s in able])])
     data = context.items(PAIRS)
     stack = [items_of(data), *(reconstruct(s.model, data) for s in able)]
-    picture = _grid(np.concatenate(stack), context.space, len(stack[0]))
+    picture = grid_picture(np.concatenate(stack), context.space, len(stack[0]))
     rows = ["data", *(s.name for s in able)]
     return Section("Reconstructions", text, [Row([Figure(picture, rows=rows)])])
 
@@ -152,7 +152,7 @@ def interpolations(subjects: Sequence[Subject], context: Context) -> Section | N
     if not able or context.space.kind != "picture" or len(context.test) < 2 * PATHS:
         return None
     ends = _ends(context)
-    figures = [Figure(_grid(_paths(s.model, ends), context.space, STEPS), s.name,
+    figures = [Figure(grid_picture(_paths(s.model, ends), context.space, STEPS), s.name,
                       "paths between codes") for s in able]
     return Section("Interpolation", "Each row walks in a straight line from the code of one "
                    "held-out item to that of another. In a good latent space what lies between "
@@ -196,7 +196,7 @@ def loss_curves(subjects: Sequence[Subject], context: Context) -> Section | None
     for subject in subjects:
         history = read_metrics(subject.run) if subject.run else {}
         for title, chosen in _families(history).items():
-            figures.append(_plot(plots.curves, chosen, title=subject.name, caption=title))
+            figures.append(plot_figure(plots.curves, chosen, title=subject.name, caption=title))
     if not figures:
         return None
     return Section("Loss curves", "The training loss and its terms against items seen, and the "
@@ -252,7 +252,7 @@ def _traversal(subject: Subject, context: Context) -> Figure:
     shown = traverse(subject.model, dims=dims, codes=codes, steps=STEPS,
                      condition=conditions_like(subject.model, context.test, 1, context.seed))
     caption = f"the {len(dims)} most active of {codes.shape[1]} dimensions"
-    return Figure(_grid(shown.reshape(-1, *context.space.shape), context.space, STEPS),
+    return Figure(grid_picture(shown.reshape(-1, *context.space.shape), context.space, STEPS),
                   subject.name, caption, rows=[f"z{d}" for d in dims])
 
 
@@ -267,8 +267,8 @@ def _planes(subject: Subject, context: Context) -> Row | None:
     over = (pictures.tiles(found.tiles, space.levels, CELLS) if space.kind == "picture"
             else None)
     axes = {"x": "first principal axis", "y": "second principal axis", "span": SPAN}
-    return Row([_plot(plots.plane, values, over, title=subject.name, caption=caption, label=label,
-                      middle=middle, **axes)
+    return Row([plot_figure(plots.plane, values, over, title=subject.name, caption=caption,
+                            label=label, middle=middle, **axes)
                 for values, caption, label, middle in (
         (found.reach, _with(subject, "completeness"), "distance to the support", 1.0),
         (found.slope, _with(subject, "unevenness"), "slope of the decoder", None))], 2)
@@ -309,7 +309,7 @@ def _map(name: str, plane: Array, share: Array, data: Dataset) -> Figure:
                                          [str(i) for i in range(int(label.max()) + 1)])
     axes = {a: f"component {i + 1} ({share[i]:.0%} of the variance)"
             for i, a in enumerate(("x", "y"))}
-    return _plot(plots.scatter, plane, label, names, title=name,
+    return plot_figure(plots.scatter, plane, label, names, title=name,
                  caption=f"{len(plane):,} codes" + (", by label" if label is not None else ""),
                  **axes)
 
@@ -319,25 +319,28 @@ def _thumbnails(name: str, plane: Array, data: Dataset) -> Figure:
     return Figure(pictures.png(picture), name, "the items themselves, at the same places")
 
 
-def _items(x: Array, space: Space, title: str, caption: str, real: Array | None = None) -> Figure:
+def items_figure(x: Array, space: Space, title: str, caption: str,
+                 real: Array | None = None) -> Figure:
     """Pictures as a grid; tables and points as a plot over the real ones."""
     if space.kind == "picture":
-        return Figure(_grid(x, space), title, caption)
+        return Figure(grid_picture(x, space), title, caption)
     flat = {"real": real if real is not None else x, title: x}
     sets = {k: np.asarray(v).reshape(len(v), -1) for k, v in flat.items()}
     columns = list(space.columns) or [f"x{i}" for i in range(space.dims)]
     if space.dims == 2:
-        return _plot(plots.overlay, sets, x=columns[0], y=columns[1], title=title, caption=caption)
-    return _plot(plots.pairs, sets, columns, title=title, caption=caption)
+        return plot_figure(plots.overlay, sets, x=columns[0], y=columns[1], title=title,
+                           caption=caption)
+    return plot_figure(plots.pairs, sets, columns, title=title, caption=caption)
 
 
-def _plot(draw: Callable[..., bytes], *args: Any, title: str, caption: str,
+def plot_figure(draw: Callable[..., bytes], *args: Any, title: str, caption: str,
           **options: Any) -> Figure:
     """A plot in both colour schemes."""
     return Figure(draw(*args, **options), title, caption, dark=draw(*args, dark=True, **options))
 
 
-def _grid(x: Array, space: Space, columns: int | None = None) -> bytes:
+def grid_picture(x: Array, space: Space, columns: int | None = None) -> bytes:
+    """PNG bytes of pictures side by side, parted by faint gutters."""
     return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.FAINT))
 
 

@@ -1,0 +1,271 @@
+"""What a data set holds little of: planted clusters, closed forms, groups, words for bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from tiny import pictures, small, table, train
+
+import latlas
+from latlas.cli.__main__ import run as command
+from latlas.core.distributions import Normal, PointMass
+from latlas.core.errors import CapabilityError, ConfigError, DataError
+from latlas.core.model import Model
+from latlas.core.space import Space
+from latlas.data.dataset import Dataset
+from latlas.data.labels import kinds_of
+from latlas.metrics import isolation
+from latlas.tasks.audit import audit, strip
+from latlas.tasks.audit_page import build_page
+
+
+class Through(Model):
+    """The code is the item; of the last dimensions nothing comes through."""
+
+    def __init__(self, dims: int, silent: int = 0, classes: tuple[str, ...] = ()):
+        super().__init__(None, Space("points", (dims,), None, 0.0, 1.0, classes=classes))
+        self.latent_dim, self.silent = dims, silent
+
+    def encode(self, x, *, condition=None):
+        open_to = torch.arange(self.latent_dim) < self.latent_dim - self.silent
+        return Normal(x * open_to, torch.where(open_to, -9.0, 0.0))
+
+    def decode(self, z, *, condition=None):
+        return PointMass(2 * z)
+
+
+class Tells(Through):
+    """Says class 0 of every item left of the middle."""
+
+    def classify(self, x):
+        return torch.stack([-x[:, 0], x[:, 0]], 1)
+
+
+class Draws(Model):
+    latent_dim = 2
+
+    def sample(self, n, *, noise, condition=None):
+        return noise.normal(n, 2)
+
+
+def planted(n=2000, few=20, dims=6, seed=0):
+    """A broad Gaussian, and a tight cluster of a few items at its side; which those are."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, dims)) @ rng.normal(size=(dims, dims))
+    centre = 6 * np.linalg.cholesky(np.cov(x.T))[:, 0]
+    rows = rng.choice(n, few, replace=False)
+    x[rows] = centre + 0.2 * rng.normal(size=(few, dims)) @ np.linalg.cholesky(np.cov(x.T)).T
+    return x.astype(np.float32), np.isin(np.arange(n), rows)
+
+
+def points(x, **more):
+    return Dataset(x, Space("points", x.shape[1:], None, 0.0, 1.0), **more)
+
+
+# ------------------------------------------------------------------------------ figures
+
+def test_isolation_is_the_log_distance_to_the_kth_other():
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    expected = np.log(np.sort(cdist(x, x), 1)[:, 7])
+    np.testing.assert_allclose(isolation.isolation(x, 7), expected)
+
+
+def test_isolation_beside_some_of_the_items_leaves_out_the_item_itself():
+    x = np.random.default_rng(1).normal(size=(60, 2))
+    rows = np.unique(np.linspace(0, 59, 20).astype(int))
+    far = cdist(x, x[rows])
+    far[rows, np.arange(len(rows))] = np.inf
+    np.testing.assert_allclose(isolation.isolation(x, 9, most=20), np.log(np.sort(far, 1)[:, 2]))
+
+
+def test_whitened_codes_have_covariance_one_whatever_their_units():
+    x = np.random.default_rng(2).normal(size=(500, 3)) @ np.diag([1, 1e4, 1e-3])
+    x = np.column_stack([x, x[:, 0], np.ones(500)])
+    white = isolation.whitened(x)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=1e-8)
+
+
+def test_ranks_share_ties():
+    assert isolation.ranks(np.array([3.0, 1.0, 1.0, 9.0])).tolist() == [0.625, 0.25, 0.25, 0.875]
+
+
+def test_groups_are_found_and_one_cloud_is_one_group():
+    rng = np.random.default_rng(4)
+    label = np.repeat([0, 1, 2], [50, 30, 15])
+    apart = rng.normal(size=(95, 2)) * 0.1 + 5 * np.array([[0, 0], [1, 0], [0, 1]])[label]
+    np.testing.assert_array_equal(isolation.groups(apart), label)
+    assert not isolation.groups(apart[:15]).any()
+
+
+def test_numbers_of_few_values_are_kinds_and_others_are_cut_at_quartiles():
+    code, names = kinds_of(np.array([2.0, 0.5, 2.0]), "a")
+    assert names == ("0.5", "2") and code.tolist() == [1, 0, 1]
+    code, names = kinds_of(np.arange(100), "a")
+    assert np.bincount(code).tolist() == [25, 25, 25, 25] and len(names) == 4
+    with pytest.raises(DataError, match="a holds numbers that are not finite"):
+        kinds_of(np.array([1.0, np.nan]), "a")
+
+
+# ------------------------------------------------------------------------------ items
+
+def test_a_planted_cluster_is_among_the_rarest_and_is_a_group_of_its_own():
+    x, few = planted()
+    found = audit(Through(6), points(x))
+    assert few[found.rarest].mean() * len(found.rarest) >= 18
+    most = max(found.clusters, key=lambda c: few[c.items].sum())
+    assert few[most.items].sum() >= 18
+    assert not few[most.common].any()
+
+
+def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
+    x, few = planted(dims=2)
+    found = audit(Through(2), points(x))
+    cluster = max(found.clusters, key=lambda c: few[c.items].sum())
+    rest = np.delete(x, cluster.items, 0)
+    expected = (x[cluster.items].mean(0) - rest.mean(0)) / x.std(0)
+    assert dict(cluster.apart) == pytest.approx(dict(enumerate(expected)), rel=1e-3)
+    assert abs(cluster.apart[0][1]) >= abs(cluster.apart[1][1])
+    np.testing.assert_allclose(strip(Through(2), cluster)[-1], 2 * x[cluster.items].mean(0),
+                               rtol=1e-4)
+    np.testing.assert_allclose(cluster.way[0], x[cluster.common].mean(0), rtol=1e-4)
+
+
+def test_the_same_twice_and_whatever_the_order_of_the_items():
+    x, _ = planted(400)
+    seen = []
+    mine, again = (audit(Through(6), points(x), progress=lambda *now: seen.append(now))
+                   for _ in range(2))
+    assert seen[-1] == (800, 800)
+    np.testing.assert_array_equal(mine.rarity, again.rarity)
+    assert json.dumps(mine.to_json()) == json.dumps(again.to_json())
+    order = np.random.default_rng(0).permutation(400)
+    other = audit(Through(6), points(x[order]))
+    np.testing.assert_allclose(other.rarity, mine.rarity[order], atol=1e-6)
+
+
+def test_a_dimension_that_does_not_vary_is_left_out_and_said():
+    x, _ = planted(300)
+    found = audit(Through(6, silent=2), points(x))
+    assert [d.dim for d in found.dimensions] == [0, 1, 2, 3]
+    assert "2 of 6 dimensions of the code do not vary with the items and are left out: z4, z5" in (
+        found.notes)
+
+
+def test_the_weights_are_those_of_the_histograms_product():
+    from latlas.metrics import rarity
+
+    x, _ = planted(300, dims=2)
+    found = audit(Through(2), points(x))
+    density = rarity.histogram_density(rarity.standardised(x.astype(np.float64)))
+    np.testing.assert_allclose(found.density, density, rtol=1e-6)
+    expected = rarity.guarded(density, "product")
+    np.testing.assert_allclose(found.weights.weights, expected.weights, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------ groups
+
+def test_groups_have_counts_rarity_lift_error_and_accuracy():
+    x, few = planted()
+    found = audit(Tells(6, classes=("no", "yes")), points(x), label=few.astype(int),
+                  names=("no", "yes"))
+    no, yes = found.groups
+    assert (no.count, yes.count) == (1980, 20)
+    assert yes.rarity == pytest.approx(found.rarity[few].mean())
+    assert yes.rarity > 0.9 and yes.rarest > 0.9
+    assert yes.lift == pytest.approx(found.weights.weights[few].mean())
+    assert no.share * no.lift + yes.share * yes.lift == pytest.approx(1)
+    assert yes.error == pytest.approx(np.square(x[few]).mean(), rel=1e-4)
+    assert yes.accuracy == pytest.approx((x[few, 0] > 0).mean())
+    assert found.spread["rarity"].worst == "yes"
+    assert found.spread["error"].variance == pytest.approx(np.var([no.error, yes.error]))
+    assert found.columns()["group"][0] in ("no", "yes")
+
+
+def test_likelihood_of_groups_is_the_mean_of_their_scores(tmp_path):
+    data = table(120)
+    model, _ = train(tmp_path, "pca", data, small("pca"))
+    label = np.arange(120) % 2
+    found = audit(model, data, label=label, names=("even", "odd"))
+    nats = latlas.score(model, data).nats
+    assert [g.nats for g in found.groups] == pytest.approx([nats[0::2].mean(), nats[1::2].mean()])
+    less = nats[0::2].mean() < nats[1::2].mean()
+    assert found.spread["nats"].worst == ("even" if less else "odd")
+
+
+def test_one_group_is_said_and_not_compared():
+    x, _ = planted(100)
+    found = audit(Through(6), points(x), label=np.zeros(100, int), names=("all",))
+    assert not found.spread
+    assert "All items are of one group: there is nothing to compare it with." in found.notes
+
+
+# ------------------------------------------------------------------------------ bad input
+
+def test_bad_input_has_clear_words():
+    x, _ = planted(100)
+    model = Through(6)
+    with pytest.raises(DataError, match="49 items are too few for an audit, which needs 50"):
+        audit(model, points(x[:49]))
+    with pytest.raises(DataError, match="no dimension of the codes varies over these items"):
+        audit(model, points(np.ones((60, 6), np.float32)))
+    with pytest.raises(DataError, match="3 labels for 100 items: give one for each"):
+        latlas.audit(model, (x, [0, 1, 0]))
+    with pytest.raises(CapabilityError, match="an encoder"):
+        audit(Draws(None, model.space), points(x))
+    with pytest.raises(ConfigError, match="arrays have no columns"):
+        latlas.audit(model, x, group="age")
+
+
+def test_a_model_that_needs_a_condition_is_refused():
+    model = Through(6)
+    model.condition_dim = 2
+    with pytest.raises(CapabilityError, match="under a condition"):
+        audit(model, points(planted(100)[0]))
+
+
+def test_labels_need_not_be_the_models_own():
+    x, few = planted(200)
+    found = latlas.audit(Through(6), (x, np.where(few, "rare", "usual")))
+    assert [g.name for g in found.groups] == ["rare", "usual"]
+
+
+# ------------------------------------------------------------------------------ files
+
+def test_the_page_shows_pictures_groups_and_the_way(tmp_path):
+    data = pictures(n=120)
+    model, _ = train(tmp_path, "pca", data, small("pca"))
+    found = audit(model, data, label=data.label, names=data.space.classes)
+    text = build_page(found, model, data, title="t", command="latlas audit run")
+    for anchor in ("summary", "the-rarest-and-the-commonest", "groups-of-rare-items", "dimensions",
+                   "groups-by-label", "how-it-was-made"):
+        assert f'<section id="{anchor}">' in text
+    assert "To group 1" in text and "http" not in text and "<script" not in text
+    without = build_page(audit(model, data), model, data, title="t")
+    assert 'id="groups-by-label"' not in without
+
+
+def test_the_command_writes_page_figures_and_table(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    csv = tmp_path / "rows.csv"
+    polars.DataFrame({"a": rng.normal(size=90), "b": rng.normal(size=90),
+                      "kind": ["x", "y", "z"] * 30}).write_csv(csv)
+    run = tmp_path / "run"
+    assert command(["train", "pca", "--data", str(csv), "--label", "kind", "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert command(["audit", str(run), "--data", str(csv), "--label", "kind", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [g["name"] for g in shown["groups"]] == ["x", "y", "z"]
+    held = json.loads((run / "audit" / "audit.json").read_text())
+    assert held["groups"] == shown["groups"]
+    items = polars.read_csv(run / "audit" / "items.csv")
+    assert items["rank"].to_list() == list(range(1, 91))
+    assert (run / "audit" / "report.html").read_text().startswith("<!doctype html>")
+    assert command(["audit", str(run), "--group", "a", "--out", str(tmp_path / "again")]) == 0
+    assert "variance between groups" in capsys.readouterr().out
+    assert command(["audit", str(run), "--group", "c"]) == 2
+    assert "unknown factor or column 'c'" in capsys.readouterr().err
