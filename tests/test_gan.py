@@ -345,3 +345,14 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: seen.append(len(x)) or x)
     choose(model_of(data), Batches(data, how.batch_size, 0), how, World())
     assert seen
+
+
+def test_pixels_beyond_the_range_still_have_a_slope():
+    """Through tanh alone a generator whose pictures turned black stays black."""
+    made = make_generator(tiny.pictures().space, 4, kind="conv", width=4, depth=1)
+    z = torch.randn(3, 4)
+    for layer in made.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.constant_(layer.bias, -1000.0)
+    out = made(z)
+    assert out.max() < -1 and torch.autograd.grad(out.sum(), list(made.parameters())[-1])[0] != 0

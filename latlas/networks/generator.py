@@ -11,11 +11,15 @@ from latlas.core.space import Space
 from latlas.networks.conv import ConvDecoder
 from latlas.networks.mlp import leaky_mlp
 
+#: slope of :class:`Squashed` far out
+LEAK = 0.005
+
 
 class Squashed(nn.Module):
-    """A network whose output goes through tanh.
+    """A network whose output y becomes tanh y + 0.005 y.
 
-    Pixels pile up at −1 and 1; without the curve a discriminator would see the overshoot.
+    Pixels pile up at −1 and 1; without the curve a discriminator would see the overshoot. Through
+    tanh alone no gradient comes back from there: digits on black became black altogether.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -24,7 +28,7 @@ class Squashed(nn.Module):
 
     def forward(self, *given: Tensor) -> Tensor:
         out: Tensor = self.network(*given)
-        return out.tanh()
+        return out.tanh() + LEAK * out
 
 
 class Perceptron(nn.Module):
