@@ -45,7 +45,7 @@ def found():
     data, kind = corners()
     torch.manual_seed(0)
     groups = Groups(64, PICTURES.shape, groups=4, classes=2)
-    groups.fit(Sweep(data, 100))
+    groups.fit(Sweep(data, 100), len(data))
     return groups, data, kind
 
 
@@ -98,7 +98,7 @@ def test_known_groups_stay_and_are_counted_anew(found):
     part = data.subset(np.flatnonzero(kind == 3))
     groups = Groups(64, PICTURES.shape, 4, 2).requires_grad_(False)
     groups.load_state_dict(found[0].state_dict())
-    groups.fit(Sweep(part, 64))
+    groups.fit(Sweep(part, 64), len(part))
     assert torch.equal(groups.centres, centres)
     assert groups.counts.sum(0).tolist().count(0) == 3 and groups.counts.sum() == 200
 
@@ -106,7 +106,7 @@ def test_known_groups_stay_and_are_counted_anew(found):
 def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
     data, _ = corners()
     groups = Groups(64, PICTURES.shape, groups=200)
-    groups.fit(Sweep(data.subset(np.arange(120)), 50))
+    groups.fit(Sweep(data.subset(np.arange(120)), 50), 120)
     assert (groups.counts > 0).sum() == 2 and groups.counts.sum() == 120
     assert groups.of(torch.rand(64, *PICTURES.shape)).max() <= 1
 
@@ -126,7 +126,7 @@ class Listening(nn.Module):
 def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
     data, _ = corners()
     model = tiny.build("gan", data, tiny.small("gan", groups=4, latent_dim=64, network="conv"))
-    model.look_over(Sweep(data, 100))
+    model.look_over(Sweep(data, 100), len(data))
     model.discriminator = judge = Listening()
     batch = Batch(next(iter(Sweep(data, 60))).x)
     codes = []
@@ -145,7 +145,7 @@ def test_samples_of_a_class_come_from_its_groups():
     data, kind = corners()
     config = tiny.small("conditional-gan", groups=4, latent_dim=64, network="conv")
     model = tiny.build("conditional-gan", data, config)
-    model.look_over(Sweep(data, 100))
+    model.look_over(Sweep(data, 100), len(data))
     order = of_kind(model.prior, data, kind)
     z = model.sample_codes(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
     near = group_of(z).bincount(minlength=4)[order]  # three quarters of kind 0, none of 2 and 3
@@ -154,8 +154,8 @@ def test_samples_of_a_class_come_from_its_groups():
 
 def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(Groups, "_find", lambda self, batches, found=Groups._find: (
-        calls.append(1), found(self, batches)))
+    monkeypatch.setattr(Groups, "_find", lambda self, *given, found=Groups._find: (
+        calls.append(1), found(self, *given)))
     settings = {"images": 320, "batch_size": 32, "width": 4, "threads": 1, "progress": False}
     trained = latlas.train("gan", "digits", out=tmp_path / "run", **settings)
     assert len(calls) == 1

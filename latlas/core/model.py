@@ -110,10 +110,10 @@ class Model(nn.Module, ABC):
         """What will work, but hardly well, with so many training items; each says what to do."""
         return []
 
-    def look_over(self, batches: Iterable[Batch]) -> None:
+    def look_over(self, batches: Iterable[Batch], items: int) -> None:
         """Take from the training data what has to be known before the first step; nothing here.
 
-        ``batches`` hold every item once and can be gone through again.
+        ``batches`` hold each of the ``items`` once and can be gone through again.
         """
 
     @property

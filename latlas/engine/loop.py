@@ -103,7 +103,7 @@ class Loop:
         self.batches = Batches(train, options.batch_size, options.seed, device=device,
                                rank=self.world.rank, world=self.world.size)
         if not run.begun:
-            model.look_over(Sweep(train, device=device))
+            model.look_over(Sweep(train, device=device), len(train))
         self.chosen = self._choose()
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,

@@ -166,9 +166,14 @@ class Adversarial(Model):
         """What this batch is conditioned on; nothing here."""
         return None
 
+    def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) codes of items, of a condition where codes differ by it."""
+        return self.prior.sample(n, noise).to(self.device)
+
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """G(z), z ~ N(0, I): (n, *shape) model units."""
-        return self.decode(self.prior.sample(n, noise).to(self.device), condition=condition).mean
+        """G(z) of such codes: (n, *shape) model units."""
+        z = self.sample_codes(n, noise=noise, condition=condition)
+        return self.decode(z, condition=condition).mean
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to (*batch, *shape); a condition (n, …) serves all leading draws."""

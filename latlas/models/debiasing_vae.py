@@ -64,7 +64,7 @@ class DebiasingVAE(VAE):
         total = classification + self.vae_weight * (self.audited[label] * bound).mean()
         return Loss(total, {"loss": total, "classification": classification, **terms})
 
-    def look_over(self, batches: Iterable[Batch]) -> None:
+    def look_over(self, batches: Iterable[Batch], items: int) -> None:
         """Refuse what histograms of codes cannot be made of.
 
         Raises:

@@ -82,21 +82,16 @@ class GAN(Adversarial):
                                   bias=not self.contest.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
 
-    def look_over(self, batches: Iterable[Batch]) -> None:
+    def look_over(self, batches: Iterable[Batch], items: int) -> None:
         """Find the groups."""
         if self.groups:
-            self.groups.fit(batches)
+            self.groups.fit(batches, items)
 
     def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, latent_dim) codes of items, of a class where one is told."""
         groups = self.groups
-        z = groups.draw(n, noise, condition) if groups else self.prior.sample(n, noise)
-        return z.to(self.device)
-
-    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """G(z) of such codes: (n, *shape) model units."""
-        z = self.sample_codes(n, noise=noise, condition=condition)
-        return self.decode(z, condition=condition).mean
+        return (groups.draw(n, noise, condition).to(self.device) if groups
+                else super().sample_codes(n, noise=noise))
 
     def _made(self, batch: Batch, step: Step) -> Tensor:
         """As many fakes of every group as there are real items."""

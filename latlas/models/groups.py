@@ -44,10 +44,10 @@ class Groups(Prior):
         self.register_buffer("centres", torch.zeros(groups, told))
         self.register_buffer("counts", torch.zeros(max(1, classes), groups))
 
-    def fit(self, batches: Iterable[Batch]) -> None:
+    def fit(self, batches: Iterable[Batch], items: int) -> None:
         """Find the groups of the training items, or keep those that are known, and count."""
         if not self.counts.any():
-            self._find(batches)
+            self._find(batches, items)
         self.counts.zero_()
         alone = len(self.counts) == 1
         for batch in batches:
@@ -56,10 +56,9 @@ class Groups(Prior):
                 row += batch.label.long() * self.counts.shape[1]
             self.counts += torch.bincount(row, minlength=self.counts.numel()).view_as(self.counts)
 
-    def _find(self, batches: Iterable[Batch]) -> None:
+    def _find(self, batches: Iterable[Batch], items: int) -> None:
         from sklearn.cluster import KMeans
 
-        items = sum(len(batch) for batch in batches)
         stride = max(1, items // ITEMS)
         seen = torch.cat([self._thumbnails(batch.x[::stride]) for batch in batches]).cpu().numpy()
         groups = max(1, min(len(self.centres), items // LEAST, len(seen)))
