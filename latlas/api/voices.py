@@ -43,8 +43,7 @@ def _place(spec: Mapping[str, Any] | None, side: str) -> str:
     """Where the recordings of a side lie."""
     place = None if spec is None else spec["source"]
     if isinstance(place, list | tuple) and len(place) == 2 and spec is not None:
-        turned = spec.get("direction") == "BtoA"
-        place = place[("AB".index(side) + turned) % 2]
+        place = place[_number(spec, side)]
     place = place.get("source") if isinstance(place, Mapping) else place
     if not isinstance(place, str | Path):
         raise DataError("recordings are translated whole: name a wav file, or a folder or zip of "
@@ -61,6 +60,9 @@ def _found(place: str, spec: Mapping[str, Any], side: str) -> Recordings:
         raise DataError(f"{path}: no such file or folder")
     found = find_recordings(path, pattern)
     sides = sides_of(found)
-    if sides is None:
-        return found
-    return sides[("AB".index(side) + (spec.get("direction") == "BtoA")) % 2]
+    return found if sides is None else sides[_number(spec, side)]
+
+
+def _number(spec: Mapping[str, Any], side: str) -> int:
+    """Which of two domains a side is, as they lie."""
+    return ("AB".index(side) + (spec.get("direction") == "BtoA")) % 2

@@ -22,7 +22,7 @@ from latlas.core.errors import DataError
 from latlas.core.space import Space
 from latlas.data import video
 from latlas.data.dataset import Dataset
-from latlas.data.files import FILMS, MAY_MOVE, PICTURES, Files
+from latlas.data.files import FILMS, MAY_MOVE, PICTURES, Files, complaint
 from latlas.data.labels import encode_labels
 from latlas.data.pictures import Reading, Work, arranged, reason
 from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header
@@ -213,11 +213,8 @@ def _complaint(files: Files, errors: dict[str, str], of: int, on_error: str) -> 
     """
     if not errors:
         return ()
-    first, n = next(iter(errors.values())), len(errors)
-    if on_error == "skip" and n < of:
-        return (f"left out {n:,} of {of:,} clips: {first}",)
-    raise DataError(f"{files.path}: {first} ({n:,} of {of:,} clips); on_error=skip leaves "
-                    f"{'it' if n == 1 else 'them'} out")
+    first = next(iter(errors.values()))
+    return (complaint(first, len(errors), of, "clips", on_error, f"{files.path}: "),)
 
 
 def _filled(files: Files, clips: list[Clip], heads: dict[str, Head], work: Work,

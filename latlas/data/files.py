@@ -27,8 +27,8 @@ class Files:
     the same, but for a choice of them made by :meth:`only`.
 
     Args:
-        suffixes: of what counts as a picture, or as a recording; a file with one of them is a
-            place of its own.
+        kinds: endings of what counts as a picture, or as a recording; a file with one of them is
+            a place of its own.
     """
 
     def __init__(self, path: Path, kinds: frozenset[str] = PICTURES) -> None:
@@ -65,6 +65,18 @@ class Files:
             return self.archive.read(name)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
+
+
+def complaint(first: str, n: int, of: int, what: str, on_error: str, where: str = "") -> str:
+    """A note that ``n`` of so many files are broken and left out; ``first`` is wrong with one.
+
+    Raises:
+        DataError: the same, unless they may be skipped and some are left; ``where`` precedes it.
+    """
+    if on_error == "skip" and n < of:
+        return f"left out {n:,} of {of:,} {what}: {first}"
+    raise DataError(f"{where}{first} ({n:,} of {of:,} {what}); on_error=skip leaves "
+                    f"{'it' if n == 1 else 'them'} out")
 
 
 def _hidden(name: str) -> bool:

@@ -277,13 +277,18 @@ def _folder_kind(path: Path) -> str:
         return "cifar:open_cifar"
     if any(n in ("train_32x32.mat", "test_32x32.mat") for n in names):
         return "svhn:open_svhn"
-    return _heard([p.relative_to(path).as_posix() for p in path.rglob("*")])
+    return _heard(p.name for p in path.rglob("*"))
 
 
 def _heard(names: Iterable[str]) -> str:
     """The reader of a place of pictures, or of recordings where there are some and no picture."""
-    found = {Path(name).suffix.lower() for name in names}
-    return RECORDINGS if found & SOUNDS and not found & PICTURE_SUFFIXES else PICTURES
+    sound = False
+    for name in names:  # a large folder is not gone through once a picture is seen
+        suffix = Path(name).suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            return PICTURES
+        sound = sound or suffix in SOUNDS
+    return RECORDINGS if sound else PICTURES
 
 
 def _open_zip(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:

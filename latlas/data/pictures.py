@@ -24,7 +24,7 @@ from latlas.core.errors import DataError, unknown
 from latlas.core.space import Space
 from latlas.data.attributes import Attributes, read_attributes
 from latlas.data.dataset import Dataset
-from latlas.data.files import Files
+from latlas.data.files import Files, complaint
 from latlas.data.labels import encode_labels
 from latlas.data.maps import one_hot
 from latlas.data.pixels import CHANNELS, IDS, Header, common_mode, decode, read_header
@@ -204,11 +204,8 @@ class Work:
         return f"{self.files.pictures[i]} cannot be decoded: {self.errors[i]}"
 
     def _complaint(self, on_error: str) -> str:
-        n, of = len(self.errors), len(self.files.pictures)
-        if on_error == "skip" and n < of:
-            return f"left out {n:,} of {of:,} pictures: {self._first()}"
-        raise DataError(f"{self._first()} ({n:,} of {of:,} pictures); on_error=skip leaves "
-                        f"{'it' if n == 1 else 'them'} out")
+        return complaint(self._first(), len(self.errors), len(self.files.pictures), "pictures",
+                         on_error)
 
 
 def read_header_of(work: Work, i: int) -> Header:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, unknown
 from latlas.core.space import Sound, Space
 from latlas.data.dataset import Dataset
-from latlas.data.files import SOUNDS, Files
+from latlas.data.files import SOUNDS, Files, complaint
+from latlas.data.maps import first_is_map
 from latlas.data.pictures import arranged, labelled
 from latlas.data.sides import SIDES, two_folders
 from latlas.data.sound import frames_of, pictured, spectrum
@@ -147,11 +148,8 @@ class Recordings:
         Raises:
             DataError: the same, unless it may be skipped.
         """
-        n, first = len(self.errors), self.errors[min(self.errors)]
-        if on_error == "skip":
-            return f"left out {n:,} of {len(self):,} recordings: {first}"
-        raise DataError(f"{self.files.path}: {first} ({n:,} of {len(self):,} recordings); "
-                        f"on_error=skip leaves {'it' if n == 1 else 'them'} out")
+        return complaint(self.errors[min(self.errors)], len(self.errors), len(self), "recordings",
+                         on_error, f"{self.files.path}: ")
 
 
 def _head(clip: Clip) -> Clip:
@@ -195,8 +193,7 @@ def open_recordings(path: Path, pattern: str = "", /, *, store: Store | None = N
     """
     how = Listening(rate, n_fft, hop, floor, window, stride, label, attributes, on_error)
     how.check()
-    if direction not in (None, "AtoB", "BtoA"):
-        raise DataError(unknown("direction", str(direction), ["AtoB", "BtoA"]))
+    first_is_map(direction, None)  # the direction is one
     found, kept = find_recordings(path, pattern), store or Store()
     sides = sides_of(found)
     if sides is None:
