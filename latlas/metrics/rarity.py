@@ -16,6 +16,9 @@ import numpy as np
 from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
+#: what is wrong with codes that are alike
+UNVARIED = ("no dimension of the codes varies over these items, so none is rare: train longer, or "
+            "lower the weight of the KL")
 #: bins of a histogram of one code dimension
 BINS = 10
 #: fewer items make no histogram
@@ -43,8 +46,7 @@ def standardised(codes: Array, like: Array | None = None) -> Float:
     values = matrix(codes, "codes", 1).astype(np.float64)
     base = values if like is None else matrix(like, "codes", 1).astype(np.float64)
     if not _varies(base).any():
-        raise DataError("no dimension of the codes varies over these items, so none is rare: train "
-                        "longer, or lower the weight of the KL")
+        raise DataError(UNVARIED)
     return _standard(values, base)
 
 

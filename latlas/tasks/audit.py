@@ -129,7 +129,7 @@ class Audit:
     @property
     def order(self) -> Array:
         """(n,) rows, the rarest first."""
-        return np.argsort(-self.rarity, kind="stable")
+        return _rarest_first(self.rarity)
 
     @property
     def rarest(self) -> Array:
@@ -227,6 +227,11 @@ def strip(model: Model, cluster: Cluster) -> Array | None:
     return decode(model, cluster.way) if can(model, "decode") else None
 
 
+def _rarest_first(rank: Array) -> Array:
+    """(n,) rows by their rank in rarity."""
+    return np.argsort(-rank, kind="stable")
+
+
 def rarest_count(n: int) -> int:
     """How many of n items are the rarest 5%."""
     return max(1, round(RAREST * n))
@@ -274,8 +279,7 @@ def _speaking(seen: _Seen) -> Array:
     kept = variance > np.maximum(SILENT * (variance + noise),
                                  np.square(rarity.TINY * (1 + np.abs(seen.mean.mean(0)))))
     if not kept.any():
-        raise DataError("no dimension of the codes varies over these items, so none is rare: train "
-                        "longer, or lower the weight of the KL")
+        raise DataError(rarity.UNVARIED)
     return np.flatnonzero(kept)
 
 
@@ -306,7 +310,7 @@ def _dimensions(mean: Array, kept: Array, density: Array) -> tuple[Dimension, ..
 
 
 def _clusters(mean: Array, codes: Array, rank: Array, seed: int) -> tuple[Cluster, ...]:
-    order = np.argsort(-rank, kind="stable")
+    order = _rarest_first(rank)
     rare, common = order[:rarest_count(len(rank))], np.sort(order[len(rank) // 2:])
     found = isolation.groups(codes[rare], seed)
     return tuple(_cluster(rare[found == k], common, mean, codes)
@@ -327,9 +331,8 @@ def _groups(rank: Array, weights: Array, label: Array | None, names: Sequence[st
             held: dict[str, Array]) -> Iterator[Group]:
     if label is None:
         return
-    order = np.argsort(-rank, kind="stable")
     rarest = np.zeros(len(rank))
-    rarest[order[:rarest_count(len(rank))]] = 1
+    rarest[_rarest_first(rank)[:rarest_count(len(rank))]] = 1
     for code, name in enumerate(names):
         mine = label == code
         if mine.any():
