@@ -3,11 +3,12 @@
 ``edges``: pictures on white, and their edges: smoothed (σ 0.7 pixels), Sobel's slope of the channel
 where it is steepest, kept where it is steepest across the line and over a threshold, or joined to
 such a place over a third of it. Pictures are divided by their base code points (``emoji.py``); 500
-are held out. Rows: `pix2pix`; the same network with ``adversarial=0`` (the absolute difference
-alone); and pictures that nobody had to learn: one colour, the L1-best of the training pictures; the
-true silhouette filled with one colour, the L1-best of the training silhouettes; the same with the
-best colour of each picture, which knows the answer and is no bar. Last line: training pictures in
-place of samples.
+are held out. The Fréchet distance of ``spectrum`` (48 numbers) sees blur and missing colour, that
+of ``random-conv`` (64) how forms are spread over the picture. Rows: `pix2pix`; the same network
+with ``adversarial=0`` (the absolute difference alone); and pictures that nobody had to learn: one
+colour, the L1-best of the training pictures; the true silhouette filled with one colour, the
+L1-best of the training silhouettes; the same with the best colour of each picture, which knows the
+answer and is no bar. Last line: training pictures in place of samples.
 
 ``digits``: upright digits, and other digits inverted, coloured and textured; no digit is in both
 domains. A classifier of the target domain, trained on real items of it, says whether translated
@@ -50,8 +51,11 @@ from latlas.tasks.translate import translate
 
 #: recipe → its rows, each a model and its settings
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "edges": {"pix2pix": ("pix2pix", {}), "l1-alone": ("pix2pix", {"adversarial": 0.0})},
+    "edges": {"pix2pix": ("pix2pix", {"mirror": True}),
+              "l1-alone": ("pix2pix", {"mirror": True, "adversarial": 0.0})},
     "digits": {"cycle-gan": ("cycle-gan", {})}}
+#: of edges, features → figures among the held-out pictures
+AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}
 SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 #: standard deviation of the smoothing, pixels; of Sobel's slope (at most 1,020) that makes an edge
 SMOOTH, STEEP = 0.7, 120.0
@@ -162,17 +166,20 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
 
 
 def beside(made: Pictures, source: Source, seed: int) -> dict[str, Figure]:
-    """Title to figure: beside what was wanted, and as samples on random convolutions."""
+    """Title to figure: beside what was wanted, and as samples by two kinds of features."""
     train, test = (split(source, part).other for part in ("train", "test"))
     near = {key: mean(key, measure(made, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
-    among = figures_of(made, None, train, test, "random-conv", seed, "cpu", [], Cache(None))
-    return titled(near | {f.key: f for f in among if f.key in SHOWN})
+    found = titled(near)
+    for features, keys in AMONG.items():
+        among = figures_of(made, None, train, test, features, seed, "cpu", [], Cache(None))
+        found |= {f"{KINDS[f.key].title}, {features}": f for f in among if f.key in keys}
+    return found
 
 
 def _bars(found: Found) -> None:
     """What is asked of pix2pix, in numbers."""
-    l1, distance = KINDS["l1"].title, KINDS["frechet"].title
+    l1, distance = KINDS["l1"].title, f"{KINDS['frechet'].title}, spectrum"
     controls = [found[name][l1].value for name in ("one colour", "silhouette, one colour")]
     if "pix2pix" in found:
         share = found["pix2pix"][l1].value / min(controls)

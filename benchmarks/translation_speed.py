@@ -22,15 +22,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from steps import BETAS, RATE, Step, coloured, latlas_step, run
+from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
 from torch import Tensor, nn
 
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import build, get
-from latlas.networks.reordered import Transposed
-from latlas.networks.translators import Mirrored
 
 #: name of a side → precision latlas is held to, or whether the plain loop freezes discriminators
 SIDES: dict[str, str | bool] = {"plain": False, "plain, frozen": True, "latlas": "auto",
@@ -148,21 +146,6 @@ def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> S
             (squares(judge(real), 1) + squares(judge(pool.exchanged(fake)), 0)).backward()
         players[1].step()
     return step
-
-
-def usual(network: nn.Module) -> nn.Module:
-    """The same network with torch's own layers where latlas's reorder their sums."""
-    for name, layer in network.named_children():
-        if isinstance(layer, Mirrored):
-            setattr(network, name, nn.Sequential(nn.ReflectionPad2d(layer.edge), layer.conv))
-        elif isinstance(layer, Transposed):
-            twin = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, layer.kernel_size,
-                                      layer.stride, layer.padding, bias=layer.bias is not None)
-            twin.load_state_dict(layer.state_dict())
-            setattr(network, name, twin)
-        else:
-            usual(layer)
-    return network
 
 
 def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -77,6 +79,29 @@ def test_random_convolutions_have_known_values():
     """The same weights on every machine: published figures stay comparable."""
     out = features("random-conv", DIGITS)(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8) % 17)
     np.testing.assert_allclose(out[0, :3], KNOWN, atol=1e-4)
+
+
+def test_a_spectrum_is_the_mean_square_of_cosine_transforms():
+    space = Space.picture((3, 8, 10))
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 10), np.uint8)
+    made = features("spectrum", space)(x).reshape(2, 3, 4, 4)
+    red, green, blue = (x[1, c] / 127.5 for c in range(3))
+    colours = ((red + green + blue) / 3**.5, (red - blue) / 2**.5, (red - 2 * green + blue) / 6**.5)
+    for k, plane in enumerate(colours):
+        squares = [dctn(plane[i:i + 4, j:j + 4], norm="ortho")**2
+                   for i in range(0, 5, 2) for j in range(0, 7, 2)]
+        wanted = np.log(np.mean(squares, 0) + 0.02**2)
+        np.testing.assert_allclose(made[1, k], wanted, atol=1e-4)
+
+
+def test_a_spectrum_knows_blur_from_grain():
+    space, rng = Space.picture((1, 16, 16)), np.random.default_rng(0)
+    sharp = rng.integers(0, 256, (40, 1, 16, 16), np.uint8)
+    blurred = np.stack([gaussian_filter(x[0].astype(float), 1)[None] for x in sharp])
+    fine = features("spectrum", space)
+    change = (fine(blurred) - fine(sharp)).mean(0).reshape(4, 4)
+    assert change[3, 3] < change[1, 1] < change[0, 0] + 0.5
+    assert change[3, 3] < -3
 
 
 def test_classifier_knows_unseen_digits(classifier, digits):
@@ -159,6 +184,8 @@ def test_an_exported_program(tmp_path):
 @pytest.mark.parametrize(("source", "space", "words"), [
     ("random-cov", DIGITS, "did you mean 'random-conv'"),
     ("random-conv", TABLE, "need pictures"),
+    ("spectrum", TABLE, "need pictures"),
+    ("spectrum", Space.picture((1, 3, 9)), "at least 4 by 4"),
     ("classifier", TABLE, "need training data"),
     ("columns", TABLE, "need training data"),
 ])

@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from latlas.networks.reordered import FEW, Transposed, convolved, mirrored
+from latlas.networks import reordered
+from latlas.networks.reordered import (
+    FEW,
+    Strided,
+    StridedTransposed,
+    Transposed,
+    convolved,
+    mirrored,
+    strided,
+)
 
 
 def doubles(*shape):
@@ -52,6 +61,76 @@ def test_a_transposed_convolution_of_few_pixels_is_one_product(size, kernel, str
     found = torch.autograd.grad(made.square().sum(), [x, *mine.parameters()])
     torch.testing.assert_close(made, known)
     torch.testing.assert_close(found, gradients)
+
+
+def layers(kind, theirs, *args, **named):
+    mine = kind(*args, **named)
+    known = theirs(*args, **named)
+    known.load_state_dict(mine.state_dict())
+    return mine, known
+
+
+STRIDED = [(Strided, nn.Conv2d, 3, 2, 1), (Strided, nn.Conv2d, 4, 2, 1),
+           (Strided, nn.Conv2d, (4, 3), (2, 1), (1, 0)),
+           (StridedTransposed, nn.ConvTranspose2d, 4, 2, 1),
+           (StridedTransposed, nn.ConvTranspose2d, (3, 4), (1, 2), (0, 1))]
+
+
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_of_strided_convolutions_have_their_gradient_by_windows(
+        kind, theirs, kernel, stride, padding, bias, layout):
+    mine, known = layers(kind, theirs, 64, 64, kernel, stride, padding, bias=bias)
+    x = torch.randn(5, 64, 9, 8).to(memory_format=layout).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert type(strided(x, mine).grad_fn).__name__ == "_ConvolutionBackward"
+        assert strided(x, nn.Conv2d(64, 64, 3)) is None  # no stride
+        made, wanted = mine(x), known(x)
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made, wanted)
+    found, right = (torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
+                    for y, layer in ((made, mine), (wanted, known)))
+    for f, r in zip(found, right, strict=True):  # bf16 has 8 bits, summed in another order
+        torch.testing.assert_close(f, r, rtol=0.02, atol=0.02 * r.abs().max().item())
+
+
+def test_windows_give_the_exact_gradient():
+    large, small = doubles(2, 3, 9, 8), doubles(2, 5, 5, 4)
+    weight = doubles(5, 3, 3, 4)
+    made = F.conv2d(large, weight, stride=2, padding=1)
+    assert made.shape == small.shape
+    right = torch.autograd.grad((made * small).sum(), weight)[0]
+    found = reordered._by_windows(large, small, weight.shape[2:], [2, 2], [1, 1])
+    torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
+def test_slopes_through_strided_convolutions_are_derived_as_torch_does(
+        kind, theirs, kernel, stride, padding):
+    def penalty(layer):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(x).float().pow(3).sum()
+        slope = torch.autograd.grad(out, x, create_graph=True)[0]
+        return torch.autograd.grad(slope.square().sum(), list(layer.parameters()))
+
+    x = torch.randn(4, 64, 9, 8, requires_grad=True)
+    for f, r in zip(*map(penalty, layers(kind, theirs, 64, 64, kernel, stride, padding)),
+                    strict=True):
+        torch.testing.assert_close(f, r, rtol=0.03, atol=0.03 * r.abs().max().item())
+
+
+def test_a_pass_that_only_goes_through_takes_no_gradient_of_weights(monkeypatch):
+    def never(*_):
+        raise AssertionError("not asked for")
+
+    layer, x = Strided(64, 64, 4, 2, 1), torch.randn(4, 64, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        total = layer(x).float().square().sum()
+    monkeypatch.setattr(reordered, "_by_windows", never)
+    total.backward(inputs=[x], retain_graph=True)
+    with pytest.raises(AssertionError, match="not asked for"):
+        total.backward(inputs=list(layer.parameters()))
 
 
 def same(made, known, inputs, tolerance):

@@ -22,7 +22,7 @@ from latlas.data.dataset import Dataset
 from latlas.engine.watch import ALARMS
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import exchanged
+from latlas.models.translation import exchanged, mirrored
 from latlas.networks.translators import (
     ColumnTranslator,
     PatchDiscriminator,
@@ -100,6 +100,27 @@ def test_cycle_gan_pays_for_what_is_lost_there_and_back():
     torch.testing.assert_close(found.total, fooled + 3 * cycle + 2 * same)
     assert "identity" not in model_and_batch("cycle-gan", tiny.domains())[0].loss(
         Batch(a, target=torch.cat([b, b], 1)), "generators", step()).terms
+
+
+def test_pairs_and_neighbours_are_mirrored_together_and_the_same_for_every_player():
+    x = torch.arange(24.0).reshape(2, 1, 3, 4)
+    batch = Batch(x, target=x + 100, neighbour=x + 200, label=torch.tensor([3, 4]))
+    seen = mirrored(batch, torch.tensor([True, False]))
+    for name, more in (("x", 0), ("target", 100), ("neighbour", 200)):
+        found = getattr(seen, name)
+        assert torch.equal(found[0], x[0].flip(-1) + more)
+        assert torch.equal(found[1], x[1] + more)
+    assert torch.equal(seen.label, batch.label)
+    assert seen.target_neighbour is None
+    model, batch = model_and_batch("pix2pix", tiny.pairs(), mirror=True)
+    now = step()
+    first = model._turned(batch, now)
+    turned = (first.x != batch.x).flatten(1).any(1)
+    assert 0 < turned.sum() < len(batch)
+    assert model._turned(batch, now) is first
+    plain = model_and_batch("pix2pix", tiny.pairs())[0]
+    torch.testing.assert_close(model.loss(batch, "generator", now).terms["l1"],
+                               plain.loss(first, "generator", step()).terms["l1"])
 
 
 def test_the_pool_gives_what_it_takes():

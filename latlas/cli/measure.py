@@ -27,8 +27,8 @@ from latlas.core.errors import ConfigError
 
 Draws = Annotated[int, Parameter(help="Draws of z per item for the importance-weighted bound.")]
 Features = Annotated[str, Parameter(
-    help="What sample quality is judged on: auto, classifier, random-conv, pixels, columns, or a "
-         "TorchScript file.")]
+    help="What sample quality is judged on: auto, classifier, random-conv, spectrum, pixels, "
+         "columns, or a TorchScript file.")]
 _METHODS = {"iw": "importance-weighted bound", "elbo": "evidence lower bound",
             "naive": "naive sampling from the prior", "ais": "annealed importance sampling"}
 Metrics = Annotated[str, Parameter(

@@ -4,6 +4,7 @@
 ``pixels``     all scalars of an item in model units, flattened
 ``columns``    all scalars, each standardised on the training data
 ``random-conv``  a convolutional network with seeded random weights (pictures of any size)
+``spectrum``   how strong each spatial frequency is in pictures: sharpness, grain, colour
 ``classifier`` last hidden layer of a small network trained here on the data's own labels
 a module, a file  any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
 ``auto``       ``classifier`` if there are labels, else ``random-conv`` for pictures, else
@@ -34,7 +35,12 @@ from latlas.metrics.arrays import Array
 
 #: (n, \*shape) in data units to (n, d) float32
 Extractor = Callable[[Array], Array]
-NAMES = ("auto", "pixels", "columns", "random-conv", "classifier")
+NAMES = ("auto", "pixels", "columns", "random-conv", "spectrum", "classifier")
+#: pixels a side of the squares whose frequencies are told apart; mean square of what is not seen: a
+#: contrast of one hundredth of the range
+SQUARE, UNSEEN = 4, 0.02**2
+#: grey, red against blue, both against green: orthonormal
+OPPONENT = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
 WIDTH = 64  # columns of the two built-in networks: few, so that few items suffice for a covariance
 
 
@@ -74,6 +80,8 @@ def _named(name: str, space: Space, data: Array | None, labels: Array | None, se
         return Pixels(space)
     if name == "random-conv":
         return Network(random_convolutions(space, seed).to(device), space, device)
+    if name == "spectrum":
+        return Network(Spectrum(space).to(device), space, device)
     if data is None or not len(data):
         raise ConfigError(f"features {name!r} need training data")
     if name == "columns":
@@ -178,6 +186,36 @@ def random_convolutions(space: Space, seed: int = 0) -> nn.Module:
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, std=0.1, generator=generator)
     return body.eval().requires_grad_(False)
+
+
+class Spectrum(nn.Module):
+    """(n, C, H, W) to (n, 16 C): log mean square of each coefficient of a 4 × 4 cosine transform.
+
+    Over squares at every second pixel, of colours as grey and two differences. Blur lacks what is
+    fine, grain has too much of it, and features that sum a picture up see neither (statistics of
+    local cosine transforms judge quality in Saad, Bovik & Charrier 2012).
+    """
+
+    filters: Tensor
+    colours: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        if space.kind != "picture" or min(space.shape[1:]) < SQUARE:
+            raise ConfigError(f"features 'spectrum' need pictures of at least {SQUARE} by {SQUARE} "
+                              "pixels: use 'columns' for this data")
+        k, at = torch.arange(SQUARE)[:, None], torch.arange(SQUARE)
+        waves = (math.pi * (2 * at + 1) * k / (2 * SQUARE)).cos()
+        waves = F.normalize(waves, dim=1)
+        self.register_buffer("filters", torch.einsum("ai,bj->abij", waves, waves).flatten(0, 1))
+        colours = torch.tensor(OPPONENT).float() if space.shape[0] == 3 else torch.eye(
+            space.shape[0])
+        self.register_buffer("colours", F.normalize(colours, dim=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        told = torch.einsum("kc,nchw->nkhw", self.colours, x + 1).flatten(0, 1)[:, None]
+        strong = F.conv2d(told, self.filters[:, None], stride=SQUARE // 2).square().mean((2, 3))
+        return (strong + UNSEEN).log().view(len(x), -1)
 
 
 def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,

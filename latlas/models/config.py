@@ -315,6 +315,8 @@ class TranslationConfig:
                             "128", low=0)
     dropout: float = option(0.0, "noise: share of numbers that the innermost levels of a unet "
                             "leave out", low=0, high=0.9)
+    mirror: bool = option(False, "in training, half of the pictures left to right, pairs alike; "
+                                 "for few pictures of what has no left and right")
     discriminator_depth: int = option(0, "halvings of the discriminator: three see patches of 70 "
                                       "pixels, two of 34; 0: by the size of the pictures", low=0)
     objective: str = option("least-squares", "what the players minimise", choices=OBJECTIVES)

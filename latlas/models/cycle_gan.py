@@ -64,7 +64,7 @@ class CycleGAN(Translator):
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """The loss of two players, mean per item."""
         return {"discriminators": self.judge, "penalty": self.smooth,
-                "generators": self.make}[phase](batch, step)
+                "generators": self.make}[phase](self._turned(batch, step), step)
 
     def judge(self, batch: Batch, step: Step) -> Loss:
         """Both discriminators' losses, with the penalties where they are due at every step."""

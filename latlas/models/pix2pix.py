@@ -44,7 +44,7 @@ class Pix2Pix(Translator):
     def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
         return {"discriminator": self.judge, "penalty": self.smooth,
-                "generator": self.make}[phase](batch, step)
+                "generator": self.make}[phase](self._turned(batch, step), step)
 
     def judge(self, batch: Batch, step: Step) -> Loss:
         """The discriminator's loss, and the penalty where it is due at every step."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Model
+from latlas.core.model import Model, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.contest import Contest
@@ -57,6 +59,8 @@ class Translator(Model):
             raise DataError(f"A is of {space.sound or 'pictures'}, B of "
                             f"{self.other.sound or 'pictures'}: give both one rate=, n_fft=, hop= "
                             "and floor= (--data-option)")
+        if config.mirror and space.sound:
+            raise ConfigError("mirror=true is for pictures: a recording's would be it backwards")
         self.contest = Contest(config)
 
     def choices(self, items: int) -> str:
@@ -66,6 +70,15 @@ class Translator(Model):
         weight = getattr(self.config, "temporal", 0.0)
         return (str(self.contest) if contested else "no discriminator") + (
             f", temporal {weight:g}" if weight else "")
+
+    def _turned(self, batch: Batch, step: Step) -> Batch:
+        """The step's batch, of ``mirror`` half of its items left to right, with all of theirs."""
+        if not self.config.mirror:
+            return batch
+        if "turned" not in step.cache:
+            step.cache["turned"] = mirrored(batch, step.noise.uniform(len(batch)) < 0.5)
+        turned: Batch = step.cache["turned"]
+        return turned
 
     def _translator(self, a: Space, b: Space) -> nn.Module:
         """From pictures of ``a`` to pictures of ``b``."""
@@ -107,6 +120,14 @@ def exchanged(pool: Tensor, fakes: Tensor, known: int, noise: Noise) -> tuple[Te
     old = pool[slots]
     return (torch.where(swap, old, fakes),
             pool.index_copy(0, slots, torch.where(swap, fakes, old)))
+
+
+def mirrored(batch: Batch, which: Tensor) -> Batch:
+    """The batch with the pictures of some items (n,) left to right, of both sides alike."""
+    pictures = {name: x for name in ("x", "target", "neighbour", "target_neighbour")
+                if (x := getattr(batch, name)) is not None}
+    chosen = which.to(batch.x.device).view(-1, 1, 1, 1)
+    return replace(batch, **{k: torch.where(chosen, x.flip(-1), x) for k, x in pictures.items()})
 
 
 def absolute(made: Tensor, wanted: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latlas.networks.reordered import Strided, StridedTransposed
+
 Size = tuple[int, int]
 #: 1 / root mean square of silu(a) for a ~ N(0, 1)
 SILU_GAIN = 1.676
@@ -47,7 +49,7 @@ def _strides(large: Size, small: Size) -> Size:
 
 def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
     """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
-    return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
+    return Strided(inputs, outputs, 3, stride=_strides(large, small), padding=1)
 
 
 class Up(nn.Module):
@@ -62,7 +64,7 @@ class Up(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, small: Size, large: Size,
-                 kind: type[nn.ConvTranspose2d] = nn.ConvTranspose2d) -> None:
+                 kind: type[nn.ConvTranspose2d] = StridedTransposed) -> None:
         super().__init__()
         stride = _strides(large, small)
         kernel = 2 + stride[0], 2 + stride[1]
