@@ -43,7 +43,6 @@ NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 HELD, KEPT, LEFT = 10, "?.wav", "??.wav"
 #: of the judges: mel bands, cepstra, moments, samples of a frame and from one to the next
 BANDS, CEPSTRA, MOMENTS, FRAME, HOP = 26, 20, 20, 256, 64
-SETTINGS: dict[str, Any] = {"batch_size": 4, "learning_rate": 4e-4}
 Key = tuple[int, str, int]  # digit, speaker, take
 
 
@@ -54,7 +53,7 @@ def main() -> None:
     judges = Judges(said, options.speakers)
     a, b = options.speakers
     source = open_pair(*(f"{options.data}::*_{name}_{LEFT}" for name in (a, b)))
-    run = trained("cycle-gan", "cycle-gan", source, options, split="all", **SETTINGS)
+    run = trained("cycle-gan", "cycle-gan", source, options, split="all")
     rows = [judges.row(f"{there} to {here}", here, heard, [k[0] for k in keys])
             for to, there, here in (("B", a, b), ("A", b, a))
             for keys, heard in [translated(run, options.data, there, to)]]

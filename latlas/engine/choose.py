@@ -37,12 +37,18 @@ MOMENTS = tuple((i + 0.5) / 8 for i in range(8))
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a run runs with."""
+    """What a run runs with.
+
+    Attributes:
+        batch_size, learning_rate: 0 in records of runs that were begun before they were noted.
+    """
 
     images: int
     threads: int
     precision: str
     layout: str
+    batch_size: int = 0
+    learning_rate: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
@@ -54,7 +60,8 @@ def choose(model: Model, batches: Batches, options: TrainOptions, world: World) 
     begun = time.perf_counter()
     layouts, precisions = _layouts(model, options), _precisions(model, options)
     threads = _threads(model, options)
-    known = Chosen(1, threads[0], precisions[0], layouts[0])
+    known = Chosen(1, threads[0], precisions[0], layouts[0], options.batch_size,
+                   options.learning_rate)
     if _is_short(options, len(batches.data)):
         layouts, precisions, threads = layouts[:1], precisions[:1], threads[:1]
     formats = [replace(known, precision=p, layout=m) for m in layouts for p in precisions]

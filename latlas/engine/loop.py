@@ -126,7 +126,8 @@ class Loop:
     def run(self) -> Outcome:
         """All steps from the checkpoint, or from the start, to the end."""
         resumed = self._resume()
-        note = (f"{self.chosen.images:,} items, {self.chosen.precision}, "
+        note = (f"{self.chosen.images:,} items in batches of {self.options.batch_size:,} at "
+                f"{self.options.learning_rate:g}, {self.chosen.precision}, "
                 f"{self.chosen.threads} thread{'' if self.chosen.threads == 1 else 's'}, "
                 f"{self.device}")
         own = self.model.choices(len(self.train))

@@ -96,7 +96,7 @@ MODELS: dict[str, Entry] = {
                      TRANSLATION_TRAINING),
     "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", configs.CycleGANConfig, TRANSLATOR,
                        "from one domain to another and back, without pairs",
-                       TRANSLATION_TRAINING | {"batch_size": 1}),
+                       TRANSLATION_TRAINING | {"batch_size": 0, "learning_rate": 0.0}),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
                            frozenset({"sample", "score"}),
                            "a flow from noise to items, without a code: tables, points, codes",

@@ -28,6 +28,8 @@ SEEN: Open = {"network": "residual", "width": 64, "penalty": "none", "gamma": 1.
               "penalty_every": 1, "cycle": 10.0, "identity": 5.0}
 HEARD: Open = {"network": "columns", "width": 16, "penalty": "r1", "gamma": 5e-5,
                "penalty_every": 4, "cycle": 1.5, "identity": 0.0}
+#: items of a step, and its size
+PACE, PACE_HEARD = (1, 2e-4), (4, 4e-4)
 GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
 
 
@@ -49,6 +51,7 @@ class CycleGAN(Translator):
     def __init__(self, config: CycleGANConfig, space: Space) -> None:
         super().__init__(_steadied(_chosen(config, space), space), space)
         a, b = space, self.other
+        self.most_batch, self.own_rate = PACE_HEARD if space.sound else PACE
         self.forth, self.back = self._translator(a, b), self._translator(b, a)
         self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
         self.judge_b = self._discriminator(b.shape[0], b.shape[1:])
