@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from latlas.core.noise import Noise
 from latlas.networks import augment
 from latlas.objectives.adversarial import OBJECTIVES
-from latlas.objectives.penalties import between, off_unit, slope
+from latlas.objectives.penalties import between, off_unit, slopes
 
 REAL, FAKE = torch.tensor([2.0, -1.0, 0.3]), torch.tensor([-0.5, 0.7, 1.4])
 
@@ -44,7 +44,7 @@ def test_the_generator_gains_by_what_looks_more_real(name):
 def test_slopes_of_a_quadratic():
     x = torch.randn(5, 3, requires_grad=True)
     a = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
-    found = slope((a * x.square()).sum(1), x)
+    found, = slopes([(a * x.square()).sum(1)], [x])
     torch.testing.assert_close(found, (2 * a * x).square().sum(1))
     gradient, = torch.autograd.grad(found.mean(), a)  # of the penalty, in D's parameters
     torch.testing.assert_close(gradient, (8 * a * x.square()).mean(0))

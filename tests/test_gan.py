@@ -18,7 +18,7 @@ from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.data.batches import Batches
+from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.choose import batch_size_of, choose
 from latlas.engine.processes import World
@@ -95,20 +95,44 @@ def test_a_lazy_penalty_is_a_phase_of_its_own():
     assert "r1" not in step_of(model, batch, "discriminator")[0].terms
 
 
-@pytest.mark.parametrize(("penalty", "calls"), [("r1", 1), ("r2", 1), ("r1+r2", 2), ("gp", 1)])
+@pytest.mark.parametrize(("penalty", "items"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
 def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
-        penalty, calls):
+        penalty, items):
     data = tiny.points()
     eager, lazy = (model_of(data, penalty=penalty, penalty_every=k) for k in (1, 2))
     batch, seen = Batch(torch.as_tensor(data.x[:8])), []
     whole, plain = (step_of(m, batch, "discriminator")[0] for m in (eager, lazy))
     step = Step(0, 0, 0.0, Noise(1))
     lazy.loss(batch, "discriminator", step)
-    lazy.discriminator.register_forward_hook(lambda *_: seen.append(1))
+    lazy.discriminator.register_forward_hook(lambda *given: seen.append(len(given[2])))
     alone = lazy.loss(batch, "penalty", step)
-    assert len(seen) == calls
+    assert sum(seen) == items
     torch.testing.assert_close(alone.total, whole.total - plain.total)
     assert alone.terms.items() <= whole.terms.items()
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_real_items_and_fakes_in_one_batch_change_nothing(every):
+    data, found = tiny.pictures(), []
+    for together in (True, False):
+        model = model_of(data, network="conv", groups=3, minibatch_std=4, penalty_every=every)
+        model.look_over(Sweep(data, 50), len(data))
+        model.contest.together = together
+        step, batch, seen = Step(0, 0, 0.0, Noise(1)), Batches(data, 8).at(0), []
+        model.discriminator.register_forward_hook(lambda *g, s=seen: s.append(len(g[2])))
+        total = sum(model.loss(batch, phase.name, step).total for phase in model.phases[:-1])
+        assert set(seen) == {16 if together else 8}
+        found.append([total, *torch.autograd.grad(total, list(model.discriminator.parameters()))])
+    torch.testing.assert_close(*found)
+
+
+def test_a_discriminator_of_ones_own_sees_real_items_and_fakes_apart():
+    own = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, 1))
+    model = GAN(tiny.small("gan"), tiny.points().space, discriminator=own)
+    seen = []
+    own.register_forward_hook(lambda *given: seen.append(len(given[2])))
+    step_of(model, Batch(torch.as_tensor(tiny.points().x[:8])), "discriminator")
+    assert seen == [8, 8]
 
 
 def test_fakes_are_made_once_a_step():

@@ -79,7 +79,7 @@ class Adversarial(Model):
         """The discriminator's loss, and the penalty where it is due at every step."""
         step.cache["items"] = len(batch)
         shown = self._shown(batch, step, slopes=self.contest.eager)
-        outputs = [self._outputs(x, batch, step) for x in shown]
+        outputs = self.contest.odds(lambda x: self._outputs(x, batch, step), shown)
         odds = [out[:, 0] for out in outputs]
         total, terms = self.contest.judge(lambda x: self._odds(x, batch, step), shown, odds, step)
         told = self._told(outputs[0], batch, step)
@@ -91,7 +91,7 @@ class Adversarial(Model):
         """The penalty by itself; D is run where it is taken and nowhere else."""
         shown = self._shown(batch, step, slopes=True)
         return Loss(*self.contest.penalty(lambda x: self._odds(x, batch, step), shown,
-                                          (None, None), step))
+                                          (), step))
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss on the fakes that the discriminator has just judged."""
@@ -136,9 +136,13 @@ class Adversarial(Model):
     def _outputs(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
         """D's outputs at items that share the batch's conditions, (n, k) float32.
 
-        The first is how real an item is; what the others tell is a subclass's matter.
+        The first is how real an item is; what the others tell is a subclass's matter. ``x`` may be
+        as many items as the batch several times over.
         """
-        out: Tensor = self.discriminator(x, *self._known(batch, step))
+        times = len(x) // len(batch)
+        known = (given if given is None else given.repeat(times, *[1] * (given.dim() - 1))
+                 for given in self._known(batch, step))
+        out: Tensor = self.discriminator(x, *known)
         return out.float()
 
     def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latlas.core.model import Phase, Step
 from latlas.objectives.adversarial import OBJECTIVES, certainty
-from latlas.objectives.penalties import between, off_unit, slope
+from latlas.objectives.penalties import between, off_unit, slopes
 
 
 class Contest:
@@ -20,10 +20,13 @@ class Contest:
 
     Args:
         config: has ``objective``, ``penalty``, ``penalty_every``, ``gamma`` and ``gamma_end``.
+
+    Attributes:
+        together: D may see real items and fakes in one batch; not where items of it meet.
     """
 
     def __init__(self, config: Any) -> None:
-        self.config = config
+        self.config, self.together = config, True
         self.objective = OBJECTIVES[config.objective]
 
     @property
@@ -68,7 +71,9 @@ class Contest:
         return total + penalty, terms | found
 
     def odds(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor]) -> list[Tensor]:
-        """D's outputs at real items and fakes, in one batch: of no use where items of it meet."""
+        """D's outputs at real items and fakes, in one batch where that may be."""
+        if not self.together:
+            return [ask(x) for x in shown]
         return list(ask(torch.cat([x.to(shown[0].dtype) for x in shown])).chunk(len(shown)))
 
     def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -85,20 +90,23 @@ class Contest:
         return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
 
     def penalty(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor],
-                odds: Sequence[Tensor | None], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+                odds: Sequence[Tensor], step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted, and its parts.
 
         Args:
             ask: D's outputs at items.
             shown: real items and fakes; they require a gradient.
-            odds: D's outputs there, ``None`` where it has not been run.
+            odds: D's outputs there; none where it has not been run.
         """
         weight, kind = self.gamma(step), self.config.penalty
         if kind == "gp":
             real, fake = (x.detach() for x in shown)
             way = between(real, fake, step.noise.uniform(len(real))).requires_grad_()
-            found = off_unit(ask(way), way).mean()
-            return weight * found, {"gp": found}
-        terms = {name: slope(ask(x) if out is None else out, x).mean()
-                 for name, x, out in zip(("r1", "r2"), shown, odds, strict=True) if name in kind}
+            off = off_unit(ask(way), way).mean()
+            return weight * off, {"gp": off}
+        names = [name for name in ("r1", "r2") if name in kind]
+        chosen = [k for k, name in enumerate(("r1", "r2")) if name in kind]
+        xs = [shown[k] for k in chosen]
+        found = slopes([odds[k] for k in chosen] if odds else self.odds(ask, xs), xs)
+        terms = {name: values.mean() for name, values in zip(names, found, strict=True)}
         return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms

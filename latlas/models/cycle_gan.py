@@ -76,7 +76,7 @@ class CycleGAN(Translator):
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalties by themselves."""
         return _of_both(*(Loss(*self.contest.penalty(
-            self._odds(side), self._shown(side, batch, step, slopes=True), (None, None), step))
+            self._odds(side), self._shown(side, batch, step, slopes=True), (), step))
             for side in "ab"))
 
     def make(self, batch: Batch, step: Step) -> Loss:

@@ -66,6 +66,7 @@ class GAN(Adversarial):
             self.precise, self.least_batch, self.least_images = True, 512, 10_000_000
         self.generator = self._generator() if generator is None else generator
         self.discriminator = self._discriminator() if discriminator is None else discriminator
+        self.contest.together = discriminator is None  # items may meet in a batch, as in BatchNorm
         if generator is not None:
             networks.must_fit("generator", generator, (self.latent_dim,), space.shape,
                               self.condition_dim)

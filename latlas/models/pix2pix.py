@@ -55,7 +55,7 @@ class Pix2Pix(Translator):
     def smooth(self, batch: Batch, step: Step) -> Loss:
         """The penalty by itself."""
         shown = self._shown(batch, step, slopes=True)
-        return Loss(*self.contest.penalty(lambda y: self._odds(y, batch), shown, (None, None),
+        return Loss(*self.contest.penalty(lambda y: self._odds(y, batch), shown, (),
                                           step))
 
     def make(self, batch: Batch, step: Step) -> Loss:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def slope(output: Tensor, x: Tensor) -> Tensor:
-    """‖∇_x D(x)‖² of every item, (n,) float32, from D's outputs (n,) at x (n, *shape).
+def slopes(outputs: Sequence[Tensor], xs: Sequence[Tensor]) -> list[Tensor]:
+    """‖∇_x D(x)‖² of every item, (n,) float32, from D's outputs at each x (n, *shape).
 
-    ``x`` must have required a gradient before D saw it. ½γ times the mean over real items is R1
-    (Mescheder et al. 2018, eq. 9), over generated ones R2 (eq. 10).
+    They must have required a gradient before D saw them; an output is of its own x alone. ½γ
+    times the mean over real items is R1 (Mescheder et al. 2018, eq. 9), over generated ones R2
+    (eq. 10). One backward pass serves all, as one forward pass may have.
     """
-    gradient, = torch.autograd.grad(output.sum(), x, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1)
+    found = torch.autograd.grad([out.sum() for out in outputs], list(xs), create_graph=True)
+    return [gradient.float().square().flatten(1).sum(1) for gradient in found]
 
 
 def off_unit(output: Tensor, x: Tensor) -> Tensor:
     """(‖∇_x D(x)‖ − 1)² of every item, (n,): Gulrajani et al. 2017, eq. 3."""
-    return ((slope(output, x) + 1e-12).sqrt() - 1).square()
+    return ((slopes([output], [x])[0] + 1e-12).sqrt() - 1).square()
 
 
 def between(real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
