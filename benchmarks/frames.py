@@ -26,7 +26,7 @@ import torch
 from common import judge, judged, run_arguments, trained, write_json
 from numpy.typing import NDArray
 from scipy import ndimage
-from translation import SMOOTH, cost, mean, target_parts, textured, titled, write_columns
+from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, titled, write_columns
 
 import latlas
 from latlas.core import motion
@@ -38,8 +38,6 @@ from latlas.metrics.flicker import flicker
 from latlas.tasks.figures import KINDS, Figure
 from latlas.tasks.translate import translate
 
-#: of both rows: small and quick, so that a processor sees enough clips
-SETTINGS = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
 #: frames of a clip; pixels a side of a frame, and of the canvas it is a window of
@@ -58,7 +56,7 @@ def main() -> None:
     print(f"{len(split(source, 'train')) // FRAMES:,} clips of each domain to train on", flush=True)
     readers = {to: judge(*target_parts(source, to), options, f"real test frames of {to}")
                for to in "BA"}
-    runs = {row: trained(row, "cycle-gan", source, options, **SETTINGS, **ROWS[row])
+    runs = {row: trained(row, "cycle-gan", source, options, **QUICK, **ROWS[row])
             for row in options.models}
     found: dict[str, dict[str, Figure]] = {}
     for to in "BA":

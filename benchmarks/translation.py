@@ -49,11 +49,13 @@ from latlas.tasks.output import write_items
 from latlas.tasks.quality import figures_of
 from latlas.tasks.translate import translate
 
+#: of digits: small and quick, so that a processor sees enough of them
+QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
 #: recipe → its rows, each a model and its settings
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "edges": {"pix2pix": ("pix2pix", {"mirror": True}),
               "l1-alone": ("pix2pix", {"mirror": True, "adversarial": 0.0})},
-    "digits": {"cycle-gan": ("cycle-gan", {})}}
+    "digits": {"cycle-gan": ("cycle-gan", QUICK)}}
 #: of edges, features → figures among the held-out pictures
 AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}
 SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
