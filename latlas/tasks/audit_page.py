@@ -53,8 +53,8 @@ def _summary(found: Audit) -> Section:
 def _galleries(found: Audit, data: Dataset) -> Section:
     figures = [_shown(data, found.order[:GALLERY], "The rarest", "the rarest first"),
                _shown(data, found.order[::-1][:GALLERY], "The commonest", "the commonest first")]
-    return Section("The rarest and the commonest", "Rare is what stands alone: the distance of its "
-                   "code to that of its 30th neighbour is large.",
+    return Section("The rarest and the commonest", "Rare is what stands alone, by its code or as "
+                   "it is: far from its 5th, 10th or 30th neighbour.",
                    [Row(figures, 2)])
 
 
