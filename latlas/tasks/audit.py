@@ -230,8 +230,8 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
     nats = _nats(model, data, draws, seed, count) if scored else np.empty(0)
     held = {"error": seen.error, "nats": nats, "accuracy": _right(model, seen, label, names)}
     return Audit(seen.mean, rank, by_code, by_item, density, weights,
-                 _dimensions(seen.mean, kept, density), _clusters(seen.mean, codes, rank, seed), label, tuple(names),
-                 tuple(_groups(rank, weights.weights, label, names, held)),
+                 _dimensions(seen.mean, kept, density), _clusters(seen.mean, codes, rank, seed),
+                 label, tuple(names), tuple(_groups(rank, weights.weights, label, names, held)),
                  tuple(_notes(kept, seen.mean.shape[1], label)))
 
 
@@ -286,7 +286,8 @@ def _told(model: Any, batch: Batch) -> Iterator[Tensor | None]:
 def _flat(x: Tensor) -> Array:
     """(n, d) numbers of items, of pictures on thumbnails."""
     if x.dim() == 4:
-        x = F.adaptive_avg_pool2d(x, [min(side, THUMBNAIL) for side in x.shape[2:]])
+        height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
+        x = F.adaptive_avg_pool2d(x, (height, width))
     return x.flatten(1).cpu().numpy()
 
 
