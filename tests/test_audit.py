@@ -295,6 +295,25 @@ def test_the_page_shows_pictures_groups_and_the_way(tmp_path):
     assert 'id="groups-by-label"' not in without
 
 
+def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    few = np.arange(300) % 30 == 4
+    x[few, 1] += 40
+    names = np.array([f"row-{i}" for i in range(300)])
+    space = Space("table", (3,), None, 0.0, 1.0, columns=("a", "b", "c"))
+    data = Dataset(x, space, names=names)
+    found = audit(Through(3), data)
+    text = build_page(found, Through(3), data, title="t")
+    first = found.order[0]
+    row = "".join(f"<td>{v:.4g}</td>" for v in x[first])
+    assert f"<td>row-{first}</td>{row}" in text
+    most = max(found.clusters, key=lambda c: few[c.items].mean())
+    mean = x[most.items, 1].astype(float).mean()
+    assert f"<td>b</td><td>{mean:.4g}</td>" in text
+    assert "more alone by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
+
+
 def test_the_command_writes_page_figures_and_table(tmp_path, capsys):
     rng = np.random.default_rng(0)
     csv = tmp_path / "rows.csv"

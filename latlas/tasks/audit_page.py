@@ -20,6 +20,9 @@ from latlas.tasks.sections import grid_picture, items_figure, plot_figure
 GALLERY, FEW, DRAWN = 64, 25, 4
 #: rows and columns of a table that are listed, and columns that tell a group of rows
 ROWS, COLUMNS, TELLING = 8, 8, 5
+#: what the groups of one kind of data have besides
+MORE = {"picture": "; the way leads from the common items to its middle, decoded.",
+        "table": ", and for the columns."}
 #: points that stand for all items in a plot
 POINTS = 2000
 
@@ -77,22 +80,26 @@ def _listed(found: Audit, data: Dataset) -> Table:
 
 def _value(value: object) -> Cell:
     return Cell("" if value is None else value if isinstance(value, str) else
-                f"{float(str(value)):.4g}")
+                _amount(float(str(value))))
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _clusters(found: Audit, model: Model, data: Dataset) -> Section:
     rows: list[Row | Table] = []
     for number, cluster in enumerate(found.clusters, 1):
-        rows += [Row(_cluster(number, cluster, found, data), 2), _apart(cluster)]
-        if data.space.kind == "table":
-            rows.append(_telling(cluster, data))
+        rows.append(Row(_cluster(number, cluster, found, data), 2))
+        rows += [_telling(cluster, data)] if data.space.kind == "table" else []
+        rows.append(_apart(cluster))
         way = strip(model, cluster) if data.space.kind == "picture" else None
         if way is not None:
             rows.append(Row([_way(number, way, data)], 1))
     return Section("Groups of rare items", f"The rarest {RAREST:.0%} by where their codes lie. "
-                   "Beside each group the common items nearest to it, and the way that leads from "
-                   "those to its middle, decoded. The table has the difference of its mean code to "
-                   "that of all other items, in standard deviations.", rows)
+                   "Beside each group the common items nearest to it. The tables have how far its "
+                   "mean is from that of all other items, for the dimensions of the code that tell "
+                   "it best" + MORE.get(data.space.kind, "."), rows)
 
 
 def _cluster(number: int, cluster: Cluster, found: Audit, data: Dataset) -> list[Figure]:
@@ -110,7 +117,8 @@ def _way(number: int, way: Array, data: Dataset) -> Figure:
 
 def _apart(cluster: Cluster) -> Table:
     cells = [Cell(f"{value:+.2f}") for _, value in cluster.apart]
-    return Table([f"z{dim}" for dim, _ in cluster.apart], [cells])
+    return Table(["dimension", *(f"z{dim}" for dim, _ in cluster.apart)],
+                 [[Cell("standard deviations apart"), *cells]])
 
 
 def _telling(cluster: Cluster, data: Dataset) -> Table:
@@ -120,7 +128,7 @@ def _telling(cluster: Cluster, data: Dataset) -> Table:
     apart = (mine - rest) / np.maximum(x.std(0), np.finfo(float).tiny)
     most = np.argsort(-np.abs(apart), kind="stable")[:TELLING]
     return Table(["column", "mean of the group", "mean of all others", "standard deviations apart"],
-                 [[Cell(data.space.columns[i]), Cell(_number(mine[i])), Cell(_number(rest[i])),
+                 [[Cell(data.space.columns[i]), Cell(_amount(mine[i])), Cell(_amount(rest[i])),
                    Cell(f"{apart[i]:+.2f}")] for i in most])
 
 
