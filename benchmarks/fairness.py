@@ -204,6 +204,7 @@ def lines(skew: str, found: dict[str, list[dict[str, float]]]) -> list[Line]:
              for row, seeds in found.items()}
     plain, oracle = table["plain"], table.get("oracle")
     gap = np.nan if oracle is None else (oracle["worst"] - plain["worst"]).mean()
+    gap = gap if gap > 0 else np.nan  # what the oracle does not gain cannot be closed
     return [Line(skew, row, v["worst"].mean(), *interval(v["worst"] - plain["worst"]),
                  (v["worst"] - plain["worst"]).mean() / gap, v["mean"].mean(),
                  *interval(v["mean"] - plain["mean"]), v["lift"].mean(), v["ess"].mean())
