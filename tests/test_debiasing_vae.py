@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
 import polars
@@ -352,3 +353,17 @@ def test_what_is_told_of_items_of_which_some_have_labels():
     assert (dog.told, dog.count, dog.right) == (2, 0, None)
     assert told.columns(["a", "b", "c", "d"])["label"].tolist() == ["cat", "cat", "", ""]
     assert Told(log_p, ("cat", "dog")).accuracy is None
+
+
+def test_the_coloured_minority_of_the_benchmark_is_red_and_the_rest_grey(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import fairness
+
+    data = tiny.pictures(n=120)
+    task = fairness.planted(data.x, data.label, data.space, "coloured", 0, None)
+    x, shape = task.train.x, (3, 8, 8)
+    assert x.shape[1:] == shape == task.test.space.shape and task.minority.sum() == 4
+    assert x[task.minority, 0].any() and not x[task.minority, 1:].any()
+    grey = x[~task.minority]
+    np.testing.assert_array_equal(grey, np.repeat(grey[:, :1], 3, 1))
+    assert task.changed.sum() == len(task.test) / 2 == 40
