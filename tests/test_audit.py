@@ -8,6 +8,7 @@ import numpy as np
 import polars
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from tiny import pictures, small, table, train
 
@@ -37,6 +38,17 @@ class Through(Model):
 
     def decode(self, z, *, condition=None):
         return PointMass(2 * z)
+
+
+class Scales(Through):
+    """The code is the item, each dimension times a number."""
+
+    def __init__(self, dims, by):
+        super().__init__(dims)
+        self.by = torch.tensor(by, dtype=torch.float32)
+
+    def encode(self, x, *, condition=None):
+        return Normal(x * self.by, torch.where(self.by > 0, -9.0, 0.0))
 
 
 class Tells(Through):
@@ -69,10 +81,10 @@ def points(x, **more):
 
 # ------------------------------------------------------------------------------ figures
 
-def test_isolation_is_the_log_distance_to_the_kth_other():
+def test_isolation_is_the_log_distance_to_the_kth_others():
     x = np.random.default_rng(0).normal(size=(80, 3))
-    expected = np.log(np.sort(cdist(x, x), 1)[:, 7])
-    np.testing.assert_allclose(isolation.isolation(x, 7), expected)
+    expected = np.log(np.sort(cdist(x, x), 1)[:, [2, 7]])
+    np.testing.assert_allclose(isolation.isolation(x, (2, 7)), expected)
 
 
 def test_isolation_beside_some_of_the_items_leaves_out_the_item_itself():
@@ -80,14 +92,31 @@ def test_isolation_beside_some_of_the_items_leaves_out_the_item_itself():
     rows = np.unique(np.linspace(0, 59, 20).astype(int))
     far = cdist(x, x[rows])
     far[rows, np.arange(len(rows))] = np.inf
-    np.testing.assert_allclose(isolation.isolation(x, 9, most=20), np.log(np.sort(far, 1)[:, 2]))
+    expected = np.log(np.sort(far, 1)[:, [0, 2]])
+    np.testing.assert_allclose(isolation.isolation(x, (1, 9), most=20), expected)
 
 
-def test_whitened_codes_have_covariance_one_whatever_their_units():
-    x = np.random.default_rng(2).normal(size=(500, 3)) @ np.diag([1, 1e4, 1e-3])
-    x = np.column_stack([x, x[:, 0], np.ones(500)])
-    white = isolation.whitened(x)
-    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=1e-8)
+def test_loneliness_is_the_greatest_rank_over_the_neighbours():
+    x = np.random.default_rng(5).normal(size=(70, 2))
+    far = np.sort(cdist(x, x), 1)[:, [5, 10, 30]].round(9)  # of two that are each other's k-th
+    below = (far[:, None] > far).sum(1) + (far[:, None] == far).sum(1) / 2
+    np.testing.assert_allclose(isolation.loneliness(x), below.max(1) / 70, atol=0.51 / 70)
+
+
+def test_half_whitened_codes_have_the_root_of_their_covariance():
+    x = np.random.default_rng(2).normal(size=(500, 3)) @ np.array([[1, 5, 0], [0, 9, 1], [2, 0, 1]])
+    variances = np.linalg.eigvalsh(np.cov(x.T))
+    flat = np.column_stack([x, x[:, 0], np.ones(500)])
+    white = isolation.half_whitened(np.column_stack([x, np.ones(500)]))
+    np.testing.assert_allclose(np.cov(white.T), np.diag(np.sqrt(variances)), atol=1e-8)
+    assert isolation.half_whitened(flat).shape == (500, 3)
+    assert isolation.half_whitened(flat[:, :1]).shape == (500, 1)
+
+
+def test_on_all_its_axes_items_have_their_distances():
+    x = np.random.default_rng(3).normal(size=(90, 6)).astype(np.float32)
+    np.testing.assert_allclose(cdist(*2 * [isolation.Axes.of(x)(x)]), cdist(x, x), atol=1e-4)
+    assert isolation.Axes.of(x, 2)(x[:4]).shape == (4, 2)
 
 
 def test_ranks_share_ties():
@@ -122,6 +151,32 @@ def test_a_planted_cluster_is_among_the_rarest_and_is_a_group_of_its_own():
     assert not few[most.common].any()
 
 
+@pytest.mark.parametrize("seen", ["code", "item"])
+def test_few_that_one_view_alone_sees_are_among_the_rarest(seen):
+    rng = np.random.default_rng(6)
+    x, few = rng.normal(size=(2000, 3)).astype(np.float32), np.arange(2000) % 100 == 7
+    x[few, 2] = 9 + 0.3 * x[few, 2]
+    blind = "item" if seen == "code" else "code"
+    if seen == "code":
+        x[:, 2] /= 1000  # by the items' distances nothing
+    found = audit(Scales(3, [1, 1, 1000 if seen == "code" else 0]), points(x))
+    assert few[found.rarest].sum() >= 18
+    assert getattr(found, f"by_{seen}")[few].mean() > 0.97
+    assert 0.3 < getattr(found, f"by_{blind}")[few].mean() < 0.9
+    assert (found.coded(np.flatnonzero(few)) > 0.5) == (seen == "code")
+
+
+def test_large_pictures_are_compared_by_thumbnails(tmp_path):
+    data = pictures((3, 64, 40), n=60)
+    model, _ = train(tmp_path, "pca", data, small("pca"))
+    found = audit(model, data)
+    whole = data.x.astype(np.float64) / 8 - 1
+    mean = whole.reshape(60, 3, 32, 2, 40).mean(3)  # 64 rows become 32
+    wide = F.adaptive_avg_pool2d(torch.from_numpy(mean), (32, 32)).numpy().reshape(60, -1)
+    axes = isolation.Axes.of(wide)
+    np.testing.assert_allclose(found.by_item, isolation.loneliness(axes(wide)), atol=1.1 / 60)
+
+
 def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
     x, few = planted(dims=2)
     found = audit(Through(2), points(x))
@@ -140,7 +195,7 @@ def test_the_same_twice_and_whatever_the_order_of_the_items():
     seen = []
     mine, again = (audit(Through(6), points(x), progress=lambda *now: seen.append(now))
                    for _ in range(2))
-    assert seen[-1] == (800, 800)
+    assert seen[-1] == (1200, 1200)
     np.testing.assert_array_equal(mine.rarity, again.rarity)
     assert json.dumps(mine.to_json()) == json.dumps(again.to_json())
     order = np.random.default_rng(0).permutation(400)
@@ -212,6 +267,8 @@ def test_bad_input_has_clear_words():
     with pytest.raises(DataError, match="49 items are too few for an audit, which needs 50"):
         audit(model, points(x[:49]))
     with pytest.raises(DataError, match="no dimension of the codes varies over these items"):
+        audit(Through(6, silent=6), points(x))
+    with pytest.raises(DataError, match="these items are all alike, so none is rare"):
         audit(model, points(np.ones((60, 6), np.float32)))
     with pytest.raises(DataError, match="3 labels for 100 items: give one for each"):
         latlas.audit(model, (x, [0, 1, 0]))
@@ -247,6 +304,25 @@ def test_the_page_shows_pictures_groups_and_the_way(tmp_path):
     assert "To group 1" in text and "http" not in text and "<script" not in text
     without = build_page(audit(model, data), model, data, title="t")
     assert 'id="groups-by-label"' not in without
+
+
+def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    few = np.arange(300) % 30 == 4
+    x[few, 1] += 40
+    names = np.array([f"row-{i}" for i in range(300)])
+    space = Space("table", (3,), None, 0.0, 1.0, columns=("a", "b", "c"))
+    data = Dataset(x, space, names=names)
+    found = audit(Through(3), data)
+    text = build_page(found, Through(3), data, title="t")
+    first = found.order[0]
+    row = "".join(f"<td>{v:.4g}</td>" for v in x[first])
+    assert f"<td>row-{first}</td>{row}" in text
+    most = max(found.clusters, key=lambda c: few[c.items].mean())
+    mean = x[most.items, 1].astype(float).mean()
+    assert f"<td>b</td><td>{mean:.4g}</td>" in text
+    assert "more alone by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
 
 
 def test_the_command_writes_page_figures_and_table(tmp_path, capsys):

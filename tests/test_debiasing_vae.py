@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
+import polars
 import pytest
 import tiny
 import torch
@@ -266,7 +268,6 @@ def test_weights_that_cannot_be_had_are_refused(runs):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
 def test_the_command_writes_a_table(runs, tmp_path, suffix, capsys):
-    import polars
 
     from latlas.cli import __main__ as cli
 
@@ -298,3 +299,71 @@ def test_figures_of_classification(runs):
         -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
     with pytest.raises(CapabilityError, match="cannot classify"):
         latlas.classify(runs / "vae", items)
+
+
+def test_the_command_classify_writes_a_row_per_item(runs, tmp_path, capsys):
+    from latlas.cli import __main__ as cli
+
+    out = tmp_path / "classes.csv"
+    assert cli.run(["classify", str(runs / "debiasing-vae"), "--out", str(out), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    items = latlas.open_data("digits", "test")
+    log_p, label = latlas.classify(runs / "debiasing-vae", items), items.take("label")
+    table = polars.read_csv(out)
+    assert table["class"].to_list() == log_p.argmax(1).tolist()
+    assert table["label"].to_list() == label.tolist()
+    np.testing.assert_allclose(table["p_7"], np.exp(log_p[:, 7]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table["probability"], np.exp(log_p.max(1)), rtol=1e-4)
+    right = log_p.argmax(1) == label
+    assert shown["accuracy"]["mean"] == pytest.approx(right.mean())
+    assert shown["cross_entropy"] == pytest.approx(
+        -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
+    assert [c["right"] for c in shown["classes"]] == pytest.approx(
+        [right[label == c].mean() for c in range(10)])
+    assert sum(c["told"] for c in shown["classes"]) == shown["items"] == len(items)
+
+
+def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
+    from latlas.cli import __main__ as cli
+
+    plain = tmp_path / "plain.npz"
+    np.savez(plain, x=latlas.open_data("digits", "test").take("x")[:60])
+    model, out = str(runs / "debiasing-vae"), tmp_path / "classes.csv"
+    assert cli.run(["classify", model, "--data", str(plain), "--out", str(out),
+                    "--data-option", "levels=17"]) == 0
+    assert "60 items, without labels" in capsys.readouterr().out
+    assert "label" not in polars.read_csv(out).columns
+    for asked, words in (([str(runs / "vae")], "vae cannot classify; `classify` needs an output"),
+                         ([model, "--data", "moons"], "the run's data are"),
+                         ([model, "--out", str(tmp_path / "classes.txt")], "classes.txt")):
+        assert cli.run(["classify", *asked]) == 2
+        assert words in capsys.readouterr().err
+    assert not (runs / "vae" / "classes.csv").exists()
+
+
+def test_what_is_told_of_items_of_which_some_have_labels():
+    from latlas.tasks.classify import Told
+
+    log_p = np.log(np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [0.2, 0.8]]))
+    told = Told(log_p, ("cat", "dog"), np.array([0, 0, -1, -1]))
+    assert told.accuracy.mean == 0.5 and told.accuracy.n == 2
+    assert told.cross_entropy == pytest.approx(-np.log([0.7, 0.4]).mean())
+    cat, dog = told.classes
+    assert (cat.told, cat.count, cat.right) == (2, 2, 0.5)
+    assert (dog.told, dog.count, dog.right) == (2, 0, None)
+    assert told.columns(["a", "b", "c", "d"])["label"].tolist() == ["cat", "cat", "", ""]
+    assert Told(log_p, ("cat", "dog")).accuracy is None
+
+
+def test_the_coloured_minority_of_the_benchmark_is_red_and_the_rest_grey(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import fairness
+
+    data = tiny.pictures(n=120)
+    task = fairness.planted(data.x, data.label, data.space, "coloured", 0, None)
+    x, shape = task.train.x, (3, 8, 8)
+    assert x.shape[1:] == shape == task.test.space.shape and task.minority.sum() == 4
+    assert x[task.minority, 0].any() and not x[task.minority, 1:].any()
+    grey = x[~task.minority]
+    np.testing.assert_array_equal(grey, np.repeat(grey[:, :1], 3, 1))
+    assert task.changed.sum() == len(task.test) / 2 == 40

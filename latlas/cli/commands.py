@@ -71,6 +71,9 @@ COMMANDS: dict[str, Command] = {
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
     "denoise": Command("Read", "latlas.cli.read:denoise", "Clean noisy items.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
+    "classify": Command("Read", "latlas.cli.classify:classify",
+                        "The class of every item, by a model with an output for classes.", (
+        "latlas classify runs/debiasing-vae-digits --data new/ --out classes.csv",)),
     "score": Command("Measure", "latlas.cli.measure:score",
                      "Log-likelihood of every item, in nats.", (
         "latlas score runs/vae-digits --out scores.csv",

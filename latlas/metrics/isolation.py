@@ -1,48 +1,94 @@
-"""How alone items stand among others by their codes, and the groups that the loneliest form."""
+"""How alone items stand among others by their numbers, and the groups that the loneliest form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix, nearest
-from latlas.metrics.outliers import Typical
+from latlas.core.errors import DataError
+from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix
 
-#: neighbours that an item's surroundings reach to, and items that neighbours are looked for among
-NEIGHBOURS, REFERENCE = 30, 20_000
+#: neighbours that an item's surroundings reach to: near, for few that lie scattered, and far, for
+#: those that lie close together and have near neighbours in each other
+NEIGHBOURS = (5, 10, 30)
+#: items that neighbours are looked for among
+REFERENCE = 60_000
+#: principal axes of items, and share of the largest variance below which a direction is rounding
+AXES, TINY = 50, 1e-9
 #: groups of rare items at most, items of the smallest on average, and items that decide how many
 MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
 #: below this mean silhouette rare items form no groups
 APART = 0.05
 
 
-def whitened(codes: Array) -> Float:
-    """Codes (n, d) turned and scaled to mean 0 and covariance I; flat directions are left out."""
-    values = matrix(codes, "codes").astype(np.float64)
-    if values.shape[1] == 1:
-        return np.asarray((values - values.mean(0)) / values.std(0))
-    typical = Typical.of(values)
-    return np.asarray((values - typical.mean) @ typical.whiten)
+def half_whitened(codes: Array) -> Float:
+    """Codes (n, d) on their principal axes, each divided by the fourth root of its variance λ.
 
-
-def isolation(codes: Array, k: int = NEIGHBOURS, most: int = REFERENCE,
-              count: Callable[[int], None] = lambda more: None) -> Float:
-    """log distance of every item of (n, d) to the k-th nearest other, (n,): −log density / d + c.
-
-    (Loftsgaarden & Quesenberry 1965.) Of more than ``most`` items, neighbours are looked for among
-    so many, evenly spread over the rows, and k shrinks with their share. Copies of an item are
-    neighbours at distance 0. ``count`` is called with how many more items are done.
+    Half the way to covariance I: it becomes diag(√λ), and what varies little counts more than it
+    did, but not as much as what varies most. Flat directions are left out.
     """
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(most, len(codes))).astype(np.int64))
-    k = min(max(1, round(k * len(rows) / len(codes))), len(rows) - 1)
-    far = np.empty((len(codes), 2))
-    for start in range(0, len(codes), ROWS):
+    values = matrix(codes, "codes").astype(np.float64)
+    values = values - values.mean(0)
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(values.T)))
+    kept = variances > TINY * variances[-1]
+    return np.asarray(values @ (axes[:, kept] * variances[kept] ** -0.25))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The principal axes of some items: ``mean`` (d,) and ``axes`` (k, d)."""
+
+    mean: Float
+    axes: Float
+
+    @classmethod
+    def of(cls, items: Array, most: int = AXES) -> Axes:
+        """The ``most`` widest of items (m, d).
+
+        Raises:
+            DataError: items that are all alike, or whose numbers are not finite.
+        """
+        from sklearn.decomposition import PCA
+
+        if not (matrix(items, "items") != items[0]).any():
+            raise DataError("these items are all alike, so none is rare")
+        fitted = PCA(min(most, *items.shape), random_state=0).fit(items)
+        return cls(fitted.mean_, fitted.components_)
+
+    def __call__(self, items: Array) -> Float:
+        """Coordinates (n, k) of items (n, d); their distances are those of the items, nearly."""
+        return np.asarray((items - self.mean) @ self.axes.T)
+
+
+def isolation(points: Array, neighbours: tuple[int, ...] = NEIGHBOURS, most: int = REFERENCE,
+              count: Callable[[int], None] = lambda more: None) -> Float:
+    """log distance of every item of (n, d) to each k-th nearest other, (n, len(neighbours)).
+
+    −log density / d but for a constant (Loftsgaarden & Quesenberry 1965). Of more than ``most``
+    items, neighbours are looked for among so many, evenly spread over the rows, and every k shrinks
+    with their share. ``count`` is called with how many more items are done.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    rows = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(np.int64))
+    share = len(rows) / len(points)
+    place = np.array([min(max(1, round(k * share)), len(rows) - 1) for k in neighbours])
+    within = np.isin(np.arange(len(points)), rows)  # those meet themselves first
+    search = NearestNeighbors(n_neighbors=int(place.max()) + 1, algorithm="brute").fit(points[rows])
+    far = np.empty((len(points), len(place)))
+    for start in range(0, len(points), ROWS):
         part = slice(start, start + ROWS)
-        far[part] = nearest(codes[part], codes[rows], k + 1)[0][:, k - 1:]
-        count(len(far[part]))
-    within = np.isin(np.arange(len(codes)), rows)  # those meet themselves first, at distance 0
-    return np.log(np.maximum(np.where(within, far[:, 1], far[:, 0]), np.finfo(float).eps))
+        found = search.kneighbors(points[part])[0]
+        far[part] = np.where(within[part, None], found[:, place], found[:, place - 1])
+        count(len(found))
+    return np.log(np.maximum(far, np.finfo(float).eps))
+
+
+def loneliness(points: Array, count: Callable[[int], None] = lambda more: None) -> Float:
+    """(n,) the greatest of the ranks of an item's distances to its 5th, 10th, 30th neighbour."""
+    return np.asarray(np.max([ranks(far) for far in isolation(points, count=count).T], 0))
 
 
 def ranks(values: Array) -> Float:

@@ -199,6 +199,7 @@ def _outer(axes: Any, row: int, column: int, k: int, columns: Sequence[str]) -> 
     """Names at the left and bottom edge alone."""
     axes.set(xlabel=columns[column] if row == k - 1 else "", ylabel=columns[row] if column == 0
              else "")
+    axes.locator_params(nbins=4)
     axes.tick_params(labelbottom=row == k - 1, labelleft=column == 0 and row > 0, labelsize=7)
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.batch import Batch
@@ -16,12 +17,15 @@ from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.metrics import isolation, rarity
 from latlas.metrics.arrays import nearest
+from latlas.metrics.isolation import Axes
 from latlas.metrics.rarity import Guarded
-from latlas.tasks.common import Array, Progress, can, check, inference, sweep
+from latlas.tasks.common import Array, Progress, can, check, inference, some_of, sweep
 from latlas.tasks.generate import decode, walk
 from latlas.tasks.outliers import Count, counted, squared_error
 from latlas.tasks.score import score
 
+#: pictures are compared on thumbnails of at most so many pixels a side, and by the axes of so many
+THUMBNAIL, FITTED = 32, 10_000
 #: share of the items that counts as the rarest, and as the commonest
 RAREST = 0.05
 #: a dimension whose mean code has less of its variance than this says nothing of an item
@@ -105,8 +109,9 @@ class Audit:
 
     Attributes:
         codes: (n, latent_dim) mean codes.
-        rarity: (n,) rank in 0 … 1 of how alone an item stands, 1 is the rarest.
-        isolation: (n,) what is ranked.
+        rarity: (n,) rank of the greater of the next two, 0 … 1; 1 is the rarest.
+        by_code: (n,) how alone an item stands in the model's codes, 0 … 1.
+        by_item: (n,) how alone it stands among the items as they are, 0 … 1.
         density: (n, k) histogram density of each standardised dimension of ``dimensions``.
         weights: by the product of those densities, with their effective sample.
         clusters: of the rarest 5%, the largest first.
@@ -116,7 +121,8 @@ class Audit:
 
     codes: Array
     rarity: Array
-    isolation: Array
+    by_code: Array
+    by_item: Array
     density: Array
     weights: Guarded
     dimensions: tuple[Dimension, ...]
@@ -153,13 +159,18 @@ class Audit:
         return {name: _spread(self.groups, name, sign) for name, sign in worse.items()
                 if getattr(self.groups[0], name) is not None}
 
+    def coded(self, rows: Array) -> float:
+        """Share of some items that stand more alone by their codes than as they are."""
+        return float((self.by_code[rows] >= self.by_item[rows]).mean())
+
     def columns(self, names: Any = None) -> dict[str, Array]:
         """What ``write_table`` takes: one row per item, the rarest first."""
         order = self.order
         item = np.arange(len(order)) if names is None else np.asarray(names)
         found = {"rank": np.arange(1, len(order) + 1), "item": item[order],
-                 "rarity": self.rarity[order], "isolation": self.isolation[order],
-                 "weight": self.weights.weights[order], "cluster": self.cluster[order]}
+                 "rarity": self.rarity[order], "by_code": self.by_code[order],
+                 "by_item": self.by_item[order], "weight": self.weights.weights[order],
+                 "cluster": self.cluster[order]}
         if self.label is not None:
             found["group"] = np.asarray(self.names)[self.label[order]]
         return found | {f"density_z{d.dim}": self.density[order, i]
@@ -172,6 +183,7 @@ class Audit:
                 "effective_share": self.weights.share, "alpha": self.weights.alpha,
                 "dimensions": [asdict(d) for d in self.dimensions],
                 "clusters": [{"count": len(c.items), "items": c.items.tolist(),
+                              "by_code": self.coded(c.items),
                               "apart": [{"dim": d, "sd": v} for d, v in c.apart],
                               "common": c.common.tolist()} for c in self.clusters],
                 "groups": [asdict(g) for g in self.groups],
@@ -187,14 +199,15 @@ class _Seen:
     log_var: Array
     error: Array
     told: Array
+    item: Array
 
 
 def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Sequence[str] = (),
           draws: int = DRAWS, seed: int = 0, progress: Progress | None = None) -> Audit:
     """How rare each item is, what the rarest have in common, and how given groups fare.
 
-    Rarity is the rank of the distance to the 30th neighbour in whitened mean codes
-    (:doc:`docs/audit.md`).
+    Rarity is by the distances to the 5th, 10th and 30th neighbour, in the mean codes and on the
+    principal axes of the items, whichever has the item more alone (:doc:`docs/audit.md`).
 
     Args:
         label: (n,) group of each item, an index into ``names``; below 0 in none.
@@ -206,19 +219,19 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
     """
     _checked(model, data, label)
     scored = draws > 0 and label is not None and can(model, "score")
-    count = counted(progress, len(data) * (3 if scored else 2))
+    count = counted(progress, len(data) * (4 if scored else 3))
     seen = _look(model, data, count)
     kept = _speaking(seen)
-    standard = rarity.standardised(seen.mean[:, kept])
-    density = rarity.histogram_density(standard)
-    codes = isolation.whitened(seen.mean[:, kept])
-    alone = isolation.isolation(codes, count=count)
-    rank, weights = isolation.ranks(alone), rarity.guarded(density, "product")
+    density = rarity.histogram_density(rarity.standardised(seen.mean[:, kept]))
+    codes = isolation.half_whitened(seen.mean[:, kept] / np.sqrt(_variance(seen))[kept])
+    by_code, by_item = (isolation.loneliness(view, count) for view in (codes, seen.item))
+    rank = isolation.ranks(np.maximum(by_code, by_item))
+    weights = rarity.guarded(density, "product")
     nats = _nats(model, data, draws, seed, count) if scored else np.empty(0)
     held = {"error": seen.error, "nats": nats, "accuracy": _right(model, seen, label, names)}
-    return Audit(seen.mean, rank, alone, density, weights, _dimensions(seen.mean, kept, density),
-                 _clusters(seen.mean, codes, rank, seed), label, tuple(names),
-                 tuple(_groups(rank, weights.weights, label, names, held)),
+    return Audit(seen.mean, rank, by_code, by_item, density, weights,
+                 _dimensions(seen.mean, kept, density), _clusters(seen.mean, codes, rank, seed),
+                 label, tuple(names), tuple(_groups(rank, weights.weights, label, names, held)),
                  tuple(_notes(kept, seen.mean.shape[1], label)))
 
 
@@ -253,8 +266,10 @@ def _checked(model: Model, data: Dataset, label: Array | None) -> None:
 def _look(model: Model, data: Dataset, count: Count) -> _Seen:
     parts = []
     with inference(model):
+        axes = Axes.of(np.concatenate([_flat(b.x) for b in sweep(model, some_of(data, FITTED))]))
         for batch in sweep(model, data):
-            parts.append([_numbers(value, len(batch)) for value in _told(model, batch)])
+            told = [_numbers(value, len(batch)) for value in _told(model, batch)]
+            parts.append([*told, axes(_flat(batch.x))])
             count(len(batch))
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return _Seen(*joined)
@@ -268,16 +283,28 @@ def _told(model: Any, batch: Batch) -> Iterator[Tensor | None]:
     yield model.classify(batch.x).argmax(1) if can(model, "classify") else None
 
 
+def _flat(x: Tensor) -> Array:
+    """(n, d) numbers of items, of pictures on thumbnails."""
+    if x.dim() == 4:
+        height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
+        x = F.adaptive_avg_pool2d(x, (height, width))
+    return x.flatten(1).cpu().numpy()
+
+
 def _numbers(value: Tensor | None, n: int) -> Array:
     return np.empty((n, 0)) if value is None else value.double().cpu().numpy()
 
 
+def _variance(seen: _Seen) -> Array:
+    """(d,) of z under q, over all items: that of the mean codes and that around them."""
+    noise = np.exp(seen.log_var).mean(0) if seen.log_var.size else 0.0
+    return np.asarray(seen.mean.var(0) + noise)
+
+
 def _speaking(seen: _Seen) -> Array:
     """Numbers of the dimensions that vary with the items."""
-    variance = seen.mean.var(0)
-    noise = np.exp(seen.log_var).mean(0) if seen.log_var.size else 0.0
-    kept = variance > np.maximum(SILENT * (variance + noise),
-                                 np.square(rarity.TINY * (1 + np.abs(seen.mean.mean(0)))))
+    rounding = np.square(rarity.TINY * (1 + np.abs(seen.mean.mean(0))))
+    kept = seen.mean.var(0) > np.maximum(SILENT * _variance(seen), rounding)
     if not kept.any():
         raise DataError(rarity.UNVARIED)
     return np.flatnonzero(kept)

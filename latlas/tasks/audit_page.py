@@ -8,6 +8,7 @@ import numpy as np
 
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
+from latlas.data.tables import as_read
 from latlas.report import plots
 from latlas.report.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
 from latlas.tasks.audit import RAREST, Audit, Cluster, Group, strip
@@ -17,6 +18,11 @@ from latlas.tasks.sections import grid_picture, items_figure, plot_figure
 
 #: items of a gallery, of a cluster's, and dimensions whose codes are drawn
 GALLERY, FEW, DRAWN = 64, 25, 4
+#: rows and columns of a table that are listed, and columns that tell a group of rows
+ROWS, COLUMNS, TELLING = 8, 8, 5
+#: what the groups of one kind of data have besides
+MORE = {"picture": "; the way leads from the common items to its middle, decoded.",
+        "table": ", and for the columns."}
 #: points that stand for all items in a plot
 POINTS = 2000
 
@@ -29,8 +35,8 @@ def build_page(found: Audit, model: Model, data: Dataset, *, title: str, command
              Section("How it was made", "", [Facts(
                  {"command": command, "seed": str(seed), **(facts or {}), "versions": versions()},
                  frozenset({"command"}))])]
-    subtitle = (f"{len(data):,} {_words(data)}: which are rare by the codes of the model, what "
-                "they share, and how groups of them fare.")
+    subtitle = (f"{len(data):,} {_words(data)}: which are rare by the codes of the model or as "
+                "they are, what they share, and how groups of them fare.")
     return page(title, subtitle, parts, "One file: no script, no network. Made by latlas.")
 
 
@@ -53,28 +59,54 @@ def _summary(found: Audit) -> Section:
 def _galleries(found: Audit, data: Dataset) -> Section:
     figures = [_shown(data, found.order[:GALLERY], "The rarest", "the rarest first"),
                _shown(data, found.order[::-1][:GALLERY], "The commonest", "the commonest first")]
-    return Section("The rarest and the commonest", "Rare is what stands alone: the distance of its "
-                   "code to that of its 30th neighbour is large.",
-                   [Row(figures, 2)])
+    text = ("Rare is what stands alone, by its code or as it is: far from its 5th, 10th or 30th "
+            "neighbour.")
+    listed = [_listed(found, data)] if data.space.kind == "table" else []
+    return Section("The rarest and the commonest", text, [Row(figures, 2), *listed])
+
+
+def _listed(found: Audit, data: Dataset) -> Table:
+    """The first rows at either end, with the first columns that the file had."""
+    rows: list[list[Cell]] = []
+    names: list[str] = []
+    for title, some in (("The rarest", found.order[:ROWS]),
+                        ("The commonest", found.order[::-1][:ROWS])):
+        columns = as_read(items_of(data.subset(some)), data.space)
+        names = list(columns)[:COLUMNS]
+        rows += [[Cell(title)], *([Cell(_name(data, row)), *(_value(columns[n][i]) for n in names)]
+                                  for i, row in enumerate(some))]
+    return Table(["row", *names], rows)
+
+
+def _value(value: object) -> Cell:
+    return Cell("" if value is None else value if isinstance(value, str) else
+                _amount(float(str(value))))
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _clusters(found: Audit, model: Model, data: Dataset) -> Section:
     rows: list[Row | Table] = []
     for number, cluster in enumerate(found.clusters, 1):
-        rows += [Row(_cluster(number, cluster, data), 2), _apart(cluster)]
+        rows.append(Row(_cluster(number, cluster, found, data), 2))
+        rows += [_telling(cluster, data)] if data.space.kind == "table" else []
+        rows.append(_apart(cluster))
         way = strip(model, cluster) if data.space.kind == "picture" else None
         if way is not None:
             rows.append(Row([_way(number, way, data)], 1))
     return Section("Groups of rare items", f"The rarest {RAREST:.0%} by where their codes lie. "
-                   "Beside each group the common items nearest to it, and the way that leads from "
-                   "those to its middle, decoded. The table has the difference of its mean code to "
-                   "that of all other items, in standard deviations.", rows)
+                   "Beside each group the common items nearest to it. The tables have how far its "
+                   "mean is from that of all other items, for the dimensions of the code that tell "
+                   "it best" + MORE.get(data.space.kind, "."), rows)
 
 
-def _cluster(number: int, cluster: Cluster, data: Dataset) -> list[Figure]:
-    share = len(cluster.items) / len(data)
+def _cluster(number: int, cluster: Cluster, found: Audit, data: Dataset) -> list[Figure]:
+    share, coded = len(cluster.items) / len(data), found.coded(cluster.items)
     return [_shown(data, cluster.items[:FEW], f"Group {number}",
-                   f"{len(cluster.items):,} items, {share:.2%} of all; the rarest first"),
+                   f"{len(cluster.items):,} items, {share:.2%} of all, {coded:.0%} of them more "
+                   "alone by code than as they are; the rarest first"),
             _shown(data, cluster.common, f"Common items near group {number}", "the nearest first")]
 
 
@@ -85,7 +117,19 @@ def _way(number: int, way: Array, data: Dataset) -> Figure:
 
 def _apart(cluster: Cluster) -> Table:
     cells = [Cell(f"{value:+.2f}") for _, value in cluster.apart]
-    return Table([f"z{dim}" for dim, _ in cluster.apart], [cells])
+    return Table(["dimension", *(f"z{dim}" for dim, _ in cluster.apart)],
+                 [[Cell("standard deviations apart"), *cells]])
+
+
+def _telling(cluster: Cluster, data: Dataset) -> Table:
+    """The columns in which a group's rows differ most from all others; of words their shares."""
+    x = items_of(data).astype(np.float64)
+    mine, rest = x[cluster.items].mean(0), np.delete(x, cluster.items, 0).mean(0)
+    apart = (mine - rest) / np.maximum(x.std(0), np.finfo(float).tiny)
+    most = np.argsort(-np.abs(apart), kind="stable")[:TELLING]
+    return Table(["column", "mean of the group", "mean of all others", "standard deviations apart"],
+                 [[Cell(data.space.columns[i]), Cell(_amount(mine[i])), Cell(_amount(rest[i])),
+                   Cell(f"{apart[i]:+.2f}")] for i in most])
 
 
 def _dimensions(found: Audit, data: Dataset) -> Section:
@@ -132,7 +176,7 @@ def _shown(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
         return items_figure(items_of(data.subset(rows)), data.space, title, caption)
     some = np.unique(np.linspace(0, len(data) - 1, min(POINTS, len(data))).astype(np.int64))
     return items_figure(items_of(data.subset(rows)), data.space, title, caption,
-                        items_of(data.subset(some)))
+                        items_of(data.subset(some)), "all items")
 
 
 def _name(data: Dataset, row: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from latlas.core.errors import DataError
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
-from latlas.metrics.likelihood import summary
+from latlas.metrics.likelihood import Summary, summary
 from latlas.tasks.common import Array, Progress, check, inference, sweep
 from latlas.tasks.figures import Figure
 
@@ -32,6 +33,86 @@ def classify(model: Model, data: Dataset, *, batch_size: int = 512,
             if progress:
                 progress(done, len(data))
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class OneClass:
+    """How many items are said to be of a class, how many are, and the share of those it gets right.
+
+    ``count`` and ``right`` are ``None`` without labels, ``right`` also where no item is of it.
+    """
+
+    name: str
+    told: int
+    count: int | None = None
+    right: float | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a class output says of n items.
+
+    Attributes:
+        log_p: (n, classes) nats, as :func:`classify` gives them; ``names`` of the classes.
+        label: (n,) codes of their classes, below 0 where it is not known; or ``None``.
+    """
+
+    log_p: Array
+    names: Sequence[str]
+    label: Array | None = None
+
+    @property
+    def code(self) -> Array:
+        """(n,) the most probable class."""
+        return np.asarray(self.log_p.argmax(1))
+
+    @property
+    def labelled(self) -> Array:
+        """(n,) whether the class of an item is known."""
+        return np.zeros(len(self.log_p), bool) if self.label is None else self.label >= 0
+
+    @property
+    def accuracy(self) -> Summary | None:
+        """Share of the labelled items that it gets right; ``None`` without any."""
+        if not self.labelled.any():
+            return None
+        return summary(np.asarray(self.code == self.label, np.float64)[self.labelled])
+
+    @property
+    def cross_entropy(self) -> float | None:
+        """Mean −log p of the class of a labelled item, nats."""
+        if self.label is None or not self.labelled.any():
+            return None
+        rows = np.flatnonzero(self.labelled)
+        return float(-self.log_p[rows, self.label[rows]].mean())
+
+    @property
+    def classes(self) -> tuple[OneClass, ...]:
+        """One by one."""
+        told = np.bincount(self.code, minlength=len(self.names)).tolist()
+        if self.label is None or not self.labelled.any():
+            return tuple(OneClass(name, n) for name, n in zip(self.names, told, strict=True))
+        mine = [self.label == k for k in range(len(self.names))]
+        return tuple(
+            OneClass(name, n, int(rows.sum()),
+                     float((self.code[rows] == k).mean()) if rows.any() else None)
+            for k, (name, n, rows) in enumerate(zip(self.names, told, mine, strict=True)))
+
+    def columns(self, items: Any = None) -> dict[str, Array]:
+        """What ``write_table`` takes: a row per item, the class, its label, every probability."""
+        names, p = np.asarray(self.names), np.exp(self.log_p)
+        found = {"item": np.arange(len(p)) if items is None else np.asarray(items),
+                 "class": names[self.code], "probability": p.max(1)}
+        if self.label is not None and self.labelled.any():
+            found["label"] = np.where(self.labelled, names[self.label], "")
+        return found | {f"p_{name}": p[:, k] for k, name in enumerate(self.names)}
+
+    def to_json(self) -> dict[str, Any]:
+        """All but what is one number per item."""
+        return {"items": len(self.log_p), "labelled": int(self.labelled.sum()),
+                "accuracy": None if self.accuracy is None else asdict(self.accuracy),
+                "cross_entropy": self.cross_entropy,
+                "classes": [asdict(c) for c in self.classes]}
 
 
 def classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Figure]:

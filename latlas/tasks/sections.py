@@ -320,11 +320,11 @@ def _thumbnails(name: str, plane: Array, data: Dataset) -> Figure:
 
 
 def items_figure(x: Array, space: Space, title: str, caption: str,
-                 real: Array | None = None) -> Figure:
-    """Pictures as a grid; tables and points as a plot over the real ones."""
+                 real: Array | None = None, behind: str = "real") -> Figure:
+    """Pictures as a grid; tables and points as a plot over the real ones, named ``behind``."""
     if space.kind == "picture":
         return Figure(grid_picture(x, space), title, caption)
-    flat = {"real": real if real is not None else x, title: x}
+    flat = {behind: real if real is not None else x, title: x}
     sets = {k: np.asarray(v).reshape(len(v), -1) for k, v in flat.items()}
     columns = list(space.columns) or [f"x{i}" for i in range(space.dims)]
     if space.dims == 2:
