@@ -109,6 +109,24 @@ def test_columns_are_taken_by_name() -> None:
         fitted(data, table_space("a", "c"), "t.csv")
 
 
+def test_few_rows_need_not_hold_every_word(tmp_path) -> None:
+    """Levels that do not occur, and numbers of which none is missing, are columns of zeros."""
+    rng, rows = np.random.default_rng(0), ["a,b,city"]
+    for i in range(60):
+        number = "" if i % 10 == 0 else f"{rng.normal():.3f}"
+        rows.append(f"{number},{rng.normal():.3f},{('Bonn', 'Oslo', 'Rome')[i % 3]}")
+    (tmp_path / "all.csv").write_text("\n".join(rows) + "\n")
+    run = tmp_path / "run"
+    latlas.train("pca", str(tmp_path / "all.csv"), out=run, progress=False, latent_dim=2)
+    (tmp_path / "some.csv").write_text("\n".join([rows[0], rows[3]]) + "\n")
+    alone = latlas.score(run, str(tmp_path / "some.csv")).nats
+    every = latlas.score(run, str(tmp_path / "all.csv"), split="all").nats
+    np.testing.assert_allclose(alone, every[2:3], rtol=1e-4)
+    (tmp_path / "new.csv").write_text("a,b,city\n1,2,Kyiv\n")
+    with pytest.raises(DataError, match=r"new.*column city holds 'Kyiv'.*knows Bonn, Oslo, Rome"):
+        latlas.score(run, str(tmp_path / "new.csv"))
+
+
 def test_strange_classes_are_named() -> None:
     data = Dataset(np.zeros((1, 1), np.float32), table_space("a", classes=("maybe",)),
                    np.array([0]))

@@ -15,7 +15,7 @@ from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.data.labels import encode_labels, kinds_of
-from latlas.data.tables import as_read
+from latlas.data.tables import ABSENT, as_read, category_of
 
 if TYPE_CHECKING:
     from latlas.data.source import Source
@@ -328,17 +328,35 @@ def _ids(space: Space) -> str:
 
 
 def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
-    """A table's columns by name, in the order the model learnt."""
+    """A table's columns by name, in the order the model learnt.
+
+    Levels of a category that do not occur here, and what says that numbers are missing where none
+    are, are columns of zeros.
+    """
     mine = data.space.columns
     if mine == space.columns or not mine:
         return data
-    missing = [c for c in space.columns if c not in mine]
-    if missing:
-        raise DataError(f"{name} has no column {missing[0]!r}, which the run was trained on")
-    order = [mine.index(c) for c in space.columns]
-    x = np.ascontiguousarray(data.x[:, order])
-    return replace(data, x=x, space=replace(data.space, shape=(len(order),),
+    _known_levels(data, space, name)
+    x = np.zeros((len(data), len(space.columns)), data.x.dtype)
+    for i, column in enumerate(space.columns):
+        if column in mine:
+            x[:, i] = data.x[:, mine.index(column)]
+        elif not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
+            raise DataError(f"{name} has no column {column!r}, which the run was trained on")
+    return replace(data, x=x, space=replace(data.space, shape=(x.shape[1],),
                                             columns=space.columns))
+
+
+def _known_levels(data: Dataset, space: Space, name: str) -> None:
+    """Refuse words that the run has not seen in a category of its own."""
+    for i, column in enumerate(data.space.columns):
+        category = category_of(column, space)
+        if category and column not in space.columns and np.any(data.x[:, i]):
+            known = [c.removeprefix(f"{category}=") for c in space.columns
+                     if category_of(c, space) == category]
+            raise DataError(f"{name}: column {category} holds "
+                            f"{column.removeprefix(f'{category}=')!r}, which the run has not seen; "
+                            f"it knows {', '.join(known)}")
 
 
 def _hint(mine: Space, theirs: Space) -> str:

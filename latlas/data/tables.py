@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 MOST_LEVELS = 50
+#: rows from which words that hardly repeat are free text
+TELLING = 10
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 ABSENT = "(missing)"
 USUAL_LABELS = ("label", "class", "target")
@@ -68,13 +70,17 @@ def as_read(values: NDArray[Any], space: Space) -> dict[str, NDArray[Any]]:
     by_name = {column: values[:, i] for i, column in enumerate(space.columns)}
     read: dict[str, NDArray[Any]] = {}
     for column in space.columns:
-        category = max((c for c in space.categories if column.startswith(f"{c}=")), key=len,
-                       default=None)
-        if category is None and not _is_flag(column, by_name):
+        category = category_of(column, space)
+        if not category and not _is_flag(column, by_name):
             read[column] = _numbers(column, by_name)
-        elif category is not None and category not in read:
+        elif category and category not in read:
             read[category] = _words(category, by_name)
     return read
+
+
+def category_of(column: str, space: Space) -> str:
+    """The column of words that a column of zeros and ones is of, or nothing."""
+    return max((c for c in space.categories if column.startswith(f"{c}=")), key=len, default="")
 
 
 def _is_flag(column: str, by_name: Columns) -> bool:
@@ -234,7 +240,8 @@ def _one_hot(column: Series, name: str) -> Columns:
 
     words = column.cast(pl.String).fill_null(ABSENT).to_numpy().astype(str)
     levels, codes = np.unique(words, return_inverse=True)
-    free = column.dtype == pl.String and len(levels) > len(words) / 2
+    rare = len(words) >= TELLING and len(levels) > len(words) / 2
+    free = column.dtype == pl.String and rare
     if free or len(levels) > MOST_LEVELS:
         raise DataError(f"{name}: column {column.name} is free text ({len(levels):,} distinct "
                         f"values in {len(words):,} rows); leave it out with drop={column.name}, "
