@@ -25,26 +25,29 @@ PICTURES = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=1
                  classes=("even", "odd"))
 #: how many pictures are bright in which corner, of each class
 EVEN, ODD = (300, 100, 0, 0), (0, 100, 100, 200)
+COUNTS = [[300, 100, 0, 0, 0], [0, 0, 100, 100, 200]]
 
 
 def corners(seed=0):
-    """Pictures of four kinds; the kinds differ in number, and the classes in their kinds."""
+    """Pictures of four kinds, and what they are of five of kind and class: 0 and 1 even, the
+    others odd, where 1 and 2 look alike."""
     rng = np.random.default_rng(seed)
     kind = np.repeat([0, 1, 2, 3] * 2, EVEN + ODD)
+    both = np.repeat(np.arange(5), [n for n in EVEN + ODD if n])
     x = rng.integers(0, 40, (len(kind), 1, SIDE, SIDE), np.uint8)
     half = SIDE // 2
     for item, k in zip(x, kind, strict=True):
         item[0, half * (k // 2):half * (k // 2 + 1), half * (k % 2):half * (k % 2 + 1)] += 200
     order = rng.permutation(len(kind))
     label = np.repeat([0, 1], [sum(EVEN), sum(ODD)])
-    return Dataset(x[order], PICTURES, label=label[order]), kind[order]
+    return Dataset(x[order], PICTURES, label=label[order]), both[order]
 
 
 @pytest.fixture(scope="module")
 def found():
     data, kind = corners()
     torch.manual_seed(0)
-    groups = Groups(64, PICTURES.shape, groups=4, classes=2)
+    groups = Groups(64, PICTURES.shape, groups=5, classes=2)
     groups.fit(Sweep(data, 100), len(data))
     return groups, data, kind
 
@@ -56,17 +59,29 @@ def group_of(z):
 
 
 def of_kind(groups, data, kind):
-    """The group that each kind became."""
-    group = groups.of(next(iter(Sweep(data, len(data)))).x).numpy()
-    assert all(len(set(group[kind == k])) == 1 for k in range(4))
-    return [int(group[kind == k][0]) for k in range(4)]
+    """The group that each kind of a class became."""
+    batch = next(iter(Sweep(data, len(data))))
+    group = groups.of(batch.x, batch.label).numpy()
+    assert all(len(set(group[kind == k])) == 1 for k in range(5))
+    return [int(group[kind == k][0]) for k in range(5)]
 
 
-def test_kinds_are_groups_and_are_counted_by_class(found):
+def test_kinds_of_a_class_are_groups_and_are_counted_by_class(found):
     groups, data, kind = found
     order = of_kind(groups, data, kind)
-    assert sorted(order) == [0, 1, 2, 3]
-    assert groups.counts[:, order].tolist() == [list(EVEN), list(ODD)]
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert groups.counts[:, order].tolist() == COUNTS
+    x = next(iter(Sweep(data, len(data)))).x  # without its class an item is of one that it is like
+    alike = groups.of(x).numpy()
+    assert (alike[kind == 3] == order[3]).all()
+    assert set(alike[(kind == 1) | (kind == 2)]) <= {order[1], order[2]}
+
+
+def test_groups_fewer_than_kinds_may_hold_several_classes():
+    data, _ = corners()
+    groups = Groups(64, PICTURES.shape, groups=1, classes=2)
+    groups.fit(Sweep(data, 100), len(data))
+    assert groups.counts.tolist() == [[400.0], [400.0]]
 
 
 @pytest.mark.parametrize("label", [None, 0, 1])
@@ -75,9 +90,9 @@ def test_codes_are_drawn_as_often_as_the_group_occurs(found, label):
     order, n = of_kind(groups, data, kind), 20_000
     asked = None if label is None else torch.full((n,), label)
     z = groups.draw(n, Noise(3), asked)
-    assert z.shape == (n, 68) and abs(z[:, :64].mean()) < 0.01 and abs(z[:, :64].std() - 1) < 0.01
-    near = group_of(z).bincount(minlength=4)[order] / n
-    counts = torch.tensor([EVEN, ODD]).float()
+    assert z.shape == (n, 69) and abs(z[:, :64].mean()) < 0.01 and abs(z[:, :64].std() - 1) < 0.01
+    near = group_of(z).bincount(minlength=5)[order] / n
+    counts = torch.tensor(COUNTS).float()
     share = counts.sum(0) if label is None else counts[label]
     torch.testing.assert_close(near, share / share.sum(), atol=0.015, rtol=0)
 
@@ -95,12 +110,12 @@ def test_the_density_of_codes_is_that_of_the_normal_and_the_group(found):
 def test_known_groups_stay_and_are_counted_anew(found):
     groups, data, kind = found
     centres = groups.centres.clone()
-    part = data.subset(np.flatnonzero(kind == 3))
-    groups = Groups(64, PICTURES.shape, 4, 2).requires_grad_(False)
+    part = data.subset(np.flatnonzero(kind == 4))
+    groups = Groups(64, PICTURES.shape, 5, 2).requires_grad_(False)
     groups.load_state_dict(found[0].state_dict())
     groups.fit(Sweep(part, 64), len(part))
     assert torch.equal(groups.centres, centres)
-    assert groups.counts.sum(0).tolist().count(0) == 3 and groups.counts.sum() == 200
+    assert groups.counts.sum(0).tolist().count(0) == 4 and groups.counts.sum() == 200
 
 
 def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
@@ -144,13 +159,13 @@ def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
 def test_samples_of_a_class_come_from_its_groups():
     """A generator that shows its code: codes of `even` are at the places of its kinds alone."""
     data, kind = corners()
-    config = tiny.small("conditional-gan", groups=4, latent_dim=64, network="conv")
+    config = tiny.small("conditional-gan", groups=5, latent_dim=64, network="conv")
     model = tiny.build("conditional-gan", data, config)
     model.look_over(Sweep(data, 100), len(data))
     order = of_kind(model.prior, data, kind)
     z = model.sample_codes(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
-    near = group_of(z).bincount(minlength=4)[order]  # three quarters of kind 0, none of 2 and 3
-    assert near[0] > 2 * near[1] and near[2] == near[3] == 0
+    near = group_of(z).bincount(minlength=5)[order]  # three quarters of the first, none of odd ones
+    assert near[0] > 2 * near[1] and near[2] == near[3] == near[4] == 0
 
 
 def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):

@@ -109,7 +109,8 @@ class GAN(Adversarial):
     def _group(self, batch: Batch, step: Step) -> Tensor:
         """The groups (n,) of the batch's items."""
         if self.groups and "group" not in step.cache:
-            step.cache["group"] = self.groups.of(batch.x)
+            step.cache["group"] = self.groups.of(
+                batch.x, self.condition_of(batch, step.noise))
         group: Tensor = step.cache["group"]
         return group
 

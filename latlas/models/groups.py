@@ -22,8 +22,9 @@ THUMBNAIL, ITEMS, ROUNDS, LEAST = 16, 20_000, 50, 50
 class Groups(Prior):
     """N(0, I) beside the vector of a group k of alike items, as likely as the group is large.
 
-    Groups are those of k-means on the items' numbers, of pictures on thumbnails; their vectors
-    are those of classes (:func:`class_vectors`).
+    Groups are those of k-means on the items' numbers, of pictures on thumbnails; items of two
+    classes are further apart than any others, so that groups are of one class as far as they
+    suffice. Their vectors are those of classes (:func:`class_vectors`).
 
     Args:
         normal: how many numbers of a code are normal.
@@ -40,8 +41,8 @@ class Groups(Prior):
         self.normal = normal
         small = tuple(min(side, THUMBNAIL) for side in shape[1:])
         self.size = (small[0], small[1]) if len(small) == 2 else None
-        told = math.prod((shape[0], *small))
-        self.register_buffer("centres", torch.zeros(groups, told))
+        self.told, self.classes = math.prod((shape[0], *small)), classes
+        self.register_buffer("centres", torch.zeros(groups, self.told + classes))
         self.register_buffer("counts", torch.zeros(max(1, classes), groups))
 
     def fit(self, batches: Iterable[Batch], items: int) -> None:
@@ -51,7 +52,7 @@ class Groups(Prior):
         self.counts.zero_()
         alone = len(self.counts) == 1
         for batch in batches:
-            row = self.of(batch.x)
+            row = self.of(batch.x, batch.label)
             if not alone and batch.label is not None:
                 row += batch.label.long() * self.counts.shape[1]
             self.counts += torch.bincount(row, minlength=self.counts.numel()).view_as(self.counts)
@@ -60,15 +61,20 @@ class Groups(Prior):
         from sklearn.cluster import KMeans
 
         stride = max(1, items // ITEMS)
-        seen = torch.cat([self._thumbnails(batch.x[::stride]) for batch in batches]).cpu().numpy()
+        part = slice(None, None, stride)
+        seen = torch.cat([self._described(
+            batch.x[part], batch.label if batch.label is None else batch.label[part])
+            for batch in batches]).cpu().numpy()
         groups = max(1, min(len(self.centres), items // LEAST, len(seen)))
         found = KMeans(groups, n_init=1, max_iter=ROUNDS, random_state=0).fit(seen)
         self.centres[:groups] = torch.from_numpy(found.cluster_centers_)
         self.counts[:, :groups] = 1
 
-    def of(self, x: Tensor) -> Tensor:
-        """(n, \\*shape) to the groups (n,) whose centres are nearest."""
-        far = torch.cdist(self._thumbnails(x), self.centres)
+    def of(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        """(n, \\*shape), of classes (n,) where they are told, to the groups (n,) whose centres are
+        nearest."""
+        seen = self._described(x, label)
+        far = torch.cdist(seen, self.centres[:, :seen.shape[1]])
         return far.masked_fill(self.weights() == 0, torch.inf).argmin(1)
 
     def weights(self, label: Tensor | None = None) -> Tensor:
@@ -99,6 +105,11 @@ class Groups(Prior):
         share = share.masked_fill(~exact.all(-1), -torch.inf)
         return StandardNormal(self.normal).log_prob(normal) + share
 
-    def _thumbnails(self, x: Tensor) -> Tensor:
+    def _described(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """Thumbnails (n, told) in [−1, 1], and beside them the classes if there are any."""
         small = x if self.size is None else F.adaptive_avg_pool2d(x, self.size)
-        return small.float().flatten(1)
+        seen = small.float().flatten(1)
+        if not self.classes or label is None:
+            return seen
+        apart = F.one_hot(label.long(), self.classes).to(seen) * (2 * math.sqrt(self.told))
+        return torch.cat([seen, apart], 1)
