@@ -362,10 +362,11 @@ def test_two_processes_equal_one(case):
 def advance(model: core.Model, data: Dataset, world: World) -> None:
     """Eight steps of one process's share.
 
-    Adam divides a gradient by its size, so rounding errors of one that is nearly zero move a
-    weight by up to the learning rate: small here, and still 80 times the tolerance in eight steps.
+    Adam divides a gradient by its size, so rounding errors of one that is nearly zero would move a
+    weight by up to the learning rate; ε keeps them small, and other errors are still 80 times the
+    tolerance in eight steps.
     """
-    options = tiny.options(ema=0.0, learning_rate=1e-4, warmup=0.0)
+    options = tiny.options(ema=0.0, learning_rate=1e-4, warmup=0.0, adam_eps=1e-6)
     trainer = Trainer(model, options, budget=320, precision="fp32", world=world)
     batches = Batches(data, 16, rank=world.rank, world=world.size)
     for k in range(8):
