@@ -31,7 +31,7 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import build, get
 from latlas.networks import style
-from latlas.networks.reordered import Strided, Transposed
+from latlas.networks.reordered import Strided, StridedTransposed
 
 #: name of a side → precision latlas is held to, or whether the plain loop makes fakes once
 SIDES: dict[str, str | bool] = {"plain": False, "plain, fakes once": True, "latlas": "auto",
@@ -73,11 +73,11 @@ def dcgan_generator(side: int) -> nn.Module:
     """(n, 100) to (n, 3, side, side) (Radford et al. 2016, figure 1), 64 channels at the end."""
     wide = [64 * 2**k for k in range(side.bit_length() - 3)][::-1]
     layers: list[nn.Module] = [nn.Unflatten(1, (LATENT, 1, 1)),
-                               Transposed(LATENT, wide[0], 4, 1, 0, bias=False),
+                               StridedTransposed(LATENT, wide[0], 4, 1, 0, bias=False),
                                nn.BatchNorm2d(wide[0]), nn.ReLU(True)]
     for i, o in pairwise(wide):
-        layers += [Transposed(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
-    return nn.Sequential(*layers, Transposed(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
+        layers += [StridedTransposed(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
+    return nn.Sequential(*layers, StridedTransposed(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
 def dcgan_judge(side: int) -> nn.Module:
