@@ -71,8 +71,11 @@ class Contest:
         return total + penalty, terms | found
 
     def odds(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor]) -> list[Tensor]:
-        """D's outputs at real items and fakes, in one batch where that may be."""
-        if not self.together:
+        """D's outputs at real items and fakes, in one batch where that may be.
+
+        A slope at one kind, part of the same loss, would go back through both.
+        """
+        if not self.together or (self.eager and self.config.penalty in ("r1", "r2")):
             return [ask(x) for x in shown]
         return list(ask(torch.cat([x.to(shown[0].dtype) for x in shown])).chunk(len(shown)))
 
@@ -104,9 +107,8 @@ class Contest:
             way = between(real, fake, step.noise.uniform(len(real))).requires_grad_()
             off = off_unit(ask(way), way).mean()
             return weight * off, {"gp": off}
-        names = [name for name in ("r1", "r2") if name in kind]
-        chosen = [k for k, name in enumerate(("r1", "r2")) if name in kind]
-        xs = [shown[k] for k in chosen]
-        found = slopes([odds[k] for k in chosen] if odds else self.odds(ask, xs), xs)
-        terms = {name: values.mean() for name, values in zip(names, found, strict=True)}
+        chosen = {name: k for k, name in enumerate(("r1", "r2")) if name in kind}
+        xs = [shown[k] for k in chosen.values()]
+        outs = [odds[k] for k in chosen.values()] if odds else self.odds(ask, xs)
+        terms = {name: found.mean() for name, found in zip(chosen, slopes(outs, xs), strict=True)}
         return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
