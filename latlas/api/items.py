@@ -337,12 +337,12 @@ def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
     if mine == space.columns or not mine:
         return data
     _known_levels(data, space, name)
-    x = np.zeros((len(data), len(space.columns)), data.x.dtype)
-    for i, column in enumerate(space.columns):
-        if column in mine:
-            x[:, i] = data.x[:, mine.index(column)]
-        elif not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
+    here = [i for i, column in enumerate(space.columns) if column in mine]
+    for column in (c for c in space.columns if c not in mine):
+        if not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
             raise DataError(f"{name} has no column {column!r}, which the run was trained on")
+    x = np.zeros((len(data), len(space.columns)), data.x.dtype)
+    x[:, here] = data.x[:, [mine.index(space.columns[i]) for i in here]]
     return replace(data, x=x, space=replace(data.space, shape=(x.shape[1],),
                                             columns=space.columns))
 

@@ -50,10 +50,9 @@ class Groups(Prior):
         if not self.counts.any():
             self._find(batches, items)
         self.counts.zero_()
-        alone = len(self.counts) == 1
         for batch in batches:
             row = self.of(batch.x, batch.label)
-            if not alone and batch.label is not None:
+            if self.classes and batch.label is not None:
                 row += batch.label.long() * self.counts.shape[1]
             self.counts += torch.bincount(row, minlength=self.counts.numel()).view_as(self.counts)
 
@@ -80,7 +79,7 @@ class Groups(Prior):
     def weights(self, label: Tensor | None = None) -> Tensor:
         """How many items each group has, of all (K,) or of classes (n,) (n, K)."""
         counts = self.counts if self.counts.any() else torch.ones_like(self.counts)
-        return counts.sum(0) if label is None or len(counts) == 1 else counts[label.long()]
+        return counts.sum(0) if label is None or not self.classes else counts[label.long()]
 
     def draw(self, n: int, noise: Noise, label: Tensor | None = None) -> Tensor:
         """(n, dims) codes, of classes (n,) where they are told."""

@@ -138,7 +138,7 @@ def strided(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor | None:
     For weights of many channels, with few pixels, in bf16: from 128 × 8 × 8 to 256 channels by
     4 × 4 and stride 2, batch 64, 3.3 ms instead of 6.0 ms; with 64 × 28 × 28 it would be slower.
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled() or not _halved("cpu"):
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or not _halved():
         return None
     transposed = isinstance(layer, nn.ConvTranspose2d)
     channels = layer.out_channels if transposed else layer.in_channels
@@ -160,10 +160,10 @@ def strided(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor | None:
     return out
 
 
-def _halved(device: str) -> bool:
-    """Whether products are in bf16 here."""
-    return (torch.is_autocast_enabled(device)
-            and torch.get_autocast_dtype(device) == torch.bfloat16)
+def _halved() -> bool:
+    """Whether a processor's products are in bf16 here."""
+    return (torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16)
 
 
 class Strided(nn.Conv2d):

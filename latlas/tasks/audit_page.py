@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -89,9 +89,10 @@ def _amount(value: float) -> str:
 
 def _clusters(found: Audit, model: Model, data: Dataset) -> Section:
     rows: list[Row | Table] = []
+    table = items_of(data).astype(np.float64) if data.space.kind == "table" else None
     for number, cluster in enumerate(found.clusters, 1):
         rows.append(Row(_cluster(number, cluster, found, data), 2))
-        rows += [_telling(cluster, data)] if data.space.kind == "table" else []
+        rows += [] if table is None else [_telling(cluster, table, data.space.columns)]
         rows.append(_apart(cluster))
         way = strip(model, cluster) if data.space.kind == "picture" else None
         if way is not None:
@@ -121,14 +122,13 @@ def _apart(cluster: Cluster) -> Table:
                  [[Cell("standard deviations apart"), *cells]])
 
 
-def _telling(cluster: Cluster, data: Dataset) -> Table:
+def _telling(cluster: Cluster, x: Array, columns: Sequence[str]) -> Table:
     """The columns in which a group's rows differ most from all others; of words their shares."""
-    x = items_of(data).astype(np.float64)
     mine, rest = x[cluster.items].mean(0), np.delete(x, cluster.items, 0).mean(0)
     apart = (mine - rest) / np.maximum(x.std(0), np.finfo(float).tiny)
     most = np.argsort(-np.abs(apart), kind="stable")[:TELLING]
     return Table(["column", "mean of the group", "mean of all others", "standard deviations apart"],
-                 [[Cell(data.space.columns[i]), Cell(_amount(mine[i])), Cell(_amount(rest[i])),
+                 [[Cell(columns[i]), Cell(_amount(mine[i])), Cell(_amount(rest[i])),
                    Cell(f"{apart[i]:+.2f}")] for i in most])
 
 

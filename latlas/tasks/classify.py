@@ -89,13 +89,14 @@ class Told:
     @property
     def classes(self) -> tuple[OneClass, ...]:
         """One by one."""
-        told = np.bincount(self.code, minlength=len(self.names)).tolist()
+        code = self.code
+        told = np.bincount(code, minlength=len(self.names)).tolist()
         if self.label is None or not self.labelled.any():
             return tuple(OneClass(name, n) for name, n in zip(self.names, told, strict=True))
         mine = [self.label == k for k in range(len(self.names))]
         return tuple(
             OneClass(name, n, int(rows.sum()),
-                     float((self.code[rows] == k).mean()) if rows.any() else None)
+                     float((code[rows] == k).mean()) if rows.any() else None)
             for k, (name, n, rows) in enumerate(zip(self.names, told, mine, strict=True)))
 
     def columns(self, items: Any = None) -> dict[str, Array]:
