@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage, stats
+from sklearn.cluster import KMeans
 
 from latlas.core.batch import Batch
 from latlas.core.model import Weights
@@ -33,13 +34,15 @@ from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
 from latlas.engine.trainer import Trainer
 from latlas.engine.weighing import Weighing
-from latlas.metrics.rarity import effective_share
+from latlas.metrics.rarity import effective_share, guarded, standardised
 from latlas.models import MODELS
 from latlas.models.debiasing_vae import DebiasingVAE
 from latlas.tasks.classify import classify
 
 Array = NDArray[Any]
 BATCH = 64
+#: clusters of a class, and the rate η at which the shares of groups follow their losses
+CLUSTERS, DRO_RATE = 5, 1.0
 
 
 class Oracle(DebiasingVAE):
@@ -53,6 +56,41 @@ class Oracle(DebiasingVAE):
         return Weights(torch.from_numpy(np.where(self.minority, 0.5 / share, 0.5 / (1 - share))))
 
 
+class GroupDRO(DebiasingVAE):
+    """Clusters of the codes within each class stand in for groups, and the worst counts more.
+
+    q_g ← q_g exp(η · mean loss of g), normalised, at every refresh (Sagawa et al. 2020, algorithm
+    1, with sampling in place of weighted steps); clusters by k-means, once, at the first refresh
+    (Sohoni et al. 2020). The guard of the effective sample is the library's.
+    """
+
+    shares: Array | None = None
+    group: Array
+
+    def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
+        codes, losses, labels = (torch.cat(part).cpu().numpy() for part in zip(
+            *map(self._seen, batches), strict=True))
+        if self.shares is None:  # of the averaged model, which is one object all along
+            self.group = clusters(codes, labels)
+            self.shares = np.bincount(self.group) / len(self.group)
+        count = np.bincount(self.group)
+        mean = np.bincount(self.group, losses) / count
+        self.shares = self.shares * np.exp(DRO_RATE * mean)
+        self.shares /= self.shares.sum()
+        found = guarded((self.shares / count)[self.group], "loss")
+        return Weights(torch.from_numpy(found.weights), found.figures, found.words)
+
+
+def clusters(codes: Array, labels: Array) -> Array:
+    """(n,) number of each item's cluster, of five in each class."""
+    found = np.empty(len(codes), np.int64)
+    for k, label in enumerate(np.unique(labels)):
+        mine = labels == label
+        made = KMeans(min(CLUSTERS, mine.sum()), n_init=4, random_state=0)
+        found[mine] = CLUSTERS * k + made.fit_predict(standardised(codes[mine]))
+    return np.unique(found, return_inverse=True)[1]
+
+
 #: name: class and settings of a row
 ROWS: dict[str, tuple[type[DebiasingVAE], dict[str, Any]]] = {
     "plain": (DebiasingVAE, {"form": "none", "vae_weight": 0}),
@@ -62,6 +100,7 @@ ROWS: dict[str, tuple[type[DebiasingVAE], dict[str, Any]]] = {
     "product": (DebiasingVAE, {"form": "product"}),
     "loss alone": (DebiasingVAE, {"form": "loss", "neighbours": 1}),
     "loss": (DebiasingVAE, {"form": "loss"}),
+    "group DRO": (GroupDRO, {}),
     "oracle": (Oracle, {}),
 }
 

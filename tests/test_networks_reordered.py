@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from latlas.networks import reordered
+from latlas.networks.equalised import EqualConv
 from latlas.networks.reordered import (
     FEW,
     Strided,
     StridedTransposed,
     Transposed,
     convolved,
+    flat,
+    memory_format,
     mirrored,
+    penalised,
     strided,
 )
 
@@ -85,7 +91,7 @@ def test_weights_of_strided_convolutions_have_their_gradient_by_windows(
     x = torch.randn(5, 64, 9, 8).to(memory_format=layout).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         assert type(strided(x, mine).grad_fn).__name__ == "_ConvolutionBackward"
-        assert strided(x, nn.Conv2d(64, 64, 3)) is None  # no stride
+        assert strided(x, Strided(64, 64, 3)) is None  # no stride
         made, wanted = mine(x), known(x)
     assert made.dtype == torch.bfloat16
     torch.testing.assert_close(made, wanted)
@@ -131,6 +137,39 @@ def test_a_pass_that_only_goes_through_takes_no_gradient_of_weights(monkeypatch)
     total.backward(inputs=[x], retain_graph=True)
     with pytest.raises(AssertionError, match="not asked for"):
         total.backward(inputs=list(layer.parameters()))
+
+
+def of_slopes(network, x):
+    """Gradients by the weights of what R1 makes of a network's output, beside that output."""
+    out = network(x).pow(3).flatten(1).sum(1)
+    slope = torch.autograd.grad(out.sum(), x, create_graph=True)[0]
+    return torch.autograd.grad((out + slope.square().flatten(1).sum(1)).sum(),
+                               list(network.parameters()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_networks_that_are_penalised_have_the_gradients_they_had(layout):
+    plain = nn.Sequential(Strided(3, 8, 3, 2, 1), nn.SiLU(), Strided(8, 6, (4, 3), (2, 1), 1),
+                          nn.SiLU(), EqualConv(6, 4), nn.SiLU(), EqualConv(4, 2, 1, bias=False))
+    plain = plain.double().to(memory_format=layout)
+    quick = copy.deepcopy(plain)
+    penalised(quick)
+    assert [m.twice for m in quick[::2]] == [True] * 4 and not plain[0].twice
+    x = doubles(3, 3, 9, 10)
+    assert type(quick[0](x).grad_fn).__name__ == "_ConvolutionBackward"
+    assert type(quick[0](x.detach()).grad_fn).__name__ == "ConvolutionBackward0"
+    torch.testing.assert_close(quick(x), plain(x))
+    torch.testing.assert_close(of_slopes(quick, x), of_slopes(plain, x))
+
+
+def test_rows_give_gradients_back_in_the_layout_that_items_had():
+    x = doubles(2, 3, 4, 5)
+    torch.testing.assert_close(flat(x), x.flatten(1))
+    assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), x)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        h = x.detach().contiguous(memory_format=layout).requires_grad_()
+        assert memory_format(torch.autograd.grad(flat(h).square().sum(), h)[0]) == layout
+    assert memory_format(torch.zeros(2, 1, 4, 5)) == torch.contiguous_format
 
 
 def same(made, known, inputs, tolerance):

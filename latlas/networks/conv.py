@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
 from latlas.networks.blocks import Refined, Up, channels, down, preserve_scale, pyramid
+from latlas.networks.reordered import flat, memory_format
 
 LEAST_SIDE = 4
 #: channels of the first level, unless told otherwise
@@ -47,7 +48,7 @@ class ConvEncoder(nn.Module):
         preserve_scale(self)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        h = self.trunk(x).flatten(1)
+        h = flat(self.trunk(x))
         out: Tensor = self.head(h if c is None else torch.cat([h, c], 1))
         return out
 
@@ -90,8 +91,14 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
-        out: Tensor = self.trunk(h.reshape(-1, *self.coarse))
+        h = h.reshape(-1, *self.coarse)
+        out: Tensor = self.trunk(h.contiguous(memory_format=self._layout))
         return out
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        """Of the weights that come next; two layouts that meet take several times as long."""
+        return next(memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
 
 
 def _head(features: int, condition: int, outputs: int, hidden: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.networks.conv import ConvEncoder
 from latlas.networks.mlp import leaky_mlp
+from latlas.networks.reordered import penalised
 
 #: octaves of :class:`Waves`
 OCTAVES = 5
@@ -59,6 +60,7 @@ class Discriminator(nn.Module):
         self.embedding = nn.Embedding(classes, features) if classes else None
         self.among = nn.Embedding(groups, features) if groups else None
         self.naming = nn.Linear(features, classes) if names else None
+        penalised(trunk)
 
     def forward(self, x: Tensor, label: Tensor | None = None,
                 group: Tensor | None = None) -> Tensor:

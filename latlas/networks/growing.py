@@ -25,6 +25,7 @@ from latlas.networks.equalised import (
     pixel_norm,
     shrunk,
 )
+from latlas.networks.reordered import penalised
 from latlas.networks.residual import Descent
 
 
@@ -98,6 +99,7 @@ class GrowingDiscriminator(nn.Module):
         self.colours = nn.ModuleList(EqualConv(channels, c, 1, gain=GAIN) for c in wide)
         self.descent = Descent(sizes, wide)
         self.verdict = Discriminator(nn.Identity(), wide[0], group=group, bias=bias)
+        penalised(self)
 
     def forward(self, x: Tensor, stage: float) -> Tensor:
         level, weight = level_and_weight(stage)
