@@ -67,6 +67,7 @@ class GroupDRO(DebiasingVAE):
     shares: Array | None = None
     group: Array
 
+    @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
         codes, losses, labels = (torch.cat(part).cpu().numpy() for part in zip(
             *map(self._seen, batches), strict=True))
@@ -82,7 +83,7 @@ class GroupDRO(DebiasingVAE):
 
 
 def clusters(codes: Array, labels: Array) -> Array:
-    """(n,) number of each item's cluster, of five in each class."""
+    """(n,) number of each item's cluster within its class."""
     found = np.empty(len(codes), np.int64)
     for k, label in enumerate(np.unique(labels)):
         mine = labels == label

@@ -17,6 +17,7 @@ from latlas.networks.reordered import (
     StridedTransposed,
     Transposed,
     convolved,
+    convolved_twice,
     flat,
     memory_format,
     mirrored,
@@ -162,10 +163,55 @@ def test_networks_that_are_penalised_have_the_gradients_they_had(layout):
     torch.testing.assert_close(of_slopes(quick, x), of_slopes(plain, x))
 
 
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
+@pytest.mark.parametrize("windows", [False, True])
+def test_derivatives_of_any_order_are_those_of_a_convolution(kind, theirs, kernel, stride, padding,
+                                                            windows):
+    layer = theirs(3, 4, kernel, stride, padding).double()
+    transposed, x = theirs is nn.ConvTranspose2d, doubles(2, 3, 5, 6)
+
+    def quick(x, weight, bias):
+        return convolved_twice(x, weight, bias, layer.stride, layer.padding, transposed, windows)
+
+    def sharpness(convolve):
+        """Of the gradients by all, the norm's gradient, and that of its norm in turn."""
+        given = [x, *layer.parameters()]
+        total = convolve(*given).pow(3).sum()
+        for _ in range(2):
+            found = torch.autograd.grad(total, given, create_graph=True)
+            total = torch.stack([g.square().sum().sqrt() for g in found]).sum()
+        return torch.autograd.grad(total, given)
+
+    plain = F.conv_transpose2d if transposed else F.conv2d
+    torch.testing.assert_close(
+        sharpness(quick), sharpness(lambda x, w, b: plain(x, w, b, stride, padding)))
+
+
+@pytest.mark.parametrize("more", [{"dilation": 2}, {"groups": 2}, {"padding": "same"},
+                                  {"padding": 1, "padding_mode": "circular"}])
+def test_whatever_else_a_convolution_can_do_is_left_to_torch(more):
+    mine, known = layers(Strided, nn.Conv2d, 4, 4, 3, **more)
+    penalised(mine)
+    x = torch.randn(2, 4, 8, 8, requires_grad=True)
+    torch.testing.assert_close(mine(x), known(x))
+    torch.testing.assert_close(mine(x[0]), known(x[0]))
+
+
+def test_a_network_with_a_word_of_its_own_keeps_it():
+    class Own(nn.Module):
+        def twice(self, x):
+            return 2 * x
+
+    own = Own()
+    penalised(nn.Sequential(own))
+    assert own.twice(3) == 6
+
+
 def test_rows_give_gradients_back_in_the_layout_that_items_had():
     x = doubles(2, 3, 4, 5)
     torch.testing.assert_close(flat(x), x.flatten(1))
-    assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), x)
+    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), last)
     for layout in (torch.contiguous_format, torch.channels_last):
         h = x.detach().contiguous(memory_format=layout).requires_grad_()
         assert memory_format(torch.autograd.grad(flat(h).square().sum(), h)[0]) == layout

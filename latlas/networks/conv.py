@@ -98,7 +98,8 @@ class ConvDecoder(nn.Module):
     @property
     def _layout(self) -> torch.memory_format:
         """Of the weights that come next; two layouts that meet take several times as long."""
-        return next(memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
+        found = (memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
+        return next(found, torch.contiguous_format)
 
 
 def _head(features: int, condition: int, outputs: int, hidden: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
 from latlas.networks.blocks import Size, pyramid
-from latlas.networks.reordered import convolved_twice, on_cpu
+from latlas.networks.reordered import Twice, convolved_twice
 
 #: slope of the leaky ReLU below 0, and the gain that makes up for what it takes from the variance
 SLOPE, GAIN = 0.2, math.sqrt(2)
@@ -43,14 +43,8 @@ class EqualLinear(nn.Linear):
         return F.linear(x, self.weight * scale, self.bias * self.gain)
 
 
-class EqualConv(nn.Conv2d):
-    """gain · (W ∗ x/√inputs + b) with W ~ N(0, 1) at the start; the size of pictures stays.
-
-    Attributes:
-        twice: slopes through it are differentiated (``penalised`` in ``reordered.py``).
-    """
-
-    twice = False
+class EqualConv(Twice, nn.Conv2d):
+    """gain · (W ∗ x/√inputs + b) with W ~ N(0, 1) at the start; the size of pictures stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0,
                  bias: bool = True) -> None:
@@ -63,8 +57,8 @@ class EqualConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias * self.gain
         weight = self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
-        if self.twice and x.requires_grad and on_cpu(x):
-            edge = self.weight.shape[2] // 2
+        if self.quick(x):
+            edge = weight.shape[2] // 2
             return convolved_twice(x, weight, bias, (1, 1), (edge, edge))
         return F.conv2d(x, weight, bias, padding=self.padding)
 

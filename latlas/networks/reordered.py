@@ -5,13 +5,13 @@ Measured with torch 2.13 on one core with AVX-512 bf16, forward and backward: se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 #: channels that a processor's library fills a convolution's outputs up to
 FILLED = 16
@@ -95,7 +95,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        to_x = _ToInput.apply(gradients[0], weight, x.detach(), *ctx.how)
+        to_x = (_ToInput.apply(gradients[0], weight, x.detach(), *ctx.how)
+                if ctx.needs_input_grad[0] else None)
         return (to_x, None, None, gradients[0], *[None] * len(ctx.how))
 
 
@@ -103,9 +104,9 @@ class _ToInput(torch.autograd.Function):
     """The gradient by the input x, and that of a function of it by the two it is made of.
 
     ⟨v, ∂x⟩ is ⟨v ∗ W, ∂y⟩, so v stands in the place of x: one more convolution, and one more
-    gradient by weights. torch convolves items with items instead, with the stride as dilation:
-    68 ms in place of 18 ms by weights of 64 × 14 × 14 to 128 channels, batch 128, fp32; from
-    64 × 32 × 32 to as many without stride, batch 64, 240 ms in place of 146 ms (AVX2).
+    gradient by weights. torch convolves items with items, with the stride as dilation. By weights
+    from 64 × 14 × 14 to 128 channels with stride 2, batch 128, 18 ms instead of 68 ms; from
+    64 × 32 × 32 to as many without stride, batch 64, 146 ms instead of 240 ms (fp32, AVX2).
     """
 
     @staticmethod
@@ -115,7 +116,6 @@ class _ToInput(torch.autograd.Function):
         return _gradients(gradient, x, weight, how, 0)[0]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *vectors: Tensor) -> tuple[Tensor | None, ...]:
         (gradient, weight), v, how = ctx.saved_tensors, vectors[0], ctx.how
         to_weight = _gradients(gradient, v, weight, how, 1)[1] if ctx.needs_input_grad[1] else None
@@ -123,17 +123,20 @@ class _ToInput(torch.autograd.Function):
 
 
 class _Learnt(torch.autograd.Function):
-    """Stands for what weights and bias do in a convolution of x; has their gradients."""
+    """Stands for what weights and bias do in a convolution of x; has their gradients.
+
+    x comes in a list: the convolution itself sends its gradient, but that of the weights is a
+    function of x too, and may be differentiated by it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, x: Tensor, size: list[int],
-                windows: bool, *how: Any) -> Tensor:
-        ctx.save_for_backward(weight, x)
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, hidden: list[Tensor],
+                size: list[int], windows: bool, *how: Any) -> Tensor:
+        ctx.save_for_backward(weight, hidden[0])
         ctx.windows, ctx.how = windows, how
         return weight.new_empty(1).expand(size)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (weight, x), out, how = ctx.saved_tensors, gradients[0], ctx.how
         stride, padding, _, transposed, *_ = how
@@ -176,22 +179,35 @@ def convolved_twice(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequ
     size = [len(x), channels, *(
         (n - 1) * step - 2 * edge + k if transposed else (n + 2 * edge - k) // step + 1
         for n, step, edge, k in zip(x.shape[2:], *how[:2], weight.shape[2:], strict=True))]
-    learnt = _Learnt.apply(weight, bias, x.detach(), size, windows, *how)  # type: ignore
+    learnt = _Learnt.apply(weight, bias, [x], size, windows, *how)  # type: ignore
     still = None if bias is None else bias.detach()
     out: Tensor = _Convolution.apply(x, weight, still, learnt, *how)  # type: ignore
     return out
 
 
-def on_cpu(x: Tensor) -> bool:
-    """Gradients will be taken, by a processor."""
-    return x.device.type == "cpu" and torch.is_grad_enabled()
+class Twice:
+    """A convolution through which slopes may be differentiated.
+
+    Attributes:
+        twice: they are (:func:`penalised`).
+    """
+
+    twice = False
+
+    def quick(self, x: Tensor) -> bool:
+        """:func:`convolved_twice` pays: a processor takes gradients, by x among others."""
+        return self.twice and x.requires_grad and _graph_on_cpu(x)
 
 
 def penalised(network: nn.Module) -> None:
     """Prepare a network whose slope by its input is to be differentiated (R1, R2)."""
     for layer in network.modules():
-        if hasattr(layer, "twice"):
-            layer.twice = True  # type: ignore[assignment]
+        if isinstance(layer, Twice):
+            layer.twice = True
+
+
+def _graph_on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dim() == 4 and torch.is_grad_enabled()
 
 
 class _Flat(torch.autograd.Function):
@@ -209,11 +225,13 @@ class _Flat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         shape, layout = ctx.like
-        return gradients[0].unflatten(1, shape).contiguous(memory_format=layout)
+        return gradients[0].reshape(-1, *shape).contiguous(memory_format=layout)
 
 
 def flat(h: Tensor) -> Tensor:
     """(n, C, H, W) to (n, C H W)."""
+    if memory_format(h) == torch.contiguous_format or not (h.requires_grad and _graph_on_cpu(h)):
+        return h.flatten(1)
     out: Tensor = _Flat.apply(h)  # type: ignore[no-untyped-call]
     return out
 
@@ -224,15 +242,16 @@ def memory_format(t: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def strided(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d, twice: bool = False) -> Tensor | None:
+def strided(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor | None:
     """The layer's output where :class:`_Convolution` is faster, else nothing.
 
-    Where it is differentiated ``twice``, and for weights of many channels, with few pixels, in
-    bf16: from 128 × 8 × 8 to 256 channels by 4 × 4 and stride 2, batch 64, 3.3 ms instead of
+    Where slopes through it are differentiated, and for weights of many channels, with few pixels,
+    in bf16: from 128 × 8 × 8 to 256 channels by 4 × 4 and stride 2, batch 64, 3.3 ms instead of
     6.0 ms; with 64 × 28 × 28 it would be slower.
     """
-    windows = on_cpu(x) and _halved() and _worth_windows(x, layer)
-    if not (windows or (twice and x.requires_grad and on_cpu(x))):
+    windows = _graph_on_cpu(x) and _halved() and _worth_windows(x, layer)
+    twice = isinstance(layer, Twice) and layer.quick(x)
+    if not (windows or twice) or not _ordinary(layer):
         return None
     stride, padding = ([int(v) for v in pair] for pair in (layer.stride, layer.padding))
     return convolved_twice(x, layer.weight, layer.bias, stride, padding,
@@ -243,8 +262,14 @@ def _worth_windows(x: Tensor, layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     transposed = isinstance(layer, nn.ConvTranspose2d)
     channels, steps = layer.out_channels if transposed else layer.in_channels, layer.stride
     area = x.shape[-2] * x.shape[-1] / (1 if transposed else steps[0] * steps[1])
-    laid_out = len(x) * area * channels * layer.weight[0, 0].numel()
+    laid_out = len(x) * area * channels * math.prod(layer.kernel_size)
     return steps[0] * steps[1] > 1 and channels >= DEEP and laid_out <= LAID_OUT
+
+
+def _ordinary(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Nothing but a stride and zeros around the edges."""
+    plain = layer.groups == 1 and not any(layer.output_padding) and set(layer.dilation) == {1}
+    return plain and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def _halved() -> bool:
@@ -253,17 +278,11 @@ def _halved() -> bool:
             and torch.get_autocast_dtype("cpu") == torch.bfloat16)
 
 
-class Strided(nn.Conv2d):
-    """:func:`strided` where that pays.
-
-    Attributes:
-        twice: slopes through it are differentiated (:func:`penalised`).
-    """
-
-    twice = False
+class Strided(Twice, nn.Conv2d):
+    """:func:`strided` where that pays."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = strided(x, self, self.twice)
+        out = strided(x, self)
         return super().forward(x) if out is None else out
 
 
@@ -275,7 +294,7 @@ class StridedTransposed(nn.ConvTranspose2d):
         return super().forward(x, output_size) if out is None else out
 
 
-class Transposed(StridedTransposed):
+class Transposed(nn.ConvTranspose2d):
     """Of few pixels as one product of matrices: weights stay as they lie in memory.
 
     512 to 512 channels from 4 × 4, batch 4, bf16: 7.5 ms instead of 18.4 ms. Else as
@@ -285,7 +304,8 @@ class Transposed(StridedTransposed):
     def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
         n, _, height, width = x.shape
         if x.device.type != "cpu" or n * height * width > FEW:
-            return super().forward(x, output_size)
+            out = strided(x, self)
+            return super().forward(x, output_size) if out is None else out
         parts = torch.matmul(self.weight.flatten(1).t(), x.flatten(2))
         (down, across), (above, beside) = self.stride, self.edge
         size = ((height - 1) * down - 2 * above + self.kernel_size[0],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latlas.networks.blocks import Size
 from latlas.networks.equalised import GAIN, SLOPE, EqualConv, EqualLinear, leaky, shrunk
+from latlas.networks.reordered import flat
 
 
 class Halve(nn.Module):
@@ -50,7 +51,7 @@ class Descent(nn.Module):
         """``level`` of ``h``, from 0; the finest unless told."""
         for block in reversed(self.blocks[:level]):
             h = block(h)
-        return leaky(self.flat(leaky(self.last(h)).flatten(1)))
+        return leaky(self.flat(flat(leaky(self.last(h)))))
 
 
 def residual_trunk(channels: int, sizes: Sequence[Size], wide: Sequence[int]) -> nn.Module:
