@@ -136,8 +136,16 @@ def test_numbers_of_few_values_are_kinds_and_others_are_cut_at_quartiles():
     assert names == ("0.5", "2") and code.tolist() == [1, 0, 1]
     code, names = kinds_of(np.arange(100), "a")
     assert np.bincount(code).tolist() == [25, 25, 25, 25] and len(names) == 4
-    with pytest.raises(DataError, match="a holds numbers that are not finite"):
-        kinds_of(np.array([1.0, np.nan]), "a")
+    with pytest.raises(DataError, match="a holds infinite numbers"):
+        kinds_of(np.array([1.0, np.inf]), "a")
+
+
+@pytest.mark.parametrize("values", [[1.0, np.nan, 2.0, 1.0], np.array(["x", None, "y", "x"])])
+def test_gaps_are_a_kind_of_their_own(values):
+    code, names = kinds_of(values, "a")
+    assert code.tolist() == [0, 2, 1, 0] and names[2] == "(missing)"
+    with pytest.raises(DataError, match="a holds nothing but gaps"):
+        kinds_of(np.array([None, None]), "a")
 
 
 # ------------------------------------------------------------------------------ items

@@ -177,6 +177,8 @@ def test_the_run_folder_is_named_by_the_data(source: str, name: str) -> None:
     (["train", "vae", "--epochs", "-1"], "epochs must be a number"),
     (["train", "vae", "--minutes", "soon"], "unable to convert"),
     (["train", "vae", "--speed", "9"], "Unknown option"),
+    (["train", "vae", "--batch-size", "9"], "batch_size is a setting: --set batch_size="),
+    (["sample", "run", "--seeds", "1-999999999"], "at most a million"),
     (["train", "vae", "--config", "no.toml"], "no.toml"),
     (["train", "vae", "--device", "gpu"], "Valid: auto, cpu, cuda"),
     (["train", "vae", "--image-size", "9"], "Valid: label"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import struct
 import zipfile
 from dataclasses import asdict
@@ -409,6 +410,12 @@ def test_bad_input_to_a_run_of_voices(speakers: tuple[Path, Path], tmp_path: Pat
     (tmp_path / "broken.wav").write_bytes(b"RIFF....")
     with pytest.raises(DataError, match=r"broken\.wav cannot be read"):
         latlas.translate(run, tmp_path / "broken.wav")
+    heard = tmp_path / "heard"
+    shutil.copytree(speakers[0], heard)
+    (heard / "cut.wav").write_bytes(next(speakers[0].glob("*.wav")).read_bytes()[:30])
+    with pytest.raises(DataError, match=r"cut\.wav cannot be read: it is cut off.*on_error=skip"):
+        latlas.translate(run, heard)
+    assert len(latlas.translate(run, heard, on_error="skip")) == len(list(heard.iterdir())) - 1
     with pytest.raises(ConfigError, match="to=C"):
         latlas.translate(run, speakers[0], to="C")
     assert command(["translate", str(run), "--out", str(tmp_path / "x.npz")]) != 0

@@ -163,7 +163,8 @@ def _grouping(items: Dataset, group: str | None, where: str) -> tuple[
     x: Any = items.take("x")
     columns = as_read(x, items.space) if items.space.columns else {}
     if group not in columns:
-        raise ConfigError(unknown("factor or column", group, [*items.space.factors, *columns]))
+        raise ConfigError(unknown("factor or column", group, [*items.space.factors, *columns])
+                          + " (groups are the labels where none is named)")
     return kinds_of(columns[group], f"column {group} of {where}")
 
 

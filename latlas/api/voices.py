@@ -27,13 +27,14 @@ def open_clips(run: Any, data: Any = None, split: str | None = None, *, side: st
         split: as in :func:`latlas.api.items.open_items`.
 
     Raises:
-        DataError: no recordings there, or nothing that has a place.
+        DataError: no recordings there, nothing that has a place, or a broken file, unless
+            ``on_error`` is ``skip``.
     """
     like = known(run)
     spec = like.spec if data is None else data if isinstance(data, Mapping) else {"source": data}
     found = _found(_place(spec, side), spec or {}, side)
     if data is not None and split in (None, "all"):
-        return found
+        return found.whole(options.get("on_error", "raise"))
     items = open_items(run, data, split, side=side, **options).take("names")
     assert items is not None  # windows know their recordings
     return found.only(list(dict.fromkeys(str(name) for name in items)))

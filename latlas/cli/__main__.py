@@ -39,8 +39,9 @@ def run(tokens: Sequence[str]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return _fail(f"out of memory: {error}. Try a smaller batch_size, latent_dim, width or "
-                     "image size, fewer draws, or fewer items")
+        why = f": {error}" if str(error) else ""
+        return _fail(f"out of memory{why}. Try a smaller batch_size, latent_dim, width or image "
+                     "size, fewer draws, or fewer items")
 
 
 def _dispatch(tokens: list[str]) -> int:
@@ -75,7 +76,20 @@ def _call(name: str, tokens: list[str]) -> int:
             return app(tokens, exit_on_error=False, print_error=False) or 0
         return 0
     except CycloptsError as error:
-        raise ConfigError(f"{' '.join(str(error).split())} See `latlas {name} --help`.") from error
+        said = " ".join(str(error).split())
+        raise ConfigError(f"{said}{_setting_meant(name, tokens, said)} See `latlas {name} --help`."
+                          ) from error
+
+
+def _setting_meant(name: str, tokens: list[str], said: str) -> str:
+    """How to give what was meant as an option of ``train`` and is a setting."""
+    from latlas.cli.settings import setting_of
+
+    option = next((t.split("=")[0] for t in tokens if t.startswith("--") and t.split("=")[0] in
+                   said), "")
+    key = option.lstrip("-").replace("-", "_")
+    found = name == "train" and "Unknown option" in said and setting_of(tokens[0], key)
+    return f" {key} is a setting: --set {key}=…" if found else ""
 
 
 def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:

@@ -171,7 +171,7 @@ def seed_list(option: str, text: str) -> list[int]:
     found = numbers(text)
     if found is None:
         raise ConfigError(f"{option} {text}: write whole numbers, ranges by a dash, with commas "
-                          "between (1,2,5-9)")
+                          "between (1,2,5-9), at most a million")
     return found
 
 

@@ -43,6 +43,11 @@ def _fields(model: str) -> dict[str, FieldInfo]:
     return {info.name: info for info in both}
 
 
+def setting_of(model: str, key: str) -> bool:
+    """Whether a model, or its training, has a setting of this name."""
+    return model in MODELS and key in _fields(model)
+
+
 def read_toml(file: Path | None) -> Values:
     """A TOML file's keys; the tables ``[model]`` and ``[training]`` are only headings."""
     if file is None:

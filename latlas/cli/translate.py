@@ -36,6 +36,7 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     from latlas.data.files import FILMS
     from latlas.tasks.clips import check_out
     from latlas.tasks.output import is_folder
+    from latlas.tasks.translate import must_reach
 
     at_least("--n", n, 1)
     require(run, "translate")
@@ -46,12 +47,13 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     if not is_folder(path) and path.suffix.lower() not in valid:
         raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
                           ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4")
+    model = opened(run, device, "translate")
+    must_reach(model, to)
     data = open_items(run, items.data, items.split, side="A" if to == "B" else "B",
                       **source.options())
     sheet = path.suffix.lower() == ".png"
     check_out(path, data)
     data = data.subset(slice(0, n or (SHEET if sheet and data.clip is None else None)))
-    model = opened(run, device, "translate")
     lines, facts = _written(model, data, path, to)
     emit({"out": str(path), "to": to, "n": len(data), **facts}, json, lines)
 

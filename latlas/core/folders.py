@@ -193,7 +193,8 @@ def open_run(path: Path) -> RunFolder:
 def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:
     """The run, if everything in the request is what its run.json says."""
     old, new = _flat({k: run.record.get(k) for k in request}), _flat(_jsonable(request))
-    for key in sorted(old.keys() | new.keys()):
+    # the data and what was asked for come first: the model's config follows from them
+    for key in sorted(old.keys() | new.keys(), key=lambda k: (k.startswith("config."), k)):
         if old.get(key) != new.get(key):
             raise RunError(f"{run.path} holds another run ({key} is {old.get(key)!r} there, "
                            f"{new.get(key)!r} asked); {_way_out(run)}")

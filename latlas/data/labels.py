@@ -39,12 +39,28 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
 def kinds_of(values: Any, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Codes and names like :func:`encode_labels`; of more than 20 numbers four, by their quartiles.
 
+    Gaps are a kind of their own, the last.
+
     >>> kinds_of(np.arange(100.0), "column a")[1]
     ('to 24.8', '24.8 to 49.5', '49.5 to 74.2', 'above 74.2')
+    >>> kinds_of(np.array(["b", None, "a"]), "column a")[1]
+    ('a', 'b', '(missing)')
     """
     array = np.asarray(values)
+    gap = np.array([v is None or v != v for v in array.tolist()], bool)
+    if not gap.any():
+        return _kinds(array, where)
+    if gap.all():
+        raise DataError(f"{where} holds nothing but gaps: it makes no groups")
+    code, names = _kinds(np.array(array[~gap].tolist()), where)
+    whole = np.full(len(array), len(names))
+    whole[~gap] = code
+    return whole, (*names, "(missing)")
+
+
+def _kinds(array: NDArray[Any], where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"{where} holds numbers that are not finite: it makes no groups")
+        raise DataError(f"{where} holds infinite numbers: it makes no groups; choose another")
     found = np.unique(array)
     if array.dtype.kind not in "iuf" or len(found) <= MOST_KINDS:
         words = [f"{v:g}" for v in found] if array.dtype.kind in "iuf" else found

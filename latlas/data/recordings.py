@@ -142,6 +142,17 @@ class Recordings:
             raise DataError(f"{self.files.path}: {self.errors[0]}")
         return found
 
+    def whole(self, on_error: str) -> Recordings:
+        """Those that can be read.
+
+        Raises:
+            DataError: others, unless they may be skipped.
+        """
+        if len(self.heads) == len(self):
+            return self
+        self.complaint(on_error)
+        return self.only([self.names[i] for i in self.heads])
+
     def complaint(self, on_error: str) -> str:
         """What is broken, for the notes.
 

@@ -52,8 +52,10 @@ def read_wav(data: bytes) -> Clip:
             rate, x = wavfile.read(io.BytesIO(data))
     except wavfile.WavFileWarning:
         raise DataError("it ends before the end that its head names") from None
-    except Exception as error:  # scipy raises ValueError, struct.error, UnboundLocalError, ...
+    except ValueError as error:
         raise DataError(str(error).split("\n")[0] or "not a wav file") from None
+    except Exception:  # struct.error, UnboundLocalError, ...
+        raise DataError("it is cut off, or no wav file") from None
     return _checked(_scaled(np.asarray(x)), int(rate))
 
 

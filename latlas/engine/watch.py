@@ -65,8 +65,8 @@ ALARMS = {
     "collapse": Alarm(
         ("samples/spread",), 2, lambda spread: spread < 0.25,
         "samples of different codes are nearly alike (their distance is {0:.2g} of that of real "
-        "items): the generator has collapsed; try objective=relativistic, a larger gamma or "
-        "batch_size, or minibatch_std=4"),
+        "items): the generator has collapsed; if that lasts, try a larger gamma or batch_size, "
+        "minibatch_std=4, or objective=relativistic where another is in use"),
 }
 
 
