@@ -4,6 +4,8 @@ PYTHON ?= python3
 BENCH_ARGS ?= $(if $(DATA),--data $(DATA))
 BIN := .venv/bin
 BENCH := .bench-venv/bin
+# a process for each core; the tests of a file share what they train
+SHARED := -n auto --dist loadfile
 USED := cyclopts, matplotlib.pyplot, polars, rich.progress, safetensors.torch, scipy.stats, \
   sklearn.datasets, torch._dynamo
 
@@ -32,10 +34,10 @@ demo: .venv/.runtime
 	$(BIN)/latlas demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest -m 'slow or not slow'
+	$(BIN)/python -m pytest $(SHARED) -m 'slow or not slow'
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
