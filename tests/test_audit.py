@@ -21,6 +21,8 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.data.labels import kinds_of
 from latlas.metrics import isolation
+from latlas.metrics.isolation import Neighbours, loneliness, seldomness
+from latlas.metrics.outlines import outlines
 from latlas.tasks.audit import audit, strip
 from latlas.tasks.audit_page import build_page
 
@@ -84,7 +86,7 @@ def points(x, **more):
 def test_isolation_is_the_log_distance_to_the_kth_others():
     x = np.random.default_rng(0).normal(size=(80, 3))
     expected = np.log(np.sort(cdist(x, x), 1)[:, [2, 7]])
-    np.testing.assert_allclose(isolation.isolation(x, (2, 7)), expected)
+    np.testing.assert_allclose(Neighbours.of(x).isolation((2, 7)), expected)
 
 
 def test_isolation_beside_some_of_the_items_leaves_out_the_item_itself():
@@ -93,14 +95,39 @@ def test_isolation_beside_some_of_the_items_leaves_out_the_item_itself():
     far = cdist(x, x[rows])
     far[rows, np.arange(len(rows))] = np.inf
     expected = np.log(np.sort(far, 1)[:, [0, 2]])
-    np.testing.assert_allclose(isolation.isolation(x, (1, 9), most=20), expected)
+    np.testing.assert_allclose(Neighbours.of(x, most=20).isolation((1, 9)), expected)
 
 
 def test_loneliness_is_the_greatest_rank_over_the_neighbours():
     x = np.random.default_rng(5).normal(size=(70, 2))
     far = np.sort(cdist(x, x), 1)[:, [5, 10, 30]].round(9)  # of two that are each other's k-th
     below = (far[:, None] > far).sum(1) + (far[:, None] == far).sum(1) / 2
-    np.testing.assert_allclose(isolation.loneliness(x), below.max(1) / 70, atol=0.51 / 70)
+    np.testing.assert_allclose(loneliness(Neighbours.of(x)), below.max(1) / 70, atol=0.51 / 70)
+
+
+@pytest.mark.parametrize("most", [120, 70])
+def test_seldomness_is_that_of_the_walk_in_the_long_run(most):
+    """Its visits solve π = 0.9 Aᵀπ + 0.1, A the steps to any neighbour."""
+    x = np.random.default_rng(8).standard_t(3, size=(120, 2))
+    rows = np.unique(np.linspace(0, 119, most).astype(int))
+    far = cdist(x, x[rows])
+    far[rows, np.arange(most)] = np.inf
+    near, steps = np.argsort(far, 1)[:, :30], np.zeros((most, most))
+    np.add.at(steps, (np.arange(most)[:, None], near[rows]), 1 / 30)
+    visits = np.linalg.solve(np.eye(most) - 0.9 * steps.T, np.full(most, 0.1))
+    found = seldomness(Neighbours.of(x, most=most))
+    np.testing.assert_allclose(found, -np.log(visits)[near[:, :10]].mean(1), atol=0.01)
+
+
+def test_few_beside_a_dense_kind_are_seldom_and_a_sparse_kind_is_not():
+    rng = np.random.default_rng(9)
+    x = np.concatenate([rng.normal(size=(1000, 2)), 60 * rng.normal(size=(1000, 2)) + 300,
+                        rng.normal(size=(10, 2)) + 8])
+    view = Neighbours.of(x)
+    assert isolation.ranks(loneliness(view))[-10:].mean() < 0.95
+    found = isolation.ranks(seldomness(view))
+    assert found[-10:].min() > 0.95
+    assert abs(found[:1000].mean() - found[1000:2000].mean()) < 0.1
 
 
 def test_half_whitened_codes_have_the_root_of_their_covariance():
@@ -180,9 +207,36 @@ def test_large_pictures_are_compared_by_thumbnails(tmp_path):
     found = audit(model, data)
     whole = data.x.astype(np.float64) / 8 - 1
     mean = whole.reshape(60, 3, 32, 2, 40).mean(3)  # 64 rows become 32
-    wide = F.adaptive_avg_pool2d(torch.from_numpy(mean), (32, 32)).numpy().reshape(60, -1)
-    axes = isolation.Axes.of(wide)
-    np.testing.assert_allclose(found.by_item, isolation.loneliness(axes(wide)), atol=1.1 / 60)
+    thumbnails = F.adaptive_avg_pool2d(torch.from_numpy(mean), (32, 32))
+    looks = [look.flatten(1).numpy() for look in (thumbnails, outlines(thumbnails))]
+    views = [Neighbours.of(isolation.Axes.of(look)(look)) for look in looks]
+    alone = np.max([loneliness(view) for view in views], 0)
+    np.testing.assert_allclose(found.by_item, isolation.ranks(alone), atol=1.1 / 60)
+    np.testing.assert_allclose(found.by_walk, isolation.ranks(seldomness(views[1])), atol=1.1 / 60)
+
+
+def test_pictures_without_outlines_are_compared_as_they_are(tmp_path):
+    plain = np.random.default_rng(0).integers(0, 256, (80, 1, 1, 1)).repeat(8, 2).repeat(8, 3)
+    data = Dataset(plain.astype(np.uint8), Space.picture((1, 8, 8)))
+    seen = []
+    found = audit(train(tmp_path, "pca", data, small("pca"))[0], data,
+                  progress=lambda *now: seen.append(now))
+    assert seen[-1] == (320, 320)
+    assert found.by_walk is None and "by_walk" not in found.columns()
+    assert np.corrcoef(found.by_item, np.abs(plain[:, 0, 0, 0] - 127.5))[0, 1] > 0
+
+
+def test_rarity_is_the_greatest_rank_with_the_walk_of_pictures_from_half_up(tmp_path):
+    x, _ = planted(300)
+    found = audit(Through(6), points(x))
+    np.testing.assert_allclose(found.rarity, isolation.ranks(np.maximum(found.by_code,
+                                                                        found.by_item)))
+    data = pictures((1, 8, 8), n=200)
+    found = audit(train(tmp_path, "pca", data, small("pca"))[0], data)
+    expected = np.max([found.by_code, found.by_item, (1 + found.by_walk) / 2], 0)
+    np.testing.assert_allclose(found.rarity, isolation.ranks(expected))
+    order = np.argsort(-found.rarity, kind="stable")
+    np.testing.assert_array_equal(found.columns()["by_walk"], found.by_walk[order])
 
 
 def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
@@ -203,7 +257,7 @@ def test_the_same_twice_and_whatever_the_order_of_the_items():
     seen = []
     mine, again = (audit(Through(6), points(x), progress=lambda *now: seen.append(now))
                    for _ in range(2))
-    assert seen[-1] == (1200, 1200)
+    assert seen[-1] == (1600, 1600)
     np.testing.assert_array_equal(mine.rarity, again.rarity)
     assert json.dumps(mine.to_json()) == json.dumps(again.to_json())
     order = np.random.default_rng(0).permutation(400)
@@ -330,7 +384,7 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     most = max(found.clusters, key=lambda c: few[c.items].mean())
     mean = x[most.items, 1].astype(float).mean()
     assert f"<td>b</td><td>{mean:.4g}</td>" in text
-    assert "more alone by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
+    assert "rarer by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
 
 
 def test_the_command_writes_page_figures_and_table(tmp_path, capsys):

@@ -488,3 +488,26 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(here: Path) -> None:
     lines = [json.loads(line)["images"] for line in
              (here / "run/metrics.jsonl").read_text().splitlines()]
     assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(("said", "typed"), [
+    ("leave it out with drop=a.b, or", "leave it out with --data-option drop=a.b, or"),
+    ("give both one size with image_size=.", "give both one size with --image-size."),
+    ("image_size=0 is not a size", "--image-size 0 is not a size"),
+    ("(3 of 9 files); on_error=skip leaves them out", "(3 of 9 files); --on-error skip leaves "
+                                                      "them out"),
+    ("open clips (frames=true)", "open clips (--data-option frames=true)"),
+    ("--data-option mode=RGB converts", "--data-option mode=RGB converts"),
+    ("batch_size=0: at least 1", "batch_size=0: at least 1"),
+    ("my_label=3 key.label=4", "my_label=3 key.label=4"),
+])
+def test_options_in_errors_are_as_they_are_typed(capsys, said, typed):
+    assert cli._fail(said) == 2
+    assert capsys.readouterr().err == f"error: {typed}\n"
+
+
+def test_help_of_a_model_of_two_sides_shows_two_sides(capsys):
+    assert cli.run(["train", "cycle-gan", "--help"]) == 0
+    assert "--data horses/ --data zebras/" in capsys.readouterr().out
+    assert cli.run(["train", "ae", "--help"]) == 0
+    assert "latlas train ae --data digits" in capsys.readouterr().out

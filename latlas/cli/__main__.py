@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,9 @@ from latlas.cli.commands import COMMANDS, overview
 from latlas.core.errors import ConfigError, LatlasError, out_of_memory, unknown
 
 _HELP = ("--help", "-h")
+#: options of sources as messages of the library name them: some have a flag of their own
+_OPTION = re.compile(r"(?<![-\w.])(?<!--data-option )(?:(image_size|key|on_error|label)|"
+                     r"(drop|levels|frames|mode))=(?:(\w[\w.-]*)\b)?")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -94,16 +98,26 @@ def _setting_meant(name: str, tokens: list[str], said: str) -> str:
 
 def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
     show()
-    print("\n".join(["", "Examples:", *(f"  {line}" for line in COMMANDS[name].examples)]))
+    examples: Sequence[str] = COMMANDS[name].examples
+    more = ""
     if name == "train":
-        from latlas.cli.settings import model_help
+        from latlas.cli.settings import model_help, train_examples
 
-        print(f"\n{model_help(tokens)}")
+        examples, more = train_examples(tokens, examples), f"\n{model_help(tokens)}"
+    print("\n".join(["", "Examples:", *(f"  {line}" for line in examples), *([more] * bool(more))]))
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_OPTION.sub(_as_typed, ' '.join(message.split()))}", file=sys.stderr)
     return USER_ERROR
+
+
+def _as_typed(option: re.Match[str]) -> str:
+    """``image_size=64`` as ``--image-size 64``, ``drop=id`` as ``--data-option drop=id``."""
+    flag, other, value = (part or "" for part in option.groups())
+    if other:
+        return f"--data-option {other}={value}"
+    return f"--{flag.replace('_', '-')} {value}".rstrip()
 
 
 def _quiet() -> int:

@@ -64,6 +64,25 @@ def read_toml(file: Path | None) -> Values:
     return content
 
 
+#: of models that learn from two sides
+TWO_SIDED = {
+    "pix2pix": ("latlas train pix2pix --data maps/ --image-size 64 --minutes 30 --out runs/maps",
+                "latlas translate runs/maps --data new/ --out scenes/"),
+    "cycle-gan": ("latlas train cycle-gan --data horses/ --data zebras/ --image-size 64 "
+                  "--out runs/horses",
+                  "latlas translate runs/horses --data mine/ --to B --out striped/")}
+
+
+def train_examples(tokens: Sequence[str], general: Sequence[str]) -> Sequence[str]:
+    """Command lines of ``train`` for the model named in the tokens; ``general`` if none is."""
+    named = [t for t in tokens if not t.startswith("-")]
+    if not named:
+        return general
+    return TWO_SIDED.get(named[0], (
+        f"latlas train {named[0]} --data digits",
+        f"latlas train {named[0]} --data photos/ --image-size 64 --out runs/photos"))
+
+
 def model_help(tokens: Sequence[str]) -> str:
     """Settings for ``--set``: training's always, a model's if one is named in the tokens."""
     named = [t for t in tokens if not t.startswith("-")]

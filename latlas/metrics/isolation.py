@@ -15,6 +15,8 @@ from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix
 NEIGHBOURS = (5, 10, 30)
 #: items that neighbours are looked for among
 REFERENCE = 60_000
+#: of the walk: how often it starts anew, its steps, and the nearest that an item's is averaged over
+ANYWHERE, STEPS, AROUND = 0.1, 40, 10
 #: principal axes of items, and share of the largest variance below which a direction is rounding
 AXES, TINY = 50, 1e-9
 #: groups of rare items at most, items of the smallest on average, and items that decide how many
@@ -62,33 +64,72 @@ class Axes:
         return np.asarray((items - self.mean) @ self.axes.T)
 
 
-def isolation(points: Array, neighbours: tuple[int, ...] = NEIGHBOURS, most: int = REFERENCE,
-              count: Callable[[int], None] = lambda more: None) -> Float:
-    """log distance of every item of (n, d) to each k-th nearest other, (n, len(neighbours)).
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest others of n items, among m of them that stand for all.
 
-    −log density / d but for a constant (Loftsgaarden & Quesenberry 1965). Of more than ``most``
-    items, neighbours are looked for among so many, evenly spread over the rows, and every k shrinks
-    with their share. ``count`` is called with how many more items are done.
+    Attributes:
+        far: (n, k) distances, the nearest first; ``which``, (n, k), who they are among the m.
+        rows: (m,) rows of those.
     """
-    from sklearn.neighbors import NearestNeighbors
 
-    rows = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(np.int64))
-    share = len(rows) / len(points)
-    place = np.array([min(max(1, round(k * share)), len(rows) - 1) for k in neighbours])
-    within = np.isin(np.arange(len(points)), rows)  # those meet themselves first
-    search = NearestNeighbors(n_neighbors=int(place.max()) + 1, algorithm="brute").fit(points[rows])
-    far = np.empty((len(points), len(place)))
-    for start in range(0, len(points), ROWS):
-        part = slice(start, start + ROWS)
-        found = search.kneighbors(points[part])[0]
-        far[part] = np.where(within[part, None], found[:, place], found[:, place - 1])
-        count(len(found))
-    return np.log(np.maximum(far, np.finfo(float).eps))
+    far: Float
+    which: Index
+    rows: Index
+
+    @classmethod
+    def of(cls, points: Array, most: int = REFERENCE,
+           count: Callable[[int], None] = lambda more: None) -> Neighbours:
+        """Of items (n, d), the 30 nearest.
+
+        Of more than ``most`` items, neighbours are looked for among so many, evenly spread over
+        the rows. ``count`` is called with how many more items are done.
+        """
+        from sklearn.neighbors import NearestNeighbors
+
+        rows = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(np.int64))
+        k = min(max(NEIGHBOURS), len(rows) - 1)
+        within = np.isin(np.arange(len(points)), rows)[:, None]  # those meet themselves first
+        search = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(points[rows])
+        far, which = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
+        for start in range(0, len(points), ROWS):
+            part = slice(start, start + ROWS)
+            for held, found in zip((far, which), search.kneighbors(points[part]), strict=True):
+                held[part] = np.where(within[part], found[:, 1:], found[:, :-1])
+            count(len(far[part]))
+        return cls(far, which, rows)
+
+    def isolation(self, neighbours: tuple[int, ...] = NEIGHBOURS) -> Float:
+        """log distance to each k-th nearest other, (n, len(neighbours)).
+
+        −log density / d but for a constant (Loftsgaarden & Quesenberry 1965). Where some items
+        stand for all, every k shrinks with their share.
+        """
+        share = len(self.rows) / len(self.far)
+        place = np.array([min(max(1, round(k * share)), self.far.shape[1]) for k in neighbours])
+        return np.log(np.maximum(self.far[:, place - 1], np.finfo(float).eps))
 
 
-def loneliness(points: Array, count: Callable[[int], None] = lambda more: None) -> Float:
+def loneliness(view: Neighbours) -> Float:
     """(n,) the greatest of the ranks of an item's distances to its 5th, 10th, 30th neighbour."""
-    return np.asarray(np.max([ranks(far) for far in isolation(points, count=count).T], 0))
+    return np.asarray(np.max([ranks(far) for far in view.isolation().T], 0))
+
+
+def seldomness(view: Neighbours) -> Float:
+    """(n,) how seldom a walk from neighbour to neighbour comes by an item or those around it.
+
+    The walk goes on to any of the 30 nearest, and one time in ten anywhere (PageRank, Page et al.
+    1999). What it tells of density needs no scale (Hashimoto et al. 2015): a place as sparse as its
+    whole kind is not rare for that. −log of the visits in units of their mean, nats, averaged over
+    an item's 10 nearest.
+    """
+    steps, m = view.which[view.rows], len(view.rows)
+    visits: Float = np.ones(m)
+    for _ in range(STEPS):
+        passed_on = np.repeat(visits / steps.shape[1], steps.shape[1])
+        came = np.bincount(steps.ravel(), passed_on, m)
+        visits = np.asarray((1 - ANYWHERE) * came + ANYWHERE)
+    return np.asarray(-np.log(visits)[view.which[:, :AROUND]].mean(1))
 
 
 def ranks(values: Array) -> Float:

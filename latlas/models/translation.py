@@ -54,7 +54,7 @@ class Translator(Model):
         if space.shape[1:] != self.other.shape[1:]:
             a, b = ("×".join(map(str, side.shape[1:])) for side in (space, self.other))
             raise DataError(f"pictures are translated to the same size, and A is of {a}, B of {b} "
-                            "pixels: give both one size with image_size= (--image-size)")
+                            "pixels: give both one size with image_size=")
         if space.sound != self.other.sound:
             raise DataError(f"A is of {space.sound or 'pictures'}, B of "
                             f"{self.other.sound or 'pictures'}: give both one rate=, n_fft=, hop= "

@@ -17,7 +17,8 @@ from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.metrics import isolation, rarity
 from latlas.metrics.arrays import nearest
-from latlas.metrics.isolation import Axes
+from latlas.metrics.isolation import Axes, Neighbours, loneliness, seldomness
+from latlas.metrics.outlines import outlines
 from latlas.metrics.rarity import Guarded
 from latlas.tasks.common import Array, Progress, can, check, inference, some_of, sweep
 from latlas.tasks.generate import decode, walk
@@ -26,6 +27,8 @@ from latlas.tasks.score import score
 
 #: pictures are compared on thumbnails of at most so many pixels a side, and by the axes of so many
 THUMBNAIL, FITTED = 32, 10_000
+#: range of the outlines of pictures below which it is rounding
+FAINT = 1e-3
 #: share of the items that counts as the rarest, and as the commonest
 RAREST = 0.05
 #: a dimension whose mean code has less of its variance than this says nothing of an item
@@ -109,9 +112,12 @@ class Audit:
 
     Attributes:
         codes: (n, latent_dim) mean codes.
-        rarity: (n,) rank of the greater of the next two, 0 … 1; 1 is the rarest.
+        rarity: (n,) rank of the greatest of the next three, 0 … 1; 1 is the rarest. Near the top
+            the walk counts for as much as the two others together.
         by_code: (n,) how alone an item stands in the model's codes, 0 … 1.
         by_item: (n,) how alone it stands among the items as they are, 0 … 1.
+        by_walk: (n,) how seldom a walk over pictures of like outlines comes by it, 0 … 1; ``None``
+            for what is no picture.
         density: (n, k) histogram density of each standardised dimension of ``dimensions``.
         weights: by the product of those densities, with their effective sample.
         clusters: of the rarest 5%, the largest first.
@@ -123,6 +129,7 @@ class Audit:
     rarity: Array
     by_code: Array
     by_item: Array
+    by_walk: Array | None
     density: Array
     weights: Guarded
     dimensions: tuple[Dimension, ...]
@@ -160,8 +167,9 @@ class Audit:
                 if getattr(self.groups[0], name) is not None}
 
     def coded(self, rows: Array) -> float:
-        """Share of some items that stand more alone by their codes than as they are."""
-        return float((self.by_code[rows] >= self.by_item[rows]).mean())
+        """Share of some items that are rarer by their codes than as they are."""
+        by_item = _either(self.by_item, self.by_walk)
+        return float((self.by_code[rows] >= by_item[rows]).mean())
 
     def columns(self, names: Any = None) -> dict[str, Array]:
         """What ``write_table`` takes: one row per item, the rarest first."""
@@ -169,8 +177,10 @@ class Audit:
         item = np.arange(len(order)) if names is None else np.asarray(names)
         found = {"rank": np.arange(1, len(order) + 1), "item": item[order],
                  "rarity": self.rarity[order], "by_code": self.by_code[order],
-                 "by_item": self.by_item[order], "weight": self.weights.weights[order],
-                 "cluster": self.cluster[order]}
+                 "by_item": self.by_item[order]}
+        if self.by_walk is not None:
+            found["by_walk"] = self.by_walk[order]
+        found |= {"weight": self.weights.weights[order], "cluster": self.cluster[order]}
         if self.label is not None:
             found["group"] = np.asarray(self.names)[self.label[order]]
         return found | {f"density_z{d.dim}": self.density[order, i]
@@ -200,14 +210,16 @@ class _Seen:
     error: Array
     told: Array
     item: Array
+    outline: Array
 
 
 def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Sequence[str] = (),
           draws: int = DRAWS, seed: int = 0, progress: Progress | None = None) -> Audit:
     """How rare each item is, what the rarest have in common, and how given groups fare.
 
-    Rarity is by the distances to the 5th, 10th and 30th neighbour, in the mean codes and on the
-    principal axes of the items, whichever has the item more alone (:doc:`docs/audit.md`).
+    Rarity is by the distances to the 5th, 10th and 30th neighbour, in the mean codes and among the
+    items as they are, and by a walk over pictures of like outlines, whichever has the item rarer
+    (:doc:`docs/audit.md`).
 
     Args:
         label: (n,) group of each item, an index into ``names``; below 0 in none.
@@ -219,17 +231,17 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
     """
     _checked(model, data, label)
     scored = draws > 0 and label is not None and can(model, "score")
-    count = counted(progress, len(data) * (4 if scored else 3))
+    count = counted(progress, len(data) * (4 + scored))
     seen = _look(model, data, count)
     kept = _speaking(seen)
     density = rarity.histogram_density(rarity.standardised(seen.mean[:, kept]))
     codes = isolation.half_whitened(seen.mean[:, kept] / np.sqrt(_variance(seen))[kept])
-    by_code, by_item = (isolation.loneliness(view, count) for view in (codes, seen.item))
-    rank = isolation.ranks(np.maximum(by_code, by_item))
+    by_code, by_item, by_walk = _rare(codes, seen, count)
+    rank = isolation.ranks(_either(np.maximum(by_code, by_item), by_walk))
     weights = rarity.guarded(density, "product")
     nats = _nats(model, data, draws, seed, count) if scored else np.empty(0)
     held = {"error": seen.error, "nats": nats, "accuracy": _right(model, seen, label, names)}
-    return Audit(seen.mean, rank, by_code, by_item, density, weights,
+    return Audit(seen.mean, rank, by_code, by_item, by_walk, density, weights,
                  _dimensions(seen.mean, kept, density), _clusters(seen.mean, codes, rank, seed),
                  label, tuple(names), tuple(_groups(rank, weights.weights, label, names, held)),
                  tuple(_notes(kept, seen.mean.shape[1], label)))
@@ -238,6 +250,23 @@ def audit(model: Model, data: Dataset, *, label: Array | None = None, names: Seq
 def strip(model: Model, cluster: Cluster) -> Array | None:
     """(STEPS, \\*shape) items decoded along the way to a cluster; ``None`` without a decoder."""
     return decode(model, cluster.way) if can(model, "decode") else None
+
+
+def _rare(codes: Array, seen: _Seen, count: Count) -> tuple[Array, Array, Array | None]:
+    """By code, by item and by walk, (n,) ranks each; no walk where nothing has an outline."""
+    by_code, alone = (loneliness(Neighbours.of(view, count=count)) for view in (codes, seen.item))
+    if not seen.outline.size:
+        count(len(codes))
+        return isolation.ranks(by_code), isolation.ranks(alone), None
+    outline = Neighbours.of(seen.outline, count=count)
+    measures = by_code, np.maximum(alone, loneliness(outline)), seldomness(outline)
+    by_code, by_item, by_walk = (isolation.ranks(measure) for measure in measures)
+    return by_code, by_item, by_walk
+
+
+def _either(alone: Array, by_walk: Array | None) -> Array:
+    """The greater of two ranks, where the walk has twice the say near the top."""
+    return alone if by_walk is None else np.maximum(alone, (1 + by_walk) / 2)
 
 
 def _rarest_first(rank: Array) -> Array:
@@ -266,10 +295,13 @@ def _checked(model: Model, data: Dataset, label: Array | None) -> None:
 def _look(model: Model, data: Dataset, count: Count) -> _Seen:
     parts = []
     with inference(model):
-        axes = Axes.of(np.concatenate([_flat(b.x) for b in sweep(model, some_of(data, FITTED))]))
+        some = [_looks(batch.x) for batch in sweep(model, some_of(data, FITTED))]
+        flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
+        on = Axes.of(flat), Axes.of(outline) if _varies(outline) else _nothing
         for batch in sweep(model, data):
             told = [_numbers(value, len(batch)) for value in _told(model, batch)]
-            parts.append([*told, axes(_flat(batch.x))])
+            looks = [axes(look) for axes, look in zip(on, _looks(batch.x), strict=True)]
+            parts.append([*told, *looks])
             count(len(batch))
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return _Seen(*joined)
@@ -283,12 +315,21 @@ def _told(model: Any, batch: Batch) -> Iterator[Tensor | None]:
     yield model.classify(batch.x).argmax(1) if can(model, "classify") else None
 
 
-def _flat(x: Tensor) -> Array:
-    """(n, d) numbers of items, of pictures on thumbnails."""
-    if x.dim() == 4:
-        height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
-        x = F.adaptive_avg_pool2d(x, (height, width))
-    return x.flatten(1).cpu().numpy()
+def _looks(x: Tensor) -> tuple[Array, Array]:
+    """(n, d) numbers of items, of pictures as thumbnails, and (n, k) their outlines, else none."""
+    if x.dim() != 4:
+        return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
+    height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
+    small = F.adaptive_avg_pool2d(x, (height, width))
+    return small.flatten(1).cpu().numpy(), outlines(small).cpu().numpy()
+
+
+def _varies(outline: Array) -> bool:
+    return bool(outline.size) and bool(np.ptp(outline, 0).max() > FAINT)
+
+
+def _nothing(outline: Array) -> Array:
+    return np.empty((len(outline), 0))
 
 
 def _numbers(value: Tensor | None, n: int) -> Array:

@@ -60,7 +60,7 @@ def _galleries(found: Audit, data: Dataset) -> Section:
     figures = [_shown(data, found.order[:GALLERY], "The rarest", "the rarest first"),
                _shown(data, found.order[::-1][:GALLERY], "The commonest", "the commonest first")]
     text = ("Rare is what stands alone, by its code or as it is: far from its 5th, 10th or 30th "
-            "neighbour.")
+            "neighbour, or where a walk from neighbour to neighbour seldom comes by.")
     listed = [_listed(found, data)] if data.space.kind == "table" else []
     return Section("The rarest and the commonest", text, [Row(figures, 2), *listed])
 
@@ -106,8 +106,8 @@ def _clusters(found: Audit, model: Model, data: Dataset) -> Section:
 def _cluster(number: int, cluster: Cluster, found: Audit, data: Dataset) -> list[Figure]:
     share, coded = len(cluster.items) / len(data), found.coded(cluster.items)
     return [_shown(data, cluster.items[:FEW], f"Group {number}",
-                   f"{len(cluster.items):,} items, {share:.2%} of all, {coded:.0%} of them more "
-                   "alone by code than as they are; the rarest first"),
+                   f"{len(cluster.items):,} items, {share:.2%} of all, {coded:.0%} of them rarer "
+                   "by code than as they are; the rarest first"),
             _shown(data, cluster.common, f"Common items near group {number}", "the nearest first")]
 
 
