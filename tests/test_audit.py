@@ -215,15 +215,17 @@ def test_large_pictures_are_compared_by_thumbnails(tmp_path):
     np.testing.assert_allclose(found.by_walk, isolation.ranks(seldomness(views[1])), atol=1.1 / 60)
 
 
-def test_pictures_without_outlines_are_compared_as_they_are(tmp_path):
-    plain = np.random.default_rng(0).integers(0, 256, (80, 1, 1, 1)).repeat(8, 2).repeat(8, 3)
-    data = Dataset(plain.astype(np.uint8), Space.picture((1, 8, 8)))
+@pytest.mark.parametrize("sides", [(8, 8), (1, 8), (8, 1)])
+def test_pictures_without_outlines_are_compared_as_they_are(tmp_path, sides):
+    shade = np.random.default_rng(0).integers(0, 256, (80, 1, 1, 1))
+    plain = np.broadcast_to(shade, (80, 1, *sides)).astype(np.uint8)
+    data = Dataset(plain, Space.picture((1, *sides)))
     seen = []
     found = audit(train(tmp_path, "pca", data, small("pca"))[0], data,
                   progress=lambda *now: seen.append(now))
     assert seen[-1] == (320, 320)
     assert found.by_walk is None and "by_walk" not in found.columns()
-    assert np.corrcoef(found.by_item, np.abs(plain[:, 0, 0, 0] - 127.5))[0, 1] > 0
+    assert np.corrcoef(found.by_item, np.abs(shade.ravel() - 127.5))[0, 1] > 0
 
 
 def test_rarity_is_the_greatest_rank_with_the_walk_of_pictures_from_half_up(tmp_path):

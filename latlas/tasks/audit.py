@@ -321,7 +321,8 @@ def _looks(x: Tensor) -> tuple[Array, Array]:
         return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
     height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
     small = F.adaptive_avg_pool2d(x, (height, width))
-    return small.flatten(1).cpu().numpy(), outlines(small).cpu().numpy()
+    form = outlines(small) if min(height, width) > 1 else x.new_empty(len(x), 0)  # a line has none
+    return small.flatten(1).cpu().numpy(), form.cpu().numpy()
 
 
 def _varies(outline: Array) -> bool:
