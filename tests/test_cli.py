@@ -500,6 +500,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(here: Path) -> None:
     ("--data-option mode=RGB converts", "--data-option mode=RGB converts"),
     ("batch_size=0: at least 1", "batch_size=0: at least 1"),
     ("my_label=3 key.label=4", "my_label=3 key.label=4"),
+    ("choose another label, or label=none", "choose another label, or --data-option label=none"),
+    ("write it as key=value", "write it as key=value"),
+    ("choose the items with key=", "choose the items with --key"),
 ])
 def test_options_in_errors_are_as_they_are_typed(capsys, said, typed):
     assert cli._fail(said) == 2

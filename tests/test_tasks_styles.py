@@ -405,7 +405,7 @@ def test_directions_are_those_of_the_class(runs):
     assert not np.allclose(found[0].axes, found[1].axes)
     rows = [latlas.edit(run, found[0], steps=2, label=c) for c in "37"]
     assert not np.array_equal(*rows)
-    with pytest.raises(ConfigError, match="label=3,7: name one class"):
+    with pytest.raises(ConfigError, match="name one class for all items, not 3, 7"):
         latlas.directions(run, 2, label=["3", "7"])
 
 

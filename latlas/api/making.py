@@ -186,7 +186,7 @@ def _condition(model: Model, n: int, label: Any, given: Items = None) -> Any:
 def _one(model: Model, label: Any) -> Any:
     """One class for all items; ``None`` if none was named."""
     if isinstance(label, (list, tuple)) and len(label) != 1:
-        raise ConfigError(f"label={','.join(map(str, label))}: name one class for all items")
+        raise ConfigError(f"name one class for all items, not {', '.join(map(str, label))}")
     return _condition(model, 1, label)
 
 

@@ -13,8 +13,8 @@ from latlas.core.errors import ConfigError, LatlasError, out_of_memory, unknown
 
 _HELP = ("--help", "-h")
 #: options of sources as messages of the library name them: some have a flag of their own
-_OPTION = re.compile(r"(?<![-\w.])(?<!--data-option )(?:(image_size|key|on_error|label)|"
-                     r"(drop|levels|frames|mode))=(?:(\w[\w.-]*)\b)?")
+_OPTION = re.compile(r"(?<![-\w.])(?<!--data-option )(?:(image_size|key(?!=value)|on_error)|"
+                     r"(label|drop|levels|frames|mode))=(?:(\w[\w.-]*)\b)?")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
