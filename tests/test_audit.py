@@ -387,6 +387,7 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     mean = x[most.items, 1].astype(float).mean()
     assert f"<td>b</td><td>{mean:.4g}</td>" in text
     assert "rarer by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
+    assert "30th neighbour." in text and "a walk from" not in text
 
 
 def test_the_command_writes_page_figures_and_table(tmp_path, capsys):

@@ -59,8 +59,10 @@ def _summary(found: Audit) -> Section:
 def _galleries(found: Audit, data: Dataset) -> Section:
     figures = [_shown(data, found.order[:GALLERY], "The rarest", "the rarest first"),
                _shown(data, found.order[::-1][:GALLERY], "The commonest", "the commonest first")]
+    walk = ("" if found.by_walk is None else
+            ", or where a walk from neighbour to neighbour seldom comes by")
     text = ("Rare is what stands alone, by its code or as it is: far from its 5th, 10th or 30th "
-            "neighbour, or where a walk from neighbour to neighbour seldom comes by.")
+            f"neighbour{walk}.")
     listed = [_listed(found, data)] if data.space.kind == "table" else []
     return Section("The rarest and the commonest", text, [Row(figures, 2), *listed])
 
