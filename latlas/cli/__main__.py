@@ -99,12 +99,13 @@ def _setting_meant(name: str, tokens: list[str], said: str) -> str:
 def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
     show()
     examples: Sequence[str] = COMMANDS[name].examples
-    more = ""
     if name == "train":
         from latlas.cli.settings import model_help, train_examples
 
-        examples, more = train_examples(tokens, examples), f"\n{model_help(tokens)}"
-    print("\n".join(["", "Examples:", *(f"  {line}" for line in examples), *([more] * bool(more))]))
+        examples = train_examples(tokens) or examples
+    print("\n".join(["", "Examples:", *(f"  {line}" for line in examples)]))
+    if name == "train":
+        print(f"\n{model_help(tokens)}")
 
 
 def _fail(message: str) -> int:

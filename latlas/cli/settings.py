@@ -73,24 +73,28 @@ TWO_SIDED = {
                   "latlas translate runs/horses --data mine/ --to B --out striped/")}
 
 
-def train_examples(tokens: Sequence[str], general: Sequence[str]) -> Sequence[str]:
-    """Command lines of ``train`` for the model named in the tokens; ``general`` if none is."""
-    named = [t for t in tokens if not t.startswith("-")]
-    if not named:
-        return general
-    return TWO_SIDED.get(named[0], (
-        f"latlas train {named[0]} --data digits",
-        f"latlas train {named[0]} --data photos/ --image-size 64 --out runs/photos"))
+def train_examples(tokens: Sequence[str]) -> Sequence[str]:
+    """Command lines of ``train`` for the model named in the tokens; none where none is."""
+    model = _model_named(tokens)
+    if model is None:
+        return ()
+    return TWO_SIDED.get(model, (
+        f"latlas train {model} --data digits",
+        f"latlas train {model} --data photos/ --image-size 64 --out runs/photos"))
 
 
 def model_help(tokens: Sequence[str]) -> str:
     """Settings for ``--set``: training's always, a model's if one is named in the tokens."""
-    named = [t for t in tokens if not t.startswith("-")]
-    parts = [_model_part(named[0])] if named else [
+    model = _model_named(tokens)
+    parts = [_model_part(model)] if model else [
         f"Models: {', '.join(MODELS)}. `latlas train MODEL --help` lists a model's settings.\n"]
-    own = get(named[0]).training if named else {}
+    own = get(model).training if model else {}
     return "\n".join([*parts, "Settings of training (--set key=value):",
                       *_lines(TrainOptions, own)])
+
+
+def _model_named(tokens: Sequence[str]) -> str | None:
+    return next((t for t in tokens if not t.startswith("-")), None)
 
 
 def _model_part(name: str) -> str:

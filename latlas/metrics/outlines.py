@@ -19,8 +19,10 @@ def outlines(x: Tensor) -> Tensor:
     two nearest of 8 directions (light to dark as dark to light), and to the nearest of about 7 × 7
     parts of the picture, in shares that fall linearly. Not normalised by blocks, which makes a
     plain surface's grain as strong as an outline; the root keeps strong edges from drowning weak
-    ones (distances are Hellinger's then).
+    ones (distances are Hellinger's then). A picture one pixel high or wide has none, (n, 0).
     """
+    if min(x.shape[2:]) < LEAST:
+        return x.new_empty(len(x), 0)
     down, right = _steepest(x)
     size, turn = torch.hypot(down, right), torch.atan2(down, right) / math.pi % 1
     place = turn * DIRECTIONS

@@ -297,7 +297,8 @@ def _look(model: Model, data: Dataset, count: Count) -> _Seen:
     with inference(model):
         some = [_looks(batch.x) for batch in sweep(model, some_of(data, FITTED))]
         flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
-        on = Axes.of(flat), Axes.of(outline) if _varies(outline) else _nothing
+        none = Axes(outline[0], outline[:0])
+        on = Axes.of(flat), Axes.of(outline) if _varies(outline) else none
         for batch in sweep(model, data):
             told = [_numbers(value, len(batch)) for value in _told(model, batch)]
             looks = [axes(look) for axes, look in zip(on, _looks(batch.x), strict=True)]
@@ -321,16 +322,11 @@ def _looks(x: Tensor) -> tuple[Array, Array]:
         return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
     height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
     small = F.adaptive_avg_pool2d(x, (height, width))
-    form = outlines(small) if min(height, width) > 1 else x.new_empty(len(x), 0)  # a line has none
-    return small.flatten(1).cpu().numpy(), form.cpu().numpy()
+    return small.flatten(1).cpu().numpy(), outlines(small).cpu().numpy()
 
 
 def _varies(outline: Array) -> bool:
     return bool(outline.size) and bool(np.ptp(outline, 0).max() > FAINT)
-
-
-def _nothing(outline: Array) -> Array:
-    return np.empty((len(outline), 0))
 
 
 def _numbers(value: Tensor | None, n: int) -> Array:
