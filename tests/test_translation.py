@@ -14,7 +14,7 @@ from latlas.cli import __main__ as cli
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Step
-from latlas.core.noise import Noise
+from latlas.core.noise import Noise, lent
 from latlas.core.space import Space
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
@@ -123,6 +123,17 @@ def test_pairs_and_neighbours_are_mirrored_together_and_the_same_for_every_playe
                                plain.loss(first, "generator", step()).terms["l1"])
 
 
+@pytest.mark.parametrize("name, data, to", [("pix2pix", tiny.pairs, "B"),
+                                            ("cycle-gan", tiny.domains, "A")])
+def test_dropout_is_noise_that_is_drawn_in_use_as_it_was_in_training(name, data, to):
+    model, batch = model_and_batch(name, data(), network="unet", depth=2, dropout=0.5)
+    x = batch.x if to == "B" else batch.target
+    with lent(Noise(1), len(x), strength=0.1):  # as in the first passes over the data
+        learnt = model._towards(to)(x)
+    assert torch.equal(learnt, model.translate(x, to=to, noise=Noise(1)))
+    assert not torch.equal(learnt, model.translate(x, to=to, noise=Noise(2)))
+
+
 def test_the_pool_gives_what_it_takes():
     pool, fakes = torch.zeros(6, 2), torch.arange(16.0).view(8, 2)
     with pytest.raises(ConfigError, match="pool=6 holds fewer than a batch of 8"):
@@ -166,6 +177,16 @@ def test_pairs_are_learnt(tmp_path):
         error = (model.translate(batch.x) - batch.target).abs().mean()
     constant = (batch.target - batch.target.median(0).values).abs().mean()
     assert error < 0.5 * constant
+
+
+@pytest.mark.parametrize("name, data, generator, judge",
+                         [("pix2pix", tiny.pairs, "generator", "discriminator"),
+                          ("cycle-gan", tiny.domains, "forth", "judge_a")])
+def test_discriminators_can_be_narrower_than_generators(name, data, generator, judge):
+    for given, width in ((3, 3), (0, 5)):
+        model, _ = model_and_batch(name, data(), width=5, discriminator_width=given)
+        firsts = [next(getattr(model, part).parameters()) for part in (generator, judge)]
+        assert [len(first) for first in firsts] == [5, width]
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
 
     Args:
         items: of this process's batch; of several draws for each, the first of all come first.
-        strength: what every share of :func:`dropout` is multiplied by.
+        strength: what every share of :func:`dropout` that grows is multiplied by.
     """
     token = _lent.set((noise, items, strength))
     try:
@@ -92,17 +92,21 @@ def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
         _lent.reset(token)
 
 
-def dropout(h: Tensor, share: float) -> Tensor:
+def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
     """``h`` with a random ``share`` of its numbers 0 and the rest larger by 1/(1 − share).
 
     (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`lent` one process and
     many leave out the same; torch's own dropout knows nothing of the global batch.
+
+    Args:
+        grows: the share has the strength of :func:`lent`; not where it is a model's own noise, which
+            is to be in training what it is in use.
     """
     given = _lent.get()
     if given is None:
         return F.dropout(h, share)
     noise, items, strength = given
-    share *= strength
+    share *= strength if grows else 1.0
     if share == 0:
         return h
     draws, over = divmod(len(h), items)

@@ -319,6 +319,8 @@ class TranslationConfig:
                                  "for few pictures of what has no left and right")
     discriminator_depth: int = option(0, "halvings of the discriminator: three see patches of 70 "
                                       "pixels, two of 34; 0: by the size of the pictures", low=0)
+    discriminator_width: int = option(0, "channels of the discriminator's first level; 0: as many "
+                                         "as the generator's", low=0)
     objective: str = option("least-squares", "what the players minimise", choices=OBJECTIVES)
     penalty: str = option("none", "on the discriminator's slope", choices=("none", "r1", "r2",
                                                                           "r1+r2", "gp"))

@@ -6,13 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Phase, Step
 from latlas.core.motion import explained, found, grey
-from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.config import CycleGANConfig
 from latlas.models.translation import Translator, absolute, exchanged
@@ -104,10 +103,8 @@ class CycleGAN(Translator):
             if f"pool {side}" in step.cache:
                 getattr(self, f"pool_{side}").copy_(step.cache[f"pool {side}"])
 
-    def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
-        """Pictures (n, *shape) of the other domain to domain ``to``, model units."""
-        made: Tensor = (self.forth if to == "B" else self.back)(x)
-        return made
+    def _towards(self, to: str) -> nn.Module:
+        return self.forth if to == "B" else self.back
 
     def _flicker(self, batch: Batch, made: dict[str, Tensor]) -> Tensor:
         """How much translations of neighbouring frames differ beyond the motion of those."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.model import Loss, Phase, Step
-from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.config import Pix2PixConfig
 from latlas.models.translation import Translator, absolute
@@ -72,10 +71,8 @@ class Pix2Pix(Translator):
             total, terms = total + self.config.features * apart, terms | {"features": apart}
         return Loss(total, terms)
 
-    def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
-        """Pictures (n, *shape) of A to (n, *other.shape) of B, model units."""
-        made: Tensor = self.generator(x)
-        return made
+    def _towards(self, to: str) -> nn.Module:
+        return self.generator
 
     def _apart(self, made: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
         """Mean absolute difference of D's features, mean over levels (Wang et al. 2018, eq. 3)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Model, Step
-from latlas.core.noise import Noise
+from latlas.core.noise import Noise, lent
 from latlas.core.space import Space
 from latlas.models.contest import Contest
 from latlas.networks.blocks import pyramid
@@ -63,6 +64,19 @@ class Translator(Model):
             raise ConfigError("mirror=true is for pictures: a recording's would be it backwards")
         self.contest = Contest(config)
 
+    def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
+        """Pictures (n, *shape) of the other domain to domain ``to``, model units.
+
+        Dropout, where there is some, draws from ``noise``.
+        """
+        with nullcontext() if noise is None else lent(noise, len(x)):
+            made: Tensor = self._towards(to)(x)
+        return made
+
+    def _towards(self, to: str) -> nn.Module:
+        """The network that translates to this domain."""
+        raise NotImplementedError
+
     def choices(self, items: int) -> str:
         """Objective and penalty, where there is a discriminator; what frames are held together by.
         """
@@ -93,7 +107,8 @@ class Translator(Model):
     def _discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
         """One that sees patches of 70 pixels, or of fewer where pictures are small."""
         halvings = sum(min(large) > 2 * LEAST_PATCHES for large in pyramid(size[0], size[1], 3))
-        return PatchDiscriminator(channels, self.config.width,
+        return PatchDiscriminator(channels,
+                                  self.config.discriminator_width or self.config.width,
                                   self.config.discriminator_depth or max(1, halvings))
 
 

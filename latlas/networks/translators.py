@@ -29,7 +29,7 @@ class Dropout(nn.Module):
         self.share = share
 
     def forward(self, h: Tensor) -> Tensor:
-        return dropout(h, self.share)
+        return dropout(h, self.share, grows=False)
 
 
 class UNet(nn.Module):
