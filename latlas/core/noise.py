@@ -99,8 +99,8 @@ def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
     many leave out the same; torch's own dropout knows nothing of the global batch.
 
     Args:
-        grows: the share has the strength of :func:`lent`; not where it is a model's own noise, which
-            is to be in training what it is in use.
+        grows: the share has the strength of :func:`lent`; not where it is a model's own noise,
+            which is to be in training what it is in use.
     """
     given = _lent.get()
     if given is None:
