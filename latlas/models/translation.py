@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,7 @@ LARGE = 128
 LEAST_PATCHES = 8
 
 
-class Translator(Model):
+class Translator(Model, ABC):
     """Networks from pictures of domain A to those of domain B, against discriminators of patches.
 
     Attributes:
@@ -73,9 +74,9 @@ class Translator(Model):
             made: Tensor = self._towards(to)(x)
         return made
 
+    @abstractmethod
     def _towards(self, to: str) -> nn.Module:
         """The network that translates to this domain."""
-        raise NotImplementedError
 
     def choices(self, items: int) -> str:
         """Objective and penalty, where there is a discriminator; what frames are held together by.
