@@ -458,6 +458,6 @@ def test_the_verbs_on_a_model_with_styles(tmp_path, monkeypatch):
     assert cli.run(["sample", "run", "--seeds", "1-4", "--truncation", "0.7",
                     "--out", "s.npy"]) == 0
     assert cli.run(["interpolate", "run", "--space", "w", "--steps", "4", "--out", "w.npy"]) == 0
-    assert cli.run(["directions", "run", "--k", "2", "--layers", "coarse", "--start", "3",
+    assert cli.run(["directions", "run", "--k", "2", "--layers", "coarse", "--item", "3",
                     "--out", "d.png"]) == 0
     assert cli.run(["project", "run", "--n", "2", "--steps", "5", "--out", "p.gif"]) == 0

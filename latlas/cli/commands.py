@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
     "directions": Command("Make", "latlas.cli.edit:directions",
                           "Directions in which items change most.", (
         "latlas directions runs/gan-digits --k 6 --out directions.png",
-        "latlas directions runs/style-gan-photos --layers fine --start 3")),
+        "latlas directions runs/style-gan-photos --layers fine --item 3")),
     "encode": Command("Read", "latlas.cli.read:encode", "Turn items into codes.", (
         "latlas encode runs/vae-digits --data digits --out codes.csv",)),
     "reconstruct": Command("Read", "latlas.cli.read:reconstruct",

@@ -83,7 +83,7 @@ def directions(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
                span: Annotated[float, Parameter(
                    help="To each side, in standard deviations.")] = 3.0,
                layers: Layers = "all",
-               start: Annotated[int | None, Parameter(
+               item: Annotated[int | None, Parameter(
                    help="Seed of the item that is changed. Default: the mean.")] = None,
                label: Label = None,
                out: OutItems = None, seed: Seed = 0, device: Device = "auto",
@@ -102,6 +102,6 @@ def directions(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
         data = api.open_data(items.data, items.split, like=run, **source.options())
     of = names(label)
     found = api.directions(model, k, data=data, label=of, seed=seed)
-    made = api.edit(model, found, seed=start, steps=steps, span=span, layers=layers, label=of)
+    made = api.edit(model, found, seed=item, steps=steps, span=span, layers=layers, label=of)
     save(made.reshape(-1, *made.shape[2:]), model, path, json, columns=steps, space=found.space,
          share=found.share)

@@ -178,7 +178,8 @@ def open_run(path: Path) -> RunFolder:
     """
     file = path / "run.json"
     if not file.is_file():
-        raise RunError(f"{path} is no run folder (it has no run.json)")
+        why = "it has no run.json" if path.exists() else "there is nothing of that name"
+        raise RunError(f"{path} is no run folder ({why})")
     try:
         record = json.loads(file.read_text("utf-8"))
         version = int(record["format"])
