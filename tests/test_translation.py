@@ -24,7 +24,7 @@ from latlas.data.dataset import Dataset
 from latlas.engine.watch import ALARMS
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import exchanged, mirrored, moved
+from latlas.models.translation import exchanged, mirrored
 from latlas.networks.translators import (
     ColumnTranslator,
     PatchDiscriminator,
@@ -125,55 +125,12 @@ def test_pairs_and_neighbours_are_mirrored_together_and_the_same_for_every_playe
                                plain.loss(first, "generator", step()).terms["l1"])
 
 
-def test_pairs_and_neighbours_are_moved_together_and_edges_repeated():
-    x = torch.arange(60.0).reshape(3, 1, 4, 5)
-    batch = Batch(x, target=torch.cat([x + 100, -x], 1), neighbour=x + 200)
-    by = torch.tensor([[0, 0], [2, -1], [-3, 4]])
-    seen = moved(batch, by)
-    for name in ("x", "target", "neighbour"):
-        for before, after, (down, right) in zip(getattr(batch, name), getattr(seen, name),
-                                                by.tolist(), strict=True):
-            wide = np.pad(before.numpy(), ((0, 0), (4, 4), (4, 4)), mode="edge")
-            assert np.array_equal(after, wide[:, 4 - down:8 - down, 4 - right:9 - right])
-    assert seen.target_neighbour is None
-
-
-def test_with_jitter_the_discriminator_sees_moved_pairs_and_l1_those_as_they_are():
+def test_recordings_are_not_mirrored():
     data = tiny.pairs()
-    model, batch = model_and_batch("pix2pix", data, jitter=2, features=3.0, mirror=True)
-    plain = model_and_batch("pix2pix", data, features=3.0)[0]
-    now = step()
-    found, judged = (model.loss(batch, phase, now) for phase in ("generator", "discriminator"))
-    assert found.total.requires_grad and judged.total.requires_grad
-    shown, turned = now.cache["translated"].shown, now.cache["turned"]
-    of_shown = [plain.loss(shown, phase, step()) for phase in ("generator", "discriminator")]
-    torch.testing.assert_close(found.terms["l1"],
-                               plain.loss(turned, "generator", step()).terms["l1"])
-    for term in ("generator", "features"):
-        torch.testing.assert_close(found.terms[term], of_shown[0].terms[term])
-    torch.testing.assert_close(judged.total, of_shown[1].total)
-    seen = set()
-    for i in range(40):
-        now = step(i)
-        model.loss(batch, "discriminator", now)
-        shown, turned = now.cache["translated"].shown, now.cache["turned"]
-        shifts = [[(down, right) for down in range(-2, 3) for right in range(-2, 3)
-                   if torch.equal(moved(turned, torch.tensor([[down, right]] * 6)).x[row],
-                                  shown.x[row])] for row in range(len(batch))]
-        assert all(shifts)
-        seen |= {shift[0] for shift in shifts if len(shift) == 1}
-    assert len(seen) == 25
-
-
-def test_jitter_that_makes_no_sense_is_refused():
-    data = tiny.pairs()
-    with pytest.raises(ConfigError, match="moves pictures of 8×8 pixels out of sight"):
-        model_and_batch("pix2pix", data, jitter=8)
     a, b = (Dataset(d.x, replace(d.space, sound=Sound(8000, 14, 4, 80.0), target=None))
             for d in (data, data.other))
-    for setting, words in ({"jitter": 1}, "a recording's tones"), ({"mirror": True}, "backwards"):
-        with pytest.raises(ConfigError, match=words):
-            model_and_batch("pix2pix", a.beside(b), **setting)
+    with pytest.raises(ConfigError, match="it backwards"):
+        model_and_batch("pix2pix", a.beside(b), mirror=True)
 
 
 @pytest.mark.parametrize("name, data, to", [("pix2pix", tiny.pairs, "B"),

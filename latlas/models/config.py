@@ -337,8 +337,6 @@ class Pix2PixConfig(TranslationConfig):
     l1: float = option(100.0, "weight of the mean absolute difference, model units", low=0)
     adversarial: float = option(1.0, "weight of what the discriminator says; 0: without one", low=0)
     features: float = option(0.0, "weight of how far the discriminator's features are apart", low=0)
-    jitter: int = option(0, "pixels up to which pairs are moved, anew each time, that the "
-                            "discriminator is shown; for few pairs", low=0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -141,25 +140,10 @@ def exchanged(pool: Tensor, fakes: Tensor, known: int, noise: Noise) -> tuple[Te
 
 def mirrored(batch: Batch, which: Tensor) -> Batch:
     """The batch with the pictures of some items (n,) left to right, of both sides alike."""
-    chosen = which.to(batch.x.device).view(-1, 1, 1, 1)
-    return _every_picture(batch, lambda x: torch.where(chosen, x.flip(-1), x))
-
-
-def moved(batch: Batch, by: Tensor) -> Batch:
-    """The batch with the pictures of every item ``by`` rows and columns (n, 2) further on.
-
-    Both sides alike; what comes in from beyond an edge repeats the edge.
-    """
-    rows, columns = ((torch.arange(side) - shift[:, None]).clamp(0, side - 1).to(batch.x.device)
-                     for side, shift in zip(batch.x.shape[2:], by.T, strict=True))
-    return _every_picture(batch, lambda x: x.take_along_dim(rows[:, None, :, None], 2)
-                          .take_along_dim(columns[:, None, None, :], 3))
-
-
-def _every_picture(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     pictures = {name: x for name in ("x", "target", "neighbour", "target_neighbour")
                 if (x := getattr(batch, name)) is not None}
-    return replace(batch, **{name: change(x) for name, x in pictures.items()})
+    chosen = which.to(batch.x.device).view(-1, 1, 1, 1)
+    return replace(batch, **{k: torch.where(chosen, x.flip(-1), x) for k, x in pictures.items()})
 
 
 def absolute(made: Tensor, wanted: Tensor) -> Tensor:
