@@ -51,10 +51,12 @@ from latlas.tasks.translate import translate
 
 #: of digits: small and quick, so that a processor sees enough of them
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
+#: of edges: few pairs, which a U-Net learns by heart before it knows what they have in common
+FEW = {"network": "residual", "width": 24, "discriminator_width": 16, "l1": 30.0,
+       "learning_rate": 1e-3, "mirror": True}
 #: recipe → its rows, each a model and its settings
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "edges": {"pix2pix": ("pix2pix", {"mirror": True}),
-              "l1-alone": ("pix2pix", {"mirror": True, "adversarial": 0.0})},
+    "edges": {"pix2pix": ("pix2pix", FEW), "l1-alone": ("pix2pix", FEW | {"adversarial": 0.0})},
     "digits": {"cycle-gan": ("cycle-gan", QUICK)}}
 #: of edges, features → figures among the held-out pictures
 AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}

@@ -26,6 +26,7 @@ from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
 from latlas.models.translation import exchanged, mirrored
 from latlas.networks.translators import (
+    Block,
     ColumnTranslator,
     PatchDiscriminator,
     ResidualTranslator,
@@ -49,10 +50,27 @@ def model_and_batch(name, data, **settings):
 def test_translators_keep_any_size(size):
     x = torch.randn(2, 3, *size)
     for network in (UNet(3, 2, size, 4), UNet(3, 2, size, 4, depth=2, noise=0.5),
+                    UNet(3, 2, size, 4, depth=1, blocks=1), UNet(3, 2, size, 4, blocks=2),
                     ResidualTranslator(3, 2, size, 4, 1), ColumnTranslator(3, 2, size, 1, 1)):
         made = network(x)
         assert made.shape == (2, 2, *size) and made.dtype == torch.float32
         assert made.abs().max() <= 1
+
+
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_blocks_of_a_unet_are_at_its_innermost_level(blocks):
+    model, batch = model_and_batch("pix2pix", tiny.pairs((1, 16, 16)), depth=2, blocks=blocks)
+    shapes = []
+    for block in model.generator.modules():
+        if isinstance(block, Block):
+            block.register_forward_hook(lambda _, x, y: shapes.append((x[0].shape, y.shape)))
+    model.generator(batch.x)
+    assert shapes == [((6, 2 * model.config.width, 4, 4),) * 2] * blocks
+
+
+def test_blocks_of_a_unet_need_a_picture():
+    with pytest.raises(ConfigError, match=r"blocks=1: after 4 halvings .* lower depth"):
+        UNet(1, 1, (16, 16), 4, depth=4, blocks=1)
 
 
 @pytest.mark.parametrize(("depth", "patch"), [(1, 16), (2, 34), (3, 70)])

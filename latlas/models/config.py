@@ -311,8 +311,8 @@ class TranslationConfig:
                           "residual works at a quarter of the size", choices=("unet", "residual"))
     width: int = option(64, "channels of the first level of all networks", low=1)
     depth: int = option(0, "halvings of a unet; 0: until a side is 4 … 7", low=0)
-    blocks: int = option(0, "residual blocks; 0: four of columns, else six, or nine for sides over "
-                            "128", low=0)
+    blocks: int = option(0, "residual blocks, of a unet at its innermost level; 0: none of a unet, "
+                            "four of columns, else six, or nine for sides over 128", low=0)
     dropout: float = option(0.0, "noise: share of numbers that the innermost levels of a unet "
                             "leave out", low=0, high=0.9)
     mirror: bool = option(False, "in training, half of the pictures left to right, pairs alike; "

@@ -103,7 +103,7 @@ class Translator(Model, ABC):
             return ColumnTranslator(*ends, blocks or 4)
         if self.config.network == "residual":
             return ResidualTranslator(*ends, blocks or (9 if max(size) > LARGE else 6))
-        return UNet(*ends, self.config.depth or None, self.config.dropout)
+        return UNet(*ends, self.config.depth or None, self.config.dropout, blocks)
 
     def _discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
         """One that sees patches of 70 pixels, or of fewer where pictures are small."""

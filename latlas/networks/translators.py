@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from latlas.core.errors import ConfigError
 from latlas.core.noise import dropout
 from latlas.networks.blocks import Size, Up, channels, down, pyramid
 from latlas.networks.reordered import Transposed, convolved, mirrored
@@ -43,18 +44,27 @@ class UNet(nn.Module):
         width: channels of the first level, doubled at every level up to eight times.
         depth: halvings; ``None`` until a side is 4 … 7.
         noise: share of numbers that dropout leaves out in the innermost levels.
+        blocks: residual ones at the innermost level.
+
+    Raises:
+        ConfigError: blocks that see a single pixel.
     """
 
     def __init__(self, inputs: int, outputs: int, size: Size, width: int,
-                 depth: int | None = None, noise: float = 0.0) -> None:
+                 depth: int | None = None, noise: float = 0.0, blocks: int = 0) -> None:
         super().__init__()
         sizes = pyramid(*size, depth)
+        if blocks and min(sizes[-1]) == 1:
+            raise ConfigError(f"blocks={blocks}: after {len(sizes) - 1} halvings there is no "
+                              "picture left for them; lower depth")
         wide = channels(width, len(sizes) - 1)
         ways = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
         self.downs = nn.ModuleList(
             _level(down(i, o, large, small), nn.LeakyReLU(SLOPE) if level else None,
-                   _norm(o) if 0 < level < len(ways) - 1 else None)
+                   _norm(o) if level > 0 and (blocks or level < len(ways) - 1) else None)
             for level, ((i, o), (large, small)) in enumerate(ways))
+        self.inside = nn.Sequential(*([nn.ReLU()] if blocks else []),
+                                    *(Block(wide[-1]) for _ in range(blocks)))
         self.ups = nn.ModuleList(
             _level(Up(2 * wide[level] if level < len(ways) - 1 else wide[level],
                       wide[level - 1] if level else outputs, small, large, Transposed), nn.ReLU(),
@@ -68,7 +78,7 @@ class UNet(nn.Module):
         for level in self.downs:
             x = level(x)
             seen.append(x)
-        h = seen.pop()
+        h = self.inside(seen.pop())
         for level in self.ups[:-1]:
             h = torch.cat([level(h), seen.pop()], 1)
         out: Tensor = self.ups[-1](h)
