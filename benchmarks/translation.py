@@ -51,8 +51,8 @@ from latlas.tasks.translate import translate
 
 #: of digits: small and quick, so that a processor sees enough of them
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
-#: of edges: few pairs, which a U-Net learns by heart before it knows what they have in common
-FEW = {"network": "residual", "width": 24, "discriminator_width": 16, "l1": 30.0,
+#: of edges: few pairs, which the inner levels of a deep U-Net would learn by heart
+FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30.0,
        "learning_rate": 1e-3, "mirror": True}
 #: recipe → its rows, each a model and its settings
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {

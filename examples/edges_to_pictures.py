@@ -25,8 +25,8 @@ STEEP = 80  # of 255: what two neighbours differ by at an edge
 TOP, BOTTOM = (250, 220, 60), (200, 30, 160)  # colours of the digits
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 16, "width": 16, "learning_rate": 1e-3}
-#: of your own, which are few: a U-Net learns them by heart before it knows what they have in common
-FEW = {"network": "residual", "width": 24, "discriminator_width": 16, "l1": 30.0,
+#: of your own, which are few: the inner levels of a deep U-Net would learn them by heart
+FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30.0,
        "learning_rate": 1e-3}
 
 
