@@ -63,8 +63,8 @@ class UNet(nn.Module):
             _level(down(i, o, large, small), nn.LeakyReLU(SLOPE) if level else None,
                    _norm(o) if level > 0 and (blocks or level < len(ways) - 1) else None)
             for level, ((i, o), (large, small)) in enumerate(ways))
-        self.inside = nn.Sequential(*([nn.ReLU()] if blocks else []),
-                                    *(Block(wide[-1]) for _ in range(blocks)))
+        self.inside = (nn.Sequential(nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks)))
+                       if blocks else nn.Identity())
         self.ups = nn.ModuleList(
             _level(Up(2 * wide[level] if level < len(ways) - 1 else wide[level],
                       wide[level - 1] if level else outputs, small, large, Transposed), nn.ReLU(),
