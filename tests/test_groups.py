@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from scipy.stats import multivariate_normal
+from sklearn.decomposition import PCA
 from torch import nn
 
 import latlas
@@ -50,6 +51,16 @@ def found():
     groups = Groups(64, PICTURES.shape, groups=5, classes=2)
     groups.fit(Sweep(data, 100), len(data))
     return groups, data, kind
+
+
+@pytest.fixture(scope="module")
+def sketched():
+    """Groups with sketches of six numbers, the pictures they are of, and their groups."""
+    data, _ = corners()
+    groups = Groups(64, PICTURES.shape, groups=5, sketch=6)
+    groups.fit(Sweep(data, 100), len(data))
+    x = next(iter(Sweep(data, len(data)))).x
+    return groups, x, groups.of(x)
 
 
 def group_of(z):
@@ -127,14 +138,15 @@ def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
 
 
 class Listening(nn.Module):
-    """A discriminator that remembers which groups it was told."""
+    """A discriminator that remembers which groups and sketches it was told."""
 
     def __init__(self):
         super().__init__()
-        self.told, self.scale = [], nn.Parameter(torch.ones(()))
+        self.told, self.sketches, self.scale = [], [], nn.Parameter(torch.ones(()))
 
-    def forward(self, x, label=None, group=None):
+    def forward(self, x, label=None, group=None, sketch=None):
         self.told.append(group)
+        self.sketches.append(sketch)
         return x.flatten(1).mean(1, keepdim=True) * self.scale
 
 
@@ -189,6 +201,82 @@ def test_a_discriminator_of_ones_own_is_not_told_of_groups():
 
 
 @pytest.mark.parametrize("name", ["progressive-gan", "style-gan"])
-def test_other_models_have_none(name):
-    with pytest.raises(ConfigError, match="groups is for gan"):
-        tiny.small(name, groups=3)
+@pytest.mark.parametrize("setting", ["groups", "sketch"])
+def test_other_models_have_none(name, setting):
+    with pytest.raises(ConfigError, match=f"{setting} is for gan"):
+        tiny.small(name, **{setting: 3})
+
+
+def test_a_sketch_is_the_whitened_principal_coordinates(sketched):
+    groups, x, _ = sketched
+    wanted = PCA(6, whiten=True, svd_solver="full").fit_transform(x.flatten(1).double().numpy())
+    wanted *= np.sqrt(len(x) / (len(x) - 1))  # variances of sklearn are of a sample
+    found = groups.sketch_of(x).numpy()
+    np.testing.assert_allclose(found * np.sign((found * wanted).sum(0)), wanted, atol=2e-3)
+
+
+def test_a_code_keeps_the_sketch_it_was_made_of(sketched):
+    groups, x, group = sketched
+    wanted = groups.sketch_of(x)
+    z = groups.at(group, Noise(0), wanted)
+    torch.testing.assert_close(groups.sketch_of_code(z), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.equal(groups.spelt_out(z)[:, 6:], z[:, 6:])
+    for k in range(5):  # the numbers that stand for it are as those of any code
+        white = z[group == k, :6]
+        assert white.mean(0).abs().max() < 1e-3 and abs(white.var(0).mean() - 1) < 0.1
+
+
+def test_sketches_of_drawn_codes_lie_as_those_of_items_in_every_group(sketched):
+    groups, x, group = sketched
+    z = groups.draw(40_000, Noise(1))
+    drawn, real = groups.sketch_of_code(z), groups.sketch_of(x)
+    for k in range(5):
+        mine, own = drawn[group_of(z) == k], real[group == k]
+        torch.testing.assert_close(mine.mean(0), own.mean(0), atol=0.03, rtol=0)
+        torch.testing.assert_close(mine.T.cov(), own.T.cov(), atol=0.1, rtol=0)
+
+
+def test_half_way_between_two_groups_sketches_are_half_way(sketched):
+    groups, _, _ = sketched
+    z = groups.at(torch.tensor([0, 1]), Noise(2))
+    z[1, :64] = z[0, :64]
+    between = groups.sketch_of_code(z.mean(0, keepdim=True))
+    torch.testing.assert_close(between[0], groups.sketch_of_code(z).mean(0))
+
+
+@pytest.mark.parametrize("items", [1, 3])
+def test_what_does_not_vary_says_nothing(items):
+    x = np.full((60, 1, SIDE, SIDE), 7, np.uint8)
+    x[:items] = 200
+    data = Dataset(x, PICTURES)
+    groups = Groups(64, PICTURES.shape, groups=3, sketch=6)
+    groups.fit(Sweep(data, 60), len(data))
+    batch = next(iter(Sweep(data, 60)))
+    found = groups.sketch_of(batch.x)
+    assert found.isfinite().all() and found[:, 1:].abs().max() < 1e-3
+    assert groups.at(groups.of(batch.x), Noise(0), found).isfinite().all()
+
+
+def test_fakes_are_made_of_the_sketches_of_real_items_and_pay_for_leaving_them():
+    data, _ = corners()
+    model = tiny.build("gan", data, tiny.small("gan", groups=4, sketch=5, latent_dim=64,
+                                               network="conv"))
+    model.look_over(Sweep(data, 100), len(data))
+    model.discriminator = judge = Listening()
+    batch = Batch(next(iter(Sweep(data, 60))).x)
+    codes = []
+    model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
+    step, wanted = Step(0, 0, 0.0, Noise(1)), model.prior.sketch_of(batch.x)
+    _, paid = (model.loss(batch, phase, step) for phase in ("discriminator", "generator"))
+    assert judge.sketches and all(torch.equal(s, wanted.repeat(len(s) // 60, 1))
+                                  for s in judge.sketches)
+    torch.testing.assert_close(codes[0][:, :5], wanted, rtol=1e-4, atol=1e-4)
+    off = model.prior.sketch_of(step.cache["fakes"]) - wanted
+    torch.testing.assert_close(paid.terms["off the sketch"], off.square().mean())
+    torch.testing.assert_close(paid.total, paid.terms["generator"] + 3 * off.square().mean())
+
+
+def test_a_sketch_goes_with_groups():
+    with pytest.raises(ConfigError, match="sketch=4 goes with groups"):
+        GAN(tiny.small("gan", network="conv", groups=0, sketch=4), PICTURES)
+    assert GAN(tiny.small("gan", network="conv", groups=0), PICTURES).config.sketch == 0

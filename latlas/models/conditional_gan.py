@@ -57,7 +57,7 @@ class ConditionalGAN(GAN):
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
         told = class_vectors(self._label(condition), self.condition_dim,
                              self.config.latent_dim)
-        out: Tensor = self.generator(z, told.repeat(len(z) // len(told), 1))
+        out: Tensor = self.generator(self._spelt_out(z), told.repeat(len(z) // len(told), 1))
         return out
 
     def _label(self, condition: Tensor | None) -> Tensor:

@@ -226,6 +226,9 @@ class GANConfig:
                                    "it is not", low=0)
     groups: int | None = option(None, "at most so many groups of alike items, each with codes of "
                                 "its own; 0: none; none: 200 for pictures", low=0, high=10_000)
+    sketch: int | None = option(None, "numbers of a code that say what a picture of its group "
+                                "looks like from afar; 0: none; none: 32 where pictures have "
+                                "groups", low=0, high=1_000)
     augment: str = option("auto", "random changes of the pictures that the discriminator sees, as "
                           "often as it has learnt them by heart (ada) or always (diff); auto: ada "
                           "for fewer than 10,000 pictures", choices=("auto", "none", "ada", "diff"))
@@ -253,11 +256,13 @@ class PictureGANConfig(GANConfig):
     minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
                                    "it is not", low=0)
     groups: int | None = option(0, "of alike items: for gan and conditional-gan", low=0)
+    sketch: int | None = option(0, "of a picture: for gan and conditional-gan", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.groups:
-            raise ConfigError("groups is for gan and conditional-gan; leave it out")
+        for name in ("groups", "sketch"):
+            if getattr(self, name):
+                raise ConfigError(f"{name} is for gan and conditional-gan; leave it out")
         if self.network == "mlp":
             raise ConfigError("network=mlp is for gan; this model is made of convolutions")
         if self.spectral_norm:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
-from latlas.core.model import Step
+from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.adversarial import Adversarial
@@ -24,6 +24,8 @@ from latlas.networks.generator import make_generator
 MLP_DIMS = 256
 #: groups of alike pictures, unless told otherwise
 GROUPS = 200
+#: numbers of the sketch, unless told otherwise, and the weight of keeping to it
+SKETCH, SKETCH_WEIGHT = 32, 3.0
 #: hidden units (mlp) and channels of the first level (conv), unless told otherwise; hidden layers
 #: (mlp), of which narrow modes far apart need many: what lies between them has to be a steep step
 WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
@@ -58,7 +60,7 @@ class GAN(Adversarial):
                 raise ConfigError(f"groups={config.groups}: a discriminator of your own is not "
                                   "told of groups; leave them out")
             self.prior = Groups(self.latent_dim, space.shape, self.config.groups,
-                                self.condition_dim)
+                                self.condition_dim, self.config.sketch or 0)
             self.latent_dim = self.prior.dims
         if space.kind == "picture":  # what is learnt comes with steps more than with pictures
             self.most_batch, self.own_rate = 64, 5e-4
@@ -79,6 +81,7 @@ class GAN(Adversarial):
     def _discriminator(self) -> nn.Module:
         return make_discriminator(self.space, classes=self.condition_dim, names=self.names_classes,
                                   groups=self.config.groups,
+                                  sketch=self.groups.sketch if self.groups else 0,
                                   group=self.config.minibatch_std,
                                   bias=not self.contest.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
@@ -95,16 +98,35 @@ class GAN(Adversarial):
                 else super().sample_codes(n, noise=noise))
 
     def _made(self, batch: Batch, step: Step) -> Tensor:
-        """As many fakes of every group as there are real items."""
+        """A fake of the group of every real item, and of its sketch."""
         if not self.groups:
             return super()._made(batch, step)
-        z = self.groups.at(self._group(batch, step), step.noise)
+        z = self.groups.at(self._group(batch, step), step.noise, self._sketch(batch, step))
         return self.decode(z, condition=self.condition_of(batch, step.noise)).mean
 
     def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
-        """The condition and the group."""
+        """The condition, the group, and the sketch."""
         known = super()._known(batch, step)
-        return (*(known or (None,)), self._group(batch, step)) if self.groups else known
+        if not self.groups:
+            return known
+        sketch = self._sketch(batch, step)
+        return (*(known or (None,)), self._group(batch, step),
+                *(() if sketch is None else (sketch,)))
+
+    def fool(self, batch: Batch, step: Step) -> Loss:
+        """The generator's loss, and how far fakes are from the sketches they were made of."""
+        done, wanted = super().fool(batch, step), self._sketch(batch, step)
+        if not self.groups or wanted is None:
+            return done
+        off = (self.groups.sketch_of(self._fakes(batch, step)) - wanted).square().mean()
+        return Loss(done.total + SKETCH_WEIGHT * off, done.terms | {"off the sketch": off})
+
+    def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        return super()._generated(self._spelt_out(z), condition)
+
+    def _spelt_out(self, z: Tensor) -> Tensor:
+        """Codes as the generator reads them."""
+        return self.groups.spelt_out(z) if self.groups else z
 
     def _group(self, batch: Batch, step: Step) -> Tensor:
         """The groups (n,) of the batch's items."""
@@ -113,6 +135,12 @@ class GAN(Adversarial):
                 batch.x, self.condition_of(batch, step.noise))
         group: Tensor = step.cache["group"]
         return group
+
+    def _sketch(self, batch: Batch, step: Step) -> Tensor | None:
+        """The sketches (n, sketch) of the batch's items, where codes have any."""
+        if self.groups and self.groups.sketch and "sketch" not in step.cache:
+            step.cache["sketch"] = self.groups.sketch_of(batch.x)
+        return step.cache.get("sketch")
 
     @property
     def groups(self) -> Groups | None:
@@ -133,12 +161,19 @@ def resolved(config: GANConfig, space: Space, grouped: bool = False) -> GANConfi
     kind, penalty, groups = config.network, config.penalty, config.groups
     if groups is None:
         groups = GROUPS if space.kind == "picture" and grouped else 0
+    if config.sketch and not groups:
+        raise ConfigError(f"sketch={config.sketch} goes with groups of pictures; give groups, too, "
+                          "or leave it out")
+    sketch = config.sketch
+    if sketch is None:
+        sketch = SKETCH if space.kind == "picture" and groups else 0
     if kind == "auto":
         kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
     if penalty == "auto":
         penalty = "gp" if config.objective == "wasserstein" else "r1+r2"
     return replace(config, network=kind, width=config.width or WIDTHS[kind],
                    depth=config.depth or DEPTHS[kind], penalty=penalty, groups=groups,
+                   sketch=sketch,
                    latent_dim=config.latent_dim or auto_latent_dim(space),
                    gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
                    gamma_end=auto_gamma_end(penalty, space) if config.gamma_end is None

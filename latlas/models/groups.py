@@ -11,12 +11,15 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.noise import Noise
+from latlas.core.precision import autocast
 from latlas.models.conditioning import class_vectors
 from latlas.models.priors import Prior, StandardNormal
 
 #: pictures are compared as thumbnails of at most so many pixels a side; centres are found on about
 #: so many items, in at most so many rounds; a group has so many items on average, or more
 THUMBNAIL, ITEMS, ROUNDS, LEAST = 16, 20_000, 50, 50
+#: share of the largest variance below which an axis says nothing
+NOTHING = 1e-6
 
 
 class Groups(Prior):
@@ -26,24 +29,41 @@ class Groups(Prior):
     classes are further apart than any others, so that groups are of one class as far as they
     suffice. Their vectors are those of classes (:func:`class_vectors`).
 
+    The first ``sketch`` numbers of a code say what the item looks like from afar: with the group
+    they stand for its first principal coordinates s, by s = μ_k + L_k z, where μ_k and L_k L_kᵀ
+    are mean and covariance of them in the group (:meth:`sketch_of_code`). Every item has such
+    numbers, which are N(0, I) as far as groups are normal, and many groups are together what one
+    is not.
+
     Args:
         normal: how many numbers of a code are normal.
         shape: of an item.
         groups: at most so many; few items make fewer.
         classes: of which each has groups as likely as they are in it.
+        sketch: how many of the normal numbers are the sketch, at most.
     """
 
     centres: Tensor
     counts: Tensor
+    middle: Tensor
+    axes: Tensor
+    means: Tensor
+    factors: Tensor
 
-    def __init__(self, normal: int, shape: tuple[int, ...], groups: int, classes: int = 0) -> None:
+    def __init__(self, normal: int, shape: tuple[int, ...], groups: int, classes: int = 0,
+                 sketch: int = 0) -> None:
         super().__init__(normal + groups)
         self.normal = normal
         small = tuple(min(side, THUMBNAIL) for side in shape[1:])
         self.size = (small[0], small[1]) if len(small) == 2 else None
         self.told, self.classes = math.prod((shape[0], *small)), classes
+        self.sketch = min(sketch, normal, self.told)
         self.register_buffer("centres", torch.zeros(groups, self.told + classes))
         self.register_buffer("counts", torch.zeros(max(1, classes), groups))
+        self.register_buffer("middle", torch.zeros(self.told))
+        self.register_buffer("axes", torch.zeros(self.told, self.sketch))
+        self.register_buffer("means", torch.zeros(groups, self.sketch))
+        self.register_buffer("factors", torch.eye(self.sketch).repeat(groups, 1, 1))
 
     def fit(self, batches: Iterable[Batch], items: int) -> None:
         """Find the groups of the training items, or keep those that are known, and count."""
@@ -68,6 +88,32 @@ class Groups(Prior):
         found = KMeans(groups, n_init=1, max_iter=ROUNDS, random_state=0).fit(seen)
         self.centres[:groups] = torch.from_numpy(found.cluster_centers_)
         self.counts[:, :groups] = 1
+        if self.sketch:
+            self._draw_up(torch.from_numpy(seen[:, :self.told]).double(),
+                          torch.from_numpy(found.labels_).long())
+
+    def _draw_up(self, seen: Tensor, group: Tensor) -> None:
+        """Principal axes of thumbnails (n, told), and how each group lies along them.
+
+        The covariance of a group is that of its items and of ``sketch`` more that are spread as
+        items are about the means of their groups: few items say little of it.
+        """
+        away = seen - seen.mean(0)
+        size, axes = torch.linalg.eigh(away.T @ away / len(seen))
+        size, axes = size.flip(0)[:self.sketch], axes.flip(1)[:, :self.sketch]
+        axes = torch.where(size > NOTHING * size.max(), axes / size.clamp_min(1e-12).sqrt(), 0.0)
+        place = away @ axes
+        one = F.one_hot(group, len(self.means)).double()
+        items = one.sum(0)
+        means = one.T @ place / items.clamp_min(1)[:, None]
+        off = place - means[group]
+        usual = off.T @ off / len(off)
+        own = torch.stack([off[group == k].T @ off[group == k] for k in range(len(means))])
+        spread = (own + self.sketch * usual) / (items + self.sketch)[:, None, None]
+        self.middle.copy_(seen.mean(0))
+        self.axes.copy_(axes)
+        self.means.copy_(means)
+        self.factors.copy_(torch.linalg.cholesky(spread + NOTHING * torch.eye(self.sketch)))
 
     def of(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """(n, \\*shape), of classes (n,) where they are told, to the groups (n,) whose centres are
@@ -87,10 +133,34 @@ class Groups(Prior):
         level = noise.uniform(n).to(edges)[:, None] * edges[..., -1:]
         return self.at((level >= edges).sum(1).clamp(max=len(self.centres) - 1), noise)
 
-    def at(self, group: Tensor, noise: Noise) -> Tensor:
-        """Codes (n, dims) of groups (n,)."""
+    def at(self, group: Tensor, noise: Noise, sketch: Tensor | None = None) -> Tensor:
+        """Codes (n, dims) of groups (n,), and of sketches (n, sketch) where they are given."""
         vectors = class_vectors(group, len(self.centres), self.normal)
-        return torch.cat([noise.normal(len(group), self.normal).to(vectors), vectors], 1)
+        normal = noise.normal(len(group), self.normal).to(vectors)
+        if sketch is not None:
+            off = (sketch - self.means[group])[..., None]
+            white = torch.linalg.solve_triangular(self.factors[group], off, upper=False)
+            normal = torch.cat([white[..., 0], normal[:, self.sketch:]], 1)
+        return torch.cat([normal, vectors], 1)
+
+    def sketch_of(self, x: Tensor) -> Tensor:
+        """(n, \\*shape) to first principal coordinates of variance 1, (n, sketch)."""
+        with autocast(x.device, "fp32"):
+            return (self._described(x, None) - self.middle) @ self.axes
+
+    def sketch_of_code(self, z: Tensor) -> Tensor:
+        """μ_k + L_k z of codes (n, dims); between groups, their mixture: (n, sketch)."""
+        white, vector = z[:, :self.sketch, None].float(), z[:, self.normal:].float()
+        share = vector / math.sqrt(2 * self.normal)
+        with autocast(z.device, "fp32"):
+            factors = (share @ self.factors.flatten(1)).unflatten(1, (self.sketch, self.sketch))
+            return share @ self.means + (factors @ white)[..., 0]
+
+    def spelt_out(self, z: Tensor) -> Tensor:
+        """Codes (n, dims) with the sketch itself in place of the numbers that stand for it."""
+        if not self.sketch:
+            return z
+        return torch.cat([self.sketch_of_code(z).to(z), z[:, self.sketch:]], 1)
 
     def sample(self, n: int, noise: Noise) -> Tensor:
         return self.draw(n, noise)

@@ -38,36 +38,42 @@ class Waves(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(n, *shape), optional class codes (n,) and groups (n,) to (n, 1), or to (n, 1 + classes).
+    """(n, *shape), optional class codes (n,), groups (n,) and sketches to (n, 1), or to (n, 1 +
+    classes).
 
     The first number is how real an item is, the others, with ``names``, are the log-odds of its
     classes. Given a class y it adds ⟨embedding of y, features⟩ (Miyato & Koyama 2018, eq. 3), and
-    the same for a group.
+    the same for a group, and for a linear map of a sketch.
 
     Args:
         trunk: (n, *shape) to features (n, features).
         classes, groups: how many there are; 0 without.
+        sketch: how many numbers say what an item looks like from afar; 0 without.
         names: whether the classes of items are told.
         group: items whose spread is told (:func:`spread`); 0 without.
         bias: of the output; it has no effect on objectives of differences.
     """
 
     def __init__(self, trunk: nn.Module, features: int, classes: int = 0, group: int = 0,
-                 bias: bool = True, names: bool = False, groups: int = 0) -> None:
+                 bias: bool = True, names: bool = False, groups: int = 0,
+                 sketch: int = 0) -> None:
         super().__init__()
         self.trunk, self.group = trunk, group
         self.head = nn.Linear(features + bool(group), 1, bias=bias)
         self.embedding = nn.Embedding(classes, features) if classes else None
         self.among = nn.Embedding(groups, features) if groups else None
+        self.afar = nn.Linear(sketch, features, bias=False) if sketch else None
+        if self.afar is not None:  # as long as the embeddings of classes
+            nn.init.normal_(self.afar.weight, std=1 / math.sqrt(sketch))
         self.naming = nn.Linear(features, classes) if names else None
         penalised(trunk)
 
     def forward(self, x: Tensor, label: Tensor | None = None,
-                group: Tensor | None = None) -> Tensor:
+                group: Tensor | None = None, sketch: Tensor | None = None) -> Tensor:
         h = self.trunk(x)
         told = torch.cat([h, spread(h, self.group)], 1) if self.group else h
         out: Tensor = self.head(told)
-        for table, given in ((self.embedding, label), (self.among, group)):
+        for table, given in ((self.embedding, label), (self.among, group), (self.afar, sketch)):
             if table is not None and given is not None:
                 match = (table(given).to(h.dtype) * h).sum(1, keepdim=True)
                 out = out + match / math.sqrt(h.shape[1])
@@ -76,10 +82,10 @@ class Discriminator(nn.Module):
 
 def make_discriminator(space: Space, *, kind: str, width: int, depth: int, classes: int = 0,
                        group: int = 0, bias: bool = True, names: bool = False, groups: int = 0,
-                       spectral: bool = False) -> Discriminator:
+                       sketch: int = 0, spectral: bool = False) -> Discriminator:
     """One whose trunk is fully connected, or the encoder of pictures."""
     made = Discriminator(trunk(space, kind, width, depth), features(kind, width), classes, group,
-                         bias, names, groups)
+                         bias, names, groups, sketch)
     if spectral:
         for layer in made.modules():
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
