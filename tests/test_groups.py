@@ -20,6 +20,7 @@ from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.models.gan import GAN
 from latlas.models.groups import Groups
+from latlas.tasks.project import project
 
 SIDE = 12
 PICTURES = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5,
@@ -274,6 +275,25 @@ def test_fakes_are_made_of_the_sketches_of_real_items_and_pay_for_leaving_them()
     off = model.prior.sketch_of(step.cache["fakes"]) - wanted
     torch.testing.assert_close(paid.terms["off the sketch"], off.square().mean())
     torch.testing.assert_close(paid.total, paid.terms["generator"] + 3 * off.square().mean())
+
+
+@pytest.mark.parametrize("sketch", [0, 5])
+def test_a_projection_starts_from_the_group_and_the_sketch_of_the_picture(sketch):
+    data, _ = corners()
+    model = tiny.build("conditional-gan", data, tiny.small(
+        "conditional-gan", groups=5, sketch=sketch, latent_dim=64, network="conv"))
+    model.look_over(Sweep(data, 100), len(data))
+    part = data.subset(np.arange(9))
+    codes = []
+    model.generator.register_forward_hook(
+        lambda _, given, out: codes.append(given[0].detach().clone()))
+    project(model, part, starts=3, steps=1)
+    batch = next(iter(Sweep(part, 9)))
+    at_start = codes[0].view(3, 9, -1)
+    for k, z in enumerate(at_start):
+        like = (group_of(z) == model.prior.of(batch.x, batch.label)).all()
+        close = torch.allclose(z[:, :sketch], model.prior.sketch_of(batch.x), atol=1e-3)
+        assert bool(like) == (k < 2) and (close or k == 2), k
 
 
 def test_a_sketch_goes_with_groups():

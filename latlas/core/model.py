@@ -198,6 +198,14 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class Guesses(Protocol):
+    """Codes that come somewhere near to items, where nothing encodes: (n, latent_dim), or none."""
+
+    def guess(self, x: Tensor, *, noise: Noise,
+              condition: Tensor | None = None) -> Tensor | None: ...
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """Items to classes: (n, *shape) to log-probabilities (n, classes), nats."""
 

@@ -38,8 +38,9 @@ class GAN(Adversarial):
     locally convergent and drops no modes. Pictures are told apart in groups of alike ones, each
     with codes of its own, and a fake is judged among the real pictures of its group: how many
     there are of what kind is known, not learnt (Liu et al. 2020, "Diverse image generation via
-    self-conditioned GANs"). ``objective=non-saturating``, ``penalty=r1``,
-    ``penalty_every=16`` is the recipe of StyleGAN2.
+    self-conditioned GANs"). So is what they look like from afar: a fake has the sketch of the real
+    picture beside it, and pays for leaving it (:class:`Groups`). ``objective=non-saturating``,
+    ``penalty=r1``, ``penalty_every=16`` is the recipe of StyleGAN2.
 
     Args:
         generator, discriminator: any modules of the user's own: (n, latent_dim) to (n, *shape),
@@ -96,6 +97,11 @@ class GAN(Adversarial):
         groups = self.groups
         return (groups.draw(n, noise, condition).to(self.device) if groups
                 else super().sample_codes(n, noise=noise))
+
+    def guess(self, x: Tensor, *, noise: Noise, condition: Tensor | None = None) -> Tensor | None:
+        """Codes (n, latent_dim) of the items' groups and sketches."""
+        groups = self.groups
+        return groups.at(groups.of(x, condition), noise, groups.sketch_of(x)) if groups else None
 
     def _made(self, batch: Batch, step: Step) -> Tensor:
         """A fake of the group of every real item, and of its sketch."""

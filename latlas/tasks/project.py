@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, unknown
-from latlas.core.model import HasStyles, Model
+from latlas.core.model import Guesses, HasStyles, Model
 from latlas.data.dataset import Dataset
 from latlas.metrics.arrays import nearest
 from latlas.metrics.features import Network
@@ -74,7 +74,8 @@ def project(model: Model, data: Dataset, *, train: Dataset | None = None, space:
     """The code whose decoded item is nearest to each given one.
 
     Adam on the code, of each item from several starts: the encoder's code where there is one, the
-    mean style where codes are styles, and draws of the prior. The loss is the mean squared
+    mean style where codes are styles, in half of them what the model guesses where it can, and
+    draws of the prior. The loss is the mean squared
     difference per scalar, in model units; with ``features`` plus ‖f(x) − f(y)‖² / ‖f(x)‖². Of all
     codes met the one of least loss is kept.
 
@@ -105,7 +106,7 @@ class _Room:
     """A space of codes: where starts are drawn, and how a code is decoded."""
 
     def __init__(self, model: Any, space: str, seed: int) -> None:
-        self.model, self.space = model, space
+        self.model, self.space, self.seed = model, space, seed
         with inference(model, gradients=True):
             self.draws = self._drawn(DRAWS, seed, "project")
         self.unit = float(self.draws.std())
@@ -123,6 +124,11 @@ class _Room:
             drawn[0] = self.model.mean_w()
         elif can(self.model, "encode"):
             drawn[0] = self.model.encode(batch.x, **condition_of(self.model, batch)).mean
+        elif isinstance(self.model, Guesses):
+            for k in range((n + 1) // 2):
+                near = self.model.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
+                                        **condition_of(self.model, batch))
+                drawn[k] = drawn[k] if near is None else near
         return drawn
 
     def decode(self, code: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,86 @@
+"""Does a game in bf16 go as it goes in fp32? Both penalties on, the same pictures and seed.
+
+The run in bf16 has the minutes, the one in fp32 as many pictures. Printed are what the players are
+paid, the squared slopes at real items and at fakes (R1 and R2), and the gradients of both, as means
+over tenths of the run; and the Fréchet distance of samples at the end. ``--curves`` draws them.
+
+    python benchmarks/gan_precision.py fashion_mnist.npz --minutes 20 --curves docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import judge, run_arguments, spent, table, trained, write_json
+from numpy.typing import NDArray
+
+import latlas
+from latlas.data import open_source, split
+from latlas.report import plots
+from latlas.tasks.sections import read_metrics
+
+PRECISIONS = ("bf16", "fp32")
+SHOWN = ("discriminator", "generator", "r1", "r2", "gradient/discriminator", "gradient/generator")
+PARTS = 10
+Curve = tuple[NDArray[Any], NDArray[Any]]
+
+
+def main() -> None:
+    """Train both, tabulate their courses side by side, and judge their samples."""
+    options = arguments()
+    source = open_source(str(options.data))
+    runs: dict[str, Path] = {}
+    for precision in PRECISIONS:
+        if runs:
+            options.set.append((precision, "images", spent(runs["bf16"])[1]))
+        runs[precision] = trained(precision, "gan", source, options, precision=precision)
+    found = {name: read_metrics(run) for name, run in runs.items()}
+    for key in SHOWN:
+        parts = {name: tenths(*curves[key]) for name, curves in found.items()}
+        print(f"\n{key}\n" + table(["share of the run", *parts], [
+            [f"{(k + 1) / PARTS:.0%}", *(part[k] for part in parts.values())]
+            for k in range(PARTS)]))
+        if options.curves:
+            draw(options.curves, key, {name: curves[key] for name, curves in found.items()})
+    features = judge(split(source, "train"), split(source, "test"), options, "test pictures")
+    rows = []
+    for name, run in runs.items():
+        distance = latlas.evaluate(run, source, "test", metrics=("samples",), features=features,
+                                   samples=options.samples).get("frechet")
+        minutes, images = spent(run)
+        rows.append([name, f"{minutes:.1f}", f"{images:,}", distance.text()])
+    print("\n" + table(["", "minutes", "pictures seen", "Fréchet distance"], rows))
+    write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
+                              "measured": rows})
+
+
+def tenths(at: NDArray[Any], values: NDArray[Any]) -> list[str]:
+    """Means of the values over the parts of a run, where there are any."""
+    parts = np.array_split(np.arange(len(at)), np.searchsorted(at, np.linspace(
+        0, at[-1], PARTS + 1)[1:-1], side="right"))
+    return [f"{values[part].mean():.3f}" if len(part) else "–" for part in parts]
+
+
+def draw(folder: Path, key: str, curves: dict[str, Curve]) -> None:
+    """``gan-precision-KEY.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"gan-precision-{key.replace('/', '-')}.png"
+    path.write_bytes(plots.curves(curves, x="pictures seen", y=key))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = run_arguments((__doc__ or "").splitlines()[0], PRECISIONS, minutes=20.0,
+                           out="runs/gan-precision")
+    parser.add_argument("data", type=Path, help="pictures with labels (mnist.npz)")
+    parser.add_argument("--samples", type=int, default=5000, help="pictures a side, at most")
+    parser.add_argument("--judge-steps", type=int, default=0, help="as in gan_pictures.py")
+    parser.add_argument("--curves", type=Path, help="draw them into this folder")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
