@@ -15,6 +15,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, unknown
 from latlas.core.model import Guesses, HasStyles, Model
+from latlas.core.noise import Noise
 from latlas.data.dataset import Dataset
 from latlas.metrics.arrays import nearest
 from latlas.metrics.features import Network
@@ -124,12 +125,16 @@ class _Room:
             drawn[0] = self.model.mean_w()
         elif can(self.model, "encode"):
             drawn[0] = self.model.encode(batch.x, **condition_of(self.model, batch)).mean
-        elif isinstance(self.model, Guesses):
+        else:
             for k in range((n + 1) // 2):
-                near = self.model.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
-                                        **condition_of(self.model, batch))
+                near = self._guessed(batch, noise(self.model, self.seed, "guess", k))
                 drawn[k] = drawn[k] if near is None else near
         return drawn
+
+    def _guessed(self, batch: Batch, draws: Noise) -> Tensor | None:
+        """(items, d), where the model has an idea."""
+        told, model = condition_of(self.model, batch), self.model
+        return model.guess(batch.x, noise=draws, **told) if isinstance(model, Guesses) else None
 
     def decode(self, code: Tensor, condition: dict[str, Tensor]) -> Tensor:
         """(m, d) to (m, \\*shape), model units."""
