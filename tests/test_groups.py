@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import tiny
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 from torch import nn
 
@@ -19,7 +21,7 @@ from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.models.gan import GAN
-from latlas.models.groups import Groups
+from latlas.models.groups import Groups, smoothness
 from latlas.tasks.project import project
 
 SIDE = 12
@@ -130,6 +132,15 @@ def test_known_groups_stay_and_are_counted_anew(found):
     assert groups.counts.sum(0).tolist().count(0) == 4 and groups.counts.sum() == 200
 
 
+def test_groups_are_counted_alike_in_batches_of_any_size(found):
+    """Also those that the first batch has none of."""
+    groups, data, _ = found
+    again = Groups(64, PICTURES.shape, groups=5, classes=2)
+    again.load_state_dict(groups.state_dict())
+    again.fit(Sweep(data, 2), len(data))
+    assert torch.equal(again.counts, groups.counts)
+
+
 def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
     data, _ = corners()
     groups = Groups(64, PICTURES.shape, groups=200)
@@ -235,6 +246,27 @@ def test_sketches_of_drawn_codes_lie_as_those_of_items_in_every_group(sketched):
         mine, own = drawn[group_of(z) == k], real[group == k]
         torch.testing.assert_close(mine.mean(0), own.mean(0), atol=0.03, rtol=0)
         torch.testing.assert_close(mine.T.cov(), own.T.cov(), atol=0.1, rtol=0)
+
+
+def test_the_density_of_sketches_is_that_of_the_items_blurred(sketched):
+    groups, h = copy.deepcopy(sketched[0]), 0.6
+    assert groups.smoothness > 0.85  # these kinds are normal
+    groups.smoothness.fill_(h)
+    z = groups.draw(20, Noise(4))
+    weights = groups.counts.sum(0)[group_of(z)] / groups.counts.sum()
+    for code, weight, found in zip(z, weights, groups.log_prob(z), strict=True):
+        near = groups.windows[code[64:].argmax()] * (1 - h * h) ** 0.5
+        mean = np.mean([multivariate_normal(c, h * h).pdf(code[:6].numpy()) for c in near.numpy()])
+        wanted = np.log(mean) + norm.logpdf(code[6:64].numpy()).sum() + np.log(float(weight))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_sketches_of_two_kinds_are_drawn_as_two_kinds_and_normal_ones_smoothly():
+    draws = np.random.default_rng(0)
+    ends = torch.from_numpy(draws.choice([-1.0, 1.0], (300, 2)) + draws.normal(0, 0.05, (300, 2)))
+    assert smoothness([ends[:100], ends[100:200], ends[200:]]) < 0.45
+    assert smoothness([torch.from_numpy(draws.normal(size=(100, 8))) for _ in range(5)]) > 0.85
+    assert smoothness([ends[:19]]) == 1
 
 
 def test_half_way_between_two_groups_sketches_are_half_way(sketched):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from latlas.models.priors import Prior, StandardNormal
 #: pictures are compared as thumbnails of at most so many pixels a side; centres are found on about
 #: so many items, in at most so many rounds; a group has so many items on average, or more
 THUMBNAIL, ITEMS, ROUNDS, LEAST = 16, 20_000, 50, 50
+#: items of a group that its sketches are drawn around; a group that says how closely has so many,
+#: and so many groups do
+WINDOWS, ENOUGH, JUDGED = 100, 20, 50
 #: share of the largest variance below which an axis says nothing
 NOTHING = 1e-6
 
@@ -32,8 +35,10 @@ class Groups(Prior):
     The first ``sketch`` numbers of a code say what the item looks like from afar: with the group
     they stand for its first principal coordinates s, by s = μ_k + L_k z, where μ_k and L_k L_kᵀ
     are mean and covariance of them in the group (:meth:`sketch_of_code`). Every item has such
-    numbers, which are N(0, I) as far as groups are normal, and many groups are together what one
-    is not.
+    numbers z_i. In a group they have mean 0 and variance 1 but are not normal, and are drawn from
+    the mean of normals N(√(1 − h²) z_i, h² I) of up to 100 of its items, which have the same mean
+    and variance (Silverman 1986, section 6.4, a smoothed bootstrap). h is the one by which items
+    are likeliest of all under the others; at h = 1 it is N(0, I).
 
     Args:
         normal: how many numbers of a code are normal.
@@ -49,6 +54,8 @@ class Groups(Prior):
     axes: Tensor
     means: Tensor
     factors: Tensor
+    windows: Tensor
+    smoothness: Tensor
 
     def __init__(self, normal: int, shape: tuple[int, ...], groups: int, classes: int = 0,
                  sketch: int = 0) -> None:
@@ -64,17 +71,20 @@ class Groups(Prior):
         self.register_buffer("axes", torch.zeros(self.told, self.sketch))
         self.register_buffer("means", torch.zeros(groups, self.sketch))
         self.register_buffer("factors", torch.eye(self.sketch).repeat(groups, 1, 1))
+        self.register_buffer("windows", torch.zeros(groups, WINDOWS, self.sketch))
+        self.register_buffer("smoothness", torch.ones(()))
 
     def fit(self, batches: Iterable[Batch], items: int) -> None:
         """Find the groups of the training items, or keep those that are known, and count."""
         if not self.counts.any():
             self._find(batches, items)
-        self.counts.zero_()
+        counts = torch.zeros_like(self.counts)  # `of` goes by those known before
         for batch in batches:
             row = self.of(batch.x, batch.label)
             if self.classes and batch.label is not None:
-                row += batch.label.long() * self.counts.shape[1]
-            self.counts += torch.bincount(row, minlength=self.counts.numel()).view_as(self.counts)
+                row += batch.label.long() * counts.shape[1]
+            counts += torch.bincount(row, minlength=counts.numel()).view_as(counts)
+        self.counts.copy_(counts)
 
     def _find(self, batches: Iterable[Batch], items: int) -> None:
         from sklearn.cluster import KMeans
@@ -114,6 +124,13 @@ class Groups(Prior):
         self.axes.copy_(axes)
         self.means.copy_(means)
         self.factors.copy_(torch.linalg.cholesky(spread + NOTHING * torch.eye(self.sketch)))
+        white = torch.linalg.solve_triangular(self.factors[group], off[..., None].float(),
+                                              upper=False)[..., 0]
+        kept = [white[group == k][:WINDOWS] for k in range(len(means))]
+        for k, some in enumerate(kept):
+            if len(some):
+                self.windows[k] = some[torch.arange(WINDOWS) % len(some)]
+        self.smoothness.fill_(smoothness(kept))
 
     def of(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """(n, \\*shape), of classes (n,) where they are told, to the groups (n,) whose centres are
@@ -137,11 +154,15 @@ class Groups(Prior):
         """Codes (n, dims) of groups (n,), and of sketches (n, sketch) where they are given."""
         vectors = class_vectors(group, len(self.centres), self.normal)
         normal = noise.normal(len(group), self.normal).to(vectors)
-        if sketch is not None:
+        told = normal[:, :self.sketch]
+        if sketch is None:
+            one = (noise.uniform(len(group)) * WINDOWS).to(group.device).long()
+            near = self.windows[group, one.clamp(max=WINDOWS - 1)]
+            told = (1 - self.smoothness**2).sqrt() * near + self.smoothness * told
+        else:
             off = (sketch - self.means[group])[..., None]
-            white = torch.linalg.solve_triangular(self.factors[group], off, upper=False)
-            normal = torch.cat([white[..., 0], normal[:, self.sketch:]], 1)
-        return torch.cat([normal, vectors], 1)
+            told = torch.linalg.solve_triangular(self.factors[group], off, upper=False)[..., 0]
+        return torch.cat([told, normal[:, self.sketch:], vectors], 1)
 
     def sketch_of(self, x: Tensor) -> Tensor:
         """(n, \\*shape) to first principal coordinates of variance 1, (n, sketch)."""
@@ -166,13 +187,16 @@ class Groups(Prior):
         return self.draw(n, noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log N(z; 0, I) + log w_k; −∞ off the vectors of groups."""
+        """log p(sketch | k) + log N(the other numbers; 0, I) + log w_k; −∞ off the vectors of
+        groups."""
         normal, vector = z.split((self.normal, len(self.centres)), -1)
         group = vector.argmax(-1)
         exact = vector == class_vectors(group, len(self.centres), self.normal)
         share = (self.weights() / self.weights().sum()).log()[group]
         share = share.masked_fill(~exact.all(-1), -torch.inf)
-        return StandardNormal(self.normal).log_prob(normal) + share
+        told, other = normal[..., :self.sketch], normal[..., self.sketch:]
+        by_sketch = log_windows(told, self.windows[group], self.smoothness)
+        return by_sketch + StandardNormal(other.shape[-1]).log_prob(other) + share
 
     def _described(self, x: Tensor, label: Tensor | None) -> Tensor:
         """Thumbnails (n, told) in [−1, 1], and beside them the classes if there are any."""
@@ -182,3 +206,28 @@ class Groups(Prior):
             return seen
         apart = F.one_hot(label.long(), self.classes).to(seen) * (2 * math.sqrt(self.told))
         return torch.cat([seen, apart], 1)
+
+
+def log_windows(z: Tensor, windows: Tensor, h: Tensor) -> Tensor:
+    """log of the mean of N(z; √(1 − h²) w, h² I) over windows w (*batch, K, d), of (*batch, d)."""
+    off = (z[..., None, :] - (1 - h**2).sqrt() * windows) / h
+    single = -0.5 * (off.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
+    return single.logsumexp(-1) - math.log(windows.shape[-2]) - z.shape[-1] * h.log()
+
+
+def smoothness(parts: Sequence[Tensor]) -> float:
+    """h by which the items (n, d) of groups are likeliest, each under the others of its group.
+
+    From 0.3 to 1 in steps of 0.05, on the first groups that are large enough; 1 without any.
+    """
+    known = [part for part in parts if len(part) >= ENOUGH][:JUDGED]
+
+    def fit(h: Tensor) -> float:
+        return sum(float(log_windows(part, others_of(part), h).sum()) for part in known)
+    return float(max(torch.arange(1.0, 0.27, -0.05), key=fit))
+
+
+def others_of(part: Tensor) -> Tensor:
+    """(n, d) to (n, n − 1, d): for each all the others."""
+    n = len(part)
+    return part.expand(n, n, -1)[~torch.eye(n, dtype=torch.bool)].view(n, n - 1, -1)
