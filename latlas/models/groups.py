@@ -120,17 +120,17 @@ class Groups(Prior):
         usual = off.T @ off / len(off)
         own = torch.stack([off[group == k].T @ off[group == k] for k in range(len(means))])
         spread = (own + self.sketch * usual) / (items + self.sketch)[:, None, None]
+        factors = torch.linalg.cholesky(spread + NOTHING * torch.eye(self.sketch))
+        white = torch.linalg.solve_triangular(factors[group], off[..., None], upper=False)[..., 0]
+        alike = [white[group == k] for k in range(len(means))]
+        for k, some in enumerate(alike):
+            if len(some):  # an even choice, or all of them about equally often
+                self.windows[k] = some[torch.arange(WINDOWS) * len(some) // WINDOWS]
+        self.smoothness.fill_(smoothness(alike))
         self.middle.copy_(seen.mean(0))
         self.axes.copy_(axes)
         self.means.copy_(means)
-        self.factors.copy_(torch.linalg.cholesky(spread + NOTHING * torch.eye(self.sketch)))
-        white = torch.linalg.solve_triangular(self.factors[group], off[..., None].float(),
-                                              upper=False)[..., 0]
-        kept = [white[group == k][:WINDOWS] for k in range(len(means))]
-        for k, some in enumerate(kept):
-            if len(some):
-                self.windows[k] = some[torch.arange(WINDOWS) % len(some)]
-        self.smoothness.fill_(smoothness(kept))
+        self.factors.copy_(factors)
 
     def of(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """(n, \\*shape), of classes (n,) where they are told, to the groups (n,) whose centres are
@@ -154,11 +154,12 @@ class Groups(Prior):
         """Codes (n, dims) of groups (n,), and of sketches (n, sketch) where they are given."""
         vectors = class_vectors(group, len(self.centres), self.normal)
         normal = noise.normal(len(group), self.normal).to(vectors)
-        told = normal[:, :self.sketch]
+        if not self.sketch:
+            return torch.cat([normal, vectors], 1)
         if sketch is None:
-            one = (noise.uniform(len(group)) * WINDOWS).to(group.device).long()
-            near = self.windows[group, one.clamp(max=WINDOWS - 1)]
-            told = (1 - self.smoothness**2).sqrt() * near + self.smoothness * told
+            one = (noise.uniform(len(group)) * WINDOWS).long().clamp(max=WINDOWS - 1)
+            near, h = self.windows[group, one.to(group.device)], self.smoothness
+            told = (1 - h**2).sqrt() * near + h * normal[:, :self.sketch]
         else:
             off = (sketch - self.means[group])[..., None]
             told = torch.linalg.solve_triangular(self.factors[group], off, upper=False)[..., 0]
@@ -220,7 +221,8 @@ def smoothness(parts: Sequence[Tensor]) -> float:
 
     From 0.3 to 1 in steps of 0.05, on the first groups that are large enough; 1 without any.
     """
-    known = [part for part in parts if len(part) >= ENOUGH][:JUDGED]
+    large = [part for part in parts if len(part) >= ENOUGH][:JUDGED]
+    known = [part[::math.ceil(len(part) / WINDOWS)] for part in large]
 
     def fit(h: Tensor) -> float:
         return sum(float(log_windows(part, others_of(part), h).sum()) for part in known)
