@@ -243,7 +243,7 @@ class GANConfig:
 class ConditionalGANConfig(GANConfig):
     """A GAN that is told the class."""
 
-    naming: float = option(1.0, "weight of naming the class: the discriminator learns it from real "
+    naming: float = option(3.0, "weight of naming the class: the discriminator learns it from real "
                            "items, the generator makes items that show it; 0: as ambiguous as the "
                            "data", low=0)
 
