@@ -283,6 +283,7 @@ def test_encoding_is_deterministic_and_item_by_item(case):
 def test_gradients_reach_exactly_the_phases_parameters(case):
     data = case.data()
     model = case.build(data)
+    model.look_over(Sweep(data), len(data))
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
     reached: dict[tuple[str, ...], set[str]] = {}
 
