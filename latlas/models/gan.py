@@ -115,9 +115,7 @@ class GAN(Adversarial):
         known = super()._known(batch, step)
         if not self.groups:
             return known
-        sketch = self._sketch(batch, step)
-        return (*(known or (None,)), self._group(batch, step),
-                *(() if sketch is None else (sketch,)))
+        return (*(known or (None,)), self._group(batch, step), self._sketch(batch, step))
 
     def fool(self, batch: Batch, step: Step) -> Loss:
         """The generator's loss, and how far fakes are from the sketches they were made of."""

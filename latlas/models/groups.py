@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.batch import Batch
+from latlas.core.distributions import Normal
 from latlas.core.noise import Noise
 from latlas.core.precision import autocast
 from latlas.models.conditioning import class_vectors
@@ -211,9 +212,8 @@ class Groups(Prior):
 
 def log_windows(z: Tensor, windows: Tensor, h: Tensor) -> Tensor:
     """log of the mean of N(z; √(1 − h²) w, h² I) over windows w (*batch, K, d), of (*batch, d)."""
-    off = (z[..., None, :] - (1 - h**2).sqrt() * windows) / h
-    single = -0.5 * (off.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))
-    return single.logsumexp(-1) - math.log(windows.shape[-2]) - z.shape[-1] * h.log()
+    around = Normal((1 - h**2).sqrt() * windows, 2 * h.log())
+    return around.log_prob(z[..., None, :]).logsumexp(-1) - math.log(windows.shape[-2])
 
 
 def smoothness(parts: Sequence[Tensor]) -> float:

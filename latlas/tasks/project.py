@@ -76,9 +76,8 @@ def project(model: Model, data: Dataset, *, train: Dataset | None = None, space:
 
     Adam on the code, of each item from several starts: the encoder's code where there is one, the
     mean style where codes are styles, in half of them what the model guesses where it can, and
-    draws of the prior. The loss is the mean squared
-    difference per scalar, in model units; with ``features`` plus ‖f(x) − f(y)‖² / ‖f(x)‖². Of all
-    codes met the one of least loss is kept.
+    draws of the prior. The loss is the mean squared difference per scalar, in model units; with
+    ``features`` plus ‖f(x) − f(y)‖² / ‖f(x)‖². Of all codes met the one of least loss is kept.
 
     Args:
         train: items among which the nearest to each given one is looked for, for comparison.
