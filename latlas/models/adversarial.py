@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ class Adversarial(Model):
     augment_p: Tensor
 
     def __init__(self, config: Any, space: Space) -> None:
+        config = settled(config, space)
         super().__init__(config, space)
         if space.kind != "picture" and config.augment not in ("auto", "none"):
             raise ConfigError(f"augment={config.augment} is for pictures; leave it out")
@@ -187,3 +189,40 @@ class Adversarial(Model):
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
         out: Tensor = self.generator(z)
         return out
+
+
+def settled(config: Any, space: Space) -> Any:
+    """The config with the penalty and the size of a code that were left to the data chosen."""
+    penalty = config.penalty
+    if penalty == "auto":
+        penalty = "gp" if config.objective == "wasserstein" else "r1+r2"
+    return replace(config, penalty=penalty,
+                   latent_dim=config.latent_dim or auto_latent_dim(space),
+                   gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
+                   gamma_end=auto_gamma_end(penalty, space) if config.gamma_end is None
+                   else config.gamma_end)
+
+
+def auto_latent_dim(space: Space) -> int:
+    """64 for pictures; what has few numbers gets a code of twice as many."""
+    return 64 if space.kind == "picture" else min(64, max(2, 2 * space.dims))
+
+
+def auto_gamma(penalty: str, space: Space) -> float:
+    """10 for the gradient penalty (Gulrajani et al. 2017), else 1, or for pictures by their size.
+
+    The penalty of a picture sums over pixels, which move together.
+    """
+    if penalty == "gp":
+        return 10.0
+    return max(0.01, space.dims / 2048) if space.kind == "picture" else 1.0
+
+
+def auto_gamma_end(penalty: str, space: Space) -> float:
+    """Where the edges of modes are to be told as sharply as rows and points have them, less.
+
+    The gradient penalty is a constraint and stays.
+    """
+    if penalty == "gp":
+        return 1.0
+    return 0.1 if space.kind == "picture" else 0.01

@@ -198,17 +198,13 @@ OBJECTIVES = ("relativistic", "non-saturating", "minimax", "least-squares", "hin
 
 
 @dataclass(frozen=True)
-class GANConfig:
-    """Generative adversarial network."""
+class AdversarialConfig:
+    """A generator against a discriminator."""
 
     latent_dim: int = option(0, "size of the code; 0 chooses from the data's size", low=0,
                              high=10_000)
-    network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars, "
-                          "else mlp", choices=("auto", "mlp", "conv"))
-    width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
-                           "default", low=0)
-    depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half "
-                           "as many) or levels; 0: the default", low=0)
+    width: int = option(0, "channels of the finest size; 0: 32", low=0)
+    depth: int = option(0, "halvings of the picture; 0: until a side is 4 … 7", low=0)
     objective: str = option("relativistic", "what the players minimise", choices=OBJECTIVES)
     penalty: str = option("auto", "on the discriminator's slope: at real items (r1), at generated "
                           "ones (r2), both, or towards 1 between them (gp); auto: gp for "
@@ -219,16 +215,9 @@ class GANConfig:
     gamma_end: float | None = option(None, "share of it that is left at the end of the budget; "
                                            "none: 1 of gp, else 0.1 for pictures, 0.01 "
                                            "for others", low=1e-6, high=1)
-    penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
-    spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
-                                        "singular value")
-    minibatch_std: int = option(0, "items of a group whose spread the discriminator is told; 0: "
+    penalty_every: int = option(4, "steps from one penalty to the next, each times as many", low=1)
+    minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
                                    "it is not", low=0)
-    groups: int | None = option(None, "at most so many groups of alike items, each with codes of "
-                                "its own; 0: none; none: 200 for pictures", low=0, high=10_000)
-    sketch: int | None = option(None, "numbers of a code that say what a picture of its group "
-                                "looks like from afar; 0: none; none: 32 where pictures have "
-                                "groups", low=0, high=1_000)
     augment: str = option("auto", "random changes of the pictures that the discriminator sees, as "
                           "often as it has learnt them by heart (ada) or always (diff); auto: ada "
                           "for fewer than 10,000 pictures", choices=("auto", "none", "ada", "diff"))
@@ -237,6 +226,28 @@ class GANConfig:
         if self.minibatch_std == 1:
             raise ConfigError("minibatch_std=1: items of a group of one cannot differ; choose 2 or "
                               "more, or 0 for none")
+
+
+@dataclass(frozen=True)
+class GANConfig(AdversarialConfig):
+    """Generative adversarial network."""
+
+    network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars, "
+                          "else mlp", choices=("auto", "mlp", "conv"))
+    width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
+                           "default", low=0)
+    depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half "
+                           "as many) or levels; 0: the default", low=0)
+    penalty_every: int = option(1, "steps from one penalty to the next, each times as many", low=1)
+    minibatch_std: int = option(0, "items of a group whose spread the discriminator is told; 0: "
+                                   "it is not", low=0)
+    spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
+                                        "singular value")
+    groups: int | None = option(None, "at most so many groups of alike items, each with codes of "
+                                "its own; 0: none; none: 200 for pictures", low=0, high=10_000)
+    sketch: int | None = option(None, "numbers of a code that say what a picture of its group "
+                                "looks like from afar; 0: none; none: 32 where pictures have "
+                                "groups", low=0, high=1_000)
 
 
 @dataclass(frozen=True)
@@ -249,29 +260,7 @@ class ConditionalGANConfig(GANConfig):
 
 
 @dataclass(frozen=True)
-class PictureGANConfig(GANConfig):
-    """A GAN that is convolutional by its nature."""
-
-    penalty_every: int = option(4, "steps from one penalty to the next, each times as many", low=1)
-    minibatch_std: int = option(4, "items of a group whose spread the discriminator is told; 0: "
-                                   "it is not", low=0)
-    groups: int | None = option(0, "of alike items: for gan and conditional-gan", low=0)
-    sketch: int | None = option(0, "of a picture: for gan and conditional-gan", low=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("groups", "sketch"):
-            if getattr(self, name):
-                raise ConfigError(f"{name} is for gan and conditional-gan; leave it out")
-        if self.network == "mlp":
-            raise ConfigError("network=mlp is for gan; this model is made of convolutions")
-        if self.spectral_norm:
-            raise ConfigError("spectral_norm=true is for gan; this model's layers are scaled "
-                              "as they are used")
-
-
-@dataclass(frozen=True)
-class StyleGANConfig(PictureGANConfig):
+class StyleGANConfig(AdversarialConfig):
     """StyleGAN2."""
 
     style_dim: int = option(128, "size of w, from which every layer's style is made", low=1)
@@ -285,7 +274,7 @@ class StyleGANConfig(PictureGANConfig):
 
 
 @dataclass(frozen=True)
-class ProgressiveGANConfig(PictureGANConfig):
+class ProgressiveGANConfig(AdversarialConfig):
     """Progressively grown GAN."""
 
     grow: bool = option(True, "begin with the coarsest pictures; false trains the same networks at "

@@ -55,7 +55,7 @@ class GAN(Adversarial):
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None) -> None:
         own = generator is None and discriminator is None
-        super().__init__(resolved(config, space, grouped=own), space)
+        super().__init__(resolved(config, space, own), space)
         if self.config.groups:
             if discriminator is not None:
                 raise ConfigError(f"groups={config.groups}: a discriminator of your own is not "
@@ -157,12 +157,12 @@ class GAN(Adversarial):
                 "depth": self.config.depth}
 
 
-def resolved(config: GANConfig, space: Space, grouped: bool = False) -> GANConfig:
-    """The config with every choice that was left to the data made.
+def resolved(config: GANConfig, space: Space, grouped: bool) -> GANConfig:
+    """The config with the networks and groups that were left to the data chosen.
 
     ``grouped``: the networks can be told of groups.
     """
-    kind, penalty, groups = config.network, config.penalty, config.groups
+    kind, groups = config.network, config.groups
     if groups is None:
         groups = GROUPS if space.kind == "picture" and grouped else 0
     if config.sketch and not groups:
@@ -173,37 +173,5 @@ def resolved(config: GANConfig, space: Space, grouped: bool = False) -> GANConfi
         sketch = SKETCH if space.kind == "picture" and groups else 0
     if kind == "auto":
         kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
-    if penalty == "auto":
-        penalty = "gp" if config.objective == "wasserstein" else "r1+r2"
     return replace(config, network=kind, width=config.width or WIDTHS[kind],
-                   depth=config.depth or DEPTHS[kind], penalty=penalty, groups=groups,
-                   sketch=sketch,
-                   latent_dim=config.latent_dim or auto_latent_dim(space),
-                   gamma=auto_gamma(penalty, space) if config.gamma is None else config.gamma,
-                   gamma_end=auto_gamma_end(penalty, space) if config.gamma_end is None
-                   else config.gamma_end)
-
-
-def auto_latent_dim(space: Space) -> int:
-    """64 for pictures; what has few numbers gets a code of twice as many."""
-    return 64 if space.kind == "picture" else min(64, max(2, 2 * space.dims))
-
-
-def auto_gamma(penalty: str, space: Space) -> float:
-    """10 for the gradient penalty (Gulrajani et al. 2017), else 1, or for pictures by their size.
-
-    The penalty of a picture sums over pixels, which move together.
-    """
-    if penalty == "gp":
-        return 10.0
-    return max(0.01, space.dims / 2048) if space.kind == "picture" else 1.0
-
-
-def auto_gamma_end(penalty: str, space: Space) -> float:
-    """Where the edges of modes are to be told as sharply as rows and points have them, less.
-
-    The gradient penalty is a constraint and stays.
-    """
-    if penalty == "gp":
-        return 1.0
-    return 0.1 if space.kind == "picture" else 0.01
+                   depth=config.depth or DEPTHS[kind], groups=groups, sketch=sketch)

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from latlas.core.space import Space
 from latlas.models.adversarial import Adversarial
-from latlas.models.config import PictureGANConfig
-from latlas.models.gan import resolved
+from latlas.models.config import AdversarialConfig
 from latlas.networks.blocks import channels
 from latlas.networks.equalised import picture_sizes
 
@@ -22,8 +21,7 @@ class PictureGAN(Adversarial):
         sizes, wide: the sizes and their channels, the coarsest first.
     """
 
-    def __init__(self, name: str, config: PictureGANConfig, space: Space) -> None:
+    def __init__(self, name: str, config: AdversarialConfig, space: Space) -> None:
         sizes = picture_sizes(name, space.shape, config.depth)
-        config = replace(config, network="conv", width=config.width or WIDTH)
-        super().__init__(resolved(config, space), space)
+        super().__init__(replace(config, width=config.width or WIDTH), space)
         self.sizes, self.wide = sizes, channels(config.width, len(sizes))[::-1]
