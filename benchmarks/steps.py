@@ -38,7 +38,7 @@ from latlas.engine.choose import apply_layout, choose
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import World
 from latlas.engine.trainer import Trainer
-from latlas.networks.reordered import Strided, StridedTransposed, Transposed
+from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
 from latlas.networks.translators import Mirrored
 
 #: Adam's, of both sides
@@ -90,6 +90,8 @@ def usual(network: nn.Module) -> nn.Module:
             twin.load_state_dict(layer.state_dict())
             setattr(network, name, twin)
         else:
+            if isinstance(layer, Twice):
+                layer.twice = False
             usual(layer)
     return network
 

@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _API = ("train", "fit_prior", "load", "open_data", "sample", "reconstruct", "encode", "decode",
         "interpolate", "traverse", "denoise", "score", "outliers", "audit", "evaluate", "compare",
         "write_report", "list_models", "write_parts", "Scorer", "project", "mix", "directions",
-        "edit", "translate", "classify", "weights")
+        "edit", "translate", "classify", "weights", "prior_codes")
 __all__ = ["__version__", *_API]
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from latlas.core.noise import Noise
+from latlas.core.precision import autocast
 from latlas.networks import augment
 from latlas.objectives.adversarial import OBJECTIVES
 from latlas.objectives.penalties import between, off_unit, slopes
@@ -65,10 +66,23 @@ def pictures(n=64, channels=3, side=16):
     return torch.rand(n, channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_without_probability_nothing_changes():
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_probability_nothing_changes(precision):
     x = pictures(8)
-    torch.testing.assert_close(augment.adaptive(x, torch.zeros(()), Noise(0)), x, atol=1e-5,
-                               rtol=1e-5)
+    with autocast(x.device, precision):
+        same = augment.adaptive(x, torch.zeros(()), Noise(0))
+    torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
+
+
+def test_an_oblong_picture_is_turned_and_stretched_as_a_square_one():
+    """In pixels, that is, though places are −1 … 1 along either side."""
+    square, oblong = (augment._geometry(torch.zeros(500, 1, 16, wide), torch.tensor(0.8), Noise(3))
+                      for wide in (16, 48))
+    pixels = torch.tensor([48.0, 16.0])
+    linear = pixels[:, None] * oblong[:, :2, :2] / pixels
+    torch.testing.assert_close(linear, square[:, :2, :2])
+    shift = (pixels / 2 * oblong[:, :2, 2]).norm(dim=1)  # by 2 SHIFT of half a side, at most
+    assert 0.8 * 6.3 < shift.max() < 6.4 and (square[:, :2, 2].norm(dim=1) > 0.1).any()
 
 
 def test_with_probability_one_everything_does():

@@ -241,6 +241,23 @@ def test_gamma_and_networks_follow_the_data():
     config = models.build("gan", models.get("gan").config(), large).config
     assert (config.network, config.latent_dim) == ("conv", 64)
     assert config.gamma > small.config.gamma
+    slim = models.build("gan", models.get("gan").config(), Space.picture((1, 3, 100)))
+    assert slim.config.network == "mlp"
+
+
+def test_one_code_is_one_item():
+    model = models.build("gan", models.get("gan").config(), Space.picture((1, 8, 8)))
+    z = model.sample_codes(3, noise=Noise(0))
+    torch.testing.assert_close(model.decode(z[1]).mean, model.decode(z).mean[1])
+    assert model.decode(z[None, None]).mean.shape == (1, 1, 3, 1, 8, 8)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_augmentation_counts_the_items_of_all_processes(world):
+    model = models.build("gan", models.get("gan").config(augment="ada"), Space.picture((1, 8, 8)))
+    step = Step(0, 0, 0.0, Noise(0, world=world), cache={"items": 32 // world})
+    model.after_step(step, {"certainty": torch.ones(())})
+    assert model.augment_p.item() == pytest.approx(32 / 500_000)
 
 
 def own_players(outputs=64):

@@ -19,6 +19,7 @@ from latlas.api.making import (
     edit,
     interpolate,
     mix,
+    prior_codes,
     project,
     sample,
     translate,
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Scorer", "audit", "classify", "compare", "decode", "denoise", "directions", "edit",
            "encode", "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix",
-           "open_data", "outliers", "project", "reconstruct", "sample", "score", "train",
-           "translate", "traverse", "weights", "write_parts", "write_report"]
+           "open_data", "outliers", "prior_codes", "project", "reconstruct", "sample", "score",
+           "train", "translate", "traverse", "weights", "write_parts", "write_report"]
 
 
 def list_models() -> dict[str, str]:

@@ -55,6 +55,15 @@ def decode(run: Run, codes: Any, *, label: Any = None, given: Items = None) -> A
     return generate.decode(model, codes, condition=_condition(model, len(codes), label, given))
 
 
+def prior_codes(run: Run, n: int, *, seed: int = 0, label: Any = None) -> Array:
+    """Codes that samples are made of, (n, latent_dim), for walks and edits; ``label`` as for
+    :func:`sample`: of a ``conditional-gan`` codes differ by class."""
+    from latlas.tasks.styles import codes_of_prior
+
+    model = model_of(run, "decode", "codes of the prior")
+    return codes_of_prior(model, n, seed, _condition(model, n, label))
+
+
 def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "line",
                 space: str = "z", label: Any = None, given: Items = None) -> Array:
     """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle.

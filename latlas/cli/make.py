@@ -95,7 +95,7 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     file = target(out, run, "interpolation", "decode", "interpolate")
     require_styles(run, "interpolate --space w", space == "w")
     model = opened(run, device, "decode", "interpolate")
-    a, b = _ends(run, model, items, source, start, end, seed)
+    a, b = _ends(run, model, items, source, start, end, seed, names(label))
     made = api.interpolate(model, a, b, steps=steps, path=path, space=space, label=names(label),
                            given=given)
     save(made, model, file, json, columns=steps)
@@ -184,14 +184,14 @@ def whole_numbers(option: str, text: str) -> list[int]:
 
 
 def _ends(run: Path, model: Any, items: Items, source: Source, start: int | None,
-          end: int | None, seed: int) -> tuple[Any, Any]:
+          end: int | None, seed: int, label: list[str] | None) -> tuple[Any, Any]:
     """Codes of two rows of the data, drawn by the seed if not named; of the prior without data."""
     from latlas.api.items import require
 
     if (start is None) != (end is None):
         raise ConfigError("give both --start and --end, or neither")
     if start is None and not _has_codes(run, items):
-        return _random_codes(model, seed)
+        return _random_codes(model, seed, label)
     require(run, "encode", "interpolate --start")
     return _codes_of_rows(run, model, items, source, start, end, seed)
 
@@ -225,10 +225,11 @@ def _row(option: str, row: int, n: int) -> int:
     return row
 
 
-def _random_codes(model: Any, seed: int) -> tuple[Any, Any]:
-    import numpy as np
+def _random_codes(model: Any, seed: int, label: list[str] | None) -> tuple[Any, Any]:
+    """Two codes that samples are made of, of the first and the last class where any are named."""
+    from latlas import api
 
-    codes = np.random.default_rng(seed).standard_normal((2, model.latent_dim))
+    codes = api.prior_codes(model, 2, seed=seed, label=label and [label[0], label[-1]])
     return codes[0], codes[1]
 
 

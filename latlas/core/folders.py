@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: raised by one whenever a run folder is written differently; older ones are migrated on reading
-FORMAT = 1
+FORMAT = 2
+#: up to format 1: settings that models had and could not use, and what was not there yet
+UNUSED = dict.fromkeys(("style-gan", "progressive-gan"),
+                       ("network", "spectral_norm", "groups", "sketch"))
+WITHOUT = dict.fromkeys(("gan", "conditional-gan"), ("groups", "sketch"))
 
 
 @dataclass
@@ -188,7 +192,17 @@ def open_run(path: Path) -> RunFolder:
     if version > FORMAT:
         raise RunError(f"{path} is of format {version}, this latlas reads up to {FORMAT}; "
                        "update latlas")
-    return RunFolder(path, record)
+    return RunFolder(path, _migrated(record) if version < FORMAT else record)
+
+
+def _migrated(record: dict[str, Any]) -> dict[str, Any]:
+    """What this version would have written of a run of format 1."""
+    model, config = record.get("model", ""), dict(record.get("config") or {})
+    for name in UNUSED.get(model, ()):
+        config.pop(name, None)
+    for name in WITHOUT.get(model, ()):
+        config.setdefault(name, 0)
+    return {**record, "format": FORMAT, "config": config}
 
 
 def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:

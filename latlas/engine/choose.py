@@ -55,9 +55,13 @@ class Chosen:
         return asdict(self)
 
 
-def choose(model: Model, batches: Batches, options: TrainOptions, world: World) -> Chosen:
-    """Resolve every ``auto``; the process is left with the chosen thread count."""
-    begun = time.perf_counter()
+def choose(model: Model, batches: Batches, options: TrainOptions, world: World,
+           begun: float | None = None) -> Chosen:
+    """Resolve every ``auto``; the process is left with the chosen thread count.
+
+    ``begun``: the ``time.perf_counter()`` from which a budget of minutes counts; now by default.
+    """
+    begun = time.perf_counter() if begun is None else begun
     layouts, precisions = _layouts(model, options), _precisions(model, options)
     threads = _threads(model, options)
     known = Chosen(1, threads[0], precisions[0], layouts[0], options.batch_size,

@@ -102,9 +102,10 @@ class Loop:
         self.progress, self.device = progress, device
         self.batches = Batches(train, options.batch_size, options.seed, device=device,
                                rank=self.world.rank, world=self.world.size)
+        begun = time.perf_counter()
         if not run.begun:
             model.look_over(Sweep(train, device=device), len(train))
-        self.chosen = self._choose()
+        self.chosen = self._choose(begun)
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,
                                precision=self.chosen.precision, world=self.world,
@@ -164,12 +165,12 @@ class Loop:
             return self.world.size == 1 and bool(asked)
         return bool(self.world.agree(bool(asked)))
 
-    def _choose(self) -> Chosen:
+    def _choose(self, begun: float) -> Chosen:
         if self.run_folder.chosen:
             chosen = Chosen(**self.run_folder.chosen)
             torch.set_num_threads(chosen.threads)
             return chosen
-        chosen = choose(self.model, self.batches, self.options, self.world)
+        chosen = choose(self.model, self.batches, self.options, self.world, begun)
         if self.world.leads:
             self.run_folder.choose(chosen.to_json())
         return chosen

@@ -124,11 +124,12 @@ class Adversarial(Model):
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
         """Augment more where D is surer of the real items than :data:`TARGET`, and less below.
 
-        (Karras et al. 2020b, section 3.) The number is this process's own.
+        (Karras et al. 2020b, section 3.) The number is this process's own; items are those of all.
         """
         if self._augmentation(step.items) != "ada":
             return
-        further = (terms["certainty"] - TARGET).sign() * (step.cache["items"] / PACE)
+        items = step.cache["items"] * step.noise.world
+        further = (terms["certainty"] - TARGET).sign() * (items / PACE)
         self.augment_p.add_(further).clamp_(0, 1)
 
     def _odds(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
@@ -184,7 +185,8 @@ class Adversarial(Model):
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to (*batch, *shape); a condition (n, …) serves all leading draws."""
         made = self._generated(z.reshape(-1, z.shape[-1]), condition)
-        return PointMass(made.float().unflatten(0, z.shape[:-1]), len(self.space.shape))
+        return PointMass(made.float().reshape(*z.shape[:-1], *self.space.shape),
+                         len(self.space.shape))
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
         out: Tensor = self.generator(z)

@@ -232,8 +232,8 @@ class AdversarialConfig:
 class GANConfig(AdversarialConfig):
     """Generative adversarial network."""
 
-    network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars, "
-                          "else mlp", choices=("auto", "mlp", "conv"))
+    network: str = option("auto", "kind of network; auto: conv for pictures of over 256 scalars "
+                          "and 4 pixels a side, else mlp", choices=("auto", "mlp", "conv"))
     width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
                            "default", low=0)
     depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half "

@@ -17,10 +17,11 @@ from latlas.core.space import Space
 from latlas.models.adversarial import Adversarial
 from latlas.models.config import GANConfig
 from latlas.models.groups import Groups
+from latlas.networks.conv import LEAST_SIDE
 from latlas.networks.discriminator import make_discriminator
 from latlas.networks.generator import make_generator
 
-#: pictures of up to this many scalars get fully connected networks
+#: pictures of up to this many scalars, and slim ones, get fully connected networks
 MLP_DIMS = 256
 #: groups of alike pictures, unless told otherwise
 GROUPS = 200
@@ -101,7 +102,10 @@ class GAN(Adversarial):
     def guess(self, x: Tensor, *, noise: Noise, condition: Tensor | None = None) -> Tensor | None:
         """Codes (n, latent_dim) of the items' groups and sketches."""
         groups = self.groups
-        return groups.at(groups.of(x, condition), noise, groups.sketch_of(x)) if groups else None
+        if groups is None:
+            return None
+        sketch = groups.sketch_of(x) if groups.sketch else None
+        return groups.at(groups.of(x, condition), noise, sketch)
 
     def _made(self, batch: Batch, step: Step) -> Tensor:
         """A fake of the group of every real item, and of its sketch."""
@@ -172,6 +176,7 @@ def resolved(config: GANConfig, space: Space, grouped: bool) -> GANConfig:
     if sketch is None:
         sketch = SKETCH if space.kind == "picture" and groups else 0
     if kind == "auto":
-        kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
+        large = space.dims > MLP_DIMS and min(space.shape[1:], default=0) >= LEAST_SIDE
+        kind = "conv" if space.kind == "picture" and large else "mlp"
     return replace(config, network=kind, width=config.width or WIDTHS[kind],
                    depth=config.depth or DEPTHS[kind], groups=groups, sketch=sketch)

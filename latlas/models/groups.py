@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,6 +69,8 @@ class Groups(Prior):
         self.sketch = min(sketch, normal, self.told)
         self.register_buffer("centres", torch.zeros(groups, self.told + classes))
         self.register_buffer("counts", torch.zeros(max(1, classes), groups))
+        if not self.sketch:
+            return
         self.register_buffer("middle", torch.zeros(self.told))
         self.register_buffer("axes", torch.zeros(self.told, self.sketch))
         self.register_buffer("means", torch.zeros(groups, self.sketch))
@@ -95,13 +98,14 @@ class Groups(Prior):
         seen = torch.cat([self._described(
             batch.x[part], batch.label if batch.label is None else batch.label[part])
             for batch in batches]).cpu().numpy()
-        groups = max(1, min(len(self.centres), items // LEAST, len(seen)))
+        different = len(np.unique(seen, axis=0))
+        groups = max(1, min(len(self.centres), items // LEAST, different))
         found = KMeans(groups, n_init=1, max_iter=ROUNDS, random_state=0).fit(seen)
         self.centres[:groups] = torch.from_numpy(found.cluster_centers_)
         self.counts[:, :groups] = 1
         if self.sketch:
-            self._draw_up(torch.from_numpy(seen[:, :self.told]).double(),
-                          torch.from_numpy(found.labels_).long())
+            group = torch.cdist(torch.from_numpy(seen), self.centres[:groups].cpu()).argmin(1)
+            self._draw_up(torch.from_numpy(seen[:, :self.told]).double(), group)
 
     def _draw_up(self, seen: Tensor, group: Tensor) -> None:
         """Principal axes of thumbnails (n, told), and how each group lies along them.
@@ -197,8 +201,10 @@ class Groups(Prior):
         share = (self.weights() / self.weights().sum()).log()[group]
         share = share.masked_fill(~exact.all(-1), -torch.inf)
         told, other = normal[..., :self.sketch], normal[..., self.sketch:]
-        by_sketch = log_windows(told, self.windows[group], self.smoothness)
-        return by_sketch + StandardNormal(other.shape[-1]).log_prob(other) + share
+        known = StandardNormal(other.shape[-1]).log_prob(other) + share
+        if not self.sketch:
+            return known
+        return known + log_windows(told, self.windows[group], self.smoothness)
 
     def _described(self, x: Tensor, label: Tensor | None) -> Tensor:
         """Thumbnails (n, told) in [−1, 1], and beside them the classes if there are any."""

@@ -24,4 +24,4 @@ class PictureGAN(Adversarial):
     def __init__(self, name: str, config: AdversarialConfig, space: Space) -> None:
         sizes = picture_sizes(name, space.shape, config.depth)
         super().__init__(replace(config, width=config.width or WIDTH), space)
-        self.sizes, self.wide = sizes, channels(config.width, len(sizes))[::-1]
+        self.sizes, self.wide = sizes, channels(self.config.width, len(sizes))[::-1]

@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.noise import Noise
+from latlas.core.precision import exact
 
-#: of ADA: standard deviation of log scale, of brightness, of log contrast and saturation; largest
-#: shift as a share of the side (Karras et al. 2020b, appendix B)
+#: of ADA: standard deviation of log scale, of brightness, of log contrast and half that of log
+#: saturation; largest shift as a share of the side (Karras et al. 2020b, appendix B; logarithms
+#: there are of base 2, here natural: changes are 1.44 times as large)
 SCALE, BRIGHT, CONTRAST, SHIFT = 0.2, 0.2, 0.5, 0.125
 #: of DiffAugment: largest shift and side of the square that is cut out, as shares of the side
 SLIDE, HOLE = 0.125, 0.5
@@ -62,6 +64,7 @@ def _cut_out(x: Tensor, noise: Noise) -> Tensor:
     return x * ~inside
 
 
+@exact
 def adaptive(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
     """Each of the changes with probability ``p`` (a tensor of one number) for every picture.
 
@@ -69,13 +72,17 @@ def adaptive(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
     axes; brighter, more contrast, another hue and saturation (Karras et al. 2020b, figure 4a; the
     pixels are read bilinearly, with the picture reflected at its edges).
     """
-    x = _resampled(x, _geometry(x, p.to(x), noise))
+    x = _resampled(x, _geometry(x, p.to(x), noise))  # places in fp32: bf16 would blur all of them
     return _coloured(x, p.to(x), noise)
 
 
 def _geometry(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
-    """(n, 3, 3), from places in the result to places in the source, both in −1 … 1."""
-    n = len(x)
+    """(n, 3, 3), from places in the result to places in the source, both in −1 … 1.
+
+    Turns are turns of the picture, whatever its sides: until the end places are in units of half
+    its height.
+    """
+    n, wide = len(x), x.shape[3] / x.shape[2]
 
     def some(values: Tensor, still: float) -> Tensor:
         return torch.where(noise.uniform(n).to(x) < p, values, still)
@@ -86,10 +93,11 @@ def _geometry(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
     across, down = (some((2 * noise.uniform(n).to(x) - 1) * 2 * SHIFT, 0.0) for _ in range(2))
     alike, unlike = (some((SCALE * noise.normal(n).to(x)).exp(), 1.0) for _ in range(2))
     turn = some((2 * noise.uniform(n).to(x) - 1) * math.pi, 0.0)
-    moved = _matrix(one, 0 * one, 0 * one, one, across, down)
-    return (_matrix(mirror, 0 * one, 0 * one, one) @ _rotation(quarter) @ moved
+    moved = _matrix(one, 0 * one, 0 * one, one, wide * across, down)
+    return (_matrix(mirror / wide, 0 * one, 0 * one, one) @ _rotation(quarter) @ moved
             @ _matrix(alike, 0 * one, 0 * one, alike)
-            @ _matrix(unlike, 0 * one, 0 * one, 1 / unlike) @ _rotation(turn))
+            @ _matrix(unlike, 0 * one, 0 * one, 1 / unlike) @ _rotation(turn)
+            @ _matrix(wide * one, 0 * one, 0 * one, one))
 
 
 def _rotation(angle: Tensor) -> Tensor:

@@ -172,7 +172,8 @@ def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 
     """One dimension of the code varied at a time: (len(dims), steps, \\*shape), rows are dims.
 
     Args:
-        code: (latent_dim,) where the walk starts; the mean of ``codes``, or zeros.
+        code: (latent_dim,) where the walk starts; the mean of ``codes``, or zeros, see
+            :func:`likely`.
         dims: which dimensions; all by default, most active first when ``codes`` are given.
         span: −span … span, in standard deviations of that dimension over ``codes`` if given, in
             units of the code otherwise.
@@ -180,7 +181,7 @@ def traverse(model: Model, *, code: Any = None, dims: Any = None, span: float = 
     """
     if steps < 1 or not np.isfinite(span):
         raise ConfigError(f"steps={steps}, span={span}: at least one step, and a finite span")
-    centre, unit, order = _frame(model, code, codes)
+    centre, unit, order = _frame(model, code, codes, condition)
     chosen = order if dims is None else np.asarray(dims, np.int64)
     _check_dims(chosen, model.latent_dim)
     grid = np.tile(centre, (len(chosen), steps, 1))
@@ -252,7 +253,8 @@ def _turn(first: Array, last: Array) -> tuple[Array, float]:
     return (across / length if length else across), float(np.arccos(cosine))
 
 
-def _frame(model: Model, code: Any, codes: Any) -> tuple[Array, Array, Array]:
+def _frame(model: Model, code: Any, codes: Any,
+           condition: Any) -> tuple[Array, Array, Array]:
     """Centre, unit of each dimension, and order of dimensions of a traversal."""
     d = model.latent_dim
     if codes is None:
@@ -260,7 +262,21 @@ def _frame(model: Model, code: Any, codes: Any) -> tuple[Array, Array, Array]:
     else:
         known = np.asarray(codes, np.float64)
         centre, unit, order = known.mean(0), known.std(0), most_active(known)
-    return (centre if code is None else np.asarray(code, np.float64).ravel()), unit, order
+    if code is not None:
+        return np.asarray(code, np.float64).ravel(), unit, order
+    return likely(model, centre, condition), unit, order
+
+
+def likely(model: Model, code: Array, condition: Any = None) -> Array:
+    """The code (latent_dim,), or a draw where the prior has no such code, as between the groups of
+    a ``gan``; of a condition, or the first of several."""
+    prior = prior_of(model)
+    with inference(model):
+        if prior is None or prior.log_prob(codes_tensor(model, code[None])).item() > -np.inf:
+            return code
+        first = None if condition is None else np.ravel(condition)[:1]
+        drawn = drawn_codes(model, 1, noise(model, 0, "centre"), as_condition(model, first, 1))
+    return code if drawn is None else np.asarray(drawn[0].double().cpu())
 
 
 def _check_dims(dims: Array, latent_dim: int) -> None:

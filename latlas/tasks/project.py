@@ -108,31 +108,32 @@ class _Room:
     def __init__(self, model: Any, space: str, seed: int) -> None:
         self.model, self.space, self.seed = model, space, seed
         with inference(model, gradients=True):
-            self.draws = self._drawn(DRAWS, seed, "project")
-        self.unit = float(self.draws.std())
+            self.unit = float(self._drawn(DRAWS, {}, seed, "project").std())
 
-    def _drawn(self, n: int, *words: int | str) -> Tensor:
-        z = drawn_codes(self.model, n, noise(self.model, *words))
+    def _drawn(self, n: int, condition: dict[str, Tensor], *words: int | str) -> Tensor:
+        z = drawn_codes(self.model, n, noise(self.model, *words), condition)
         if z is None:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
         return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
 
     def starts(self, batch: Batch, n: int) -> Tensor:
         """(n, items, d)."""
-        drawn = self.draws[torch.arange(n * len(batch)) % DRAWS].view(n, len(batch), -1).clone()
+        told = condition_of(self.model, batch)
+        drawn = torch.stack([self._drawn(len(batch), told, self.seed, "start", k)
+                             for k in range(n)])
         if self.space == "w":
             drawn[0] = self.model.mean_w()
         elif can(self.model, "encode"):
-            drawn[0] = self.model.encode(batch.x, **condition_of(self.model, batch)).mean
+            drawn[0] = self.model.encode(batch.x, **told).mean
         else:
             for k in range((n + 1) // 2):
-                near = self._guessed(batch, noise(self.model, self.seed, "guess", k))
+                near = self._guessed(batch, told, noise(self.model, self.seed, "guess", k))
                 drawn[k] = drawn[k] if near is None else near
         return drawn
 
-    def _guessed(self, batch: Batch, draws: Noise) -> Tensor | None:
+    def _guessed(self, batch: Batch, told: dict[str, Tensor], draws: Noise) -> Tensor | None:
         """(items, d), where the model has an idea."""
-        told, model = condition_of(self.model, batch), self.model
+        model = self.model
         return model.guess(batch.x, noise=draws, **told) if isinstance(model, Guesses) else None
 
     def decode(self, code: Tensor, condition: dict[str, Tensor]) -> Tensor:

@@ -12,12 +12,13 @@ from latlas.core.errors import ConfigError, unknown
 from latlas.core.model import HasStyles, Model
 from latlas.core.ranges import numbers
 from latlas.data.dataset import Dataset
-from latlas.tasks.common import Array, can, check, inference, noise
+from latlas.tasks.common import Array, as_condition, can, check, inference, noise
 from latlas.tasks.generate import (
     check_truncation,
     decode,
     decode_styles,
     drawn_codes,
+    likely,
     styles_of,
     to_styles,
 )
@@ -83,10 +84,11 @@ def chosen_layers(text: str, count: int) -> list[int]:
     return found
 
 
-def codes_of_seeds(model: Model, seeds: Sequence[int]) -> Array:
+def codes_of_seeds(model: Model, seeds: Sequence[int], condition: Any = None) -> Array:
     """The code that ``sample`` draws with each seed, (len(seeds), latent_dim)."""
+    given = as_condition(model, condition, 1)
     with inference(model):
-        drawn = [drawn_codes(model, 1, noise(model, seed, "sample", 0)) for seed in seeds]
+        drawn = [drawn_codes(model, 1, noise(model, seed, "sample", 0), given) for seed in seeds]
     return np.concatenate([z.float().cpu().numpy() for z in drawn if z is not None])
 
 
@@ -118,7 +120,7 @@ def directions(model: Model, k: int | None = None, *, data: Dataset | None = Non
     draws, and for each the direction of z along which it changes, by least squares.
 
     Args:
-        condition: what a conditional model needs to decode, one for all.
+        condition: what a conditional model needs, one for all.
 
     Raises:
         ConfigError: no direction, or more than there are.
@@ -137,14 +139,14 @@ def edits(model: Model, found: Directions, *, seed: int | None = None, steps: in
     """One direction at a time: (k, steps, \\*shape), a row for each, from −span to span.
 
     Args:
-        seed: of the code that is edited; the mean of the codes without one.
+        seed: of the code that is edited; without one the mean of the codes, see :func:`likely`.
         span: to each side, in standard deviations along the direction.
         layers: the styles that change, see :func:`chosen_layers`; the others keep theirs.
         condition: as for :func:`directions`.
     """
     if steps < 1 or not np.isfinite(span):
         raise ConfigError(f"steps={steps}, span={span}: at least one step, and a finite span")
-    start = found.centre if seed is None else _start(model, found.space, seed)
+    start = _start(model, found, seed, condition)
     offsets = np.linspace(-span, span, steps)[None, :, None]
     moves = offsets * (found.axes * found.sd[:, None])[:, None]
     if found.space == "z":
@@ -156,14 +158,15 @@ def edits(model: Model, found: Directions, *, seed: int | None = None, steps: in
     return items.reshape(*moves.shape[:2], *items.shape[1:])
 
 
-def codes_of_prior(model: Model, n: int, seed: int = 0) -> Array:
-    """(n, latent_dim) draws of what samples are decoded from.
+def codes_of_prior(model: Model, n: int, seed: int = 0, condition: Any = None) -> Array:
+    """(n, latent_dim) draws of what samples are decoded from, of a condition each or one for all.
 
     Raises:
         CapabilityError: a model whose samples come from no code.
     """
     with inference(model):
-        drawn = drawn_codes(model, n, noise(model, seed, "directions"))
+        drawn = drawn_codes(model, n, noise(model, seed, "directions"),
+                            as_condition(model, condition, n))
     if drawn is None:
         check(model, "decode")
         raise ConfigError(f"{type(model).__name__.lower()} has no prior of codes; name data to "
@@ -171,9 +174,11 @@ def codes_of_prior(model: Model, n: int, seed: int = 0) -> Array:
     return np.asarray(drawn.float().cpu())
 
 
-def _start(model: Model, space: str, seed: int) -> Array:
-    z = codes_of_seeds(model, [seed])
-    return np.asarray((to_styles(model, z) if space == "w" else z)[0], np.float64)
+def _start(model: Model, found: Directions, seed: int | None, condition: Any) -> Array:
+    if seed is None:
+        return found.centre if found.space == "w" else likely(model, found.centre, condition)
+    z = codes_of_seeds(model, [seed], condition)
+    return np.asarray((to_styles(model, z) if found.space == "w" else z)[0], np.float64)
 
 
 def _styled(model: Model, start: Array, moves: Array, layers: str) -> Array:
@@ -204,7 +209,7 @@ def _regressed(model: Model, k: int | None, seed: int, condition: Any) -> Direct
     """Principal components of decoded items, and the least-squares directions of z to them."""
     k = _at_most(k, min(model.latent_dim, model.space.dims),
                  f"codes of {model.latent_dim} numbers and items of {model.space.dims}")
-    z = codes_of_prior(model, DECODED, seed).astype(np.float64)
+    z = codes_of_prior(model, DECODED, seed, condition).astype(np.float64)
     x = decode(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
     left, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     axes = left[:, :k].T @ (z - z.mean(0))
