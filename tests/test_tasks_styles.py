@@ -409,6 +409,16 @@ def test_directions_are_those_of_the_class(runs):
         latlas.directions(run, 2, label=["3", "7"])
 
 
+def test_of_several_classes_each_has_a_stretch_of_a_walk(runs):
+    run = latlas.load(runs / "conditional-gan")
+    a, b = latlas.prior_codes(run, 2, label=["3", "7"])
+    way = latlas.interpolate(run, a, b, steps=5, label=["3", "7"])
+    for label, part in (("3", slice(0, 3)), ("7", slice(3, 5))):
+        whole = latlas.interpolate(run, a, b, steps=5, label=label)
+        np.testing.assert_array_equal(way[part], whole[part])
+    assert not np.array_equal(way, whole)
+
+
 @pytest.mark.parametrize("truncation", [np.nan, np.inf])
 def test_truncation_is_finite(truncation):
     for call in (lambda: generate.sample(Styled(), 1, truncation=truncation),

@@ -69,14 +69,19 @@ def interpolate(run: Run, start: Any, end: Any, *, steps: int = 8, path: str = "
     """Items on the way from one code to another, (steps, \\*shape); ``path`` line or circle.
 
     ``space`` w goes from the style of the first to that of the last. ``label`` as for
-    :func:`sample`; of the pictures ``given`` the first serves the whole way.
+    :func:`sample`, but of several each has a stretch of the way; of the pictures ``given`` the
+    first serves the whole way.
     """
+    import numpy as np
+
     from latlas.api.items import require_styles
     from latlas.tasks import generate
 
     require_styles(run, "interpolate space=w", space == "w")
     model = model_of(run, "decode", "interpolate")
     condition = _condition(model, 1 if given is not None else steps, label, given)
+    if given is None and isinstance(label, (list, tuple)):
+        condition = condition[np.argsort(np.arange(steps) % len(label), kind="stable")]
     return generate.interpolate(model, start, end, steps, path,  # type: ignore[arg-type]
                                 space=space, condition=condition)
 
