@@ -95,8 +95,9 @@ def interpolate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     file = target(out, run, "interpolation", "decode", "interpolate")
     require_styles(run, "interpolate --space w", space == "w")
     model = opened(run, device, "decode", "interpolate")
-    a, b = _ends(run, model, items, source, start, end, seed, names(label))
-    made = api.interpolate(model, a, b, steps=steps, path=path, space=space, label=names(label),
+    classes = names(label)
+    a, b = _ends(run, model, items, source, start, end, seed, classes)
+    made = api.interpolate(model, a, b, steps=steps, path=path, space=space, label=classes,
                            given=given)
     save(made, model, file, json, columns=steps)
 

@@ -116,9 +116,8 @@ class _Room:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
         return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
 
-    def starts(self, batch: Batch, n: int) -> Tensor:
-        """(n, items, d)."""
-        told = condition_of(self.model, batch)
+    def starts(self, batch: Batch, told: dict[str, Tensor], n: int) -> Tensor:
+        """(n, items, d), of items that are conditioned on what is ``told``."""
         drawn = torch.stack([self._drawn(len(batch), told, self.seed, "start", k)
                              for k in range(n)])
         if self.space == "w":
@@ -170,15 +169,15 @@ def _found(room: _Room, batch: Batch, starts: int, steps: int,
     """Codes, items, the way there and errors of one batch."""
     n, model = len(batch), room.model
     with inference(model, gradients=True):
-        begin = room.starts(batch, starts).flatten(0, 1)
-        given = {k: v.repeat(starts, *[1] * (v.dim() - 1))
-                 for k, v in condition_of(model, batch).items()}
+        told = condition_of(model, batch)
+        begin = room.starts(batch, told, starts).flatten(0, 1)
+        given = {k: v.repeat(starts, *[1] * (v.dim() - 1)) for k, v in told.items()}
         target = batch.x.repeat(starts, *[1] * (batch.x.dim() - 1))
         codes, loss, way = _descend(lambda z: room.decode(z, given), begin, room.unit,
                                     _distance(target, look), steps)
         best = loss.view(starts, n).argmin(0) * n + torch.arange(n, device=loss.device)
         code = codes[best]
-        made = room.decode(code, {k: v[:n] for k, v in given.items()})
+        made = room.decode(code, told)
         error = (made - batch.x).square().flatten(1).mean(1)
     frames = np.stack([to_data(model.space, frame[best]) for frame in way], 1)
     return (np.asarray(code.cpu()), to_data(model.space, made), frames,
