@@ -31,7 +31,7 @@ from latlas.data import open_source, split
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.engine.weighing import Weighing
 from latlas.metrics.rarity import effective_share, guarded, standardised
@@ -204,7 +204,7 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
 
 def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
     """All steps; the last weights of the items."""
-    weighing = Weighing(trainer, batches, steps, World())
+    weighing = Weighing(trainer, batches, steps, DistributedContext())
     for index in range(steps):
         weighing.look(index)
         trainer.step(batches.at(index))

@@ -36,7 +36,7 @@ from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
 from latlas.engine.choose import apply_layout, choose
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
 from latlas.networks.translators import Mirrored
@@ -72,7 +72,7 @@ def latlas_step(model: Model, data: Dataset, batch_size: int, task: Mapping[str,
                            schedule="constant", warmup=0.0, precision=precision,
                            threads=task["threads"], device=task["device"])
     batches = Batches(data, batch_size, device=task["device"])
-    chosen = choose(model, batches, options, World())
+    chosen = choose(model, batches, options, DistributedContext())
     apply_layout(model, chosen.layout)
     trainer = Trainer(model, options, budget=chosen.images, precision=chosen.precision,
                       items=len(data))

@@ -23,7 +23,7 @@ from latlas.core.errors import RunError
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.models.conditional_vae import hide
 
@@ -170,7 +170,7 @@ def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
         return None
     if getattr(model.config, "condition", "") == "part":
         return hide(batch.x, "left", Noise(0))
-    return model.condition_of(batch, Noise(0))
+    return model.conditioning(batch, Noise(0))
 
 
 @torch.no_grad()
@@ -252,7 +252,7 @@ def test_log_conditional_is_the_decoders_in_data_units(case):
     model, batch = case.build(data).eval(), batch_of(data)
     if not isinstance(model, core.Observes):
         return
-    x, c = model.prepare(batch.x, Noise(0)), condition_of(model, batch)
+    x, c = model.preprocess(batch.x, Noise(0)), condition_of(model, batch)
     z = torch.randn(3, 5, model.latent_dim)
     with torch.no_grad():
         found = model.log_conditional(x, z, c)
@@ -283,7 +283,7 @@ def test_encoding_is_deterministic_and_item_by_item(case):
 def test_gradients_reach_exactly_the_phases_parameters(case):
     data = case.data()
     model = case.build(data)
-    model.look_over(Sweep(data), len(data))
+    model.prepare(Sweep(data), len(data))
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
     reached: dict[tuple[str, ...], set[str]] = {}
 
@@ -352,7 +352,7 @@ def test_two_processes_equal_one(case):
         pytest.skip(f"{case.coupled} couple the items of a batch")
     data = case.data()
     alone, *both = (case.build(data) for _ in range(3))
-    advance(alone, data, World())
+    advance(alone, data, DistributedContext())
     pair = Pair()
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda rank: advance(both[rank], data, Rank(rank, 2, pair)), (0, 1)))
@@ -360,7 +360,7 @@ def test_two_processes_equal_one(case):
     torch.testing.assert_close(tiny.weights(both[0]), tiny.weights(alone), atol=1e-5, rtol=0)
 
 
-def advance(model: core.Model, data: Dataset, world: World) -> None:
+def advance(model: core.Model, data: Dataset, world: DistributedContext) -> None:
     """Eight steps of one process's share.
 
     Adam divides a gradient by its size, so rounding errors of one that is nearly zero would move a
@@ -390,7 +390,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Rank(World):
+class Rank(DistributedContext):
     """A rank of a :class:`Pair`."""
 
     pair: Any = None

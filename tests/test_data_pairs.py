@@ -485,7 +485,7 @@ class Shift(Model):
         assert space.target is not None
         self.shift = nn.Linear(1, space.target.shape[0], bias=False)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         assert batch.target is not None
         one = torch.ones(len(batch), 1, device=batch.x.device)
         error = (batch.target.mean((2, 3)) - self.shift(one)).square().mean()

@@ -22,7 +22,7 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep, systematic
 from latlas.data.dataset import Dataset
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.engine.weighing import Weighing
 from latlas.metrics import rarity
@@ -58,13 +58,13 @@ def test_the_mask_is_on_the_vaes_term_alone():
     mask = (batch.label == 1).float()
     assert 0 < mask.sum() < 30
     wanted = classification.mean() + 0.25 * (mask * bound).mean()
-    torch.testing.assert_close(model.loss(batch, "model", step()).total, wanted)
+    torch.testing.assert_close(model.loss(batch, step()).total, wanted)
 
 
 def test_items_of_other_classes_teach_the_classifier_and_not_the_decoder():
     model, data = made(audited="b")
     batch = next(iter(Sweep(data.subset(np.flatnonzero(data.label != 1)), 30)))
-    found = model.loss(batch, "model", step())
+    found = model.loss(batch, step())
     found.total.backward()
     torch.testing.assert_close(found.total, parts(model, batch)[0].mean())
     assert all(p.grad is None or not p.grad.any() for p in model.decoder.parameters())
@@ -190,7 +190,7 @@ def test_weights_that_are_none_stop_the_run():
     data = tiny.pictures()
     model = Askew(tiny.small("debiasing-vae"), data.space)
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
-    weighing = Weighing(trainer, Batches(data, 16), 20, World())
+    weighing = Weighing(trainer, Batches(data, 16), 20, DistributedContext())
     assert weighing.look(0) is None and weighing.look(1) is None
     with pytest.raises(TrainingError, match="weights of the data at step 2"):
         weighing.look(2)

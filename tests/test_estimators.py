@@ -168,7 +168,7 @@ def test_all_estimators_agree_on_a_trained_model(name, tmp_path):
     elbo = score(model, few, method="elbo", draws=1000)
     for other in (naive, ais):
         assert (abs(other.nats - iw.nats) < 5 * np.hypot(other.se, iw.se) + 1e-3).all()
-        assert other.footing == iw.footing
+        assert other.base_measure == iw.base_measure
     assert (elbo.nats < iw.nats + 5 * elbo.se).all()
 
 
@@ -176,9 +176,9 @@ def test_an_item_is_binarised_the_same_way_in_any_batch():
     data = tiny.pictures(n=12)
     batches = [next(iter(Sweep(data.subset(rows)))) for rows in (slice(0, 12), slice(5, 6))]
     model = tiny.build("vae", data, tiny.small("vae", likelihood="bernoulli", binarize="dynamic"))
-    whole, alone = (model.prepare(b.x, estimators.ItemNoise(b, 0, "score")) for b in batches)
+    whole, alone = (model.preprocess(b.x, estimators.ItemNoise(b, 0, "score")) for b in batches)
     assert torch.equal(whole[5:6], alone)
-    again = model.prepare(batches[1].x, estimators.ItemNoise(batches[1], 1, "score"))
+    again = model.preprocess(batches[1].x, estimators.ItemNoise(batches[1], 1, "score"))
     assert not torch.equal(alone, again)
 
 
@@ -205,7 +205,7 @@ def test_a_decoder_without_a_likelihood_is_scored_around_its_output():
     model, data, truth = linear_ae(0.5)
     naive = score(model, data, method="naive", observation_sd=0.5, draws=100_000)
     ais = score(model, data, observation_sd=0.5, temperatures=400, leapfrog=4, draws=32)
-    assert ais.method == "ais" and ais.footing == naive.footing == "data units"
+    assert ais.method == "ais" and ais.base_measure == naive.base_measure == "data units"
     for found in (naive, ais):
         assert (abs(found.nats - truth) < 5 * found.se).all() and (found.se < 0.2).all()
 

@@ -227,8 +227,9 @@ def test_batches_hold_the_neighbours_of_both_domains():
 def test_cycle_gan_pays_for_what_the_motion_does_not_explain():
     data = tiny.clips()
     batch, steps = Batches(data, 6).at(0), [Step(0, 0, p, Noise(0)) for p in (0, GROWING / 2, 1)]
-    found = {w: [tiny.build("cycle-gan", data, tiny.small("cycle-gan", temporal=w, pool=0)).loss(
-        batch, "generators", step) for step in steps] for w in (0.0, 7.0)}
+    small = {w: tiny.small("cycle-gan", temporal=w, pool=0) for w in (0.0, 7.0)}
+    found = {w: [tiny.build("cycle-gan", data, config).phase_loss(batch, "generators", step)
+                 for step in steps] for w, config in small.items()}
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan", temporal=7.0, pool=0))
     wanted = 0
     for x, after, translate in ((batch.x, batch.neighbour, model.forth),
@@ -248,7 +249,7 @@ def test_the_term_is_for_frames_and_is_theirs_by_default():
     found = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).config.temporal
              for k, d in weights.items()}
     assert found == {"pictures": 0.0, "frames": TEMPORAL}
-    said = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).choices(9)
+    said = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).describe(9)
             for k, d in weights.items()}
     assert said["frames"] == f"{said['pictures']}, temporal {TEMPORAL:g}"
     with pytest.raises(ConfigError, match="temporal=3 is for frames"):
@@ -256,7 +257,7 @@ def test_the_term_is_for_frames_and_is_theirs_by_default():
     one = tiny.clips()  # one domain of frames is enough
     mixed = one.beside(Dataset(one.other.x, Space.picture(one.other.x.shape[1:], 17)), paired=False)
     model = tiny.build("cycle-gan", mixed, tiny.small("cycle-gan"))
-    terms = model.loss(Batches(mixed, 4).at(0), "generators", Step(0, 0, 1.0, Noise(0))).terms
+    terms = model.phase_loss(Batches(mixed, 4).at(0), "generators", Step(0, 0, 1.0, Noise(0))).terms
     assert model.config.temporal == TEMPORAL and terms["temporal"] > 0
 
 

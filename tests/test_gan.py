@@ -21,7 +21,7 @@ from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.choose import batch_size_of, choose
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
 from latlas.networks.augment import AUGMENTATIONS
@@ -67,7 +67,7 @@ def model_of(data, name="gan", **settings):
 
 def step_of(model, batch, phase):
     step = Step(0, 0, 0.0, Noise(1))
-    return model.loss(batch, phase, step), step
+    return model.phase_loss(batch, phase, step), step
 
 
 def test_the_penalty_is_half_gamma_times_both_slopes():
@@ -103,9 +103,9 @@ def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_
     batch, seen = Batch(torch.as_tensor(data.x[:8])), []
     whole, plain = (step_of(m, batch, "discriminator")[0] for m in (eager, lazy))
     step = Step(0, 0, 0.0, Noise(1))
-    lazy.loss(batch, "discriminator", step)
+    lazy.phase_loss(batch, "discriminator", step)
     lazy.discriminator.register_forward_hook(lambda *given: seen.append(len(given[2])))
-    alone = lazy.loss(batch, "penalty", step)
+    alone = lazy.phase_loss(batch, "penalty", step)
     assert sum(seen) == items
     torch.testing.assert_close(alone.total, whole.total - plain.total)
     assert alone.terms.items() <= whole.terms.items()
@@ -116,11 +116,11 @@ def test_real_items_and_fakes_in_one_batch_change_nothing(every):
     data, found = tiny.pictures(), []
     for together in (True, False):
         model = model_of(data, network="conv", groups=3, minibatch_std=4, penalty_every=every)
-        model.look_over(Sweep(data, 50), len(data))
+        model.prepare(Sweep(data, 50), len(data))
         model.contest.together = together
         step, batch, seen = Step(0, 0, 0.0, Noise(1)), Batches(data, 8).at(0), []
         model.discriminator.register_forward_hook(lambda *g, s=seen: s.append(len(g[2])))
-        total = sum(model.loss(batch, phase.name, step).total for phase in model.phases[:-1])
+        total = sum(model.phase_loss(batch, phase.name, step).total for phase in model.phases[:-1])
         assert set(seen) == {16 if together else 8}
         found.append([total, *torch.autograd.grad(total, list(model.discriminator.parameters()))])
     torch.testing.assert_close(*found)
@@ -140,7 +140,7 @@ def test_fakes_are_made_once_a_step():
     model.generator.register_forward_hook(lambda *_: made.append(1))
     batch = Batch(torch.as_tensor(tiny.points().x[:8]))
     _, step = step_of(model, batch, "discriminator")
-    model.loss(batch, "generator", step)
+    model.phase_loss(batch, "generator", step)
     assert len(made) == 1
 
 
@@ -342,9 +342,9 @@ def test_the_penaltys_weight_is_shown(tmp_path, monkeypatch, capsys):
 def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():
     data = tiny.points()
     held = model_of(data, gamma=2.0, gamma_end=0.25, penalty_every=4, penalty="r1")
-    assert held.choices(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
-    assert model_of(data, gamma=0.0).choices(9) == "relativistic, no penalty"
-    assert model_of(tiny.pictures()).choices(10_000).endswith("augment=none")
+    assert held.describe(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
+    assert model_of(data, gamma=0.0).describe(9) == "relativistic, no penalty"
+    assert model_of(tiny.pictures()).describe(10_000).endswith("augment=none")
 
 
 def test_ten_pictures_are_augmented_and_warned_of(tmp_path, monkeypatch, capsys):
@@ -355,36 +355,37 @@ def test_ten_pictures_are_augmented_and_warned_of(tmp_path, monkeypatch, capsys)
     assert any("augmented" in line for line in lines)
     assert sum("learnt by heart" in line.get("alarm", "") for line in lines) == 1
     plain = model_of(tiny.pictures(), augment="none")
-    assert "augment=ada would delay" in plain.doubts(1)[0] and plain.doubts(1000) == []
+    assert "augment=ada would delay" in plain.warnings(1)[0] and plain.warnings(1000) == []
 
 
 def test_a_batch_is_whole_groups_on_every_process():
     data, options = tiny.pictures(), tiny.options
     model = model_of(data, minibatch_std=3)
-    assert batch_size_of(model, 90, options(batch_size=0), World()) == 66
-    assert batch_size_of(model, 90, options(batch_size=0), World(0, 4)) == 72
-    assert batch_size_of(model, 90, options(batch_size=12), World(1, 2)) == 12
+    assert batch_size_of(model, 90, options(batch_size=0), DistributedContext()) == 66
+    assert batch_size_of(model, 90, options(batch_size=0), DistributedContext(0, 4)) == 72
+    assert batch_size_of(model, 90, options(batch_size=12), DistributedContext(1, 2)) == 12
     with pytest.raises(ConfigError, match=r"groups of 3 .*each of 2 .*a multiple of 6"):
-        batch_size_of(model, 90, options(batch_size=10), World(0, 2))
+        batch_size_of(model, 90, options(batch_size=10), DistributedContext(0, 2))
     with pytest.raises(ConfigError, match="multiple of 2"):
-        batch_size_of(model_of(data), 90, options(batch_size=9), World(0, 2))
-    assert batch_size_of(model_of(data), 90, options(batch_size=0), World()) == 64
+        batch_size_of(model_of(data), 90, options(batch_size=9), DistributedContext(0, 2))
+    assert batch_size_of(model_of(data), 90, options(batch_size=0), DistributedContext()) == 64
 
 
 def test_batches_of_pictures_stay_small_however_many_there_are():
     options, items = tiny.options, 1_000_000
     small, grouped = (model_of(tiny.pictures(), minibatch_std=k) for k in (0, 6))
-    assert batch_size_of(small, items, options(batch_size=0), World()) == 64
-    assert batch_size_of(grouped, items, options(batch_size=0), World()) == 66
-    assert batch_size_of(small, items, options(batch_size=256), World()) == 256
-    assert batch_size_of(model_of(tiny.points()), items, options(batch_size=0), World()) == 512
+    assert batch_size_of(small, items, options(batch_size=0), DistributedContext()) == 64
+    assert batch_size_of(grouped, items, options(batch_size=0), DistributedContext()) == 66
+    assert batch_size_of(small, items, options(batch_size=256), DistributedContext()) == 256
+    assert batch_size_of(model_of(tiny.points()), items, options(batch_size=0),
+                         DistributedContext()) == 512
 
 
 def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
     """A budget in minutes would otherwise not be kept where pictures are few."""
     seen, data, how = [], tiny.pictures(), tiny.options(images=None, minutes=1e-4)
     monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: seen.append(len(x)) or x)
-    choose(model_of(data), Batches(data, how.batch_size, 0), how, World())
+    choose(model_of(data), Batches(data, how.batch_size, 0), how, DistributedContext())
     assert seen
 
 

@@ -168,14 +168,14 @@ class Listening(nn.Module):
 def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
     data, _ = corners()
     model = tiny.build("gan", data, tiny.small("gan", groups=4, latent_dim=64, network="conv"))
-    model.look_over(Sweep(data, 100), len(data))
+    model.prepare(Sweep(data, 100), len(data))
     model.discriminator = judge = Listening()
     batch = Batch(next(iter(Sweep(data, 60))).x)
     codes = []
     model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
     step = Step(0, 0, 0.0, Noise(1))
     for phase in ("discriminator", "generator"):
-        model.loss(batch, phase, step)
+        model.phase_loss(batch, phase, step)
     group = model.prior.of(batch.x)
     assert len(set(group.tolist())) == 4
     assert len(judge.told) >= 3 and all(
@@ -188,7 +188,7 @@ def test_samples_of_a_class_come_from_its_groups():
     data, kind = corners()
     config = tiny.small("conditional-gan", groups=5, latent_dim=64, network="conv")
     model = tiny.build("conditional-gan", data, config)
-    model.look_over(Sweep(data, 100), len(data))
+    model.prepare(Sweep(data, 100), len(data))
     order = of_kind(model.prior, data, kind)
     z = model.sample_codes(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
     near = group_of(z).bincount(minlength=5)[order]  # three quarters of the first, none of odd ones
@@ -236,7 +236,7 @@ def classed():
     data, _ = corners()
     model = tiny.build("conditional-gan", data, tiny.small(
         "conditional-gan", groups=5, sketch=4, latent_dim=64, network="conv"))
-    model.look_over(Sweep(data, 100), len(data))
+    model.prepare(Sweep(data, 100), len(data))
     return model.eval().requires_grad_(False), data
 
 
@@ -362,13 +362,13 @@ def test_fakes_are_made_of_the_sketches_of_real_items_and_pay_for_leaving_them()
     data, _ = corners()
     model = tiny.build("gan", data, tiny.small("gan", groups=4, sketch=5, latent_dim=64,
                                                network="conv"))
-    model.look_over(Sweep(data, 100), len(data))
+    model.prepare(Sweep(data, 100), len(data))
     model.discriminator = judge = Listening()
     batch = Batch(next(iter(Sweep(data, 60))).x)
     codes = []
     model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
     step, wanted = Step(0, 0, 0.0, Noise(1)), model.prior.sketch_of(batch.x)
-    _, paid = (model.loss(batch, phase, step) for phase in ("discriminator", "generator"))
+    _, paid = (model.phase_loss(batch, phase, step) for phase in ("discriminator", "generator"))
     assert judge.sketches and all(torch.equal(s, wanted.repeat(len(s) // 60, 1))
                                   for s in judge.sketches)
     torch.testing.assert_close(codes[0][:, :5], wanted, rtol=1e-4, atol=1e-4)
@@ -382,7 +382,7 @@ def test_a_projection_starts_from_the_group_and_the_sketch_of_the_picture(sketch
     data, _ = corners()
     model = tiny.build("conditional-gan", data, tiny.small(
         "conditional-gan", groups=5, sketch=sketch, latent_dim=64, network="conv"))
-    model.look_over(Sweep(data, 100), len(data))
+    model.prepare(Sweep(data, 100), len(data))
     part = data.subset(np.arange(9))
     codes = []
     model.generator.register_forward_hook(

@@ -67,7 +67,7 @@ X = torch.tensor([[0.5, -0.4, 0.2]])
 
 
 def loss(model, x=X, seed=0, progress=1.0):
-    return model.loss(Batch(x), "model", Step(0, 0, progress, Noise(seed)))
+    return model.loss(Batch(x), Step(0, 0, progress, Noise(seed)))
 
 
 def losses(model, many=MANY, x=X):
@@ -269,10 +269,10 @@ def test_an_upper_layer_moves_what_lies_below_it():
     walks = traverse(model, dims=[0, 4], steps=3)
     assert walks.shape == (2, 3, 1, 8, 8)
     z = torch.randn(6, 5)
-    assert torch.equal(model.settle(z, 0), z)
+    assert torch.equal(model.fill_lower_layers(z, 0), z)
     below = model.prior.links[0](z[:, 3:]).mean
-    torch.testing.assert_close(model.settle(z, 1), torch.cat([below, z[:, 3:]], 1))
-    moved = model.decode(model.settle(z, 1)).mean
+    torch.testing.assert_close(model.fill_lower_layers(z, 1), torch.cat([below, z[:, 3:]], 1))
+    moved = model.decode(model.fill_lower_layers(z, 1)).mean
     assert not torch.allclose(moved, model.decode(z).mean)
     assert information(model, data).shape == (5,)
 

@@ -73,7 +73,7 @@ def test_likelihood_is_reported_in_data_units():
     full = fitted(standard, D - 1, space)  # a full Gaussian is equivariant under scaling
     torch.testing.assert_close(score(full, standard)[0], score(fitted(raw, D - 1), raw)[0],
                                rtol=1e-5, atol=1e-5)
-    assert full.footing == "table units"
+    assert full.base_measure == "table units"
 
 
 @pytest.mark.parametrize("size", [1, 13, 200])
@@ -176,7 +176,7 @@ def test_pictures_are_dequantised_and_scored_as_integers():
     x = space.to_model(values.float())
     model = fitted(x, 4, space)
     per_dim = -score(model, x)[0].mean() / space.dims / math.log(2)
-    assert model.footing == "integers"
+    assert model.base_measure == "integers"
     # independent uniform levels, plus the noise, are uniform on [−½, 4½): variance 25/12
     assert float(per_dim) == pytest.approx(0.5 * math.log2(2 * math.pi * math.e * 25 / 12),
                                            abs=0.02)

@@ -14,7 +14,7 @@ import torch
 from latlas import checkpoint, train
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 
 ROOT = Path(__file__).parent.parent
 #: 20 steps of 32 digits, fp32; the rate rises at once
@@ -68,4 +68,4 @@ def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
 
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ConfigError, match="batch_size=33 does not divide over 2"):
-        World(0, 2).check(33)
+        DistributedContext(0, 2).check(33)

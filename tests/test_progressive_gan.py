@@ -16,7 +16,7 @@ from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches
 from latlas.engine import choose
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
 from latlas.networks.equalised import enlarged, shrunk
@@ -137,9 +137,9 @@ def test_without_growth_it_is_the_same_network():
     grown, flat = model_of(), model_of(grow=False)
     pairs = zip(grown.named_parameters(), flat.named_parameters(), strict=True)
     assert all(n == m and torch.equal(p, q) for (n, p), (m, q) in pairs)
-    assert flat.stage == 2 and not flat.grows
+    assert flat.stage == 2 and not flat.defaults.progressive
     step = Step(0, 0, 0.0, Noise(0))
-    assert flat.loss(Batch(torch.zeros(4, 3, 16, 16)), "discriminator", step).total.isfinite()
+    assert flat.phase_loss(Batch(torch.zeros(4, 3, 16, 16)), "discriminator", step).total.isfinite()
     assert step.cache["fakes"].shape == (4, 3, 16, 16)
 
 
@@ -147,8 +147,8 @@ def test_a_step_shows_pictures_of_the_stage():
     model, batch = model_of(grow_share=0.8), Batch(torch.randn(4, 3, 16, 16))
     for progress, size in ((0.0, 4), (0.3, 8), (0.7, 16), (0.9, 16)):
         step = Step(0, 0, progress, Noise(0))
-        model.loss(batch, "discriminator", step)
-        model.loss(batch, "generator", step)
+        model.phase_loss(batch, "discriminator", step)
+        model.phase_loss(batch, "generator", step)
         assert step.cache["shown"].x.shape == step.cache["fakes"].shape == (4, 3, size, size)
         assert model.stage == model.stage_at(progress)
 
@@ -166,5 +166,5 @@ def test_minutes_are_counted_over_the_whole_of_growth():
     options = replace(tiny.options(), images=None, minutes=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", look)
-        choose._budget(known, model, batches, options, World(), 0.0)
+        choose._budget(known, model, batches, options, DistributedContext(), 0.0)
     assert set(seen) >= {0.0, 2.0} and len(set(seen)) > 3

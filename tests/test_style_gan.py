@@ -173,9 +173,9 @@ def test_path_lengths_of_a_linear_generator():
 
 def test_the_penalty_on_paths_and_its_running_mean():
     model, batch = model_of(path_weight=3.0), Batch(torch.zeros(8, 3, 16, 16))
-    found = model.loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    found = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
     length = found.terms["path length"].detach()
-    first = model.loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    first = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
     torch.testing.assert_close(found.total, first.total)  # nothing changes in a loss
     terms = {"path length": length, "certainty": torch.zeros(())}
     model.after_step(Step(0, 0, 0.0, Noise(0)), terms)
@@ -183,13 +183,13 @@ def test_the_penalty_on_paths_and_its_running_mean():
     model.after_step(Step(1, 0, 0.0, Noise(0)), terms | {"path length": 2 * length})
     torch.testing.assert_close(model.path_length, 1.01 * length)
     model.path_length.fill_(1e6)  # far from any length: the square of what lies between
-    far = model.loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    far = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
     assert far.total.item() == pytest.approx(3 * (0.99 * 1e6) ** 2, rel=1e-3)
 
 
 def test_the_path_penalty_reaches_the_mapping():
     model, batch = model_of(), Batch(torch.zeros(8, 3, 16, 16))
-    model.loss(batch, "path", Step(0, 0, 0.0, Noise(5))).total.backward()
+    model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5))).total.backward()
     assert all(layer.weight.grad.abs().sum() > 0 for layer in model.generator.mapping.layers)
     assert all(p.grad is None for p in model.discriminator.parameters())
 

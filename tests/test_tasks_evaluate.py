@@ -26,7 +26,7 @@ SPACE = Space.picture((1, 2, 2), LEVELS, classes=("dark", "light"))
 class Gaussian(Model):
     """x ~ N(m, v) per pixel, the density of dequantised levels; the code is half the picture."""
 
-    footing = "integers"
+    base_measure = "integers"
     exact_likelihood = True
 
     def __init__(self, train, space=SPACE):
@@ -68,7 +68,7 @@ class Sampler(Model):
 
 
 class Binary(Gaussian):
-    footing = "binary pixels"
+    base_measure = "binary pixels"
 
 
 class Loose(Gaussian):
@@ -139,7 +139,7 @@ def test_reconstruction_error_in_levels_and_on_the_unit_range(parts, extract):
 def test_real_items_are_as_good_as_the_control_and_copies_are_caught(parts, extract):
     fresh = run(Sampler(data(200, 2).x), parts, extract)
     copies = run(Sampler(parts[0].x), parts, extract)
-    assert fresh.get("nats") is None and fresh.footing is None
+    assert fresh.get("nats") is None and fresh.base_measure is None
     # whole levels tie, so the ratio and near copies are coarse here: C_T ranks them fairly
     assert abs(fresh.get("copying_z").value) < 3
     assert copies.get("copying_z").value < -3
@@ -173,7 +173,7 @@ def test_other_footings_are_shown_but_not_compared(parts, extract):
                                                                  name="binary"),
                      run(Sampler(data(200, 3).x), parts, extract, name="sampler")])
     line = next(line for line in table.lines() if line.key == "nats")
-    assert table.footing == "integers" and line.best == frozenset()
+    assert table.base_measure == "integers" and line.best == frozenset()
     assert "binary pixels" in line.cells[1] and line.cells[2] == "–"
     assert any(n.startswith("binary: a likelihood of binary pixels, not compared")
                for n in table.notes)
@@ -184,9 +184,9 @@ def test_a_conditional_likelihood_is_compared_with_no_other(parts, extract):
     model = Gaussian(parts[0])
     model.condition_dim = 2
     found = run(model, parts, extract)
-    assert found.footing == "integers given a condition" and found.get("nats").control is None
+    assert found.base_measure == "integers given a condition" and found.get("nats").control is None
     table = compare([found, run(Gaussian(parts[0]), parts, extract, name="plain")])
-    assert table.footing == "integers"
+    assert table.base_measure == "integers"
     assert any("given a condition, not compared" in note for note in table.notes)
 
 
@@ -227,7 +227,7 @@ def test_tables_without_noise_have_no_unbounded_control():
     whole = Dataset(x, space)
 
     class Flat(Gaussian):
-        footing = "table units"
+        base_measure = "table units"
 
         def encode(self, x, *, condition=None):
             return PointMass(x)
@@ -238,7 +238,7 @@ def test_tables_without_noise_have_no_unbounded_control():
     model = Flat(whole, space)
     model.variance += 1e-3
     found = evaluate(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
-    assert found.footing == "data units" and found.get("bits_per_dim") is None
+    assert found.base_measure == "data units" and found.get("bits_per_dim") is None
     assert found.get("nats").control is None
     assert any("constant" in note for note in found.notes)
 

@@ -26,7 +26,7 @@ class Handed(Model):
         self.label = torch.from_numpy(data.label)
         self.condition_dim = len(data.space.classes) if labelled else 0
 
-    def condition_of(self, batch, noise):
+    def conditioning(self, batch, noise):
         return batch.label if self.condition_dim else None
 
     def sample(self, n, *, noise, condition=None):

@@ -452,7 +452,7 @@ class Learns(Styled):
         super().__init__(space)
         self.config, self.scale = config, nn.Parameter(torch.ones(1))
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         loss = self.scale.square().sum()
         return Loss(loss, {"loss": loss})
 

@@ -32,7 +32,7 @@ NOISE = 0.5
 class Linear(Model):
     """Posterior N(M⁻¹ Wᵀ x, s² M⁻¹) made diagonal, so that the bound is not tight."""
 
-    footing = "table units"
+    base_measure = "table units"
 
     def __init__(self, widen=0.0):
         super().__init__(None, SPACE)

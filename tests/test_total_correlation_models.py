@@ -29,13 +29,13 @@ def model_and_batch(name, **settings):
 
 def test_beta_of_one_is_a_vae_and_more_adds_the_total_correlation():
     plain, batch = model_and_batch("vae")
-    bound = plain.loss(batch, "model", step()).total
+    bound = plain.loss(batch, step()).total
     q = plain.encode(batch.x)
     z = q.sample(Noise(3))
     tc = total_correlation(z, q).mean()
     for beta in (1.0, 3.0):
         model, _ = model_and_batch("beta-tc-vae", beta=beta)
-        found = model.loss(batch, "model", step()).total
+        found = model.loss(batch, step()).total
         torch.testing.assert_close(found, bound + (beta - 1) * tc)
 
 
@@ -46,7 +46,7 @@ def test_the_weight_of_the_kl_rises_linearly_and_cools_geometrically(start, foun
     model, batch = model_and_batch("vae", kl_warmup=0.5, kl_start=start)
     steps = [Step(0, 0, share, Noise(3)) for share in (0.0, 0.25, 0.5, 1.0)]
     assert [model.warmth(s) for s in steps] == pytest.approx(found)
-    losses = [model.loss(batch, "model", Step(0, 0, share, Noise(3))) for share in (0.0, 1.0)]
+    losses = [model.loss(batch, Step(0, 0, share, Noise(3))) for share in (0.0, 1.0)]
     apart = losses[0].total - losses[1].total
     torch.testing.assert_close(apart, (start - 1) * losses[1].terms["kl"])
 
@@ -60,7 +60,7 @@ def test_the_models_of_factors_cool_and_a_vae_does_not():
 def test_gamma_weighs_what_the_discriminator_says():
     plain, batch = model_and_batch("factor-vae", gamma=0.0)
     weighed, _ = model_and_batch("factor-vae", gamma=5.0)
-    without, found = plain.loss(batch, "vae", step()), weighed.loss(batch, "vae", step())
+    without, found = plain.loss(batch, step()), weighed.loss(batch, step())
     tc = found.terms["total correlation"]
     assert tc != 0
     torch.testing.assert_close(found.total, without.total + 5 * tc)
@@ -76,8 +76,7 @@ def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
     factor = torch.tensor([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
     for k in range(300):
         codes = Noise(k + 1000).normal(2048, 2) @ factor.T
-        now = Step(k, 0, 1.0, Noise(k), cache={"codes": codes})
-        loss = model.judge(now).total
+        loss = model.discriminator_loss(codes, Step(k, 0, 1.0, Noise(k))).total
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -101,9 +100,10 @@ def test_a_model_of_two_players_is_checked_by_the_phase_it_names(tmp_path):
 def test_codes_are_scored_with_gradients_to_the_encoder_alone():
     model, batch = model_and_batch("factor-vae")
     now = step()
-    model.loss(Batch(batch.x), "vae", now)
-    assert not now.cache["codes"].requires_grad
-    model.loss(Batch(batch.x), "discriminator", now).total.backward()
+    losses = model.losses(Batch(batch.x), now)
+    next(losses)
+    assert not model.latents.requires_grad
+    next(losses)[1].total.backward()
     assert all(p.grad is None for n, p in model.named_parameters()
                if not n.startswith("discriminator"))
 

@@ -16,7 +16,7 @@ from latlas.cli import __main__ as cli
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Step
-from latlas.core.noise import Noise, lent
+from latlas.core.noise import Noise, dropout_rng
 from latlas.core.space import Sound, Space
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
@@ -93,14 +93,14 @@ def test_pix2pix_pays_for_the_difference_and_for_what_is_not_believed():
     model, batch = model_and_batch("pix2pix", tiny.pairs(), l1=7.0, adversarial=2.0, features=3.0)
     made = model.generator(batch.x)
     pair, true = (torch.cat([batch.x, y], 1) for y in (made, batch.target))
-    found = model.loss(batch, "generator", step())
+    found = model.phase_loss(batch, "generator", step())
     near = (made - batch.target).abs().mean()
     fooled = 0.5 * (model.discriminator(pair) - 1).square().mean()
     levels = zip(model.discriminator.features(pair), model.discriminator.features(true),
                  strict=True)
     apart = torch.stack([(a - b).abs().mean() for a, b in levels]).mean()
     torch.testing.assert_close(found.total, 7 * near + 2 * fooled + 3 * apart)
-    judged = model.loss(batch, "discriminator", step()).total
+    judged = model.phase_loss(batch, "discriminator", step()).total
     wanted = 0.5 * ((model.discriminator(true) - 1).square().mean()
                     + model.discriminator(pair).square().mean())
     torch.testing.assert_close(judged, wanted)
@@ -111,14 +111,14 @@ def test_cycle_gan_pays_for_what_is_lost_there_and_back():
     twin = data.beside(None).beside(data.beside(None), paired=False)  # as many channels
     model, batch = model_and_batch("cycle-gan", twin, cycle=3.0, identity=2.0, pool=0)
     a, b = batch.x, batch.target
-    found = model.loss(batch, "generators", step())
+    found = model.phase_loss(batch, "generators", step())
     fake_b, fake_a = model.forth(a), model.back(b)
     cycle = (model.back(fake_b) - a).abs().mean() + (model.forth(fake_a) - b).abs().mean()
     same = (model.back(a) - a).abs().mean() + (model.forth(b) - b).abs().mean()
     fooled = 0.5 * ((model.judge_b(fake_b) - 1).square().mean()
                     + (model.judge_a(fake_a) - 1).square().mean())
     torch.testing.assert_close(found.total, fooled + 3 * cycle + 2 * same)
-    assert "identity" not in model_and_batch("cycle-gan", tiny.domains())[0].loss(
+    assert "identity" not in model_and_batch("cycle-gan", tiny.domains())[0].phase_loss(
         Batch(a, target=torch.cat([b, b], 1)), "generators", step()).terms
 
 
@@ -139,8 +139,8 @@ def test_pairs_and_neighbours_are_mirrored_together_and_the_same_for_every_playe
     assert 0 < turned.sum() < len(batch)
     assert model._turned(batch, now) is first
     plain = model_and_batch("pix2pix", tiny.pairs())[0]
-    torch.testing.assert_close(model.loss(batch, "generator", now).terms["l1"],
-                               plain.loss(first, "generator", step()).terms["l1"])
+    torch.testing.assert_close(model.phase_loss(batch, "generator", now).terms["l1"],
+                               plain.phase_loss(first, "generator", step()).terms["l1"])
 
 
 def test_recordings_are_not_mirrored():
@@ -156,7 +156,7 @@ def test_recordings_are_not_mirrored():
 def test_dropout_is_noise_that_is_drawn_in_use_as_it_was_in_training(name, data, to):
     model, batch = model_and_batch(name, data(), network="unet", depth=2, dropout=0.5)
     x = batch.x if to == "B" else batch.target
-    with lent(Noise(1), len(x), strength=0.1):  # as in the first passes over the data
+    with dropout_rng(Noise(1), len(x), strength=0.1):  # as in the first passes over the data
         learnt = model._towards(to)(x)
     assert torch.equal(learnt, model.translate(x, to=to, noise=Noise(1)))
     assert not torch.equal(learnt, model.translate(x, to=to, noise=Noise(2)))
@@ -184,11 +184,11 @@ def test_discriminators_see_fakes_of_earlier_steps():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), pool=6)
     for index in range(2):
         now = step(index)
-        model.loss(batch, "discriminators", now)
+        model.phase_loss(batch, "discriminators", now)
         model.after_step(now, {})
         assert model.pool_b.abs().sum() > 0
     earlier, late = model.pool_b.clone(), step(2)
-    model.loss(Batch(batch.x + 1, target=batch.target), "discriminators", late)
+    model.phase_loss(Batch(batch.x + 1, target=batch.target), "discriminators", late)
     shown = late.cache["shown b"]
     old = [(earlier == item).flatten(1).all(1).any().item() for item in shown]
     assert 0 < sum(old) < 6
@@ -367,7 +367,7 @@ def test_what_plays_no_part_is_not_announced():
     data = tiny.pairs()
     for weight, said in ((1.0, "least-squares, no penalty"), (0.0, "no discriminator")):
         model = tiny.build("pix2pix", data, tiny.small("pix2pix", adversarial=weight))
-        assert model.choices(len(data)) == said
+        assert model.describe(len(data)) == said
 
 
 @pytest.mark.parametrize(("name", "rows"), [("pix2pix", {"B": 3}),
@@ -411,7 +411,7 @@ def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
 
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
-    terms = model.loss(batch, "discriminators", step()).terms
+    terms = model.phase_loss(batch, "discriminators", step()).terms
     for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)

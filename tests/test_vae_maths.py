@@ -102,7 +102,7 @@ def test_draws_in_chunks_estimate_the_same(monkeypatch):
 def test_the_loss_is_the_negative_bound_in_model_units():
     model, x, _ = linear_gaussian(wrong_by=1.0)
     from latlas.core.batch import Batch
-    loss = model.loss(Batch(x), "model", Step(0, 0, 1.0, Noise(3)))
+    loss = model.loss(Batch(x), Step(0, 0, 1.0, Noise(3)))
     bound = model.elbo(x, noise=Noise(3))["bound"].mean() + model.space.log_volume
     torch.testing.assert_close(loss.total, -bound)
 
@@ -203,7 +203,7 @@ def test_a_discretised_likelihood_of_the_truth_costs_its_entropy():
     p, _ = integers()
     entropy = -(p * np.log2(p)).sum()
     model = blind("discretised-logistic", CENTRE, float(np.log(SCALE)))
-    assert model.footing == "integers"
+    assert model.base_measure == "integers"
     assert bits(model, 1) == pytest.approx(entropy, abs=5e-4)
 
 
@@ -212,7 +212,7 @@ def test_a_dequantised_density_is_on_the_same_footing():
     p, x = integers()
     entropy, noise_sd = -(p * np.log2(p)).sum(), 0.45
     model = blind("gaussian", CENTRE, noise_sd=noise_sd)
-    assert model.footing == "integers"
+    assert model.base_measure == "integers"
     nodes, weights = np.polynomial.legendre.leggauss(20)
     u = x[:, None] + nodes / 16
     inside = (scipy.stats.norm.logpdf(u, CENTRE, noise_sd) * weights / 2).sum(1) - np.log(8)
@@ -235,13 +235,13 @@ def test_gray_pixels_under_coin_flips_are_called_no_likelihood():
     space = Space.picture((1, 2, 2))
     made = {b: likelihoods.make("bernoulli", space, binarize=b, noise_sd=1.0)
             for b in ("none", "dynamic", "threshold")}
-    assert "no likelihood" in made["none"].footing
-    assert made["dynamic"].footing == made["threshold"].footing == "binary pixels"
+    assert "no likelihood" in made["none"].base_measure
+    assert made["dynamic"].base_measure == made["threshold"].base_measure == "binary pixels"
     gray = torch.zeros(20_000, 1, 2, 2) - 0.5  # a quarter ink
-    drawn = made["dynamic"].prepare(gray, Noise(0))
+    drawn = made["dynamic"].preprocess(gray, Noise(0))
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert (drawn == 1).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    assert (made["threshold"].prepare(gray, Noise(0)) == -1).all()
+    assert (made["threshold"].preprocess(gray, Noise(0)) == -1).all()
 
 
 def test_bf16_moves_an_importance_weighted_bound_by_hundredths_of_a_nat(tmp_path):

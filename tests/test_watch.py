@@ -16,7 +16,7 @@ import latlas
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import TrainingError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.space import Space
 from latlas.core.trees import load_tree
 from latlas.data.dataset import Dataset
@@ -34,7 +34,7 @@ class Steps(Model):
     ``longest`` makes the next loss NaN, and so the weight."""
 
     latent_dim = 1
-    watched = True
+    defaults = TrainingDefaults(monitored=True)
     phases = (Phase("climb", ("weight",)),)
 
     def __init__(self, at: int = 10, longest: float = 0.06) -> None:
@@ -43,7 +43,7 @@ class Steps(Model):
         self.weight = nn.Parameter(torch.zeros(1))
         self.register_buffer("before", torch.zeros(1))
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         long = bool(self.weight - self.before > self.longest)
         self.before.copy_(self.weight.detach())
         total = -self.weight.sum() * (torch.nan if long and step.index >= self.at else 1.0)
@@ -124,7 +124,7 @@ def test_what_does_not_help_ends_in_one_line(tmp_path):
 
 def test_a_model_that_is_not_watched_stops(tmp_path):
     class Plain(Steps):
-        watched = False
+        defaults = TrainingDefaults()
 
     with pytest.raises(NotFinite, match=r"^height is not .* no checkpoint was made before"):
         climb(tmp_path / "run", model=Plain())
@@ -190,7 +190,7 @@ def test_norms_of_gradients_are_logged_by_phase():
         trainer.step(Batch(torch.zeros(16, 1)))
     assert trainer.counts["gradient/climb"] == 2
     assert trainer.drain()["gradient/climb"] == pytest.approx(1.0)
-    model.watched = False
+    model.defaults = TrainingDefaults()
     for _ in range(NORM_EVERY):
         trainer.step(Batch(torch.zeros(16, 1)))
     assert trainer.drain().keys() == {"height"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -33,7 +34,7 @@ class ToyGAN(Model):
 
     Config = ToyGANConfig
     provides = frozenset({"sample", "decode"})
-    ema_modules = ("generator",)
+    defaults = TrainingDefaults(ema_modules=("generator",))
     phases = (Phase("discriminator", ("discriminator",)),
               Phase("penalty", ("discriminator",), every=4),
               Phase("generator", ("generator",)))
@@ -45,29 +46,19 @@ class ToyGAN(Model):
         self.discriminator = mlp(space.dims, 1, config.width, config.depth)
         self.prior = StandardNormal(config.latent_dim)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
-        """One player's loss, nats per item."""
-        return {"discriminator": self.judge, "penalty": self.smooth,
-                "generator": self.fool}[phase](batch, step)
-
-    def judge(self, batch: Batch, step: Step) -> Loss:
-        """−E log D(x) − E log(1 − D(G(z)))."""
-        fakes = step.cache["fakes"] = self.sample(len(batch), noise=step.noise)
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """−E log D(x) − E log(1 − D(G(z))); γ/2 E‖∇D(x)‖² at every fourth step; −E log D(G(z))."""
+        fakes = self.sample(len(batch), noise=step.noise)
         real, fake = self.discriminator(batch.x), self.discriminator(fakes.detach())
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
-        return Loss(loss, {"discriminator": loss})
-
-    def smooth(self, batch: Batch, step: Step) -> Loss:
-        """γ/2 E‖∇D(x)‖²."""
-        x = batch.x.clone().requires_grad_()
-        slope, = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
-        loss = 0.5 * self.config.penalty * slope.square().sum(1).mean()
-        return Loss(loss, {"penalty": loss})
-
-    def fool(self, batch: Batch, step: Step) -> Loss:
-        """−E log D(G(z)), on the fakes that the discriminator has judged."""
-        loss = F.softplus(-self.discriminator(step.cache["fakes"])).mean()
-        return Loss(loss, {"generator": loss})
+        yield "discriminator", Loss(loss, {"discriminator": loss})
+        if step.index % 4 == 0:
+            x = batch.x.clone().requires_grad_()
+            slope, = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
+            penalty = 0.5 * self.config.penalty * slope.square().sum(1).mean()
+            yield "penalty", Loss(penalty, {"penalty": penalty})
+        loss = F.softplus(-self.discriminator(fakes)).mean()
+        yield "generator", Loss(loss, {"generator": loss})
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """G(z), z ~ N(0, I): (n, *shape) model units."""

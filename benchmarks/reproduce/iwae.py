@@ -153,7 +153,7 @@ def units(model: Any, data: Dataset) -> str:
     """Active units of every layer, ``16+5``: posterior means that vary by more than 0.01."""
     noise = Noise(derive("units"), model.device)
     with inference(model):
-        codes = torch.cat([model.encode(model.likelihood.prepare(batch.x, noise)).mean
+        codes = torch.cat([model.encode(model.likelihood.preprocess(batch.x, noise)).mean
                            for batch in Sweep(data, 500, model.device)]).cpu().numpy()
     sizes = [size for size, in getattr(model, "latent_shapes", [(codes.shape[1],)])]
     layers = np.split(codes, np.cumsum(sizes)[:-1], axis=1)

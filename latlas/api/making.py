@@ -207,7 +207,7 @@ def _one(model: Model, label: Any) -> Any:
 def _must_take(model: Model, option: str) -> None:
     """Raise CapabilityError if the model is not conditioned on what an option names."""
     name, takes = type(model).__name__, "none"
-    if getattr(model, "condition_dim", 0):
+    if model.condition_dim:
         takes = "given" if getattr(model.config, "condition", "") == "part" else "label"
     if takes == "none":
         raise CapabilityError(f"{name} is not conditional; leave out `{option}`, or train a model "

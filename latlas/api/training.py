@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latlas.data.dataset import Dataset
     from latlas.data.source import Source
     from latlas.engine.loop import Outcome
-    from latlas.engine.processes import World
+    from latlas.engine.processes import DistributedContext
     from latlas.engine.watch import Looks
 
 
@@ -122,7 +122,7 @@ def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
 
 def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Looks | None:
     """What looks at the samples of a model that is watched."""
-    if not model.watched or run.finished or len(train) == 0:
+    if not model.defaults.monitored or run.finished or len(train) == 0:
         return None
     from latlas.tasks.watching import Sheets, Watcher
 
@@ -174,7 +174,7 @@ def _take_weights(model: Model, start: Path, modules: Mapping[str, Any]) -> None
 
 
 def _folder(plan: Plan, data: Parts, out: Path, model: Model, modules: Mapping[str, Any],
-            world: World) -> RunFolder:
+            world: DistributedContext) -> RunFolder:
     """The run folder, made by the leading process, opened by the others."""
     from latlas.core.folders import open_run, start
 

@@ -94,7 +94,7 @@ def _summary(scores: Any) -> dict[str, Any]:
     drawn = scores.draws > 1
     return {"items": len(scores.nats), "method": scores.method, "draws": scores.draws,
             "nats": scores.mean, "standard_error": scores.standard_error,
-            "bits_per_dim": float(scores.bits_per_dim.mean()), "footing": scores.footing,
+            "bits_per_dim": float(scores.bits_per_dim.mean()), "base_measure": scores.base_measure,
             "se_median": float(np.median(scores.se)) if drawn else None,
             "ess_median": float(np.median(scores.ess)) if finite else None,
             "acceptance": scores.acceptance,
@@ -107,8 +107,8 @@ def _lines(scores: Any, written: str) -> str:
         f", {counted(s['draws'], 'draw')}" if s["draws"] else "")
     spread = f" ± {s['standard_error']:.3f}" if s["items"] > 1 else ""
     lines = [f"log-likelihood {s['nats']:.3f}{spread} nats per item ({how}; "
-             f"{counted(s['items'], 'item')}; of {s['footing'] or 'no stated footing'})"]
-    if s["footing"] == "integers":
+             f"{counted(s['items'], 'item')}; of {s['base_measure'] or 'no stated base_measure'})"]
+    if s["base_measure"] == "integers":
         lines.append(f"bits per dimension {s['bits_per_dim']:.4f}")
     if s["se_median"] is not None:
         lines.append(f"standard error of an item's figure over the draws: median "

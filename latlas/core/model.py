@@ -7,7 +7,7 @@ What it can do is a protocol it satisfies, never a method that raises.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -52,75 +52,108 @@ class Step:
 
     Attributes:
         index: optimisation steps done.
-        images: items seen.
+        images: examples seen.
         progress: share of the budget spent, 0 … 1.
         noise: this step's random draws.
-        items: size of the training set; 0 where nobody knows.
-        cache: what two phases of one step share (fakes made once).
+        n_train: size of the training set; 0 where it is not known.
     """
 
     index: int
     images: int
     progress: float
     noise: Noise
-    items: int = 0
+    n_train: int = 0
     cache: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """How the engine trains a model where the person asks for nothing else.
+
+    Attributes:
+        learning_rate: peak learning rate of Adam.
+        min_batch_size, max_batch_size: bounds of the batch size that is chosen by the size of the
+            data; 0 for none.
+        min_images: least budget, in examples, that is chosen by the size of the data.
+        group_option: the config's option that says how many examples form a group, if batches are
+            cut into groups.
+        ema_modules: attributes whose weights are averaged (EMA); empty for all parameters.
+        needs_fp32: bf16 is not tried: three digits are too few for what the networks give.
+        monitored: generator and discriminator may drive each other off: the engine looks at
+            samples, raises alarms, and rolls back where a number is not finite.
+        progressive: a step costs more late in training than early.
+    """
+
+    learning_rate: float = 1e-3
+    min_batch_size: int = 0
+    max_batch_size: int = 0
+    min_images: int = 0
+    group_option: str = ""
+    ema_modules: tuple[str, ...] = ()
+    needs_fp32: bool = False
+    monitored: bool = False
+    progressive: bool = False
+
+
 class Model(nn.Module, ABC):
-    """Networks, config and space. Subclasses add protocols below."""
+    """Networks, config and space. Subclasses add protocols below.
+
+    Attributes:
+        defaults: how the engine trains it; an instance may replace those of its class.
+        needs: data of two sides: ``pairs`` that belong together, or two ``domains``.
+        exact_likelihood: ``log_likelihood`` is no estimate.
+        condition_dim: size of the condition; 0 for a model that takes none.
+    """
 
     latent_dim: int
-    #: attributes averaged by the engine (EMA); empty means all parameters
-    ema_modules: tuple[str, ...] = ()
-    #: the phase whose loss on held-out data decides which weights are kept; without a name the
-    #: only phase, and of several none
-    checked_phase: str = ""
-    #: items of a step and of a budget that this model needs at least where neither is given
-    least_batch: int = 0
-    #: items of a step that this model gains nothing beyond, where none are given; 0: no such number
-    most_batch: int = 0
-    #: peak step size of Adam where none is given
-    own_rate: float = 1e-3
-    least_images: int = 0
-    #: the field of the config that says how many items make a group, if batches are cut into groups
-    grouped_by: str = ""
-    #: bf16 is not tried: three digits are too few for what the networks give
-    precise: bool = False
-    #: two players may drive each other off: the engine looks at samples, raises alarms, and goes
-    #: back where a number is not finite
-    watched: bool = False
-    #: a step costs more late in training than early
-    grows: bool = False
-    #: data of two sides: ``pairs`` that belong together, or two ``domains``; ``batch.target`` is
-    #: of the other side, and ``space.target`` its space
+    defaults: TrainingDefaults = TrainingDefaults()
     needs: Literal["pairs", "domains"] | None = None
+    exact_likelihood: bool = False
+    condition_dim: int = 0
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()
         self.config = config
         self.space = space
 
-    def choices(self, items: int) -> str:
-        """What it settled on for this data and so many training items, for the line that is shown
+    @property
+    def base_measure(self) -> str | None:
+        """What the likelihood is of (``integers``, ``table units``, …), ``None`` without one; only
+        likelihoods of the same base measure can be compared."""
+        return None
+
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """Every phase that is due, by name, with its loss.
+
+        The engine moves the modules of a phase by its loss before it asks for the next one, so
+        that one function, read from top to bottom, is one step of training.
+        """
+        yield self.phases[0].name, self.loss(batch, step)  # type: ignore[operator, index, union-attr]
+
+    def describe(self, n_train: int) -> str:
+        """What was chosen for this data and so many training examples, for the line that is shown
         before the first step."""
         return ""
 
-    def doubts(self, items: int) -> list[str]:
-        """What will work, but hardly well, with so many training items; each says what to do."""
+    def warnings(self, n_train: int) -> list[str]:
+        """What will work, but hardly well, with so many training examples; each says what to do."""
         return []
 
-    def look_over(self, batches: Iterable[Batch], items: int) -> None:
+    def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Take from the training data what has to be known before the first step; nothing here.
 
-        ``batches`` hold each of the ``items`` once and can be gone through again.
+        ``batches`` hold each of the ``n_train`` examples once and can be swept again.
         """
+
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """What this batch is conditioned on; ``None`` for a model that takes no condition."""
+        return batch.condition
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        held = chain(self.parameters(), self.buffers())
-        return next((t.device for t in held), torch.device("cpu"))
+        tensors = chain(self.parameters(), self.buffers())
+        return next((t.device for t in tensors), torch.device("cpu"))
 
 
 @runtime_checkable
@@ -130,7 +163,14 @@ class Trains(Protocol):
     @property
     def phases(self) -> tuple[Phase, ...]: ...
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss: ...
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]: ...
+
+
+@runtime_checkable
+class Validates(Protocol):
+    """Its loss on held-out data decides which weights are kept."""
+
+    def loss(self, batch: Batch, step: Step) -> Loss: ...
 
 
 @runtime_checkable
@@ -243,7 +283,7 @@ class HasLayers(Protocol):
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]: ...
 
-    def settle(self, z: Tensor, layer: int) -> Tensor:
+    def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
         """The code with all layers below ``layer`` (from 0) at their means given it."""
 
 
@@ -281,12 +321,12 @@ class HasStyles(Protocol):
 class Observes(Protocol):
     """Codes have a likelihood, p(x|z).
 
-    ``prepare`` is the x that is scored: binarised or dequantised, model units. ``log_conditional``
-    is log p(x|z), (K, n) nats in data units, of prepared items (n, *shape) and codes (K, n, d) or,
-    shared by the items, (K, 1, d).
+    ``preprocess`` is the x that is scored: binarised or dequantised, model units.
+    ``log_conditional`` is log p(x|z), (K, n) nats in data units, of preprocessed examples
+    (n, *shape) and latents (K, n, d) or, shared by the examples, (K, 1, d).
     """
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor: ...
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor: ...
 
     def log_conditional(self, x: Tensor, z: Tensor,
                         condition: Tensor | None = None) -> Tensor: ...

@@ -78,7 +78,7 @@ _lent: ContextVar[tuple[Noise, int, float] | None] = ContextVar("lent", default=
 
 
 @contextmanager
-def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
+def dropout_rng(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
     """Modules, which are called with tensors alone, draw from ``noise`` inside.
 
     Args:
@@ -95,12 +95,12 @@ def lent(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
 def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
     """``h`` with a random ``share`` of its numbers 0 and the rest larger by 1/(1 − share).
 
-    (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`lent` one process and
-    many leave out the same; torch's own dropout knows nothing of the global batch.
+    (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`dropout_rng` one
+    process and many leave out the same; torch's own dropout knows nothing of the global batch.
 
     Args:
-        grows: the share has the strength of :func:`lent`; not where it is a model's own noise,
-            which is to be in training what it is in use.
+        grows: the share has the strength of :func:`dropout_rng`; not where it is a model's own
+            noise, which is to be in training what it is in use.
     """
     given = _lent.get()
     if given is None:

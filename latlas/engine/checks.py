@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latlas.core.model import Model, Step
+from latlas.core.model import Model, Step, Validates
 from latlas.core.noise import Noise, derive
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
@@ -27,9 +27,7 @@ class Checks:
 
     def __init__(self, trainer: Trainer, data: Dataset | None, options: TrainOptions,
                  device: torch.device) -> None:
-        only = trainer.phases[0].name if len(trainer.phases) == 1 else ""
-        self.phase = trainer.model.checked_phase or only
-        usable = data is not None and len(data) > 0 and self.phase
+        usable = data is not None and len(data) > 0 and isinstance(trainer.model, Validates)
         self.data = data.subset(slice(0, CHECK_ITEMS)) if usable and data is not None else None
         self.trainer, self.options, self.device = trainer, options, device
         self.best: float | None = None
@@ -54,7 +52,7 @@ class Checks:
         step = Step(self.trainer.index, self.trainer.images, 1.0, noise)
         for batch in Sweep(self.data, 500, self.device):  # type: ignore[arg-type]
             with self.trainer.autocast():
-                total = model.loss(batch, self.phase, step).total  # type: ignore[operator]
+                total = model.loss(batch, step).total  # type: ignore[operator]
             loss += total.item() * len(batch)
         loss /= len(self.data)  # type: ignore[arg-type]
         self._keep(loss, model)

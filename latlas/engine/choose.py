@@ -20,7 +20,7 @@ from latlas.core.model import Model, Phase
 from latlas.core.precision import has_bf16, transposed
 from latlas.data.batches import Batches
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 
 #: share of the wall clock that training gets of ``minutes``; the rest is checks and saving
@@ -55,7 +55,7 @@ class Chosen:
         return asdict(self)
 
 
-def choose(model: Model, batches: Batches, options: TrainOptions, world: World,
+def choose(model: Model, batches: Batches, options: TrainOptions, world: DistributedContext,
            begun: float | None = None) -> Chosen:
     """Resolve every ``auto``; the process is left with the chosen thread count.
 
@@ -101,7 +101,7 @@ def apply_layout(model: nn.Module, layout: str) -> None:
 def _precisions(model: Model, options: TrainOptions) -> list[str]:
     if options.precision != "auto":
         return [options.precision]
-    if model.precise or not has_bf16(model.device):
+    if model.defaults.needs_fp32 or not has_bf16(model.device):
         return ["fp32"]
     mixed = model.device.type == "cpu" and bool(transposed(model))
     return ["bf16", "fp32", "mixed"] if mixed else ["bf16", "fp32"]
@@ -114,7 +114,7 @@ def _threads(model: Model, options: TrainOptions) -> list[int]:
 
 
 def _fastest(candidates: list[Chosen], model: Model, batches: Batches, options: TrainOptions,
-             world: World) -> Chosen:
+             world: DistributedContext) -> Chosen:
     """The candidate with the least seconds per step; the first one if it is nearly as fast.
 
     One look at each, then two more, in turns, at those within half of the best.
@@ -133,15 +133,15 @@ def _fastest(candidates: list[Chosen], model: Model, batches: Batches, options: 
     return agreed
 
 
-def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions, world: World,
-            begun: float) -> int:
+def _budget(known: Chosen, model: Model, batches: Batches, options: TrainOptions,
+            world: DistributedContext, begun: float) -> int:
     n = len(batches.data)
     if options.images is not None:
         return options.images
     if options.epochs is not None:
         return max(1, round(options.epochs * n))
     if options.minutes is None:
-        return max(auto_images(n), model.least_images)
+        return max(auto_images(n), model.defaults.min_images)
     seconds = _pace(_runner(known, model, batches, options, world), model, options.minutes)
     left = 60 * options.minutes * TRAINING_SHARE - (time.perf_counter() - begun)
     steps = max(1, int(left / seconds))
@@ -152,7 +152,7 @@ def _pace(run: Callable[..., float], model: Model, minutes: float) -> float:
     """Seconds per step, the mean over training; every lazy phase falls due among those timed."""
     phases: Sequence[Phase] = model.phases  # type: ignore[assignment]
     period = max(phase.every for phase in phases)
-    if model.grows:
+    if model.defaults.progressive:
         seconds = min(0.3, 0.3 * minutes)
         return sum(run(seconds, period, moment) for moment in MOMENTS) / len(MOMENTS)
     run(0.3, 3)
@@ -164,24 +164,25 @@ def auto_images(n: int) -> int:
     return min(max(200_000, 40 * n), 10_000_000)
 
 
-def batch_size_of(model: Model, items: int, options: TrainOptions, world: World) -> int:
+def batch_size_of(model: Model, items: int, options: TrainOptions,
+                  world: DistributedContext) -> int:
     """Items of a step over all processes: what was asked for, or else by the size of the data.
 
     Raises:
         ConfigError: what was asked for does not divide over processes, or there into groups.
     """
-    group = getattr(model.config, model.grouped_by, 0) or 1
+    group = getattr(model.config, model.defaults.group_option, 0) or 1
     unit, size = group * world.size, options.batch_size
     if not size:
-        size = max(auto_batch_size(items), model.least_batch)
-        size = min(size, model.most_batch or size)
+        size = max(auto_batch_size(items), model.defaults.min_batch_size)
+        size = min(size, model.defaults.max_batch_size or size)
         return -(-size // unit) * unit
     world.check(size)
     if size % unit:
         where = f" on each of {world.size} processes" if world.size > 1 else ""
         raise ConfigError(f"batch_size={size} cannot be cut into groups of {group} "
-                          f"({model.grouped_by}){where}; choose a multiple of {unit}, or "
-                          f"another {model.grouped_by}")
+                          f"({model.defaults.group_option}){where}; choose a multiple of {unit}, "
+                          f"or another {model.defaults.group_option}")
     return size
 
 
@@ -191,7 +192,7 @@ def auto_batch_size(n: int) -> int:
 
 
 def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOptions,
-            world: World) -> Callable[..., float]:
+            world: DistributedContext) -> Callable[..., float]:
     """A function of (seconds, least steps) that trains a copy and returns seconds per step.
 
     It can be told how far the run is; a model that grows is otherwise taken fully grown.
@@ -203,7 +204,7 @@ def _runner(chosen: Chosen, model: Model, batches: Batches, options: TrainOption
 
     def run(seconds: float, least: int, moment: float = 1.0) -> float:
         torch.set_num_threads(chosen.threads)
-        if model.grows:
+        if model.defaults.progressive:
             trainer.index = round(moment * ENDLESS / options.batch_size)
         trainer.step(batches.at(trainer.index))
         begun, steps = _clock(model.device), 0

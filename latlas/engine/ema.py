@@ -28,7 +28,7 @@ class Averaged:
         self.share, self.images = share, 0
         self.source = model
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        names = (model.ema_modules or ("",)) if share > 0 else ()
+        names = (model.defaults.ema_modules or ("",)) if share > 0 else ()
         self._ours, self._theirs = _parameters(self.model, names), _parameters(model, names)
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ from latlas.engine.checks import Checks, check_every
 from latlas.engine.choose import Chosen, apply_layout, batch_size_of, choose
 from latlas.engine.logs import EventLog
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import World, join, pick_device
+from latlas.engine.processes import DistributedContext, join, pick_device
 from latlas.engine.progress import Progress, Silent
 from latlas.engine.trainer import Trainer
 from latlas.engine.watch import ANCHORS, LOOKS, RETURNS, Alarms, Looks, NotFinite
@@ -96,7 +96,8 @@ class Loop:
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress, looks: Looks | None = None) -> None:
         self.world = join(device)
-        options = replace(options, learning_rate=options.learning_rate or model.own_rate,
+        rate = options.learning_rate or model.defaults.learning_rate
+        options = replace(options, learning_rate=rate,
                           batch_size=batch_size_of(model, len(train), options, self.world))
         self.model, self.train, self.options, self.run_folder = model, train, options, run
         self.progress, self.device = progress, device
@@ -104,7 +105,7 @@ class Loop:
                                rank=self.world.rank, world=self.world.size)
         begun = time.perf_counter()
         if not run.begun:
-            model.look_over(Sweep(train, device=device), len(train))
+            model.prepare(Sweep(train, device=device), len(train))
         self.chosen = self._choose(begun)
         apply_layout(model, self.chosen.layout)
         self.trainer = Trainer(model, options, budget=self.chosen.images,
@@ -116,7 +117,7 @@ class Loop:
         self.log_every = max(1, self.steps // LOG_LINES)
         self.check_every = check_every(options, self.steps)
         self.alarms, self.returns = Alarms(), 0
-        self.looks = looks if model.watched and self.world.leads else None
+        self.looks = looks if model.defaults.monitored and self.world.leads else None
         self.look_every = max(1, self.steps // (options.previews or LOOKS))
         self.anchor_every = max(1, self.steps // ANCHORS)
         self.begun = self.saved = time.monotonic()
@@ -131,12 +132,12 @@ class Loop:
                 f"{self.options.learning_rate:g}, {self.chosen.precision}, "
                 f"{self.chosen.threads} thread{'' if self.chosen.threads == 1 else 's'}, "
                 f"{self.device}")
-        own = self.model.choices(len(self.train))
+        own = self.model.describe(len(self.train))
         self.progress.begin(self.chosen.images, self.trainer.images,
                             f"{note}; {own}" if own else note)
         stopped = "budget"
         if not resumed:
-            self._warn(self.model.doubts(len(self.train)))
+            self._warn(self.model.warnings(len(self.train)))
             self._watch()
         with _signals() as asked:
             while self.trainer.index < self.steps:
@@ -218,7 +219,7 @@ class Loop:
         self._must_be_finite(terms)
         self.progress.terms({k: v for k, v in terms.items() if "/" not in k})
         self._write(terms)
-        self._warn(self.alarms.hear(terms, self._share) if self.model.watched else [])
+        self._warn(self.alarms.hear(terms, self._share) if self.model.defaults.monitored else [])
 
     def _check(self) -> bool:
         loss = self.checks.look()
@@ -233,7 +234,7 @@ class Loop:
         index = self.trainer.index
         keep, look = (index % every == 0 for every in (self.anchor_every, self.look_every))
         last = index == self.steps
-        if not self.model.watched or not (keep or look or last):
+        if not self.model.defaults.monitored or not (keep or look or last):
             return
         self._must_be_finite({}, weights=True)
         if keep and not last and self.world.leads:
@@ -253,7 +254,9 @@ class Loop:
         if self.returns == RETURNS:
             raise NotFinite(f"{error} ({RETURNS} returns to earlier weights, each at half the "
                             "learning rate, did not help)") from error
-        found = self.run_folder.load_anchor(self.trainer.index) if self.model.watched else None
+        found = None
+        if self.model.defaults.monitored:
+            found = self.run_folder.load_anchor(self.trainer.index)
         if found is None:
             raise error
         self.trainer.restore(*found)
@@ -298,7 +301,7 @@ class Loop:
         bad = [k for k in bad if "/" not in k] or bad
         if weights and not bad:
             bad = [k for k, v in self.model.named_parameters() if not bool(v.isfinite().all())]
-        if self.model.watched and self.world.any(bool(bad)):  # all go back, or none
+        if self.model.defaults.monitored and self.world.any(bool(bad)):  # all go back, or none
             bad = bad or ["a number of another process"]
         if bad:
             kept = (f"the checkpoint at {self.saved_images:,} items is intact"
@@ -310,7 +313,7 @@ class Loop:
 
     def _save(self) -> None:
         self.saved = time.monotonic()
-        if not self.model.watched:
+        if not self.model.defaults.monitored:
             self._must_be_finite(self.trainer.drain(), weights=True)
         elif not self.trainer.finite():
             return  # found at a fixed step: when this is called depends on the clock
@@ -325,7 +328,7 @@ class Loop:
         more, noted = self.checks.state()
         watched = {"alarms": self.alarms.state(), "returns": self.returns}
         return tensors | more | self.weighing.state(), meta | noted | {"seconds": self.seconds} | (
-            watched if self.model.watched else {})
+            watched if self.model.defaults.monitored else {})
 
     def _interrupted(self) -> Outcome:
         self._save()
@@ -383,4 +386,4 @@ def _own_globals() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-__all__ = ["Loop", "Outcome", "World", "fit"]
+__all__ = ["DistributedContext", "Loop", "Outcome", "fit"]

@@ -14,7 +14,7 @@ from latlas.core.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process's rank and how many processes share the global batch."""
 
     rank: int = 0
@@ -59,14 +59,14 @@ class World:
         return any(found)
 
 
-def join(device: torch.device) -> World:
+def join(device: torch.device) -> DistributedContext:
     """The world ``torchrun`` describes in the environment; a single process otherwise."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
+        return DistributedContext()
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(torch.distributed.get_rank(), size)
+    return DistributedContext(torch.distributed.get_rank(), size)
 
 
 def pick_device(name: str) -> torch.device:

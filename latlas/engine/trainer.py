@@ -11,12 +11,12 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
-from latlas.core.noise import Noise, derive, lent
+from latlas.core.noise import Noise, derive, dropout_rng
 from latlas.core.precision import autocast, transposed
 from latlas.engine import optimisers
 from latlas.engine.ema import EVERY, Averaged
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 
 #: steps from one look at the size of a watched model's gradients to the next
 NORM_EVERY = 8
@@ -37,13 +37,14 @@ class Trainer:
     """
 
     def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
-                 world: World | None = None, items: int = 0) -> None:
+                 world: DistributedContext | None = None, items: int = 0) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
         self.model, self.options, self.budget, self.items = model, options, budget, items
-        self.world = world or World()
+        self.world = world or DistributedContext()
         self.precision, self.whole = precision, transposed(model)
         self.phases: tuple[Phase, ...] = model.phases
+        self._phases = {phase.name: phase for phase in self.phases}
         self.players = optimisers.players(model, self.phases, options)
         self._player_of = {phase: p for p in self.players for phase in p.phases}
         trained = sum(p.requires_grad for p in model.parameters())
@@ -66,9 +67,13 @@ class Trainer:
         """Every due phase once, then the average and the model's own buffers."""
         step = self._begin()
         terms: dict[str, Tensor] = {}
-        for phase in self.phases:
-            if self.index % phase.every == 0:
-                terms.update(self._advance(phase, batch, step))
+        losses = self.model.losses(batch, step)
+        while True:
+            with self.autocast(), dropout_rng(self.noise, len(batch), self._strength(step)):
+                name, loss = next(losses, ("", None))
+            if loss is None:
+                break
+            terms.update(self._advance(self._phases[name], loss))
         if self._after is not None:
             self._after(step, terms)
         self.index += 1
@@ -84,17 +89,15 @@ class Trainer:
         self.share = optimisers.rate(self.options, progress) * self.scale
         return Step(self.index, self.images, progress, self.noise, self.items)
 
-    def _advance(self, phase: Phase, batch: Batch, step: Step) -> dict[str, Tensor]:
+    def _advance(self, phase: Phase, loss: Loss) -> dict[str, Tensor]:
         player = self._player_of[phase]
-        with self.autocast(), lent(self.noise, len(batch), self._strength(step)):
-            loss: Loss = self.model.loss(batch, phase.name, step)  # type: ignore[operator]
         total = loss.total if phase.every == 1 else loss.total * phase.every
         # gradients reach this player's parameters alone, so what one player's forward pass made
         # (fakes) may serve another's; where there is no other, the plain call is 3% faster
         total.backward(inputs=None if self._alone else player.parameters)  # type: ignore
         terms = {k: v.detach() for k, v in loss.terms.items()}
         self._complete(player)
-        if self.model.watched and self.index % NORM_EVERY == 0:
+        if self.model.defaults.monitored and self.index % NORM_EVERY == 0:
             terms[f"gradient/{phase.name}"] = _norm(player)
         self._apply(player)
         return terms

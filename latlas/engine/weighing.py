@@ -10,7 +10,7 @@ from torch import Tensor
 from latlas.core.errors import TrainingError
 from latlas.core.model import WeighsData, Weights
 from latlas.data.batches import Batches, Sweep
-from latlas.engine.processes import World
+from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 
 
@@ -21,7 +21,8 @@ class Weighing:
     resumed ends with the same bits.
     """
 
-    def __init__(self, trainer: Trainer, batches: Batches, steps: int, world: World) -> None:
+    def __init__(self, trainer: Trainer, batches: Batches, steps: int,
+                 world: DistributedContext) -> None:
         self.trainer, self.batches, self.world = trainer, batches, world
         share = trainer.model.refresh if isinstance(trainer.model, WeighsData) else 0.0
         self.every = max(1, round(share * steps)) if share > 0 else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.models.contest import Contest
@@ -33,9 +34,8 @@ class Adversarial(Model):
     A subclass builds ``generator`` and ``discriminator``.
     """
 
-    ema_modules = ("generator",)
-    watched = True
-    grouped_by = "minibatch_std"
+    defaults = TrainingDefaults(ema_modules=("generator",), monitored=True,
+                                group_option="minibatch_std")
     generator: nn.Module
     discriminator: nn.Module
     augment_p: Tensor
@@ -56,23 +56,29 @@ class Adversarial(Model):
         judge = self.contest.phases("discriminator", ("discriminator",))
         return (*judge, Phase("generator", ("generator",)))
 
-    def choices(self, items: int) -> str:
+    def describe(self, n_train: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
-        seen = f", augment={self._augmentation(items)}" if self.space.kind == "picture" else ""
+        seen = f", augment={self._augmentation(n_train)}" if self.space.kind == "picture" else ""
         return f"{self.contest}{seen}"
 
-    def doubts(self, items: int) -> list[str]:
-        """So few items that the discriminator knows each."""
-        if items >= HANDFUL:
+    def warnings(self, n_train: int) -> list[str]:
+        """So few n_train that the discriminator knows each."""
+        if n_train >= HANDFUL:
             return []
-        kind, pictures = self._augmentation(items), self.space.kind == "picture"
-        what = f"{'picture' if pictures else 'item'}{'' if items == 1 else 's'}"
+        kind, pictures = self._augmentation(n_train), self.space.kind == "picture"
+        what = f"{'picture' if pictures else 'item'}{'' if n_train == 1 else 's'}"
         way = f"augment={kind}, in use, delays that" if kind != "none" else (
             "augment=ada would delay that" if pictures else "give more")
-        return [f"only {items} training {what}: so few are learnt by heart, and samples will be "
+        return [f"only {n_train} training {what}: so few are learnt by heart, and samples will be "
                 f"copies of them; {way}"]
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """Every phase that is due, with its loss."""
+        for phase in self.phases:
+            if step.index % phase.every == 0:
+                yield phase.name, self.phase_loss(batch, phase.name, step)
+
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
         return {"discriminator": self.judge, "penalty": self.smooth,
                 "generator": self.fool}[phase](batch, step)
@@ -85,7 +91,7 @@ class Adversarial(Model):
         odds = [out[:, 0] for out in outputs]
         total, terms = self.contest.judge(lambda x: self._odds(x, batch, step), shown, odds, step)
         told = self._told(outputs[0], batch, step)
-        if self._augmentation(step.items) == "ada":
+        if self._augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         return Loss(sum(told.values(), total), terms | told)
 
@@ -111,7 +117,7 @@ class Adversarial(Model):
 
     def _seen(self, x: Tensor, step: Step) -> Tensor:
         """What D is shown of items."""
-        kind = self._augmentation(step.items)
+        kind = self._augmentation(step.n_train)
         return x if kind == "none" else AUGMENTATIONS[kind](x, self.augment_p, step.noise)
 
     def _augmentation(self, items: int) -> str:
@@ -126,7 +132,7 @@ class Adversarial(Model):
 
         (Karras et al. 2020b, section 3.) The number is this process's own; items are those of all.
         """
-        if self._augmentation(step.items) != "ada":
+        if self._augmentation(step.n_train) != "ada":
             return
         items = step.cache["items"] * step.noise.world
         further = (terms["certainty"] - TARGET).sign() * (items / PACE)
@@ -150,7 +156,7 @@ class Adversarial(Model):
 
     def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
         """What D is told of the batch's items and of the fakes beside them: their condition."""
-        given = self.condition_of(batch, step.noise)
+        given = self.conditioning(batch, step.noise)
         return () if given is None else (given,)
 
     def _told(self, outputs: Tensor, batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -167,9 +173,9 @@ class Adversarial(Model):
     def _made(self, batch: Batch, step: Step) -> Tensor:
         """As many fakes as there are real items."""
         return self.sample(len(batch), noise=step.noise,
-                           condition=self.condition_of(batch, step.noise))
+                           condition=self.conditioning(batch, step.noise))
 
-    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """What this batch is conditioned on; nothing here."""
         return None
 

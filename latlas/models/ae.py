@@ -50,7 +50,7 @@ class AE(Autoencoding):
         """What the encoder sees in training; the item itself here."""
         return x
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         """Squared error per item, summed over its scalars, model units²."""
         z = self.encode(self.corrupt(batch.x, step.noise)).mean
         error = (self.decode(z).mean - batch.x).square().flatten(1).sum(1).mean()

@@ -39,7 +39,6 @@ class Autoencoding(Model):
     #: numbers that the encoder gives beside those of the code
     more_outputs = 0
     multiplier = 1
-    condition_dim = 0
     dropout = 0.0
 
     def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,

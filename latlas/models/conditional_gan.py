@@ -36,7 +36,7 @@ class ConditionalGAN(GAN):
         self.names_classes = config.naming > 0
         super().__init__(config, space, generator=generator, discriminator=discriminator)
 
-    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, else its labels."""
         return batch.label if batch.condition is None else batch.condition
 
@@ -51,7 +51,7 @@ class ConditionalGAN(GAN):
             raise ConfigError("discriminator must turn items and classes into (n, 1), or into (n, "
                               f"{1 + self.condition_dim}): how real, then the {self.condition_dim} "
                               f"classes; it gives (n, {outputs.shape[1]})")
-        label = self._label(self.condition_of(batch, step.noise))
+        label = self._label(self.conditioning(batch, step.noise))
         return {"naming": self.config.naming * F.cross_entropy(outputs[:, 1:], label)}
 
     def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:

@@ -47,7 +47,7 @@ class ConditionalVAE(VAE):
         features: Tensor = self.part_encoder(condition)
         return features
 
-    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, its labels, or its pictures with a part hidden."""
         if batch.condition is not None or self.part_encoder is None:
             return batch.condition if batch.condition is not None else batch.label

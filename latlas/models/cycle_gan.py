@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Loss, Phase, Step, TrainingDefaults
 from latlas.core.motion import explained, found, grey
 from latlas.core.space import Space
 from latlas.models.config import CycleGANConfig
@@ -43,14 +43,15 @@ class CycleGAN(Translator):
     config: CycleGANConfig
     needs = "domains"
     ways = ("A", "B")
-    ema_modules = GENERATORS
+    defaults = TrainingDefaults(ema_modules=GENERATORS, monitored=True)
     pool_a: Tensor
     pool_b: Tensor
 
     def __init__(self, config: CycleGANConfig, space: Space) -> None:
         super().__init__(_steadied(_chosen(config, space), space), space)
         a, b = space, self.other
-        self.most_batch, self.own_rate = PACE_HEARD if space.sound else PACE
+        size, rate = PACE_HEARD if space.sound else PACE
+        self.defaults = replace(self.defaults, max_batch_size=size, learning_rate=rate)
         self.forth, self.back = self._translator(a, b), self._translator(b, a)
         self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
         self.judge_b = self._discriminator(b.shape[0], b.shape[1:])
@@ -63,7 +64,7 @@ class CycleGAN(Translator):
         return (*self.contest.phases("discriminators", DISCRIMINATORS),
                 Phase("generators", GENERATORS))
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """The loss of two players, mean per item."""
         return {"discriminators": self.judge, "penalty": self.smooth,
                 "generators": self.make}[phase](self._turned(batch, step), step)

@@ -54,17 +54,17 @@ class DebiasingVAE(VAE):
         """log p(class|x): (n, *shape) to (n, classes), nats."""
         return self._both(x)[1].log_softmax(-1)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         """Cross-entropy of every item, and the negative bound of those of audited classes."""
         label = _labels(batch)
-        x = self.likelihood.prepare(batch.x, step.noise)
+        x = self.likelihood.preprocess(batch.x, step.noise)
         q, logits = self._both(x)
         bound, terms = self._negative_bound(x, q, None, step)
         classification = F.cross_entropy(logits, label)
         total = classification + self.vae_weight * (self.audited[label] * bound).mean()
         return Loss(total, {"loss": total, "classification": classification, **terms})
 
-    def look_over(self, batches: Iterable[Batch], items: int) -> None:
+    def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Refuse what histograms of codes cannot be made of.
 
         Raises:

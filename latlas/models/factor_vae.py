@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,8 +28,6 @@ class FactorVAE(VAE):
     batch.
     """
 
-    checked_phase = "vae"
-
     def __init__(self, config: FactorVAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
@@ -42,27 +42,29 @@ class FactorVAE(VAE):
         return (Phase("vae", own),
                 Phase("discriminator", ("discriminator",), betas=DISCRIMINATOR_BETAS))
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
-        """One player's loss, mean nats per item."""
-        if phase == "discriminator":
-            return self.judge(step)
-        found = super().loss(batch, phase, step)
-        return Loss(found.total, found.terms | {"total correlation": step.cache["tc"]})
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """The VAE's loss, then the discriminator's on the latents that the VAE has just drawn."""
+        yield "vae", self.loss(batch, step)
+        yield "discriminator", self.discriminator_loss(self.latents, step)
+
+    def discriminator_loss(self, latents: Tensor, step: Step) -> Loss:
+        """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2); log 2 for a coin."""
+        real = self._log_odds(latents)
+        permuted = self._log_odds(permute_dims(latents, step.noise))
+        loss = 0.5 * (F.softplus(-real).mean() + F.softplus(permuted).mean())
+        return Loss(loss, {"discriminator": loss})
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        """The VAE's loss, mean nats per example."""
+        bound = super().loss(batch, step)
+        return Loss(bound.total, bound.terms | {"total correlation": self.tc})
 
     def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
-        """KL + γ TC, per item."""
+        """KL + γ TC, per example."""
         tc = self._log_odds(z)
-        step.cache["codes"], step.cache["tc"] = z.detach(), tc.mean()
+        self.latents, self.tc = z.detach(), tc.mean()
         base: Tensor = super().regulariser(kl, z, q, step)
         return base + self.config.gamma * tc
-
-    def judge(self, step: Step) -> Loss:
-        """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2); log 2 for a coin."""
-        codes = step.cache["codes"]
-        true = self._log_odds(codes)
-        permuted = self._log_odds(permute_dims(codes, step.noise))
-        loss = 0.5 * (F.softplus(-true).mean() + F.softplus(permuted).mean())
-        return Loss(loss, {"discriminator": loss})
 
     def _log_odds(self, z: Tensor) -> Tensor:
         """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n,) nats."""

@@ -44,7 +44,7 @@ class FlowMatching(Model):
         return (Phase("model", ("net",)),)
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """Pictures are dequantised; otherwise the data's own units."""
         return "integers" if self.space.levels else f"{self.space.kind} units"
 
@@ -55,7 +55,7 @@ class FlowMatching(Model):
         out: Tensor = self.net(torch.cat([x, waves], 1)).float()
         return out + x * (2 * t - 1) / (t.square() + (1 - t).square())
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         """Squared error of the velocity per item, summed over its scalars, model units²."""
         x = dequantise(batch.x, self.space.step, step.noise).flatten(1)
         epsilon, t = step.noise.normal(*x.shape), step.noise.uniform(len(x), 1)

@@ -49,7 +49,6 @@ class GAN(Adversarial):
             the latter as codes (n,), and may add (n, classes) log-odds to its output.
     """
 
-    condition_dim = 0
     #: the discriminator says which class it sees, too
     names_classes = False
 
@@ -65,9 +64,10 @@ class GAN(Adversarial):
                                 self.condition_dim, self.config.sketch or 0)
             self.latent_dim = self.prior.dims
         if space.kind == "picture":  # what is learnt comes with steps more than with pictures
-            self.most_batch, self.own_rate = 64, 5e-4
+            self.defaults = replace(self.defaults, max_batch_size=64, learning_rate=5e-4)
         else:  # modes are many, narrow, and cheap to learn
-            self.precise, self.least_batch, self.least_images = True, 512, 10_000_000
+            self.defaults = replace(self.defaults, needs_fp32=True, min_batch_size=512,
+                                    min_images=10_000_000)
         self.generator = self._generator() if generator is None else generator
         self.discriminator = self._discriminator() if discriminator is None else discriminator
         self.contest.together = discriminator is None  # items may meet in a batch, as in BatchNorm
@@ -88,10 +88,10 @@ class GAN(Adversarial):
                                   bias=not self.contest.objective.relative,
                                   spectral=self.config.spectral_norm, **self._size)
 
-    def look_over(self, batches: Iterable[Batch], items: int) -> None:
+    def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Find the groups."""
         if self.groups:
-            self.groups.fit(batches, items)
+            self.groups.fit(batches, n_train)
 
     def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, latent_dim) codes of items, of a class where one is told."""
@@ -112,7 +112,7 @@ class GAN(Adversarial):
         if not self.groups:
             return super()._made(batch, step)
         z = self.groups.at(self._group(batch, step), step.noise, self._sketch(batch, step))
-        return self.decode(z, condition=self.condition_of(batch, step.noise)).mean
+        return self.decode(z, condition=self.conditioning(batch, step.noise)).mean
 
     def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
         """The condition, the group, and the sketch."""
@@ -140,7 +140,7 @@ class GAN(Adversarial):
         """The groups (n,) of the batch's items."""
         if self.groups and "group" not in step.cache:
             step.cache["group"] = self.groups.of(
-                batch.x, self.condition_of(batch, step.noise))
+                batch.x, self.conditioning(batch, step.noise))
         group: Tensor = step.cache["group"]
         return group
 

@@ -162,7 +162,7 @@ class HierarchicalVAE(IWAE):
         """p(x|z) = p(x|z_1): of the code (*batch, latent_dim) it reads the bottom layer."""
         return super().decode(z[..., :self.sizes[0]], condition=condition)
 
-    def settle(self, z: Tensor, layer: int) -> Tensor:
+    def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
         """The code with every layer below ``layer`` (from 0) at its mean given the one above."""
         return self.prior.downward(z.split(self.sizes, -1)[layer:], lambda normal: normal.mean)
 

@@ -18,9 +18,9 @@ class IWAE(VAE):
     With ``bound=average`` on 1/K Σ log p(x, z_k)/q(z_k|x), the VAE's bound of K draws (eq. 3).
     """
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative bound, mean nats per item in model units; an item is encoded once."""
-        x = self.likelihood.prepare(batch.x, step.noise)
+        x = self.likelihood.preprocess(batch.x, step.noise)
         q: Posterior = self.encode(x)
         z = q.draws(self.config.draws, step.noise)
         log_px = self.decode(z).log_prob(x)

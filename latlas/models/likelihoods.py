@@ -30,7 +30,7 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         density: a density (its nats change with the units of x), not a probability.
-        footing: what the numbers may be compared with.
+        base_measure: what the numbers may be compared with.
     """
 
     multiplier = 1
@@ -42,11 +42,11 @@ class Likelihood(nn.Module, ABC):
         self.event_dims = len(space.shape)
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """``integers`` of a picture (dequantised or discretised), or the table's units."""
         return "integers" if self.space.levels else f"{self.space.kind} units"
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: dequantised or binarised where the likelihood asks for it."""
         return x
 
@@ -70,12 +70,12 @@ class BernoulliLikelihood(Likelihood):
         self.binarize = binarize
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """Gray values under coin flips have a cross-entropy, which is no likelihood."""
         binary = self.binarize != "none" or self.space.levels == 2
         return "binary pixels" if binary else "gray cross-entropy (no likelihood)"
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         if self.binarize == "none":
             return x
         cut = noise.uniform(*x.shape) if self.binarize == "dynamic" else 0.5
@@ -94,7 +94,7 @@ class GaussianLikelihood(Likelihood):
         super().__init__(space)
         self.noise_sd = noise_sd
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         return dequantise(x, self.space.step, noise)
 
     def forward(self, output: Tensor) -> Distribution:

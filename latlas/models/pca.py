@@ -69,7 +69,7 @@ class PCA(Model):
         self.register_buffer("noise_variance", torch.ones((), dtype=torch.float64))
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """What the likelihood is a likelihood of."""
         return "integers" if self.space.levels else "table units"
 
@@ -126,7 +126,7 @@ class PCA(Model):
         mean = (z.double() @ self.weight.T + self.mean).reshape(*z.shape[:-1], *self.space.shape)
         return Normal(mean.float(), self.noise_variance.log().float(), len(self.space.shape))
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored, float64: integer pictures are dequantised."""
         return dequantise(x.double(), self.space.step, noise)
 
@@ -144,7 +144,7 @@ class PCA(Model):
         Integer pictures are dequantised with ``noise``. ``draws`` changes nothing; the effective
         sample size is ∞.
         """
-        centred = self.prepare(x, noise).flatten(1) - self.mean
+        centred = self.preprocess(x, noise).flatten(1) - self.mean
         along = centred @ self.axes
         # the residual by subtraction of vectors: of their squared lengths, small σ² loses digits
         across = (centred - along @ self.axes.T).square().sum(-1) / self.noise_variance

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.batch import Batch
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Loss, Phase, Step, TrainingDefaults
 from latlas.core.space import Space
 from latlas.models.config import Pix2PixConfig
 from latlas.models.translation import Translator, absolute
@@ -23,7 +23,7 @@ class Pix2Pix(Translator):
     config: Pix2PixConfig
     discriminator: PatchDiscriminator
     needs = "pairs"
-    ema_modules = ("generator",)
+    defaults = TrainingDefaults(ema_modules=("generator",), monitored=True)
 
     def __init__(self, config: Pix2PixConfig, space: Space) -> None:
         super().__init__(config, space)
@@ -40,7 +40,7 @@ class Pix2Pix(Translator):
             return (alone,)
         return (*self.contest.phases("discriminator", ("discriminator",)), alone)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
         return {"discriminator": self.judge, "penalty": self.smooth,
                 "generator": self.make}[phase](self._turned(batch, step), step)

@@ -33,7 +33,8 @@ class ProgressiveGAN(PictureGAN):
 
     def __init__(self, config: ProgressiveGANConfig, space: Space) -> None:
         super().__init__("progressive-gan", config, space)
-        self.grows, sizes, wide = config.grow, self.sizes, self.wide
+        self.defaults = replace(self.defaults, progressive=config.grow)
+        sizes, wide = self.sizes, self.wide
         self.generator = GrowingGenerator(self.latent_dim, space.shape[0], sizes, wide)
         self.discriminator = GrowingDiscriminator(space.shape[0], sizes, wide,
                                                   config.minibatch_std,
@@ -47,13 +48,13 @@ class ProgressiveGAN(PictureGAN):
             return float(last)
         return stage_at(progress / self.config.grow_share, last, self.config.fade_share)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item, on pictures of the stage."""
         if "shown" not in step.cache:
             stage = self.stage_at(step.progress)
             self.stage.fill_(stage)
             step.cache["shown"] = replace(batch, x=at_stage(batch.x, self.sizes, stage))
-        return super().loss(step.cache["shown"], phase, step)
+        return super().phase_loss(step.cache["shown"], phase, step)
 
     def _made(self, batch: Batch, step: Step) -> Tensor:
         z = self.prior.sample(len(batch), step.noise).to(self.device)

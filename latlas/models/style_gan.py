@@ -50,9 +50,9 @@ class StyleGAN(PictureGAN):
         path = Phase("path", ("generator",), every=self.config.path_every)
         return (*super().phases, *((path,) if self.config.path_weight > 0 else ()))
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
         """One player's loss, mean per item."""
-        return self.even(batch, step) if phase == "path" else super().loss(batch, phase, step)
+        return self.even(batch, step) if phase == "path" else super().phase_loss(batch, phase, step)
 
     def even(self, batch: Batch, step: Step) -> Loss:
         """E(‖J_wᵀ y‖ − a)² of fresh codes, half as many as items; a is the running mean."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Model, Step
-from latlas.core.noise import Noise, lent
+from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.noise import Noise, dropout_rng
 from latlas.core.space import Space
 from latlas.models.contest import Contest
 from latlas.networks.blocks import pyramid
@@ -39,7 +40,7 @@ class Translator(Model, ABC):
         ways: the domains it translates to.
     """
 
-    watched = True
+    defaults = TrainingDefaults(monitored=True)
     latent_dim = 0
     ways: tuple[str, ...] = ("B",)
 
@@ -70,15 +71,28 @@ class Translator(Model, ABC):
 
         Dropout, where there is some, draws from ``noise``.
         """
-        with nullcontext() if noise is None else lent(noise, len(x)):
+        with nullcontext() if noise is None else dropout_rng(noise, len(x)):
             made: Tensor = self._towards(to)(x)
         return made
+
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """Every phase that is due, with its loss."""
+        for phase in self.phases:
+            if step.index % phase.every == 0:
+                yield phase.name, self.phase_loss(batch, phase.name, step)
+
+    @property
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]: ...
+
+    @abstractmethod
+    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss: ...
 
     @abstractmethod
     def _towards(self, to: str) -> nn.Module:
         """The network that translates to this domain."""
 
-    def choices(self, items: int) -> str:
+    def describe(self, n_train: int) -> str:
         """Objective and penalty, where there is a discriminator; what frames are held together by.
         """
         contested = getattr(self.config, "adversarial", True)

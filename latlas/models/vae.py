@@ -57,9 +57,9 @@ class VAE(Autoencoding):
                                                self.pseudo_posterior)
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """What the likelihood may be compared with."""
-        return self.likelihood.footing
+        return self.likelihood.base_measure
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
@@ -75,20 +75,20 @@ class VAE(Autoencoding):
         z = self.prior.sample(n, noise).to(self.device)
         return self.decode(z, condition=condition).mean
 
-    def condition_of(self, batch: Batch, noise: Noise) -> Tensor | None:
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """What this batch is conditioned on; nothing for a plain VAE."""
         return None
 
     def pseudo_posterior(self, x: Tensor) -> Normal:
         """q(z|x) of pseudo-inputs (K, *shape); where a label is needed the classes take turns."""
         label = torch.arange(len(x), device=x.device) % max(1, len(self.space.classes))
-        condition = self.condition_of(Batch(x, label), Noise(0, x.device))
+        condition = self.conditioning(Batch(x, label), Noise(0, x.device))
         return self.encode(x, condition=condition)
 
-    def loss(self, batch: Batch, phase: str, step: Step) -> Loss:
+    def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative bound, mean nats per item in model units."""
-        condition = self.condition_of(batch, step.noise)
-        x = self.likelihood.prepare(batch.x, step.noise)
+        condition = self.conditioning(batch, step.noise)
+        x = self.likelihood.preprocess(batch.x, step.noise)
         bound, terms = self._negative_bound(x, self.encode(x, condition=condition), condition, step)
         total = trimmed_mean(bound, self.config.trim)
         return Loss(total, {"loss": total, **terms})
@@ -122,9 +122,9 @@ class VAE(Autoencoding):
         weight: float = start ** (1 - gone) if start > 1 else start + (1 - start) * gone
         return weight
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
-        return self.likelihood.prepare(x, noise)
+        return self.likelihood.preprocess(x, noise)
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """log p(x|z), nats in data units, for codes (*batch, d) against prepared items."""
@@ -137,7 +137,7 @@ class VAE(Autoencoding):
 
         Means over ``draws`` draws of z, taken one after the other; one has no standard error.
         """
-        x = self.prepare(x, noise)
+        x = self.preprocess(x, noise)
         q = self.encode(x, condition=condition)
         parts = torch.stack([self._parts(x, q, noise, condition) for _ in range(draws)], 1)
         reconstruction, kl = parts.mean(1)
@@ -157,7 +157,7 @@ class VAE(Autoencoding):
         x is encoded once and never repeated. Returns nats in data units and the effective sample
         size, both (n,).
         """
-        x = self.prepare(x, noise)
+        x = self.preprocess(x, noise)
         q = self.encode(x, condition=condition)
         bound = ImportanceBound()
         chunk = max(1, CHUNK // (len(x) * self.space.dims))

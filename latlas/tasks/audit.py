@@ -281,7 +281,7 @@ def rarest_count(n: int) -> int:
 
 def _checked(model: Model, data: Dataset, label: Array | None) -> None:
     check(model, "encode")
-    if getattr(model, "condition_dim", 0):
+    if model.condition_dim:
         raise CapabilityError(f"{type(model).__name__} encodes items under a condition; an audit "
                               "needs codes of the items alone: train vae, ae or pca")
     if len(data) < rarity.LEAST_ITEMS:

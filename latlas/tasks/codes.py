@@ -28,6 +28,6 @@ def draw_codes(model: Model, data: Dataset, draws: int = 1, *, seed: int = 0) ->
 
 def _draw(model: Any, batch: Batch, seed: tuple[Any, ...]) -> Array:
     draws = noise(model, *seed)
-    x: Tensor = model.prepare(batch.x, draws) if hasattr(model, "prepare") else batch.x
+    x: Tensor = model.preprocess(batch.x, draws) if hasattr(model, "preprocess") else batch.x
     z = model.encode(x, **condition_of(model, batch)).sample(draws)
     return np.asarray(z.float().cpu())

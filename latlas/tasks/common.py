@@ -98,17 +98,17 @@ def check(model: Model, capability: str) -> None:
                               f"it needs {NEEDS[capability]}")
 
 
-def footing_of(model: Model) -> str | None:
+def base_measure_of(model: Model) -> str | None:
     """What the model's likelihood is a likelihood of; ``None`` without one.
 
     All densities over the data's own continuous units are ``data units``. log p(x|c) of a
-    conditional model is on a footing of its own: c may tell much of x.
+    conditional model is on a base_measure of its own: c may tell much of x.
     """
-    footing: str | None = getattr(model, "footing", None) if can(model, "score") else None
-    if not footing:
+    base_measure = model.base_measure if can(model, "score") else None
+    if not base_measure:
         return None
-    footing = "data units" if footing.endswith(" units") else footing
-    return f"{footing} given a condition" if getattr(model, "condition_dim", 0) else footing
+    base_measure = "data units" if base_measure.endswith(" units") else base_measure
+    return f"{base_measure} given a condition" if model.condition_dim else base_measure
 
 
 @contextmanager
@@ -159,12 +159,9 @@ def first_row(batch: Batch) -> int:
 def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
     """``{"condition": …}`` for a conditional model, ``{}`` for any other.
 
-    A conditional model says what it needs by a method ``condition_of(batch, noise)``; what it
-    hides at random depends on the rows of the batch alone.
+    What a model hides at random depends on the rows of the batch alone.
     """
-    ask = getattr(model, "condition_of", None)
-    draws = noise(model, "condition", first_row(batch))
-    given = batch.condition if ask is None else ask(batch, draws)
+    given = model.conditioning(batch, noise(model, "condition", first_row(batch)))
     return {} if given is None else {"condition": given}
 
 

@@ -65,16 +65,16 @@ class Comparison:
         return [n if given.count(n) == 1 else f"{n} #{i + 1}" for i, n in enumerate(given)]
 
     @property
-    def footing(self) -> str | None:
+    def base_measure(self) -> str | None:
         """What the compared likelihoods are of: integers if any model's are, else the first."""
-        held = [e.footing for e in self.evaluations if e.footing]
+        held = [e.base_measure for e in self.evaluations if e.base_measure]
         return "integers" if "integers" in held else held[0] if held else None
 
     @property
     def notes(self) -> list[str]:
         """Which likelihoods are not compared, and every model's own notes."""
         lines = [self._apart(name, e) for name, e in zip(self.names, self.evaluations, strict=True)
-                 if e.footing != self.footing and self.footing]
+                 if e.base_measure != self.base_measure and self.base_measure]
         for name, evaluation in zip(self.names, self.evaluations, strict=True):
             lines += [f"{name}: {note}" for note in evaluation.notes]
             flags = dict.fromkeys(f.flag for f in evaluation.figures if f.flag)
@@ -97,7 +97,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Every evaluation, and what is compared."""
-        return {"footing": self.footing, "notes": self.notes,
+        return {"base_measure": self.base_measure, "notes": self.notes,
                 "evaluations": [e.to_json() for e in self.evaluations]}
 
     def text(self) -> RichTable:
@@ -161,11 +161,11 @@ class Comparison:
         if figure is None:
             return "–"
         if not self._comparable(key, column):
-            return f"{figure.text()} ({self.evaluations[column].footing})"
+            return f"{figure.text()} ({self.evaluations[column].base_measure})"
         return figure.text() + (" †" if figure.flag else "")
 
     def _comparable(self, key: str, column: int) -> bool:
-        return key not in LIKELIHOODS or self.evaluations[column].footing == self.footing
+        return key not in LIKELIHOODS or self.evaluations[column].base_measure == self.base_measure
 
     def _best(self, key: str, figures: Sequence[Figure | None]) -> frozenset[int]:
         """Columns nearest to what is good; none if there is nothing to choose from."""
@@ -178,8 +178,9 @@ class Comparison:
         return frozenset(i for i, value in known.items() if value == lowest)
 
     def _apart(self, name: str, evaluation: Evaluation) -> str:
-        what = f"a likelihood of {evaluation.footing}" if evaluation.footing else "no likelihood"
-        return f"{name}: {what}, not compared with likelihoods of {self.footing}."
+        measure = evaluation.base_measure
+        what = f"a likelihood of {measure}" if measure else "no likelihood"
+        return f"{name}: {what}, not compared with likelihoods of {self.base_measure}."
 
 
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:

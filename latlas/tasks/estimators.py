@@ -94,11 +94,11 @@ class GaussianObservation:
         self.model, self.space, self.log_var = model, model.space, 2 * math.log(sd)
 
     @property
-    def footing(self) -> str:
+    def base_measure(self) -> str:
         """As every Gaussian's: pictures of integers are dequantised."""
         return "integers" if self.space.levels else "data units"
 
-    def prepare(self, x: Tensor, noise: Noise) -> Tensor:
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored."""
         return dequantise(x, self.space.step, noise)
 
@@ -162,7 +162,7 @@ def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 
 
 def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) -> Estimate:
-    x = subject.observes.prepare(batch.x, noise)
+    x = subject.observes.preprocess(batch.x, noise)
     log_likelihood, bound = subject.likelihood(batch, x), ImportanceBound()
     q = subject.model.encode(x, **subject.told(batch))
     for k in _parts(settings.draws, settings.rows // len(batch)):
@@ -173,7 +173,7 @@ def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) 
 def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
           tick: Tick) -> Estimate:
     """log 1/K Σ p(x|z_k), z_k from the prior: every draw is decoded once and serves all items."""
-    x, bound = subject.observes.prepare(batch.x, noise), ImportanceBound()
+    x, bound = subject.observes.preprocess(batch.x, noise), ImportanceBound()
     log_likelihood = subject.likelihood(batch, x)
     each = len(batch) if subject.told(batch) else 1
     for k in _parts(settings.draws, min(settings.rows // each, BLOCK // batch.x.numel())):
@@ -185,7 +185,7 @@ def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 def annealed(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
              tick: Tick) -> Estimate:
     """Annealed importance sampling; codes are measured in the prior's standard deviations."""
-    x, prior = subject.observes.prepare(batch.x, noise), subject.prior
+    x, prior = subject.observes.preprocess(batch.x, noise), subject.prior
     log_likelihood = subject.likelihood(batch, x)
     n, betas = len(batch), sigmoid_schedule(settings.temperatures)
     scale = prior.sample(SCALE, noise).std(0).to(batch.x.device)

@@ -18,7 +18,7 @@ from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.tasks import disentanglement, quality, translation
 from latlas.tasks.cache import Cache
 from latlas.tasks.classify import classification
-from latlas.tasks.common import Array, Progress, can, check, footing_of, items_of, some_of
+from latlas.tasks.common import Array, Progress, base_measure_of, can, check, items_of, some_of
 from latlas.tasks.figures import Figure
 from latlas.tasks.generate import which_prior
 from latlas.tasks.latent_space import latent_figures
@@ -40,14 +40,14 @@ class Evaluation:
 
     Attributes:
         name: of the model or run.
-        footing: what the likelihood is a likelihood of; ``None`` without one.
+        base_measure: what the likelihood is a likelihood of; ``None`` without one.
         figures: in the order they are printed.
         notes: whole sentences a reader of the figures must know.
         settings: draws, samples, features, seed, items.
     """
 
     name: str
-    footing: str | None
+    base_measure: str | None
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -64,13 +64,13 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""
-        return {"name": self.name, "footing": self.footing, "settings": self.settings,
+        return {"name": self.name, "base_measure": self.base_measure, "settings": self.settings,
                 "notes": list(self.notes), "figures": [f.to_json() for f in self.figures]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Evaluation:
         """The inverse of :meth:`to_json`."""
-        return cls(data["name"], data["footing"],
+        return cls(data["name"], data["base_measure"],
                    tuple(Figure.from_json(f) for f in data["figures"]), tuple(data["notes"]),
                    data["settings"])
 
@@ -119,7 +119,7 @@ def evaluate(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
                                            log.notes, Cache(cache))}
     for group in wanted:
         log.take(makers[group]())
-    return Evaluation(name or type(model).__name__.lower(), footing_of(model),
+    return Evaluation(name or type(model).__name__.lower(), base_measure_of(model),
                       tuple(log.figures), tuple(log.notes), settings)
 
 
@@ -187,14 +187,14 @@ def _flag(scores: Scores, notes: list[str]) -> str:
 
 
 def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -> Array | None:
-    """The control on the model's own footing; ``None`` where a Gaussian is no control."""
-    if scores.footing not in ("integers", "data units"):
-        notes.append(f"The likelihood is one of {scores.footing or 'an unstated kind'}: not "
-                     "compared with a Gaussian, nor with models of another footing.")
+    """The control on the model's own base_measure; ``None`` where a Gaussian is no control."""
+    if scores.base_measure not in ("integers", "data units"):
+        notes.append(f"The likelihood is one of {scores.base_measure or 'an unstated kind'}: not "
+                     "compared with a Gaussian, nor with models of another base_measure.")
         return None
     dims = train.space.dims
     seen = items_of(some_of(train, max(2_000, 20_000_000 // dims)))
-    step = 1.0 if scores.footing == "integers" else 0.0
+    step = 1.0 if scores.base_measure == "integers" else 0.0
     try:
         parts = [diagonal_gaussian(seen, part, step=step)
                  for part in _chunks(test, max(1, 4_000_000 // dims))]

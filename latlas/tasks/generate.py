@@ -202,7 +202,7 @@ def _settled(model: Model, codes: Array, dim: int) -> Array:
     ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
     with inference(model):
         layer = int(np.searchsorted(ends, dim, side="right"))
-        return np.asarray(model.settle(codes_tensor(model, codes), layer).cpu())
+        return np.asarray(model.fill_lower_layers(codes_tensor(model, codes), layer).cpu())
 
 
 def activity(codes: Array) -> Array:

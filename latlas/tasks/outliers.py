@@ -172,7 +172,7 @@ def histogram(found: Outliers) -> bytes:
 def _method(model: Model, method: str) -> str:
     if method not in METHODS:
         raise ConfigError(unknown("method", method, METHODS))
-    if getattr(model, "condition_dim", 0):
+    if model.condition_dim:
         raise CapabilityError(f"{type(model).__name__} knows p(x | condition) alone; outliers need "
                               "a model of x: train vae, ae or pca")
     if method == "auto":

@@ -20,10 +20,10 @@ from latlas.tasks.common import (
     OBSERVATION,
     Array,
     Progress,
+    base_measure_of,
     can,
     check,
     condition_of,
-    footing_of,
     inference,
     noise,
     sweep,
@@ -61,7 +61,7 @@ class Scores:
         method: ``exact``, ``elbo``, ``iw``, ``naive`` or ``ais``.
         draws: how many draws of z each item had; 0 if exact.
         dims: scalars in an item.
-        footing: what the numbers may be compared with: ``integers``, ``data units``, …
+        base_measure: what the numbers may be compared with: ``integers``, ``data units``, …
         acceptance: of ``ais``: share of moves that were accepted, near 0.65 if all is well.
     """
 
@@ -71,7 +71,7 @@ class Scores:
     method: str
     draws: int
     dims: int
-    footing: str | None
+    base_measure: str | None
     acceptance: float = math.nan
 
     @property
@@ -141,10 +141,10 @@ def score(model: Model, data: Dataset, *, draws: int | None = None, method: str 
     with inference(model, gradients=chosen == "ais"), \
             autocast(model.device, _precision(model, precision, chosen)):
         found = list(_estimates(subject, data, chosen, settings, seed, progress))
-    footing = footing_of(model) if observation_sd is None else subject.observes.footing
+    measure = base_measure_of(model) if observation_sd is None else subject.observes.base_measure
     acceptance = _joined(found, "acceptance").mean() if chosen == "ais" else math.nan
     return Scores(_joined(found, "nats"), _joined(found, "se"), _joined(found, "ess"), chosen,
-                  settings.draws, model.space.dims, footing, float(acceptance))
+                  settings.draws, model.space.dims, measure, float(acceptance))
 
 
 def elbo_parts(model: Model, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
@@ -217,7 +217,7 @@ def _settings(method: str, draws: int | None, annealing: dict[str, int | None]) 
 
 
 def _exact(model: Model) -> bool:
-    return bool(getattr(model, "exact_likelihood", False))
+    return model.exact_likelihood
 
 
 def _name(model: Model) -> str:
@@ -291,7 +291,7 @@ def _once(subject: Subject, one: Batch, method: str) -> None:
     """One draw of one item."""
     draws = noise(subject.model, "size")
     if method in ("naive", "ais"):
-        log_likelihood = subject.likelihood(one, subject.observes.prepare(one.x, draws))
+        log_likelihood = subject.likelihood(one, subject.observes.preprocess(one.x, draws))
         log_likelihood(subject.prior.sample(1, draws).to(one.x.device)[:, None])
     else:
         subject.model.log_likelihood(one.x, noise=draws, draws=1, **subject.told(one))

@@ -70,7 +70,7 @@ def _codes(model: Model, data: Dataset, *, progress: Progress | None = None) -> 
 
 
 def _sampled(model: Model, method: str = "auto", **options: Any) -> bool:
-    exact = bool(getattr(model, "exact_likelihood", False))
+    exact = model.exact_likelihood
     return not (exact and method in ("auto", "exact"))
 
 
