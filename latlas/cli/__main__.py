@@ -70,9 +70,9 @@ def _find(tokens: list[str]) -> tuple[str, list[str]]:
 def _call(name: str, tokens: list[str]) -> int:
     from cyclopts import CycloptsError
 
-    from latlas.cli.app import build
+    from latlas.cli.derive import app_of
 
-    app = build(name)
+    app = app_of(name)
     try:
         if any(t in _HELP for t in tokens):
             _help(name, app.help_print, tokens)

@@ -22,30 +22,30 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "models": Command("Learn", "latlas.cli.learn:models", "List the models and what each can do.", (
+    "models": Command("Learn", "latlas.cli.train:models", "List the models and what each can do.", (
         "latlas models",)),
-    "train": Command("Learn", "latlas.cli.learn:train", "Train a model on your data.", (
+    "train": Command("Learn", "latlas.cli.train:train", "Train a model on your data.", (
         "latlas train vae --data digits",
         "latlas train vae --data photos/ --image-size 64 --minutes 30 --out runs/photos",
         "latlas train vae --data mnist.npz --set likelihood=bernoulli --set latent_dim=40",
         "latlas train vae --help      the settings of one model")),
-    "fit-prior": Command("Learn", "latlas.cli.learn:fit_prior",
+    "fit-prior": Command("Learn", "latlas.cli.train:fit_prior",
                          "Fit a second prior to a run's codes: better samples.", (
         "latlas fit-prior runs/vae-digits", "latlas fit-prior runs/vae-mnist --minutes 3")),
-    "demo": Command("Learn", "latlas.cli.learn:demo",
+    "demo": Command("Learn", "latlas.cli.train:demo",
                     "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
-    "sample": Command("Make", "latlas.cli.make:sample", "Draw new items.", (
+    "sample": Command("Make", "latlas.verbs.generate:sample", "Draw new items.", (
         "latlas sample runs/vae-digits --n 64 --out samples.png",
         "latlas sample runs/conditional-vae-digits --label 3 --out threes.npz",
         "latlas sample runs/style-gan-photos --seeds 1,2,5-9 --truncation 0.7")),
-    "decode": Command("Make", "latlas.cli.make:decode", "Turn codes into items.", (
+    "decode": Command("Make", "latlas.verbs.generate:decode", "Turn codes into items.", (
         "latlas decode runs/vae-digits codes.csv --out items.png",)),
-    "interpolate": Command("Make", "latlas.cli.make:interpolate",
+    "interpolate": Command("Make", "latlas.verbs.generate:interpolate",
                            "Walk from one item to another through the codes.", (
         "latlas interpolate runs/vae-digits --out walk.gif",
-        "latlas interpolate runs/vae-digits --start 3 --end 17 --path circle --out walk.png",
+        "latlas interpolate runs/vae-digits --start 3 --end 17 --method slerp --out walk.png",
         "latlas interpolate runs/style-gan-photos --space w --out walk.gif")),
-    "traverse": Command("Make", "latlas.cli.make:traverse",
+    "traverse": Command("Make", "latlas.verbs.generate:traverse",
                         "Vary one number of the code at a time.", (
         "latlas traverse runs/vae-digits --out traverse.png",)),
     "project": Command("Make", "latlas.cli.edit:project",
@@ -64,12 +64,12 @@ COMMANDS: dict[str, Command] = {
                           "Directions in which items change most.", (
         "latlas directions runs/gan-digits --k 6 --out directions.png",
         "latlas directions runs/style-gan-photos --layers fine --item 3")),
-    "encode": Command("Read", "latlas.cli.read:encode", "Turn items into codes.", (
+    "encode": Command("Read", "latlas.verbs.encode:encode", "Turn items into codes.", (
         "latlas encode runs/vae-digits --data digits --out codes.csv",)),
-    "reconstruct": Command("Read", "latlas.cli.read:reconstruct",
+    "reconstruct": Command("Read", "latlas.verbs.encode:reconstruct",
                            "Encode and decode: what the model keeps of each item.", (
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
-    "denoise": Command("Read", "latlas.cli.read:denoise", "Clean noisy items.", (
+    "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy items.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
     "classify": Command("Read", "latlas.cli.classify:classify",
                         "The class of every item, by a model with an output for classes.", (

@@ -104,6 +104,11 @@ MODELS: dict[str, Entry] = {
 }
 
 
+def list_models() -> dict[str, str]:
+    """Name and one line of every model."""
+    return {name: entry.summary for name, entry in MODELS.items()}
+
+
 def get(name: str) -> Entry:
     """The entry of a model's name, or of ``module:Class``."""
     if name in MODELS:

@@ -19,67 +19,73 @@ from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.data.tables import as_read
 from latlas.report import pictures, plots
-from latlas.tasks.common import Array
+from latlas.verbs.common import Array, counted
 
 TABLES = (".csv", ".parquet", ".npz", ".npy")
-ITEMS = (".png", ".gif", *TABLES)
-CODES = (".png", *TABLES)
+EXAMPLES = (".png", ".gif", *TABLES)
+LATENTS = (".png", *TABLES)
 FRAMES = (".csv", ".parquet", ".npz")
 
 
-def write_items(path: Path | str, items: Array, space: Space, names: Any = None, *,
-                columns: int | None = None) -> str:
-    """Items (n, \\*shape) in data units, by suffix; returns what was written, in one line.
+def write_examples(path: Path | str, values: Array, space: Space, names: Any = None, *,
+                   columns: int | None = None) -> str:
+    """Examples (n, *shape) in data units, by suffix; returns what was written, in one line.
 
-    ``.png``: a grid of pictures (``columns`` wide), or a scatter plot of points and tables;
-    ``.gif``: an animation; a folder (no suffix, or a trailing slash): one PNG per item at its own
-    size; ``.npz``, ``.npy``: the numbers; ``.csv``, ``.parquet``: one row per
-    item, of a table the columns that its file had.
+    ``.png``: a grid of images (``columns`` wide), or a scatter plot of points and tables;
+    ``.gif``: an animation; a folder (no suffix, or a trailing slash): one PNG per example at its
+    own size; ``.npz``, ``.npy``: the numbers; ``.csv``, ``.parquet``: one row per example, of a
+    table the columns that its file had.
 
     Raises:
         ConfigError: another suffix, or one that does not suit the data.
         RunError: the file cannot be written; what was there before is intact.
     """
-    check_items(path, space)
+    check_examples(path, space)
     target, suffix = Path(path), Path(path).suffix.lower()
     if is_folder(path):
-        return _folder(target, items, space, names)
-    if suffix in (".csv", ".parquet") and len(space.columns) == np.prod(items.shape[1:]):
-        return write_table(target, {**_named(names), **as_read(items, space)})
-    if suffix in TABLES:
-        return _numbers(target, suffix, items, names, _item_columns(space, items))
-    return _drawn(target, suffix, items, space, columns)
+        return _folder(target, values, space, names)
+    if suffix in (".csv", ".parquet"):
+        return write_table(target, example_columns(values, space, names))
+    if suffix in (".npz", ".npy"):
+        return _numbers(target, suffix, "x", values, names)
+    if space.kind != "picture":
+        titles = column_names(space, int(np.prod(values.shape[1:])))
+        return _scatter(target, values.reshape(len(values), -1), titles)
+    write_bytes(target, pictures.gif(values, space.levels) if suffix == ".gif" else pictures.png(
+        pictures.grid(values, space.levels, columns=columns)))
+    return _with_note(f"wrote {counted(len(values), 'example')} to {target}", space)
 
 
-def check_items(path: Path | str, space: Space) -> None:
-    """Raise ConfigError for a name that :func:`write_items` would refuse: ask before long work."""
+def check_examples(path: Path | str | None, space: Space) -> None:
+    """Raise ConfigError for a name that :func:`write_examples` would refuse: ask before long
+    work."""
+    if path is None:
+        return
     folder = is_folder(path)
-    suffix = "" if folder else _suffix(Path(path), ITEMS, folder=True)
+    suffix = "" if folder else _suffix(Path(path), EXAMPLES, folder=True)
     if space.kind != "picture" and (folder or suffix == ".gif"):
         what = "a folder" if folder else ".gif"
         raise ConfigError(f"cannot write {path}: {what} holds pictures, not {space.words}; valid "
-                          f"endings are .png, {', '.join(TABLES)}")
+                          f"endings are .png, {', '.join(TABLES)}", option="out")
 
 
-def check_table(path: Path | str, valid: Sequence[str] = FRAMES) -> None:
-    """Raise ConfigError for a name that :func:`write_table` would refuse."""
-    _suffix(Path(path), valid)
+def check_suffix(path: Path | str | None, valid: Sequence[str] = FRAMES) -> None:
+    """Raise ConfigError for a name that has none of these suffixes: ask before long work."""
+    if path is not None:
+        _suffix(Path(path), valid)
 
 
-def check_codes(path: Path | str) -> None:
-    """Raise ConfigError for a name that :func:`write_codes` would refuse."""
-    _suffix(Path(path), CODES)
-
-
-def write_codes(path: Path | str, codes: Array, names: Any = None) -> str:
-    """Codes (n, d), by suffix: ``.csv``, ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``,
+def write_latents(path: Path | str, latents: Array, names: Any = None) -> str:
+    """Latents (n, d), by suffix: ``.csv``, ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``,
     or a plot of the first few as ``.png``."""
     target = Path(path)
-    suffix = _suffix(target, CODES)
-    titles = [f"z{i}" for i in range(codes.shape[1])]
+    suffix = _suffix(target, LATENTS)
+    titles = [f"z{i}" for i in range(latents.shape[1])]
     if suffix == ".png":
-        return _points(target, codes, titles)
-    return _numbers(target, suffix, codes, names, titles, key="codes")
+        return _scatter(target, latents, titles)
+    if suffix in (".npz", ".npy"):
+        return _numbers(target, suffix, "latents", latents, names)
+    return write_table(target, {**_named(names), **dict(zip(titles, latents.T, strict=True))})
 
 
 def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
@@ -88,8 +94,29 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     suffix = _suffix(target, FRAMES)
     arrays = {k: np.asarray(v) for k, v in columns.items()}
     with whole(target) as part:
-        _write_columns(part, suffix, arrays)
+        if suffix == ".npz":
+            np.savez_compressed(part, **arrays)
+        else:
+            import polars
+
+            frame = polars.DataFrame({k: v.tolist() if v.dtype.kind in "UO" else v
+                                      for k, v in arrays.items()})
+            if suffix == ".csv":
+                frame.write_csv(part)
+            else:  # polars' own writer tells of a full disk by an error of another kind
+                buffer = io.BytesIO()
+                frame.write_parquet(buffer)
+                part.write_bytes(buffer.getbuffer())
     return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
+
+
+def example_columns(values: Array, space: Space, names: Any = None) -> dict[str, Array]:
+    """A row per example: of a table the columns that its file had, else one per number."""
+    flat = values.reshape(len(values), -1)
+    if len(space.columns) == flat.shape[1]:
+        return {**_named(names), **as_read(values, space)}
+    titles = column_names(space, flat.shape[1])
+    return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
 
 
 def write_plot(target: Path, data: bytes) -> str:
@@ -126,27 +153,13 @@ def _suffix(target: Path, valid: Sequence[str], *, folder: bool = False) -> str:
     return suffix
 
 
-def _drawn(target: Path, suffix: str, items: Array, space: Space, columns: int | None) -> str:
-    if space.kind != "picture":
-        return _points(target, items.reshape(len(items), -1), _item_columns(space, items))
-    data = pictures.gif(items, space.levels) if suffix == ".gif" else pictures.png(
-        pictures.grid(items, space.levels, columns=columns))
-    write_bytes(target, data)
-    return _said(len(items), "item", target, space)
-
-
-def _points(target: Path, values: Array, titles: Sequence[str]) -> str:
+def _scatter(target: Path, values: Array, titles: Sequence[str]) -> str:
     """Two columns as a scatter plot, more as the pairs of the first few; white ground."""
-    draw: Callable[[], bytes]
-    if values.shape[1] == 2:
-        def draw() -> bytes:
-            return plots.scatter(values, x=titles[0], y=titles[1])
-    else:
-        def draw() -> bytes:
-            return plots.pairs({"": values}, titles)
-    write_bytes(target, _on_white(draw()))
-    shown = f" (columns {', '.join(titles[:4])} of {len(titles)})" if len(titles) > 4 else ""
-    return f"wrote {len(values)} points to {target}{shown}"
+    drawn = plots.scatter(values, x=titles[0], y=titles[1]) if values.shape[1] == 2 else (
+        plots.pairs({"": values}, titles))
+    write_bytes(target, _on_white(drawn))
+    some = f" (columns {', '.join(titles[:4])} of {len(titles)})" if len(titles) > 4 else ""
+    return f"wrote {len(values)} points to {target}{some}"
 
 
 def _on_white(data: bytes) -> bytes:
@@ -168,7 +181,7 @@ def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
             for title, item in zip(titles, items, strict=True):
                 (part / title).parent.mkdir(parents=True, exist_ok=True)
                 (part / title).write_bytes(picture(item, space))
-    return _said(len(items), "picture", target, space)
+    return _with_note(f"wrote {counted(len(items), 'picture')} to {target}", space)
 
 
 def picture(item: Array, space: Space) -> bytes:
@@ -209,24 +222,20 @@ def file_names(n: int, names: Any, ending: str = ".png", *,
             for i, v in enumerate(clean)]
 
 
-def _item_columns(space: Space, items: Array) -> list[str]:
-    width = int(np.prod(items.shape[1:]))
+def column_names(space: Space, width: int) -> list[str]:
+    """Of a table its own; else numbered: p0, p1, … of pixels, x0, x1, … of others."""
     if len(space.columns) == width:
         return list(space.columns)
     return [f"{'p' if space.kind == 'picture' else 'x'}{i}" for i in range(width)]
 
 
-def _numbers(target: Path, suffix: str, values: Array, names: Any, titles: Sequence[str],
-             key: str = "x") -> str:
+def _numbers(target: Path, suffix: str, key: str, values: Array, names: Any) -> str:
     with whole(target) as part:
         if suffix == ".npy":
             np.save(part, values)
-        elif suffix == ".npz":
-            _write_columns(part, suffix, {key: values, **_named(names)})
         else:
-            flat = values.reshape(len(values), -1)
-            columns = {t: flat[:, i] for i, t in enumerate(titles)}
-            _write_columns(part, suffix, {**_named(names), **columns})
+            arrays: dict[str, Any] = {key: values, **_named(names)}
+            np.savez_compressed(part, **arrays)
     return f"wrote {len(values)} rows to {target}"
 
 
@@ -234,23 +243,7 @@ def _named(names: Any) -> dict[str, Array]:
     return {} if names is None else {"name": np.asarray(names).astype(str)}
 
 
-def _write_columns(part: Path, suffix: str, columns: Mapping[str, Array]) -> None:
-    if suffix == ".npz":
-        arrays: dict[str, Any] = dict(columns)
-        np.savez_compressed(part, **arrays)
-        return
-    import polars
-
-    frame = polars.DataFrame({k: v.tolist() if v.dtype.kind in "UO" else v
-                              for k, v in columns.items()})
-    if suffix == ".csv":
-        frame.write_csv(part)
-        return
-    buffer = io.BytesIO()  # polars' own writer tells of a full disk by an error of another kind
-    frame.write_parquet(buffer)
-    part.write_bytes(buffer.getbuffer())
-
-
-def _said(n: int, what: str, target: Path, space: Space) -> str:
+def _with_note(line: str, space: Space) -> str:
+    """With what pictures of other than three channels show."""
     more = pictures.note(space.shape[0])
-    return f"wrote {n} {what}{'' if n == 1 else 's'} to {target}" + (f" ({more})" if more else "")
+    return f"{line} ({more})" if more else line

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,52 +24,19 @@ if TYPE_CHECKING:
 _SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
 
 
-@dataclass(frozen=True)
-class Known:
-    """What is known of a run or model before it is loaded."""
+class Like(Protocol):
+    """What other data must fit: a run's space, and how its own data were named and read."""
 
-    name: str
     space: Space
-    spec: Mapping[str, Any] | None
-    provides: frozenset[str] | None
+    data: Mapping[str, Any] | None
 
 
-def known(run: Any) -> Known:
-    """Of a run folder by its run.json, which imports no torch; of a model by itself."""
-    if not isinstance(run, (str, Path)):
-        return Known(type(run).__name__, run.space, getattr(run, "trained_on", None), None)
-    from latlas.checkpoint import run_info
+def open_examples(like: Like | None, data: Any = None, split: str | None = None, *,
+                  side: str = "A", **options: Any) -> Dataset:
+    """The examples a verb reads, in the space of ``like`` (``None``: in their own).
 
-    info = run_info(run)
-    return Known(str(run), info.space, info.data, info.provides)
-
-
-def require(run: Any, capability: str, task: str | None = None) -> None:
-    """Raise CapabilityError if a run's model lacks what a task needs; no data, no weights read."""
-    if not isinstance(run, (str, Path)):
-        return  # the task asks the model itself
-    from latlas.checkpoint import run_info
-    from latlas.models import MODELS
-
-    info = run_info(run)
-    if capability not in info.provides:
-        from latlas.tasks.common import require as check
-
-        check(info.model, info.provides, capability,
-              {name: entry.provides for name, entry in MODELS.items()}, task)
-
-
-def require_styles(run: Any, task: str, asked: bool) -> None:
-    """:func:`require` for what only a model with styles can do, where that is asked for."""
-    if asked:
-        require(run, "mix", task)
-
-
-def open_items(run: Any, data: Any = None, split: str | None = None, *, side: str = "A",
-               **options: Any) -> Dataset:
-    """The items a task reads, in the space of ``run`` (``None``: in their own).
-
-    ``side`` B are those of the other domain; data of one side are taken for items of that domain.
+    ``side`` B are those of the other domain; data of one side are taken for examples of that
+    domain.
 
     Args:
         data: an array or (array, labels), used whole; a Dataset; a Source or what
@@ -78,23 +45,21 @@ def open_items(run: Any, data: Any = None, split: str | None = None, *, side: st
             ``all``.
 
     Raises:
-        DataError: no such data, or it does not have the shape of the run's items.
+        DataError: no such data, or it does not have the shape of the run's examples.
     """
-    like = None if run is None else known(run)
     space = None if like is None else like.space.flipped() if side == "B" else like.space
     if isinstance(data, Dataset):
-        items = data.flipped() if side == "B" else data
-        return items if space is None else fitted(items, space, "the data set")
-    if space is not None and _is_arrays(data):
+        examples = data.flipped() if side == "B" else data
+        return examples if space is None else fitted(examples, space, "the data set")
+    if space is not None and is_arrays(data):
         return _from_arrays(data, space)
     source = as_source(data, like, **options)
-    chosen = split or default_split(source, like)
-    found = _split(source, chosen)
-    items = found.flipped() if side == "B" else found
-    return items if space is None else fitted(items, space, source.name)
+    examples = part_of(source, split or default_split(source, like))
+    examples = examples.flipped() if side == "B" else examples
+    return examples if space is None else fitted(examples, space, source.name)
 
 
-def open_marked(run: Any, data: Any = None, split: str | None = None, *,
+def open_marked(like: Like, data: Any = None, split: str | None = None, *,
                 odd: str | None = None, **options: Any) -> tuple[Dataset, NDArray[np.bool_] | None]:
     """The items of :func:`open_items` without their labels, and which of them are outliers.
 
@@ -106,19 +71,18 @@ def open_marked(run: Any, data: Any = None, split: str | None = None, *,
     Raises:
         ConfigError: no such class.
     """
-    if isinstance(data, tuple) and _is_arrays(data):
-        items = open_items(run, data[0], split)
+    if isinstance(data, tuple) and is_arrays(data):
+        items = open_examples(like, data[0], split)
         return items, _as_marks(np.asarray(data[1]), len(items))
-    if _is_arrays(data):
-        return open_items(run, data, split), None
-    like = known(run)
+    if is_arrays(data):
+        return open_examples(like, data, split), None
     source = as_source(data, like, **options)
-    items = _split(source, split or default_split(source, like))
+    items = part_of(source, split or default_split(source, like))
     return (fitted(replace(items, label=None), like.space, source.name),
             _odd_ones(items.take("label"), items.space.classes, odd))
 
 
-def open_grouped(run: Any, data: Any = None, split: str = "all", *, group: str | None = None,
+def open_grouped(like: Like, data: Any = None, split: str = "all", *, group: str | None = None,
                  **options: Any) -> tuple[Dataset, NDArray[np.int64] | None, tuple[str, ...]]:
     """The items of :func:`open_items` without their labels, the group of each, the groups' names.
 
@@ -129,14 +93,13 @@ def open_grouped(run: Any, data: Any = None, split: str = "all", *, group: str |
     Raises:
         ConfigError: no such factor or column. DataError: labels of another number than the items.
     """
-    if _is_arrays(data):
+    if is_arrays(data):
         x, y = data if isinstance(data, tuple) else (data, None)
         if group is not None:
             raise ConfigError(f"group={group}: arrays have no columns; give (items, labels)")
-        return _labelled(open_items(run, x, split), y)
-    like = known(run)
+        return _labelled(open_examples(like, x, split), y)
     source = as_source(data, like, **options)
-    items = _split(source, split)
+    items = part_of(source, split)
     code, names = _grouping(items, group, source.name)
     return fitted(replace(items, label=None), like.space, source.name), code, names
 
@@ -168,9 +131,9 @@ def _grouping(items: Dataset, group: str | None, where: str) -> tuple[
     return kinds_of(columns[group], f"column {group} of {where}")
 
 
-def normal_items(run: Any, data: Any = None) -> Dataset:
+def normal_examples(like: Like, data: Any = None) -> Dataset:
     """What outliers are judged against: by default the items the run held out while training."""
-    return open_marked(run, data, "validation" if data is None else None)[0]
+    return open_marked(like, data, "validation" if data is None else None)[0]
 
 
 def _as_marks(labels: NDArray[Any], n: int) -> NDArray[np.bool_]:
@@ -191,7 +154,7 @@ def _odd_ones(label: Any, classes: Sequence[str], odd: str | None) -> NDArray[np
     return np.isin(label, [list(classes).index(name) for name in names])
 
 
-def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
+def as_source(data: Any, like: Like | None = None, **options: Any) -> Source:
     """Whatever names a source, opened; a Dataset becomes a source of one part."""
     from latlas.data import open_source
     from latlas.data.source import Source
@@ -202,13 +165,13 @@ def as_source(data: Any, like: Known | None = None, **options: Any) -> Source:
         return open_source(data, **{**_shared(like), **options})
     if like is None:
         raise DataError("no data: name a source, or give an array")
-    if like.spec is None:
+    if like.data is None:
         raise DataError("this model was trained on arrays in memory; name the data")
-    return open_source({**like.spec, **options})
+    return open_source({**like.data, **options})
 
 
-def _shared(like: Known | None) -> dict[str, Any]:
-    spec = (like.spec if like else None) or {}
+def _shared(like: Like | None) -> dict[str, Any]:
+    spec = (like.data if like else None) or {}
     found = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
     sides = (like.space, like.space.target) if like else ()
     ids = next((side.ids for side in sides if side is not None and side.ids), ())
@@ -217,16 +180,16 @@ def _shared(like: Known | None) -> dict[str, Any]:
     return {**found, "ids": ",".join(map(str, ids))} if ids and "maps" in found else found
 
 
-def _split(source: Source, which: str) -> Dataset:
+def part_of(source: Source, which: str) -> Dataset:
     from latlas.data import split
 
     return split(source, which)
 
 
-def default_split(source: Source, like: Known | None) -> str:
+def default_split(source: Source, like: Like | None) -> str:
     """``test`` where the source has a test part or is what ``like`` learnt from, else ``all``."""
-    own = like is not None and like.spec is not None and source.spec is not None and (
-        _same_place(source.spec.get("source"), like.spec.get("source")))
+    own = like is not None and like.data is not None and source.spec is not None and (
+        _same_place(source.spec.get("source"), like.data.get("source")))
     return "test" if own or "test" in source.parts else "all"
 
 
@@ -234,7 +197,7 @@ def _same_place(a: Any, b: Any) -> bool:
     return a == b or Path(str(a)).resolve() == Path(str(b)).resolve()
 
 
-def _is_arrays(data: Any) -> bool:
+def is_arrays(data: Any) -> bool:
     first = data[0] if isinstance(data, tuple) and data else data
     return isinstance(first, np.ndarray) or hasattr(first, "__array__")
 

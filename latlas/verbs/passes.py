@@ -1,4 +1,4 @@
-"""What every task shares: capability checks, inference mode, batches, conditions, data units."""
+"""Passes of a model over data: inference mode, batches, conditions, units."""
 
 from __future__ import annotations
 
@@ -9,100 +9,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from latlas.core.batch import Batch
-from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import (
-    Classifies,
-    Decodes,
-    Encodes,
-    HasStyles,
-    Model,
-    Samples,
-    ScoresDensity,
-    Translates,
-)
+from latlas.core.distributions import Normal
+from latlas.core.errors import ConfigError
+from latlas.core.model import Model
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
-
-Array = NDArray[Any]
-#: called with (items done, items in all)
-Progress = Callable[[int, int], None]
-
-NEEDS = {
-    "sample": "a prior to draw from",
-    "encode": "an encoder",
-    "decode": "a decoder",
-    "reconstruct": "an encoder and a decoder",
-    "score": "a likelihood",
-    "classify": "an output for classes",
-    "denoise": "training on noisy items",
-    "mix": "layers that have styles",
-    "translate": "two domains",
-}
-#: how a decoder without a likelihood is scored all the same
-OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
-               "N(x; decode(z), S²), S in model units")
-PROTOCOLS: dict[str, tuple[type, ...]] = {
-    "sample": (Samples,),
-    "encode": (Encodes,),
-    "decode": (Decodes,),
-    "reconstruct": (Encodes, Decodes),
-    "score": (ScoresDensity,),
-    "classify": (Classifies,),
-    "mix": (HasStyles,),
-    "translate": (Translates,),
-}
-
-
-def require(name: str, provides: frozenset[str], capability: str,
-            models: Mapping[str, frozenset[str]], task: str | None = None) -> None:
-    """Say in one line, before any data is read, that a model cannot do what a task needs.
-
-    Args:
-        name: the model's name in the table of models; ``provides`` its words there.
-        capability: the word the task needs; ``task`` the verb asked for, if it differs.
-        models: every model's words, to name those that could.
-
-    Raises:
-        CapabilityError: if ``capability`` is not among ``provides``.
-
-    >>> require("gan", frozenset({"sample"}), "encode", {"vae": frozenset({"encode"})}, "map")
-    Traceback (most recent call last):
-    latlas.core.errors.CapabilityError: gan cannot encode; `map` needs an encoder. \
-Models that can: vae
-    """
-    if capability in provides:
-        return
-    able = sorted(k for k, words in models.items() if capability in words)
-    asked = task or capability
-    hint = f". {OBSERVATION}" if asked == "score" and "decode" in provides else ""
-    raise CapabilityError(
-        f"{name} cannot {capability}; `{asked}` needs "
-        f"{NEEDS.get(capability, capability)}. Models that can: {', '.join(able) or 'none'}{hint}")
+from latlas.metrics.latent import channel
+from latlas.run import provides_of
+from latlas.verbs.common import Array, Progress
 
 
 def can(model: Model, capability: str) -> bool:
     """Whether this model satisfies the protocols behind a capability."""
-    return all(isinstance(model, protocol) for protocol in PROTOCOLS[capability])
-
-
-def check(model: Model, capability: str) -> None:
-    """Raise CapabilityError in one line when :func:`can` is false."""
-    if not can(model, capability):
-        raise CapabilityError(f"{type(model).__name__.lower()} cannot {capability}; "
-                              f"it needs {NEEDS[capability]}")
+    return capability in provides_of(model)
 
 
 def base_measure_of(model: Model) -> str | None:
     """What the model's likelihood is a likelihood of; ``None`` without one.
 
     All densities over the data's own continuous units are ``data units``. log p(x|c) of a
-    conditional model is on a base_measure of its own: c may tell much of x.
+    conditional model has a base measure of its own: c may tell much of x.
     """
     base_measure = model.base_measure if can(model, "score") else None
     if not base_measure:
@@ -187,10 +118,9 @@ def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
     return {k: v[part] for k, v in condition.items()}
 
 
-def items_of(data: Dataset) -> Array:
-    """All its items, (n, \\*shape), as they are stored."""
-    items: Any = data.take("x")
-    return np.asarray(items)
+def examples_of(data: Dataset) -> Array:
+    """All its examples, (n, *shape), as they are stored."""
+    return np.asarray(data.take("x"))
 
 
 def some_of(data: Dataset, most: int) -> Dataset:
@@ -216,15 +146,88 @@ def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tenso
     return given[0].get("condition") if given else None
 
 
-def codes_tensor(model: Model, codes: Any) -> Tensor:
-    """Codes given by the user as a float tensor (n, latent_dim) on the model's device.
+def latents_tensor(model: Model, latents: Any) -> Tensor:
+    """Latent vectors given by a person as a float tensor (n, latent_dim) on the model's device.
 
     Raises:
         ConfigError: if their width is not the model's.
     """
-    z = torch.as_tensor(np.asarray(codes, np.float32), device=model.device)
+    z = torch.as_tensor(np.asarray(latents, np.float32), device=model.device)
     z = z[None] if z.dim() == 1 else z
     if z.shape[-1] != model.latent_dim:
-        raise ConfigError(f"the codes have {z.shape[-1]} dimensions, the model "
+        raise ConfigError(f"the latents have {z.shape[-1]} dimensions, the model "
                           f"{model.latent_dim}")
     return z
+
+
+def over(model: Model, data: Dataset, step: Callable[[Any, Batch], Array],
+         progress: Progress | None = None, batch_size: int = 512) -> Array:
+    """``step(model, batch)`` of all batches in order, joined; in inference mode."""
+    parts, count = [], 0
+    with inference(model):
+        for batch in sweep(model, data, batch_size):
+            parts.append(step(model, batch))
+            count += len(batch)
+            if progress:
+                progress(count, len(data))
+    return np.concatenate(parts)
+
+
+def encoded(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
+    """The mean latent vector of every example, (n, latent_dim) float32."""
+    def mean(model: Any, batch: Any) -> Array:
+        q = model.encode(batch.x, **condition_of(model, batch))
+        return np.asarray(q.mean.float().cpu())
+
+    return over(model, data, mean, progress)
+
+
+def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
+    """Means and log variances of q(z|x), (n, latent_dim) each; ``None`` where it is no normal."""
+    def both(model: Any, batch: Any) -> Array:
+        q = model.encode(batch.x, **condition_of(model, batch))
+        parts = [q.mean, q.log_var.expand_as(q.mean)] if isinstance(q, Normal) else [q.mean]
+        return np.concatenate([part.float().cpu().numpy() for part in parts], 1)
+
+    joined = over(model, data, both)
+    means, log_var = joined[:, :model.latent_dim], joined[:, model.latent_dim:]
+    return means, log_var if log_var.shape[1] else None
+
+
+def information(model: Model, data: Dataset) -> Array:
+    """How much every latent dimension carries about an example, (d,).
+
+    An upper bound on I(x; z_j) in nats where the posterior is a normal, whatever the prior;
+    otherwise the variance of the latent over the data.
+    """
+    means, log_var = posteriors(model, data)
+    return np.var(means, 0, dtype=np.float64) if log_var is None else channel(means, log_var)
+
+
+def squared_errors(model: Model, data: Dataset) -> Array:
+    """Mean squared error of every example's reconstruction, (n,), data units², not rounded."""
+    def error(model: Any, batch: Any) -> Array:
+        condition = condition_of(model, batch)
+        x = model.decode(model.encode(batch.x, **condition).mean, **condition).mean
+        # both mapped before subtracting: the columns of a table have scales of their own
+        difference = model.space.to_data(x.float()) - model.space.to_data(batch.x.float())
+        return np.asarray(difference.double().square().flatten(1).mean(1).cpu())
+
+    return over(model, data, error)
+
+
+def draw_latents(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) -> Array:
+    """z ~ q(z|x), (draws · n, latent_dim) float32, one draw of every example after the other.
+
+    A model that scores a binarised or dequantised x (``preprocess``) is given one, drawn anew for
+    every draw. An autoencoder's latent vector is a point: all its draws are equal.
+    """
+    parts = []
+    with inference(model):
+        for draw in range(draws):
+            for number, batch in enumerate(sweep(model, data)):
+                source = noise(model, seed, "codes", draw, number)
+                x = model.preprocess(batch.x, source) if hasattr(model, "preprocess") else batch.x
+                z = model.encode(x, **condition_of(model, batch)).sample(source)
+                parts.append(np.asarray(z.float().cpu()))
+    return np.concatenate(parts)

@@ -1,0 +1,172 @@
+"""``train``, ``fit-prior``, ``demo``, ``models``: whose settings depend on the model, which no
+signature can say."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from latlas.cli.derive import pairs
+from latlas.cli.settings import settings
+from latlas.cli.show import drawn, table, tell
+from latlas.core.errors import ConfigError
+from latlas.verbs.common import DataLike, Flag, Progress, Result, RunLike
+
+Set = Annotated[tuple[str, ...], Flag(
+    tuple[str, ...], "key=value, any setting of the model or of training; may be repeated.",
+    repeated=True)]
+Config = Annotated[Path | None, Flag(Path, "TOML file of settings; --set and flags win over it.")]
+Images = Annotated[str | None, Flag(str, "Budget: examples to see (200_000, 2M).")]
+Epochs = Annotated[float | None, Flag(float, "Budget: passes over the data.")]
+Minutes = Annotated[float | None, Flag(float, "Budget: minutes.")]
+TrainSeed = Annotated[int | None, Flag(int, "Decides weights, order and draws.")]
+TrainDevice = Annotated[str | None, Flag(str, "auto, cpu, cuda, mps.")]
+DRAWS = 1000
+#: enough for 1,437 small digits: the held-out loss is lowest after 60,000 to 100,000 examples
+DEMO_IMAGES = 100_000
+
+
+@dataclass(eq=False)
+class Said(Result):
+    """Facts and the text for them."""
+
+    values: dict[str, Any]
+    words: str
+    exit_code: int = field(default=0)
+
+    def facts(self) -> dict[str, Any]:
+        return self.values
+
+    def text(self) -> str:
+        return self.words
+
+
+def models() -> Result:
+    """List the models and what each can do."""
+    from latlas.models import MODELS
+
+    entries = {k: {"summary": v.summary, "provides": sorted(v.provides)}
+               for k, v in MODELS.items()}
+    return Said(entries, table(("model", "", "can"), [
+        (k, v["summary"], ", ".join(v["provides"])) for k, v in entries.items()]))
+
+
+def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:Class.")] = "vae",
+          data: DataLike = None, *,
+          split: Annotated[Literal["train", "all"], Flag(
+              Literal["train", "all"], "Part to train on; all holds nothing back.")] = "train",
+          out: Annotated[Path | None, Flag(Path, "Run folder. Default: runs/MODEL-DATA.")] = None,
+          set: Set = (), config: Config = None, images: Images = None, epochs: Epochs = None,
+          minutes: Minutes = None,
+          start: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
+                                             name="--from")] = None,
+          seed: TrainSeed = None, device: TrainDevice = None, **read: Any) -> Result:
+    """Train a model on your data.
+
+    The same command again goes on where it stopped; Ctrl-C saves first. Without a budget one is
+    chosen from the data.
+    """
+    from latlas.data import open_source
+    from latlas.training import divided, execute, plan_of
+
+    values = settings(model, config, pairs(set, "--set"), {
+        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
+                          "device": device}.items() if v is not None})
+    plan = plan_of(model, values, split=split, start=start, where="train")
+    sources = data if isinstance(data, tuple) else (data or "digits",)
+    out = out or Path("runs") / f"{slug(model)}-{slug('-'.join(map(stem, sources)))}"
+    source = open_source(sources if len(sources) == 2 else sources[0], **read)
+    run = execute(plan, divided(source, split), out)
+    outcome: Any = run.outcome
+    facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
+             "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
+    if os.environ.get("RANK", "0") != "0":  # one of the processes of torchrun speaks for all
+        return Said({}, "")
+    if outcome.stopped == "interrupt":
+        return Said(facts, f"{out}: stopped and saved; the same command goes on", exit_code=130)
+    state = "is finished already" if outcome.stopped == "already finished" else "is trained"
+    verbs = ("sample" if run.model.needs is None else "translate", "evaluate", "report")
+    return Said(facts, "\n".join([f"{out} {state}. Next:",
+                                  *(f"  latlas {verb} {out}" for verb in verbs)]))
+
+
+def fit_prior(run: RunLike, *, data: DataLike = None,
+              draws: Annotated[int, Flag(int, "Draws of q(z|x) for every training example.")] = 4,
+              set: Set = (), config: Config = None,
+              images: Annotated[str | None, Flag(
+                  str, "Budget: latents to see. Default: 4M.")] = None,
+              epochs: Epochs = None, minutes: Minutes = None, seed: TrainSeed = None,
+              device: TrainDevice = None, **read: Any) -> Result:
+    """Fit a second prior to the latents of a run's training examples, by flow matching.
+
+    It goes into RUN/prior, and `latlas sample RUN` then draws from it. The same command again
+    goes on where it stopped. `latlas train flow-matching --help` lists the settings.
+    """
+    from latlas.training import fit_prior as fit
+    from latlas.verbs.common import at_least
+
+    at_least("draws", draws, 1)
+    values = settings("flow-matching", config, pairs(set, "--set"), {
+        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
+                          "device": device}.items() if v is not None})
+    prior = fit(run, data, draws=draws, where="fit-prior", read=read, **values)
+    outcome: Any = prior.run.outcome
+    stopped = outcome.stopped == "interrupt"
+    facts = {"run": str(prior.run.path), "stopped": outcome.stopped, "images": outcome.images,
+             "seconds": outcome.seconds, "own": prior.own, "fitted": prior.fitted}
+    text = (f"{prior.run.path}: stopped and saved; the same command goes on" if stopped else
+            f"{prior.run.path} is fitted. Log-density of held-out latents, mean: {prior.own:.2f} "
+            f"nats under the model's own prior,\n{prior.fitted:.2f} under the fitted one. Next:\n"
+            f"  latlas sample {run.path}\n  latlas evaluate {run.path}")
+    return Said(facts, text, exit_code=130 if stopped else 0)
+
+
+def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report.")] = Path(
+             "runs/demo"),
+         data: Annotated[str, Flag(str, "Source to show it on.")] = "digits",
+         minutes: Annotated[float | None, Flag(
+             float, "Training time of each model. Default: each model's own budget.")] = None,
+         models: Annotated[tuple[str, ...], Flag(tuple[str, ...], "Models to compare.",
+                                                 several=True)] = ("pca", "ae", "vae"),
+         seed: Annotated[int, Flag(int, "Decides every random draw.")] = 0,
+         progress: Progress | None = None) -> Result:
+    """Train pca, ae and vae on handwriting, compare them, and write one HTML report.
+
+    Called again it goes on where it stopped; finished runs are not trained again.
+    """
+    from latlas.data import open_source
+    from latlas.training import divided, execute, plan_of
+    from latlas.verbs.report import write_report
+
+    if not models:
+        raise ConfigError("--models: name at least one; `latlas models` lists them")
+    budget: dict[str, Any] = {"minutes": minutes} if minutes else (
+        {"images": DEMO_IMAGES} if data == "digits" else {})
+    plans = [plan_of(model, {**budget, "seed": seed}, where="demo") for model in models]
+    examples = divided(open_source(data))
+    for plan in plans:
+        tell(f"{plan.model}:")
+        outcome: Any = execute(plan, examples, out / plan.model).outcome
+        if outcome.stopped == "interrupt":
+            return Said({}, "", exit_code=130)
+    tell("comparing on held-out data …")
+    page = out / "report.html"
+    comparison = write_report([out / model for model in models], page, draws=DRAWS, seed=seed,
+                              command="latlas demo", title="latlas demo")
+    return Said({"report": str(page), **comparison.facts()}, "\n".join(
+        [drawn(comparison.rich()), *comparison.notes, "", f"wrote {page}: open it in a browser. "
+         "Next:", f"  latlas sample {out / models[-1]}", "  latlas train vae --data YOUR_DATA"]))
+
+
+def stem(data: str) -> str:
+    """``../shared/mnist.npz`` is mnist, ``a.zip::b.npz`` is b, ``photos/`` is photos."""
+    name = Path(data.rpartition("::")[2]).expanduser().resolve().name
+    return name.partition(".")[0] or name
+
+
+def slug(text: str) -> str:
+    """The text with nothing but letters, digits, dots and dashes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "data"

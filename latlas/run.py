@@ -1,0 +1,251 @@
+"""A run: a folder with a trained model, the space of its data, and how it was trained.
+
+    run.json                what was asked for; written before the first step
+    metrics.jsonl           one JSON object a line
+    checkpoint.safetensors  everything training needs to go on; removed when it has ended
+    model.safetensors       the trained model
+    prior/                  a run of its own: the prior fitted to the latents
+
+Reading run.json imports no torch; weights are read when :attr:`Run.model` is first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlas import models
+from latlas.core.errors import CapabilityError, RunError
+from latlas.core.folders import open_run
+from latlas.core.options import parse
+from latlas.core.space import Space
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from latlas.core.model import Model
+    from latlas.data.dataset import Dataset
+    from latlas.engine.loop import Outcome
+
+#: folder of a run that holds the prior fitted to its latents
+PRIOR = "prior"
+#: what a model lacks that cannot do something
+NEEDS = {
+    "sample": "a prior to draw from",
+    "encode": "an encoder",
+    "decode": "a decoder",
+    "reconstruct": "an encoder and a decoder",
+    "score": "a likelihood",
+    "classify": "an output for classes",
+    "denoise": "training on noisy examples",
+    "mix": "layers that have styles",
+    "translate": "two domains",
+}
+#: how a decoder without a likelihood is scored all the same
+OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
+               "N(x; decode(z), S²), S in model units")
+
+
+class Run:
+    """A run folder, or a model in memory (:meth:`Run.of`).
+
+    Args:
+        path: the folder.
+        device: where the model's weights go: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        modules: the networks a run was trained with, where they were the person's own
+            (``encoder=…, decoder=…``).
+
+    Attributes:
+        path: the folder, ``None`` for a model in memory.
+        name: of the folder, or of the model's class.
+        model_name: name in MODELS; ``config`` its config; ``space`` what an example is.
+        provides: what the model can do (``sample``, ``encode``, …).
+        data: how the training data were named and read; ``None`` for arrays in memory.
+        record: the whole of run.json.
+        outcome: how training ended, where this call trained it.
+
+    Raises:
+        RunError: no run there, or one this version cannot read.
+    """
+
+    outcome: Outcome | None = None
+
+    def __init__(self, path: str | Path, *, device: str = "auto", **modules: nn.Module) -> None:
+        self.path: Path | None = Path(path)
+        self.device, self.modules = device, modules
+        folder = open_run(self.path)
+        self.record = record = folder.record
+        try:
+            entry = models.get(record["model"])
+            self.name, self.model_name = self.path.resolve().name, record["model"]
+            self.config = parse(entry.config, record["config"], where="run.json")
+            self.space = Space.from_json(record["space"])
+            self.data: Mapping[str, Any] | None = record.get("data")
+            self.chosen: Mapping[str, Any] = record.get("chosen") or {}
+            self.provides = entry.provides
+            record["training"]
+        except KeyError as error:
+            raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
+        except TypeError as error:
+            raise RunError(f"{path}/run.json is no whole run: {error}") from error
+
+    @classmethod
+    def of(cls, model: Model, *, data: Mapping[str, Any] | None = None,
+           path: Path | None = None, outcome: Outcome | None = None) -> Run:
+        """A model in memory as a run; ``data`` as in :class:`Run`."""
+        run = cls.__new__(cls)
+        run.path, run.outcome, run.device, run.modules = path, outcome, str(model.device), {}
+        run.model_name = type(model).__name__.lower()
+        run.name = run.model_name if path is None else path.resolve().name
+        run.config, run.space, run.data = model.config, model.space, data
+        run.record, run.chosen = {}, {}
+        run.provides = provides_of(model)
+        run.__dict__["model"] = model
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """The last step was made and the model saved."""
+        return self.path is None or (self.path / "model.safetensors").is_file()
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, ready to use: evaluation mode, no gradients, on its device.
+
+        An unfinished run gives its best weights so far. A prior that was fitted to the latents is
+        the model's ``fitted_prior``.
+
+        Raises:
+            RunError: no weights yet, or weights that do not fit run.json.
+        """
+        from latlas.core.trees import load_tree
+        from latlas.engine.choose import apply_layout
+        from latlas.engine.processes import pick_device
+
+        assert self.path is not None
+        missing = [name for name in self.record.get("custom", ()) if name not in self.modules]
+        if missing:
+            raise RunError(f"{self.path} was trained with modules of its own; pass "
+                           + ", ".join(f"{name}=…" for name in missing) + " to load it")
+        model = models.build(self.model_name, self.config, self.space, **self.modules)
+        if self.finished:
+            weights = load_tree(self.path / "model.safetensors")[0]
+        elif (self.path / "checkpoint.safetensors").is_file():
+            weights = (load_tree(self.path / "checkpoint.safetensors", "best.")[0]
+                       or load_tree(self.path / "checkpoint.safetensors", "ema.")[0])
+        else:
+            raise RunError(f"{self.path} has no checkpoint yet; let the training run go on")
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:  # torch names every key, on lines of their own
+            whose, hint = ("the modules passed", "") if self.modules else (
+                "its run.json",
+                "; if another version of latlas trained it, use that, or train again")
+            raise RunError(f"the weights in {self.path} do not fit {whose}: "
+                           f"{' '.join(str(error).split())[:200]}{hint}") from error
+        apply_layout(model, self.chosen.get("layout", ""))  # the same kernels, the same bits
+        if (self.path / PRIOR / "model.safetensors").is_file():
+            from latlas.models.flow_matching import FittedPrior, FlowMatching
+
+            flow: Any = Run(self.path / PRIOR, device="cpu").model
+            assert isinstance(flow, FlowMatching)
+            model.fitted_prior = FittedPrior(flow)
+        return model.to(pick_device(self.device)).eval().requires_grad_(False)
+
+    def open(self, data: Any = None, split: str | None = None, *, side: str = "A",
+             **options: Any) -> Dataset:
+        """Examples in the run's own units, columns and classes.
+
+        Args:
+            data: a source's name, a file or folder, an array (n, *shape), a pair (array, labels),
+                two sources for two domains, a Dataset or Source; ``None`` for what the run was
+                trained on.
+            split: ``train``, ``validation``, ``test`` or ``all``. By default ``test`` where the
+                source has a test part or is the run's own, else ``all``.
+            side: ``B`` for the examples of the other domain.
+            options: of the source (``image_size=64, label="class"``).
+
+        Raises:
+            DataError: no such data, or it does not fit the run's.
+        """
+        from latlas.data.fitting import open_examples
+
+        return open_examples(self, data, split, side=side, **options)
+
+    def training_examples(self, data: Any = None, **options: Any) -> Dataset:
+        """What the model was trained on; the train part of ``data`` where that cannot be opened."""
+        from latlas.core.errors import DataError
+
+        try:
+            if self.data is not None:
+                return self.open(None, "train")
+        except DataError:
+            if data is None:
+                raise
+        return self.open(data, "train", **options)
+
+    def can(self, capability: str) -> bool:
+        """Whether the model can do this."""
+        return capability in self.provides
+
+    def require(self, capability: str, verb: str = "") -> None:
+        """Say in one line, before any data or weights are read, that a model cannot do this.
+
+        Args:
+            capability: the word among ``provides``; ``verb`` what was asked for, if it differs.
+
+        Raises:
+            CapabilityError: if the model lacks it.
+        """
+        if self.can(capability):
+            return
+        able = sorted(k for k, entry in models.MODELS.items() if capability in entry.provides)
+        verb = verb or capability
+        hint = f". {OBSERVATION}" if verb == "score" and self.can("decode") else ""
+        raise CapabilityError(
+            f"{self.model_name} cannot {capability}; `{verb}` needs {NEEDS[capability]}. "
+            f"Models that can: {', '.join(able) or 'none'}{hint}")
+
+    def __repr__(self) -> str:
+        place = self.path or "in memory"
+        state = "" if self.finished else ", not finished"
+        return f"Run({self.model_name}, {place}{state}: {', '.join(sorted(self.provides))})"
+
+
+def as_run(run: Run | Model | str | Path) -> Run:
+    """Whatever names a run: itself, a folder, or a model."""
+    if isinstance(run, Run):
+        return run
+    return Run(run) if isinstance(run, (str, Path)) else Run.of(run)
+
+
+def provides_of(model: Any) -> frozenset[str]:
+    """What a model in memory can do: by the protocols that it satisfies."""
+    from latlas.core import model as protocols
+
+    able = {"sample": protocols.Samples, "encode": protocols.Encodes,
+            "decode": protocols.Decodes, "score": protocols.ScoresDensity,
+            "classify": protocols.Classifies, "mix": protocols.HasStyles,
+            "translate": protocols.Translates}
+    words = {word for word, protocol in able.items() if isinstance(model, protocol)}
+    if {"encode", "decode"} <= words:  # any encoder and decoder can be tried on noisy examples
+        words |= {"reconstruct", "denoise"}
+    return frozenset(words)
+
+
+def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Run:
+    """The run of a folder, on a GPU where there is one; arguments as those of :class:`Run`."""
+    return Run(run, device=device, **modules)
+
+
+def open_data(data: Any = None, split: str | None = None, *, like: Any = None,
+              **options: Any) -> Dataset:
+    """Examples of a source, in the units and columns of the run ``like`` if one is given.
+
+    Arguments and errors are those of :meth:`Run.open`.
+    """
+    from latlas.data.fitting import open_examples
+
+    return open_examples(None if like is None else as_run(like), data, split, **options)

@@ -1,0 +1,304 @@
+"""From settings and data to a run: the one place that joins models, data and engine."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latlas import models
+from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.options import divide, parse, to_json
+from latlas.core.space import Space
+from latlas.data.fitting import as_source, fitted
+from latlas.engine.options import BUDGETS, TrainOptions, with_defaults
+from latlas.run import PRIOR, Run
+
+if TYPE_CHECKING:
+    from latlas.core.model import Model
+    from latlas.data.dataset import Dataset
+    from latlas.data.source import Source
+
+#: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
+PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
+#: held-out latents whose density is compared, and probes of the trace for each
+CHECKED, PROBES = 1000, 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be trained and how, checked; making one reads no data."""
+
+    model: str
+    config: Any
+    options: TrainOptions
+    split: str = "train"
+    start: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is trained on, what is held out to keep the best weights by, and how it was named.
+
+    ``made_of`` is what else the examples depend on: a run that goes on must share it.
+    """
+
+    train: Dataset
+    validation: Dataset | None = None
+    spec: Mapping[str, Any] | None = None
+    made_of: Mapping[str, Any] | None = None
+
+
+def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
+          progress: bool = True, start: str | Path | None = None, split: str = "train",
+          encoder: Any = None, decoder: Any = None, **settings: Any) -> Run:
+    """Train a model; the same call again goes on where it stopped, or loads the finished run.
+
+    Args:
+        model: a name of :func:`latlas.list_models`, or ``module:Class``.
+        data: a source; arrays are divided into train, validation and test like any other.
+        out: the run folder; without one nothing is kept but the run that is returned.
+        start: a run whose weights to start from.
+        split: ``train``, or ``all`` to hold nothing back.
+        encoder, decoder: ``nn.Module``s of your own.
+        settings: any option of the model's config or of ``TrainOptions``
+            (``latent_dim=32, minutes=5``), or another network of the model (``generator=…``).
+
+    Returns:
+        The run; ``run.outcome`` says how training ended.
+
+    Raises:
+        LatlasError: in one line what is wrong with a setting, the data or the run folder.
+    """
+    networks = {k: v for k, v in settings.items() if callable(v)}
+    plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
+                   start=start)
+    networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
+    return execute(plan, divided(as_source(data), split), out, progress, networks)
+
+
+def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
+            start: str | Path | None = None, where: str = "train()") -> Plan:
+    """Settings divided between the model's config and training.
+
+    Raises:
+        ConfigError: an unknown model or setting, a value that does not fit, two budgets.
+    """
+    entry = models.get(model)
+    own, training = divide(settings, entry.config, TrainOptions, where=where)
+    if split not in ("train", "all"):
+        raise ConfigError(f"{where} split={split}: train on `train` or `all`", option="split")
+    return Plan(model, parse(entry.config, own, where),
+                with_defaults(entry.training, training, where), split,
+                None if start is None else Path(start))
+
+
+def divided(source: Source, which: str = "train") -> TrainingData:
+    """The examples to train on, and those held out: none of ``all``, nor where there are too
+    few."""
+    from latlas.data import split
+
+    examples = split(source, which)
+    if which == "all":
+        return TrainingData(examples, None, source.spec)
+    try:
+        return TrainingData(examples, split(source, "validation"), source.spec)
+    except DataError:
+        return TrainingData(examples, None, source.spec)
+
+
+def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
+            modules: Mapping[str, Any] | None = None) -> Run:
+    """Train in ``out``; without one in a temporary folder that is removed at the end."""
+    if out is not None:
+        return _execute(plan, data, Path(out), progress, modules or {})
+    with tempfile.TemporaryDirectory(prefix="latlas-") as folder:
+        run = _execute(plan, data, Path(folder), progress, modules or {})
+        return Run.of(run.model, data=data.spec, outcome=run.outcome)
+
+
+def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
+             modules: Mapping[str, Any]) -> Run:
+    import torch
+
+    from latlas.core.folders import open_run, start
+    from latlas.core.noise import derive
+    from latlas.data.dataset import sides_for
+    from latlas.engine.choose import batch_size_of
+    from latlas.engine.loop import fit
+    from latlas.engine.processes import join, pick_device
+    from latlas.engine.progress import Bar, Silent
+
+    # the sides of the data that the model needs; of two domains nothing is held out to keep
+    # weights by: no example of one has its own in the other
+    needs = getattr(models.load_class(models.get(plan.model)), "needs", None)
+    examples, note = sides_for(data.train, needs, plan.model)
+    held_out = None if needs == "domains" or data.validation is None else sides_for(
+        data.validation, needs, plan.model)[0]
+
+    context = join(pick_device(plan.options.device))
+    with torch.random.fork_rng(devices=[]):  # the first weights depend on the seed alone
+        torch.manual_seed(derive(plan.options.seed, "weights"))
+        model = models.build(plan.model, plan.config, examples.space, **modules)
+    if plan.start is not None:
+        _start_from(model, plan.start, modules)
+    batch_size_of(model, len(examples), plan.options, context)  # refused before there is a folder
+
+    config = to_json(model.config)
+    if config.get("latent_dim") == 0:  # the size that was chosen: a later rule changes nothing
+        config["latent_dim"] = model.latent_dim
+    request = {"model": plan.model, "config": config, "space": model.space.to_json(),
+               "data": data.spec, "split": plan.split, "training": to_json(plan.options),
+               "custom": sorted(modules), "from": None if plan.start is None else str(plan.start),
+               **({"made_of": data.made_of} if data.made_of else {})}
+    folder = start(out, request) if context.leads else None
+    context.agree(None)  # nobody opens it before it is there
+    folder = folder or open_run(out)
+
+    alone = folder.alone() if context.leads else nullcontext()
+    # the bar gives the terminal back whatever ends the training
+    with alone, Bar() if progress and context.leads else nullcontext(Silent()) as show:
+        if note:
+            show.warn(note)
+        looks = None
+        if context.leads and model.defaults.monitored and not folder.finished and len(examples):
+            looks = _snapshots(model, examples, plan.options, out)
+        outcome = fit(model, examples, held_out, plan.options, folder, show, looks)
+    if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
+        run = Run(out, device=str(model.device), **modules)
+        run.outcome = outcome
+        _ = run.model
+        return run
+    return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
+
+
+def _snapshots(model: Model, examples: Dataset, options: TrainOptions, out: Path) -> Any:
+    """What looks at the samples of a model that is monitored."""
+    from latlas.tasks.watching import Sheets, Watcher
+
+    if model.needs is not None:
+        return Sheets(out / "samples", examples) if options.previews else None
+    return Watcher(out / "samples" if options.previews else None, examples, options.seed,
+                   out / "cache")
+
+
+def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
+    """Start from another run's weights; it must have the same networks."""
+    run = Run(start, device="cpu")
+    run.modules = {k: v for k, v in modules.items() if k in run.record.get("custom", ())}
+    theirs, mine = run.model.state_dict(), model.state_dict()
+    wrong = [k for k in mine if k not in theirs or theirs[k].shape != mine[k].shape]
+    if wrong:
+        raise RunError(f"cannot start from {start}: {wrong[0]} differs in shape or is missing "
+                       "there; use the same model, sizes and data shape")
+    model.load_state_dict({k: theirs[k] for k in mine})
+
+
+# ----------------------------------------------------------------- a prior fitted to the latents
+
+
+@dataclass(frozen=True)
+class FittedPrior:
+    """How the fit of a prior ended.
+
+    Attributes:
+        run: the run of the flow, in RUN/prior.
+        own, fitted: mean log-density of held-out latents under the model's own prior (NaN where
+            it has none) and under the fitted one, nats; ``None`` before the fit has ended. The
+            gain estimates by how much KL(q(z) ‖ p(z)) fell.
+    """
+
+    run: Run
+    own: float | None = None
+    fitted: float | None = None
+
+
+def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
+              where: str = "fit_prior()", read: Mapping[str, Any] | None = None,
+              **settings: Any) -> FittedPrior:
+    """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
+    matching.
+
+    The model of the run then carries it, and :func:`latlas.sample` draws from it. The same call
+    again goes on where it stopped.
+
+    Args:
+        data: by default what the run was trained on; ``read`` are options of the source.
+        draws: of q(z|x) for every example.
+        settings: of the model ``flow-matching`` and of training (``minutes=5``).
+
+    Raises:
+        CapabilityError: a model without an encoder, or one that is conditional.
+        RunError: a run that is not finished, or whose fitted prior has other settings.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    run.require("encode", "fit-prior")
+    if hasattr(run.config, "condition"):
+        raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
+    if run.path is None or not run.finished:
+        raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
+                       "goes on")
+    if all(settings.get(name) is None for name in BUDGETS):
+        settings["images"] = PRIOR_IMAGES
+    plan = plan_of("flow-matching", settings, where=where)
+    source = as_source(data, run, **(read or {}))
+    examples = divided(source, run.record.get("split", "train"))
+    run.device = plan.options.device
+
+    from latlas.data.dataset import Dataset as Table
+    from latlas.data.source import standardised
+    from latlas.verbs.passes import draw_latents
+
+    model = run.model
+    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
+
+    def table(data: Dataset, draws: int) -> Table:
+        latents = draw_latents(model, fitted(data, run.space, source.name), draws,
+                               seed=plan.options.seed)
+        names = tuple(f"z{i}" for i in range(latents.shape[1]))
+        return Table(latents, Space("table", (latents.shape[1],), columns=names))
+
+    train = table(examples.train, draws)
+    held_out = None if examples.validation is None else table(examples.validation, 1)
+    folder = run.path / PRIOR
+    # a fit that goes on keeps the units it began with, to the last bit
+    space = Run(folder).space if (folder / "run.json").is_file() else standardised(
+        train.space, train.x)
+    weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=8)
+    latents = TrainingData(
+        replace(train, space=space), held_out and replace(held_out, space=space),
+        made_of={"weights": weights.hexdigest(), "draws": draws})
+    try:
+        flow = execute(plan, latents, folder, progress)
+    except RunError as error:
+        if not error.option:  # nothing differs from what was fitted before
+            raise
+        raise RunError(error.message, hint=f"remove {folder} to fit another prior") from error
+    assert flow.outcome is not None
+    if flow.outcome.stopped == "interrupt":
+        return FittedPrior(flow)
+    return FittedPrior(flow, *_densities(model, flow.model, latents.validation or latents.train))
+
+
+def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:
+    """Mean log-density of latents under the model's own prior and under the flow, nats."""
+    import numpy as np
+    import torch
+
+    from latlas.core.model import prior_of
+    from latlas.core.noise import Noise
+
+    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
+    z = torch.as_tensor(np.asarray(latents.x[rows]), device=model.device)
+    x = flow.to(model.device).space.to_model(z)
+    noise = Noise(0, model.device)
+    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
+    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()
+    prior = prior_of(model)
+    own = math.nan if prior is None else prior.log_prob(z).mean().item()
+    return own, density - flow.space.log_volume

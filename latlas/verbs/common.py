@@ -1,0 +1,255 @@
+"""What every verb shares: how its arguments are written, and the result that it returns.
+
+A verb is one function ``verb(run, data=…, …) -> Result``. Its signature and docstring are the only
+declaration of its options: the command line and its help are derived from them (``latlas.cli``).
+An annotation below says what a value is in Python, and by :class:`Flag` what is typed for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import NDArray
+
+from latlas.core.errors import ConfigError
+from latlas.core.space import Space
+
+Array = NDArray[Any]
+#: called with (examples done, examples in all)
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How an argument is typed on the command line.
+
+    Attributes:
+        type: what the text is converted to.
+        help: one line.
+        convert: from that type to what the verb takes.
+        negative: the flag that says no, for a truth value.
+        repeated: the flag may be given several times; ``several``: one flag takes several values.
+        name: of the flag, where it is not the argument's.
+    """
+
+    type: Any
+    help: str
+    convert: Callable[[Any], Any] | None = None
+    negative: str = ""
+    repeated: bool = False
+    several: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a result goes: ``default`` in the run folder if nothing is named on the command line.
+
+    A default without a suffix becomes a picture (``.png``) of images, and a table (``.csv``) of
+    other data; without a default nothing is written.
+    """
+
+    default: str
+    help: str = ("Where to: .png (grid), .gif, folder/ (a file each), .npz, .npy, .csv, .parquet. "
+                 "Default: in the run folder.")
+
+
+def one_or_two(sources: tuple[str, ...]) -> Any:
+    """What --data names: nothing, one source, or two of two domains.
+
+    Raises:
+        ConfigError: more than two sources.
+    """
+    if len(sources) > 2:
+        raise ConfigError(f"--data: {len(sources)} sources; name one, or two for two sides")
+    return tuple(sources) if len(sources) == 2 else sources[0] if sources else None
+
+
+def listed(text: str) -> list[str]:
+    """``"a, b"`` as ``["a", "b"]``."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+#: a run folder, a Run, or a Model
+RunLike = Annotated[Any, Flag(Path, "Run folder, made by `latlas train`.")]
+DataLike = Annotated[Any, Flag(
+    tuple[str, ...], "Source: a name (digits, moons …), file or folder; given twice, two domains. "
+    "Default: what the run was trained on.", one_or_two, repeated=True)]
+Split = Annotated[Literal["train", "validation", "test", "all"] | None, Flag(
+    Literal["train", "validation", "test", "all"],
+    "Part of the source. Default: test where the source has one or the run was trained on it, "
+    "else all.")]
+Seed = Annotated[int, Flag(int, "Decides every random draw.")]
+First = Annotated[int | None, Flag(int, "Only the first N examples.")]
+Classes = Annotated[Any, Flag(str, "Class of a conditional model: a name, or several with commas "
+                                   "between.", listed)]
+Given = Annotated[Any, Flag(str, "Source of images to complete, for a model of a part.")]
+Truncation = Annotated[float, Flag(float, "How far styles are taken from their mean (ψ): below 1 "
+                                          "likelier images, less varied.")]
+Layers = Annotated[str, Flag(str, "Layers by their styles: coarse, middle, fine, all, or numbers "
+                                  "(0-3,6).")]
+Domain = Annotated[Literal["A", "B"], Flag(Literal["A", "B"], "Domain of the result.")]
+Shard = Annotated[str | None, Flag(str, "i/n: only share i of n (1/4 … 4/4), as Parquet parts in "
+                                        "the folder --out; run again, it writes the parts that "
+                                        "are missing.")]
+Block = Annotated[int, Flag(int, "Examples of a part of a shard, a multiple of 512.")]
+Out = Path | str | None
+
+
+class Result:
+    """What a verb returns.
+
+    :meth:`facts` is what ``--json`` prints, :meth:`text` what a person reads, :meth:`table` a row
+    per example, :meth:`save` writes a file by its suffix.
+    """
+
+    #: what was written, a line each
+    written: tuple[str, ...] = ()
+    #: of the command line, other than 0
+    exit_code: int = 0
+    #: suffixes that :meth:`save` knows
+    suffixes: ClassVar[tuple[str, ...]] = (".csv", ".parquet", ".npz")
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers and words about the whole, in JSON's own types or arrays."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """The same for a reader; empty where the files say it all."""
+        return ""
+
+    def table(self) -> dict[str, Array]:
+        """One row per example, by column."""
+        raise TypeError(f"{type(self).__name__} has no table")
+
+    def save(self, path: str | Path) -> str:
+        """Write by suffix; returns what was written, in one line.
+
+        Raises:
+            ConfigError: a suffix that it does not know. RunError: the file cannot be written.
+        """
+        from latlas.verbs.write import write_table
+
+        return write_table(path, self.table())
+
+    def saved(self, out: str | Path | None) -> Self:
+        """The result, after :meth:`save` where a file is named."""
+        if out is not None:
+            self.written = (*self.written, self.save(out))
+        return self
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v)[:200])}</td></tr>"
+                       for k, v in self.facts().items())
+        return f"<table>{rows}</table>"
+
+
+@dataclass(eq=False)
+class Examples(Result, NDArrayOperatorsMixin):
+    """Examples in data units; an array to NumPy.
+
+    Attributes:
+        values: (n, *shape), or with more leading dimensions, as for a grid of walks.
+        space: what an example is.
+        names: (n,) file names, if they have any.
+        columns: of the grid that ``.png`` shows.
+        details: facts beside their number and shape.
+        originals: (n, *shape) what each was made of; ``.png`` shows them above.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".png", ".gif", ".csv", ".parquet", ".npz", ".npy")
+    values: Array
+    space: Space
+    names: Any = None
+    columns: int | None = None
+    details: dict[str, Any] | None = None
+    originals: Array | None = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        arrays = [v.values if isinstance(v, Examples) else v for v in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Array:
+        return self.values[index]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array."""
+        return self.values.dtype
+
+    @property
+    def flat(self) -> Array:
+        """(n, *shape): rows of a grid one after the other."""
+        return self.values.reshape(-1, *self.space.shape)
+
+    def facts(self) -> dict[str, Any]:
+        flat = self.flat
+        return {"n": len(flat), "shape": list(flat.shape), **(self.details or {})}
+
+    def table(self) -> dict[str, Array]:
+        from latlas.verbs.write import example_columns
+
+        return example_columns(self.flat, self.space, self.names)
+
+    def save(self, path: str | Path) -> str:
+        from latlas.verbs.write import write_examples
+
+        flat = self.flat
+        if self.originals is None or Path(path).suffix.lower() != ".png" \
+                or self.space.kind != "picture":
+            return write_examples(path, flat, self.space, self.names, columns=self.columns)
+        across = min(8, len(flat))
+        rows = []
+        for first in range(0, len(flat), across):
+            for some in (self.originals[first:first + across], flat[first:first + across]):
+                blank = np.zeros((across - len(some), *some.shape[1:]), some.dtype)
+                rows.append(np.concatenate([some, blank]))
+        write_examples(path, np.concatenate(rows), self.space, columns=across)
+        return f"wrote {counted(len(flat), 'example')} to {path}, every row under its originals"
+
+
+def counted(n: int, what: str) -> str:
+    """``1 example``, ``1,797 examples``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def at_least(option: str, value: int | None, low: int) -> None:
+    """Raise ConfigError for a number that was given and is too small."""
+    if value is not None and value < low:
+        raise ConfigError(f"{option}={value}: at least {low}", option=option)
+
+
+def finite(option: str, value: float) -> None:
+    """Raise ConfigError for a number that is not finite."""
+    if not math.isfinite(value):
+        raise ConfigError(f"{option}={value}: a finite number", option=option)
+
+
+def whole_numbers(option: str, value: str | Sequence[int]) -> list[int]:
+    """``"1,2,5-9"``, or a sequence, as whole numbers."""
+    from latlas.core.ranges import numbers
+
+    parsed = numbers(value) if isinstance(value, str) else [int(v) for v in value]
+    if parsed is None:
+        raise ConfigError(f"{option}={value}: write whole numbers, ranges by a dash, with commas "
+                          "between (1,2,5-9), at most a million", option=option)
+    return parsed

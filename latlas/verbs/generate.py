@@ -1,0 +1,285 @@
+"""``sample``, ``decode``, ``interpolate``, ``traverse``: new examples out of latent vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.run import Run, as_run
+from latlas.verbs.common import (
+    Array,
+    Classes,
+    DataLike,
+    Examples,
+    Flag,
+    Given,
+    Out,
+    Output,
+    RunLike,
+    Seed,
+    Split,
+    Truncation,
+    at_least,
+    finite,
+    whole_numbers,
+)
+from latlas.verbs.encode import read_latents
+
+#: examples whose latents set the spans of a traversal
+KNOWN = 2000
+
+
+def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
+           label: Classes = None, given: Given = None,
+           mean: Annotated[bool | None, Flag(
+               bool, "The mean of p(x|z), or a draw from it. Default: the mean of pictures, a draw "
+               "of tables and points.", negative="--draw")] = None,
+           latents: Literal["auto", "own", "fitted"] = "auto",
+           seeds: Annotated[Any, Flag(str, "One example of each of these seeds instead "
+                                           "(1,2,5-9).")] = None,
+           truncation: Truncation = 1.0, seed: Seed = 0,
+           out: Annotated[Out, Output("samples")] = None) -> Examples:
+    """Draw new examples.
+
+    Args:
+        latents: Drawn from the model's own prior, or from the one of `latlas fit-prior`; auto:
+            the fitted one where there is one.
+    """
+    from latlas.verbs import write
+    from latlas.verbs.decoding import drawn_examples, nothing
+
+    run = as_run(run)
+    run.require("sample")
+    at_least("n", n, 0 if seeds is None and run.path is None else 1)
+    chosen = None if seeds is None else whole_numbers("seeds", seeds)
+    if truncation != 1:
+        run.require("mix", "sample truncation")
+    finite("truncation", truncation)
+    write.check_examples(out, run.space)
+    settings: Any = {"mean": mean, "latents": latents, "truncation": truncation}
+    if chosen is None:
+        condition = conditions(run, n, label, given)
+        values = drawn_examples(run.model, n, seed=seed, condition=condition, **settings)
+    else:
+        condition = conditions(run, len(chosen), label, given)
+        rows = [None if condition is None else condition[i:i + 1] for i in range(len(chosen))]
+        values = np.concatenate([
+            drawn_examples(run.model, 1, seed=one, condition=row, **settings)
+            for one, row in zip(chosen, rows, strict=True)] or [nothing(run.space)])
+    classes = label if isinstance(label, (list, tuple)) else ()  # a column for each class
+    return Examples(values, run.space,
+                    columns=len(classes) if 1 < len(classes) < len(values) else None).saved(out)
+
+
+def decode(run: RunLike, latents: Annotated[Any, Flag(
+               Path, "Latents (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` "
+                     "writes.")], *,
+           label: Classes = None, given: Given = None,
+           out: Annotated[Out, Output("decoded")] = None) -> Examples:
+    """Turn latent vectors into examples: the mean of p(x|z) of each."""
+    from latlas.verbs import write
+    from latlas.verbs.decoding import decoded
+
+    z = read_latents(latents)
+    run = as_run(run)
+    run.require("decode")
+    write.check_examples(out, run.space)
+    values = decoded(run.model, z, condition=conditions(run, len(np.atleast_2d(z)), label, given))
+    return Examples(values, run.space).saved(out)
+
+
+def interpolate(run: RunLike, start: Annotated[Any, Flag(
+                    int, "Row of the first example in the data. Default: drawn by the seed.")]
+                = None, end: Annotated[Any, Flag(int, "Row of the last example.")] = None, *,
+                data: DataLike = None, split: Split = None,
+                steps: Annotated[int, Flag(int, "Examples on the way, ends included.")] = 16,
+                method: Literal["linear", "slerp"] = "linear",
+                space: Literal["z", "w"] = "z",
+                label: Classes = None, given: Given = None, seed: Seed = 0,
+                out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
+    """Walk from one example to another through the latent space.
+
+    From Python, start and end may be latent vectors (latent_dim,). Several classes share the walk:
+    each has a stretch of it. Of the images given the first serves all steps.
+
+    Args:
+        method: A straight line, or slerp, the great circle that keeps to the shell where a
+            high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
+        space: Walk through z, or through w, the styles that are made from z.
+    """
+    from latlas.verbs import write
+    from latlas.verbs.decoding import decode_styles, decoded, to_styles, walk
+
+    run = as_run(run)
+    run.require("decode", "interpolate")
+    at_least("steps", steps, 2)
+    if space not in ("z", "w"):
+        raise ConfigError(unknown("space", space, ["z", "w"]), option="space")
+    if space == "w":
+        run.require("mix", "interpolate space=w")
+    write.check_examples(out, run.space)
+    first, last = _ends(run, start, end, data, split, read, seed, label)
+    condition = conditions(run, 1 if given is not None else steps, label, given)
+    if given is None and isinstance(label, (list, tuple)):
+        condition = condition[np.argsort(np.arange(steps) % len(label), kind="stable")]
+    if space == "w":
+        first, last = to_styles(run.model, np.stack([np.ravel(first), np.ravel(last)]))
+        values = decode_styles(run.model, walk(first, last, steps, method))
+    else:
+        values = decoded(run.model, walk(first, last, steps, method), condition=condition)
+    return Examples(values, run.space, columns=steps).saved(out)
+
+
+def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
+             dims: Annotated[Any, Flag(str, "Latent dimensions, with commas between. Default: the "
+                                            "ten most active.")] = None,
+             span: Annotated[float, Flag(float, "To each side, in standard deviations of the "
+                                                "latents.")] = 3.0,
+             steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 9,
+             start: Annotated[Any, Flag(None, "")] = None,
+             latents: Annotated[Any, Flag(None, "")] = None,
+             label: Classes = None, given: Given = None,
+             out: Annotated[Out, Output("traverse")] = None, **read: Any) -> Examples:
+    """Vary one latent dimension at a time: a row for each dimension, most active first.
+
+    From Python the result is (dims, steps, \\*shape).
+
+    Args:
+        start: Latent vector (latent_dim,) that is varied. Default: the mean of the latents.
+        latents: (n, latent_dim) of data, which set centre, spans and order. Default: those of the
+            run's data, where there are any.
+    """
+    from latlas.core.model import HasLayers
+    from latlas.verbs import write
+    from latlas.verbs.decoding import decoded, likely, most_active
+    from latlas.verbs.passes import encoded, inference, latents_tensor
+
+    run = as_run(run)
+    run.require("decode", "traverse")
+    at_least("steps", steps, 1 if run.path is None else 2)
+    finite("span", span)
+    write.check_examples(out, run.space)
+    if latents is None and _has_latents(run, data):
+        latents = encoded(run.model, run.open(data, split, **read).subset(slice(0, KNOWN)))
+    model, width = run.model, run.model.latent_dim
+    if latents is None:
+        centre, unit, order = np.zeros(width), np.ones(width), np.arange(width)
+    else:
+        known = np.asarray(latents, np.float64)
+        centre, unit, order = known.mean(0), known.std(0), most_active(known)
+    chosen = order if run.path is None else order[:10]
+    if dims is not None:
+        chosen = np.asarray(whole_numbers("dims", dims), np.int64)
+    for dim in chosen:
+        if not 0 <= dim < width:
+            raise ConfigError(f"no dimension {dim}: the latents have dimensions 0 … {width - 1}",
+                              option="dims")
+    n = len(chosen) * steps
+    condition = conditions(run, 1 if given is not None else n, label, given)
+    centre = (likely(model, centre, condition) if start is None else
+              np.asarray(start, np.float64).ravel())
+    grid = np.tile(centre, (len(chosen), steps, 1))
+    offsets = np.linspace(-span, span, steps)
+    for row, dim in enumerate(chosen):
+        grid[row, :, dim] += offsets * unit[dim]
+        if isinstance(model, HasLayers):  # layers below follow, or an upper one would move nothing
+            ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
+            with inference(model):
+                layer = int(np.searchsorted(ends, dim, side="right"))
+                lower = model.fill_lower_layers(latents_tensor(model, grid[row]), layer)
+                grid[row] = np.asarray(lower.cpu())
+    values = decoded(model, grid.reshape(-1, width), condition=condition)
+    return Examples(values.reshape(len(chosen), steps, *run.space.shape), run.space, columns=steps,
+                    details={"dims": [int(d) for d in chosen]}).saved(out)
+
+
+def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> Array:
+    """Latents that samples are decoded from, (n, latent_dim), for walks and edits.
+
+    Args:
+        label: as for :func:`sample`: of a ``conditional-gan`` latents differ by class.
+
+    Raises:
+        CapabilityError: a model whose samples come from no latent vector.
+    """
+    from latlas.verbs.decoding import latents_of_prior
+
+    run = as_run(run)
+    run.require("decode", "latents of the prior")
+    return latents_of_prior(run.model, n, seed, conditions(run, n, label))
+
+
+def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
+          label: Any) -> tuple[Array, Array]:
+    """Two latent vectors: as given, of two rows of the data, or drawn where nothing is encoded."""
+    from latlas.verbs.passes import encoded
+
+    if (start is None) != (end is None):
+        raise ConfigError("give both --start and --end, or neither", option="start")
+    rows = [v for v in (start, end) if v is None or np.ndim(v) == 0]
+    if not rows:
+        return np.asarray(start), np.asarray(end)
+    if start is None and not _has_latents(run, data):
+        classes = label if isinstance(label, (list, tuple)) else None
+        z = prior_latents(run, 2, seed=seed, label=classes and [classes[0], classes[-1]]
+                          if classes else label)
+        return z[0], z[1]
+    run.require("encode", "interpolate --start")
+    examples = run.open(data, split, **read)
+    chosen = np.random.default_rng(seed).integers(len(examples), size=2).tolist()
+    if start is not None:
+        chosen = [int(start), int(end)]
+        for option, row in (("start", chosen[0]), ("end", chosen[1])):
+            if not 0 <= row < len(examples):
+                raise ConfigError(f"{option}={row}: the data have rows 0 … {len(examples) - 1}",
+                                  option=option)
+    z = encoded(run.model, examples.subset(np.asarray(chosen, np.int64)))
+    return z[0], z[1]
+
+
+def _has_latents(run: Run, data: Any) -> bool:
+    """The model has an encoder, and there are data to encode."""
+    return run.can("encode") and (data is not None or run.data is not None)
+
+
+def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
+    """What a conditional model is given for each of ``n`` examples; ``None`` if nothing is named.
+
+    Args:
+        label: a class name, or several that take turns; ``given`` images whose part is known,
+            which take turns.
+
+    Raises:
+        CapabilityError: the model takes no condition, or another. ConfigError: no such class.
+    """
+    if label is None and given is None:
+        return None
+    model, option = run.model, "label" if given is None else "given"
+    takes = "" if not model.condition_dim else (
+        "given" if getattr(model.config, "condition", "") == "part" else "label")
+    if not takes:
+        raise CapabilityError(f"{run.model_name} is not conditional; leave out `{option}`, or "
+                              "train a model that is: conditional-gan, conditional-vae",
+                              option=option)
+    if takes != option:
+        what = {"label": "a label", "given": "a part of a picture"}[takes]
+        raise CapabilityError(f"this {run.model_name} is conditioned on {what}: name it with "
+                              f"`{takes}`, not `{option}`", option=option)
+    if given is None:
+        from latlas.data.fitting import class_codes
+
+        if label == []:
+            raise ConfigError("label: name a class, or several with commas between",
+                              option="label")
+        return np.resize(class_codes(run.space, label), n)
+    from latlas.data.batches import Sweep
+    from latlas.verbs.passes import condition_of
+
+    images = run.open(given)
+    rows = np.arange(n) % len(images)
+    return condition_of(model, next(iter(Sweep(images.subset(rows), n))))["condition"]
+
+
