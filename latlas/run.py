@@ -190,6 +190,13 @@ class Run:
         """Whether the model can do this."""
         return capability in self.provides
 
+    @property
+    def conditional(self) -> bool:
+        """The model is one of p(x | condition)."""
+        if "model" in self.__dict__:
+            return self.model.condition_dim > 0
+        return hasattr(self.config, "condition") or self.model_name.startswith("conditional-")
+
     def require(self, capability: str, verb: str = "") -> None:
         """Say in one line, before any data or weights are read, that a model cannot do this.
 

@@ -71,19 +71,19 @@ COMMANDS: dict[str, Command] = {
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
     "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy items.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
-    "classify": Command("Read", "latlas.cli.classify:classify",
+    "classify": Command("Read", "latlas.verbs.classify:classify",
                         "The class of every item, by a model with an output for classes.", (
         "latlas classify runs/debiasing-vae-digits --data new/ --out classes.csv",)),
-    "score": Command("Measure", "latlas.cli.measure:score",
+    "score": Command("Measure", "latlas.verbs.score:score",
                      "Log-likelihood of every item, in nats.", (
         "latlas score runs/vae-digits --out scores.csv",
         "latlas score runs/vae-digits --method ais --n 20",
         "latlas score runs/ae-digits --observation-sd 0.2 --n 20")),
-    "outliers": Command("Measure", "latlas.cli.odd:outliers", "Rank what does not belong.", (
+    "outliers": Command("Measure", "latlas.verbs.outliers:outliers", "Rank what does not belong.", (
         "latlas outliers runs/vae-digits",
         "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
         "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
-    "weights": Command("Measure", "latlas.cli.weigh:weights",
+    "weights": Command("Measure", "latlas.verbs.weights:weights",
                        "Weights by which rare items come more often.", (
         "latlas weights runs/vae-digits --out weights.parquet",
         "latlas weights runs/debiasing-vae-digits --data new/ --dimensions")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,28 +18,6 @@ def emit(result: Any, json: bool, text: str) -> None:
 def tell(text: str) -> None:
     """A remark, on stderr."""
     print(text, file=sys.stderr)
-
-
-def counted(n: int, what: str) -> str:
-    """``1 item``, ``1,797 items``."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns aligned by spaces, numbers to the right."""
-    cells = [[str(c) for c in row] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    return "\n".join(_row(row, widths) for row in cells)
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [c.rjust(w) if _numeric(c) else c.ljust(w)
-              for c, w in zip(cells, widths, strict=True)]
-    return "  ".join(padded).rstrip()
-
-
-def _numeric(text: str) -> bool:
-    return text[:1].isdigit() or (text[:1] in "-−+." and text[1:2].isdigit())
 
 
 def plain(value: Any) -> Any:

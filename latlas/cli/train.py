@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from latlas.cli.derive import pairs
 from latlas.cli.settings import settings
-from latlas.cli.show import drawn, table, tell
+from latlas.cli.show import drawn, tell
 from latlas.core.errors import ConfigError
+from latlas.report.text import table
 from latlas.verbs.common import DataLike, Flag, Progress, Result, RunLike
 
 Set = Annotated[tuple[str, ...], Flag(

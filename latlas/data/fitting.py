@@ -59,29 +59,6 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     return examples if space is None else fitted(examples, space, source.name)
 
 
-def open_marked(like: Like, data: Any = None, split: str | None = None, *,
-                odd: str | None = None, **options: Any) -> tuple[Dataset, NDArray[np.bool_] | None]:
-    """The items of :func:`open_items` without their labels, and which of them are outliers.
-
-    Args:
-        data: labels of a pair (items, labels) are true or 1 for outliers.
-        odd: classes that are outliers, commas between, in the words of ``data``, which need not be
-            the run's. ``None`` takes ``1`` where the classes are 0 and 1.
-
-    Raises:
-        ConfigError: no such class.
-    """
-    if isinstance(data, tuple) and is_arrays(data):
-        items = open_examples(like, data[0], split)
-        return items, _as_marks(np.asarray(data[1]), len(items))
-    if is_arrays(data):
-        return open_examples(like, data, split), None
-    source = as_source(data, like, **options)
-    items = part_of(source, split or default_split(source, like))
-    return (fitted(replace(items, label=None), like.space, source.name),
-            _odd_ones(items.take("label"), items.space.classes, odd))
-
-
 def open_grouped(like: Like, data: Any = None, split: str = "all", *, group: str | None = None,
                  **options: Any) -> tuple[Dataset, NDArray[np.int64] | None, tuple[str, ...]]:
     """The items of :func:`open_items` without their labels, the group of each, the groups' names.
@@ -129,29 +106,6 @@ def _grouping(items: Dataset, group: str | None, where: str) -> tuple[
         raise ConfigError(unknown("factor or column", group, [*items.space.factors, *columns])
                           + " (groups are the labels where none is named)")
     return kinds_of(columns[group], f"column {group} of {where}")
-
-
-def normal_examples(like: Like, data: Any = None) -> Dataset:
-    """What outliers are judged against: by default the items the run held out while training."""
-    return open_marked(like, data, "validation" if data is None else None)[0]
-
-
-def _as_marks(labels: NDArray[Any], n: int) -> NDArray[np.bool_]:
-    if labels.shape != (n,) or not np.isin(labels, (0, 1)).all():
-        raise DataError(f"labels of outliers must be {n} numbers that are 0 or 1 (1: outlier)")
-    return labels.astype(bool)
-
-
-def _odd_ones(label: Any, classes: Sequence[str], odd: str | None) -> NDArray[np.bool_] | None:
-    if odd is not None and label is None:
-        raise ConfigError(f"odd={odd}: the data have no labels; name their column with label=")
-    if label is None or (odd is None and set(classes) != {"0", "1"}):
-        return None
-    names = [name.strip() for name in (odd or "1").split(",")]
-    for name in names:
-        if name not in classes:
-            raise ConfigError(unknown("class", name, classes))
-    return np.isin(label, [list(classes).index(name) for name in names])
 
 
 def as_source(data: Any, like: Like | None = None, **options: Any) -> Source:

@@ -1,4 +1,4 @@
-"""Thresholds with a known false-alarm rate, figures of a ranking, and the controls beside them."""
+"""Thresholds with a known false-positive rate, figures of a ranking, and the controls beside them."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def ranking(score: Array, odd: Array, k: int | None = None) -> Ranking | None:
                    float(average_precision_score(truth, score)), float(truth[first].mean()), k)
 
 
-def threshold(normal: Array, false_alarms: float) -> float:
-    """The score that a new normal item exceeds with a chance of at most ``false_alarms``.
+def threshold(normal: Array, fpr: float) -> float:
+    """The score that a new normal item exceeds with a chance of at most ``fpr``.
 
     The ⌈(m + 1)(1 − α)⌉-th smallest of m scores of normal items that the model has not seen: by
     exchangeability P(new > threshold) ≤ α whatever their distribution (Vovk et al. 2005; Bates et
@@ -64,13 +64,13 @@ def threshold(normal: Array, false_alarms: float) -> float:
     >>> threshold(np.arange(99), 0.1)
     89.0
     """
-    if not 0 < false_alarms < 1:
-        raise ConfigError(f"false_alarms={false_alarms}: a share between 0 and 1")
+    if not 0 < fpr < 1:
+        raise ConfigError(f"fpr={fpr}: a share between 0 and 1", option="fpr")
     m = len(normal)
-    place = math.ceil(round((m + 1) * (1 - false_alarms), 9))
+    place = math.ceil(round((m + 1) * (1 - fpr), 9))
     if place > m:
-        raise ConfigError(f"false_alarms={false_alarms} needs {math.ceil(1 / false_alarms) - 1} "
-                          f"held-out normal items, there are {m}; allow more false alarms")
+        raise ConfigError(f"fpr={fpr} needs {math.ceil(1 / fpr) - 1} "
+                          f"held-out normal examples, there are {m}; allow a larger fpr")
     return float(np.partition(np.asarray(normal, np.float64), place - 1)[place - 1])
 
 

@@ -1,4 +1,4 @@
-"""Estimators of log p(x) for the items of one batch, each with its standard error, nats.
+"""Estimators of log p(x) for the examples of one batch, each with its standard error, nats.
 
 What a model must have: an exact likelihood (``exact``), an ELBO (``elbo``), a proposal q(z|x)
 (``iw``), or only a prior and p(x|z) (``naive``, ``ais``).
@@ -7,16 +7,18 @@ What a model must have: an exact likelihood (``exact``), an ELBO (``elbo``), a p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.noise import Noise, dequantise, derive
+from latlas.data.dataset import Dataset
 from latlas.objectives.annealing import Bridge, annealed_weights, pilot_steps, sigmoid_schedule
 from latlas.objectives.elbo import (
     ImportanceBound,
@@ -24,9 +26,15 @@ from latlas.objectives.elbo import (
     log_weights,
     weighted_error,
 )
-from latlas.tasks.common import condition_of
+from latlas.verbs.common import Array, Progress
+from latlas.verbs.passes import condition_of, inference, noise, sweep
 
-#: scalars compared at once while draws of the prior are scored against all items
+#: bytes one call to the model may hold
+MEMORY = 200_000_000
+#: examples of a batch, at most
+BATCH = 512
+_COPIES = 4  # the decoder's output, the residual, its square, and one spare, in fp32
+#: scalars compared at once while draws of the prior are scored against all examples
 BLOCK = 4_000_000
 #: chains that find the step sizes of annealing, and draws that find the prior's scale
 PILOT, SCALE = 4, 256
@@ -37,9 +45,9 @@ class Settings:
     """How an estimate is made.
 
     Attributes:
-        draws: of z per item; the chains of ``ais``.
+        draws: of z per example; the chains of ``ais``.
         temperatures, leapfrog: of ``ais``: steps from prior to posterior, and of each transition.
-        rows: draws of one item that one call to the model may hold.
+        rows: draws of one example that one call to the model may hold.
     """
 
     draws: int
@@ -50,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Per item (n,): nats, effective sample size, standard error; chances of acceptance."""
+    """Per example (n,): nats, effective sample size, standard error; chances of acceptance."""
 
     nats: Tensor
     ess: Tensor
@@ -64,9 +72,9 @@ Estimator = Callable[["Subject", Batch, Settings, Noise, Tick], Estimate]
 
 
 class ItemNoise(Noise):
-    """Draws whose part of the items' shape depends on each item's row alone.
+    """Draws whose part of the examples' shape depends on each example's row alone.
 
-    So an item is binarised or dequantised the same way whatever the method, the number of draws
+    So an example is binarised or dequantised the same way whatever the method, the number of draws
     and the batches. That is the first draw of this shape; all others follow the seed.
     """
 
@@ -118,18 +126,18 @@ class Subject:
     prior: Any
 
     def likelihood(self, batch: Batch, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """log p(x|z) of the prepared items as a function of codes (K, n, d) or (K, 1, d)."""
-        given = self.told(batch).get("condition")
+        """log p(x|z) of preprocessed examples as a function of latents (K, n, d) or (K, 1, d)."""
+        condition = self.condition(batch).get("condition")
 
         def log_likelihood(z: Tensor) -> Tensor:
-            # a decoder that is told of each item decodes every code for every item
-            z = z if given is None else z.expand(-1, len(x), -1)
-            nats: Tensor = self.observes.log_conditional(x, z, given)
+            # a decoder with a condition decodes every latent vector for every example
+            z = z if condition is None else z.expand(-1, len(x), -1)
+            nats: Tensor = self.observes.log_conditional(x, z, condition)
             return nats
 
         return log_likelihood
 
-    def told(self, batch: Batch) -> dict[str, Tensor]:
+    def condition(self, batch: Batch) -> dict[str, Tensor]:
         """The condition of a conditional model."""
         return condition_of(self.model, batch)
 
@@ -137,15 +145,17 @@ class Subject:
 def exact(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
           tick: Tick) -> Estimate:
     """In closed form."""
-    nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=1, **subject.told(batch))
+    nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=1,
+                                             **subject.condition(batch))
     return Estimate(nats, torch.full_like(ess, math.inf), torch.zeros_like(nats))
 
 
 def elbo(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
          tick: Tick) -> Estimate:
     """The evidence lower bound (Kingma & Welling 2014, eq. 3), mean over the draws."""
-    got = subject.model.elbo(batch.x, noise=noise, draws=settings.draws, **subject.told(batch))
-    return Estimate(got["bound"], torch.full_like(got["bound"], math.nan), got["se"])
+    bound = subject.model.elbo(batch.x, noise=noise, draws=settings.draws,
+                               **subject.condition(batch))
+    return Estimate(bound["bound"], torch.full_like(bound["bound"], math.nan), bound["se"])
 
 
 def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
@@ -154,17 +164,17 @@ def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 
     A model whose own method is exact draws from its q(z|x) here.
     """
-    if getattr(subject.model, "exact_likelihood", False):
+    if subject.model.exact_likelihood:
         return _proposed(subject, batch, settings, noise)
     nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=settings.draws,
-                                             **subject.told(batch))
+                                             **subject.condition(batch))
     return _of_weights(nats, ess, settings)
 
 
 def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) -> Estimate:
     x = subject.observes.preprocess(batch.x, noise)
     log_likelihood, bound = subject.likelihood(batch, x), ImportanceBound()
-    q = subject.model.encode(x, **subject.told(batch))
+    q = subject.model.encode(x, **subject.condition(batch))
     for k in _parts(settings.draws, settings.rows // len(batch)):
         bound.add(log_weights(q, subject.prior.log_prob, log_likelihood, k, noise))
     return _of_weights(*bound.result(), settings)
@@ -172,10 +182,10 @@ def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) 
 
 def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
           tick: Tick) -> Estimate:
-    """log 1/K Σ p(x|z_k), z_k from the prior: every draw is decoded once and serves all items."""
+    """log 1/K Σ p(x|z_k), z_k from the prior: a draw is decoded once and serves all examples."""
     x, bound = subject.observes.preprocess(batch.x, noise), ImportanceBound()
     log_likelihood = subject.likelihood(batch, x)
-    each = len(batch) if subject.told(batch) else 1
+    each = len(batch) if subject.condition(batch) else 1
     for k in _parts(settings.draws, min(settings.rows // each, BLOCK // batch.x.numel())):
         bound.add(log_likelihood(subject.prior.sample(k, noise).to(batch.x.device)[:, None]))
         tick(bound.draws)
@@ -184,7 +194,7 @@ def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 
 def annealed(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
              tick: Tick) -> Estimate:
-    """Annealed importance sampling; codes are measured in the prior's standard deviations."""
+    """Annealed importance sampling; latents are measured in the prior's standard deviations."""
     x, prior = subject.observes.preprocess(batch.x, noise), subject.prior
     log_likelihood = subject.likelihood(batch, x)
     n, betas = len(batch), sigmoid_schedule(settings.temperatures)
@@ -213,3 +223,61 @@ def _parts(draws: int, at_once: int) -> list[int]:
     """``draws`` in parts of at most ``at_once``."""
     size = max(1, at_once)
     return [min(size, draws - first) for first in range(0, draws, size)]
+
+
+def estimates(subject: Subject, data: Dataset, method: str, settings: Settings, seed: int,
+              progress: Progress | None) -> Iterator[Estimate]:
+    """One estimate for every batch, whose draws fit in :data:`MEMORY`.
+
+    ``naive`` takes its draws in parts and shares them, and ``elbo`` one after the other. Batches
+    are powers of two: any block of :data:`BATCH` examples is then cut as the whole data set is.
+    """
+    size = _row_bytes(subject, data, method)
+    settings = replace(settings, rows=max(1, MEMORY // size))
+    together = settings.draws if method in ("iw", "ais") else 1
+    most = int(np.clip(MEMORY // (together * size), 1, BATCH))
+    parts = {"naive": settings.draws, "ais": settings.temperatures}.get(method, 1)
+    count = 0
+    for batch in sweep(subject.model, data, 1 << most.bit_length() - 1):
+        def tick(part: int, first: int = count, n: int = len(batch)) -> None:
+            if progress:
+                progress(first * parts + part * n, len(data) * parts)
+
+        source = ItemNoise(batch, seed, "score")
+        yield ESTIMATORS[method](subject, batch, settings, source, tick)
+        count += len(batch)
+        tick(parts)
+
+
+def _row_bytes(subject: Subject, data: Dataset, method: str) -> int:
+    """Bytes that one draw of one example takes, measured on one example.
+
+    What its widest layer holds; of ``ais``, whose gradients need them, what all layers hold.
+    """
+    model, outputs = subject.model, [subject.model.space.dims]
+
+    def measure(module: nn.Module, inputs: Any, out: Any) -> None:
+        if isinstance(out, Tensor):
+            outputs.append(out.numel())
+
+    hooks = [m.register_forward_hook(measure) for m in model.modules()]
+    try:
+        one, draws = next(iter(sweep(model, data.subset(slice(0, 1))))), noise(model, "size")
+        if method in ("naive", "ais"):
+            log_likelihood = subject.likelihood(one, subject.observes.preprocess(one.x, draws))
+            log_likelihood(subject.prior.sample(1, draws).to(one.x.device)[:, None])
+        else:
+            model.log_likelihood(one.x, noise=draws, draws=1, **subject.condition(one))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 4 * _COPIES * max(outputs) + (4 * sum(outputs) if method == "ais" else 0)
+
+
+def elbo_parts(model: Any, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
+    """``bound``, ``reconstruction`` and ``kl`` per example, nats in data units; one draw each."""
+    with inference(model):
+        parts = [model.elbo(batch.x, noise=ItemNoise(batch, seed, "elbo"),
+                            **condition_of(model, batch)) for batch in sweep(model, data)]
+    return {key: np.concatenate([part[key].double().cpu().numpy() for part in parts])
+            for key in ("bound", "reconstruction", "kl")}

@@ -1,0 +1,227 @@
+"""Results of one share of a data set, in Parquet parts that a killed run does not lose.
+
+A data set is cut into blocks of a fixed size, and a shard is every n-th block. What an example gets
+depends on its row and the seed, never on the shard, so the parts together are the table that one
+run over everything would write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latlas.core.errors import ConfigError, RunError, unknown
+from latlas.core.model import Model
+from latlas.core.trees import save_json
+from latlas.data.dataset import Dataset
+from latlas.run import Run
+from latlas.verbs.common import Array, Progress, Result, counted
+from latlas.verbs.estimators import BATCH
+from latlas.verbs.normality import Normality, method_of
+from latlas.verbs.outliers import open_with_truth, reference_examples
+from latlas.verbs.passes import encoded
+from latlas.verbs.score import scored
+from latlas.verbs.write import is_folder, write_table
+
+FORMAT = 1
+#: what a part can hold, and what the model needs for it
+VERBS = {"score": "score", "encode": "encode", "outliers": ""}
+
+
+@dataclass(frozen=True)
+class Share:
+    """Share ``number`` (from 1) of ``count``."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """``2/8`` is the second of eight.
+
+        >>> Share.parse("2/8")
+        Share(number=2, count=8)
+        """
+        number, slash, count = text.partition("/")
+        if not slash or not (number.strip().isdecimal() and count.strip().isdecimal()):
+            raise ConfigError(f"shard {text}: write it as i/n, the first of four as 1/4",
+                              option="shard")
+        if not 1 <= int(number) <= int(count):
+            raise ConfigError(f"shard {text}: of {int(count)} shards the first is 1/{int(count)}, "
+                              f"the last {int(count)}/{int(count)}", option="shard")
+        return cls(int(number), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.count}"
+
+
+@dataclass(eq=False)
+class Parts(Result):
+    """What a call has done: parts written and kept, of those this shard has."""
+
+    count: int
+    kept: int
+    folder: Path
+    shard: str
+
+    def facts(self) -> dict[str, Any]:
+        return {"shard": self.shard, "written": self.count, "kept": self.kept}
+
+    def text(self) -> str:
+        there = f"; {self.kept:,} were there" if self.kept else ""
+        return f"shard {self.shard}: wrote {counted(self.count, 'part')} to {self.folder}{there}"
+
+
+class Columns:
+    """A verb as a function of examples to columns: one value per example each.
+
+    What is worked out once, from the run's held-out examples, serves every part.
+
+    Attributes:
+        draws: random draws that differ between examples are behind the values.
+    """
+
+    def __init__(self, verb: str, model: Model, *, reference: Dataset | None = None,
+                 **options: Any) -> None:
+        if verb not in VERBS:
+            raise ConfigError(unknown("verb", verb, VERBS))
+        self.verb, self.model, self.options = verb, model, options
+        exact = model.exact_likelihood and options.get("method", "auto") in ("auto", "exact")
+        self.draws = verb == "score" and not exact
+        if verb == "outliers":
+            if reference is None:
+                raise ConfigError("outliers need the normal examples that set the threshold")
+            run, method = Run.of(model), options.get("method", "auto")
+            settings = {"fpr": 0.01, **options, "method": method_of(run, method)}
+            self.normality = Normality.of(model, reference, **settings)
+
+    def __call__(self, data: Dataset, progress: Progress | None = None,
+                 **options: Any) -> dict[str, Array]:
+        """Columns of these examples; ``options`` beside those of all parts."""
+        if self.verb == "encode":
+            latents = encoded(self.model, data, progress)
+            return {f"z{i}": column for i, column in enumerate(latents.T)}
+        if self.verb == "outliers":
+            score = self.normality.scores(data, progress)
+            return {"score": score, "flag": score > self.normality.threshold}
+        table = scored(self.model, data, progress=progress, **{**self.options, **options}).table()
+        return {name: column for name, column in table.items() if name != "example"}
+
+
+def write_parts(verb: str, run: Run, data: Any = None, split: str | None = None, *, shard: str,
+                out: Path | str | None, block: int = 8 * BATCH, n: int | None = None,
+                read: Mapping[str, Any] | None = None, reference: Any = None,
+                progress: Progress | None = None, **options: Any) -> Parts:
+    """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
+
+    A part has a row per example: ``example`` (its name, or its position in the data) and the
+    columns of the verb. A part that is there is kept if it can be read and holds the right
+    examples. Parts are written whole, so a run may be killed at any time, and shards may run at
+    once.
+
+    Args:
+        verb: of :data:`VERBS`; ``options`` are its own.
+        block: examples of a part, a multiple of 512.
+        reference: what ``outliers`` sets its threshold by, the same for every shard.
+
+    Raises:
+        ConfigError: a block of another size, or a folder with parts of another model, data set,
+            number of shards or choice of options.
+    """
+    share = Share.parse(shard)
+    if out is None:
+        raise ConfigError("shard needs out, a folder, the same for every shard", option="shard",
+                          hint="name it with --out FOLDER")
+    folder = Path(out)
+    if block < BATCH or block % BATCH:
+        raise ConfigError(f"block={block}: a multiple of {BATCH}", option="block")
+    if folder.is_file() or not is_folder(folder):
+        raise ConfigError(f"cannot write parts to {folder}: name a folder", option="out")
+    normal = None
+    if verb == "outliers":  # labels are of no use, and may be of other classes than the run's
+        examples, normal = open_with_truth(run, data, split, **read or {})[0], \
+            reference_examples(run, reference)
+    else:
+        examples = run.open(data, split, **read or {})
+    examples = examples.subset(slice(0, n))
+    model = run.model
+    _agree(folder, share, {
+        "format": FORMAT, "verb": verb, "options": options, "shards": share.count, "block": block,
+        "examples": len(examples), "data": _digest_of_examples(examples),
+        "model": _digest_of_weights(model),
+        "reference examples": normal and _digest_of_examples(normal)})
+    columns = Columns(verb, model, reference=normal, **options)
+    numbers, count = range(share.number - 1, -(-len(examples) // block), share.count), 0
+    for place, number in enumerate(numbers):
+        rows = slice(number * block, min((number + 1) * block, len(examples)))
+        target = folder / f"part-{number:06d}-shard-{share}.parquet"
+        part = examples.subset(rows)
+        names = part.take("names")
+        titles = np.arange(rows.start, rows.stop) if names is None else np.asarray(names)
+        if _holds(target, titles):
+            continue
+
+        def step(now: int, _: int, before: int = place * block) -> None:
+            if progress:
+                progress(min(before + now, len(numbers) * block), len(numbers) * block)
+
+        write_table(target, {"example": titles, **columns(part, step)})
+        count += 1
+    return Parts(count, len(numbers) - count, folder, shard)
+
+
+def _agree(folder: Path, share: Share, request: Mapping[str, Any]) -> None:
+    """Note what the parts of this shard are of; what other shards have noted must be the same."""
+    for path in sorted(folder.glob("shard-*.json")):
+        try:
+            other = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}", hint="remove it to start afresh") \
+                from error
+        differs = [key for key in request if other.get(key) != request[key]]
+        if differs:
+            raise ConfigError(f"{folder} holds parts of other {' and '.join(differs)}: name "
+                              "another folder, or remove it", option="out")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_json(folder / f"shard-{share}.json", request)
+
+
+def _holds(target: Path, titles: Array) -> bool:
+    """Whether a part is there, can be read to its end, and is about these examples."""
+    import polars
+
+    if not target.is_file():
+        return False
+    try:
+        part = polars.read_parquet(target)
+        return np.array_equal(part["example"].to_numpy(), titles)
+    except Exception:  # whatever a parser makes of a broken file: it is written anew
+        return False
+
+
+def _digest_of_weights(model: Model) -> str:
+    """A digest of every number the model has learnt."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_examples(data: Dataset) -> str:
+    """A digest of 64 examples spread over a data set: it may be too large to read for this."""
+    at = np.unique(np.linspace(0, len(data) - 1, 64).astype(np.int64)) if len(data) else slice(0)
+    return digest_of(np.asarray(data.subset(at).take("x")))
+
+
+def digest_of(x: Array) -> str:
+    """A digest of an array's numbers and shape."""
+    digest = hashlib.blake2b(repr((x.shape, x.dtype.str)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,134 @@
+"""``weights``: how often each example should come in training, of a model of any kind: more of what
+is rare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from latlas.core.errors import ConfigError, unknown
+from latlas.run import as_run
+from latlas.verbs.common import (
+    Array,
+    DataLike,
+    Flag,
+    Out,
+    Output,
+    Progress,
+    Result,
+    RunLike,
+    Split,
+    counted,
+)
+
+
+@dataclass(eq=False)
+class ExampleWeights(Result):
+    """A weight for every example, and how it came about.
+
+    Attributes:
+        weight: (n,) float64 at mean 1, the larger the rarer.
+        rarity: (n, latent_dim) −log Q̂_i(z_i), nats, of each standardised latent dimension.
+        method: ``own``, ``product`` or ``maximum``.
+        effective_share: (Σw)² / (n Σw²).
+        words: what was chosen, in one line.
+        dimensions: the table has a column per latent dimension, too.
+        names: (n,) of the examples' files, if they have any.
+    """
+
+    weight: Array
+    rarity: Array
+    method: str
+    effective_share: float
+    words: str
+    dimensions: bool = False
+    names: Any = None
+
+    def table(self) -> dict[str, Array]:
+        each = {f"rarity_{i}": column for i, column in enumerate(self.rarity.T)}
+        return {"example": np.arange(len(self.weight)) if self.names is None else
+                np.asarray(self.names), "weight": self.weight,
+                **(each if self.dimensions else {})}
+
+    def facts(self) -> dict[str, Any]:
+        return {"examples": len(self.weight), "method": self.method,
+                "effective_share": self.effective_share, "greatest": float(self.weight.max())}
+
+    def text(self) -> str:
+        return f"{counted(len(self.weight), 'example')}, method {self.method}\n{self.words}"
+
+
+def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
+            method: Literal["auto", "own", "product", "maximum"] = "auto",
+            within: Literal["auto", "class", "all"] = "auto",
+            share: float | None = None, clip: float | None = None, bins: int | None = None,
+            alpha: float | None = None,
+            dimensions: Annotated[bool, Flag(bool, "Also a column per latent dimension: how rare "
+                                                   "the example is in it, nats.")] = False,
+            out: Annotated[Out, Output(
+                "weights.parquet", "A row per example: .csv, .parquet, .npz. Default: "
+                "RUN/weights.parquet.")] = None,
+            progress: Progress | None = None, **read: Any) -> ExampleWeights:
+    """Weights by which rare examples come more often, for training a model of any kind.
+
+    The examples are all of --data, or those the run was trained on. Weights are by the histograms
+    of their latents, Q̂_i, or the model's own.
+
+    Args:
+        method: product: Π_i 1/(Q̂_i + alpha); maximum: max_i 1/(Q̂_i + alpha); own: as the model
+            itself was trained; auto: own where there is one, else product.
+        within: Densities among the examples of each class, or of all together; auto: by class
+            where there are labels.
+        share: Effective sample size that is kept, as a share of the examples. Default: 0.2.
+        clip: Largest weight, times their mean. Default: 20.
+        bins: Bins of a dimension's histogram. Default: 10.
+        alpha: Added to every density. Default: the least that keeps the share.
+
+    Raises:
+        CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
+            heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
+    """
+    from latlas.core.model import WeighsData
+    from latlas.metrics import rarity
+    from latlas.verbs import write
+    from latlas.verbs.passes import encoded, inference, sweep
+
+    run = as_run(run)
+    run.require("encode", "weights")
+    write.check_suffix(out)
+    examples = run.open(data, split or ("train" if data is None else "all"), **read)
+    for option, value, valid in (("method", method, ("auto", "own", "product", "maximum")),
+                                 ("within", within, ("auto", "class", "all"))):
+        if value not in valid:
+            raise ConfigError(unknown(option, value, valid), option=option)
+    label = examples.take("label")
+    if within == "class" and label is None:
+        raise ConfigError("within=class: these examples have no labels that the model knows",
+                          option="within")
+    model: Any = run.model
+    able = isinstance(model, WeighsData) and model.refresh > 0
+    if method == "own" and not able:
+        raise ConfigError(f"method=own: {run.model_name} weighs no data by itself; use product or "
+                          "maximum", option="method")
+    method = method if method != "auto" else "own" if able else "product"
+    settings = {"share": share, "clip": clip, "bins": bins, "alpha": alpha}
+    heeded = [k for k, v in settings.items() if v is not None]
+    if method == "own" and heeded:
+        raise ConfigError(f"{heeded[0]} is for method=product or maximum; this model's own weights "
+                          "have the settings it was trained with", option=heeded[0])
+    latents = encoded(model, examples, progress)
+    rarity.standardised(latents)
+    density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
+    if method == "own":
+        with inference(model):
+            own = model.sampling_weights(sweep(model, examples))
+        weight, words = own.values.numpy(), own.words
+    else:
+        guarded = rarity.guarded(density, method, share or rarity.SHARE, clip or rarity.CLIP,
+                                 alpha)
+        weight, words = guarded.weights, guarded.words
+    weight = rarity.at_mean_one(weight)
+    return ExampleWeights(weight, -np.log(density), method, rarity.effective_share(weight), words,
+                          dimensions, examples.take("names")).saved(out)
