@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from latlas.core.noise import Noise
 from latlas.core.precision import autocast
 from latlas.networks import augment
-from latlas.objectives.adversarial import OBJECTIVES
+from latlas.objectives.adversarial import OBJECTIVES, certainty
 from latlas.objectives.penalties import between, off_unit, slopes
 
 REAL, FAKE = torch.tensor([2.0, -1.0, 0.3]), torch.tensor([-0.5, 0.7, 1.4])
@@ -40,6 +40,14 @@ def test_the_generator_gains_by_what_looks_more_real(name):
     assert objective.pairs == (name == "relativistic")
     if name != "least-squares":  # which also pulls back what is more real than real
         assert (fake.grad < 0).all()
+
+
+def test_certainty_is_of_signs_about_the_midpoint_of_both_means():
+    """Means 2 and 0, so the midpoint is 1: one real output lies above it and three upon it."""
+    real, fake = torch.tensor([5.0, 1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0])
+    assert certainty(real, fake).item() == 0.25
+    assert certainty(real - 7, fake - 7).item() == 0.25  # a relativistic D has no zero of its own
+    assert certainty(fake, real).item() == -0.5  # −1 below, 1 upon
 
 
 def test_slopes_of_a_quadratic():
@@ -119,6 +127,32 @@ def test_shifts_are_whole_pixels():
     torch.testing.assert_close(moved[0, :, 1:], x[0, :, :-1])
     torch.testing.assert_close(moved[1, :, :, :-2], x[1, :, :, 2:])
     assert not moved[0, :, 0].any() and not moved[1, :, :, -2:].any()
+
+
+def test_mirrors_and_quarter_turns_are_as_frequent_as_their_probability():
+    """Grey pictures: nine changes each of probability p, of which the mirror is half the time the
+    identity, and the quarter turn a quarter of it. Exactly one change then has the share
+    p/2 (1 − 3p/4) (1 − p)⁷, or for each of three turns p/4 (1 − p/2) (1 − p)⁷."""
+    n, p = 10_000, 0.2
+    x = pictures(n, 1, 6)
+    changed = augment.adaptive(x, torch.tensor(p), Noise(5))
+    rest = (1 - p) ** 7
+    turns = [(x.rot90(k, (2, 3)), p / 4 * (1 - p / 2) * rest) for k in (1, 2, 3)]
+    for result, share in [(x.flip(3), p / 2 * (1 - 3 * p / 4) * rest), *turns]:
+        same = (changed - result).abs().flatten(1).amax(1) < 1e-3
+        assert same.float().mean().item() == pytest.approx(share, abs=5 * (share / n) ** 0.5)
+
+
+def test_a_quarter_of_a_picture_is_cut_out():
+    """Of those whose edge is whole, which neither the shift nor the hole has reached."""
+    ones = torch.ones(2000, 1, 8, 16)
+    black = augment.diff_augment(ones, Noise(2))[:, 0] == 0
+    edge = black.clone()
+    edge[:, 1:-1, 1:-1] = False
+    holes = black[~edge.flatten(1).any(1)]
+    assert len(holes) > 10
+    assert (holes.sum((1, 2)) == 4 * 8).all()
+    assert (holes.any(2).sum(1) == 4).all() and (holes.any(1).sum(1) == 8).all()
 
 
 @pytest.mark.parametrize("name", augment.AUGMENTATIONS)

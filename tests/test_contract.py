@@ -166,7 +166,7 @@ def batch_of(data: Dataset, n: int = 5) -> Batch:
 
 def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
     """What a conditional model is told about these items."""
-    if not hasattr(model, "condition_of"):
+    if not model.condition_dim:
         return None
     if getattr(model.config, "condition", "") == "part":
         return hide(batch.x, "left", Noise(0))

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from toy_gan import ToyGAN, ToyGANConfig
 
+from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
@@ -23,6 +25,7 @@ from latlas.core.noise import Noise, dropout, dropout_rng
 from latlas.core.precision import autocast, transposed
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
+from latlas.data.dataset import Dataset
 from latlas.engine import choose, optimisers
 from latlas.engine.adam import Adam
 from latlas.engine.choose import _layouts, auto_batch_size, auto_images
@@ -272,9 +275,38 @@ def test_an_interrupted_run_remembers_the_best_weights_and_how_long_ago_they_wer
     model, outcome = worsening(tmp_path / "whole")
     late = outcome.images - 3 * 64  # three checks after the best one
     worsening(tmp_path / "run", tiny.At(late, lambda: signal.raise_signal(signal.SIGINT)))
+    unfinished = checkpoint.load(tmp_path / "run")
+    assert torch.equal(tiny.weights(unfinished), tiny.weights(model))  # not those of its last step
     resumed, again = worsening(tmp_path / "run")
     assert (again.images, again.best) == (outcome.images, outcome.best)
     assert torch.equal(tiny.weights(resumed), tiny.weights(model))
+
+
+class Draws(Walk):
+    """Its loss in a check is a sum of draws, whatever its weights are."""
+
+    phases = (Phase("a", ("a",)),)
+
+    def losses(self, batch: Batch, step: Step):
+        yield "a", self.loss(batch, step)
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        draws = step.noise.normal(len(batch)).sum() + step.noise.uniform(len(batch)).sum()
+        total = self.a.weight.sum() * float(torch.is_grad_enabled()) + draws
+        return Loss(total, {"draws": draws})
+
+
+def test_the_draws_of_a_check_are_the_same_in_every_check(tmp_path):
+    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    values = []
+    for seed in (0, 1):
+        fit(Draws(), data, data, tiny.options(seed=seed, validate_every=16),
+            run_of(tmp_path / str(seed)))
+        lines = lines_of(tmp_path / str(seed))
+        values.append([line["validation/loss"] for line in lines if "validation/loss" in line])
+        assert len({line["draws"] for line in lines if "draws" in line}) == 20
+    assert [len(v) for v in values] == [20, 20]
+    assert [len(set(v)) for v in values] == [1, 1] and values[0] != values[1]
 
 
 def test_checks_do_not_change_training(tmp_path):
@@ -302,12 +334,32 @@ def test_what_was_chosen_is_written_before_the_first_step_and_used_again(tmp_pat
     assert outcome.images == 112  # seven steps of 16: the budget is reached, never cut short
 
 
-def test_minutes_become_a_number_of_items(tmp_path):
-    training = tiny.options(images=None, minutes=0.01)
-    _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
-                            training=training)
-    chosen = json.loads((tmp_path / "run/run.json").read_text())["chosen"]
-    assert chosen["images"] % 16 == 0 and outcome.images == chosen["images"]
+class FakeTime:
+    """A clock that stands still but for what a step is said to take."""
+
+    def __init__(self, monkeypatch):
+        self.seconds = 1000.0
+        for name in ("perf_counter", "monotonic", "time"):
+            monkeypatch.setattr(time, name, lambda: self.seconds)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.2])
+def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
+    """By a clock that every step, those that are timed among them, moves by so many seconds."""
+    clock = FakeTime(monkeypatch)
+
+    class Takes(Walk):
+        def losses(self, batch, step):
+            clock.seconds += seconds
+            yield from super().losses(batch, step)
+
+    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    training, run = tiny.options(images=None, minutes=0.5), run_of(tmp_path / "run")
+    outcome = fit(Takes(), data, None, training, run)
+    assert 27 <= clock.seconds - 1000 <= 30
+    assert outcome.stopped == "budget" and outcome.images == run.record["chosen"]["images"]
+    assert 16 * 22 / seconds <= outcome.images <= 16 * 30 / seconds
+    assert outcome.images % 16 == 0
 
 
 def test_the_automatic_budget():
@@ -370,8 +422,9 @@ def test_layouts_that_are_tried_follow_the_networks():
 def test_batches_see_every_item_equally_often_and_only_depend_on_their_number():
     data = tiny.pictures(n=30)
     batches = Batches(data, 16, seed=3)
-    rows = torch.cat([batches.at(k).index for k in range(15)])  # eight passes
-    assert torch.bincount(rows, minlength=30).tolist() == [8] * 30
+    passes = torch.cat([batches.at(k).index for k in range(15)]).view(8, 30).tolist()
+    assert [sorted(rows) for rows in passes] == [list(range(30))] * 8
+    assert len({tuple(rows) for rows in [*passes, list(range(30))]}) == 9  # no two in one order
     assert torch.equal(Batches(data, 16, seed=3).at(11).index, batches.at(11).index)
     assert not torch.equal(Batches(data, 16, seed=4).at(11).index, batches.at(11).index)
     shares = [Batches(data, 16, seed=3, rank=r, world=2).at(5).index for r in (0, 1)]

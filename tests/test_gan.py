@@ -381,12 +381,20 @@ def test_batches_of_pictures_stay_small_however_many_there_are():
                          DistributedContext()) == 512
 
 
-def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
-    """A budget in minutes would otherwise not be kept where pictures are few."""
-    seen, data, how = [], tiny.pictures(), tiny.options(images=None, minutes=1e-4)
-    monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: seen.append(len(x)) or x)
-    choose(model_of(data), Batches(data, how.batch_size, 0), how, DistributedContext())
-    assert seen
+@pytest.mark.parametrize(("n", "augmented"), [(90, True), (10_000, False)])
+def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
+    """As often in every step. A budget in minutes would otherwise not be kept where pictures are
+    few, or cut short where they are many."""
+    data, how = tiny.pictures(n=n), tiny.options(images=None, minutes=1e-4)
+    calls, steps, take = [], [], Trainer.step
+    monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: calls.append(len(x)) or x)
+    monkeypatch.setattr(Trainer, "step", lambda self, batch: steps.append(0) or take(self, batch))
+    batches = Batches(data, how.batch_size, 0)
+    Trainer(model_of(data), how, budget=320, precision="fp32", items=n).step(batches.at(0))
+    training = list(calls)
+    assert bool(training) == augmented
+    choose(model_of(data), batches, how, DistributedContext())
+    assert len(steps) > 5 and calls == training * len(steps)
 
 
 def test_pixels_beyond_the_range_still_have_a_slope():

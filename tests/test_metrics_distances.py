@@ -104,6 +104,14 @@ def test_kernel_subsets():
         kernel_distance_subsets(x, y)
 
 
+def test_kernel_subsets_are_drawn_without_replacement():
+    """Subsets of all examples are all of them, in another order."""
+    x, y = normal(7, 40, 3), normal(8, 40, 3, shift=1)
+    mean, sd = kernel_distance_subsets(x, y, subsets=5, size=40)
+    assert mean == pytest.approx(kernel_distance(x, y), rel=1e-12)
+    assert sd < 1e-12 * mean
+
+
 def test_precision_and_recall_by_hand():
     real = np.array([[0.0], [1], [2], [3], [100], [101], [102], [103]])
     fake = np.array([[0.5], [1.5], [2.5], [1.2], [50], [60]])

@@ -192,6 +192,18 @@ def test_constant_pixels_of_pictures_keep_the_density_bounded():
     assert float(fitted(x, 3, space).noise_variance) == pytest.approx(space.step**2 / 12, rel=0.3)
 
 
+@pytest.mark.parametrize("solver", ["covariance", "randomised"])
+def test_every_batch_is_dequantised_by_noise_of_its_own(solver):
+    """Black pictures in pairs: with one draw for all pairs there would be two points, a line."""
+    space = Space.picture((1, 3, 3), levels=256)
+    x = space.to_model(torch.zeros(600, 1, 3, 3))
+    model = fitted(x, 2, space, size=2, solver=solver)
+    uniform = space.step ** 2 / 12
+    assert model.noise_variance.item() == pytest.approx(uniform, rel=0.1)
+    np.testing.assert_allclose(model.eigenvalues, uniform, rtol=0.3)
+    np.testing.assert_allclose(model.mean, -1, atol=5 * (uniform / 600) ** 0.5)
+
+
 def test_dequantise():
     x = torch.tensor([[-1.0, 0.0, 1.0]]).expand(10_000, 3)
     noise = dequantise(x, 1.0, Noise(0)) - x

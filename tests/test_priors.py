@@ -12,7 +12,8 @@ from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.data.batches import Sweep
+from latlas.data.batches import Batches, Sweep
+from latlas.engine.trainer import Trainer
 from latlas.models import priors
 from latlas.models.priors import Flow, FullNormal, Mixture, Prior, StandardNormal, Vamp
 from latlas.objectives.mixture import log_mixture
@@ -177,6 +178,24 @@ def test_every_prior_of_the_config_has_a_number_of_components():
 
     assert set(PRIORS) == set(priors.COMPONENTS)
     assert vae("flow", prior_components=0).config.prior_components == 8
+
+
+@pytest.mark.parametrize("name", ["mixture", "vamp", "flow"])
+def test_weight_decay_pulls_at_matrices_and_spares_mixtures_and_pseudo_inputs(name):
+    """One step with decay and one without, by the same gradient, differ by the decay alone."""
+    after = []
+    for decay in (0.0, 0.3):
+        model = shaken(vae(name, dropout=0))
+        options = tiny.options(weight_decay=decay, warmup=0.0, ema=0.0)
+        Trainer(model, options, budget=320, precision="fp32").step(
+            Batches(tiny.pictures(), 16).at(0))
+        after.append(dict(model.named_parameters()))
+    decayed = {k for k, v in after[0].items() if not torch.equal(v, after[1][k])}
+    assert {k for k in decayed if not k.startswith("prior.")} == {
+        k for k, v in after[0].items() if v.dim() > 1 and not k.startswith("prior.")}
+    matrices = {k for k, v in model.prior.named_parameters() if v.dim() > 1}
+    assert {k.removeprefix("prior.") for k in decayed if k.startswith("prior.")} == matrices
+    assert bool(matrices) == (name == "flow")
 
 
 def test_a_learnt_prior_learns_where_the_codes_are(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import json
 import os
 import socket
 import subprocess
@@ -9,12 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+from test_watch import DATA, Heard, Steps
 
 from latlas import checkpoint, train
+from latlas.core import folders
+from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
+from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
-from latlas.engine.processes import DistributedContext
+from latlas.engine.loop import fit
+from latlas.engine.processes import DistributedContext, join
 
 ROOT = Path(__file__).parent.parent
 #: 20 steps of 32 digits, fp32; the rate rises at once
@@ -25,7 +33,35 @@ import sys, latlas
 for model in ("vae", "ae"):
     latlas.train(model, "digits", out=sys.argv[1] + model, progress=False, **{SETTINGS})
 latlas.train("pca", "digits", out=sys.argv[1] + "pca", progress=False, latent_dim=4, device="cpu")
+import pathlib, test_processes
+test_processes.climb_together(pathlib.Path(sys.argv[1]))
 """
+
+
+class OneFails(Steps):
+    """What it reports on the second process, and only there, turns NaN by long steps."""
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        long = bool(self.weight - self.before > self.longest) and step.index >= self.at
+        self.before.copy_(self.weight.detach())
+        total = -self.weight.sum()
+        bad = long and os.environ["RANK"] == "1"
+        return Loss(total, {"height": total * (torch.nan if bad else 1.0)})
+
+
+def climb_together(out: Path) -> None:
+    """20 steps of 0.1, and what each process ends with. A process that takes another number of
+    steps than the other would wait for it without end."""
+    faulthandler.dump_traceback_later(40, exit=True)
+    world, model, progress = join(torch.device("cpu")), OneFails(), Heard()
+    if world.leads:
+        folders.start(out / "climb", {"model": "steps"})
+    world.agree(None)  # the folder is there
+    training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0)
+    fit(model, DATA, None, training, folders.open_run(out / "climb"), progress)
+    ending = {"weight": model.weight.item(), "warnings": progress.warnings}
+    (out / f"climb-{world.rank}.json").write_text(json.dumps(ending))
+    faulthandler.cancel_dump_traceback_later()
 
 
 def free_port() -> int:
@@ -43,7 +79,8 @@ def pair(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
                     "--master-addr", "127.0.0.1", "--master-port", str(free_port()),
                     str(script), f"{out}/"], check=True, timeout=120, capture_output=True,
-                   env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+                   env={**os.environ, "OMP_NUM_THREADS": "1",
+                        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])})
     return out
 
 
@@ -58,6 +95,15 @@ def test_twenty_steps_of_two_processes_equal_one(pair, tmp_path, model):
 
 def test_closed_form_is_saved_once(pair):
     assert checkpoint.run_info(pair / "pca").finished
+
+
+def test_a_number_that_is_not_finite_on_one_process_takes_both_back(pair):
+    """Ten steps of 0.1, the last of them again, as all that follow, at half the rate."""
+    for rank, culprit in enumerate(("a number of another process", "height")):
+        ending = json.loads((pair / f"climb-{rank}.json").read_text())
+        assert ending["weight"] == pytest.approx(9 * 0.1 + 11 * 0.05, rel=1e-4)
+        warning, = ending["warnings"]
+        assert f"{culprit} is not a finite number at 176 items" in warning
 
 
 def test_noise_of_a_rank_is_its_rows_of_the_global_draw():

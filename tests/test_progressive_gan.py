@@ -74,6 +74,16 @@ def test_the_discriminators_fade_is_continuous(level):
         assert not torch.allclose(before, after)
 
 
+def test_the_generator_sees_the_direction_of_a_latent_vector_and_not_its_length():
+    g, z = model_of().generator, torch.randn(3, 3)
+    for p in g.parameters():  # a layer without biases has that property by itself
+        torch.nn.init.normal_(p)
+    longer = z * torch.tensor([[0.1], [2.0], [50.0]])
+    with torch.no_grad():
+        torch.testing.assert_close(g(longer, 2.0), g(z, 2.0), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(g(-z, 2.0), g(z, 2.0), atol=0.1)
+
+
 def test_real_pictures_fade_alike():
     x = torch.randn(2, 1, 16, 16)
     half = x.unflatten(2, (8, 2)).unflatten(4, (8, 2)).mean((3, 5))

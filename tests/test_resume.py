@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch import nn
 
 import latlas
 from latlas import checkpoint
@@ -119,6 +120,22 @@ def test_convolutions_in_bf16_resume_to_the_same_bits(tmp_path, layout):
     whole = train(tmp_path / "whole")
     train(tmp_path / "run", tiny.At(80, lambda: signal.raise_signal(signal.SIGINT)))
     assert torch.equal(tiny.weights(train(tmp_path / "run")), tiny.weights(whole))
+
+
+def test_draws_of_a_users_module_are_the_same_after_a_resume(tmp_path):
+    """``nn.Dropout`` draws from torch's own generator, of which a checkpoint holds nothing."""
+    def train(path, share=0.5, progress=None):
+        def own():
+            encoder = nn.Sequential(nn.Flatten(), nn.Dropout(share), nn.Linear(64, 3))
+            return {"encoder": encoder, "decoder": nn.Sequential(
+                nn.Linear(3, 64), nn.Unflatten(-1, (1, 8, 8)))}
+        return tiny.weights(tiny.train(path, "ae", tiny.pictures(), tiny.small("ae"), modules=own,
+                                       progress=progress)[0])
+    whole = train(tmp_path / "whole")
+    assert not torch.equal(whole, train(tmp_path / "without", 0.0))
+    train(tmp_path / "run", progress=tiny.At(176, lambda: signal.raise_signal(signal.SIGINT)))
+    torch.rand(1)  # whatever else this process has drawn meanwhile
+    assert torch.equal(train(tmp_path / "run"), whole)
 
 
 def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from latlas import models
 from latlas.core.batch import Batch
@@ -85,6 +86,49 @@ def test_a_rate_is_the_layers_share_of_a_step():
             layer.weight.add_(1e-3)
         moved.append((layer(x) - before).mean().item())
     assert moved[1] == pytest.approx(0.01 * moved[0], rel=1e-2)
+
+
+def test_the_mapping_learns_at_a_hundredth_of_the_rate():
+    """Karras et al. 2019, appendix C: a step of every weight moves w by a hundredth as much."""
+    torch.manual_seed(0)
+    mapping = style.Mapping(64, 64, 1)
+    w = mapping(torch.randn(1, 64))
+    bias, = torch.autograd.grad(w.sum(), mapping.layers[0].bias)
+    slope = torch.where(w[0] > 0, 1.0, equalised.SLOPE)
+    torch.testing.assert_close(bias, slope * 0.01 * math.sqrt(2))
+    assert mapping.layers[0].weight.std().item() == pytest.approx(100, rel=0.05)
+    assert w.square().mean().item() == pytest.approx(1.04, abs=0.5)  # and starts at unit size
+
+
+def sensitivity(synthesis, w):
+    """‖∂ picture / ∂w_k‖ of every layer k, of one direction of the picture."""
+    picture = synthesis(w.requires_grad_())
+    gradient, = torch.autograd.grad((picture * torch.randn_like(picture)).sum(), w)
+    return gradient.norm(dim=(0, 2))
+
+
+def test_every_layer_is_given_the_style_of_its_own_place():
+    """Where a layer's own style is made to say nothing, the picture depends on w_k no more."""
+    torch.manual_seed(0)
+    w = torch.randn(2, 5, 6)
+    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    for colour in synthesis.colours:
+        nn.init.zeros_(colour.style.weight)
+    assert (sensitivity(synthesis, w) > 1e-4).all()
+    for k, layer in enumerate(synthesis.layers):
+        weight = layer.style.weight.detach().clone()
+        nn.init.zeros_(layer.style.weight)
+        assert (sensitivity(synthesis, w) > 1e-4).tolist() == [j != k for j in range(5)]
+        layer.style.weight.data.copy_(weight)
+
+
+def test_every_size_is_coloured_by_the_style_of_its_last_layer():
+    torch.manual_seed(0)
+    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    for layer in synthesis.layers:
+        nn.init.zeros_(layer.style.weight)
+    depends = sensitivity(synthesis, torch.randn(2, 5, 6)) > 1e-4
+    assert depends.tolist() == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize(("large", "small"), [((9, 12), (5, 6)), ((28, 28), (14, 14)),
@@ -185,6 +229,22 @@ def test_the_penalty_on_paths_and_its_running_mean():
     model.path_length.fill_(1e6)  # far from any length: the square of what lies between
     far = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
     assert far.total.item() == pytest.approx(3 * (0.99 * 1e6) ** 2, rel=1e-3)
+
+
+def test_the_running_mean_of_path_lengths_is_a_constant_of_the_penalty():
+    """A picture, and so its path length ℓ, is linear in the last convolutions θ of all sizes:
+    θ · ∂ℓ/∂θ = ℓ. With a = 2ℓ − 0.01 ℓ held constant, θ · ∂(ℓ − a)²/∂θ = 2 (ℓ − a) ℓ; through a
+    it would be 0.99 of that."""
+    model, batch = model_of(path_weight=3.0), Batch(torch.zeros(2, 3, 16, 16))
+    step = {"index": 0, "images": 0, "progress": 0.0}
+    length = model.phase_loss(batch, "path", Step(**step, noise=Noise(5))).terms["path length"].item()
+    model.path_length.fill_(2 * length)
+    total = model.phase_loss(batch, "path", Step(**step, noise=Noise(5))).total
+    last = [colour.conv.weight for colour in model.generator.synthesis.colours]
+    along = sum((g * p).sum() for g, p in zip(torch.autograd.grad(total, last), last, strict=True))
+    mean = 2 * length - 0.01 * length
+    assert total.item() == pytest.approx(3 * (length - mean) ** 2, rel=1e-4)
+    assert along.item() == pytest.approx(3 * 2 * (length - mean) * length, rel=1e-4)
 
 
 def test_the_path_penalty_reaches_the_mapping():
