@@ -21,7 +21,7 @@ from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Silent
 from latlas.models import build as build_model
 from latlas.models import get
-from latlas.tasks.score import score
+from latlas.verbs.score import score
 
 
 class Stopwatch(Silent):

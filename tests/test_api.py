@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from latlas.api.items import class_codes, fitted, open_items
 from sklearn.linear_model import LogisticRegression
 
 import latlas
 from latlas import api
-from latlas.api.items import class_codes, fitted, open_items
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.space import Space

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from latlas.api.items import open_items
+from latlas.checkpoint import run_info
 from PIL import Image
 from torch import nn
 
 import latlas
-from latlas.api.items import open_items
-from latlas.checkpoint import run_info
 from latlas.cli import __main__ as cli
 from latlas.core.batch import Batch
 from latlas.core.errors import DataError

@@ -3,13 +3,13 @@
 import numpy as np
 import polars as pl
 import pytest
+from latlas.tasks.output import write_items
 
 from latlas.core.errors import DataError
 from latlas.core.space import Space
 from latlas.data import info, open_source, split
 from latlas.data.source import partition
 from latlas.data.tables import as_read
-from latlas.tasks.output import write_items
 
 N = 40
 FRAME = pl.DataFrame({

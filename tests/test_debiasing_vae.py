@@ -29,9 +29,9 @@ from latlas.engine.trainer import Trainer
 from latlas.engine.weighing import Weighing
 from latlas.metrics import rarity
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.tasks import read
-from latlas.tasks.classify import classify
-from latlas.tasks.weights import weights
+from latlas.verbs.classify import Predictions, classify
+from latlas.verbs.passes import encoded
+from latlas.verbs.weights import weights
 
 
 def made(data: Dataset | None = None, **settings):
@@ -95,7 +95,7 @@ def test_weights_are_those_of_the_codes_histograms(form, within, settings):
     """Of latents in evaluation mode, of examples in model units; 60 of each class, so that every
     class has a histogram of its own, and settings that are not the defaults."""
     model, data = made(tiny.pictures(n=180), form=form, within=within, **settings)
-    latents = read.encode(model, data)
+    latents = encoded(model, data)
 
     def weigh(groups):
         density = rarity.densities(latents, groups, settings.get("bins", rarity.BINS))
@@ -113,7 +113,7 @@ def test_weights_are_those_of_the_codes_histograms(form, within, settings):
 def test_weights_by_the_loss_grow_with_it():
     model, data = made(form="loss", neighbours=1)
     found = model.sampling_weights(Sweep(data, 32)).values.numpy()
-    loss = -classify(model, data)[np.arange(len(data)), data.label]
+    loss = -classify(model, data).log_p[np.arange(len(data)), data.label]
     assert np.array_equal(np.argsort(found), np.argsort(loss))
 
 
@@ -290,13 +290,15 @@ def test_weights_of_any_model_with_an_encoder(runs):
     assert found.effective_share >= 0.4
     pooled = latlas.weights(runs / "vae", "digits", method="maximum", within="all")
     assert len(pooled.weight) == 1797
-    assert list(pooled.columns()) == ["item", "weight"]
-    assert list(pooled.columns(dimensions=True))[2:] == [f"rarity_{i}" for i in range(16)]
+    assert list(pooled.table()) == ["example", "weight"]
+    pooled.dimensions = True
+    assert list(pooled.table())[2:] == [f"rarity_{i}" for i in range(16)]
 
 
 def test_its_own_weights_are_those_of_training(runs):
     found = latlas.weights(runs / "debiasing-vae")
-    model, items = latlas.load(runs / "debiasing-vae"), latlas.open_data("digits", "train")
+    model = latlas.load(runs / "debiasing-vae").model
+    items = latlas.open_data("digits", "train")
     assert found.method == "own"
     np.testing.assert_allclose(found.weight, model.sampling_weights(Sweep(items, 512)).values,
                                rtol=1e-6)
@@ -343,7 +345,7 @@ def test_the_command_writes_a_table(runs, tmp_path, suffix, capsys):
 def test_figures_of_classification(runs):
     items = latlas.open_data("digits", "test")
     found = latlas.evaluate(runs / "debiasing-vae", metrics=["classification"])
-    log_p = latlas.classify(runs / "debiasing-vae", items)
+    log_p = latlas.classify(runs / "debiasing-vae", items).log_p
     assert log_p.shape == (len(items), 10)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
     label = items.take("label")
@@ -364,7 +366,7 @@ def test_the_command_classify_writes_a_row_per_item(runs, tmp_path, capsys):
     assert cli.run(["classify", str(runs / "debiasing-vae"), "--out", str(out), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     items = latlas.open_data("digits", "test")
-    log_p, label = latlas.classify(runs / "debiasing-vae", items), items.take("label")
+    log_p, label = latlas.classify(runs / "debiasing-vae", items).log_p, items.take("label")
     table = polars.read_csv(out)
     assert table["class"].to_list() == log_p.argmax(1).tolist()
     assert table["label"].to_list() == label.tolist()
@@ -374,9 +376,9 @@ def test_the_command_classify_writes_a_row_per_item(runs, tmp_path, capsys):
     assert shown["accuracy"]["mean"] == pytest.approx(right.mean())
     assert shown["cross_entropy"] == pytest.approx(
         -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
-    assert [c["right"] for c in shown["classes"]] == pytest.approx(
+    assert [c["accuracy"] for c in shown["classes"]] == pytest.approx(
         [right[label == c].mean() for c in range(10)])
-    assert sum(c["told"] for c in shown["classes"]) == shown["items"] == len(items)
+    assert sum(c["predicted"] for c in shown["classes"]) == shown["examples"] == len(items)
 
 
 def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
@@ -387,7 +389,7 @@ def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
     model, out = str(runs / "debiasing-vae"), tmp_path / "classes.csv"
     assert cli.run(["classify", model, "--data", str(plain), "--out", str(out),
                     "--data-option", "levels=17"]) == 0
-    assert "60 items, without labels" in capsys.readouterr().out
+    assert "60 examples, without labels" in capsys.readouterr().out
     assert "label" not in polars.read_csv(out).columns
     for asked, words in (([str(runs / "vae")], "vae cannot classify; `classify` needs an output"),
                          ([model, "--data", "moons"], "the run's data are"),
@@ -397,18 +399,17 @@ def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
     assert not (runs / "vae" / "classes.csv").exists()
 
 
-def test_what_is_told_of_items_of_which_some_have_labels():
-    from latlas.tasks.classify import Told
-
+def test_predictions_of_examples_of_which_some_have_labels():
     log_p = np.log(np.array([[0.7, 0.3], [0.4, 0.6], [0.9, 0.1], [0.2, 0.8]]))
-    told = Told(log_p, ("cat", "dog"), np.array([0, 0, -1, -1]))
-    assert told.accuracy.mean == 0.5 and told.accuracy.n == 2
-    assert told.cross_entropy == pytest.approx(-np.log([0.7, 0.4]).mean())
-    cat, dog = told.classes
-    assert (cat.told, cat.count, cat.right) == (2, 2, 0.5)
-    assert (dog.told, dog.count, dog.right) == (2, 0, None)
-    assert told.columns(["a", "b", "c", "d"])["label"].tolist() == ["cat", "cat", "", ""]
-    assert Told(log_p, ("cat", "dog")).accuracy is None
+    label = np.array([0, 0, -1, -1])
+    predictions = Predictions(log_p, ("cat", "dog"), label, ["a", "b", "c", "d"])
+    assert predictions.accuracy.mean == 0.5 and predictions.accuracy.n == 2
+    assert predictions.cross_entropy == pytest.approx(-np.log([0.7, 0.4]).mean())
+    cat, dog = predictions.by_class
+    assert (cat.predicted, cat.count, cat.accuracy) == (2, 2, 0.5)
+    assert (dog.predicted, dog.count, dog.accuracy) == (2, 0, None)
+    assert predictions.table()["label"].tolist() == ["cat", "cat", "", ""]
+    assert Predictions(log_p, ("cat", "dog")).accuracy is None
 
 
 def test_the_coloured_minority_of_the_benchmark_is_red_and_the_rest_grey(monkeypatch):

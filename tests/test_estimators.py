@@ -22,8 +22,8 @@ from latlas.data.dataset import Dataset
 from latlas.models.ae import AE
 from latlas.models.config import AEConfig, PCAConfig
 from latlas.models.pca import PCA
-from latlas.tasks import estimators
-from latlas.tasks.score import Scores, score
+from latlas.verbs import estimators
+from latlas.verbs.score import Scores, score
 
 
 def ppca(k: int, dims: int, items: int = 5, sd: float = 0.5) -> tuple[PCA, Dataset]:
@@ -95,7 +95,7 @@ def test_draws_in_parts_estimate_the_same(monkeypatch):
                        progress=lambda *at: ticks.append(at))
     assert (abs(error) < 5 * found.se).all()
     assert len(ticks) > 20 and ticks[-1] == (5 * 20_500, 5 * 20_500)
-    monkeypatch.setattr("latlas.tasks.score.MEMORY", 4000)  # a few draws and items at once
+    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 4000)  # a few draws and items at once
     for how in ({"method": "naive", "draws": 2000}, {"method": "iw", "draws": 5},
                 {"method": "ais", "draws": 4, "temperatures": 300, "leapfrog": 3}):
         error, found = gap(model, data, **how)

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from latlas.api.priors import _codes, _items
+from latlas.checkpoint import run_info
+from latlas.tasks.codes import draw_codes
 
 import latlas
 from latlas import api
-from latlas.api.priors import _codes, _items
-from latlas.checkpoint import run_info
 from latlas.cli import __main__ as cli
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.noise import Noise
 from latlas.engine.progress import Silent
-from latlas.tasks.codes import draw_codes
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
 FLOW = {"images": 4000, "width": 16, "depth": 1, "steps": 4, "threads": 1, "precision": "fp32"}

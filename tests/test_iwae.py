@@ -10,6 +10,8 @@ import pytest
 import scipy.stats
 import tiny
 import torch
+from latlas.tasks.generate import sample, traverse
+from latlas.tasks.read import information
 from torch import nn
 
 from latlas.core.batch import Batch
@@ -23,8 +25,6 @@ from latlas.models.hierarchical_vae import HierarchicalVAE
 from latlas.models.iwae import IWAE
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE
-from latlas.tasks.generate import sample, traverse
-from latlas.tasks.read import information
 
 SPACE = Space("table", (3,))
 MANY = 4000

@@ -18,10 +18,11 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
-from latlas.tasks import shards
-from latlas.tasks.read import encode
-from latlas.tasks.score import score
-from latlas.tasks.shards import Shard, write_parts
+from latlas.run import Run
+from latlas.verbs import shards
+from latlas.verbs.encode import encode
+from latlas.verbs.score import score
+from latlas.verbs.shards import Share, write_parts
 
 N = 1300  # two blocks of 512 and a shorter one
 SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
@@ -29,8 +30,8 @@ SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
 
 def points(n=N, names=False):
     x = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-    named = np.array([f"row {i}" for i in range(n)]) if names else None
-    return Dataset(x, Space("points", (2,)), names=named)
+    titles = np.array([f"row {i}" for i in range(n)]) if names else None
+    return Dataset(x, Space("points", (2,)), names=titles)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def model():
 
 
 def all_parts(model, data, out, count, name="score", **options):
-    return [write_parts(name, model, data, out, Shard(i + 1, count), block=512, **options)
+    return [write_parts(name, Run.of(model), data, out=out, shard=f"{i + 1}/{count}", block=512,
+                        **options)
             for i in range(count)]
 
 
@@ -52,7 +54,7 @@ def test_shards_together_are_the_whole_to_the_last_bit(model, tmp_path, count):
     data = points()
     all_parts(model, data, tmp_path, count, **SCORED)
     found, whole = table(tmp_path), score(model, data, **SCORED)
-    np.testing.assert_array_equal(found["item"], np.arange(N))
+    np.testing.assert_array_equal(found["example"], np.arange(N))
     np.testing.assert_array_equal(found["nats"], whole.nats)
     np.testing.assert_array_equal(found["ess"], whole.ess)
     assert len(list(tmp_path.glob("part-*.parquet"))) == 3
@@ -67,7 +69,7 @@ def test_any_subset_by_rows_gets_what_the_whole_gets(model):
 
 
 def test_small_batches_still_fit_into_blocks(model, monkeypatch, tmp_path):
-    monkeypatch.setattr("latlas.tasks.score.MEMORY", 100 * 7 * 4 * 4 * 32)  # some 100 items
+    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 100 * 7 * 4 * 4 * 32)  # some 100 items
     data = points()
     all_parts(model, data, tmp_path, 2, **SCORED)
     np.testing.assert_array_equal(table(tmp_path)["nats"], score(model, data, **SCORED).nats)
@@ -77,21 +79,21 @@ def test_codes_and_names(model, tmp_path):
     data = points(names=True)
     all_parts(model, data, tmp_path, 2, "encode")
     found = table(tmp_path)
-    assert found.columns == ["item", "z0", "z1"] and found["item"].to_list()[600] == "row 600"
+    assert found.columns == ["example", "z0", "z1"] and found["example"].to_list()[600] == "row 600"
     np.testing.assert_array_equal(found.select("z0", "z1").to_numpy(), encode(model, data))
 
 
 def test_what_is_lost_or_torn_is_written_again_and_nothing_else(model, tmp_path):
     data = points()
     first, = all_parts(model, data, tmp_path, 1, **SCORED)
-    assert (first.written, first.found) == (3, 0)
+    assert (first.count, first.kept) == (3, 0)
     before = table(tmp_path)
     parts = sorted(tmp_path.glob("part-*"))
     kept = parts[0].stat().st_mtime_ns
     parts[1].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:-200])
     again, = all_parts(model, data, tmp_path, 1, **SCORED)
-    assert (again.written, again.found) == (2, 1)
+    assert (again.count, again.kept) == (2, 1)
     assert parts[0].stat().st_mtime_ns == kept and table(tmp_path).equals(before)
 
 
@@ -100,8 +102,8 @@ def test_a_part_of_other_items_is_not_taken_for_this_one(model, tmp_path):
     all_parts(model, data, tmp_path, 1, **SCORED)
     parts = sorted(tmp_path.glob("part-*"))
     parts[0].write_bytes(parts[1].read_bytes())
-    assert all_parts(model, data, tmp_path, 1, **SCORED)[0].written == 1
-    np.testing.assert_array_equal(table(tmp_path)["item"], np.arange(N))
+    assert all_parts(model, data, tmp_path, 1, **SCORED)[0].count == 1
+    np.testing.assert_array_equal(table(tmp_path)["example"], np.arange(N))
 
 
 def test_a_run_killed_halfway_leaves_whole_parts(model, tmp_path, monkeypatch):
@@ -118,13 +120,13 @@ def test_a_run_killed_halfway_leaves_whole_parts(model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         all_parts(model, points(), tmp_path, 1, **SCORED)
     monkeypatch.undo()
-    assert all_parts(model, points(), tmp_path, 1, **SCORED)[0].found == 1
+    assert all_parts(model, points(), tmp_path, 1, **SCORED)[0].kept == 1
     np.testing.assert_array_equal(table(tmp_path)["nats"], score(model, points(), **SCORED).nats)
 
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"options": {**SCORED, "draws": 8}}, "options"), ({"count": 3}, "shards"),
-    ({"data": points(1200)}, "data"), ({"name": "encode", "options": {}}, "task"),
+    ({"data": points(1200)}, "data"), ({"name": "encode", "options": {}}, "verb"),
     ({"weights": 1.0}, "model")])
 def test_a_folder_holds_parts_of_one_thing(model, tmp_path, change, said):
     all_parts(model, points(), tmp_path, 2, **SCORED)
@@ -145,8 +147,9 @@ def test_a_note_that_cannot_be_read_is_named(model, tmp_path):
 
 
 def test_empty_shards_write_nothing(model, tmp_path):
-    done = write_parts("score", model, points(), tmp_path, Shard(4, 5), block=512, **SCORED)
-    assert (done.written, done.found) == (0, 0)
+    done = write_parts("score", Run.of(model), points(), out=tmp_path, shard="4/5", block=512,
+                       **SCORED)
+    assert (done.count, done.kept) == (0, 0)
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -154,16 +157,16 @@ def test_empty_shards_write_nothing(model, tmp_path):
     ("a/b", "i/n"), ("1/0", "shard 1/0"), ("-1/2", "i/n"), ("1/2/3", "i/n")])
 def test_bad_shards_are_refused(text, said):
     with pytest.raises(ConfigError, match=said):
-        Shard.parse(text)
+        Share.parse(text)
 
 
 def test_blocks_and_folders_are_checked(model, tmp_path):
     with pytest.raises(ConfigError, match="a multiple of 512"):
-        write_parts("score", model, points(), tmp_path, Shard(), block=100)
+        write_parts("score", Run.of(model), points(), out=tmp_path, shard="1/1", block=100)
     with pytest.raises(ConfigError, match="name a folder"):
-        write_parts("score", model, points(), tmp_path / "a.parquet", Shard())
+        write_parts("score", Run.of(model), points(), out=tmp_path / "a.parquet", shard="1/1")
     with pytest.raises(ConfigError, match="encode, outliers, score"):
-        write_parts("nothing", model, points(), tmp_path, Shard())
+        write_parts("nothing", Run.of(model), points(), out=tmp_path, shard="1/1")
 
 
 # ------------------------------------------------------------------------------ command line
@@ -185,12 +188,12 @@ def test_the_command_line_writes_parts_and_says_what_it_did(run, tmp_path, capsy
     assert "shard 2/2: wrote" in capsys.readouterr().out
     assert cli.run([*words, "--shard", "2/2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] == 0
-    whole = latlas.score(run, "ring", "all", draws=3)
+    whole = latlas.score(run, "ring", split="all", draws=3)
     np.testing.assert_array_equal(table(tmp_path)["nats"], whole.nats)
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (("score", "--shard", "1/2"), "error: --shard needs --out FOLDER"),
+    (("score", "--shard", "1/2"), "error: shard needs out, a folder"),
     (("encode", "--shard", "3/2", "--out", "parts"), "error: shard 3/2: of 2 shards"),
     (("score", "--shard", "1/2", "--out", "parts", "--block", "100"), "error: block=100")])
 def test_bad_words_are_one_line(run, words, said, capsys):
@@ -199,27 +202,27 @@ def test_bad_words_are_one_line(run, words, said, capsys):
 
 
 def test_parts_from_python(run, tmp_path):
-    done = latlas.write_parts("encode", run, "ring", "all", out=tmp_path, shard="1/1")
-    assert done.written == len(list(tmp_path.glob("part-*.parquet")))
+    done = latlas.encode(run, "ring", split="all", out=tmp_path, shard="1/1")
+    assert done.count == len(list(tmp_path.glob("part-*.parquet")))
     np.testing.assert_array_equal(table(tmp_path).select("z0", "z1").to_numpy(),
-                                  latlas.encode(run, "ring", "all"))
+                                  latlas.encode(run, "ring", split="all"))
 
 
 def test_outliers_in_shards_are_judged_as_the_whole(run, tmp_path, capsys):
-    whole = latlas.outliers(run, "ring", "all", method="nats", controls=False)
+    whole = latlas.outliers(run, "ring", split="all", method="nats", controls=False)
     words = ["outliers", str(run), "--data", "ring", "--split", "all", "--method", "nats",
              "--out", str(tmp_path), "--block", "512"]
     for i in (1, 2):
         assert cli.run([*words, "--shard", f"{i}/2"]) == 0
     found = table(tmp_path)
-    assert found.columns == ["item", "score", "flag"] and 0 < found["flag"].sum() < len(found)
+    assert found.columns == ["example", "score", "flag"] and 0 < found["flag"].sum() < len(found)
     np.testing.assert_array_equal(found["score"], whole.score)
     np.testing.assert_array_equal(found["flag"], whole.flag)
-    assert latlas.write_parts("outliers", run, "ring", "all", out=tmp_path, shard="1/2", block=512,
-                              method="nats", false_alarms=0.01, seed=0).written == 0
-    with pytest.raises(ConfigError, match="other normal items"):
-        latlas.write_parts("outliers", run, "ring", "all", out=tmp_path, shard="1/2", block=512,
-                           normal=points(300).x, method="nats", false_alarms=0.01, seed=0)
+    assert latlas.outliers(run, "ring", split="all", out=tmp_path, shard="1/2", block=512,
+                           method="nats", seed=0).count == 0
+    with pytest.raises(ConfigError, match="other reference examples"):
+        latlas.outliers(run, "ring", split="all", out=tmp_path, shard="1/2", block=512,
+                        reference=points(300).x, method="nats", seed=0)
 
 
 # ------------------------------------------------------------------------------ scorer
@@ -263,7 +266,7 @@ def test_a_scorer_judges_outliers_and_sets_its_threshold_once(run, monkeypatch):
     scorer = pickle.loads(pickle.dumps(latlas.Scorer(run, "outliers", method="nats")))
     whole = latlas.outliers(run, x, method="nats", controls=False)
     np.testing.assert_allclose(scorer({"x": x})["score"], whole.score, rtol=1e-5)
-    monkeypatch.setattr(shards.Judge, "of", None)  # it would be called again
+    monkeypatch.setattr(shards.Normality, "of", None)  # it would be called again
     np.testing.assert_array_equal(scorer({"x": x})["flag"], whole.flag)
     assert whole.flag[20:].all() and not whole.flag[:20].all()
 
@@ -303,5 +306,5 @@ def test_a_scorer_says_what_is_wrong(run, tmp_path):
 
 def test_every_verb_names_a_capability():
     words = set().union(*(entry.provides for entry in MODELS.values()))
-    assert {what.capability for what in shards.VERBS.values()} <= words
+    assert set(shards.VERBS.values()) <= {*words, ""}
     assert torch.get_num_threads() == 1

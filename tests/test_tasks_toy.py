@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from latlas.tasks.common import can, require
 from scipy.stats import multivariate_normal
 
 from latlas.core.distributions import Normal
@@ -19,8 +20,7 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.tasks import generate, read
-from latlas.tasks.common import can, require
-from latlas.tasks.score import _items, _row_bytes, _subject, elbo_parts, score
+from latlas.verbs.score import _items, _row_bytes, _subject, elbo_parts, score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
 SPACE = Space("table", (4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,

@@ -21,7 +21,7 @@ from latlas.data.dataset import Dataset
 from latlas.models import vae as vae_module
 from latlas.models.config import VAEConfig
 from latlas.models.vae import VAE
-from latlas.tasks.score import score
+from latlas.verbs.score import score
 
 #: variances along the principal axes of the data for the linear models
 SPECTRUM = np.array([4.0, 2.0, 1.0, 0.1, 0.1, 0.1])

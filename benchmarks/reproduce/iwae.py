@@ -36,7 +36,7 @@ from latlas.data.batches import Sweep
 from latlas.data.source import partition
 from latlas.metrics.latent import active_units
 from latlas.tasks.common import inference
-from latlas.tasks.score import score
+from latlas.verbs.score import score
 
 sys.path.append(str(Path(__file__).parents[1]))
 from common import table, write_json

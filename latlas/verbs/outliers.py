@@ -165,7 +165,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
              reference: Annotated[Any, Flag(str, "Source of normal examples that set the "
                                                  "threshold. Default: those the run held "
                                                  "out.")] = None,
-             controls: Annotated[bool, Flag(
+             controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
              k: int | None = None, shard: Shard = None, block: Block = 4096, seed: Seed = 0,
@@ -178,7 +178,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     Beside the table: a histogram with the threshold, and for images the most outlying ones. A
     shard has only the scores and flags of its examples, in their own order. From Python, data may
-    be (array, labels) with label 1 for outliers.
+    be (array, labels) with label 1 for outliers, and controls the data that they are fitted to.
 
     Args:
         outlier_label: Classes of the data that are outliers, commas between, for the metrics.
@@ -210,7 +210,9 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
                            fpr=fpr, seed=seed)
     write.check_suffix(out)
     examples, truth = open_with_truth(run, data, split, outlier_label, **read)
-    train = open_with_truth(run, None, "train")[0] if controls else None
+    train = None
+    if controls is not False:
+        train = open_with_truth(run, None, "train")[0] if controls is True else run.open(controls)
     normal = reference_examples(run, reference)
     normality = Normality.of(run.model, normal, fpr=fpr, method=method, seed=seed,
                              progress=progress and _shifted(progress, 0, len(examples)))
