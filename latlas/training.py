@@ -179,12 +179,12 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
 
 def _snapshots(model: Model, examples: Dataset, options: TrainOptions, out: Path) -> Any:
     """What looks at the samples of a model that is monitored."""
-    from latlas.tasks.watching import Sheets, Watcher
+    from latlas.snapshots import SampleMonitor, TranslationSheets
 
     if model.needs is not None:
-        return Sheets(out / "samples", examples) if options.previews else None
-    return Watcher(out / "samples" if options.previews else None, examples, options.seed,
-                   out / "cache")
+        return TranslationSheets(out / "samples", examples) if options.previews else None
+    return SampleMonitor(out / "samples" if options.previews else None, examples, options.seed,
+                         out / "cache")
 
 
 def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:

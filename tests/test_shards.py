@@ -18,11 +18,10 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
-from latlas.run import Run
-from latlas.verbs import shards
+from latlas.verbs import normality, scorer, shards
 from latlas.verbs.encode import encode
 from latlas.verbs.score import score
-from latlas.verbs.shards import Share, write_parts
+from latlas.verbs.shards import Share
 
 N = 1300  # two blocks of 512 and a shorter one
 SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
@@ -40,8 +39,8 @@ def model():
 
 
 def all_parts(model, data, out, count, name="score", **options):
-    return [write_parts(name, Run.of(model), data, out=out, shard=f"{i + 1}/{count}", block=512,
-                        **options)
+    verb = {"score": score, "encode": encode}[name]
+    return [verb(model, data, out=out, shard=f"{i + 1}/{count}", block=512, **options)
             for i in range(count)]
 
 
@@ -147,7 +146,7 @@ def test_a_note_that_cannot_be_read_is_named(model, tmp_path):
 
 
 def test_empty_shards_write_nothing(model, tmp_path):
-    done = write_parts("score", Run.of(model), points(), out=tmp_path, shard="4/5", block=512,
+    done = score(model, points(), out=tmp_path, shard="4/5", block=512,
                        **SCORED)
     assert (done.count, done.kept) == (0, 0)
 
@@ -162,11 +161,9 @@ def test_bad_shards_are_refused(text, said):
 
 def test_blocks_and_folders_are_checked(model, tmp_path):
     with pytest.raises(ConfigError, match="a multiple of 512"):
-        write_parts("score", Run.of(model), points(), out=tmp_path, shard="1/1", block=100)
+        score(model, points(), out=tmp_path, shard="1/1", block=100)
     with pytest.raises(ConfigError, match="name a folder"):
-        write_parts("score", Run.of(model), points(), out=tmp_path / "a.parquet", shard="1/1")
-    with pytest.raises(ConfigError, match="encode, outliers, score"):
-        write_parts("nothing", Run.of(model), points(), out=tmp_path, shard="1/1")
+        score(model, points(), out=tmp_path / "a.parquet", shard="1/1")
 
 
 # ------------------------------------------------------------------------------ command line
@@ -266,7 +263,7 @@ def test_a_scorer_judges_outliers_and_sets_its_threshold_once(run, monkeypatch):
     scorer = pickle.loads(pickle.dumps(latlas.Scorer(run, "outliers", method="nats")))
     whole = latlas.outliers(run, x, method="nats", controls=False)
     np.testing.assert_allclose(scorer({"x": x})["score"], whole.score, rtol=1e-5)
-    monkeypatch.setattr(shards.Normality, "of", None)  # it would be called again
+    monkeypatch.setattr(normality.Normality, "of", None)  # it would be called again
     np.testing.assert_array_equal(scorer({"x": x})["flag"], whole.flag)
     assert whole.flag[20:].all() and not whole.flag[:20].all()
 
@@ -306,5 +303,5 @@ def test_a_scorer_says_what_is_wrong(run, tmp_path):
 
 def test_every_verb_names_a_capability():
     words = set().union(*(entry.provides for entry in MODELS.values()))
-    assert set(shards.VERBS.values()) <= {*words, ""}
+    assert set(scorer.VERBS) - {"outliers"} <= words
     assert torch.get_num_threads() == 1

@@ -48,22 +48,22 @@ COMMANDS: dict[str, Command] = {
     "traverse": Command("Make", "latlas.verbs.generate:traverse",
                         "Vary one number of the code at a time.", (
         "latlas traverse runs/vae-digits --out traverse.png",)),
-    "project": Command("Make", "latlas.cli.edit:project",
+    "project": Command("Make", "latlas.verbs.project:project",
                        "Find the code of given items by descent.", (
         "latlas project runs/gan-digits --n 6 --out project.png",
         "latlas project runs/style-gan-photos --data new/ --features random-conv --out way.gif")),
-    "translate": Command("Make", "latlas.cli.translate:translate",
+    "translate": Command("Make", "latlas.verbs.translate:translate",
                          "Turn items of one domain into those of another.", (
         "latlas translate runs/pix2pix-maps --data new/ --out scenes/",
         "latlas translate runs/cycle-gan-horses --data zebras/ --to A --out horses/",
         "latlas translate runs/pix2pix-maps --n 16 --out sheet.png")),
-    "mix": Command("Make", "latlas.cli.edit:mix",
+    "mix": Command("Make", "latlas.verbs.styles:mix",
                    "Give some styles of one picture to another.", (
         "latlas mix runs/style-gan-photos --rows 1,2,3 --columns 4-8 --layers coarse",)),
-    "directions": Command("Make", "latlas.cli.edit:directions",
+    "directions": Command("Make", "latlas.verbs.styles:directions",
                           "Directions in which items change most.", (
         "latlas directions runs/gan-digits --k 6 --out directions.png",
-        "latlas directions runs/style-gan-photos --layers fine --item 3")),
+        "latlas directions runs/style-gan-photos --layers fine --example 3")),
     "encode": Command("Read", "latlas.verbs.encode:encode", "Turn items into codes.", (
         "latlas encode runs/vae-digits --data digits --out codes.csv",)),
     "reconstruct": Command("Read", "latlas.verbs.encode:reconstruct",
@@ -99,9 +99,9 @@ COMMANDS: dict[str, Command] = {
         "latlas compare runs/pca-digits runs/vae-digits",)),
     "report": Command("Measure", "latlas.cli.measure:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
-    "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (
+    "data info": Command("Data", "latlas.verbs.data:info", "What is in a source?", (
         "latlas data info digits", "latlas data info photos/ --image-size 64")),
-    "data pack": Command("Data", "latlas.cli.data:pack",
+    "data pack": Command("Data", "latlas.verbs.data:pack",
                          "Pack a source into a folder that opens at once and needs no memory.", (
         "latlas data pack photos/ packed/ --image-size 64",)),
 }

@@ -90,9 +90,10 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
                 values["run"], device=values.pop("device", "auto") if device else "auto")
             if output is not None and output.default and values.get("out") is None \
                     and not values.get("shard"):
-                suffix = "" if "." in output.default or output.default.endswith("/") else (
+                file = output.default.format(to=values.get("to", "B"))
+                suffix = "" if "." in file or file.endswith("/") else (
                     ".png" if run.space.kind == "picture" else ".csv")
-                values["out"] = run.path / f"{output.default}{suffix}"  # type: ignore[operator]
+                values["out"] = run.path / f"{file}{suffix}"  # type: ignore[operator]
         values |= {k: v for k, v in read.items() if v is not None}
         with counting(name) as progress:
             if "progress" in hints:
@@ -125,7 +126,7 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
         default = ()
     required = default is inspect.Parameter.empty
     kind = flag.type if required or default is not None else flag.type | None
-    place = (inspect.Parameter.POSITIONAL_ONLY if positional and (required or name == "model")
+    place = (inspect.Parameter.POSITIONAL_ONLY if positional and (required or flag.positional)
              else inspect.Parameter.KEYWORD_ONLY)
     return inspect.Parameter(name, place, default=default,
                              annotation=Annotated[kind, Parameter(**more)])

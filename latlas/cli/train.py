@@ -55,7 +55,8 @@ def models() -> Result:
         (k, v["summary"], ", ".join(v["provides"])) for k, v in entries.items()]))
 
 
-def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:Class.")] = "vae",
+def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:Class.",
+                                            positional=True)] = "vae",
           data: DataLike = None, *,
           split: Annotated[Literal["train", "all"], Flag(
               Literal["train", "all"], "Part to train on; all holds nothing back.")] = "train",

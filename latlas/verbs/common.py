@@ -36,6 +36,7 @@ class Flag:
         negative: the flag that says no, for a truth value.
         repeated: the flag may be given several times; ``several``: one flag takes several values.
         name: of the flag, where it is not the argument's.
+        positional: it may be given by its place, though it has a default.
     """
 
     type: Any
@@ -45,6 +46,7 @@ class Flag:
     repeated: bool = False
     several: bool = False
     name: str = ""
+    positional: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,23 @@ class Examples(Result, NDArrayOperatorsMixin):
                 rows.append(np.concatenate([some, blank]))
         write_examples(path, np.concatenate(rows), self.space, columns=across)
         return f"wrote {counted(len(flat), 'example')} to {path}, every row under its originals"
+
+
+@dataclass(eq=False)
+class Parts(Result):
+    """What a call has done: parts written and kept, of those this shard has."""
+
+    count: int
+    kept: int
+    folder: Path
+    shard: str
+
+    def facts(self) -> dict[str, Any]:
+        return {"shard": self.shard, "written": self.count, "kept": self.kept}
+
+    def text(self) -> str:
+        there = f"; {self.kept:,} were there" if self.kept else ""
+        return f"shard {self.shard}: wrote {counted(self.count, 'part')} to {self.folder}{there}"
 
 
 def counted(n: int, what: str) -> str:

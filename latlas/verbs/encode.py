@@ -18,6 +18,7 @@ from latlas.verbs.common import (
     First,
     Out,
     Output,
+    Parts,
     Progress,
     Result,
     RunLike,
@@ -72,22 +73,26 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: First
            shard: Shard = None, block: Block = 4096,
            out: Annotated[Out, Output("latents.npz", "Where to: .csv, .parquet, .npz, .npy, .png. "
                                                      "Default: RUN/latents.npz.")] = None,
-           progress: Progress | None = None, **read: Any) -> Latents:
+           progress: Progress | None = None, **read: Any) -> Latents | Parts:
     """Turn examples into latent vectors: the mean of q(z|x) of each."""
-    from latlas.verbs import write
+    from latlas.verbs import shards, write
     from latlas.verbs.passes import encoded
 
     run = as_run(run)
     run.require("encode")
     at_least("n", n, 1)
-    if shard is not None:
-        from latlas.verbs.shards import write_parts
-
-        return write_parts("encode", run, data, split, n=n, shard=shard, block=block, out=out,
-                           progress=progress, read=read)
-    write.check_suffix(out, Latents.suffixes)
+    if shard is None:
+        write.check_suffix(out, Latents.suffixes)
+    else:
+        shards.check_shard(shard, out, block)
     examples = run.open(data, split, **read).subset(slice(0, n))
-    return Latents(encoded(run.model, examples, progress), examples.take("names")).saved(out)
+    model = run.model
+    if shard is None:
+        return Latents(encoded(model, examples, progress), examples.take("names")).saved(out)
+    return shards.write_parts(
+        "encode", model, examples, lambda part, count: Latents(
+            encoded(model, part, count)).table(),
+        shard=shard, out=out, block=block, progress=progress)
 
 
 def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,

@@ -162,7 +162,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     at_least("steps", steps, 1 if run.path is None else 2)
     finite("span", span)
     write.check_examples(out, run.space)
-    if latents is None and _has_latents(run, data):
+    if latents is None and has_latents(run, data):
         latents = encoded(run.model, run.open(data, split, **read).subset(slice(0, KNOWN)))
     model, width = run.model, run.model.latent_dim
     if latents is None:
@@ -222,7 +222,7 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
     rows = [v for v in (start, end) if v is None or np.ndim(v) == 0]
     if not rows:
         return np.asarray(start), np.asarray(end)
-    if start is None and not _has_latents(run, data):
+    if start is None and not has_latents(run, data):
         classes = label if isinstance(label, (list, tuple)) else None
         z = prior_latents(run, 2, seed=seed, label=classes and [classes[0], classes[-1]]
                           if classes else label)
@@ -240,7 +240,7 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
     return z[0], z[1]
 
 
-def _has_latents(run: Run, data: Any) -> bool:
+def has_latents(run: Run, data: Any) -> bool:
     """The model has an encoder, and there are data to encode."""
     return run.can("encode") and (data is not None or run.data is not None)
 

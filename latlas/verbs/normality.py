@@ -94,6 +94,11 @@ class Normality:
         statistics = _statistics_of(self.model, data, self.method, self.seed, progress)
         return self.typical.distance(statistics) if self.typical else statistics[:, 0]
 
+    def columns(self, data: Dataset, progress: Progress | None = None) -> dict[str, Array]:
+        """Scores, and flags above the threshold."""
+        score = self.scores(data, progress)
+        return {"score": score, "flag": score > self.threshold}
+
 
 def _statistics_of(model: Model, data: Dataset, method: str, seed: int,
                    progress: Progress | None) -> Array:

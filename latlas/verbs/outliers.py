@@ -28,6 +28,7 @@ from latlas.verbs.common import (
     Flag,
     Out,
     Output,
+    Parts,
     Progress,
     Result,
     RunLike,
@@ -172,7 +173,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
              out: Annotated[Out, Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
-             progress: Progress | None = None, **read: Any) -> Outliers:
+             progress: Progress | None = None, **read: Any) -> Outliers | Parts:
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
@@ -193,7 +194,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
         CapabilityError: the model cannot do what the method needs.
         ConfigError: an unknown method or class, or too few normal examples for ``fpr``.
     """
-    from latlas.verbs import write
+    from latlas.verbs import shards, write
     from latlas.verbs.normality import NEEDED, Normality, method_of
 
     run = as_run(run)
@@ -202,20 +203,21 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
         run.require(NEEDED[method], "outliers")
     method = method_of(run, method)
     run.require(NEEDED[method], "outliers")
-    if shard is not None:
-        from latlas.verbs.shards import write_parts
-
-        return write_parts("outliers", run, data, split, shard=shard, block=block, out=out,
-                           progress=progress, read=read, reference=reference, method=method,
-                           fpr=fpr, seed=seed)
-    write.check_suffix(out)
+    if shard is None:
+        write.check_suffix(out)
+    else:
+        shards.check_shard(shard, out, block)
     examples, truth = open_with_truth(run, data, split, outlier_label, **read)
     train = None
-    if controls is not False:
+    if shard is None and controls is not False:
         train = open_with_truth(run, None, "train")[0] if controls is True else run.open(controls)
     normal = reference_examples(run, reference)
     normality = Normality.of(run.model, normal, fpr=fpr, method=method, seed=seed,
                              progress=progress and _shifted(progress, 0, len(examples)))
+    if shard is not None:
+        return shards.write_parts(
+            "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
+            reference=normal, progress=progress, method=method, fpr=fpr, seed=seed)
     scores = normality.scores(examples, progress and _shifted(progress, len(normal), len(normal)))
     baselines = {}
     if train is not None:  # in model units, so that no column of a table rules by its unit

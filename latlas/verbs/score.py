@@ -17,6 +17,7 @@ from latlas.verbs.common import (
     First,
     Out,
     Output,
+    Parts,
     Progress,
     Result,
     RunLike,
@@ -87,11 +88,14 @@ class Scores(Result):
         """(n,) bool: numbers that fewer than 10 effective draws carry."""
         return np.asarray(self.ess < RELIABLE_ESS)
 
+    def columns(self) -> dict[str, Array]:
+        """The numbers of every example."""
+        return {"nats": self.nats, "se": self.se, "bits_per_dim": self.bits_per_dim,
+                "ess": self.ess, "unreliable": self.unreliable}
+
     def table(self) -> dict[str, Array]:
-        return {"example": np.arange(len(self.nats)) if self.names is None else
-                np.asarray(self.names), "nats": self.nats, "se": self.se,
-                "bits_per_dim": self.bits_per_dim, "ess": self.ess,
-                "unreliable": self.unreliable}
+        names = np.arange(len(self.nats)) if self.names is None else np.asarray(self.names)
+        return {"example": names, **self.columns()}
 
     def facts(self) -> dict[str, Any]:
         finite = np.isfinite(self.ess).all()
@@ -128,7 +132,7 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
           n: First = None, shard: Shard = None, block: Block = 4096, seed: Seed = 0,
           out: Annotated[Out, Output("", "A row per example: .csv, .parquet, .npz; with --shard a "
                                          "folder.")] = None,
-          progress: Progress | None = None, **read: Any) -> Scores:
+          progress: Progress | None = None, **read: Any) -> Scores | Parts:
     """Log-likelihood of every example, in nats and bits per dimension, with its standard error and
     effective sample size.
 
@@ -152,23 +156,26 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
     Raises:
         CapabilityError: a model without a likelihood, or without the method asked for.
     """
-    from latlas.verbs import write
+    from latlas.verbs import shards, write
 
     run = as_run(run)
     run.require("score" if observation_sd is None else "decode", "score")
     at_least("n", n, 1)
-    if shard is not None:
-        from latlas.verbs.shards import write_parts
-
-        return write_parts("score", run, data, split, n=n, shard=shard, block=block, out=out,
-                           progress=progress, read=read, method=method, draws=draws, seed=seed,
-                           temperatures=temperatures, leapfrog=leapfrog, precision=precision,
-                           observation_sd=observation_sd)
-    write.check_suffix(out)
+    if shard is None:
+        write.check_suffix(out)
+    else:
+        shards.check_shard(shard, out, block)
     examples = run.open(data, split, **read).subset(slice(0, n))
-    return scored(run.model, examples, method=method, draws=draws, temperatures=temperatures,
-                  leapfrog=leapfrog, observation_sd=observation_sd, precision=precision,
-                  seed=seed, progress=progress).saved(out)
+    model = run.model
+    options: dict[str, Any] = {
+        "method": method, "draws": draws, "temperatures": temperatures, "leapfrog": leapfrog,
+        "observation_sd": observation_sd, "precision": precision, "seed": seed}
+    if shard is None:
+        return scored(model, examples, progress=progress, **options).saved(out)
+    return shards.write_parts(
+        "score", model, examples, lambda part, count: scored(
+            model, part, progress=count, **options).columns(),
+        shard=shard, out=out, block=block, progress=progress, **options)
 
 
 def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | None = None,

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, unknown
 from latlas.run import Run
+from latlas.verbs.common import Array, Progress
 
 if TYPE_CHECKING:
     from latlas.data.dataset import Dataset
-    from latlas.verbs.shards import Columns
 
 #: examples of a batch whose values need no draws
 TOGETHER = 512
+VERBS = ("encode", "outliers", "score")
 #: where examples are looked for when no column is named
 NAMES = ("x", "data", "example", "item", "image")
 
@@ -66,13 +67,9 @@ class Scorer:
     @cached_property
     def columns(self) -> Columns:
         """The verb's columns, with what is worked out once a process."""
-        from latlas.verbs.outliers import reference_examples
-        from latlas.verbs.shards import VERBS, Columns
-
-        if VERBS.get(self.verb):
-            self.run.require(VERBS[self.verb], self.verb)
-        normal = reference_examples(self.run) if self.verb == "outliers" else None
-        return Columns(self.verb, self.run.model, reference=normal, **self.options)
+        if self.verb in ("score", "encode"):
+            self.run.require(self.verb)
+        return Columns(self.verb, self.run, **self.options)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Results of every example, (n,) each, after the columns that are kept.
@@ -93,7 +90,7 @@ class Scorer:
             if columns.draws:  # the seed is the examples' own: any batch gives them the same draws
                 content = digest_of(np.asarray(part.x, np.float32))  # whatever type they came in
                 options["seed"] = derive(self.options.get("seed", 0), "scorer", content)
-            parts.append(columns(part, **options))
+            parts.append(columns(part, None, **options))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**{name: _column(batch, name) for name in self.keep}, **joined}
 
@@ -108,6 +105,43 @@ class Scorer:
             raise ConfigError(f"no column of {', '.join(batch)} is known to hold examples: name it "
                               "with column=…", option="column")
         return _column(batch, name)
+
+
+class Columns:
+    """A verb as a function of examples to columns: one value per example each.
+
+    What is worked out once, from the run's held-out examples, serves every batch.
+
+    Attributes:
+        draws: random draws that differ between examples are behind the values.
+    """
+
+    def __init__(self, verb: str, run: Run, **options: Any) -> None:
+        if verb not in VERBS:
+            raise ConfigError(unknown("verb", verb, VERBS))
+        self.verb, self.model, self.options = verb, run.model, options
+        exact = self.model.exact_likelihood and options.get("method", "auto") in ("auto", "exact")
+        self.draws = verb == "score" and not exact
+        if verb == "outliers":
+            from latlas.verbs.normality import Normality, method_of
+            from latlas.verbs.outliers import reference_examples
+
+            method = method_of(run, options.get("method", "auto"))
+            self.normality = Normality.of(self.model, reference_examples(run),
+                                          **{"fpr": 0.01, **options, "method": method})
+
+    def __call__(self, data: Dataset, progress: Progress | None = None,
+                 **options: Any) -> dict[str, Array]:
+        """Columns of these examples; ``options`` beside those of all batches."""
+        if self.verb == "encode":
+            from latlas.verbs.passes import encoded
+
+            return {f"z{i}": z for i, z in enumerate(encoded(self.model, data, progress).T)}
+        if self.verb == "outliers":
+            return self.normality.columns(data, progress)
+        from latlas.verbs.score import scored
+
+        return scored(self.model, data, **{**self.options, **options}).columns()
 
 
 def _alone(examples: Dataset, start: int, stop: int) -> Dataset:

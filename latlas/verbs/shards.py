@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, RunError, unknown
+from latlas.core.errors import ConfigError, RunError
 from latlas.core.model import Model
 from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
-from latlas.run import Run
-from latlas.verbs.common import Array, Progress, Result, counted
+from latlas.verbs.common import Array, Parts, Progress
 from latlas.verbs.estimators import BATCH
-from latlas.verbs.normality import Normality, method_of
-from latlas.verbs.outliers import open_with_truth, reference_examples
-from latlas.verbs.passes import encoded
-from latlas.verbs.score import scored
 from latlas.verbs.write import is_folder, write_table
 
 FORMAT = 1
-#: what a part can hold, and what the model needs for it
-VERBS = {"score": "score", "encode": "encode", "outliers": ""}
+Columns = Callable[[Dataset, Progress | None], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -61,62 +55,20 @@ class Share:
         return f"{self.number}-of-{self.count}"
 
 
-@dataclass(eq=False)
-class Parts(Result):
-    """What a call has done: parts written and kept, of those this shard has."""
-
-    count: int
-    kept: int
-    folder: Path
-    shard: str
-
-    def facts(self) -> dict[str, Any]:
-        return {"shard": self.shard, "written": self.count, "kept": self.kept}
-
-    def text(self) -> str:
-        there = f"; {self.kept:,} were there" if self.kept else ""
-        return f"shard {self.shard}: wrote {counted(self.count, 'part')} to {self.folder}{there}"
+def check_shard(shard: str, out: Path | str | None, block: int) -> None:
+    """Raise ConfigError, before the long work, for a shard or folder that cannot be."""
+    Share.parse(shard)
+    if out is None:
+        raise ConfigError("shard needs out, a folder, the same for every shard", option="shard",
+                          hint="name it with --out FOLDER")
+    if block < BATCH or block % BATCH:
+        raise ConfigError(f"block={block}: a multiple of {BATCH}", option="block")
+    if Path(out).is_file() or not is_folder(out):
+        raise ConfigError(f"cannot write parts to {out}: name a folder", option="out")
 
 
-class Columns:
-    """A verb as a function of examples to columns: one value per example each.
-
-    What is worked out once, from the run's held-out examples, serves every part.
-
-    Attributes:
-        draws: random draws that differ between examples are behind the values.
-    """
-
-    def __init__(self, verb: str, model: Model, *, reference: Dataset | None = None,
-                 **options: Any) -> None:
-        if verb not in VERBS:
-            raise ConfigError(unknown("verb", verb, VERBS))
-        self.verb, self.model, self.options = verb, model, options
-        exact = model.exact_likelihood and options.get("method", "auto") in ("auto", "exact")
-        self.draws = verb == "score" and not exact
-        if verb == "outliers":
-            if reference is None:
-                raise ConfigError("outliers need the normal examples that set the threshold")
-            run, method = Run.of(model), options.get("method", "auto")
-            settings = {"fpr": 0.01, **options, "method": method_of(run, method)}
-            self.normality = Normality.of(model, reference, **settings)
-
-    def __call__(self, data: Dataset, progress: Progress | None = None,
-                 **options: Any) -> dict[str, Array]:
-        """Columns of these examples; ``options`` beside those of all parts."""
-        if self.verb == "encode":
-            latents = encoded(self.model, data, progress)
-            return {f"z{i}": column for i, column in enumerate(latents.T)}
-        if self.verb == "outliers":
-            score = self.normality.scores(data, progress)
-            return {"score": score, "flag": score > self.normality.threshold}
-        table = scored(self.model, data, progress=progress, **{**self.options, **options}).table()
-        return {name: column for name, column in table.items() if name != "example"}
-
-
-def write_parts(verb: str, run: Run, data: Any = None, split: str | None = None, *, shard: str,
-                out: Path | str | None, block: int = 8 * BATCH, n: int | None = None,
-                read: Mapping[str, Any] | None = None, reference: Any = None,
+def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, shard: str,
+                out: Path | str | None, block: int = 8 * BATCH, reference: Dataset | None = None,
                 progress: Progress | None = None, **options: Any) -> Parts:
     """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
 
@@ -126,42 +78,26 @@ def write_parts(verb: str, run: Run, data: Any = None, split: str | None = None,
     once.
 
     Args:
-        verb: of :data:`VERBS`; ``options`` are its own.
+        columns: (examples, progress) to one value per example and column.
         block: examples of a part, a multiple of 512.
         reference: what ``outliers`` sets its threshold by, the same for every shard.
+        options: of the verb; parts of other options are not mixed.
 
     Raises:
-        ConfigError: a block of another size, or a folder with parts of another model, data set,
-            number of shards or choice of options.
+        ConfigError: a folder with parts of another model, data set, number of shards or choice of
+            options.
     """
-    share = Share.parse(shard)
-    if out is None:
-        raise ConfigError("shard needs out, a folder, the same for every shard", option="shard",
-                          hint="name it with --out FOLDER")
-    folder = Path(out)
-    if block < BATCH or block % BATCH:
-        raise ConfigError(f"block={block}: a multiple of {BATCH}", option="block")
-    if folder.is_file() or not is_folder(folder):
-        raise ConfigError(f"cannot write parts to {folder}: name a folder", option="out")
-    normal = None
-    if verb == "outliers":  # labels are of no use, and may be of other classes than the run's
-        examples, normal = open_with_truth(run, data, split, **read or {})[0], \
-            reference_examples(run, reference)
-    else:
-        examples = run.open(data, split, **read or {})
-    examples = examples.subset(slice(0, n))
-    model = run.model
+    share, folder = Share.parse(shard), Path(str(out))
     _agree(folder, share, {
         "format": FORMAT, "verb": verb, "options": options, "shards": share.count, "block": block,
-        "examples": len(examples), "data": _digest_of_examples(examples),
+        "examples": len(data), "data": _digest_of_examples(data),
         "model": _digest_of_weights(model),
-        "reference examples": normal and _digest_of_examples(normal)})
-    columns = Columns(verb, model, reference=normal, **options)
-    numbers, count = range(share.number - 1, -(-len(examples) // block), share.count), 0
+        "reference examples": reference and _digest_of_examples(reference)})
+    numbers, count = range(share.number - 1, -(-len(data) // block), share.count), 0
     for place, number in enumerate(numbers):
-        rows = slice(number * block, min((number + 1) * block, len(examples)))
+        rows = slice(number * block, min((number + 1) * block, len(data)))
         target = folder / f"part-{number:06d}-shard-{share}.parquet"
-        part = examples.subset(rows)
+        part = data.subset(rows)
         names = part.take("names")
         titles = np.arange(rows.start, rows.stop) if names is None else np.asarray(names)
         if _holds(target, titles):

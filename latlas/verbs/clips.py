@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,10 +16,11 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data import video
 from latlas.data.dataset import Dataset
+from latlas.data.maps import to_ids
 from latlas.report import pictures
-from latlas.tasks.common import Array, Progress
-from latlas.tasks.output import is_folder, whole, write_bytes
-from latlas.tasks.translate import Translated, made_for, translate, translate_files
+from latlas.verbs.common import Array, Progress
+from latlas.verbs.translating import blocks, to_space, translated
+from latlas.verbs.write import file_names, is_folder, picture, whole, write_bytes, write_missing
 
 #: how a film is written, by its ending; beyond these are videos
 FORMS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG", ".webp": "WEBP"}
@@ -38,8 +40,8 @@ class Clip:
     @property
     def suffix(self) -> str:
         """The ending of its file, empty for a folder of frames."""
-        found = PurePosixPath(self.name).suffix.lower()
-        return found if found in FORMS or found in video.KINDS else ""
+        suffix = PurePosixPath(self.name).suffix.lower()
+        return suffix if suffix in FORMS or suffix in video.KINDS else ""
 
 
 def clips_of(data: Dataset) -> list[Clip]:
@@ -61,39 +63,49 @@ def check_out(path: Path, data: Dataset) -> None:
     if is_folder(path) or suffix not in {*FORMS, *video.KINDS} - {".png"}:
         return
     if len(clips) != 1:
-        held = f"{len(clips):,} clips" if clips else "no frames of a clip"
-        raise ConfigError(f"cannot write {path}: {suffix} holds one clip, and there are {held}; "
-                          "name a folder/")
+        count = f"{len(clips):,} clips" if clips else "no frames of a clip"
+        raise ConfigError(f"cannot write {path}: {suffix} holds one clip, and there are {count}; "
+                          "name a folder/", option="out")
 
 
-def translate_clips(model: Model, data: Dataset, folder: Path, *, to: str = "B",
-                    progress: Progress | None = None) -> Translated:
-    """Stills into folders of the same names, frame by frame; films into films of the same form.
+def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
+                    progress: Progress | None = None) -> tuple[int, int]:
+    """A PNG for every image, by its name, a film of the same form for every film; how many files
+    were written, and how many were there: those are left as they are.
 
-    Memory holds some frames, of a film all of one. What is there already is left as it is.
+    Frames keep the folders of their clips. Memory holds one block of examples, of a film all of
+    one, whatever their number; maps of classes are written as ids.
     """
-    clips = clips_of(data)
-    films = [clip for clip in clips if clip.suffix]
-    stills = np.ones(len(data), bool)
+    into = to_space(model.space, to)
+    films = [clip for clip in clips_of(data) if clip.suffix]
+    single = np.ones(len(data), bool)
     for clip in films:
-        stills[clip.frames] = False
-    done = translate_files(model, data.subset(np.flatnonzero(stills)), folder, to=to,
-                           progress=progress)
+        single[clip.frames] = False
+    stills = data.subset(np.flatnonzero(single))
+
+    def files(missing: list[int]) -> Iterator[bytes]:
+        for block in blocks(model, stills.subset(np.array(missing, np.int64)), to,
+                            progress=progress):
+            for x in block:
+                yield pictures.png(to_ids(x[None], into)[0]) if into.ids else picture(x, into)
+
+    names = file_names(len(stills), stills.take("names"), folders=stills.clip is not None)
+    written, kept = write_missing(folder, names, files)
     missing = [clip for clip in films if not (folder / clip.name).exists()]
     for clip in missing:
         translate_film(model, data.subset(clip.frames), folder / clip.name, to=to)
         if progress is not None:
             progress(clip.frames.stop, len(data))
-    return Translated(done.written + len(missing), done.found + len(films) - len(missing))
+    return written + len(missing), kept + len(films) - len(missing)
 
 
 def translate_film(model: Model, data: Dataset, target: Path, *, to: str = "B",
                    progress: Progress | None = None) -> None:
-    """One clip to one file, whose ending says the form; frames are shown as long as given."""
-    made = translate(model, data, to=to, progress=progress)
+    """One clip to one file, whose ending says the form; frames last as long as those given."""
+    frames = translated(model, data, to=to, progress=progress)
     durations = data.take("duration")
-    shown = np.full(len(made), USUAL) if durations is None else np.asarray(durations, np.float64)
-    write_film(target, made, made_for(model.space, to), shown)
+    each = np.full(len(frames), USUAL) if durations is None else np.asarray(durations, np.float64)
+    write_film(target, frames, to_space(model.space, to), each)
 
 
 def write_film(target: Path, frames: Array, space: Space, durations: Array) -> None:
@@ -115,17 +127,17 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
     write_bytes(target, buffer.getvalue())
 
 
-def rolled(made: Array, data: Dataset) -> Array:
+def rolled(x: Array, data: Dataset) -> Array:
     """Frames as clips (n, t, \\*shape), where there are clips, all of one length."""
     lengths = {clip.frames.stop - clip.frames.start for clip in clips_of(data)}
-    return made.reshape(-1, lengths.pop(), *made.shape[1:]) if len(lengths) == 1 else made
+    return x.reshape(-1, lengths.pop(), *x.shape[1:]) if len(lengths) == 1 else x
 
 
 def strips(data: Dataset, clips: int = 4, frames: int = 8) -> tuple[Dataset, int]:
     """The first few frames of the first few clips, and how many of each."""
-    found = clips_of(data)[:clips]
-    each = min([frames, *(clip.frames.stop - clip.frames.start for clip in found)])
-    rows = [np.arange(clip.frames.start, clip.frames.start + each) for clip in found]
+    some = clips_of(data)[:clips]
+    each = min([frames, *(clip.frames.stop - clip.frames.start for clip in some)])
+    rows = [np.arange(clip.frames.start, clip.frames.start + each) for clip in some]
     return data.subset(np.concatenate(rows)), each
 
 

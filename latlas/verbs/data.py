@@ -1,0 +1,87 @@
+"""``data info`` and ``data pack``: what is in a source, and a copy of it that opens at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from latlas.verbs.common import Flag, Progress, Result
+
+SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
+
+
+@dataclass(eq=False)
+class SourceInfo(Result):
+    """Counts, shape, levels, classes, splits, memory of a source."""
+
+    values: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        return self.values
+
+    def text(self) -> str:
+        return _lines(self.values)
+
+
+@dataclass(eq=False)
+class Packed(Result):
+    """A source packed into a folder."""
+
+    out: Path
+    n: int
+    shape: tuple[int, ...]
+
+    def facts(self) -> dict[str, Any]:
+        return {"out": str(self.out), "n": self.n, "shape": self.shape}
+
+    def text(self) -> str:
+        return f"packed {self.n:,} examples into {self.out}"
+
+
+def info(source: SourceName, other: Annotated[Any, Flag(
+             str, "A second source: the other domain.", positional=True)] = None,
+         **read: Any) -> SourceInfo:
+    """What is in a source? Counts, shape, levels, classes, splits, memory."""
+    from latlas import data
+
+    return SourceInfo(data.info(data.open_source(source if other is None else (source, other),
+                                                 **read)))
+
+
+def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
+         progress: Progress | None = None, **read: Any) -> Packed:
+    """Pack a source into a folder that opens at once and needs no memory."""
+    from latlas import data
+
+    packed = data.pack(source, out, progress=progress, **read)
+    return Packed(Path(out), sum(len(part) for part in packed.parts.values()), packed.space.shape)
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> str:
+    from latlas.report.text import table
+
+    width = max((len(str(k)) for k in values), default=0)
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{key}\n{_lines(value, indent + '  ')}")
+        elif key == "columns" and value:  # missing values are named where there are any
+            rows = [(c["name"], f"{c['mean']:.4g}", f"{c['sd']:.4g}", c["missing"] or "")
+                    for c in value]
+            text = table(("name", "mean", "sd", "missing"), rows)
+            lines.append("\n".join([f"{indent}{key}", *(f"  {t}" for t in text.splitlines())]))
+        else:
+            lines.append(f"{indent}{key!s:<{width}}  {_value(value)}")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value, value)) or "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, dict):
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else (
+        f"{value:,}" if isinstance(value, int) else str(value))

@@ -1,0 +1,293 @@
+"""``project``: the latent vector of a given example, by latent optimisation (GAN inversion): any
+decoder, no encoder needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from latlas.core.errors import ConfigError, unknown
+from latlas.run import Run, as_run
+from latlas.verbs.common import (
+    Array,
+    DataLike,
+    Examples,
+    Flag,
+    Out,
+    Output,
+    Progress,
+    Result,
+    RunLike,
+    Seed,
+    Split,
+    at_least,
+    counted,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latlas.core.batch import Batch
+    from latlas.core.space import Space
+    from latlas.data.dataset import Dataset
+
+    Decode = Callable[[Tensor], Tensor]
+
+#: images of the way that are kept, and latents that are followed at once
+FRAMES, ROWS = 8, 64
+#: step size at the start, in standard deviations of the latents, and draws it is measured on
+RATE, DRAWS = 0.1, 512
+
+
+@dataclass(eq=False)
+class Projection(Result):
+    """Latents of given examples.
+
+    Attributes:
+        latent_space: ``z`` or ``w``, that of the latents.
+        latents: (n, d), the best of all starts.
+        originals, values: (n, \\*shape) in data units, as given and as decoded from the latents.
+        way: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
+        error: (n,) mean squared difference per scalar, model units.
+        nearest: (n,) the same of the nearest training example; ``None`` where no data was given.
+        space: what an example is.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = Examples.suffixes
+    latent_space: str
+    latents: Array
+    originals: Array
+    values: Array
+    way: Array
+    error: Array
+    nearest: Array | None
+    space: Space
+
+    def table(self) -> dict[str, Array]:
+        near = {} if self.nearest is None else {"nearest": self.nearest}
+        return {"example": np.arange(len(self.latents)), "error": self.error, **near}
+
+    def facts(self) -> dict[str, Any]:
+        return {"space": self.latent_space, **self.table()}
+
+    def text(self) -> str:
+        near = self.nearest
+        beside = "" if near is None else (
+            f"; of the nearest training examples {near.mean():.5f} (the projection is nearer in "
+            f"{int((self.error < near).sum())} of {len(near)})")
+        return (f"squared error of {counted(len(self.error), 'example')}, model units: "
+                f"{self.error.mean():.5f}{beside}")
+
+    def save(self, path: str | Path) -> str:
+        """A row for each example: the original, the way, and the end; as ``.gif`` an animation of
+        that. Other suffixes hold the decoded examples, as :class:`Examples` does."""
+        from latlas.report import pictures
+        from latlas.verbs.write import check_examples, write_bytes, write_examples
+
+        check_examples(path, self.space)
+        suffix, shape = Path(path).suffix.lower(), self.space.shape
+        ends = self.originals[:, None], self.values[:, None]
+        if suffix not in (".png", ".gif") or self.space.kind != "picture":
+            return write_examples(path, self.values, self.space)
+        if suffix == ".png":
+            strip = np.concatenate([ends[0], self.way, ends[1]], 1)
+            return write_examples(path, strip.reshape(-1, *shape), self.space,
+                                  columns=strip.shape[1])
+        frames = [np.concatenate([ends[0], frame[:, None]], 1).reshape(-1, *shape)
+                  for frame in (*np.moveaxis(self.way, 1, 0), self.values)]
+        grids = [pictures.grid(frame, self.space.levels, columns=2)[..., :3] for frame in frames]
+        write_bytes(Path(path), pictures.gif(np.moveaxis(np.stack(grids), -1, 1), seconds=0.4,
+                                             bounce=False))
+        return f"wrote {len(self.values)} projections to {path}"
+
+
+def project(run: RunLike, data: DataLike = None, *, split: Split = None,
+            n: Annotated[int | None, Flag(int, "Only the first N examples.")] = 8,
+            starts: Annotated[int, Flag(int, "Latents that each optimisation begins from.")] = 8,
+            steps: Annotated[int, Flag(int, "Steps of each.")] = 200,
+            space: Literal["auto", "z", "w"] = "auto",
+            features: Annotated[Any, Flag(str, "Compare these features too: random-conv, "
+                                               "classifier, or a TorchScript file.")] = None,
+            train: Annotated[Any, Flag(None, "")] = None, seed: Seed = 0,
+            out: Annotated[Out, Output("projection")] = None, progress: Progress | None = None,
+            **read: Any) -> Projection:
+    """Find the latent vector of given examples by latent optimisation: the example, the way there,
+    and what was reached.
+
+    Adam on the latent vector, of each example from several starts: the encoder's where there is
+    one, the mean style where latents are styles, in half of them what the model guesses where it
+    can, and draws of the prior. The loss is the mean squared difference per scalar, in model
+    units; with features f plus ‖f(x) − f(y)‖² / ‖f(x)‖². Of all latents met the one of least loss
+    is kept. The error of every example stands beside that of the nearest training example.
+
+    Args:
+        space: z, or w (one style for all layers); auto: w where there are styles.
+
+    Raises:
+        CapabilityError: no decoder, or no styles; ConfigError: a wrong setting.
+    """
+    from latlas.verbs import write
+    from latlas.verbs.passes import examples_of, sweep
+
+    run = as_run(run)
+    run.require("decode", "project")
+    for option, value in (("n", n), ("starts", starts), ("steps", steps)):
+        at_least(option, value, 1)
+    if space not in ("auto", "z", "w"):
+        raise ConfigError(unknown("space", space, ["auto", "z", "w"]), option="space")
+    if space == "w":
+        run.require("mix", "project space=w")
+    write.check_examples(out, run.space)
+    examples = run.open(data, split, **read).subset(slice(0, n))
+    known = run.training_examples(data, **read) if train is None else run.open(train)
+    search = _Search(run, space, features, known, seed)
+    parts: list[tuple[Array, ...]] = []
+    for batch in sweep(run.model, examples, max(1, ROWS // starts)):
+        parts.append(search(batch, starts, steps))
+        if progress:
+            progress(sum(len(part[0]) for part in parts), len(examples))
+    latents, values, way, error = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Projection(search.space, latents, examples_of(examples), values, way, error,
+                      _nearest_error(run.space, examples, known), run.space).saved(out)
+
+
+class _Search:
+    """A latent space: where starts are drawn, how a latent vector is decoded and compared."""
+
+    def __init__(self, run: Run, space: str, features: Any, known: Dataset, seed: int) -> None:
+        from latlas.core.model import HasStyles
+        from latlas.verbs.passes import inference
+
+        self.model: Any = run.model
+        self.seed = seed
+        self.space = space if space != "auto" else (
+            "w" if isinstance(self.model, HasStyles) else "z")
+        self.features = None
+        if features is not None:
+            from latlas.verbs.quality import feature_extractor
+
+            from latlas.metrics.features import Network
+
+            extractor = feature_extractor(features, known, seed, str(self.model.device))
+            if not isinstance(extractor, Network):
+                raise ConfigError(f"features={features} is no network that a gradient passes "
+                                  "through; choose random-conv, classifier or a module",
+                                  option="features")
+            self.features = extractor.module.to(self.model.device).eval()
+        with inference(self.model, gradients=True):
+            self.unit = float(self._drawn(DRAWS, {}, seed, "project").std())
+
+    def _drawn(self, n: int, condition: dict[str, Tensor], *words: int | str) -> Tensor:
+        from latlas.verbs.decoding import drawn_latents
+        from latlas.verbs.passes import noise
+
+        z = drawn_latents(self.model, n, noise(self.model, *words), condition)
+        if z is None:
+            z = noise(self.model, *words).normal(n, self.model.latent_dim)
+        return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
+
+    def starts(self, batch: Batch, condition: dict[str, Tensor], n: int) -> Tensor:
+        """(n, examples, d)."""
+        import torch
+
+        from latlas.core.model import Encodes, Guesses
+        from latlas.verbs.passes import noise
+
+        drawn = torch.stack([self._drawn(len(batch), condition, self.seed, "start", k)
+                             for k in range(n)])
+        if self.space == "w":
+            drawn[0] = self.model.mean_w()
+        elif isinstance(self.model, Encodes):
+            drawn[0] = self.model.encode(batch.x, **condition).mean
+        elif isinstance(self.model, Guesses):
+            for k in range((n + 1) // 2):
+                near = self.model.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
+                                        **condition)
+                drawn[k] = drawn[k] if near is None else near
+        return drawn
+
+    def decode(self, latent: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """(m, d) to (m, \\*shape), model units."""
+        p = (self.model.decode_w(latent) if self.space == "w" else
+             self.model.decode(latent, **condition))
+        x: Tensor = p.mean.float()
+        return x
+
+    def __call__(self, batch: Batch, starts: int, steps: int) -> tuple[Array, ...]:
+        """Latents, decoded examples, the way there and errors of one batch."""
+        import torch
+
+        from latlas.verbs.passes import condition_of, inference, to_data
+
+        n, model = len(batch), self.model
+        with inference(model, gradients=True):
+            own = condition_of(model, batch)
+            begin = self.starts(batch, own, starts).flatten(0, 1)
+            all_of = {k: v.repeat(starts, *[1] * (v.dim() - 1)) for k, v in own.items()}
+            target = batch.x.repeat(starts, *[1] * (batch.x.dim() - 1))
+            goal = None if self.features is None else self.features(target).float().flatten(1)
+
+            def loss_of(x: Tensor) -> Tensor:
+                loss = (x - target).square().flatten(1).mean(1)
+                if goal is None or self.features is None:
+                    return loss
+                off = self.features(x).float().flatten(1) - goal
+                return loss + off.square().sum(1) / goal.square().sum(1).clamp(min=1e-9)
+
+            latents, loss, way = _descend(lambda z: self.decode(z, all_of), begin, self.unit,
+                                          loss_of, steps)
+            best = loss.view(starts, n).argmin(0) * n + torch.arange(n, device=loss.device)
+            latent = latents[best]
+            x = self.decode(latent, own)
+            error = (x - batch.x).square().flatten(1).mean(1)
+        frames = np.stack([to_data(model.space, frame[best]) for frame in way], 1)
+        return (np.asarray(latent.cpu()), to_data(model.space, x), frames,
+                np.asarray(error.double().cpu()))
+
+
+def _descend(decode: Decode, begin: Tensor, unit: float, loss_of: Decode,
+             steps: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The best latent vector of every row, its loss, and what was decoded at equal distances of
+    steps.
+
+    Adam works number by number, so no row depends on another.
+    """
+    import torch
+
+    latent = begin.clone().requires_grad_()
+    optimiser = torch.optim.Adam([latent])
+    best, least = begin.clone(), torch.full((len(begin),), torch.inf, device=begin.device)
+    snapshots, way = set(np.linspace(0, steps, FRAMES).astype(int).tolist()), []
+    for step in range(steps + 1):
+        optimiser.param_groups[0]["lr"] = RATE * unit * 0.5 * (1 + math.cos(math.pi * step / steps))
+        with torch.enable_grad():
+            x = decode(latent)
+            loss = loss_of(x)
+            latent.grad, = torch.autograd.grad(loss.sum(), latent)
+        better = loss.detach() < least
+        best[better], least[better] = latent.detach()[better], loss.detach()[better]
+        way += [x.detach()] if step in snapshots else []
+        optimiser.step()
+    return best, least, way + [way[-1]] * (FRAMES - len(way))
+
+
+def _nearest_error(space: Space, data: Dataset, train: Dataset) -> Array:
+    """(n,) mean squared difference to the nearest training example, model units."""
+    from latlas.verbs.quality import capped
+
+    from latlas.metrics.arrays import nearest
+    from latlas.verbs.passes import examples_of
+
+    train = capped(train)
+    if isinstance(space.scale, (int, float)):  # as stored: floats would take four times as much
+        both, unit = [examples_of(data), examples_of(train)], float(space.scale)
+    else:
+        both, unit = [np.asarray(space.to_model(examples_of(d).astype(np.float32)))
+                      for d in (data, train)], 1.0
+    flat = [x.reshape(len(x), -1) for x in both]
+    return np.square(nearest(flat[0], flat[1])[0][:, 0] / unit) / space.dims
