@@ -17,12 +17,12 @@ from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
 from latlas.report import pictures
-from latlas.tasks.cache import Cache
-from latlas.tasks.common import Array, conditions_like, items_of, some_of
-from latlas.tasks.generate import sample
-from latlas.tasks.output import write_bytes
-from latlas.tasks.quality import feature_extractor, learning_seconds, learnt_from
 from latlas.tasks.translate import sheet
+from latlas.verbs.common import Array
+from latlas.verbs.decoding import drawn_examples
+from latlas.verbs.passes import conditions_like, examples_of, some_of
+from latlas.verbs.sample_quality import Cache, feature_extractor, learning_seconds, learnt_from
+from latlas.verbs.write import write_bytes
 
 #: pictures of a grid; points and rows of a table looked at; pictures of each class
 GRID, POINTS, OF_CLASS = 64, 1000, 10
@@ -55,13 +55,13 @@ class Watcher:
         self.n = POINTS if train.space.kind != "picture" else GRID
         if isinstance(self.tell, _Classes):
             self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
-        self.real = self._spread(items_of(some_of(train, self.n)))
+        self.real = self._spread(examples_of(some_of(train, self.n)))
 
     def look(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real items; of labelled
         items ``samples/modes``, for points ``samples/within`` too."""
         given = conditions_like(model, self.train, self.n, self.seed)
-        items = sample(model, self.n, seed=self.seed, condition=given, prior="own")
+        items = drawn_examples(model, self.n, seed=self.seed, condition=given, latents="own")
         if self.folder is not None:
             grid = pictures.grid(items[:GRID], self.train.space.levels)
             write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
@@ -151,7 +151,7 @@ def _teller(train: Dataset, cache: Cache) -> Callable[[Array, str], dict[str, fl
     """How many classes samples reach, as terms, where the data have two or more."""
     space, label = train.space, _label(train)
     if _several(label) and space.kind == "points":
-        return partial(_reached, Balls.fit(items_of(train), label), class_shares(label))
+        return partial(_reached, Balls.fit(examples_of(train), label), class_shares(label))
     if (_several(label) and space.kind == "picture" and space.dims <= LARGEST
             and len(train) >= FEWEST and _several(_label(learnt_from(train)))):
         return _Classes(train, class_shares(label), cache)
