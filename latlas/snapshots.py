@@ -17,11 +17,10 @@ from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
 from latlas.report import pictures
-from latlas.verbs.cache import Cache
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples
 from latlas.verbs.passes import conditions_like, examples_of, some_of
-from latlas.verbs.quality import feature_extractor, learning_seconds, learnt_from
+from latlas.verbs.sample_quality import Cache, feature_extractor, learning_seconds, learnt_from
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
 

@@ -23,8 +23,8 @@ from latlas.data.labels import kinds_of
 from latlas.metrics import isolation
 from latlas.metrics.isolation import Neighbours, loneliness, seldomness
 from latlas.metrics.outlines import outlines
-from latlas.tasks.audit import audit, strip
-from latlas.tasks.audit_page import build_page
+from latlas.verbs.audit import audited
+from latlas.verbs.audit_page import build_page, strip
 
 
 class Through(Model):
@@ -179,39 +179,39 @@ def test_gaps_are_a_kind_of_their_own(values):
 
 def test_a_planted_cluster_is_among_the_rarest_and_is_a_group_of_its_own():
     x, few = planted()
-    found = audit(Through(6), points(x))
+    found = audited(Through(6), points(x))
     assert few[found.rarest].mean() * len(found.rarest) >= 18
-    most = max(found.clusters, key=lambda c: few[c.items].sum())
-    assert few[most.items].sum() >= 18
+    most = max(found.clusters, key=lambda c: few[c.examples].sum())
+    assert few[most.examples].sum() >= 18
     assert not few[most.common].any()
 
 
-@pytest.mark.parametrize("seen", ["code", "item"])
+@pytest.mark.parametrize("seen", ["latent", "example"])
 def test_few_that_one_view_alone_sees_are_among_the_rarest(seen):
     rng = np.random.default_rng(6)
     x, few = rng.normal(size=(2000, 3)).astype(np.float32), np.arange(2000) % 100 == 7
     x[few, 2] = 9 + 0.3 * x[few, 2]
-    blind = "item" if seen == "code" else "code"
-    if seen == "code":
+    blind = "example" if seen == "latent" else "latent"
+    if seen == "latent":
         x[:, 2] /= 1000  # by the items' distances nothing
-    found = audit(Scales(3, [1, 1, 1000 if seen == "code" else 0]), points(x))
+    found = audited(Scales(3, [1, 1, 1000 if seen == "latent" else 0]), points(x))
     assert few[found.rarest].sum() >= 18
     assert getattr(found, f"by_{seen}")[few].mean() > 0.97
     assert 0.3 < getattr(found, f"by_{blind}")[few].mean() < 0.9
-    assert (found.coded(np.flatnonzero(few)) > 0.5) == (seen == "code")
+    assert (found.share_by_latent(np.flatnonzero(few)) > 0.5) == (seen == "latent")
 
 
 def test_large_pictures_are_compared_by_thumbnails(tmp_path):
     data = pictures((3, 64, 40), n=60)
     model, _ = train(tmp_path, "pca", data, small("pca"))
-    found = audit(model, data)
+    found = audited(model, data)
     whole = data.x.astype(np.float64) / 8 - 1
     mean = whole.reshape(60, 3, 32, 2, 40).mean(3)  # 64 rows become 32
     thumbnails = F.adaptive_avg_pool2d(torch.from_numpy(mean), (32, 32))
     looks = [look.flatten(1).numpy() for look in (thumbnails, outlines(thumbnails))]
     views = [Neighbours.of(isolation.Axes.of(look)(look)) for look in looks]
     alone = np.max([loneliness(view) for view in views], 0)
-    np.testing.assert_allclose(found.by_item, isolation.ranks(alone), atol=1.1 / 60)
+    np.testing.assert_allclose(found.by_example, isolation.ranks(alone), atol=1.1 / 60)
     np.testing.assert_allclose(found.by_walk, isolation.ranks(seldomness(views[1])), atol=1.1 / 60)
 
 
@@ -221,35 +221,35 @@ def test_pictures_without_outlines_are_compared_as_they_are(tmp_path, sides):
     plain = np.broadcast_to(shade, (80, 1, *sides)).astype(np.uint8)
     data = Dataset(plain, Space.picture((1, *sides)))
     seen = []
-    found = audit(train(tmp_path, "pca", data, small("pca"))[0], data,
+    found = audited(train(tmp_path, "pca", data, small("pca"))[0], data,
                   progress=lambda *now: seen.append(now))
     assert seen[-1] == (320, 320)
-    assert found.by_walk is None and "by_walk" not in found.columns()
-    assert np.corrcoef(found.by_item, np.abs(shade.ravel() - 127.5))[0, 1] > 0
+    assert found.by_walk is None and "by_walk" not in found.table()
+    assert np.corrcoef(found.by_example, np.abs(shade.ravel() - 127.5))[0, 1] > 0
 
 
 def test_rarity_is_the_greatest_rank_with_the_walk_of_pictures_from_half_up(tmp_path):
     x, _ = planted(300)
-    found = audit(Through(6), points(x))
-    np.testing.assert_allclose(found.rarity, isolation.ranks(np.maximum(found.by_code,
-                                                                        found.by_item)))
+    found = audited(Through(6), points(x))
+    np.testing.assert_allclose(found.rarity, isolation.ranks(np.maximum(found.by_latent,
+                                                                        found.by_example)))
     data = pictures((1, 8, 8), n=200)
-    found = audit(train(tmp_path, "pca", data, small("pca"))[0], data)
-    expected = np.max([found.by_code, found.by_item, (1 + found.by_walk) / 2], 0)
+    found = audited(train(tmp_path, "pca", data, small("pca"))[0], data)
+    expected = np.max([found.by_latent, found.by_example, (1 + found.by_walk) / 2], 0)
     np.testing.assert_allclose(found.rarity, isolation.ranks(expected))
     order = np.argsort(-found.rarity, kind="stable")
-    np.testing.assert_array_equal(found.columns()["by_walk"], found.by_walk[order])
+    np.testing.assert_array_equal(found.table()["by_walk"], found.by_walk[order])
 
 
 def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
     x, few = planted(dims=2)
-    found = audit(Through(2), points(x))
-    cluster = max(found.clusters, key=lambda c: few[c.items].sum())
-    rest = np.delete(x, cluster.items, 0)
-    expected = (x[cluster.items].mean(0) - rest.mean(0)) / x.std(0)
+    found = audited(Through(2), points(x))
+    cluster = max(found.clusters, key=lambda c: few[c.examples].sum())
+    rest = np.delete(x, cluster.examples, 0)
+    expected = (x[cluster.examples].mean(0) - rest.mean(0)) / x.std(0)
     assert dict(cluster.apart) == pytest.approx(dict(enumerate(expected)), rel=1e-3)
     assert abs(cluster.apart[0][1]) >= abs(cluster.apart[1][1])
-    np.testing.assert_allclose(strip(Through(2), cluster)[-1], 2 * x[cluster.items].mean(0),
+    np.testing.assert_allclose(strip(Through(2), cluster)[-1], 2 * x[cluster.examples].mean(0),
                                rtol=1e-4)
     np.testing.assert_allclose(cluster.way[0], x[cluster.common].mean(0), rtol=1e-4)
 
@@ -257,21 +257,21 @@ def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
 def test_the_same_twice_and_whatever_the_order_of_the_items():
     x, _ = planted(400)
     seen = []
-    mine, again = (audit(Through(6), points(x), progress=lambda *now: seen.append(now))
+    mine, again = (audited(Through(6), points(x), progress=lambda *now: seen.append(now))
                    for _ in range(2))
     assert seen[-1] == (1600, 1600)
     np.testing.assert_array_equal(mine.rarity, again.rarity)
-    assert json.dumps(mine.to_json()) == json.dumps(again.to_json())
+    assert json.dumps(mine.facts()) == json.dumps(again.facts())
     order = np.random.default_rng(0).permutation(400)
-    other = audit(Through(6), points(x[order]))
+    other = audited(Through(6), points(x[order]))
     np.testing.assert_allclose(other.rarity, mine.rarity[order], atol=1e-6)
 
 
 def test_a_dimension_that_does_not_vary_is_left_out_and_said():
     x, _ = planted(300)
-    found = audit(Through(6, silent=2), points(x))
+    found = audited(Through(6, silent=2), points(x))
     assert [d.dim for d in found.dimensions] == [0, 1, 2, 3]
-    assert "2 of 6 dimensions of the code do not vary with the items and are left out: z4, z5" in (
+    assert "2 of 6 latent dimensions do not vary with the examples and are left out: z4, z5" in (
         found.notes)
 
 
@@ -279,7 +279,7 @@ def test_the_weights_are_those_of_the_histograms_product():
     from latlas.metrics import rarity
 
     x, _ = planted(300, dims=2)
-    found = audit(Through(2), points(x))
+    found = audited(Through(2), points(x))
     density = rarity.histogram_density(rarity.standardised(x.astype(np.float64)))
     np.testing.assert_allclose(found.density, density, rtol=1e-6)
     expected = rarity.guarded(density, "product")
@@ -290,7 +290,7 @@ def test_the_weights_are_those_of_the_histograms_product():
 
 def test_groups_have_counts_rarity_lift_error_and_accuracy():
     x, few = planted()
-    found = audit(Tells(6, classes=("no", "yes")), points(x), label=few.astype(int),
+    found = audited(Tells(6, classes=("no", "yes")), points(x), label=few.astype(int),
                   names=("no", "yes"))
     no, yes = found.groups
     assert (no.count, yes.count) == (1980, 20)
@@ -302,14 +302,14 @@ def test_groups_have_counts_rarity_lift_error_and_accuracy():
     assert yes.accuracy == pytest.approx((x[few, 0] > 0).mean())
     assert found.spread["rarity"].worst == "yes"
     assert found.spread["error"].variance == pytest.approx(np.var([no.error, yes.error]))
-    assert found.columns()["group"][0] in ("no", "yes")
+    assert found.table()["group"][0] in ("no", "yes")
 
 
 def test_likelihood_of_groups_is_the_mean_of_their_scores(tmp_path):
     data = table(120)
     model, _ = train(tmp_path, "pca", data, small("pca"))
     label = np.arange(120) % 2
-    found = audit(model, data, label=label, names=("even", "odd"))
+    found = audited(model, data, label=label, names=("even", "odd"))
     nats = latlas.score(model, data).nats
     assert [g.nats for g in found.groups] == pytest.approx([nats[0::2].mean(), nats[1::2].mean()])
     less = nats[0::2].mean() < nats[1::2].mean()
@@ -318,9 +318,9 @@ def test_likelihood_of_groups_is_the_mean_of_their_scores(tmp_path):
 
 def test_one_group_is_said_and_not_compared():
     x, _ = planted(100)
-    found = audit(Through(6), points(x), label=np.zeros(100, int), names=("all",))
+    found = audited(Through(6), points(x), label=np.zeros(100, int), names=("all",))
     assert not found.spread
-    assert "All items are of one group: there is nothing to compare it with." in found.notes
+    assert "All examples are of one group: there is nothing to compare it with." in found.notes
 
 
 # ------------------------------------------------------------------------------ bad input
@@ -328,16 +328,16 @@ def test_one_group_is_said_and_not_compared():
 def test_bad_input_has_clear_words():
     x, _ = planted(100)
     model = Through(6)
-    with pytest.raises(DataError, match="49 items are too few for an audit, which needs 50"):
-        audit(model, points(x[:49]))
+    with pytest.raises(DataError, match="49 examples are too few for an audit, which needs 50"):
+        audited(model, points(x[:49]))
     with pytest.raises(DataError, match="no dimension of the codes varies over these items"):
-        audit(Through(6, silent=6), points(x))
+        audited(Through(6, silent=6), points(x))
     with pytest.raises(DataError, match="these items are all alike, so none is rare"):
-        audit(model, points(np.ones((60, 6), np.float32)))
-    with pytest.raises(DataError, match="3 labels for 100 items: give one for each"):
+        audited(model, points(np.ones((60, 6), np.float32)))
+    with pytest.raises(DataError, match="3 labels for 100 examples: give one for each"):
         latlas.audit(model, (x, [0, 1, 0]))
     with pytest.raises(CapabilityError, match="an encoder"):
-        audit(Draws(None, model.space), points(x))
+        audited(Draws(None, model.space), points(x))
     with pytest.raises(ConfigError, match="arrays have no columns"):
         latlas.audit(model, x, group="age")
 
@@ -346,7 +346,7 @@ def test_a_model_that_needs_a_condition_is_refused():
     model = Through(6)
     model.condition_dim = 2
     with pytest.raises(CapabilityError, match="under a condition"):
-        audit(model, points(planted(100)[0]))
+        audited(model, points(planted(100)[0]))
 
 
 def test_labels_need_not_be_the_models_own():
@@ -360,13 +360,13 @@ def test_labels_need_not_be_the_models_own():
 def test_the_page_shows_pictures_groups_and_the_way(tmp_path):
     data = pictures(n=120)
     model, _ = train(tmp_path, "pca", data, small("pca"))
-    found = audit(model, data, label=data.label, names=data.space.classes)
+    found = audited(model, data, label=data.label, names=data.space.classes)
     text = build_page(found, model, data, title="t", command="latlas audit run")
-    for anchor in ("summary", "the-rarest-and-the-commonest", "groups-of-rare-items", "dimensions",
+    for anchor in ("summary", "the-rarest-and-the-commonest", "groups-of-rare-examples", "dimensions",
                    "groups-by-label", "how-it-was-made"):
         assert f'<section id="{anchor}">' in text
     assert "To group 1" in text and "http" not in text and "<script" not in text
-    without = build_page(audit(model, data), model, data, title="t")
+    without = build_page(audited(model, data), model, data, title="t")
     assert 'id="groups-by-label"' not in without
 
 
@@ -378,15 +378,15 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     names = np.array([f"row-{i}" for i in range(300)])
     space = Space("table", (3,), None, 0.0, 1.0, columns=("a", "b", "c"))
     data = Dataset(x, space, names=names)
-    found = audit(Through(3), data)
+    found = audited(Through(3), data)
     text = build_page(found, Through(3), data, title="t")
     first = found.order[0]
     row = "".join(f"<td>{v:.4g}</td>" for v in x[first])
     assert f"<td>row-{first}</td>{row}" in text
-    most = max(found.clusters, key=lambda c: few[c.items].mean())
-    mean = x[most.items, 1].astype(float).mean()
+    most = max(found.clusters, key=lambda c: few[c.examples].mean())
+    mean = x[most.examples, 1].astype(float).mean()
     assert f"<td>b</td><td>{mean:.4g}</td>" in text
-    assert "rarer by code" in text.replace("\n", " ") and "to its middle, decoded" not in text
+    assert "rarer by latent vector" in text.replace("\n", " ") and "to its middle, decoded" not in text
     assert "30th neighbour." in text and "a walk from" not in text
 
 
@@ -403,7 +403,7 @@ def test_the_command_writes_page_figures_and_table(tmp_path, capsys):
     assert [g["name"] for g in shown["groups"]] == ["x", "y", "z"]
     held = json.loads((run / "audit" / "audit.json").read_text())
     assert held["groups"] == shown["groups"]
-    items = polars.read_csv(run / "audit" / "items.csv")
+    items = polars.read_csv(run / "audit" / "examples.csv")
     assert items["rank"].to_list() == list(range(1, 91))
     assert (run / "audit" / "report.html").read_text().startswith("<!doctype html>")
     assert command(["audit", str(run), "--group", "a", "--out", str(tmp_path / "again")]) == 0

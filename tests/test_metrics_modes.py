@@ -18,7 +18,8 @@ from latlas.metrics.modes import (
     mode_divergence,
     modes_covered,
 )
-from latlas.metrics.quality import FIGURES, MODE_FIGURES, Seen, judge
+from latlas.metrics.quality import Seen, judge
+from latlas.metrics.table import KINDS
 from latlas.metrics.sliced import sliced_wasserstein
 
 
@@ -132,7 +133,8 @@ def seen(n, seed, spread=1.0, asked=False):
 def test_the_table_has_the_figures_of_modes():
     train, test = seen(400, 0, asked=True), seen(200, 1, asked=True)
     rows = judge(seen(200, 2, spread=2.0), train, test)
-    assert all(set(row) == set(FIGURES) | set(MODE_FIGURES) - {"label_match"}
+    assert all(set(row) == {k for k, v in KINDS.items() if v.group == "samples"}
+               - {"label_accuracy"} | {"completeness"}
                for row in rows.values())
     assert rows["samples"]["modes"] == rows["held-out"]["modes"] == 2
     assert rows["samples"]["high_quality"] == pytest.approx(1 - math.exp(-9 / 8), abs=0.08)
@@ -150,8 +152,8 @@ def test_a_lost_mode_and_labels_that_are_not_heeded_show():
     rows = judge(Seen(one.features, one.mode, one.inside, label), train, test)
     assert rows["samples"]["modes"] == 1 and rows["held-out"]["modes"] == 2
     assert rows["samples"]["mode_kl"] == pytest.approx(-math.log((train.label == 0).mean()))
-    assert rows["samples"]["label_match"] == pytest.approx((label == 0).mean())
-    assert rows["held-out"]["label_match"] == 1.0
+    assert rows["samples"]["label_accuracy"] == pytest.approx((label == 0).mean())
+    assert rows["held-out"]["label_accuracy"] == 1.0
 
 
 def test_a_mode_is_reached_only_from_within():

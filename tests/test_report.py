@@ -17,11 +17,13 @@ from latlas.core.distributions import PointMass
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.metrics.table import KINDS
 from latlas.report import html, pictures, plots
-from latlas.tasks.evaluate import evaluate, feature_extractor
-from latlas.tasks.figures import KINDS
-from latlas.tasks.page import build_page, write_page
-from latlas.tasks.sections import Subject, principal_plane, read_metrics
+from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.measures import measure
+from latlas.verbs.report import Report, build_page
+from latlas.verbs.sample_quality import feature_extractor
+from latlas.verbs.sections import Subject, principal_plane, read_metrics
 
 SPACE = Space.picture((1, 4, 4), 17, classes=("left", "right"))
 
@@ -103,7 +105,7 @@ def sections(text):
 def test_a_model_that_does_all_gets_every_section(run):
     text = build_page([Subject("half", Half(), run)], train=data(60), test=data(40, 1))
     assert sections(text) == ["samples", "reconstructions", "traversal", "interpolation",
-                              "map-of-the-codes", "loss-curves", "how-it-was-made"]
+                              "map-of-the-latents", "loss-curves", "how-it-was-made"]
 
 
 def test_sections_follow_capabilities():
@@ -127,7 +129,7 @@ def test_points_have_plots_and_no_picture_sections():
     rng = np.random.default_rng(0)
     points = Dataset(rng.normal(size=(50, 2)).astype(np.float32), space)
     text = build_page([Subject("id", Identity(None, space))], train=points, test=points)
-    assert sections(text) == ["reconstructions", "map-of-the-codes", "how-it-was-made"]
+    assert sections(text) == ["reconstructions", "map-of-the-latents", "how-it-was-made"]
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(run):
@@ -178,19 +180,20 @@ def test_the_plane_keeps_the_two_largest_variances():
 def test_evaluated_models_are_summarised_and_explained():
     parts = {"train": data(80), "test": data(60, 1)}
     extract = feature_extractor("pixels", parts["train"])
-    subjects = [Subject(n, Half(), None, evaluate(Half(), **parts, features=extract, name=n),
+    subjects = [Subject(n, Half(), None, measure(Half(), **parts, features=extract, name=n),
                         {"settings": "none"}) for n in ("one", "two")]
     text = build_page(subjects, **parts)
     page, words = Page(text), " ".join(Page(text).text)
-    assert sections(text)[0] == "summary" and "all-figures" in sections(text)
+    assert sections(text)[0] == "summary" and "all-metrics" in sections(text)
     assert not page.open and "one: settings" in words
-    shown = {f.key for s in subjects for f in s.evaluation.figures}
-    assert shown and all(KINDS[key].says in words for key in shown)
+    shown = {f.key for s in subjects for f in s.evaluation.metrics}
+    assert shown and all(KINDS[key].meaning in words for key in shown)
 
 
 def test_the_page_is_written_whole(tmp_path):
-    target = write_page(tmp_path / "new" / "report.html", [Subject("s", Sampler(None, SPACE))],
-                        train=data(20), test=data(20))
+    target = tmp_path / "new" / "report.html"
+    text = build_page([Subject("s", Sampler(None, SPACE))], train=data(20), test=data(20))
+    Report(text, side_by_side([Evaluation("s", None, ())])).save(target)
     assert target.read_text("utf-8").endswith("</html>\n")
     assert [p.name for p in target.parent.iterdir()] == ["report.html"]
 

@@ -16,10 +16,9 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.tasks.compare import compare
-from latlas.tasks.disentanglement import figures, has_factors, known_factors
-from latlas.tasks.evaluate import METRICS, Evaluation, evaluate
-from latlas.tasks.figures import KINDS
+from latlas.metrics.table import GROUPS, KINDS
+from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.measures import disentanglement, has_factors, known_factors, measure
 
 NAMES = ("shape", "orientation", "x", "still")
 
@@ -67,9 +66,9 @@ def test_factors_without_names_are_numbered(data):
 
 
 def test_figures_stand_between_their_control_and_their_ceiling(data):
-    found = {f.key: f for f in figures(Reader(data.space), data)}
-    assert set(found) == {k for k, kind in KINDS.items() if kind.group == "Disentanglement"}
-    assert all(f.control_name == "rotated codes" for f in found.values())
+    found = {f.key: f for f in disentanglement(Reader(data.space), data)}
+    assert set(found) == {k for k, kind in KINDS.items() if kind.group == "disentanglement"}
+    assert all(f.control_name == "rotated latents" for f in found.values())
     for key in ("mig", "dci_disentanglement", "sap"):
         figure = found[key]
         assert figure.control < 0.9 * figure.value, key
@@ -78,43 +77,44 @@ def test_figures_stand_between_their_control_and_their_ceiling(data):
 
 def test_evaluate_takes_what_the_data_allow(data):
     model = Reader(data.space)
-    found = evaluate(model, train=data, test=data)
+    found = measure(model, train=data, test=data)
     assert found.get("mig").value > 0.9 and found.get("active_units") is not None
     assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
     without = Dataset(data.x, Space("points", (4,)))
     assert not has_factors(without)
-    assert evaluate(model, train=without, test=without).get("mig") is None
-    only = evaluate(model, train=data, test=data, metrics=("disentanglement",),
+    assert measure(model, train=without, test=without).get("mig") is None
+    only = measure(model, train=data, test=data, metrics=("disentanglement",),
                     factors=("x", "shape"))
-    assert {KINDS[f.key].group for f in only.figures} == {"Disentanglement"}
-    assert any("the factors x, shape, on 600 items" in note for note in only.notes)
+    assert {KINDS[f.key].group for f in only.metrics} == {"disentanglement"}
+    assert any("the factors x, shape, on 600 examples" in note for note in only.notes)
 
 
 def test_what_was_asked_for_and_cannot_be_is_said(data):
     without = Dataset(data.x, Space("points", (4,)))
     with pytest.raises(DataError, match="--data shapes"):
-        evaluate(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
+        measure(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
     with pytest.raises(DataError, match="two factors"):
-        evaluate(Reader(data.space), train=data, test=data, metrics=("disentanglement",),
+        measure(Reader(data.space), train=data, test=data, metrics=("disentanglement",),
                  factors=("x",))
     with pytest.raises(ConfigError, match="likelihood"):
-        evaluate(Reader(data.space), train=data, test=data, metrics=("likelyhood",))
+        measure(Reader(data.space), train=data, test=data, metrics=("likelyhood",))
     with pytest.raises(CapabilityError, match="encode"):
-        evaluate(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
+        measure(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
 
 
 def test_groups_are_those_of_the_figures():
-    from latlas.tasks.figures import GROUPS
-    assert [group.split()[0].lower() for group in GROUPS] == list(METRICS)
+    assert list(dict.fromkeys(kind.group for kind in KINDS.values())) == [
+        "likelihood", "reconstruction", "translation", "classification", "encoding",
+        "disentanglement", "latent-space", "samples"]
     assert {kind.group for kind in KINDS.values()} == set(GROUPS)
 
 
 def test_the_table_has_a_column_for_the_ceiling(data):
-    table = compare([evaluate(Reader(data.space), train=data, test=data, name="reader")])
+    table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
-    assert line.control.endswith("(rotated codes)") and float(line.ceiling) > 0.9
+    assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"
-    assert next(row for row in table.rows() if row["figure"].startswith("MIG"))["ceiling"]
+    assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
 
 
 def test_by_command_on_shapes(tmp_path, capsys):
@@ -126,9 +126,9 @@ def test_by_command_on_shapes(tmp_path, capsys):
                     "--factors", "x,y", "--json"])
     assert code == 0
     found = json.loads(capsys.readouterr().out)
-    mig = next(f for f in found["figures"] if f["key"] == "mig")
-    assert mig["ceiling"] > 0.7 > mig["value"] >= 0 and mig["control_name"] == "rotated codes"
-    assert len(found["figures"]) == 8
+    mig = next(f for f in found["metrics"] if f["key"] == "mig")
+    assert mig["ceiling"] > 0.7 > mig["value"] >= 0 and mig["control_name"] == "rotated latents"
+    assert len(found["metrics"]) == 8
 
 
 def test_factors_survive_models_that_were_trained_without(data):

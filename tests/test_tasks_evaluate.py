@@ -15,9 +15,10 @@ from latlas.core.errors import ConfigError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.tasks.compare import compare
-from latlas.tasks.evaluate import Evaluation, evaluate, feature_extractor
-from latlas.tasks.figures import KINDS, Figure, number
+from latlas.metrics.table import KINDS, Metric, number
+from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.measures import measure
+from latlas.verbs.sample_quality import feature_extractor
 
 LEVELS = 16
 SPACE = Space.picture((1, 2, 2), LEVELS, classes=("dark", "light"))
@@ -99,8 +100,8 @@ def extract(parts):
 
 
 def run(model, parts, extract, **options):
-    return evaluate(model, train=parts[0], test=parts[1], features=extract, samples=200,
-                    **options)
+    return measure(model, train=parts[0], test=parts[1], features=extract, samples=200,
+                   **options)
 
 
 def by_hand(parts):
@@ -141,10 +142,10 @@ def test_real_items_are_as_good_as_the_control_and_copies_are_caught(parts, extr
     copies = run(Sampler(parts[0].x), parts, extract)
     assert fresh.get("nats") is None and fresh.base_measure is None
     # whole levels tie, so the ratio and near copies are coarse here: C_T ranks them fairly
-    assert abs(fresh.get("copying_z").value) < 3
-    assert copies.get("copying_z").value < -3
+    assert abs(fresh.get("data_copying").value) < 3
+    assert copies.get("data_copying").value < -3
     assert any("finds copying" in note for note in copies.notes)
-    assert copies.get("copying_z").memoriser < -3
+    assert copies.get("data_copying").training_copies < -3
     assert fresh.get("frechet").value < 4 * fresh.get("frechet").control + 0.2
     assert abs(fresh.get("two_sample").value - 0.5) < 0.12
 
@@ -152,7 +153,7 @@ def test_real_items_are_as_good_as_the_control_and_copies_are_caught(parts, extr
 def test_few_effective_draws_are_flagged(parts, extract):
     found = run(Loose(parts[0]), parts, extract)
     assert found.get("nats").flag == "ESS < 10" and found.get("ess_median").value == 3
-    assert any("100.0% of the items" in note for note in found.notes)
+    assert any("100.0% of the examples" in note for note in found.notes)
     assert run(Gaussian(parts[0]), parts, extract).get("nats").flag == ""
 
 
@@ -169,7 +170,7 @@ def test_rows_explain_every_figure(parts, extract):
 
 def test_other_footings_are_shown_but_not_compared(parts, extract):
     good, binary = Gaussian(parts[0]), Binary(parts[0])
-    table = compare([run(good, parts, extract, name="good"), run(binary, parts, extract,
+    table = side_by_side([run(good, parts, extract, name="good"), run(binary, parts, extract,
                                                                  name="binary"),
                      run(Sampler(data(200, 3).x), parts, extract, name="sampler")])
     line = next(line for line in table.lines() if line.key == "nats")
@@ -185,39 +186,39 @@ def test_a_conditional_likelihood_is_compared_with_no_other(parts, extract):
     model.condition_dim = 2
     found = run(model, parts, extract)
     assert found.base_measure == "integers given a condition" and found.get("nats").control is None
-    table = compare([found, run(Gaussian(parts[0]), parts, extract, name="plain")])
+    table = side_by_side([found, run(Gaussian(parts[0]), parts, extract, name="plain")])
     assert table.base_measure == "integers"
     assert any("given a condition, not compared" in note for note in table.notes)
 
 
 def test_the_best_comparable_value_is_marked(parts):
     def made(name, **values):
-        return Evaluation(name, "integers", tuple(Figure(k, v) for k, v in values.items()),
-                          settings={"items": 5})
+        return Evaluation(name, "integers", tuple(Metric(k, v) for k, v in values.items()),
+                          settings={"examples": 5})
 
-    table = compare([made("a", bits_per_dim=2.0, recall=0.5, two_sample=0.9),
+    table = side_by_side([made("a", bits_per_dim=2.0, recall=0.5, two_sample=0.9),
                      made("b", bits_per_dim=1.0, recall=0.4, two_sample=0.45)])
     best = {line.key: set(line.best) for line in table.lines()}
     assert best == {"bits_per_dim": {1}, "recall": {0}, "two_sample": {1}}
 
 
 def test_the_table_prints_every_model_and_control(parts, extract):
-    table = compare([run(Gaussian(parts[0]), parts, extract, name=n) for n in ("one", "two")])
+    table = side_by_side([run(Gaussian(parts[0]), parts, extract, name=n) for n in ("one", "two")])
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(table.text())
+    console.print(table.rich())
     text = console.export_text()
     console.file.close()
     assert all(word in text for word in ("one", "two", "diagonal Gaussian", "held-out data",
                                          "Fréchet distance"))
-    assert {row["figure"] for row in table.rows()} >= {"recall\u00a0↑"}
+    assert {row["metric"] for row in table.rows()} >= {"recall\u00a0↑"}
 
 
 def test_runs_judged_on_different_items_are_not_compared():
-    made = [Evaluation(n, None, (), settings={"items": k}) for n, k in (("a", 5), ("b", 6))]
-    with pytest.raises(ConfigError, match="5 and 6 items"):
-        compare(made)
+    made = [Evaluation(n, None, (), settings={"examples": k}) for n, k in (("a", 5), ("b", 6))]
+    with pytest.raises(ConfigError, match="5 and 6 examples"):
+        side_by_side(made)
     with pytest.raises(ConfigError, match="name at least one"):
-        compare([])
+        side_by_side([])
 
 
 def test_tables_without_noise_have_no_unbounded_control():
@@ -237,14 +238,14 @@ def test_tables_without_noise_have_no_unbounded_control():
 
     model = Flat(whole, space)
     model.variance += 1e-3
-    found = evaluate(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
+    found = measure(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
     assert found.base_measure == "data units" and found.get("bits_per_dim") is None
     assert found.get("nats").control is None
     assert any("constant" in note for note in found.notes)
 
 
 def test_every_kind_says_what_it_is():
-    assert all(kind.says[-1] in ".?" and kind.good in ("low", "high", "fair", "")
+    assert all(kind.meaning[-1] in ".?" and kind.better in ("low", "high", "fair", "")
                for kind in KINDS.values())
 
 
@@ -252,7 +253,7 @@ def test_every_kind_says_what_it_is():
     (-85.2134, 0.2412, "−85.21 ± 0.24"), (0.0117612, 0.000357, "0.01176 ± 0.00036"),
     (12345.6, 78.9, "12,346 ± 79"), (1.0, math.nan, "1"), (2.5, None, "2.5")])
 def test_values_are_rounded_by_their_error(value, error, text):
-    assert Figure("nats", value, error).text() == text
+    assert Metric("nats", value, error).text() == text
 
 
 def test_numbers_that_are_not():

@@ -17,17 +17,18 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
 from latlas.models import MODELS
 from latlas.models.priors import FullNormal, StandardNormal
-from latlas.tasks.evaluate import evaluate, feature_extractor
-from latlas.tasks.latent_space import (
+from latlas.verbs.latent_space import (
     CELLS,
     SPAN,
     has_latent_space,
-    latent_figures,
+    latent_metrics,
     plane,
-    prior_codes,
+    prior_draws,
 )
-from latlas.tasks.page import build_page
-from latlas.tasks.sections import Subject
+from latlas.verbs.measures import measure
+from latlas.verbs.report import build_page
+from latlas.verbs.sample_quality import feature_extractor
+from latlas.verbs.sections import Subject
 
 SPACE = Space("points", (3,), None)
 
@@ -63,7 +64,7 @@ def data(n=1500, seed=0, scale=2.0):
 
 def figures(model, test, seed=0):
     notes = []
-    return {f.key: f for f in latent_figures(model, test, seed, notes)}, notes
+    return {f.key: f for f in latent_metrics(model, test, seed, notes)}, notes
 
 
 def test_a_linear_decoder_has_one_slope():
@@ -72,7 +73,7 @@ def test_a_linear_decoder_has_one_slope():
     expected = 2.0 / neighbour_distance(test.x)  # sd of these draws of the prior is near 1
     assert found["slope_median"].value == pytest.approx(expected, rel=0.05)
     assert found["slope_high"].value == pytest.approx(expected, rel=0.05)
-    assert found["unevenness"].value == pytest.approx(1, abs=1e-3)
+    assert found["lipschitz_ratio"].value == pytest.approx(1, abs=1e-3)
     assert found["largest_jump"].value >= found["largest_jump"].control > 0
 
 
@@ -80,7 +81,7 @@ def test_slopes_do_not_depend_on_the_unit_of_the_codes():
     wide = FullNormal(torch.tensor([5.0, -3.0]), 10 * torch.eye(2))
     one, other = Linear(), Linear(scale=0.2, prior=wide)
     a, b = (figures(m, data())[0] for m in (one, other))
-    for key in ("slope_median", "unevenness", "largest_jump"):
+    for key in ("slope_median", "lipschitz_ratio", "largest_jump"):
         assert a[key].value == pytest.approx(b[key].value, rel=1e-3)
 
 
@@ -96,7 +97,7 @@ def test_information_of_a_gaussian_channel():
 def test_few_items_say_that_they_bound_the_information():
     found, notes = figures(Linear(kept=0.99999), data(60))
     assert found["information"].value == pytest.approx(math.log(60), abs=0.01)
-    assert "lower bound" in notes[0] and "60 items" in notes[0]
+    assert "lower bound" in notes[0] and "60 examples" in notes[0]
 
 
 def test_parts_by_dimension_are_of_the_standard_prior_alone():
@@ -119,13 +120,13 @@ def test_an_autoencoder_has_points_for_codes():
 
 def test_a_collapsed_decoder_does_not_move():
     found, _ = figures(Linear(flat=True), data())
-    assert found["slope_median"].value == 0 and "unevenness" not in found
+    assert found["slope_median"].value == 0 and "lipschitz_ratio" not in found
 
 
 def test_completeness_stands_beside_held_out_data():
     train, test = data(800, 1), data(400, 2)
     extract = feature_extractor("columns", train)
-    good, wide = (evaluate(m, train=train, test=test, features=extract, samples=400)
+    good, wide = (measure(m, train=train, test=test, features=extract, samples=400)
                   for m in (Linear(), Linear(scale=8.0)))
     assert good.get("completeness").value > 0.5
     assert good.get("completeness").value == pytest.approx(
@@ -135,8 +136,8 @@ def test_completeness_stands_beside_held_out_data():
 
 
 def test_prior_draws_are_reproducible():
-    np.testing.assert_array_equal(prior_codes(Linear(), 5, 3), prior_codes(Linear(), 5, 3))
-    assert not np.array_equal(prior_codes(Linear(), 5, 3), prior_codes(Linear(), 5, 4))
+    np.testing.assert_array_equal(prior_draws(Linear(), 5, 3), prior_draws(Linear(), 5, 3))
+    assert not np.array_equal(prior_draws(Linear(), 5, 3), prior_draws(Linear(), 5, 4))
 
 
 def test_the_map_of_a_linear_decoder():
@@ -168,7 +169,7 @@ def test_a_report_shows_the_latent_space_of_pictures(name):
     page = Page(text := build_page([Subject(name, model)], train=train, test=test))
     assert "the-latent-space" in sections(text)
     shown = [img["alt"] for img in page.of("img")]
-    assert f"{name} completeness" in shown and f"{name} unevenness, 99% / median" in shown
+    assert f"{name} completeness" in shown and f"{name} Lipschitz ratio, p99 / median" in shown
 
 
 def test_points_have_a_map_and_one_dimension_has_none():

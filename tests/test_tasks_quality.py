@@ -11,9 +11,8 @@ from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.data.toy import open_ring
 from latlas.metrics import features
-from latlas.tasks import quality
-from latlas.tasks.cache import Cache, digest_of, key_of
-from latlas.tasks.evaluate import evaluate
+from latlas.verbs.measures import measure
+from latlas.verbs.sample_quality import Cache, digest_of, key_of, label_codes
 
 
 class Handed(Model):
@@ -45,8 +44,8 @@ def only(data, keep):
 
 
 def figures(model, train, test, **more):
-    found = evaluate(model, train=train, test=test, samples=300, metrics=("samples",), **more)
-    return {f.key: f for f in found.figures}
+    found = measure(model, train=train, test=test, samples=300, metrics=("samples",), **more)
+    return {f.key: f for f in found.metrics}
 
 
 def test_modes_of_points_are_gaussians():
@@ -56,7 +55,7 @@ def test_modes_of_points_are_gaussians():
     assert whole["high_quality"].value == pytest.approx(0.989, abs=0.03)
     assert whole["mode_kl"].value < 0.05
     assert whole["diversity"].value == pytest.approx(1, abs=0.15)
-    assert "label_match" not in whole
+    assert "label_accuracy" not in whole
     part = only(ring(2000, 3), lambda label: label < 5)
     half = figures(Handed(Dataset(part.take("x"), part.space, part.take("label"))), train, test)
     assert half["modes"].value == 5 and half["modes"].control == 8
@@ -94,16 +93,16 @@ def test_a_conditional_model_is_asked_for_labels(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
     good = figures(Handed(data, labelled=True), *blobs)
-    assert good["label_match"].value > 0.7 and good["label_match"].control > 0.7
+    assert good["label_accuracy"].value > 0.7 and good["label_accuracy"].control > 0.7
     shifted = Dataset(data.x, data.space, (data.label + 1) % 3)
-    assert figures(Handed(shifted, labelled=True), *blobs)["label_match"].value < 0.2
+    assert figures(Handed(shifted, labelled=True), *blobs)["label_accuracy"].value < 0.2
 
 
 def test_other_features_take_the_nearest_class(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
     found = figures(Handed(data, labelled=True), *blobs, features="pixels")
-    assert found["label_match"].value > 0.7
+    assert found["label_accuracy"].value > 0.7
     plain = [Dataset(d.take("x"), d.space) for d in blobs]
     assert not {"modes", "diversity"} & figures(Handed(data), *plain).keys()
 
@@ -237,6 +236,6 @@ def test_the_restored_classifier_is_the_trained_one(blobs):
 
 
 def test_asked_classes_are_read_from_class_codes_alone():
-    assert quality._asked(None) is None
-    assert quality._asked(torch.zeros(3, 2, 4, 4)) is None
-    assert quality._asked(torch.tensor([2, 0])).tolist() == [2, 0]
+    assert label_codes(None) is None
+    assert label_codes(torch.zeros(3, 2, 4, 4)) is None
+    assert label_codes(torch.tensor([2, 0])).tolist() == [2, 0]

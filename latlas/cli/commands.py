@@ -87,17 +87,17 @@ COMMANDS: dict[str, Command] = {
                        "Weights by which rare items come more often.", (
         "latlas weights runs/vae-digits --out weights.parquet",
         "latlas weights runs/debiasing-vae-digits --data new/ --dimensions")),
-    "audit": Command("Measure", "latlas.cli.audit:audit",
-                     "What does a data set hold little of? Page, table and JSON.", (
+    "audit": Command("Measure", "latlas.verbs.audit:audit",
+                     "What is under-represented in a data set? Page, table and JSON.", (
         "latlas audit runs/vae-digits",
         "latlas audit runs/faces --data faces/ --group age --out audit/",
         "latlas audit runs/table --data new.csv --label kind --json")),
-    "evaluate": Command("Measure", "latlas.cli.measure:evaluate",
-                        "How good is a run? Figures on held-out data, with controls.", (
+    "evaluate": Command("Measure", "latlas.verbs.evaluate:evaluate",
+                        "How good is a run? Metrics on held-out data, with controls.", (
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),
-    "compare": Command("Measure", "latlas.cli.measure:compare", "Several runs in one table.", (
+    "compare": Command("Measure", "latlas.verbs.evaluate:compare", "Several runs in one table.", (
         "latlas compare runs/pca-digits runs/vae-digits",)),
-    "report": Command("Measure", "latlas.cli.measure:report", "One HTML file about a run.", (
+    "report": Command("Measure", "latlas.verbs.report:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
     "data info": Command("Data", "latlas.verbs.data:info", "What is in a source?", (
         "latlas data info digits", "latlas data info photos/ --image-size 64")),

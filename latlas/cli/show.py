@@ -46,16 +46,3 @@ def counting(what: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def drawn(table: Any) -> str:
-    """A rich table as text: as wide as the terminal, or as it needs where there is none."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    tty = sys.stdout.isatty()
-    console = Console(file=StringIO(), force_terminal=tty, width=None if tty else 200)
-    console.print(table)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)

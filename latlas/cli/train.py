@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from latlas.cli.derive import pairs
 from latlas.cli.settings import settings
-from latlas.cli.show import drawn, tell
+from latlas.cli.show import tell
 from latlas.core.errors import ConfigError
 from latlas.report.text import table
 from latlas.verbs.common import DataLike, Flag, Progress, Result, RunLike
@@ -159,7 +159,7 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     comparison = write_report([out / model for model in models], page, draws=DRAWS, seed=seed,
                               command="latlas demo", title="latlas demo")
     return Said({"report": str(page), **comparison.facts()}, "\n".join(
-        [drawn(comparison.rich()), *comparison.notes, "", f"wrote {page}: open it in a browser. "
+        [comparison.text(), "", f"wrote {page}: open it in a browser. "
          "Next:", f"  latlas sample {out / models[-1]}", "  latlas train vae --data YOUR_DATA"]))
 
 

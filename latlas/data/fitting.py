@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.data.labels import encode_labels, kinds_of
-from latlas.data.tables import ABSENT, as_read, category_of
+from latlas.data.tables import ABSENT, category_of
 
 if TYPE_CHECKING:
     from latlas.data.source import Source
@@ -59,53 +58,6 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     return examples if space is None else fitted(examples, space, source.name)
 
 
-def open_grouped(like: Like, data: Any = None, split: str = "all", *, group: str | None = None,
-                 **options: Any) -> tuple[Dataset, NDArray[np.int64] | None, tuple[str, ...]]:
-    """The items of :func:`open_items` without their labels, the group of each, the groups' names.
-
-    Args:
-        data: labels of a pair (items, labels) may be any numbers or words, one for each item.
-        group: a factor or column of the data that groups them; ``None``: their labels.
-
-    Raises:
-        ConfigError: no such factor or column. DataError: labels of another number than the items.
-    """
-    if is_arrays(data):
-        x, y = data if isinstance(data, tuple) else (data, None)
-        if group is not None:
-            raise ConfigError(f"group={group}: arrays have no columns; give (items, labels)")
-        return _labelled(open_examples(like, x, split), y)
-    source = as_source(data, like, **options)
-    items = part_of(source, split)
-    code, names = _grouping(items, group, source.name)
-    return fitted(replace(items, label=None), like.space, source.name), code, names
-
-
-def _labelled(items: Dataset, y: Any) -> tuple[Dataset, NDArray[np.int64] | None, tuple[str, ...]]:
-    if y is None:
-        return items, None, ()
-    if len(np.asarray(y)) != len(items):
-        raise DataError(f"{len(np.asarray(y)):,} labels for {len(items):,} items: give one for "
-                        "each")
-    return items, *encode_labels(y, "the labels")
-
-
-def _grouping(items: Dataset, group: str | None, where: str) -> tuple[
-        NDArray[np.int64] | None, tuple[str, ...]]:
-    if group is None:
-        label: Any = items.take("label")
-        named = items.space.classes or tuple(
-            str(k) for k in range(0 if label is None else int(label.max()) + 1))
-        return label, tuple(named)
-    if group in items.space.factors:
-        factors: Any = items.take("factors")
-        return kinds_of(factors[:, items.space.factors.index(group)], f"factor {group} of {where}")
-    x: Any = items.take("x")
-    columns = as_read(x, items.space) if items.space.columns else {}
-    if group not in columns:
-        raise ConfigError(unknown("factor or column", group, [*items.space.factors, *columns])
-                          + " (groups are the labels where none is named)")
-    return kinds_of(columns[group], f"column {group} of {where}")
 
 
 def as_source(data: Any, like: Like | None = None, **options: Any) -> Source:

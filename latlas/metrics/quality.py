@@ -1,10 +1,10 @@
-"""All sample-quality figures in one table, each beside its held-out control and a memoriser."""
+"""All metrics of sample quality, each beside its held-out control and that of training copies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,45 +26,6 @@ from latlas.metrics.sliced import sliced_wasserstein
 from latlas.metrics.two_sample import nearest_neighbour_test
 
 Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """How to print and read one figure. ``good`` says which way is better."""
-
-    title: str
-    good: Literal["low", "high", "fair"]
-    fair: float | None = None
-
-
-#: what each column of :func:`quality` means; ``fair`` is what fresh real data gets, if fixed
-FIGURES = {
-    "frechet": Figure("Fréchet distance", "low"),
-    "kernel": Figure("kernel distance", "low", 0.0),
-    "sliced": Figure("sliced Wasserstein", "low"),
-    "precision": Figure("precision", "high"),
-    "recall": Figure("recall", "high"),
-    "density": Figure("density", "high", 1.0),
-    "coverage": Figure("coverage", "high"),
-    "completeness": Figure("completeness", "high"),
-    "two_sample": Figure("1-NN accuracy", "fair", 0.5),
-    "two_sample_p": Figure("1-NN p-value", "high"),
-    "copying_z": Figure("copying z (C_T)", "fair", 0.0),
-    "near_copies": Figure("near copies", "low", 0.01),
-    "nearest_ratio": Figure("nearest-train ratio", "fair", 1.0),
-    "authenticity": Figure("authenticity", "high"),
-    "items": Figure("items a side", "high"),
-}
-
-#: columns that only data with labels have; ``high_quality`` where modes have an edge,
-#: ``label_match`` where items have a label of their own
-MODE_FIGURES = {
-    "modes": Figure("modes covered", "high"),
-    "mode_kl": Figure("KL of mode frequencies", "low", 0.0),
-    "high_quality": Figure("within a mode", "high"),
-    "diversity": Figure("diversity within classes", "fair", 1.0),
-    "label_match": Figure("taken for their label", "high"),
-}
 
 
 @dataclass(frozen=True)
@@ -101,12 +62,13 @@ def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
 
 def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array], Array], *,
             control: Index | None = None, k: int = 3, seed: int = 0) -> dict[str, Row]:
-    """Every figure of ``FIGURES`` for three sets against the test items, equal numbers all.
+    """Every metric of samples (``latlas.metrics.table``) for three sets against the test items,
+    equal numbers all.
 
     - ``samples``: what the model made; copying is looked for in all of ``train``.
     - ``held-out``: real items of ``train`` (rows ``control``), copying looked for in the rest: the
       best any model can get.
-    - ``memoriser``: exact copies of training items: excellent in all but the copying columns.
+    - ``training copies``: exact copies of training items: excellent in all but the copying columns.
 
     With a classifier for features, train it on the half that is not the control::
 
@@ -120,8 +82,8 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
         control: rows of ``train`` for the held-out control; ``None`` takes a random half.
         k: neighbours of precision and recall; density and coverage use 5.
     Returns:
-        Row name to figure name to value. ``frechet`` is NaN where there are not more items than
-        features. ``items`` is the number a side.
+        Row name to the metric's key to value. ``frechet`` is NaN where there are not more items
+        than features. ``examples`` is their number in each set.
     """
     seen = (Seen(extract(x)) for x in (samples, train, test))
     return judge(*seen, control=control, k=k, seed=seed)
@@ -131,7 +93,7 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
           seed: int = 0) -> dict[str, Row]:
     """:func:`quality` of sets whose features, and modes where there are any, are known.
 
-    With modes and the training items' labels the columns of ``MODE_FIGURES`` are added: modes
+    With modes and the training items' labels those of modes are added: modes
     reached and their frequencies against those of the training labels, and the diversity within
     each beside the test items'.
     """
@@ -144,7 +106,7 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
     sets = {
         "samples": (samples.take(slice(0, n)), features),
         "held-out": (train.take(control[_draw(rng, len(control), n)]), rest),
-        "memoriser": (train.take(_draw(rng, len(train), n)), features),
+        "training copies": (train.take(_draw(rng, len(train), n)), features),
     }
     rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, seen, k, seed)
             for name, (fake, seen) in sets.items()}
@@ -166,7 +128,7 @@ def _mode_row(fake: Seen, real: Seen, shares: Float, asked: bool) -> Row:
     if fake.inside is not None:
         row["high_quality"] = float(fake.inside.mean())
     if asked and fake.label is not None and (known := fake.label >= 0).any():
-        row["label_match"] = float((fake.mode == fake.label)[known].mean())
+        row["label_accuracy"] = float((fake.mode == fake.label)[known].mean())
     return row
 
 
@@ -193,6 +155,6 @@ def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
         "density": balls.density, "coverage": balls.coverage,
         "completeness": completeness(real, fake),
         "two_sample": test.accuracy, "two_sample_p": test.p_value,
-        "copying_z": copied.z, "near_copies": copied.near_copies, "nearest_ratio": copied.ratio,
-        "authenticity": copied.authenticity, "items": float(len(real)),
+        "data_copying": copied.z, "near_copies": copied.near_copies, "nearest_ratio": copied.ratio,
+        "authenticity": copied.authenticity, "examples": float(len(real)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,3 +17,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
                   for c, w in zip(row, widths, strict=True)]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def drawn(rich_table: Any) -> str:
+    """A rich table as text: as wide as the terminal, or as it needs where there is none."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    tty, text = sys.stdout.isatty(), StringIO()
+    Console(file=text, force_terminal=tty, width=None if tty else 200).print(rich_table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

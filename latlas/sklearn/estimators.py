@@ -21,13 +21,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.api.training import Parts, Plan, execute, plan
 from latlas.core.errors import LatlasError
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import get
+from latlas.training import Plan, TrainingData, execute, plan_of
+from latlas.verbs.decoding import drawn_examples
 
 Array = NDArray[Any]
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -121,12 +122,10 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     @_available("sample")
     def sample(self, n_samples: int = 1, random_state: Any = None) -> Array:
         """New rows, (n_samples, n_features_in_); by default the estimator's own random state."""
-        from latlas.tasks.generate import sample
-
         check_is_fitted(self)
         state = self.random_state if random_state is None else random_state
         with as_value_error():
-            rows = sample(self.model_, n_samples, seed=seed_of(state))
+            rows = drawn_examples(self.model_, n_samples, seed=seed_of(state))
         return rows * self.scale_ + self.mean_
 
     def __sklearn_tags__(self) -> Any:
@@ -135,9 +134,9 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
     def _train(self, x: Array) -> Any:
-        asked = plan(self.model, self._settings(), split="all", where=type(self).__name__)
+        asked = plan_of(self.model, self._settings(), split="all", where=type(self).__name__)
         train, held_out = self._divided(x)
-        return trained(asked, Parts(train, held_out)).cpu()
+        return trained(asked, TrainingData(train, held_out)).cpu()
 
     def _settings(self) -> dict[str, Any]:
         """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
@@ -206,12 +205,12 @@ class VAE(LatentModel):
                          settings=settings, random_state=random_state)
 
 
-def trained(asked: Plan, parts: Parts) -> Model:
+def trained(asked: Plan, parts: TrainingData) -> Model:
     """The model of a plan trained to its end; Ctrl-C ends the caller too."""
-    done = execute(asked, parts, None, False, {})
-    if done.outcome.stopped == "interrupt":
+    run = execute(asked, parts, progress=False)
+    if run.outcome is not None and run.outcome.stopped == "interrupt":
         raise KeyboardInterrupt
-    return done.model
+    return run.model
 
 
 def in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:

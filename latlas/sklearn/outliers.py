@@ -19,7 +19,6 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.api.training import Parts, plan
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Space
@@ -27,6 +26,7 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import threshold
 from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of, trained
 from latlas.sklearn.robust import RobustScale, quartiles, soft_maximum, standardised
+from latlas.training import TrainingData, plan_of
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
 PASSES, LEAST, MOST = 40, 500, 600
@@ -149,8 +149,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                  "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
                  "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
                  **(self.settings or {}), "seed": seed % 2**31}
-        wanted = plan("beta-vae", asked, split="all", where=type(self).__name__)
-        parts = Parts(_dataset(rows), _dataset(held) if len(held) else None)
+        wanted = plan_of("beta-vae", asked, split="all", where=type(self).__name__)
+        parts = TrainingData(_dataset(rows), _dataset(held) if len(held) else None)
         return trained(wanted, parts)
 
     def _calibrate(self, rows: Array, held: Array) -> None:
@@ -249,8 +249,8 @@ def _ppca(rows: Array, trim: float) -> Model:
     least = len(rows) - int(trim * len(rows))
     for _ in range(ROUNDS if trim else 1):
         axes = max(1, min(rows.shape[1] - 1, len(kept) - 2))
-        wanted = plan("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-        model = trained(wanted, Parts(_dataset(rows[kept])))
+        wanted = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
+        model = trained(wanted, TrainingData(_dataset(rows[kept])))
         surprise = in_batches(torch.from_numpy(rows), _surprise(model)).numpy()
         kept = np.sort(np.argpartition(surprise, least - 1)[:least])
     return model

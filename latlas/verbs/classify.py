@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from latlas.core.errors import DataError
 from latlas.metrics.likelihood import Summary, summary
 from latlas.run import as_run
 from latlas.verbs.common import (
@@ -152,25 +151,3 @@ def log_probabilities(model: Model, data: Dataset, progress: Progress | None = N
 
     return over(model, data, lambda model, batch: model.classify(batch.x).float().cpu().numpy(),
                 progress)
-
-
-def classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Any]:
-    """Accuracy, that of the worst class, and the cross-entropy of held-out examples.
-
-    Raises:
-        DataError: the examples have no labels.
-    """
-    from latlas.tasks.figures import Figure
-
-    label, known = test.take("label"), train.take("label")
-    if label is None or known is None:
-        raise DataError("metrics of classification need labels; name them with label=")
-    log_p = log_probabilities(model, test)
-    right, loss = log_p.argmax(1) == label, -log_p[np.arange(len(label)), label]
-    shares = (np.bincount(known, minlength=log_p.shape[1]) + 1) / (len(known) + log_p.shape[1])
-    accuracy, entropy = summary(right.astype(np.float64)), summary(loss.astype(np.float64))
-    yield Figure("accuracy", accuracy.mean, accuracy.standard_error,
-                 float((label == shares.argmax()).mean()), "commonest class")
-    yield Figure("accuracy_worst", min(float(right[label == c].mean()) for c in np.unique(label)))
-    yield Figure("cross_entropy", entropy.mean, entropy.standard_error,
-                 float(-np.log(shares[label]).mean()), "shares of classes")

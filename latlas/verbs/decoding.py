@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasStyles, Model, prior_of
+from latlas.core.model import HasLayers, HasStyles, Model, prior_of
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.verbs.common import Array
@@ -99,6 +99,28 @@ def decoded(model: Any, latents: Any, *, condition: Any = None, batch_size: int 
             own = rows(given, slice(i, i + batch_size))
             parts.append(to_data(model.space, model.decode(z[i:i + batch_size], **own).mean))
     return np.concatenate(parts[1:] or parts)
+
+
+def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float = 3.0,
+           steps: int = 9, condition: Any = None) -> Array:
+    """One latent dimension varied at a time, (len(dims), steps, \\*shape) in data units.
+
+    Args:
+        centre: (latent_dim,) the latent vector that is varied.
+        unit: (latent_dim,) of ``span``, to each side.
+    """
+    grid = np.tile(centre, (len(dims), steps, 1))
+    offsets = np.linspace(-span, span, steps)
+    for row, dim in enumerate(dims):
+        grid[row, :, dim] += offsets * unit[dim]
+        if isinstance(model, HasLayers):  # layers below follow, or an upper one would move nothing
+            ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
+            with inference(model):
+                layer = int(np.searchsorted(ends, dim, side="right"))
+                lower = model.fill_lower_layers(latents_tensor(model, grid[row]), layer)
+                grid[row] = np.asarray(lower.cpu())
+    values = decoded(model, grid.reshape(-1, model.latent_dim), condition=condition)
+    return values.reshape(len(dims), steps, *model.space.shape)
 
 
 def latents_available(model: Model) -> tuple[str, ...]:

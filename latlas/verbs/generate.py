@@ -152,10 +152,9 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         latents: (n, latent_dim) of data, which set centre, spans and order. Default: those of the
             run's data, where there are any.
     """
-    from latlas.core.model import HasLayers
     from latlas.verbs import write
-    from latlas.verbs.decoding import decoded, likely, most_active
-    from latlas.verbs.passes import encoded, inference, latents_tensor
+    from latlas.verbs.decoding import likely, most_active, varied
+    from latlas.verbs.passes import encoded
 
     run = as_run(run)
     run.require("decode", "traverse")
@@ -181,18 +180,8 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     condition = conditions(run, 1 if given is not None else n, label, given)
     centre = (likely(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())
-    grid = np.tile(centre, (len(chosen), steps, 1))
-    offsets = np.linspace(-span, span, steps)
-    for row, dim in enumerate(chosen):
-        grid[row, :, dim] += offsets * unit[dim]
-        if isinstance(model, HasLayers):  # layers below follow, or an upper one would move nothing
-            ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
-            with inference(model):
-                layer = int(np.searchsorted(ends, dim, side="right"))
-                lower = model.fill_lower_layers(latents_tensor(model, grid[row]), layer)
-                grid[row] = np.asarray(lower.cpu())
-    values = decoded(model, grid.reshape(-1, width), condition=condition)
-    return Examples(values.reshape(len(chosen), steps, *run.space.shape), run.space, columns=steps,
+    values = varied(model, centre, unit, chosen, span=span, steps=steps, condition=condition)
+    return Examples(values, run.space, columns=steps,
                     details={"dims": [int(d) for d in chosen]}).saved(out)
 
 
