@@ -36,6 +36,7 @@ from threadpoolctl import threadpool_limits
 
 import latlas
 from latlas.data.batches import Batches
+from latlas.models import adversarial
 
 #: nothing left to timing
 FIXED = {"images": 80, "batch_size": 16, "seed": 3, "precision": "fp32", "threads": 1,
@@ -99,6 +100,11 @@ def spoil(batch: Any) -> None:
     batch.x.fill_(math.nan)
 
 
+def hasten_augmentation() -> None:
+    """Augmentation that adapts sets in within a few steps, not after thousands."""
+    adversarial.TARGET, adversarial.PACE = -0.5, 200
+
+
 def metrics_of(evaluation: Any) -> Values:
     """NAME=value, error, value of the control, of the memoriser; sorted by name."""
     return sorted(f"{RENAMED.get(m.key, m.key)}=" + " ".join(
@@ -138,8 +144,10 @@ def edited(run: Any, directions: dict[str, Any], **options: Any) -> Values:
     return [latlas.edit(run, latlas.directions(run, 2, **directions), **options)]
 
 
-def scored(run: Path, task: str, batch: dict[str, Any], **options: Any) -> Values:
-    return numeric(latlas.Scorer(run, task, **options)(batch))
+def scored(run: Path, task: str, source: Any, **options: Any) -> Values:
+    """Columns of a batch of the first examples."""
+    x = latlas.open_data(source, "test", like=run).take("x")
+    return numeric(latlas.Scorer(run, task, **options)({"x": x[:9]}))
 
 
 def parts(run: Path, task: str, folder: Path, **options: Any) -> Values:
@@ -259,7 +267,7 @@ def inferred(run: Any, case: Case, source: Any) -> Calls:
 TASKS = {"score": {"draws": 3, "seed": 2}, "encode": {}, "outliers": {"false_alarms": 0.1}}
 
 
-def judged(run: Any, case: Case, source: Any) -> Calls:
+def evaluated(run: Any, case: Case, source: Any) -> Calls:
     """Verbs that judge examples or the model. The second prior comes last: samples are from it
     then."""
     can, few = case.can, {"draws": 5, "seed": 7, "samples": 40}
@@ -274,7 +282,7 @@ def judged(run: Any, case: Case, source: Any) -> Calls:
             run, task, run.parent / f"{run.name}-{task}", **more)
         if not case.condition:
             yield f"scorer-{task}", lambda task=task, more=more: scored(
-                run, task, {"x": latlas.open_data(source, "test", like=run).take("x")[:9]}, **more)
+                run, task, source, **more)
     if "weights" in can:
         yield "rarity", lambda: verb("weights", run)
         yield "rarity-maximum", lambda: verb("weights", run, split="all", method="maximum",
@@ -296,8 +304,9 @@ def judged(run: Any, case: Case, source: Any) -> Calls:
 # ------------------------------------------------------------------------------ the whole
 
 def learnt(run: Path, case: Case, source: Any) -> Calls:
-    """Weights and log of a run, and weights of one that stopped after two steps and went on."""
+    """Weights and log of a run, and weights of one that stopped at a quarter and went on."""
     settings = {**FIXED, **case.settings}
+    steps = (settings["images"] or 0) // (settings["batch_size"] or 64)
 
     def unbroken() -> Values:
         with at_step(2, spoil) if case.spoilt else nullcontext():
@@ -305,7 +314,7 @@ def learnt(run: Path, case: Case, source: Any) -> Calls:
 
     def resumed() -> Values:
         other = run.with_name(f"{run.name}-resumed")
-        with at_step(1, stop):
+        with at_step(max(1, steps // 4 - 1), stop):
             train(case.model, source, other, settings)
         if (other / "model.safetensors").exists():
             raise AssertionError("it was not stopped")
@@ -339,7 +348,7 @@ def lines(only: Sequence[str], folder: Path) -> Iterator[str]:
                 sources[name], split), folder)
     for case in chosen:
         run, source = folder / "runs" / case.label.replace("/", "-"), sources[case.data]
-        for verbs in (learnt, generated, inferred, judged):
+        for verbs in (learnt, generated, inferred, evaluated):
             if verbs is generated and case.modules:
                 run = loaded(run, case.modules)
             for name, call in verbs(run, case, source):
@@ -367,6 +376,7 @@ def main() -> None:
     old = options.against.read_text("utf-8").splitlines() if options.against else []
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    hasten_augmentation()
     begun, printed = time.monotonic(), []
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
         for line in lines(options.only, Path(folder)):
