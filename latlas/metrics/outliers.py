@@ -1,4 +1,4 @@
-"""Thresholds with a known false-positive rate, figures of a ranking, and the controls beside them."""
+"""Thresholds with a known false-positive rate, metrics of a ranking, and controls beside them."""
 
 from __future__ import annotations
 

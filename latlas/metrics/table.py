@@ -1,4 +1,4 @@
-"""The metrics by name, and one value of one of them: its error, the controls beside it, its text."""
+"""The metrics by name, and one value of a metric: its error, the controls beside it, its text."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
     at_least("k", k, 1)
     if method in NEEDED:
         run.require(NEEDED[method], "outliers")
-    method = method_of(run, method)
+    method = method_of(run, method)  # type: ignore[assignment]
     run.require(NEEDED[method], "outliers")
     if shard is None:
         write.check_suffix(out)

@@ -169,9 +169,8 @@ class _Search:
             "w" if isinstance(self.model, HasStyles) else "z")
         self.features = None
         if features is not None:
-            from latlas.verbs.quality import feature_extractor
-
             from latlas.metrics.features import Network
+            from latlas.verbs.sample_quality import feature_extractor
 
             extractor = feature_extractor(features, known, seed, str(self.model.device))
             if not isinstance(extractor, Network):
@@ -205,8 +204,9 @@ class _Search:
         elif isinstance(self.model, Encodes):
             drawn[0] = self.model.encode(batch.x, **condition).mean
         elif isinstance(self.model, Guesses):
+            guesser: Any = self.model
             for k in range((n + 1) // 2):
-                near = self.model.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
+                near = guesser.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
                                         **condition)
                 drawn[k] = drawn[k] if near is None else near
         return drawn
@@ -278,10 +278,9 @@ def _descend(decode: Decode, begin: Tensor, unit: float, loss_of: Decode,
 
 def _nearest_error(space: Space, data: Dataset, train: Dataset) -> Array:
     """(n,) mean squared difference to the nearest training example, model units."""
-    from latlas.verbs.quality import capped
-
     from latlas.metrics.arrays import nearest
     from latlas.verbs.passes import examples_of
+    from latlas.verbs.sample_quality import capped
 
     train = capped(train)
     if isinstance(space.scale, (int, float)):  # as stored: floats would take four times as much

@@ -137,7 +137,8 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     if layers != "all":
         run.require("mix", "directions layers")
     write.check_examples(out, run.space)
-    condition, model = one_condition(run, label), run.model
+    condition = one_condition(run, label)
+    model: Any = run.model
     if isinstance(model, HasStyles):
         z = latents_of_prior(model, DRAWS, seed)
         result = _principal("w", to_styles(model, z), k)

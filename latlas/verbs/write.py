@@ -92,7 +92,7 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     """Columns of equal length as ``.csv``, ``.parquet`` or ``.npz``."""
     target = Path(path)
     suffix = _suffix(target, FRAMES)
-    arrays = {k: np.asarray(v) for k, v in columns.items()}
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in columns.items()}
     with whole(target) as part:
         if suffix == ".npz":
             np.savez_compressed(part, **arrays)
