@@ -208,7 +208,7 @@ def _must_take(model: Model, option: str) -> None:
     """Raise CapabilityError if the model is not conditioned on what an option names."""
     name, takes = type(model).__name__, "none"
     if model.condition_dim:
-        takes = "given" if getattr(model.config, "condition", "") == "part" else "label"
+        takes = "given" if model.takes_condition == "part" else "label"
     if takes == "none":
         raise CapabilityError(f"{name} is not conditional; leave out `{option}`, or train a model "
                               "that is: conditional-gan, conditional-vae")

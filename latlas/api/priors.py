@@ -66,9 +66,10 @@ def fit(run: Path, source: Source | None, settings: dict[str, Any], *, draws: in
 
 def _must_fit(info: RunInfo) -> None:
     from latlas.api.items import require
+    from latlas.models import get, load_class
 
     require(info.path, "encode", "fit-prior")
-    if hasattr(info.config, "condition"):
+    if load_class(get(info.model)).takes_condition:
         raise CapabilityError(f"{info.model} is conditional; a fitted prior takes no condition")
     if not info.finished:
         raise RunError(f"{info.path} is not trained to its end; the same `latlas train` goes on")
@@ -138,5 +139,5 @@ def _densities(model: Any, done: Trained, codes: Parts) -> dict[str, float]:
     noise = Noise(0, model.device)
     probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
     found = torch.stack([flow.log_density(x, probe) for probe in probes]).mean()
-    own = model.prior.log_prob(z).mean().item() if hasattr(model, "prior") else math.nan
+    own = model.prior.log_prob(z).mean().item() if model.prior is not None else math.nan
     return {"own": own, "fitted": found.item() - flow.space.log_volume}

@@ -44,10 +44,12 @@ def _items(run: Path, source: Any, split: str) -> Dataset:
 
 
 def _subject(run: Path, source: Any, settings: dict[str, Any], to: str | None) -> Subject:
+    from latlas.core.model import Translates
     from latlas.tasks.sections import Subject
 
     info, model = run_info(run), api.load(run)
-    ways, reached = _ways(model, to), getattr(model, "ways", ())
+    ways = _ways(model, to)
+    reached = model.ways if isinstance(model, Translates) else ()
     judged = {way: api.evaluate_priors(model, source, "test", to=way, name=(
         f"{run.name} to {way}" if len(reached) > 1 else run.name), **settings) for way in ways}
     found = judged[ways[0]]
@@ -58,11 +60,12 @@ def _subject(run: Path, source: Any, settings: dict[str, Any], to: str | None) -
 
 def _ways(model: Any, to: str | None) -> list[str]:
     """The domains whose figures are wanted, B first; B of a model that does not translate."""
+    from latlas.core.model import Translates
     from latlas.tasks.common import check
     from latlas.tasks.translate import must_reach
 
     if to is None:
-        return sorted(getattr(model, "ways", "B"), reverse=True)
+        return sorted(model.ways, reverse=True) if isinstance(model, Translates) else ["B"]
     check(model, "translate")
     must_reach(model, to)
     return [to]

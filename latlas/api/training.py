@@ -113,7 +113,7 @@ def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
     from latlas.data.dataset import sides_for
     from latlas.models import load_class
 
-    needs = getattr(load_class(get(plan.model)), "needs", None)
+    needs = load_class(get(plan.model)).needs
     train, note = sides_for(data.train, needs, plan.model)
     held = None if needs == "domains" else data.validation
     held = None if held is None else sides_for(held, needs, plan.model)[0]

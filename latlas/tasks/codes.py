@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from latlas.core.batch import Batch
-from latlas.core.model import Model
+from latlas.core.model import Model, Observes
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import Array, check, condition_of, inference, noise, sweep
 
@@ -28,6 +28,6 @@ def draw_codes(model: Model, data: Dataset, draws: int = 1, *, seed: int = 0) ->
 
 def _draw(model: Any, batch: Batch, seed: tuple[Any, ...]) -> Array:
     draws = noise(model, *seed)
-    x: Tensor = model.preprocess(batch.x, draws) if hasattr(model, "preprocess") else batch.x
+    x: Tensor = model.preprocess(batch.x, draws) if isinstance(model, Observes) else batch.x
     z = model.encode(x, **condition_of(model, batch)).sample(draws)
     return np.asarray(z.float().cpu())

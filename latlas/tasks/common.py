@@ -14,16 +14,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import (
-    Classifies,
-    Decodes,
-    Encodes,
-    HasStyles,
-    Model,
-    Samples,
-    ScoresDensity,
-    Translates,
-)
+from latlas.core.model import CAPABILITIES, Model
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -47,16 +38,6 @@ NEEDS = {
 #: how a decoder without a likelihood is scored all the same
 OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
                "N(x; decode(z), S²), S in model units")
-PROTOCOLS: dict[str, tuple[type, ...]] = {
-    "sample": (Samples,),
-    "encode": (Encodes,),
-    "decode": (Decodes,),
-    "reconstruct": (Encodes, Decodes),
-    "score": (ScoresDensity,),
-    "classify": (Classifies,),
-    "mix": (HasStyles,),
-    "translate": (Translates,),
-}
 
 
 def require(name: str, provides: frozenset[str], capability: str,
@@ -88,7 +69,7 @@ Models that can: vae
 
 def can(model: Model, capability: str) -> bool:
     """Whether this model satisfies the protocols behind a capability."""
-    return all(isinstance(model, protocol) for protocol in PROTOCOLS[capability])
+    return all(isinstance(model, protocol) for protocol in CAPABILITIES[capability])
 
 
 def check(model: Model, capability: str) -> None:

@@ -154,7 +154,7 @@ def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
 
     A model whose own method is exact draws from its q(z|x) here.
     """
-    if getattr(subject.model, "exact_likelihood", False):
+    if subject.model.exact_likelihood:
         return _proposed(subject, batch, settings, noise)
     nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=settings.draws,
                                              **subject.told(batch))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.core.model import Model
+from latlas.core.model import BoundsDensity, Model
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
@@ -163,7 +163,7 @@ def _likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: i
     if scores.method == "iw":
         yield Figure("ess_median", float(np.median(scores.ess)))
         yield Figure("ess_min", float(scores.ess.min()))
-    if hasattr(model, "elbo"):
+    if isinstance(model, BoundsDensity):
         yield from _elbo(model, test, seed)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasLayers, HasStyles, Model, prior_of
+from latlas.core.model import HasLayers, HasStyles, Model, SamplesLatents
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.tasks.common import (
@@ -74,7 +74,7 @@ def sample_seeds(model: Model, seeds: Sequence[int], *, condition: Any = None,
 
 def priors_of(model: Model) -> tuple[str, ...]:
     """``own``, and ``fitted`` where there is one."""
-    return ("own", "fitted") if hasattr(model, "fitted_prior") else ("own",)
+    return ("own", "fitted") if model.fitted_prior is not None else ("own",)
 
 
 def which_prior(model: Model, asked: str = "auto") -> str:
@@ -270,7 +270,7 @@ def _frame(model: Model, code: Any, codes: Any,
 def likely(model: Model, code: Array, condition: Any = None) -> Array:
     """The code (latent_dim,), or a draw where the prior has no such code, as between the groups of
     a ``gan``; of a condition, or the first of several."""
-    prior = prior_of(model)
+    prior = model.prior
     with inference(model):
         if prior is None or prior.log_prob(codes_tensor(model, code[None])).item() > -np.inf:
             return code
@@ -301,16 +301,15 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
 
 def drawn_codes(model: Any, n: int, draws: Noise,
                 condition: dict[str, Tensor] | None = None) -> Tensor | None:
-    """Codes (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
+    """Codes (n, latent_dim): the model's own ``sample_latents(n, noise=…)``, or draws from its
     ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
 
     ``condition``, a keyword argument or none, is for codes that differ by class."""
     if not can(model, "decode"):
         return None
-    if hasattr(model, "sample_codes"):
-        own: Tensor = model.sample_codes(n, noise=draws, **(condition or {}))
-        return own
-    if (prior := prior_of(model)) is not None:
+    if isinstance(model, SamplesLatents):
+        return model.sample_latents(n, noise=draws, **(condition or {}))
+    if (prior := model.prior) is not None:
         return prior.sample(n, draws)
     return draws.normal(n, model.latent_dim) if can(model, "score") else None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latlas.core.model import Model, prior_of
+from latlas.core.model import Model
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import (
@@ -64,7 +64,7 @@ class Plane:
 
 def has_latent_space(model: Model) -> bool:
     """Whether draws of a prior can be decoded."""
-    return prior_of(model) is not None and can(model, "decode")
+    return model.prior is not None and can(model, "decode")
 
 
 def prior_codes(model: Model, n: int, seed: int = 0) -> Array:
@@ -167,7 +167,7 @@ def _log_prior(model: Model) -> Callable[[Array], Array] | None:
         with inference(model):
             return np.asarray(held.prior.log_prob(codes_tensor(model, z)).double().cpu())
 
-    return None if prior_of(model) is None else log_prior
+    return None if model.prior is None else log_prior
 
 
 def _standard(model: Model, codes: Array) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.memory import keep_freed_memory
-from latlas.core.model import BoundsDensity, Decodes, Encodes, Model, Observes, prior_of
+from latlas.core.model import BoundsDensity, Decodes, Encodes, Model, Observes
 from latlas.core.precision import autocast, has_bf16
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import (
@@ -183,7 +183,7 @@ def _around_the_decoder(model: Model, method: str, sd: float) -> str:
     if can(model, "score"):
         raise ConfigError(f"observation_sd: {_name(model)} has a likelihood of its own; leave "
                           "observation_sd out")
-    if not isinstance(model, Decodes) or prior_of(model) is None:
+    if not isinstance(model, Decodes) or model.prior is None:
         raise CapabilityError(f"{_name(model)} has no decoder with a prior; observation_sd needs "
                               "both")
     if method not in ("auto", "naive", "ais"):
@@ -194,7 +194,7 @@ def _around_the_decoder(model: Model, method: str, sd: float) -> str:
 
 def _need(model: Model, method: str) -> None:
     """Raise CapabilityError for a method that this model cannot be scored by."""
-    decoder = isinstance(model, Observes) and prior_of(model) is not None
+    decoder = isinstance(model, Observes) and model.prior is not None
     proposes = not _exact(model) or (decoder and isinstance(model, Encodes))
     has, what = {"exact": (_exact(model), "exact likelihood"),
                  "elbo": (isinstance(model, BoundsDensity), "ELBO"),
@@ -234,7 +234,7 @@ def _precision(model: Model, asked: str, method: str) -> str:
 
 def _subject(model: Model, sd: float | None) -> Subject:
     observes: Any = model if sd is None else GaussianObservation(model, sd)
-    return Subject(model, observes, prior_of(model))
+    return Subject(model, observes, model.prior)
 
 
 def _estimates(subject: Subject, data: Dataset, method: str, settings: Settings, seed: int,

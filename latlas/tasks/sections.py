@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from latlas.core.errors import DataError
-from latlas.core.model import Model
+from latlas.core.model import Model, Translates
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.report import pictures, plots
@@ -227,7 +227,7 @@ def principal_plane(codes: Array) -> tuple[Array, Array]:
 
 def _translations(subjects: Sequence[Subject], context: Context, to: str) -> Section | None:
     """Held-out items, under them their translations and, of pairs, what was wanted; figures."""
-    able = [s for s in subjects if can(s.model, "translate") and to in getattr(s.model, "ways")]  # noqa: B009
+    able = [s for s in subjects if isinstance(s.model, Translates) and to in s.model.ways]
     if not able or context.to not in ("", to) or (to == "A" and context.test.other is None):
         return None
     judged = [s.ways[to] for s in able if to in s.ways]

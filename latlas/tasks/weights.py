@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError, unknown
-from latlas.core.model import Model, WeighsData
+from latlas.core.model import Model, ReweightsData
 from latlas.data.dataset import Dataset
 from latlas.metrics import rarity
 from latlas.tasks.common import Array, Progress, check, inference, sweep
@@ -86,7 +86,7 @@ def _method(model: Model, method: str, within: str, settings: Mapping[str, Any])
     for name in settings:
         if name not in ("share", "clip", "bins", "alpha"):
             raise ConfigError(unknown("option", name, ("share", "clip", "bins", "alpha")))
-    able = isinstance(model, WeighsData) and model.refresh > 0
+    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
     if method == "own" and not able:
         raise ConfigError(f"method=own: {type(model).__name__.lower()} weighs no data by itself; "
                           "use product or maximum")
