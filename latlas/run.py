@@ -80,12 +80,11 @@ class Run:
         try:
             entry = models.get(record["model"])
             self.name, self.model_name = self.path.resolve().name, record["model"]
-            self.config = parse(entry.config, record["config"], where="run.json")
             self.space = Space.from_json(record["space"])
             self.data: Mapping[str, Any] | None = record.get("data")
             self.chosen: Mapping[str, Any] = record.get("chosen") or {}
             self.provides = entry.provides
-            record["training"]
+            record["config"], record["training"]
         except KeyError as error:
             raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
         except TypeError as error:
@@ -99,16 +98,21 @@ class Run:
         run.path, run.outcome, run.device, run.modules = path, outcome, str(model.device), {}
         run.model_name = type(model).__name__.lower()
         run.name = run.model_name if path is None else path.resolve().name
-        run.config, run.space, run.data = model.config, model.space, data
+        run.space, run.data = model.space, data
         run.record, run.chosen = {}, {}
         run.provides = provides_of(model)
-        run.__dict__["model"] = model
+        run.__dict__ |= {"model": model, "config": model.config}
         return run
 
     @property
     def finished(self) -> bool:
         """The last step was made and the model saved."""
         return self.path is None or (self.path / "model.safetensors").is_file()
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's config; this imports the model's module."""
+        return parse(models.get(self.model_name).config, self.record["config"], where="run.json")
 
     @cached_property
     def model(self) -> Model:
@@ -193,9 +197,8 @@ class Run:
     @property
     def conditional(self) -> bool:
         """The model is one of p(x | condition)."""
-        if "model" in self.__dict__:
-            return self.model.condition_dim > 0
-        return hasattr(self.config, "condition") or self.model_name.startswith("conditional-")
+        model = self.__dict__.get("model") or models.load_class(models.get(self.model_name))
+        return model.takes_condition is not None
 
     def require(self, capability: str, verb: str = "") -> None:
         """Say in one line, before any data or weights are read, that a model cannot do this.
@@ -230,16 +233,12 @@ def as_run(run: Run | Model | str | Path) -> Run:
 
 def provides_of(model: Any) -> frozenset[str]:
     """What a model in memory can do: by the protocols that it satisfies."""
-    from latlas.core import model as protocols
+    from latlas.core.model import CAPABILITIES
 
-    able = {"sample": protocols.Samples, "encode": protocols.Encodes,
-            "decode": protocols.Decodes, "score": protocols.ScoresDensity,
-            "classify": protocols.Classifies, "mix": protocols.HasStyles,
-            "translate": protocols.Translates}
-    words = {word for word, protocol in able.items() if isinstance(model, protocol)}
-    if {"encode", "decode"} <= words:  # any encoder and decoder can be tried on noisy examples
-        words |= {"reconstruct", "denoise"}
-    return frozenset(words)
+    words = {word for word, protocols in CAPABILITIES.items()
+             if all(isinstance(model, protocol) for protocol in protocols)}
+    # any encoder and decoder can be tried on noisy examples
+    return frozenset(words | {"denoise"} if "reconstruct" in words else words)
 
 
 def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Run:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from latlas.core.model import Model
+from latlas.core.model import Model, Translates
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
@@ -93,7 +93,8 @@ class TranslationSheets:
 
     def look(self, model: Model, images: int) -> dict[str, float]:
         """Rows of input, output and, of pairs, what was wanted."""
-        ways: Any = getattr(model, "ways")  # noqa: B009
+        assert isinstance(model, Translates)
+        ways = model.ways
         some = slice(0, SHEET // len(ways))
         given = {"A": self.data.flipped(), "B": self.data}
         rows = [sheet(model, given[way].subset(some), to=way) for way in ways]

@@ -136,7 +136,7 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
 
     # the sides of the data that the model needs; of two domains nothing is held out to keep
     # weights by: no example of one has its own in the other
-    needs = getattr(models.load_class(models.get(plan.model)), "needs", None)
+    needs = models.load_class(models.get(plan.model)).needs
     examples, note = sides_for(data.train, needs, plan.model)
     held_out = None if needs == "domains" or data.validation is None else sides_for(
         data.validation, needs, plan.model)[0]
@@ -238,7 +238,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     """
     run = run if isinstance(run, Run) else Run(run)
     run.require("encode", "fit-prior")
-    if hasattr(run.config, "condition"):
+    if run.conditional:
         raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
     if run.path is None or not run.finished:
         raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
@@ -290,7 +290,6 @@ def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:
     import numpy as np
     import torch
 
-    from latlas.core.model import prior_of
     from latlas.core.noise import Noise
 
     rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
@@ -299,6 +298,6 @@ def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:
     noise = Noise(0, model.device)
     probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
     density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()
-    prior = prior_of(model)
+    prior = model.prior
     own = math.nan if prior is None else prior.log_prob(z).mean().item()
     return own, density - flow.space.log_volume

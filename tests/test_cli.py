@@ -104,7 +104,7 @@ def failure_of_help(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("tokens", [
-    ["--help"], ["models"], ["train", "vae", "--help"], ["sample", "no-run"], ["train", "vea"],
+    ["--help"], ["models"], ["train", "--help"], ["sample", "no-run"], ["train", "vea"],
     ["fit-prior", "no-run"],
     ["data", "info", "--help"]])
 def test_light_commands_import_no_torch(tokens: list[str]) -> None:

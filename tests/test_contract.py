@@ -145,7 +145,7 @@ VARIANTS = [
     Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
     Case("cycle-gan", tiny.domains, {"network": "columns"}, coupled="earlier fakes",
          label="columns"),
-    Case("debiasing-vae", wide, CONV | {"form": "maximum", "audited": "a,c"}, label="conv"),
+    Case("debiasing-vae", wide, CONV | {"reweighting": "maximum", "debias_classes": "a,c"}, label="conv"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
@@ -166,9 +166,7 @@ def batch_of(data: Dataset, n: int = 5) -> Batch:
 
 def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
     """What a conditional model is told about these items."""
-    if not model.condition_dim:
-        return None
-    if getattr(model.config, "condition", "") == "part":
+    if model.takes_condition == "part":
         return hide(batch.x, "left", Noise(0))
     return model.conditioning(batch, Noise(0))
 
@@ -226,7 +224,7 @@ def test_shapes_dtypes_and_finite_numbers(case, tmp_path):
         wanted = (torch.float32, torch.float64) if name in ("nats", "ess") else (torch.float32,)
         assert value.dtype in wanted, name
         assert value.isfinite().all() or name == "ess", name
-    if "ess" in found and not getattr(model, "exact_likelihood", False):
+    if "ess" in found and not model.exact_likelihood:
         assert ((found["ess"] > 1 - 1e-9) & (found["ess"] < 7 + 1e-9)).all()
 
 

@@ -54,7 +54,7 @@ def parts(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_mask_is_on_the_vaes_term_alone():
     """Cross-entropy of every item; the bound of those of class b."""
-    model, data = made(audited="b", vae_weight=0.25, dropout=0)
+    model, data = made(debias_classes="b", vae_weight=0.25, dropout=0)
     batch = next(iter(Sweep(data, 30)))
     classification, bound = parts(model, batch)
     mask = (batch.label == 1).float()
@@ -64,7 +64,7 @@ def test_the_mask_is_on_the_vaes_term_alone():
 
 
 def test_items_of_other_classes_teach_the_classifier_and_not_the_decoder():
-    model, data = made(audited="b")
+    model, data = made(debias_classes="b")
     batch = next(iter(Sweep(data.subset(np.flatnonzero(data.label != 1)), 30)))
     found = model.loss(batch, step())
     found.total.backward()
@@ -94,7 +94,7 @@ def test_logits_and_codes_are_of_one_encoder():
 def test_weights_are_those_of_the_codes_histograms(form, within, settings):
     """Of latents in evaluation mode, of examples in model units; 60 of each class, so that every
     class has a histogram of its own, and settings that are not the defaults."""
-    model, data = made(tiny.pictures(n=180), form=form, within=within, **settings)
+    model, data = made(tiny.pictures(n=180), reweighting=form, within=within, **settings)
     latents = encoded(model, data)
 
     def weigh(groups):
@@ -111,14 +111,14 @@ def test_weights_are_those_of_the_codes_histograms(form, within, settings):
 
 
 def test_weights_by_the_loss_grow_with_it():
-    model, data = made(form="loss", neighbours=1)
+    model, data = made(reweighting="loss", neighbours=1)
     found = model.sampling_weights(Sweep(data, 32)).values.numpy()
     loss = -classify(model, data).log_p[np.arange(len(data)), data.label]
     assert np.array_equal(np.argsort(found), np.argsort(loss))
 
 
 def test_only_audited_classes_are_weighed():
-    model, data = made(audited="a, c")
+    model, data = made(debias_classes="a, c")
     found = model.sampling_weights(Sweep(data, 32)).values.numpy()
     assert (found[data.label == 1] == 1).all()
     assert found[data.label != 1].mean() == pytest.approx(1)
@@ -168,7 +168,7 @@ def test_weights_of_a_subset_are_of_its_rows():
 def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_path):
     """20 steps, weights before steps 7 and 14, stopped after step 11. The weights differ by so much
     that their order is far from that of equal ones."""
-    settings = {"refresh": 0.35, "form": "product", "share": 0.2}
+    settings = {"reweighting_interval": 0.35, "reweighting": "product", "share": 0.2}
     data, config = tiny.pictures(), tiny.small("debiasing-vae", **settings)
     whole = tiny.train(tmp_path / "whole", "debiasing-vae", data, config)[0]
     stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
@@ -179,7 +179,7 @@ def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_
     again = tiny.train(tmp_path / "run", "debiasing-vae", data, config)[0]
     assert torch.equal(tiny.weights(whole), tiny.weights(again))
     plain = tiny.train(tmp_path / "plain", "debiasing-vae", data,
-                       tiny.small("debiasing-vae", form="none"))[0]
+                       tiny.small("debiasing-vae", reweighting="none"))[0]
     assert not torch.equal(tiny.weights(whole), tiny.weights(plain))
 
 
@@ -201,7 +201,7 @@ class ClassC(DebiasingVAE):
 def train_class_c(path, progress=None):
     """20 steps of 18 of the 90 examples, five an epoch, and weights before step 10."""
     data = tiny.pictures()
-    model = ClassC(tiny.small("debiasing-vae", refresh=0.5), data.space)
+    model = ClassC(tiny.small("debiasing-vae", reweighting_interval=0.5), data.space)
     fit(model, data, None, tiny.options(images=360, batch_size=18),
         folders.start(path, {"model": "class c"}), progress)
     return model
@@ -227,7 +227,7 @@ def test_a_resumed_run_draws_by_the_weights_of_its_checkpoint(tmp_path):
 
 def test_weights_are_logged(tmp_path):
     data = tiny.pictures()
-    tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", refresh=0.5))
+    tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", reweighting_interval=0.5))
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     told = [line for line in lines if "weights/alpha" in line]
     assert [line["images"] for line in told] == [160]
@@ -260,12 +260,12 @@ def test_what_it_cannot_learn_from_is_said(tmp_path):
     alone = Space.picture((1, 8, 8), 17, classes=("a",))
     with pytest.raises(DataError, match="this data has 1"):
         made(Dataset(data.x, alone, data.label * 0))
-    with pytest.raises(ConfigError, match="audited=z"):
-        made(audited="z")
-    with pytest.raises(ConfigError, match=r"trim=0\.1"):
-        made(trim=0.1)
-    with pytest.raises(DataError, match="30 training items"):
-        tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", audited="b"))
+    with pytest.raises(ConfigError, match="debias_classes=z"):
+        made(debias_classes="z")
+    with pytest.raises(ConfigError, match=r"trimmed_fraction=0\.1"):
+        made(trimmed_fraction=0.1)
+    with pytest.raises(DataError, match="30 training examples"):
+        tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", debias_classes="b"))
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,8 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
-from latlas.models.ae import AE
-from latlas.models.config import AEConfig, PCAConfig
-from latlas.models.pca import PCA
+from latlas.models.autoencoder import AE, AEConfig
+from latlas.models.pca import PCA, PCAConfig
 from latlas.verbs import estimators
 from latlas.verbs.score import Scores, score
 
@@ -191,8 +190,8 @@ def linear_ae(sd: float) -> tuple[AE, Dataset, np.ndarray]:
     set_linear(decoder, w, b)
     model = AE(AEConfig(latent_dim=2), space, encoder=encoder, decoder=decoder)
     factor = np.array([[3.0, 0.0], [0.5, 0.2]])
-    model.code_mean.copy_(torch.tensor([2.0, -1.0]))
-    model.code_factor.copy_(torch.from_numpy(factor))
+    model.latent_mean.copy_(torch.tensor([2.0, -1.0]))
+    model.latent_factor.copy_(torch.from_numpy(factor))
     scale = np.asarray(space.scale)
     mean = np.asarray(space.location) + scale * (w @ [2.0, -1.0] + b)
     spread = scale[:, None] * (w @ factor)

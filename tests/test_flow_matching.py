@@ -16,9 +16,12 @@ from latlas.data import open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics.frechet import frechet_distance
 from latlas.metrics.two_sample import nearest_neighbour_test
-from latlas.models.config import FlowMatchingConfig
-from latlas.models.flow_matching import FittedPrior, FlowMatching
-from latlas.objectives.ode import runge_kutta
+from latlas.models.flow_matching import (
+    FittedPrior,
+    FlowMatching,
+    FlowMatchingConfig,
+    runge_kutta,
+)
 
 
 def untrained(space: Space, steps: int = 16) -> FlowMatching:

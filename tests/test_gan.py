@@ -247,7 +247,7 @@ def test_gamma_and_networks_follow_the_data():
 
 def test_one_code_is_one_item():
     model = models.build("gan", models.get("gan").config(), Space.picture((1, 8, 8)))
-    z = model.sample_codes(3, noise=Noise(0))
+    z = model.sample_latents(3, noise=Noise(0))
     torch.testing.assert_close(model.decode(z[1]).mean, model.decode(z).mean[1])
     assert model.decode(z[None, None]).mean.shape == (1, 1, 3, 1, 8, 8)
 

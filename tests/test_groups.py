@@ -190,7 +190,7 @@ def test_samples_of_a_class_come_from_its_groups():
     model = tiny.build("conditional-gan", data, config)
     model.prepare(Sweep(data, 100), len(data))
     order = of_kind(model.prior, data, kind)
-    z = model.sample_codes(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
+    z = model.sample_latents(400, noise=Noise(1), condition=torch.zeros(400, dtype=torch.long))
     near = group_of(z).bincount(minlength=5)[order]  # three quarters of the first, none of odd ones
     assert near[0] > 2 * near[1] and near[2] == near[3] == near[4] == 0
 

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from latlas.core.errors import ConfigError
-from latlas.core.options import divide, fields_of, from_json, option, parse, to_json, validate
+from latlas.core.options import divide, fields_of, option, parse, to_json
 from latlas.engine.options import TrainOptions, with_defaults
 
 
@@ -83,14 +83,14 @@ def test_divide_gives_each_class_its_own() -> None:
 
 def test_json_round_trip() -> None:
     config = parse(Config, {"hidden": "3,4", "clip": "1.5", "bias": "no"})
-    assert from_json(Config, json.loads(json.dumps(to_json(config)))) == config
+    assert parse(Config, json.loads(json.dumps(to_json(config))), "run.json") == config
 
 
 def test_every_default_satisfies_its_own_declaration() -> None:
-    validate(Config())
-    validate(TrainOptions())
+    for cls in (Config, TrainOptions):
+        assert parse(cls, vars(cls())) == cls()
     with pytest.raises(ConfigError, match="beta"):
-        validate(Config(beta=-1.0))
+        parse(Config, vars(Config(beta=-1.0)))
 
 
 def test_fields_carry_help() -> None:

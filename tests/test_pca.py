@@ -14,9 +14,8 @@ from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Space
-from latlas.models.autoencoding import auto_latent_dim
-from latlas.models.config import PCAConfig
-from latlas.models.pca import PCA, covariance_spectrum, randomised_spectrum
+from latlas.models.autoencoder import auto_latent_dim
+from latlas.models.pca import PCA, PCAConfig, covariance_spectrum, randomised_spectrum
 
 D, K = 7, 3
 

@@ -43,18 +43,18 @@ def test_beta_of_one_is_a_vae_and_more_adds_the_total_correlation():
                                               (0.5, [0.5, 0.75, 1.0, 1.0]),
                                               (16.0, [16.0, 4.0, 1.0, 1.0])])
 def test_the_weight_of_the_kl_rises_linearly_and_cools_geometrically(start, found):
-    model, batch = model_and_batch("vae", kl_warmup=0.5, kl_start=start)
+    model, batch = model_and_batch("vae", kl_warmup=0.5, kl_weight_start=start)
     steps = [Step(0, 0, share, Noise(3)) for share in (0.0, 0.25, 0.5, 1.0)]
-    assert [model.warmth(s) for s in steps] == pytest.approx(found)
+    assert [model.kl_weight(s) for s in steps] == pytest.approx(found)
     losses = [model.loss(batch, Step(0, 0, share, Noise(3))) for share in (0.0, 1.0)]
     apart = losses[0].total - losses[1].total
     torch.testing.assert_close(apart, (start - 1) * losses[1].terms["kl"])
 
 
 def test_the_models_of_factors_cool_and_a_vae_does_not():
-    weights = [model_and_batch(name)[0].warmth(Step(0, 0, 0.0, Noise(3)))
+    weights = [model_and_batch(name)[0].kl_weight(Step(0, 0, 0.0, Noise(3)))
                for name in ("vae", "beta-vae", "beta-tc-vae", "factor-vae")]
-    assert weights == [1.0, 1.0, 20.0, 20.0]
+    assert weights == [1.0, 4.0, 20.0, 20.0]  # of beta-vae it is β all along
 
 
 def test_gamma_weighs_what_the_discriminator_says():
@@ -81,7 +81,7 @@ def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
         loss.backward()
         adam.step()
     with torch.no_grad():
-        found = model._log_odds(Noise(7).normal(20_000, 2) @ factor.T).mean().item()
+        found = model.log_density_ratio(Noise(7).normal(20_000, 2) @ factor.T).mean().item()
     assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.08)
     assert loss.item() < math.log(2)
 
@@ -99,10 +99,8 @@ def test_a_model_of_two_players_is_checked_by_the_phase_it_names(tmp_path):
 
 def test_codes_are_scored_with_gradients_to_the_encoder_alone():
     model, batch = model_and_batch("factor-vae")
-    now = step()
-    losses = model.losses(Batch(batch.x), now)
+    losses = model.losses(Batch(batch.x), step())
     next(losses)
-    assert not model.latents.requires_grad
     next(losses)[1].total.backward()
     assert all(p.grad is None for n, p in model.named_parameters()
                if not n.startswith("discriminator"))

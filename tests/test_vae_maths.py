@@ -19,8 +19,7 @@ from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models import vae as vae_module
-from latlas.models.config import VAEConfig
-from latlas.models.vae import VAE
+from latlas.models.vae import VAE, VAEConfig
 from latlas.verbs.score import score
 
 #: variances along the principal axes of the data for the linear models

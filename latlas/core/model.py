@@ -1,7 +1,7 @@
 """The few abstractions: a model, its phases, its loss, and what it can do.
 
 A model holds networks, its config and the space of its data; it knows its maths and no optimiser.
-What it can do is a protocol it satisfies, never a method that raises.
+What it can do is a protocol that it satisfies, never a method that raises.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,10 @@ from latlas.core.space import Space
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimisation step of one player.
+    """One optimiser step, of the modules that share a loss.
 
     Attributes:
-        name: what ``loss`` is called with.
+        name: what ``losses`` yields with the phase's loss.
         modules: attributes of the model whose parameters this phase trains.
         every: a lazy penalty runs every k-th step, its loss times k.
         betas: Adam's decay rates for these modules, where they are not those of training.
@@ -95,26 +95,49 @@ class TrainingDefaults:
     progressive: bool = False
 
 
+class Prior(Protocol):
+    """A density of latent vectors, nats."""
+
+    def log_prob(self, z: Tensor) -> Tensor: ...
+
+    def sample(self, n: int, noise: Noise) -> Tensor: ...
+
+
 class Model(nn.Module, ABC):
     """Networks, config and space. Subclasses add protocols below.
 
     Attributes:
+        Config: the dataclass of the model's options, declared beside it. Its ``resolve(space)`` is
+            the one place that fills in what is left to the data ("auto", 0, ``None``).
+        config: the resolved options.
         defaults: how the engine trains it; an instance may replace those of its class.
         needs: data of two sides: ``pairs`` that belong together, or two ``domains``.
         exact_likelihood: ``log_likelihood`` is no estimate.
-        condition_dim: size of the condition; 0 for a model that takes none.
+        takes_condition: what a conditional model is given: the class ``label`` of an example, or a
+            ``part`` of it; ``None`` for any other model.
+        condition_dim: size of the condition as the networks take it; 0 for none.
+        fitted_prior: the second prior, which ``latlas fit-prior`` has fitted to the latents.
     """
 
+    Config: ClassVar[type]
     latent_dim: int
     defaults: TrainingDefaults = TrainingDefaults()
     needs: Literal["pairs", "domains"] | None = None
     exact_likelihood: bool = False
+    takes_condition: Literal["label", "part"] | None = None
     condition_dim: int = 0
 
     def __init__(self, config: Any, space: Space) -> None:
         super().__init__()
         self.config = config
         self.space = space
+        self.fitted_prior: Prior | None = None
+
+    @property
+    def prior(self) -> Prior | None:
+        """The density that latents are drawn from: the module that a subclass assigns to ``prior``,
+        or what it overrides this with; ``None`` without one."""
+        return self._modules.get("prior")  # type: ignore[return-value]
 
     @property
     def base_measure(self) -> str | None:
@@ -182,10 +205,10 @@ class AfterStep(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """How often each training item shall come.
+    """How often each training example shall come.
 
     Attributes:
-        values: (N,) at least 0, relative to one another; of the items in the order of the data.
+        values: (N,) at least 0, relative to one another; of the examples in the order of the data.
         figures: for the log, in stated units; ``words`` the same for the terminal.
     """
 
@@ -195,16 +218,16 @@ class Weights:
 
 
 @runtime_checkable
-class WeighsData(Protocol):
-    """Says how often each training item shall come, anew after every ``refresh`` of the budget.
+class ReweightsData(Protocol):
+    """Says how often each training example shall come, anew after every ``reweighting_interval``.
 
-    ``refresh`` is a share of the budget, 0 for never; until it has gone items come equally often.
-    ``sampling_weights`` is asked of the averaged model in evaluation mode; ``batches`` hold every
-    training item once, in order, in model units.
+    The interval is a share of the budget, 0 for never; until it has passed, examples come equally
+    often. ``sampling_weights`` is asked of the averaged model in evaluation mode; ``batches`` hold
+    every training example once, in order, in model units.
     """
 
     @property
-    def refresh(self) -> float: ...
+    def reweighting_interval(self) -> float: ...
 
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights: ...
 
@@ -218,28 +241,38 @@ class FitsDirectly(Protocol):
 
 @runtime_checkable
 class Finishes(Protocol):
-    """One sweep over the training data after the last step (an AE fits its codes' Gaussian)."""
+    """One sweep over the training data after the last step (an AE fits a Gaussian to its latents).
+    """
 
     def finish(self, batches: Iterable[Batch]) -> None: ...
 
 
 @runtime_checkable
 class Samples(Protocol):
-    """Draws new items, (n, *shape) in model units."""
+    """Draws new examples, (n, *shape) in model units."""
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor: ...
 
 
 @runtime_checkable
+class SamplesLatents(Protocol):
+    """Draws the latents of new examples itself, (n, latent_dim), as they depend on a condition."""
+
+    def sample_latents(self, n: int, *, noise: Noise,
+                       condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
 class Encodes(Protocol):
-    """Data to codes: (n, *shape) to a distribution over (n, latent_dim)."""
+    """Data to latents: (n, *shape) to a distribution over (n, latent_dim)."""
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
 
 
 @runtime_checkable
 class Guesses(Protocol):
-    """Codes that come somewhere near to items, where nothing encodes: (n, latent_dim), or none."""
+    """Latents that come somewhere near to examples, where nothing encodes: (n, latent_dim), or
+    none."""
 
     def guess(self, x: Tensor, *, noise: Noise,
               condition: Tensor | None = None) -> Tensor | None: ...
@@ -247,62 +280,45 @@ class Guesses(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    """Items to classes: (n, *shape) to log-probabilities (n, classes), nats."""
+    """Examples to classes: (n, *shape) to log-probabilities (n, classes), nats."""
 
     def classify(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Codes to data: (*batch, latent_dim) to a distribution over (*batch, *shape)."""
+    """Latents to data: (*batch, latent_dim) to a distribution over (*batch, *shape)."""
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution: ...
 
 
-class Prior(Protocol):
-    """A density over codes, nats."""
-
-    def log_prob(self, z: Tensor) -> Tensor: ...
-
-    def sample(self, n: int, noise: Noise) -> Tensor: ...
-
-
-def prior_of(model: Any) -> Prior | None:
-    """The density of a model's codes, which its samples are drawn from; ``None`` without one.
-
-    No protocol to be asked for by ``isinstance``: from Python 3.12 on that does not see an
-    attribute which is a module.
-    """
-    return getattr(model, "prior", None)
-
-
 @runtime_checkable
 class HasLayers(Protocol):
-    """Its flat code is several layers in a row, first the one that is decoded."""
+    """Its flat latent vector is several layers in a row, first the one that is decoded."""
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]: ...
 
     def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
-        """The code with all layers below ``layer`` (from 0) at their means given it."""
+        """The latents with all layers below ``layer`` (from 0) at their means given it."""
 
 
 @runtime_checkable
 class HasStyles(Protocol):
-    """Its decoder reads w, a style that is made from the code z, anew in every layer.
+    """Its decoder reads w, a style that is made from the latents z, anew in every layer.
 
-    Codes w are (n, d_w), one style for all layers, or (n, layers, d_w). ``layer_sizes`` is the
-    picture size (H, W) that each layer works towards, the coarsest first: one entry for each.
+    Styles w are (n, d_w), one for all layers, or (n, layers, d_w). ``layer_sizes`` is the image
+    size (H, W) that each layer works towards, the coarsest first: one entry for each.
     """
 
     @property
     def layer_sizes(self) -> tuple[tuple[int, int], ...]: ...
 
     def to_w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """Codes (n, latent_dim) to (n, d_w), taken towards the mean: w̄ + ψ (w − w̄)."""
+        """Latents (n, latent_dim) to (n, d_w), taken towards the mean: w̄ + ψ (w − w̄)."""
 
     def mean_w(self) -> Tensor:
-        """w̄, (d_w,): the mean over the prior of codes."""
+        """w̄, (d_w,): the mean over the prior of latents."""
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
         """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second.
@@ -311,7 +327,7 @@ class HasStyles(Protocol):
         """
 
     def decode_w(self, w: Tensor, *, noise: Noise | None = None) -> Distribution:
-        """Pictures (n, *shape); the grain is drawn from ``noise``, or is the same every time."""
+        """Images (n, *shape); the grain is drawn from ``noise``, or is the same every time."""
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None,
                truncation: float = 1.0) -> Tensor: ...
@@ -319,7 +335,7 @@ class HasStyles(Protocol):
 
 @runtime_checkable
 class Observes(Protocol):
-    """Codes have a likelihood, p(x|z).
+    """Latents have a likelihood, p(x|z).
 
     ``preprocess`` is the x that is scored: binarised or dequantised, model units.
     ``log_conditional`` is log p(x|z), (K, n) nats in data units, of preprocessed examples
@@ -334,7 +350,7 @@ class Observes(Protocol):
 
 @runtime_checkable
 class BoundsDensity(Protocol):
-    """The ELBO per item, mean of ``draws`` draws of z, nats in data units.
+    """The ELBO per example, mean of ``draws`` draws of z, nats in data units.
 
     A dictionary of ``bound``, its standard error ``se`` (NaN for one draw), and the parts
     ``reconstruction`` and ``kl``, each (n,).
@@ -346,7 +362,7 @@ class BoundsDensity(Protocol):
 
 @runtime_checkable
 class ScoresDensity(Protocol):
-    """Log-likelihood per item, nats in data units, and its effective sample size."""
+    """Log-likelihood per example, nats in data units, and its effective sample size."""
 
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
@@ -354,12 +370,26 @@ class ScoresDensity(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """Turns items of one domain into items of another, of those in ``ways``.
+    """Turns examples of one domain into examples of another, of those in ``ways``.
 
-    Pictures (n, *shape) model units to (n, *shape of ``to``).
+    Images (n, *shape) model units to (n, *shape of ``to``).
     """
 
     @property
     def ways(self) -> tuple[str, ...]: ...
 
     def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor: ...
+
+
+#: what a person can ask of a model, and the protocols behind it
+CAPABILITIES: dict[str, tuple[type, ...]] = {
+    "sample": (Samples,), "encode": (Encodes,), "decode": (Decodes,),
+    "reconstruct": (Encodes, Decodes), "score": (ScoresDensity,), "classify": (Classifies,),
+    "mix": (HasStyles,), "translate": (Translates,)}
+
+
+def capabilities(model: type[Model]) -> frozenset[str]:
+    """What a person can ask of a class of models, by the methods that it has."""
+    return frozenset(name for name, protocols in CAPABILITIES.items() if all(
+        hasattr(model, member) for protocol in protocols for member in vars(protocol)
+        if not member.startswith("_")))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import TrainingError
-from latlas.core.model import WeighsData, Weights
+from latlas.core.model import ReweightsData, Weights
 from latlas.data.batches import Batches, Sweep
 from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
@@ -24,7 +24,8 @@ class Weighing:
     def __init__(self, trainer: Trainer, batches: Batches, steps: int,
                  world: DistributedContext) -> None:
         self.trainer, self.batches, self.world = trainer, batches, world
-        share = trainer.model.refresh if isinstance(trainer.model, WeighsData) else 0.0
+        model = trainer.model
+        share = model.reweighting_interval if isinstance(model, ReweightsData) else 0.0
         self.every = max(1, round(share * steps)) if share > 0 else 0
         self.values: Tensor | None = None
 

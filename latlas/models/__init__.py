@@ -1,7 +1,7 @@
-"""The table of models. Nothing here imports torch until a model is built.
+"""The table of models. Nothing here imports torch until a model or its config is asked for.
 
-A model from outside the table is named by its class, ``module:Class``; the class then carries its
-config dataclass as ``Config`` and may carry ``provides``.
+A model from outside the table is named by its class, ``module:Class``. Every class carries its
+config dataclass as ``Config``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import ConfigError, unknown
-from latlas.models import config as configs
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -28,7 +27,7 @@ STYLES = GENERATOR | {"mix"}
 TRANSLATOR = frozenset({"translate"})
 #: (Isola et al. 2017, section 3.3)
 TRANSLATION_TRAINING = {"betas": (0.5, 0.999), "learning_rate": 2e-4, "batch_size": 4}
-#: no momentum: the other player has moved on since
+#: no momentum: the other network has moved on since
 GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99), "learning_rate": 0.0}
 #: of layers whose weights have unit variance
 EQUALISED_TRAINING = GAN_TRAINING | {"learning_rate": 2e-3}
@@ -38,69 +37,68 @@ VAE_TRAINING = {"weight_decay": 0.3}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a model's class is, its config, what it provides, and its training defaults."""
+    """Where a model's class is, what can be asked of it, and its training defaults."""
 
     target: str
-    config: Any
     provides: frozenset[str]
     summary: str
     training: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def config(self) -> Any:
+        """The dataclass of the model's options; this imports the model's module, and torch."""
+        return load_class(self).Config
+
 
 MODELS: dict[str, Entry] = {
-    "pca": Entry("latlas.models.pca:PCA", configs.PCAConfig, LIKELIHOOD,
+    "pca": Entry("latlas.models.pca:PCA", LIKELIHOOD,
                  "probabilistic PCA: exact likelihood in closed form; the baseline"),
-    "ae": Entry("latlas.models.ae:AE", configs.AEConfig, AUTOENCODER,
+    "ae": Entry("latlas.models.autoencoder:AE", AUTOENCODER,
                 "autoencoder: squared error through a bottleneck"),
-    "dae": Entry("latlas.models.ae:DAE", configs.DAEConfig, AUTOENCODER | {"denoise"},
-                 "denoising autoencoder: the clean item from a corrupted one"),
-    "vae": Entry("latlas.models.vae:VAE", configs.VAEConfig, LIKELIHOOD,
+    "dae": Entry("latlas.models.autoencoder:DAE", AUTOENCODER | {"denoise"},
+                 "denoising autoencoder: the clean example from a corrupted one"),
+    "vae": Entry("latlas.models.vae:VAE", LIKELIHOOD,
                  "variational autoencoder: a generative model with a bound on its likelihood",
                  VAE_TRAINING),
-    "beta-vae": Entry("latlas.models.beta_vae:BetaVAE", configs.BetaVAEConfig, LIKELIHOOD,
-                      "VAE whose KL weighs beta: fewer, more independent code dimensions",
+    "beta-vae": Entry("latlas.models.disentangling:BetaVAE", LIKELIHOOD,
+                      "VAE whose KL weighs beta: fewer, more independent latent dimensions",
                       VAE_TRAINING),
-    "iwae": Entry("latlas.models.iwae:IWAE", configs.IWAEConfig, LIKELIHOOD,
-                  "VAE trained on a tighter bound, of several weighted draws of the code",
+    "iwae": Entry("latlas.models.iwae:IWAE", LIKELIHOOD,
+                  "VAE trained on a tighter bound, of several weighted draws of the latents",
                   VAE_TRAINING),
-    "hierarchical-vae": Entry("latlas.models.hierarchical_vae:HierarchicalVAE",
-                              configs.HierarchicalVAEConfig, LIKELIHOOD,
+    "hierarchical-vae": Entry("latlas.models.hierarchical_vae:HierarchicalVAE", LIKELIHOOD,
                               "VAE with two or more stochastic layers", VAE_TRAINING),
-    "beta-tc-vae": Entry("latlas.models.beta_tc_vae:BetaTCVAE", configs.BetaTCVAEConfig, LIKELIHOOD,
-                         "VAE whose total correlation weighs beta: independent code dimensions",
+    "beta-tc-vae": Entry("latlas.models.disentangling:BetaTCVAE", LIKELIHOOD,
+                         "VAE whose total correlation weighs beta: independent latent dimensions",
                          VAE_TRAINING),
-    "factor-vae": Entry("latlas.models.factor_vae:FactorVAE", configs.FactorVAEConfig, LIKELIHOOD,
-                        "the same by a discriminator that tells codes from permuted ones",
-                        VAE_TRAINING),
-    "conditional-vae": Entry("latlas.models.conditional_vae:ConditionalVAE",
-                             configs.ConditionalVAEConfig, LIKELIHOOD,
-                             "VAE given a label, or a part of the picture (completion)",
+    "factor-vae": Entry("latlas.models.disentangling:FactorVAE", LIKELIHOOD,
+                        "VAE whose total correlation a discriminator estimates: independent latent "
+                        "dimensions", VAE_TRAINING),
+    "conditional-vae": Entry("latlas.models.conditional_vae:ConditionalVAE", LIKELIHOOD,
+                             "VAE given a label, or a part of the image (completion)",
                              VAE_TRAINING),
-    "debiasing-vae": Entry("latlas.models.debiasing_vae:DebiasingVAE", configs.DebiasingVAEConfig,
-                           LIKELIHOOD | {"classify"},
-                           "classifier with a VAE, whose codes tell what is rare and to be seen "
-                           "more often", VAE_TRAINING),
-    "gan": Entry("latlas.models.gan:GAN", configs.GANConfig, GENERATOR,
+    "debiasing-vae": Entry("latlas.models.debiasing_vae:DebiasingVAE", LIKELIHOOD | {"classify"},
+                           "classifier with a VAE, by whose latents under-represented examples "
+                           "come more often", VAE_TRAINING),
+    "gan": Entry("latlas.models.gan:GAN", GENERATOR,
                  "generative adversarial network: sharp samples, no encoder", GAN_TRAINING),
-    "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN",
-                             configs.ConditionalGANConfig, GENERATOR,
-                             "the same, of a class that is asked for", GAN_TRAINING),
-    "progressive-gan": Entry("latlas.models.progressive_gan:ProgressiveGAN",
-                             configs.ProgressiveGANConfig, GENERATOR,
+    "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN", GENERATOR,
+                             "GAN that samples the class that is asked for", GAN_TRAINING),
+    "progressive-gan": Entry("latlas.models.progressive_gan:ProgressiveGAN", GENERATOR,
                              "GAN that grows from 4 pixels upward", EQUALISED_TRAINING),
-    "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, STYLES,
-                       "GAN of pictures whose every layer has a style: mixing, truncation, edits",
+    "style-gan": Entry("latlas.models.style_gan:StyleGAN", STYLES,
+                       "GAN of images whose every layer has a style: mixing, truncation, edits",
                        EQUALISED_TRAINING),
-    "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", configs.Pix2PixConfig, TRANSLATOR,
-                     "the other picture of a pair: edges to photo, map to scene",
+    "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", TRANSLATOR,
+                     "the other image of a pair: edges to photo, map to scene",
                      TRANSLATION_TRAINING),
-    "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", configs.CycleGANConfig, TRANSLATOR,
+    "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", TRANSLATOR,
                        "from one domain to another and back, without pairs",
                        TRANSLATION_TRAINING | {"batch_size": 0, "learning_rate": 0.0}),
-    "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,
+    "flow-matching": Entry("latlas.models.flow_matching:FlowMatching",
                            frozenset({"sample", "score"}),
-                           "a flow from noise to items, without a code: tables, points, codes",
-                           {"learning_rate": 2e-3}),
+                           "a flow from noise to examples, without an encoder: tables, points, "
+                           "latents", {"learning_rate": 2e-3}),
 }
 
 
@@ -110,12 +108,20 @@ def list_models() -> dict[str, str]:
 
 
 def get(name: str) -> Entry:
-    """The entry of a model's name, or of ``module:Class``."""
+    """The entry of a model's name, or of a ``module:Class`` in the current folder or among the
+    installed packages."""
     if name in MODELS:
         return MODELS[name]
-    if ":" in name:
-        return _foreign(name)
-    raise ConfigError(unknown("model", name, MODELS))
+    if ":" not in name:
+        raise ConfigError(unknown("model", name, MODELS))
+    if str(Path.cwd()) not in sys.path:  # a console script starts without the current folder
+        sys.path.append(str(Path.cwd()))
+    model = load_class(Entry(name, frozenset(), ""))
+    if not hasattr(model, "Config"):
+        raise ConfigError(f"{name} has no Config: give the class its config dataclass as `Config`")
+    from latlas.core.model import capabilities
+
+    return Entry(name, capabilities(model), (model.__doc__ or name).strip().splitlines()[0])
 
 
 def load_class(entry: Entry) -> Any:
@@ -129,21 +135,9 @@ def load_class(entry: Entry) -> Any:
 
 def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
     """A fresh model; ``modules`` are networks of the user's own (``encoder=…``)."""
-    made = load_class(get(name))
-    takes = inspect.signature(made).parameters
+    cls = load_class(get(name))
     for module in modules:
-        if module not in takes:
+        if module not in inspect.signature(cls).parameters:
             raise ConfigError(f"{name} takes no {module} of your own")
-    model: Model = made(config, space, **modules)
+    model: Model = cls(config, space, **modules)
     return model
-
-
-def _foreign(name: str) -> Entry:
-    """The entry of a class found in the current folder or among the installed packages."""
-    if str(Path.cwd()) not in sys.path:  # a console script starts without the current folder
-        sys.path.append(str(Path.cwd()))
-    made = load_class(Entry(name, None, frozenset(), ""))
-    if not hasattr(made, "Config"):
-        raise ConfigError(f"{name} has no Config: give the class its config dataclass as `Config`")
-    provides = frozenset(getattr(made, "provides", LIKELIHOOD))
-    return Entry(name, made.Config, provides, (made.__doc__ or name).strip().splitlines()[0])

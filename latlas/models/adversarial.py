@@ -179,13 +179,13 @@ class Adversarial(Model):
         """What this batch is conditioned on; nothing here."""
         return None
 
-    def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+    def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, latent_dim) codes of items, of a condition where codes differ by it."""
         return self.prior.sample(n, noise).to(self.device)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """G(z) of such codes: (n, *shape) model units."""
-        z = self.sample_codes(n, noise=noise, condition=condition)
+        z = self.sample_latents(n, noise=noise, condition=condition)
         return self.decode(z, condition=condition).mean
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:

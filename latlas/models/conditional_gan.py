@@ -23,6 +23,8 @@ class ConditionalGAN(GAN):
     generator is paid for fakes whose class it names (Odena et al. 2017, section 3).
     """
 
+    Config = ConditionalGANConfig
+    takes_condition = "label"
     config: ConditionalGANConfig
 
     def __init__(self, config: ConditionalGANConfig, space: Space, *,

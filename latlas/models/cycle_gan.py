@@ -40,6 +40,7 @@ class CycleGAN(Translator):
     neighbours are to differ by their motion alone (Lai et al. 2018, section 3.2).
     """
 
+    Config = CycleGANConfig
     config: CycleGANConfig
     needs = "domains"
     ways = ("A", "B")

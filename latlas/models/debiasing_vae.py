@@ -1,8 +1,10 @@
-"""Debiasing VAE (Amini et al. 2019): a classifier that sees what is rare in its data more often."""
+"""Debiasing VAE (Amini et al. 2019): a classifier that sees under-represented examples more often.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,111 +14,145 @@ from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.model import Loss, Step, Weights
+from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity
-from latlas.metrics.arrays import Array
 from latlas.models.conditioning import NAME_IT
-from latlas.models.config import DebiasingVAEConfig
-from latlas.models.vae import VAE, normal_of
+from latlas.models.vae import VAE, VAEConfig, normal_of
+
+
+@dataclass(frozen=True)
+class DebiasingVAEConfig(VAEConfig):
+    """Classifier with a VAE, by whose latents rare examples come more often."""
+
+    debias_classes: str = option("", "classes whose examples are reconstructed and reweighted, "
+                                 "with commas between; empty: all")
+    vae_weight: float | None = option(None, "weight of the VAE's loss beside the cross-entropy; "
+                                      "none: 1 / scalars of an example", low=0)
+    reweighting: str = option("product", "weights by the densities of the latent dimensions: the "
+                              "inverse of their product, or of the least of them (maximum); by the "
+                              "cross-entropy of an example and its neighbours (loss); none: "
+                              "examples come equally often",
+                              choices=("product", "maximum", "loss", "none"))
+    within: str = option("class", "densities among the examples of each of the debias_classes, or "
+                         "of all together", choices=("class", "all"))
+    neighbours: int = option(5, "examples over which a cross-entropy is smoothed, for "
+                             "reweighting=loss", low=1)
+    reweighting_interval: float = option(0.1, "share of the budget from one set of weights to the "
+                                         "next", low=0.001, high=1)
+    bins: int = option(10, "bins of a histogram of one dimension", low=2)
+    share: float = option(0.2, "effective sample size that the weights leave, as a share of the "
+                          "examples: alpha is raised until they do", low=0.01, high=0.99)
+    alpha: float | None = option(None, "added to every density; none: the least that leaves the "
+                                 "share", low=0)
+    clip: float = option(20.0, "largest weight, times their mean", low=1)
+
+    def __post_init__(self) -> None:
+        if self.trimmed_fraction > 0:
+            raise ConfigError(f"trimmed_fraction={self.trimmed_fraction:g} leaves out what fits "
+                              "worst, which debiasing-vae is to see more often; leave it out",
+                              option="trimmed_fraction")
 
 
 class DebiasingVAE(VAE):
     """One encoder gives the logits of the classes and q(z|x), from which the decoder reconstructs.
 
-    Loss: L_class + w · [y audited] · L_VAE (eq. 2), both means over the batch. The batches are
-    drawn by weights that grow as the density of an item's codes falls.
+    Loss: L_class + w · [y in debias_classes] · L_VAE (eq. 2), both means over the batch. Batches
+    are drawn by weights that grow as the density of an example's latents falls.
     """
+
+    Config = DebiasingVAEConfig
+    debiased: Tensor
 
     def __init__(self, config: DebiasingVAEConfig, space: Space, *,
                  encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
         if len(space.classes) < 2:
             raise DataError("debiasing-vae needs labels of two classes or more, and this data has "
                             f"{len(space.classes) or 'none'}: {NAME_IT}")
+        names = [name.strip() for name in config.debias_classes.split(",") if name.strip()]
+        for name in names:
+            if name not in space.classes:
+                raise ConfigError(f"debias_classes={config.debias_classes}: "
+                                  f"{unknown('class', name, space.classes)}",
+                                  option="debias_classes")
         self.more_outputs = len(space.classes)
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         weight = self.config.vae_weight
         self.vae_weight = 1 / space.dims if weight is None else weight
-        self.register_buffer("audited", _audited(config.audited, space), persistent=False)
-
-    audited: Tensor
+        self.register_buffer("debiased", torch.tensor([
+            float(not names or name in names) for name in space.classes]), persistent=False)
 
     @property
-    def refresh(self) -> float:
-        """Share of the budget between two sets of weights; 0: items come equally often."""
-        share: float = 0.0 if self.config.form == "none" else self.config.refresh
-        return share
+    def reweighting_interval(self) -> float:
+        """Share of the budget between two sets of weights; 0: examples come equally often."""
+        interval: float = self.config.reweighting_interval
+        return 0.0 if self.config.reweighting == "none" else interval
+
+    def encode_and_classify(self, x: Tensor) -> tuple[Normal, Tensor]:
+        """q(z|x), and the logits (n, classes)."""
+        latents, logits = self.run_encoder(x, None).float().split(
+            [2 * self.latent_dim, self.more_outputs], -1)
+        return normal_of(latents), logits
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
-        return self._both(x)[0]
+        return self.encode_and_classify(x)[0]
 
     def classify(self, x: Tensor) -> Tensor:
         """log p(class|x): (n, *shape) to (n, classes), nats."""
-        return self._both(x)[1].log_softmax(-1)
+        return self.encode_and_classify(x)[1].log_softmax(-1)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
-        """Cross-entropy of every item, and the negative bound of those of audited classes."""
+        """Cross-entropy of every example, and the negative bound of those of debias_classes."""
         label = _labels(batch)
-        x = self.likelihood.preprocess(batch.x, step.noise)
-        q, logits = self._both(x)
-        bound, terms = self._negative_bound(x, q, None, step)
+        x = self.preprocess(batch.x, step.noise)
+        q, logits = self.encode_and_classify(x)
+        z = q.sample(step.noise)
+        reconstruction = -self.decode(z).log_prob(x)
+        kl = self.prior.kl(q, z)
+        bound = reconstruction + self.kl_weight(step) * self.with_free_bits(kl)
         classification = F.cross_entropy(logits, label)
-        total = classification + self.vae_weight * (self.audited[label] * bound).mean()
-        return Loss(total, {"loss": total, "classification": classification, **terms})
+        total = classification + self.vae_weight * (self.debiased[label] * bound).mean()
+        return Loss(total, {"loss": total, "classification": classification,
+                            "reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()})
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Refuse what histograms of codes cannot be made of.
+        """Refuse what histograms of latents cannot be computed from.
 
         Raises:
-            DataError: fewer than 50 items of the audited classes.
+            DataError: fewer than 50 examples of the debias_classes.
         """
-        count = sum(int(self.audited[_labels(batch)].sum()) for batch in batches)
-        if self.refresh and count < rarity.LEAST_ITEMS:
-            raise DataError(f"the audited classes have {count} training items; at least "
-                            f"{rarity.LEAST_ITEMS} are needed to say which are rare, or form=none")
+        count = sum(int(self.debiased[_labels(batch)].sum()) for batch in batches)
+        if self.reweighting_interval and count < rarity.LEAST_ITEMS:
+            raise DataError(f"the debias_classes have {count} training examples; at least "
+                            f"{rarity.LEAST_ITEMS} are needed to say which are rare, or "
+                            "reweighting=none")
 
     @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
-        """Weights of the audited classes' items by the form that was chosen; 1 for other items."""
-        codes, losses, labels = (torch.cat(part).cpu().numpy() for part in zip(
-            *map(self._seen, batches), strict=True))
-        mine = self.audited.cpu().numpy()[labels] > 0
-        found = self._guarded(codes[mine], losses[mine], labels[mine])
-        weights = torch.ones(len(codes), dtype=torch.float64)
-        weights[torch.from_numpy(mine)] = torch.from_numpy(found.weights)
-        return Weights(weights, found.figures, found.words)
+        """Weights of the examples of debias_classes; 1 for others.
 
-    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean codes, cross-entropies and labels of a batch."""
-        q, logits = self._both(batch.x)
-        return q.mean, F.cross_entropy(logits, _labels(batch), reduction="none"), _labels(batch)
-
-    def _guarded(self, codes: Array, losses: Array, labels: Array) -> rarity.Guarded:
-        """By the histograms of the codes (eq. 3), or by the losses of items that are alike."""
-        c = self.config
-        if c.form == "loss":
-            values = rarity.smoothed(losses, codes, labels, c.neighbours)
+        By the histograms of their latents (eq. 3), or by the losses of examples that are alike.
+        """
+        latents, losses, labels = [], [], []
+        for batch in batches:
+            q, logits = self.encode_and_classify(batch.x)
+            labels.append(_labels(batch))
+            latents.append(q.mean)
+            losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
+        z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
+        mine, c = self.debiased.cpu().numpy()[label] > 0, self.config
+        if c.reweighting == "loss":
+            values = rarity.smoothed(loss[mine], z[mine], label[mine], c.neighbours)
         else:
-            values = rarity.densities(codes, labels if c.within == "class" else None, c.bins)
-        return rarity.guarded(values, c.form, c.share, c.clip, c.alpha)
-
-    def _both(self, x: Tensor) -> tuple[Normal, Tensor]:
-        """q(z|x), and the logits (n, classes)."""
-        codes, logits = self._encoded(x, None).float().split(
-            [2 * self.latent_dim, self.more_outputs], -1)
-        return normal_of(codes), logits
+            values = rarity.densities(z[mine], label[mine] if c.within == "class" else None, c.bins)
+        clipped = rarity.guarded(values, c.reweighting, c.share, c.clip, c.alpha)
+        weights = torch.ones(len(z), dtype=torch.float64)
+        weights[torch.from_numpy(mine)] = torch.from_numpy(clipped.weights)
+        return Weights(weights, clipped.figures, clipped.words)
 
 
 def _labels(batch: Batch) -> Tensor:
     if batch.label is None:
         raise DataError(f"debiasing-vae needs a label for every item: {NAME_IT}")
     return batch.label
-
-
-def _audited(names: str, space: Space) -> Tensor:
-    """(classes,) 1 for each class that is named, for all where none is."""
-    asked = [name.strip() for name in names.split(",") if name.strip()] or list(space.classes)
-    for name in asked:
-        if name not in space.classes:
-            raise ConfigError(f"audited={names}: {unknown('class', name, space.classes)}")
-    return torch.tensor([float(name in asked) for name in space.classes])

@@ -49,6 +49,7 @@ class GAN(Adversarial):
             the latter as codes (n,), and may add (n, classes) log-odds to its output.
     """
 
+    Config = GANConfig
     #: the discriminator says which class it sees, too
     names_classes = False
 
@@ -93,11 +94,11 @@ class GAN(Adversarial):
         if self.groups:
             self.groups.fit(batches, n_train)
 
-    def sample_codes(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+    def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, latent_dim) codes of items, of a class where one is told."""
         groups = self.groups
         return (groups.draw(n, noise, condition).to(self.device) if groups
-                else super().sample_codes(n, noise=noise))
+                else super().sample_latents(n, noise=noise))
 
     def guess(self, x: Tensor, *, noise: Noise, condition: Tensor | None = None) -> Tensor | None:
         """Codes (n, latent_dim) of the items' groups and sketches."""

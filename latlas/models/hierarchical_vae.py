@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,44 @@ from torch.func import functional_call
 from latlas.core.distributions import Distribution, Normal
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
+from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models import priors
-from latlas.models.autoencoding import auto_latent_dim
-from latlas.models.config import HierarchicalVAEConfig
-from latlas.models.iwae import IWAE
+from latlas.models.autoencoder import auto_latent_dim
+from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import normal_of
 from latlas.networks import mlp, must_fit
 
-#: what is taken from the normal of a layer: its mean, or a sample
-Take = Callable[[Normal], Tensor]
+
+@dataclass(frozen=True)
+class HierarchicalVAEConfig(IWAEConfig):
+    """Hierarchical VAE: two or more stochastic layers."""
+
+    draws: int = option(1, "draws of the latents per example and step", low=1)
+    latents: tuple[int, ...] = option((), "latent dimensions of the layers, the one next to the "
+                                      "data first (100,50); empty divides latent_dim two to one",
+                                      low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.latents) == 1:
+            raise ConfigError(f"latents={self.latents[0]}: give two layers or more (100,50), or "
+                              "train vae", option="latents")
+        if self.latents and self.latent_dim not in (0, sum(self.latents)):
+            raise ConfigError(f"latent_dim={self.latent_dim}: the layers {self.latents} have "
+                              f"{sum(self.latents)} numbers together; give one of the two",
+                              option="latent_dim")
+
+    def resolve(self, space: Space) -> Self:
+        """The layers first: ``latent_dim`` is divided two to one, bottom first."""
+        total = sum(self.latents) or self.latent_dim or auto_latent_dim(space)
+        if total < 2:
+            raise ConfigError("latent_dim=1: two layers need two numbers or more",
+                              option="latent_dim")
+        top = max(1, total // 3)
+        return IWAEConfig.resolve(replace(self, latent_dim=total, latents=self.latents or (
+            total - top, top)), space)
 
 
 class Conditional(nn.Module):
@@ -41,7 +69,7 @@ class Conditional(nn.Module):
 
 @dataclass
 class Chain:
-    """q(z_1|x) Π q(z_l+1|z_l) over flat codes (*batch, Σ d_l), z_1 first.
+    """q(z_1|x) Π q(z_l+1|z_l) over flat latents (*batch, Σ d_l), z_1 first.
 
     Attributes:
         bottom: q(z_1|x); ``links[l]`` gives the next layer; ``sizes`` are the d_l.
@@ -56,15 +84,15 @@ class Chain:
     @property
     def mean(self) -> Tensor:
         """The mean of z_1, and of every further layer where the one below is at its mean."""
-        return self._upward(self.bottom.mean, lambda normal: normal.mean)
+        return self._upward(self.bottom.mean)
 
     def sample(self, noise: Noise) -> Tensor:
         """(*batch, Σ d_l), layer by layer."""
-        return self._upward(self.bottom.sample(noise), lambda normal: normal.sample(noise))
+        return self._upward(self.bottom.sample(noise), noise)
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, n, Σ d_l): ``k`` samples of every item."""
-        return self._upward(self.bottom.draws(k, noise), lambda normal: normal.sample(noise))
+        """(k, n, Σ d_l): ``k`` samples of every example."""
+        return self._upward(self.bottom.draws(k, noise), noise)
 
     def detached(self) -> Chain:
         """The same density, through whose parameters no gradient flows."""
@@ -75,28 +103,26 @@ class Chain:
         layers = z.split(self.sizes, -1)
         log_q = self.bottom.log_prob(layers[0])
         for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
-            log_q = log_q + self._given(link, below).log_prob(above)
+            log_q = log_q + self._next(link, below).log_prob(above)
         return log_q
 
-    def _upward(self, first: Tensor, take: Take) -> Tensor:
-        layers = [first]
+    def _upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
+        """All layers from the bottom one, each a sample, or without ``noise`` a mean."""
+        layers = [z]
         for link in self.links:
-            layers.append(take(self._given(link, layers[-1])))
+            q = self._next(link, layers[-1])
+            layers.append(q.mean if noise is None else q.sample(noise))
         return torch.cat(layers, -1)
 
-    def _given(self, link: nn.Module, below: Tensor) -> Normal:
-        return _fixed(link, below) if self.fixed else link(below)
-
-
-def _fixed(link: nn.Module, below: Tensor) -> Normal:
-    """What ``link`` gives; a gradient flows to ``below`` and to no weight."""
-    weights = {name: weight.detach() for name, weight in link.named_parameters()}
-    normal: Normal = functional_call(link, weights, (below,))
-    return normal
+    def _next(self, link: nn.Module, below: Tensor) -> Normal:
+        """q(z_l+1|z_l); where it is fixed, a gradient flows to ``below`` and to no weight."""
+        weights = {k: w.detach() for k, w in link.named_parameters()} if self.fixed else {}
+        normal: Normal = functional_call(link, weights, (below,))
+        return normal
 
 
 class ChainPrior(Prior):
-    """p(z_L) Π p(z_l|z_l+1) over the same codes; ``top`` is p(z_L), ``links[l]`` p(z_l|z_l+1)."""
+    """p(z_L) Π p(z_l|z_l+1) over the same latents; ``top`` is p(z_L), ``links[l]`` p(z_l|z_l+1)."""
 
     def __init__(self, top: Prior, links: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__(sum(sizes))
@@ -112,21 +138,22 @@ class ChainPrior(Prior):
     def sample(self, n: int, noise: Noise) -> Tensor:
         """Ancestral: the top layer first."""
         top = self.top.sample(n, noise).to(next(self.links.parameters()).device)
-        return self.downward([top], lambda normal: normal.sample(noise))
+        return self.downward([top], noise)
 
-    def downward(self, known: Sequence[Tensor], take: Take) -> Tensor:
-        """The code whose upper layers are ``known``, the others taken from p(z_l|z_l+1)."""
-        layers = list(known)
-        for link in reversed(self.links[:len(self.sizes) - len(known)]):
-            layers.insert(0, take(link(layers[0])))
+    def downward(self, upper: Sequence[Tensor], noise: Noise | None = None) -> Tensor:
+        """All layers from the upper ones; the others are samples, or without ``noise`` means."""
+        layers = list(upper)
+        for link in reversed(self.links[:len(self.sizes) - len(upper)]):
+            p = link(layers[0])
+            layers.insert(0, p.mean if noise is None else p.sample(noise))
         return torch.cat(layers, -1)
 
 
 class HierarchicalVAE(IWAE):
     """p(x, z) = p(z_L) Π p(z_l|z_l+1) p(x|z_1), q(z|x) = q(z_1|x) Π q(z_l+1|z_l), from x upward.
 
-    A code is one flat vector, z_1 first. The bounds are those of :class:`IWAE`: over draws of the
-    whole chain, no divergence in closed form.
+    The latents are one flat vector, z_1 first. The bounds are those of :class:`IWAE`: over draws of
+    the whole chain, no divergence in closed form.
 
     Args:
         up, down: networks of the user's own between neighbouring layers, as modules in a row
@@ -134,14 +161,13 @@ class HierarchicalVAE(IWAE):
             (n, d_l+1) to (n, 2 d_l), means and log variances.
     """
 
+    Config = HierarchicalVAEConfig
+
     def __init__(self, config: HierarchicalVAEConfig, space: Space, *,
                  encoder: nn.Module | None = None, decoder: nn.Module | None = None,
                  up: nn.Module | None = None, down: nn.Module | None = None) -> None:
-        sizes = self.sizes = layer_sizes(config, space)
-        super().__init__(replace(config, latent_dim=sizes[0], latents=()), space,
-                         encoder=encoder, decoder=decoder)
-        self.latent_dim = sum(sizes)
-        self.config = replace(self.config, latent_dim=self.latent_dim, latents=sizes)
+        super().__init__(config, space, encoder=encoder, decoder=decoder)
+        sizes: tuple[int, ...] = self.config.latents
         pairs = list(pairwise(sizes))
         self.up = nn.ModuleList(self._links("up", up, pairs))
         links = self._links("down", down, [(above, below) for below, above in pairs])
@@ -149,22 +175,28 @@ class HierarchicalVAE(IWAE):
         self.prior: ChainPrior = ChainPrior(top, links, sizes)
 
     @property
+    def decoder_inputs(self) -> int:
+        """The latent dimensions of z_1, next to the data."""
+        size: int = self.config.latents[0]
+        return size
+
+    @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Of every layer, bottom first."""
-        return tuple((size,) for size in self.sizes)
+        return tuple((size,) for size in self.config.latents)
 
     def encode(self, x: Tensor, *,  # type: ignore[override]  # a VAE's is one normal
                condition: Tensor | None = None) -> Chain:
         """q(z|x): (n, *shape) to a chain of normals over (n, latent_dim)."""
-        return Chain(super().encode(x, condition=condition), self.up, self.sizes)
+        return Chain(super().encode(x, condition=condition), self.up, self.config.latents)
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
-        """p(x|z) = p(x|z_1): of the code (*batch, latent_dim) it reads the bottom layer."""
-        return super().decode(z[..., :self.sizes[0]], condition=condition)
+        """p(x|z) = p(x|z_1): of the latents (*batch, latent_dim) it reads the bottom layer."""
+        return super().decode(z[..., :self.decoder_inputs], condition=condition)
 
     def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
-        """The code with every layer below ``layer`` (from 0) at its mean given the one above."""
-        return self.prior.downward(z.split(self.sizes, -1)[layer:], lambda normal: normal.mean)
+        """The latents with every layer below ``layer`` (from 0) at its mean given the one above."""
+        return self.prior.downward(z.split(self.config.latents, -1)[layer:])
 
     def _links(self, name: str, own: nn.Module | None,
                pairs: Sequence[tuple[int, int]]) -> list[Conditional]:
@@ -181,14 +213,3 @@ class HierarchicalVAE(IWAE):
         for module, (a, b) in zip(modules, pairs, strict=True):
             must_fit(name, module, (a,), (2 * b,))
         return [Conditional(module) for module in modules]
-
-
-def layer_sizes(config: HierarchicalVAEConfig, space: Space) -> tuple[int, ...]:
-    """``latents``, or ``latent_dim`` divided two to one, bottom first."""
-    if config.latents:
-        return config.latents
-    total = config.latent_dim or auto_latent_dim(space)
-    if total < 2:
-        raise ConfigError("latent_dim=1: two layers need two numbers or more")
-    top = max(1, total // 3)
-    return total - top, top

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import Self
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import Posterior
+from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Step
-from latlas.models.vae import VAE
-from latlas.objectives.elbo import log_mean_weight, reparameterise_twice
-from latlas.objectives.reconstruction import trimmed_mean
+from latlas.core.options import option
+from latlas.core.space import Space
+from latlas.models.vae import VAE, VAEConfig
+from latlas.objectives.elbo import log_mean_weight, reparameterise_twice, trimmed_mean
+
+
+@dataclass(frozen=True)
+class IWAEConfig(VAEConfig):
+    """Importance-weighted autoencoder."""
+
+    draws: int = option(5, "draws of the latents per example and step", low=1)
+    bound: str = option("importance", "of the draws' weights: the logarithm of their mean "
+                        "(importance), or the mean of their logarithms, a VAE's (average)",
+                        choices=("importance", "average"))
+    gradient: str = option("auto", "of the encoder; auto: dreg, doubly reparameterised, where the "
+                           "importance bound has more than one draw, else reparameterised",
+                           choices=("auto", "reparameterised", "dreg"))
+
+    def __post_init__(self) -> None:
+        if self.free_bits > 0:
+            raise ConfigError(f"free_bits={self.free_bits:g} needs the KL of every latent "
+                              "dimension, which a bound over draws has not; leave it out, or train "
+                              "vae", option="free_bits")
+
+    def resolve(self, space: Space) -> Self:
+        """The gradient as well."""
+        gradient = self.gradient
+        if gradient == "auto":
+            several = self.bound == "importance" and self.draws > 1
+            gradient = "dreg" if several else "reparameterised"
+        return replace(super().resolve(space), gradient=gradient)
 
 
 class IWAE(VAE):
@@ -18,23 +48,22 @@ class IWAE(VAE):
     With ``bound=average`` on 1/K Σ log p(x, z_k)/q(z_k|x), the VAE's bound of K draws (eq. 3).
     """
 
+    Config = IWAEConfig
+
     def loss(self, batch: Batch, step: Step) -> Loss:
-        """Negative bound, mean nats per item in model units; an item is encoded once."""
-        x = self.likelihood.preprocess(batch.x, step.noise)
+        """Negative bound, mean nats per example in model units; an example is encoded once."""
+        x = self.preprocess(batch.x, step.noise)
         q: Posterior = self.encode(x)
         z = q.draws(self.config.draws, step.noise)
         log_px = self.decode(z).log_prob(x)
-        fixed = q.detached() if self.config.doubly_reparameterised else q
-        kl = fixed.log_prob(z) - self.prior.log_prob(z)
-        bound = self._bound(z, log_px, kl, self.warmth(step))
-        total = trimmed_mean(-bound, self.config.trim)
-        return Loss(total, {"loss": total, "reconstruction": -log_px.mean(), "kl": kl.mean()})
-
-    def _bound(self, z: Tensor, log_px: Tensor, kl: Tensor, warmth: float) -> Tensor:
-        """Over the draws (K, n) of log p(x|z) and of log q(z|x) − log p(z): (n,)."""
-        log_w = log_px - warmth * kl
+        twice, weight = self.config.gradient == "dreg", self.kl_weight(step)
+        kl = (q.detached() if twice else q).log_prob(z) - self.prior.log_prob(z)
+        log_w = log_px - weight * kl
         if self.config.bound == "average":
-            return log_w.mean(0)
-        if self.config.doubly_reparameterised:
-            reparameterise_twice(z, log_w, warmth)
-        return log_mean_weight(log_w)
+            bound = log_w.mean(0)
+        else:
+            if twice:
+                reparameterise_twice(z, log_w, weight)
+            bound = log_mean_weight(log_w)
+        total = trimmed_mean(-bound, self.config.trimmed_fraction)
+        return Loss(total, {"loss": total, "reconstruction": -log_px.mean(), "kl": kl.mean()})

@@ -14,11 +14,11 @@ from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Space
 
+NAMES = ("bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel", "discretised-logistic")
 #: log variances stay above this: a standard deviation of 0.0025 in model units
 LOWEST_LOG_VAR = -12.0
-
-#: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the code carries nothing that
-#: is worth its KL, and points on a ring are never told apart
+#: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the latents carry nothing
+#: that is worth its KL, and points on a ring are never told apart
 FIRST_LOG_VAR = -4.0
 #: log σ² per unit of the parameter: Adam moves every parameter by the same step, and a log variance
 #: has ten times as far to go as a weight
@@ -43,7 +43,7 @@ class Likelihood(nn.Module, ABC):
 
     @property
     def base_measure(self) -> str:
-        """``integers`` of a picture (dequantised or discretised), or the table's units."""
+        """``integers`` of an image (dequantised or discretised), or the table's units."""
         return "integers" if self.space.levels else f"{self.space.kind} units"
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
@@ -54,24 +54,25 @@ class Likelihood(nn.Module, ABC):
     def forward(self, output: Tensor) -> Distribution:
         """p(x | z) from the decoder's output, (*batch, multiplier·C, H, W)."""
 
-    def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = output.chunk(2, -self.event_dims)
-        return first, second
-
 
 class BernoulliLikelihood(Likelihood):
-    """Pixels are coin flips (Kingma & Welling 2014, appendix C.1)."""
+    """Binary pixels (Kingma & Welling 2014, appendix C.1).
+
+    Args:
+        binarize: ``dynamic`` draws each pixel anew with its gray value as the probability
+            (stochastic binarisation), ``threshold`` cuts at one half, ``none`` leaves gray values.
+    """
 
     def __init__(self, space: Space, binarize: str) -> None:
         super().__init__(space)
         if space.kind != "picture":
             raise ConfigError(f"likelihood=bernoulli needs pictures, not a {space.kind}; "
-                              "use gaussian-learnt")
+                              "use gaussian-learnt", option="likelihood")
         self.binarize = binarize
 
     @property
     def base_measure(self) -> str:
-        """Gray values under coin flips have a cross-entropy, which is no likelihood."""
+        """Gray values have a cross-entropy under binary pixels, which is no likelihood."""
         binary = self.binarize != "none" or self.space.levels == 2
         return "binary pixels" if binary else "gray cross-entropy (no likelihood)"
 
@@ -98,33 +99,33 @@ class GaussianLikelihood(Likelihood):
         return dequantise(x, self.space.step, noise)
 
     def forward(self, output: Tensor) -> Distribution:
-        return Normal(output, self.variance(), self.event_dims)
+        return Normal(output, self.log_var(), self.event_dims)
 
-    def variance(self) -> Tensor:
+    def log_var(self) -> Tensor:
         """log σ², broadcast against the mean."""
         return torch.tensor(2 * math.log(self.noise_sd))
 
 
 class LearntGaussianLikelihood(GaussianLikelihood):
-    """σ is a parameter: one for a picture (Rybkin et al. 2021), one per column for a table."""
+    """σ is a parameter: one for an image (Rybkin et al. 2021), one per column for a table."""
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
         width = 1 if space.kind == "picture" else space.shape[0]
         self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
 
-    def variance(self) -> Tensor:
-        return _floored(GAIN * self.raw)
+    def log_var(self) -> Tensor:
+        return _bounded_below(GAIN * self.raw, LOWEST_LOG_VAR)
 
 
 class PixelGaussianLikelihood(GaussianLikelihood):
-    """The decoder gives σ² for every scalar of every item."""
+    """The decoder gives σ² for every scalar of every example."""
 
     multiplier = 2
 
     def forward(self, output: Tensor) -> Distribution:
-        mean, log_var = self._split(output)
-        return Normal(mean, _floored(log_var.float()), self.event_dims)
+        mean, log_var = output.chunk(2, -self.event_dims)
+        return Normal(mean, _bounded_below(log_var.float(), LOWEST_LOG_VAR), self.event_dims)
 
 
 class DiscretisedLogisticLikelihood(Likelihood):
@@ -136,36 +137,27 @@ class DiscretisedLogisticLikelihood(Likelihood):
         super().__init__(space)
         if not space.levels:
             raise ConfigError("likelihood=discretised-logistic needs integer pictures; this data "
-                              "is continuous: use gaussian-learnt")
+                              "is continuous: use gaussian-learnt", option="likelihood")
 
     def forward(self, output: Tensor) -> Distribution:
-        location, log_scale = self._split(output)
-        return DiscretisedLogistic(location, _floored(log_scale.float(), -7.0),
+        location, log_scale = output.chunk(2, -self.event_dims)
+        return DiscretisedLogistic(location, _bounded_below(log_scale.float(), -7.0),
                                    self.space.step, self.event_dims)
-
-
-def resolve(name: str, space: Space, binarize: str) -> str:
-    """The likelihood that ``auto`` stands for."""
-    if name != "auto":
-        return name
-    if binarize != "none":
-        return "bernoulli"
-    return "discretised-logistic" if space.levels else "gaussian-learnt"
 
 
 def make(name: str, space: Space, *, binarize: str, noise_sd: float) -> Likelihood:
     """The likelihood a config names."""
     if binarize != "none" and name != "bernoulli":
         raise ConfigError(f"binarize={binarize} makes binary pixels, which need "
-                          f"likelihood=bernoulli, not {name}")
-    table = {"bernoulli": lambda: BernoulliLikelihood(space, binarize),
-             "gaussian": lambda: GaussianLikelihood(space, noise_sd),
-             "gaussian-learnt": lambda: LearntGaussianLikelihood(space),
-             "gaussian-pixel": lambda: PixelGaussianLikelihood(space),
-             "discretised-logistic": lambda: DiscretisedLogisticLikelihood(space)}
-    return table[name]()
+                          f"likelihood=bernoulli, not {name}", option="binarize")
+    if name == "bernoulli":
+        return BernoulliLikelihood(space, binarize)
+    if name == "gaussian":
+        return GaussianLikelihood(space, noise_sd)
+    return {"gaussian-learnt": LearntGaussianLikelihood, "gaussian-pixel": PixelGaussianLikelihood,
+            "discretised-logistic": DiscretisedLogisticLikelihood}[name](space)
 
 
-def _floored(log_var: Tensor, lowest: float = LOWEST_LOG_VAR) -> Tensor:
+def _bounded_below(log_var: Tensor, lowest: float) -> Tensor:
     """``log_var`` bent smoothly so that it stays above ``lowest``."""
     return lowest + F.softplus(log_var - lowest)

@@ -7,7 +7,7 @@ in float64. With the eigenvalues λ₁ ≥ … ≥ λ_D and eigenvectors u_j of 
 
     W = U (Λ − σ² I)^½   (eq. 7, with R = I),     σ² = 1/(D − k) Σ_{j>k} λ_j   (eq. 8)
 
-so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the codes are the whitened
+so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the latents are the whitened
 coordinates along the principal axes, in order of variance.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import scipy.linalg
 import torch
@@ -26,21 +26,51 @@ from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.noise import Noise, dequantise, derive
+from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.autoencoding import auto_latent_dim
-from latlas.models.config import PCAConfig
+from latlas.models.autoencoder import auto_latent_dim
 from latlas.models.priors import StandardNormal
 
-#: up to this many scalars per item the whole covariance is kept (128 MiB at 4,096)
+#: up to this many scalars per example the whole covariance is kept (128 MiB at 4,096)
 COVARIANCE_DIMS = 4096
 #: a share of the variance below which it is rounding error
 TINY = 1e-13
 
 
+@dataclass(frozen=True)
+class PCAConfig:
+    """Probabilistic PCA."""
+
+    latent_dim: int = option(0, "latent dimensions; 0 chooses from the data's size", low=0)
+    ddof: int = option(1, "variances divide by n - ddof: 1 unbiased (as scikit-learn), 0 maximum "
+                       "likelihood", low=0, high=1)
+    solver: str = option("auto", "covariance: exact, one sweep, D x D memory; randomised: a few "
+                         "sweeps, D x k memory; auto: covariance up to 4,096 numbers per example",
+                         choices=("auto", "covariance", "randomised"))
+
+    def resolve(self, space: Space) -> PCAConfig:
+        """Latent dimensions as the other families take for this data, as far as that is possible,
+        and the solver.
+
+        Raises:
+            ConfigError: more latent dimensions than D − 1, which already is a full Gaussian.
+        """
+        k, dims, solver = self.latent_dim, space.dims, self.solver
+        if dims < 2:
+            raise ConfigError("pca needs at least 2 numbers per item, this data has 1")
+        if k >= dims:
+            raise ConfigError(f"latent_dim={k}: pca on {dims} numbers per item takes at most "
+                              f"latent_dim={dims - 1}, which is a full Gaussian",
+                              option="latent_dim")
+        if solver == "auto":
+            solver = "covariance" if dims <= COVARIANCE_DIMS else "randomised"
+        return replace(self, latent_dim=k or min(auto_latent_dim(space), dims - 1), solver=solver)
+
+
 class PCA(Model):
     """Probabilistic PCA with exact likelihood.
 
-    Integer pictures are fitted and scored with uniform noise of one level added, which makes their
+    Integer images are fitted and scored with uniform noise of one level added, which makes their
     density comparable in bits per dimension with a likelihood of the integers themselves.
 
     Attributes:
@@ -48,21 +78,18 @@ class PCA(Model):
         axes: (D, k) orthonormal principal axes U.
         eigenvalues: (k,) variances λ along them, descending.
         noise_variance: () σ².
-
-    Raises:
-        ConfigError: more latent dimensions than D − 1, which already is a full Gaussian.
     """
 
+    Config = PCAConfig
     exact_likelihood = True
-    config: PCAConfig
     mean: Tensor
     axes: Tensor
     eigenvalues: Tensor
     noise_variance: Tensor
 
     def __init__(self, config: PCAConfig, space: Space) -> None:
-        super().__init__(config, space)
-        self.latent_dim = k = _latent_dim(config.latent_dim, space)
+        super().__init__(config.resolve(space), space)
+        self.latent_dim = k = self.config.latent_dim
         self.register_buffer("mean", torch.zeros(space.dims, dtype=torch.float64))
         self.register_buffer("axes", torch.eye(space.dims, k, dtype=torch.float64))
         self.register_buffer("eigenvalues", torch.ones(k, dtype=torch.float64))
@@ -88,26 +115,22 @@ class PCA(Model):
         """Maximum likelihood (variances over n − ``ddof``), in one sweep, or a few above 4,096 D.
 
         Raises:
-            DataError: fewer than k + 2 items, values that are not finite, or data that lie in a
+            DataError: fewer than k + 2 examples, values that are not finite, or data that lie in a
                 plane of at most k dimensions, where the density has no bound.
         """
-        rows = _Rows(batches, self.space)
-        exact = self.space.dims <= COVARIANCE_DIMS
-        if self.config.solver == "covariance" or (self.config.solver == "auto" and exact):
-            spectrum = covariance_spectrum(rows, self.latent_dim, self.config.ddof)
-        else:
-            spectrum = randomised_spectrum(rows, self.latent_dim, self.config.ddof)
-        self._set(spectrum)
-
-    def _set(self, s: Spectrum) -> None:
-        left = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
-        if not left > TINY * s.total:
+        solve = covariance_spectrum if self.config.solver == "covariance" else randomised_spectrum
+        s = solve(_Rows(batches, self.space), self.latent_dim, self.config.ddof)
+        rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
+        if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
-            raise DataError(_flat(self.latent_dim, rank))
+            advice = f"set latent_dim to {rank - 1} or less" if rank > 1 else (
+                "the items hardly differ")
+            raise DataError(f"pca with latent_dim={self.latent_dim}: the training items lie in a "
+                            f"plane of {rank} dimensions, so their density has no bound; {advice}")
         self.mean.copy_(s.mean)
         self.axes.copy_(s.axes)
         self.eigenvalues.copy_(s.eigenvalues)
-        self.noise_variance.copy_(left)
+        self.noise_variance.copy_(rest)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, *shape) draws from N(μ, W Wᵀ + σ² I), model units."""
@@ -127,11 +150,11 @@ class PCA(Model):
         return Normal(mean.float(), self.noise_variance.log().float(), len(self.space.shape))
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
-        """The x that is scored, float64: integer pictures are dequantised."""
+        """The x that is scored, float64: integer images are dequantised."""
         return dequantise(x.double(), self.space.step, noise)
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log N(x; W z + μ, σ² I) (eq. 2), float64 nats in data units, for codes (*batch, d)."""
+        """log N(x; W z + μ, σ² I) (eq. 2), float64 nats in data units, for latents (*batch, d)."""
         mean = z.double() @ self.weight.T + self.mean
         square = (x.double().flatten(1) - mean).square().sum(-1) / self.noise_variance
         constant = self.space.dims * (self.noise_variance.log() + LOG_2PI)
@@ -141,7 +164,7 @@ class PCA(Model):
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log N(x; μ, W Wᵀ + σ² I), nats in data units (n,) float64; nothing is estimated.
 
-        Integer pictures are dequantised with ``noise``. ``draws`` changes nothing; the effective
+        Integer images are dequantised with ``noise``. ``draws`` changes nothing; the effective
         sample size is ∞.
         """
         centred = self.preprocess(x, noise).flatten(1) - self.mean
@@ -149,30 +172,10 @@ class PCA(Model):
         # the residual by subtraction of vectors: of their squared lengths, small σ² loses digits
         across = (centred - along @ self.axes.T).square().sum(-1) / self.noise_variance
         square = (along.square() / self.eigenvalues).sum(-1) + across
-        nats = -0.5 * (square + self._log_det() + self.space.dims * LOG_2PI)
+        log_det = self.eigenvalues.log().sum() + (
+            self.space.dims - self.latent_dim) * self.noise_variance.log()
+        nats = -0.5 * (square + log_det + self.space.dims * LOG_2PI)
         return nats - self.space.log_volume, torch.full_like(nats, math.inf)
-
-    def _log_det(self) -> Tensor:
-        """log |W Wᵀ + σ² I|."""
-        rest = self.space.dims - self.latent_dim
-        return self.eigenvalues.log().sum() + rest * self.noise_variance.log()
-
-
-def _latent_dim(k: int, space: Space) -> int:
-    """``k``, or for 0 what the other families take for this data, as far as that is possible."""
-    dims = space.dims
-    if dims < 2:
-        raise ConfigError("pca needs at least 2 numbers per item, this data has 1")
-    if k >= dims:
-        raise ConfigError(f"latent_dim={k}: pca on {dims} numbers per item takes at most "
-                          f"latent_dim={dims - 1}, which is a full Gaussian")
-    return k or min(auto_latent_dim(space), dims - 1)
-
-
-def _flat(k: int, rank: int) -> str:
-    advice = f"set latent_dim to {rank - 1} or less" if rank > 1 else "the items hardly differ"
-    return (f"pca with latent_dim={k}: the training items lie in a plane of {rank} dimensions, "
-            f"so their density has no bound; {advice}")
 
 
 class _Rows:
@@ -204,41 +207,6 @@ class Spectrum:
     total: Tensor
 
 
-class _Moments:
-    """Count, mean, and sum of products about the mean, updated by batches.
-
-    Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel.
-
-    Args:
-        full: keep the (D, D) products, or only the (D,) squares.
-    """
-
-    def __init__(self, full: bool) -> None:
-        self.full, self.n = full, 0
-        self.mean, self.scatter = torch.zeros(()), torch.zeros(())
-
-    def add(self, x: Tensor) -> None:
-        """More items, (n, D) float64."""
-        n, mean = len(x), x.mean(0)
-        delta = mean - self.mean
-        share = self.n * n / (self.n + n)
-        products = self._products(x - mean) + share * self._products(delta[None])
-        self.scatter = self.scatter.to(products) + products
-        self.n += n
-        self.mean = self.mean + delta * (n / self.n)
-
-    def _products(self, centred: Tensor) -> Tensor:
-        return centred.T @ centred if self.full else centred.square().sum(0)
-
-    def check(self, k: int) -> None:
-        """Raise DataError if k axes and a noise variance cannot be fitted to this."""
-        if self.n < k + 2:
-            raise DataError(f"pca with latent_dim={k} needs at least {k + 2} training items, "
-                            f"got {self.n}")
-        if not torch.isfinite(self.scatter).all():
-            raise DataError("pca: the training items hold values that are not finite numbers")
-
-
 def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectrum:
     """Exact, one sweep; D² memory.
 
@@ -250,13 +218,13 @@ def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectr
     Raises:
         DataError: fewer than k + 2 rows, or values that are not finite.
     """
-    moments = _moments(rows, k, full=True)
-    covariance = moments.scatter / (moments.n - ddof)
+    n, mean, scatter = _moments(rows, k, full=True)
+    covariance = scatter / (n - ddof)
     dims = len(covariance)
     values, vectors = scipy.linalg.eigh(covariance.cpu().numpy(),
                                         subset_by_index=[dims - k, dims - 1])
-    pair = torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy())
-    return _spectrum(moments.mean, *pair, covariance.trace())
+    return _spectrum(mean, torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy()),
+                     covariance.trace())
 
 
 def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra: int = 10,
@@ -264,7 +232,7 @@ def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra:
     """Subspace iteration from a random start (Halko et al. 2011, algorithms 4.4 and 5.3).
 
     One sweep for the mean, then sweeps until the sum of the eigenvalues is steady; memory
-    D × 2 (k + extra). The eigenvalues found are never above the exact ones.
+    D × 2 (k + extra). The eigenvalues are never above the exact ones.
 
     Args:
         rows: (n, D) float64 batches; swept several times, the same every time.
@@ -277,45 +245,51 @@ def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra:
     Raises:
         DataError: fewer than k + 2 rows, or values that are not finite.
     """
-    moments = _moments(rows, k, full=False)
-    dims, found = len(moments.mean), -math.inf
+    n, mean, scatter = _moments(rows, k, full=False)
+    dims, total = len(mean), -math.inf
     start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
-    basis = _orthonormal(start.to(moments.mean))
+    basis = torch.linalg.qr(start.to(mean)).Q
     for _ in range(sweeps):
-        image = _apply(rows, moments.mean, basis) / (moments.n - ddof)
+        image = torch.zeros_like(basis)  # the covariance times the basis, without its (D, D) matrix
+        for x in rows:
+            centred = x - mean
+            image += centred.T @ (centred @ basis)
+        image = image / (n - ddof)
         values, rotation = torch.linalg.eigh(basis.T @ image)
-        axes, before, found = basis @ rotation, found, float(values[-k:].sum())
-        if abs(found - before) <= tolerance * abs(found):
+        axes, before, total = basis @ rotation, total, float(values[-k:].sum())
+        if abs(total - before) <= tolerance * abs(total):
             break
-        basis = _orthonormal(image)
-    total = moments.scatter.sum() / (moments.n - ddof)
-    return _spectrum(moments.mean, values[-k:], axes[:, -k:], total)
+        basis = torch.linalg.qr(image).Q
+    return _spectrum(mean, values[-k:], axes[:, -k:], scatter.sum() / (n - ddof))
 
 
-def _moments(rows: Iterable[Tensor], k: int, full: bool) -> _Moments:
-    moments = _Moments(full)
+def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Tensor]:
+    """Count, mean (D,), and sum of products about the mean, updated by batches.
+
+    Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel. The products are
+    (D, D), or without ``full`` only the (D,) squares. DataError if k axes and a noise variance
+    cannot be fitted to them.
+    """
+    def products(centred: Tensor) -> Tensor:
+        return centred.T @ centred if full else centred.square().sum(0)
+
+    count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
     for x in rows:
-        moments.add(x)
-    moments.check(k)
-    return moments
-
-
-def _apply(rows: Iterable[Tensor], mean: Tensor, basis: Tensor) -> Tensor:
-    """Σ (x − μ)(x − μ)ᵀ times ``basis``, without the (D, D) matrix."""
-    image = torch.zeros_like(basis)
-    for x in rows:
-        centred = x - mean
-        image += centred.T @ (centred @ basis)
-    return image
-
-
-def _orthonormal(columns: Tensor) -> Tensor:
-    basis: Tensor = torch.linalg.qr(columns).Q
-    return basis
+        n, delta = len(x), x.mean(0) - mean
+        update = products(x - x.mean(0)) + count * n / (count + n) * products(delta[None])
+        scatter = scatter.to(update) + update
+        count += n
+        mean = mean + delta * (n / count)
+    if count < k + 2:
+        raise DataError(f"pca with latent_dim={k} needs at least {k + 2} training items, "
+                        f"got {count}")
+    if not torch.isfinite(scatter).all():
+        raise DataError("pca: the training items hold values that are not finite numbers")
+    return count, mean, scatter
 
 
 def _spectrum(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
-    """Descending order; signs fixed, so that the codes of two fits agree."""
+    """Descending order; signs fixed, so that the latents of two fits agree."""
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return Spectrum(mean, vectors * largest.sign(), values, total)

@@ -20,6 +20,7 @@ class Pix2Pix(Translator):
     what is uncertain then becomes its median, which is blurred.
     """
 
+    Config = Pix2PixConfig
     config: Pix2PixConfig
     discriminator: PatchDiscriminator
     needs = "pairs"

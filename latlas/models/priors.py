@@ -1,4 +1,4 @@
-"""p(z): what codes are drawn from, and what the posterior is held to."""
+"""p(z): what latents are drawn from, and what the posterior is held to."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from latlas.core.distributions import Normal
+from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.networks.mlp import mlp
-from latlas.objectives.divergences import kl_standard_normal
-from latlas.objectives.mixture import log_mixture
+from latlas.objectives.elbo import kl_standard_normal
 
-#: normals of a mixture, pseudo-inputs, coupling layers, unless told otherwise
+#: the priors by name: normals of a mixture, pseudo-inputs, coupling layers, unless told otherwise
 COMPONENTS = {"standard": 0, "mixture": 100, "vamp": 100, "flow": 8}
 #: units of a coupling layer's network, and the largest |log scale| of one layer
 COUPLING_WIDTH, COUPLING_SCALE = 128, 2.0
 
 
 class Prior(nn.Module, ABC):
-    """A density over codes of ``dims`` numbers, nats."""
+    """A density of latent vectors of ``dims`` dimensions, nats."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class Prior(nn.Module, ABC):
         """(n, dims) draws, on the device of ``noise``."""
 
     def kl(self, q: Normal, z: Tensor) -> Tensor:
-        """KL(q ‖ p) per item in one or more parts, (n, parts), nats: here log q(z) − log p(z).
+        """KL(q ‖ p) per example in one or more parts, (n, parts), nats: here log q(z) − log p(z).
 
         Unbiased for the one draw z ~ q, (n, dims); a prior with a closed form overrides it.
         """
@@ -60,7 +59,7 @@ class StandardNormal(Prior):
 
 
 class FullNormal(Prior):
-    """N(mean, factor factorᵀ) with a lower triangular factor: a Gaussian fitted to codes."""
+    """N(mean, factor factorᵀ) with a lower triangular factor: a Gaussian fitted to latents."""
 
     def __init__(self, mean: Tensor, factor: Tensor) -> None:
         super().__init__(len(mean))
@@ -88,12 +87,12 @@ class Mixture(Prior):
         self.log_vars = nn.Parameter(torch.zeros(components * dims))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        mean, log_var = self._normals()
-        return log_mixture(z, mean, log_var, self.logits.log_softmax(0))
+        return log_mixture(z, *self._normals(), self.logits.log_softmax(0))
 
     def sample(self, n: int, noise: Noise) -> Tensor:
         edges = self.logits.softmax(0).cumsum(0)[:-1]
-        return _drawn(*self._normals(), torch.bucketize(noise.uniform(n).to(edges), edges), noise)
+        component = torch.bucketize(noise.uniform(n).to(edges), edges)
+        return _sample_normals(*self._normals(), component, noise)
 
     def _normals(self) -> tuple[Tensor, Tensor]:
         return self.means.view(-1, self.dims), self.log_vars.view(-1, self.dims)
@@ -102,7 +101,7 @@ class Mixture(Prior):
 class Vamp(Prior):
     """1/K Σ_k q(z|u_k): the encoder's posteriors at learnt pseudo-inputs u_k.
 
-    (Tomczak & Welling 2018, eq. 9.) Pseudo-inputs are in model units; those of pictures are held
+    (Tomczak & Welling 2018, eq. 9.) Pseudo-inputs are in model units; those of images are held
     between −1 and 1 by a hyperbolic tangent.
 
     Args:
@@ -118,21 +117,18 @@ class Vamp(Prior):
         self.posterior = posterior
 
     def log_prob(self, z: Tensor) -> Tensor:
-        q = self._posteriors()
+        q = self.posterior(self.pseudo_inputs())
         return log_mixture(z, q.mean, q.log_var, -z.new_tensor([len(q.mean)]).log())
 
     def sample(self, n: int, noise: Noise) -> Tensor:
-        q = self._posteriors()
-        chosen = noise.integers(len(q.mean), n).to(q.mean.device)
-        return _drawn(q.mean, q.log_var, chosen, noise)
+        q = self.posterior(self.pseudo_inputs())
+        component = noise.integers(len(q.mean), n).to(q.mean.device)
+        return _sample_normals(q.mean, q.log_var, component, noise)
 
     def pseudo_inputs(self) -> Tensor:
         """(K, *shape), model units."""
         raw = self.raw.view(-1, *self.shape)
         return torch.tanh(raw) if self.bounded else raw
-
-    def _posteriors(self) -> Normal:
-        return self.posterior(self.pseudo_inputs())
 
 
 class Flow(Prior):
@@ -145,8 +141,8 @@ class Flow(Prior):
     def __init__(self, dims: int, layers: int) -> None:
         super().__init__(dims)
         if dims < 2:
-            raise ConfigError("prior=flow needs latent_dim=2 or more: one half of the code moves "
-                              "the other")
+            raise ConfigError("prior=flow needs latent_dim=2 or more: one half of the latent "
+                              "vector moves the other", option="prior")
         first = dims // 2  # a layer gives its halves in the other order
         self.layers = nn.ModuleList(Coupling(dims - first, first) if i % 2 else
                                     Coupling(first, dims - first) for i in range(layers))
@@ -154,8 +150,8 @@ class Flow(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         log_det = torch.zeros_like(z[..., 0])
         for layer in self.layers:
-            z, stretched = layer(z)
-            log_det = log_det + stretched
+            z, stretch = layer(z)
+            log_det = log_det + stretch
         return StandardNormal(self.dims).log_prob(z) + log_det
 
     def sample(self, n: int, noise: Noise) -> Tensor:
@@ -166,30 +162,31 @@ class Flow(Prior):
 
 
 class Coupling(nn.Module):
-    """The first ``kept`` numbers scale and shift the ``moved`` others (Dinh et al. 2017, eq. 7)."""
+    """The first ``fixed`` numbers scale and shift the ``moving`` others (Dinh et al. 2017, eq. 7).
+    """
 
-    def __init__(self, kept: int, moved: int) -> None:
+    def __init__(self, fixed: int, moving: int) -> None:
         super().__init__()
-        self.kept, self.moved = kept, moved
-        self.net = mlp(kept, 2 * moved, COUPLING_WIDTH, 1)
+        self.fixed, self.moving = fixed, moving
+        self.net = mlp(fixed, 2 * moving, COUPLING_WIDTH, 1)
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(*batch, kept + moved) to the same with the halves swapped, and log |det| (*batch,)."""
-        kept, moved = z.split((self.kept, self.moved), -1)
-        log_scale, shift = self._affine(kept)
-        return torch.cat([moved * log_scale.exp() + shift, kept], -1), log_scale.sum(-1)
+        """(*batch, fixed + moving) to the same with the halves swapped, and log |det| (*batch,)."""
+        fixed, moving = z.split((self.fixed, self.moving), -1)
+        log_scale, shift = self._affine(fixed)
+        return torch.cat([moving * log_scale.exp() + shift, fixed], -1), log_scale.sum(-1)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """What :meth:`forward` made ``y`` of."""
-        moved, kept = y.split((self.moved, self.kept), -1)
-        log_scale, shift = self._affine(kept)
-        return torch.cat([kept, (moved - shift) * (-log_scale).exp()], -1)
+        """What :meth:`forward` turned into ``y``."""
+        moving, fixed = y.split((self.moving, self.fixed), -1)
+        log_scale, shift = self._affine(fixed)
+        return torch.cat([fixed, (moving - shift) * (-log_scale).exp()], -1)
 
-    def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+    def _affine(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """Log scale, bounded so that no layer blows up early, and shift."""
-        raw, shift = self.net(kept).to(kept).chunk(2, -1)
+        raw, shift = self.net(fixed).to(fixed).chunk(2, -1)
         return COUPLING_SCALE * torch.tanh(raw / COUPLING_SCALE), shift
 
 
@@ -203,14 +200,28 @@ def make(name: str, dims: int, components: int, space: Space,
     if name == "vamp":
         if posterior is None:
             raise ConfigError("prior=vamp is a mixture of normals, which the posterior of the top "
-                              "layer is not; use mixture or flow")
+                              "layer is not; use mixture or flow", option="prior")
         return Vamp(dims, components, space, posterior)
     if name == "standard":
         return StandardNormal(dims)
     return {"mixture": Mixture, "flow": Flow}[name](dims, components)
 
 
-def _drawn(mean: Tensor, log_var: Tensor, chosen: Tensor, noise: Noise) -> Tensor:
-    """A draw from the normal ``chosen`` (n,) for each row; ``mean`` is (K, d)."""
-    mean = mean[chosen]
-    return mean + torch.exp(0.5 * log_var[chosen]) * noise.normal(*mean.shape).to(mean)
+def log_mixture(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor) -> Tensor:
+    """log Σ_k w_k N(z; μ_k, diag σ_k²), (*batch, d) to (*batch,), nats.
+
+    ``mean`` and ``log_var`` are (K, d), ``log_weights`` (K,) or (1,). The squares are multiplied
+    out into matrix products, which need no (*batch, K, d), in float64, where nothing is lost.
+    """
+    wide, mean, log_var = z.double(), mean.double(), log_var.double()
+    precision = torch.exp(-log_var)
+    square = wide.square() @ precision.T - 2 * wide @ (mean * precision).T
+    rest = (mean.square() * precision + log_var + LOG_2PI).sum(-1)
+    joint = log_weights.double() - 0.5 * (square + rest)
+    return joint.logsumexp(-1).to(z.dtype)
+
+
+def _sample_normals(mean: Tensor, log_var: Tensor, component: Tensor, noise: Noise) -> Tensor:
+    """A draw from the normal ``component`` (n,) for each row; ``mean`` is (K, d)."""
+    mean = mean[component]
+    return mean + torch.exp(0.5 * log_var[component]) * noise.normal(*mean.shape).to(mean)

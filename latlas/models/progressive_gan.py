@@ -27,6 +27,7 @@ class ProgressiveGAN(PictureGAN):
     layer that is not used yet has no gradient and does not move; only ``weight_decay`` would.
     """
 
+    Config = ProgressiveGANConfig
     stage: Tensor
     generator: GrowingGenerator
     discriminator: GrowingDiscriminator

@@ -30,6 +30,7 @@ class StyleGAN(PictureGAN):
     section 3.1); the lengths of paths are penalised in a phase of their own (2020, section 3.2).
     """
 
+    Config = StyleGANConfig
     path_length: Tensor
     generator: StyleGenerator
 

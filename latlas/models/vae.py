@@ -2,59 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution, Normal, Posterior
 from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
+from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models import likelihoods, priors
-from latlas.models.autoencoding import Autoencoding
-from latlas.models.config import VAEConfig
-from latlas.objectives.divergences import free_bits
-from latlas.objectives.elbo import ImportanceBound, log_weights, mean_error
-from latlas.objectives.reconstruction import trimmed_mean
+from latlas.models.autoencoder import Autoencoding, AutoencodingConfig
+from latlas.objectives.elbo import (
+    ImportanceBound,
+    free_bits,
+    log_weights,
+    mean_error,
+    trimmed_mean,
+)
 
 #: scalars decoded at once while draws are summed: what a processor's cache can hold
 CHUNK = 400_000
-#: of fully connected decoders of pictures, unless told otherwise
+#: of fully connected decoders of images, unless told otherwise: images are many scalars of few
+#: examples, which a decoder without dropout learns by heart
 DROPOUT = 0.3
 
 
-def normal_of(output: Tensor) -> Normal:
-    """N(μ, σ²) of a network's output (*batch, 2 d): the means, then the log variances."""
-    mean, log_var = output.float().chunk(2, -1)
-    return Normal(mean, log_var.clamp(-14, 14))
+@dataclass(frozen=True)
+class VAEConfig(AutoencodingConfig):
+    """Variational autoencoder."""
+
+    likelihood: str = option("auto", "p(x|z); auto: discretised-logistic for integer images, "
+                             "gaussian-learnt otherwise", choices=("auto", *likelihoods.NAMES))
+    binarize: str = option("none", "stochastic binarisation of the pixels at every step (dynamic), "
+                           "or a cut at one half (threshold)",
+                           choices=("none", "dynamic", "threshold"))
+    noise_sd: float = option(0.1, "standard deviation of the fixed Gaussian, model units", low=1e-6)
+    kl_warmup: float = option(0.0, "share of the budget over which the KL weight goes from "
+                              "kl_weight_start to 1", low=0, high=1)
+    kl_weight_start: float = option(0.0, "KL weight at the start of kl_warmup, of no use without; "
+                                    "above 1 it is annealed downward", low=0)
+    free_bits: float = option(0.0, "nats per latent dimension that cost nothing", low=0)
+    prior: str = option("standard", "p(z): N(0, I), or learnt with the rest: a mixture of normals; "
+                        "vamp, the posteriors of pseudo-inputs; a normalising flow",
+                        choices=tuple(priors.COMPONENTS))
+    prior_components: int = option(0, "normals of a mixture, pseudo-inputs of vamp, layers of a "
+                                   "flow; 0: 100, 100, 8", low=0)
+    dropout: float | None = option(None, "share of the decoder's hidden units that a training step "
+                                   "leaves out (mlp), reached after 200 passes over the data; "
+                                   "none: 0.3 for images, else 0", low=0, high=0.9)
+    trimmed_fraction: float = option(0.0, "share of every batch, its worst-fitting examples, that "
+                                     "an update leaves out: for data with outliers", low=0,
+                                     high=0.5)
+
+    def resolve(self, space: Space) -> Self:
+        """Likelihood, dropout and the components of a learnt prior as well."""
+        config = super().resolve(space)
+        likelihood, dropout = self.likelihood, self.dropout
+        if likelihood == "auto":
+            likelihood = "discretised-logistic" if space.levels else "gaussian-learnt"
+            likelihood = likelihood if self.binarize == "none" else "bernoulli"
+        if dropout is None:
+            dropout = DROPOUT if space.kind == "picture" and config.network == "mlp" else 0.0
+        return replace(config, likelihood=likelihood, dropout=dropout,
+                       prior_components=self.prior_components or priors.COMPONENTS[self.prior])
 
 
 class VAE(Autoencoding):
     """q(z|x) = N(μ, σ²), p(z) and p(x|z) of choice; p(z) is N(0, I) by default.
 
-    Trained on the evidence lower bound E_q[log p(x|z)] − KL(q ‖ p) (eq. 3). A variant overrides
-    :meth:`regulariser`.
+    Trained on the evidence lower bound E_q[log p(x|z)] − KL(q ‖ p) (eq. 3). A variant adds terms
+    to the KL (:meth:`regularisers`) or weighs it otherwise (:meth:`kl_weight`).
     """
 
-    outputs_per_code = 2
+    Config = VAEConfig
+    prior: priors.Prior
+    outputs_per_latent = 2
 
     def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
-        name = likelihoods.resolve(config.likelihood, space, config.binarize)
-        self.dropout = _dropout(config, space)
-        components = config.prior_components or priors.COMPONENTS[config.prior]
-        config = replace(config, likelihood=name, dropout=self.dropout,
-                         prior_components=components)
+        config = config.resolve(space)
         likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
                                       noise_sd=config.noise_sd)
-        self.multiplier = likelihood.multiplier
+        self.multiplier, self.dropout = likelihood.multiplier, config.dropout or 0.0
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
-        self.prior: priors.Prior = priors.make(config.prior, self.latent_dim, components, space,
-                                               self.pseudo_posterior)
+        self.prior = priors.make(config.prior, self.decoder_inputs, config.prior_components, space,
+                                 self.pseudo_posterior)
 
     @property
     def base_measure(self) -> str:
@@ -63,11 +100,11 @@ class VAE(Autoencoding):
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
-        return normal_of(self._encoded(x, condition))
+        return normal_of(self.run_encoder(x, condition))
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
         """p(x|z): (*batch, latent_dim) to a distribution over (*batch, *shape)."""
-        distribution: Distribution = self.likelihood(self._decoded(z, condition))
+        distribution: Distribution = self.likelihood(self.run_decoder(z, condition))
         return distribution
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
@@ -86,68 +123,78 @@ class VAE(Autoencoding):
         return self.encode(x, condition=condition)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
-        """Negative bound, mean nats per item in model units."""
+        """Negative evidence lower bound, mean nats per example in model units (eq. 3)."""
         condition = self.conditioning(batch, step.noise)
-        x = self.likelihood.preprocess(batch.x, step.noise)
-        bound, terms = self._negative_bound(x, self.encode(x, condition=condition), condition, step)
-        total = trimmed_mean(bound, self.config.trim)
-        return Loss(total, {"loss": total, **terms})
-
-    def _negative_bound(self, x: Tensor, q: Normal, condition: Tensor | None,
-                        step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The negative bound per item, (n,), of prepared items, and its parts for the log."""
+        x = self.preprocess(batch.x, step.noise)
+        q = self.encode(x, condition=condition)
         z = q.sample(step.noise)
         reconstruction = -self.decode(z, condition=condition).log_prob(x)
         kl = self.prior.kl(q, z)
-        bound = reconstruction + self.warmth(step) * self.regulariser(kl, z, q, step)
-        return bound, {"reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()}
+        terms = {"reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()}
+        regulariser = self.with_free_bits(kl)
+        for name, (weight, values) in self.regularisers(z, q, step).items():
+            regulariser = regulariser + weight * values
+            terms[name] = values.mean()
+        bound = reconstruction + self.kl_weight(step) * regulariser
+        total = trimmed_mean(bound, self.config.trimmed_fraction)
+        return Loss(total, {"loss": total, **terms})
 
-    def regulariser(self, kl: Tensor, z: Tensor, q: Normal, step: Step) -> Tensor:
-        """The term beside the reconstruction, per item (n,), nats.
+    def regularisers(self, z: Tensor, q: Normal,
+                     step: Step) -> dict[str, tuple[float, Tensor]]:
+        """Terms beside the KL: the name in the log, the weight, and nats, (n,) or of the batch.
 
-        ``kl`` is (n, parts): of every code dimension under the standard prior, of the whole code
-        under a learnt one, which then has the free bits of all dimensions.
+        They are weighed by :meth:`kl_weight` too; the log shows their means without the weights.
         """
-        return free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
+        return {}
 
-    def warmth(self, step: Step) -> float:
-        """Weight of the regulariser: from ``kl_start`` to 1 over ``kl_warmup`` of the budget.
+    def kl_weight(self, step: Step) -> float:
+        """Weight of KL and regularisers: ``kl_weight_start`` to 1 over ``kl_warmup`` of the budget.
 
         Upward linearly (Bowman et al. 2016, section 3.1); downward geometrically, by which the
-        code's capacity grows and takes in one factor after the other (Burgess et al. 2018,
+        capacity of the latents grows and takes in one factor after the other (Burgess et al. 2018,
         eq. 8, where the capacity itself is what is given).
         """
-        share, start = self.config.kl_warmup, self.config.kl_start
-        gone = min(1.0, step.progress / share) if share > 0 else 1.0
-        weight: float = start ** (1 - gone) if start > 1 else start + (1 - start) * gone
+        share, start = self.config.kl_warmup, self.config.kl_weight_start
+        progress = min(1.0, step.progress / share) if share > 0 else 1.0
+        weight: float = (start ** (1 - progress) if start > 1 else
+                         start + (1 - start) * progress)
         return weight
+
+    def with_free_bits(self, kl: Tensor) -> Tensor:
+        """KL (n, parts) to what it costs, (n,) nats.
+
+        The parts are the latent dimensions under the standard prior; under a learnt one there is a
+        single part, which has the free bits of all dimensions.
+        """
+        return free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
         return self.likelihood.preprocess(x, noise)
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log p(x|z), nats in data units, for codes (*batch, d) against prepared items."""
-        return self.decode(z, condition=condition).log_prob(x) - self._volume()
+        """log p(x|z), nats in data units, for latents (*batch, d) against preprocessed examples."""
+        volume = self.space.log_volume if self.likelihood.density else 0.0
+        return self.decode(z, condition=condition).log_prob(x) - volume
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,
              condition: Tensor | None = None) -> dict[str, Tensor]:
-        """The bound, its standard error ``se`` and its parts per item (n,), nats in data units.
+        """The bound, its standard error ``se`` and its parts per example (n,), nats in data units.
 
         Means over ``draws`` draws of z, taken one after the other; one has no standard error.
         """
         x = self.preprocess(x, noise)
         q = self.encode(x, condition=condition)
-        parts = torch.stack([self._parts(x, q, noise, condition) for _ in range(draws)], 1)
-        reconstruction, kl = parts.mean(1)
-        return {"bound": -reconstruction - kl, "se": mean_error(parts.sum(0)),
+        parts = []
+        for _ in range(draws):
+            z = q.sample(noise)
+            parts.append(torch.stack([-self.log_conditional(x, z, condition),
+                                      self.prior.kl(q, z).sum(-1)]))
+        stacked = torch.stack(parts, 1)
+        reconstruction, kl = stacked.mean(1)
+        return {"bound": -reconstruction - kl, "se": mean_error(stacked.sum(0)),
                 "reconstruction": reconstruction, "kl": kl}
-
-    def _parts(self, x: Tensor, q: Normal, noise: Noise, condition: Tensor | None) -> Tensor:
-        """Reconstruction and KL, (2, n), for one draw of z."""
-        z = q.sample(noise)
-        return torch.stack([-self.log_conditional(x, z, condition), self.prior.kl(q, z).sum(-1)])
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
@@ -158,26 +205,17 @@ class VAE(Autoencoding):
         size, both (n,).
         """
         x = self.preprocess(x, noise)
-        q = self.encode(x, condition=condition)
+        q: Posterior = self.encode(x, condition=condition)
         bound = ImportanceBound()
         chunk = max(1, CHUNK // (len(x) * self.space.dims))
         for first in range(0, draws, chunk):
-            bound.add(self._log_weights(x, q, min(chunk, draws - first), noise, condition))
+            bound.add(log_weights(q, self.prior.log_prob,
+                                  lambda z: self.log_conditional(x, z, condition),
+                                  min(chunk, draws - first), noise))
         return bound.result()
 
-    def _log_weights(self, x: Tensor, q: Posterior, draws: int, noise: Noise,
-                     condition: Tensor | None) -> Tensor:
-        """log p(x|z) + log p(z) − log q(z|x) for fresh draws of z, (draws, n), data units."""
-        return log_weights(q, self.prior.log_prob,
-                           lambda z: self.log_conditional(x, z, condition), draws, noise)
 
-    def _volume(self) -> float:
-        return self.space.log_volume if self.likelihood.density else 0.0
-
-
-def _dropout(config: VAEConfig, space: Space) -> float:
-    """Pictures are many numbers of few items: without it a decoder learns them by heart."""
-    if config.dropout is not None:
-        return config.dropout
-    fully_connected = networks.resolve(config.network, space) == "mlp"
-    return DROPOUT if space.kind == "picture" and fully_connected else 0.0
+def normal_of(output: Tensor) -> Normal:
+    """N(μ, σ²) of a network's output (*batch, 2 d): the means, then the log variances."""
+    mean, log_var = output.float().chunk(2, -1)
+    return Normal(mean, log_var.clamp(-14, 14))

@@ -1,4 +1,4 @@
-"""Bounds on log p(x) from importance weights, nats."""
+"""Bounds on log p(x) and their parts, nats."""
 
 from __future__ import annotations
 
@@ -11,8 +11,43 @@ from torch import Tensor
 from latlas.core.distributions import Posterior
 from latlas.core.noise import Noise
 
-#: codes (K, n, d) to nats (K, n)
+#: latents (K, n, d) to nats (K, n)
 Density = Callable[[Tensor], Tensor]
+
+
+def kl_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) of every dimension, same shape as ``mean``, nats, non-negative.
+
+    ½ (μ² + σ² − 1 − log σ²) with σ² = exp(``log_var``) (Kingma & Welling 2014, appendix B).
+    """
+    mean, log_var = mean.float(), log_var.float()
+    return 0.5 * (mean.square() + torch.exp(log_var) - 1 - log_var)
+
+
+def free_bits(kl: Tensor, floor: float) -> Tensor:
+    """KL per example (n,) that costs at least ``floor`` nats in every dimension.
+
+    Σ_j max(λ, E_batch KL_j) (Kingma et al. 2016, eq. 15), spread evenly over the batch; the
+    expectation couples the examples of a batch. ``kl`` is (n, d).
+    """
+    if floor <= 0:
+        return kl.sum(-1)
+    return kl.mean(0).clamp(min=floor).sum().expand(len(kl))
+
+
+def trimmed_mean(losses: Tensor, fraction: float) -> Tensor:
+    """Mean of the examples' losses (n,) without the largest ⌊fraction · n⌋ of them.
+
+    Least trimmed squares (Rousseeuw 1984) for any loss: what fits worst, outliers above all, does
+    not move the weights. It couples the examples of a batch. ``fraction`` 0 is the plain mean.
+
+    >>> trimmed_mean(torch.tensor([1.0, 2.0, 300.0]), 0.34)
+    tensor(1.5000)
+    """
+    trimmed = int(fraction * len(losses))
+    if trimmed == 0:
+        return losses.mean()
+    return losses.topk(len(losses) - trimmed, largest=False, sorted=False).values.mean()
 
 
 class ImportanceBound:
@@ -47,7 +82,7 @@ class ImportanceBound:
 
 
 def importance_bound(log_w: Tensor) -> tuple[Tensor, Tensor]:
-    """Bound and effective sample size of log weights (K, n) held at once."""
+    """Bound and effective sample size of log weights (K, n) of all draws at once."""
     bound = ImportanceBound()
     bound.add(log_w)
     return bound.result()
@@ -58,19 +93,19 @@ def log_mean_weight(log_w: Tensor) -> Tensor:
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
-def reparameterise_twice(z: Tensor, log_w: Tensor, warmth: float = 1.0) -> None:
+def reparameterise_twice(z: Tensor, log_w: Tensor, kl_weight: float = 1.0) -> None:
     """Make the gradient of :func:`log_mean_weight` the doubly reparameterised one.
 
     The gradient that reaches draw z_k is multiplied by its normalised weight w̃_k, which makes it
     Σ w̃_k² ∂log w_k/∂z_k ∂z_k/∂φ (Tucker et al. 2019, eq. 8) where ``log_w`` was made with a
-    posterior whose parameters are held fixed. If log q(z|x) weighs β = ``warmth`` in log w, the
+    posterior whose parameters are held fixed. If log q(z|x) weighs β = ``kl_weight`` in log w, the
     score function it stands for weighs β too, and the factor is 1 − β (1 − w̃_k).
 
     Args:
         z: (K, n, d) draws, from which ``log_w`` (K, n) was computed.
     """
     if z.requires_grad:
-        factor = 1 - warmth * (1 - log_w.detach().softmax(0))[..., None]
+        factor = 1 - kl_weight * (1 - log_w.detach().softmax(0))[..., None]
         z.register_hook(lambda gradient: gradient * factor)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import HasLayers, HasStyles, Model, prior_of
+from latlas.core.model import HasLayers, HasStyles, Model, SamplesLatents
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.verbs.common import Array
@@ -74,17 +74,16 @@ def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
 
 def drawn_latents(model: Any, n: int, source: Noise,
                   condition: dict[str, Tensor] | None = None) -> Tensor | None:
-    """Latents (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
+    """Latents (n, latent_dim): the model's own ``sample_latents(n, noise=…)``, or draws from its
     ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
 
     ``condition``, a keyword argument or none, is for latents that differ by class."""
 
     if not can(model, "decode"):
         return None
-    if hasattr(model, "sample_codes"):
-        own: Tensor = model.sample_codes(n, noise=source, **(condition or {}))
-        return own
-    if (prior := prior_of(model)) is not None:
+    if isinstance(model, SamplesLatents):
+        return model.sample_latents(n, noise=source, **(condition or {}))
+    if (prior := model.prior) is not None:
         return prior.sample(n, source)
     return source.normal(n, model.latent_dim) if can(model, "score") else None
 
@@ -125,7 +124,7 @@ def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float =
 
 def latents_available(model: Model) -> tuple[str, ...]:
     """``own``, and ``fitted`` where a prior was fitted to the latents."""
-    return ("own", "fitted") if hasattr(model, "fitted_prior") else ("own",)
+    return ("own", "fitted") if model.fitted_prior is not None else ("own",)
 
 
 def which_latents(model: Model, latents: str = "auto") -> str:
@@ -222,7 +221,7 @@ def likely(model: Model, latent: Array, condition: Any = None) -> Array:
     the clusters of a ``gan``; of a condition, or the first of several."""
     from latlas.verbs.passes import as_condition, inference, latents_tensor, noise
 
-    prior = prior_of(model)
+    prior = model.prior
     with inference(model):
         if prior is None or prior.log_prob(latents_tensor(model, latent[None])).item() > -np.inf:
             return latent

@@ -248,7 +248,7 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         return None
     model, option = run.model, "label" if given is None else "given"
     takes = "" if not model.condition_dim else (
-        "given" if getattr(model.config, "condition", "") == "part" else "label")
+        "given" if model.takes_condition == "part" else "label")
     if not takes:
         raise CapabilityError(f"{run.model_name} is not conditional; leave out `{option}`, or "
                               "train a model that is: conditional-gan, conditional-vae",

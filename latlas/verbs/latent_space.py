@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from latlas.core.model import Model, prior_of
+from latlas.core.model import Model
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import (
@@ -65,7 +65,7 @@ class Plane:
 
 def has_latent_space(model: Model) -> bool:
     """Whether draws of a prior can be decoded."""
-    return prior_of(model) is not None and can(model, "decode")
+    return model.prior is not None and can(model, "decode")
 
 
 def prior_draws(model: Any, n: int, seed: int = 0) -> Array:
@@ -141,7 +141,7 @@ def _surgery(model: Any, means: Array, log_var: Array, seed: int,
         with inference(model):
             return np.asarray(model.prior.log_prob(latents_tensor(model, z)).double().cpu())
 
-    has_prior = prior_of(model) is not None
+    has_prior = model.prior is not None
     parts = elbo_surgery(means, log_var, log_prior=log_prior if has_prior else None,
                          seed=derive(seed, "surgery"))
     values = {key: summary(v.sum(1) if v.ndim == 2 else v) for key, v in parts.items()}

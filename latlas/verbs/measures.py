@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.core.model import Model
+from latlas.core.model import BoundsDensity, Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics import disentanglement as scores_of
@@ -119,7 +119,7 @@ def _likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: i
     if scores.method == "iw":
         yield Metric("ess_median", float(np.median(scores.ess)))
         yield Metric("ess_min", float(scores.ess.min()))
-    if hasattr(model, "elbo"):
+    if isinstance(model, BoundsDensity):
         parts = elbo_parts(model, test, seed=seed)
         for key, part in (("elbo", "bound"), ("elbo_reconstruction", "reconstruction"),
                           ("elbo_kl", "kl")):

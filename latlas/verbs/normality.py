@@ -14,7 +14,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import Model, prior_of
+from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import Typical, threshold
@@ -122,7 +122,7 @@ def _statistics(model: Any, batch: Batch, seed: int) -> Iterator[Tensor]:
     q = model.encode(batch.x)
     if can(model, "reconstruct"):
         yield (squared_error(model, batch, q.mean) + TINY).log()
-    if (prior := prior_of(model)) is not None:
+    if (prior := model.prior) is not None:
         yield -prior.log_prob(q.mean)
     if isinstance(q, Normal):
         yield q.log_var.expand_as(q.mean).sum(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
-from latlas.core.model import Model
+from latlas.core.model import Model, Observes
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -227,7 +227,7 @@ def draw_latents(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) ->
         for draw in range(draws):
             for number, batch in enumerate(sweep(model, data)):
                 source = noise(model, seed, "codes", draw, number)
-                x = model.preprocess(batch.x, source) if hasattr(model, "preprocess") else batch.x
+                x = model.preprocess(batch.x, source) if isinstance(model, Observes) else batch.x
                 z = model.encode(x, **condition_of(model, batch)).sample(source)
                 parts.append(np.asarray(z.float().cpu()))
     return np.concatenate(parts)

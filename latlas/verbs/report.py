@@ -101,7 +101,8 @@ def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | N
     train, test = runs[0].open(source, "train"), runs[0].open(source, "test")
     subjects = []
     for run in runs:
-        reached = sorted(getattr(run.model, "ways", ()), reverse=True)
+        reached = (sorted(run.model.ways, reverse=True)
+                   if isinstance(run.model, Translates) else [])
         if to is not None and to not in reached:
             raise ConfigError(f"to={to}: {type(run.model).__name__} translates to "
                               f"{' and '.join(reached)} alone", option="to")

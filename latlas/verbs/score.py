@@ -185,7 +185,6 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
     """:func:`score` of a model; ``progress`` counts examples, times draws with ``naive`` and
     temperatures with ``ais``."""
     from latlas.core.memory import keep_freed_memory
-    from latlas.core.model import prior_of
     from latlas.core.precision import autocast
     from latlas.verbs.estimators import GaussianObservation, Settings, Subject, estimates
     from latlas.verbs.passes import base_measure_of, inference
@@ -205,7 +204,7 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
     observes: Any = model if observation_sd is None else GaussianObservation(model, observation_sd)
     keep_freed_memory()
     with inference(model, gradients=method == "ais"), autocast(model.device, precision):
-        parts = list(estimates(Subject(model, observes, prior_of(model)), data, method, settings,
+        parts = list(estimates(Subject(model, observes, model.prior), data, method, settings,
                                seed, progress))
     nats, se, ess = (np.concatenate([getattr(part, key).double().cpu().numpy() for part in parts])
                      for key in ("nats", "se", "ess"))
@@ -218,7 +217,7 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
 
 def method_of(model: Model, method: str, observation_sd: float | None = None) -> str:
     """The estimator that ``auto`` stands for; refuses one that this model cannot be scored by."""
-    from latlas.core.model import BoundsDensity, Decodes, Encodes, Observes, prior_of
+    from latlas.core.model import BoundsDensity, Decodes, Encodes, Observes
     from latlas.verbs.passes import can
 
     name = type(model).__name__.lower()
@@ -231,7 +230,7 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
         if can(model, "score"):
             raise ConfigError(f"observation_sd: {name} has a likelihood of its own; leave "
                               "observation_sd out", option="observation_sd")
-        if not isinstance(model, Decodes) or prior_of(model) is None:
+        if not isinstance(model, Decodes) or model.prior is None:
             raise CapabilityError(f"{name} has no decoder with a prior; observation_sd needs both")
         if method not in ("auto", "naive", "ais"):
             raise CapabilityError(f"{name} has no method={method}; with observation_sd use "
@@ -241,7 +240,7 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
         raise CapabilityError(f"{name} has no likelihood. {OBSERVATION}")
     if method == "auto":
         return "exact" if model.exact_likelihood else "iw"
-    decoder = isinstance(model, Observes) and prior_of(model) is not None
+    decoder = isinstance(model, Observes) and model.prior is not None
     proposes = not model.exact_likelihood or (decoder and isinstance(model, Encodes))
     able, what = {"exact": (model.exact_likelihood, "exact likelihood"),
                   "elbo": (isinstance(model, BoundsDensity), "ELBO"),

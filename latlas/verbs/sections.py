@@ -15,7 +15,7 @@ import numpy as np
 
 from latlas import __version__
 from latlas.core.errors import DataError
-from latlas.core.model import Model
+from latlas.core.model import Model, Translates
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
@@ -130,7 +130,7 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
 
 def translations(subjects: Sequence[Subject], context: Context, to: str) -> Section | None:
     """Held-out examples, under them their translations and, of pairs, the targets; metrics."""
-    able = [s for s in subjects if can(s.model, "translate") and to in getattr(s.model, "ways")]  # noqa: B009
+    able = [s for s in subjects if isinstance(s.model, Translates) and to in s.model.ways]
     if not able or context.to not in ("", to) or (to == "A" and context.test.other is None):
         return None
     side = context if to == "B" else replace(context, test=context.test.flipped())

@@ -90,7 +90,7 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
         CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
             heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
     """
-    from latlas.core.model import WeighsData
+    from latlas.core.model import ReweightsData
     from latlas.metrics import rarity
     from latlas.verbs import write
     from latlas.verbs.passes import encoded, inference, sweep
@@ -108,7 +108,7 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
         raise ConfigError("within=class: these examples have no labels that the model knows",
                           option="within")
     model: Any = run.model
-    able = isinstance(model, WeighsData) and model.refresh > 0
+    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
     if method == "own" and not able:
         raise ConfigError(f"method=own: {run.model_name} weighs no data by itself; use product or "
                           "maximum", option="method")

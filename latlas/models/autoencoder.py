@@ -1,0 +1,201 @@
+"""Models with an encoder and a decoder; the autoencoder and the denoising autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from latlas import networks
+from latlas.core.batch import Batch
+from latlas.core.distributions import PointMass
+from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.noise import Noise
+from latlas.core.options import option
+from latlas.core.space import Space
+from latlas.models.priors import FullNormal
+from latlas.networks import conv, mlp
+
+#: images of up to this many scalars get a fully connected network
+MLP_DIMS = 1024
+
+
+@dataclass(frozen=True)
+class AutoencodingConfig:
+    """What every model with an encoder and a decoder has."""
+
+    latent_dim: int = option(0, "latent dimensions; 0 chooses from the data's size", low=0)
+    network: str = option("auto", "kind of network; auto: mlp up to 1,024 scalars, else conv",
+                          choices=("auto", "mlp", "conv"))
+    width: int = option(0, "units of a hidden layer (mlp) or channels (conv); 0: the default",
+                        low=0)
+    depth: int = option(0, "residual blocks (mlp) or downsampling stages (conv); 0: the default",
+                        low=0)
+
+    def resolve(self, space: Space) -> Self:
+        """With every choice that was left to the data made, as run.json keeps it."""
+        kind = self.network
+        if kind == "auto":
+            kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
+        width = self.width or {"mlp": mlp.WIDTH, "conv": conv.WIDTH}[kind]
+        depth = self.depth or {"mlp": mlp.DEPTH, "conv": 0}[kind]  # 0: by the shape of the data
+        return replace(self, latent_dim=self.latent_dim or auto_latent_dim(space), network=kind,
+                       width=width, depth=depth)
+
+
+def auto_latent_dim(space: Space) -> int:
+    """Latent dimensions when none are given: 2 for points up to 50 for images of 784 scalars."""
+    if space.kind != "picture":
+        return max(2, min(32, space.dims // 2))
+    return 16 if space.dims <= 256 else 50 if space.dims <= 1024 else 128
+
+
+class Autoencoding(Model):
+    """An encoder with ``outputs_per_latent`` outputs per latent dimension, and a decoder.
+
+    Args:
+        encoder, decoder: any modules of the user's own instead of the built-in networks:
+            (n, *shape) to (n, outputs), and (n, latent_dim) to (n, multiplier·C, H, W). With a
+            condition they are called with it as a second argument, (n, condition_dim).
+
+    Attributes:
+        more_outputs: outputs of the encoder beside those of the latent dimensions.
+        multiplier: outputs of the decoder per scalar of an example.
+        dropout: share of the decoder's hidden units that a training step leaves out.
+    """
+
+    outputs_per_latent = 1
+    more_outputs = 0
+    multiplier = 1
+    dropout = 0.0
+
+    def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,
+                 decoder: nn.Module | None = None) -> None:
+        super().__init__(config.resolve(space), space)
+        self.latent_dim = self.config.latent_dim
+        size = {"kind": self.config.network, "width": self.config.width,
+                "depth": self.config.depth}
+        inputs, channels = self.decoder_inputs, self.multiplier * space.shape[0]
+        outputs = self.outputs_per_latent * inputs + self.more_outputs
+        self.encoder = encoder if encoder is not None else networks.encoder(
+            space, outputs, self.condition_dim, **size)
+        self.decoder = decoder if decoder is not None else networks.decoder(
+            space, inputs, self.condition_dim, multiplier=self.multiplier, dropout=self.dropout,
+            **size)
+        if encoder is not None:
+            networks.must_fit("encoder", encoder, space.shape, (outputs,), self.condition_dim)
+        if decoder is not None:
+            networks.must_fit("decoder", decoder, (inputs,), (channels, *space.shape[1:]),
+                              self.condition_dim)
+
+    @property
+    def decoder_inputs(self) -> int:
+        """Latent dimensions that the encoder gives and the decoder reads: here all of them."""
+        return self.latent_dim
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase that trains everything."""
+        return (Phase("model", tuple(name for name, _ in self.named_children())),)
+
+    def embed(self, condition: Tensor | None) -> Tensor | None:
+        """The condition as the vector (n, condition_dim) that the networks take."""
+        return None
+
+    def run_encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """The encoder's output (n, outputs) for examples (n, *shape)."""
+        c = self.embed(condition)
+        out: Tensor = self.encoder(x) if c is None else self.encoder(x, c)
+        return out
+
+    def run_decoder(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """The decoder's output for latents (*batch, d); a condition (n, …) serves all draws."""
+        leading, flat = z.shape[:-1], z.reshape(-1, z.shape[-1])
+        c = self.embed(condition)
+        out: Tensor = self.decoder(flat) if c is None else self.decoder(
+            flat, c.expand(*leading, -1).reshape(len(flat), -1))
+        return out.unflatten(0, leading)
+
+
+@dataclass(frozen=True)
+class AEConfig(AutoencodingConfig):
+    """Autoencoder: squared error."""
+
+
+class AE(Autoencoding):
+    """Encoder and decoder trained on squared error (Hinton & Salakhutdinov 2006).
+
+    It is trained without a prior; :meth:`finish` fits a Gaussian to the training latents, from
+    which ``sample`` draws.
+    """
+
+    Config = AEConfig
+    latent_mean: Tensor
+    latent_factor: Tensor
+
+    def __init__(self, config: AEConfig, space: Space, *, encoder: nn.Module | None = None,
+                 decoder: nn.Module | None = None) -> None:
+        super().__init__(config, space, encoder=encoder, decoder=decoder)
+        self.register_buffer("latent_mean", torch.zeros(self.latent_dim))
+        self.register_buffer("latent_factor", torch.eye(self.latent_dim))
+
+    @property
+    def prior(self) -> FullNormal:
+        """The Gaussian fitted to the training latents."""
+        return FullNormal(self.latent_mean, self.latent_factor)
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
+        """(n, *shape) to latents (n, latent_dim)."""
+        return PointMass(self.run_encoder(x, condition).float())
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
+        """(*batch, latent_dim) to examples (*batch, *shape), model units."""
+        return PointMass(self.run_decoder(z, condition).float(), len(self.space.shape))
+
+    def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
+        """What the encoder sees in training; the example itself here."""
+        return x
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        """Squared error per example, summed over its scalars, model units²."""
+        z = self.encode(self.corrupt(batch.x, step.noise)).mean
+        error = (self.decode(z).mean - batch.x).square().flatten(1).sum(1).mean()
+        return Loss(error, {"loss": error, "mse": error / self.space.dims})
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> None:
+        """Mean and covariance of the training latents, float64, one sweep."""
+        z = torch.cat([self.encode(batch.x).mean for batch in batches]).double()
+        ridge = 1e-6 * torch.eye(self.latent_dim, dtype=torch.float64, device=z.device)
+        covariance = torch.atleast_2d(torch.cov(z.T)) + ridge
+        self.latent_mean.copy_(z.mean(0))
+        self.latent_factor.copy_(torch.linalg.cholesky(covariance))
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """Decoded draws from the Gaussian fitted to the latents, (n, *shape) model units."""
+        return self.decode(self.prior.sample(n, noise)).mean
+
+
+@dataclass(frozen=True)
+class DAEConfig(AEConfig):
+    """Denoising autoencoder: reconstruct the clean example from a corrupted one."""
+
+    corruption: str = option("gaussian", "how the input is corrupted",
+                             choices=("gaussian", "mask"))
+    noise: float = option(0.5, "standard deviation of the noise in model units, or the share of "
+                          "masked scalars", low=0)
+
+
+class DAE(AE):
+    """Denoising autoencoder (Vincent et al. 2008): the clean example from a corrupted one."""
+
+    Config = DAEConfig
+
+    def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
+        """Gaussian noise, or scalars set to the middle of the range."""
+        if self.config.corruption == "gaussian":
+            return x + self.config.noise * noise.normal(*x.shape)
+        return x * (noise.uniform(*x.shape) >= self.config.noise)
