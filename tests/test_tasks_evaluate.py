@@ -46,7 +46,7 @@ class Gaussian(Model):
     def sample(self, n, *, noise, condition=None):
         return self.mean + self.variance.sqrt() * noise.normal(n, *self.space.shape)
 
-    def sample_codes(self, n, *, noise):
+    def sample_latents(self, n, *, noise):
         return noise.normal(n, 2)
 
     def log_likelihood(self, x, *, noise, draws=1, condition=None):

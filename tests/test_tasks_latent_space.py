@@ -52,7 +52,7 @@ class Linear(Model):
     def sample(self, n, *, noise, condition=None):
         return self.decode(self.prior.sample(n, noise)).mean
 
-    def sample_codes(self, n, *, noise):
+    def sample_latents(self, n, *, noise):
         return self.prior.sample(n, noise)
 
 

@@ -9,6 +9,7 @@ called.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
         split: ``train``, or ``all`` to hold nothing back.
         encoder, decoder: ``nn.Module``s of your own.
         settings: any field of the model's config or of ``TrainOptions``
-            (``latent_dim=32, minutes=5``), or another network of the model (``generator=…``).
+            (``latent_dim=32, minutes=5``), or another part of the model (``generator=…``, and
+            ``objective=Objective(…)`` of adversarial models).
 
     Raises:
         LatlasError: in one line what is wrong with a setting, the data or the run folder.
@@ -87,7 +89,7 @@ def train(model: str = "vae", data: Items = "digits", *, out: str | Path | None 
     from latlas.api.items import as_source
     from latlas.api.training import execute, parts, plan
 
-    networks = {k: v for k, v in settings.items() if callable(v)}
+    networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
     asked = plan(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                  start=start)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}

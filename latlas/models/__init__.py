@@ -38,13 +38,22 @@ VAE_TRAINING = {"weight_decay": 0.3}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a model's class is, its config, what it provides, and its training defaults."""
+    """Where a model's class is, its config, what it provides, and its training defaults.
+
+    Attributes:
+        config_class: ``None`` for the ``Config`` of the class itself, which imports torch.
+    """
 
     target: str
-    config: Any
+    config_class: Any
     provides: frozenset[str]
     summary: str
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Any:
+        """The config dataclass."""
+        return load_class(self).Config if self.config_class is None else self.config_class
 
 
 MODELS: dict[str, Entry] = {
@@ -80,15 +89,15 @@ MODELS: dict[str, Entry] = {
                            LIKELIHOOD | {"classify"},
                            "classifier with a VAE, whose codes tell what is rare and to be seen "
                            "more often", VAE_TRAINING),
-    "gan": Entry("latlas.models.gan:GAN", configs.GANConfig, GENERATOR,
+    "gan": Entry("latlas.models.gan:GAN", None, GENERATOR,
                  "generative adversarial network: sharp samples, no encoder", GAN_TRAINING),
     "conditional-gan": Entry("latlas.models.conditional_gan:ConditionalGAN",
-                             configs.ConditionalGANConfig, GENERATOR,
+                             None, GENERATOR,
                              "the same, of a class that is asked for", GAN_TRAINING),
     "progressive-gan": Entry("latlas.models.progressive_gan:ProgressiveGAN",
-                             configs.ProgressiveGANConfig, GENERATOR,
+                             None, GENERATOR,
                              "GAN that grows from 4 pixels upward", EQUALISED_TRAINING),
-    "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, STYLES,
+    "style-gan": Entry("latlas.models.style_gan:StyleGAN", None, STYLES,
                        "GAN of pictures whose every layer has a style: mixing, truncation, edits",
                        EQUALISED_TRAINING),
     "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", configs.Pix2PixConfig, TRANSLATOR,

@@ -301,14 +301,14 @@ def _draw(model: Any, n: int, draws: Noise, condition: dict[str, Tensor], mean: 
 
 def drawn_codes(model: Any, n: int, draws: Noise,
                 condition: dict[str, Tensor] | None = None) -> Tensor | None:
-    """Codes (n, latent_dim): the model's own ``sample_codes(n, noise=…)``, or draws from its
+    """Codes (n, latent_dim): the model's own ``sample_latents(n, noise=…)``, or draws from its
     ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
 
     ``condition``, a keyword argument or none, is for codes that differ by class."""
     if not can(model, "decode"):
         return None
-    if hasattr(model, "sample_codes"):
-        own: Tensor = model.sample_codes(n, noise=draws, **(condition or {}))
+    if hasattr(model, "sample_latents"):
+        own: Tensor = model.sample_latents(n, noise=draws, **(condition or {}))
         return own
     if (prior := prior_of(model)) is not None:
         return prior.sample(n, draws)
