@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
         split: ``train``, or ``all`` to hold nothing back.
         encoder, decoder: ``nn.Module``s of your own.
         settings: any option of the model's config or of ``TrainOptions``
-            (``latent_dim=32, minutes=5``), or another network of the model (``generator=…``).
+            (``latent_dim=32, minutes=5``), or another part of the model (``generator=…``, and
+            ``objective=Objective(…)`` of adversarial models).
 
     Returns:
         The run; ``run.outcome`` says how training ended.
@@ -75,7 +76,7 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     Raises:
         LatlasError: in one line what is wrong with a setting, the data or the run folder.
     """
-    networks = {k: v for k, v in settings.items() if callable(v)}
+    networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                    start=start)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}

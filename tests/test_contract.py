@@ -126,7 +126,7 @@ VARIANTS = [
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
     Case("gan", tiny.points, label="points"), Case("gan", wide, CONV, label="conv"),
     Case("gan", tiny.table, {"objective": "wasserstein"}, label="gp"),
-    Case("gan", settings={"objective": "non-saturating", "penalty": "r1", "penalty_every": 4,
+    Case("gan", settings={"objective": "non-saturating", "penalty": "r1", "r1_interval": 4,
                           "augment": "ada"}, coupled="how much is augmented", label="ada"),
     Case("gan", wide, CONV | {"objective": "least-squares", "penalty": "none",
                               "spectral_norm": True, "minibatch_std": 4},

@@ -1,4 +1,4 @@
-"""Both players of ``gan`` against what they are known to learn, and its words for bad input."""
+"""``gan``: what its networks are known to learn, its steps, and its words for bad input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import latlas
 from latlas import models
 from latlas.cli import __main__ as cli
 from latlas.core.batch import Batch
-from latlas.core.errors import ConfigError, DataError
+from latlas.core.errors import ConfigError, DataError, RunError
 from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
@@ -23,18 +23,22 @@ from latlas.data.dataset import Dataset
 from latlas.engine.choose import batch_size_of, choose
 from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
+from latlas.models import gan
+from latlas.models.cluster_prior import NormalPrior
 from latlas.models.gan import GAN
-from latlas.networks.augment import AUGMENTATIONS
-from latlas.networks.discriminator import Waves, spread
-from latlas.networks.generator import make_generator
+from latlas.networks.gan import Waves, make_generator, minibatch_deviation
+from latlas.objectives.adversarial import Objective, find_objective
 
 POINTS = Space("points", (2,))
 
 
-class JudgeAlone(GAN):
+class DiscriminatorAlone(GAN):
     """The generator makes N((1, 0), I) and stays as it is."""
 
     phases = (Phase("discriminator", ("discriminator",)),)
+
+    def losses(self, batch, step):
+        yield next(super().losses(batch, step))
 
 
 class Shifted(nn.Module):
@@ -47,7 +51,7 @@ def test_the_discriminator_learns_the_ratio_of_known_densities(objective):
     """p = N((−1, 0), I), q = N((1, 0), I): p / (p + q) = σ(−2 x₀)."""
     config = tiny.small("gan", width=64, latent_dim=2, objective=objective, penalty="none")
     torch.manual_seed(0)
-    model = JudgeAlone(config, POINTS, generator=Shifted())
+    model = DiscriminatorAlone(config, POINTS, generator=Shifted())
     steps, batch = 1500, 512
     options = tiny.options(images=steps * batch, batch_size=batch, learning_rate=3e-3)
     trainer, noise = Trainer(model, options, budget=steps * batch, precision="fp32"), Noise(7)
@@ -65,48 +69,57 @@ def model_of(data, name="gan", **settings):
     return tiny.build(name, data, tiny.small(name, **settings))
 
 
-def step_of(model, batch, phase):
-    step = Step(0, 0, 0.0, Noise(1))
-    return model.phase_loss(batch, phase, step), step
+def losses_of(model, batch, **step):
+    """The losses of one step, by phase."""
+    return dict(model.losses(batch, Step(0, 0, 0.0, Noise(1), **step)))
+
+
+def shown_to(network):
+    """The inputs of a network from here on."""
+    inputs = []
+    network.register_forward_hook(lambda _, given, out: inputs.append(given[0].detach()))
+    return inputs
 
 
 def test_the_penalty_is_half_gamma_times_both_slopes():
     data = tiny.points()
     plain, held = (model_of(data, gamma=g, penalty="r1+r2") for g in (0.0, 3.0))
     batch = Batch(torch.as_tensor(data.x[:8]))
-    without, _ = step_of(plain, batch, "discriminator")
-    found, _ = step_of(held, batch, "discriminator")
+    without, found = (losses_of(m, batch)["discriminator"] for m in (plain, held))
     slopes = found.terms["r1"] + found.terms["r2"]
     torch.testing.assert_close(found.total - without.total, 1.5 * slopes)
 
 
 def test_gamma_falls_geometrically_to_its_share():
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
-    found = [model.contest.gamma(Step(0, 0, p, Noise(0))) for p in (0.0, 0.5, 1.0)]
+    found = [model.gamma(Step(0, 0, p, Noise(0))) for p in (0.0, 0.5, 1.0)]
     assert found == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])
 
 
 def test_a_lazy_penalty_is_a_phase_of_its_own():
-    model = model_of(tiny.points(), penalty_every=4)
+    model = model_of(tiny.points(), r1_interval=4)
     assert [p.name for p in model.phases] == ["discriminator", "penalty", "generator"]
     assert model.phases[1].every == 4
     batch = Batch(torch.as_tensor(tiny.points().x[:8]))
-    assert "r1" in step_of(model, batch, "penalty")[0].terms
-    assert "r1" not in step_of(model, batch, "discriminator")[0].terms
+    found = losses_of(model, batch)
+    assert list(found) == ["discriminator", "penalty", "generator"]
+    assert "r1" in found["penalty"].terms and "r1" not in found["discriminator"].terms
+    due = [k for k in range(9) if "penalty" in dict(model.losses(batch, Step(k, 0, 0.0, Noise(1))))]
+    assert due == [0, 4, 8]
 
 
 @pytest.mark.parametrize(("penalty", "items"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
 def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
         penalty, items):
     data = tiny.points()
-    eager, lazy = (model_of(data, penalty=penalty, penalty_every=k) for k in (1, 2))
-    batch, seen = Batch(torch.as_tensor(data.x[:8])), []
-    whole, plain = (step_of(m, batch, "discriminator")[0] for m in (eager, lazy))
-    step = Step(0, 0, 0.0, Noise(1))
-    lazy.phase_loss(batch, "discriminator", step)
-    lazy.discriminator.register_forward_hook(lambda *given: seen.append(len(given[2])))
-    alone = lazy.phase_loss(batch, "penalty", step)
-    assert sum(seen) == items
+    eager, lazy = (model_of(data, penalty=penalty, r1_interval=k) for k in (1, 2))
+    batch = Batch(torch.as_tensor(data.x[:8]))
+    whole = losses_of(eager, batch)["discriminator"]
+    losses = lazy.losses(batch, Step(0, 0, 0.0, Noise(1)))
+    plain = next(losses)[1]
+    inputs = shown_to(lazy.discriminator)
+    name, alone = next(losses)
+    assert name == "penalty" and sum(map(len, inputs)) == items
     torch.testing.assert_close(alone.total, whole.total - plain.total)
     assert alone.terms.items() <= whole.terms.items()
 
@@ -115,13 +128,14 @@ def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_
 def test_real_items_and_fakes_in_one_batch_change_nothing(every):
     data, found = tiny.pictures(), []
     for together in (True, False):
-        model = model_of(data, network="conv", groups=3, minibatch_std=4, penalty_every=every)
+        model = model_of(data, network="conv", n_clusters=3, minibatch_std=4, r1_interval=every)
         model.prepare(Sweep(data, 50), len(data))
-        model.contest.together = together
-        step, batch, seen = Step(0, 0, 0.0, Noise(1)), Batches(data, 8).at(0), []
-        model.discriminator.register_forward_hook(lambda *g, s=seen: s.append(len(g[2])))
-        total = sum(model.phase_loss(batch, phase.name, step).total for phase in model.phases[:-1])
-        assert set(seen) == {16 if together else 8}
+        model.joint, batch = together, Batches(data, 8).at(0)
+        losses, total = model.losses(batch, Step(0, 0, 0.0, Noise(1))), 0.0
+        inputs = shown_to(model.discriminator)
+        for _ in model.phases[:-1]:
+            total = total + next(losses)[1].total
+        assert {len(x) for x in inputs} == {16 if together else 8}
         found.append([total, *torch.autograd.grad(total, list(model.discriminator.parameters()))])
     torch.testing.assert_close(*found)
 
@@ -129,28 +143,54 @@ def test_real_items_and_fakes_in_one_batch_change_nothing(every):
 def test_a_discriminator_of_ones_own_sees_real_items_and_fakes_apart():
     own = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, 1))
     model = GAN(tiny.small("gan"), tiny.points().space, discriminator=own)
-    seen = []
-    own.register_forward_hook(lambda *given: seen.append(len(given[2])))
-    step_of(model, Batch(torch.as_tensor(tiny.points().x[:8])), "discriminator")
-    assert seen == [8, 8]
+    inputs = shown_to(own)
+    next(model.losses(Batch(torch.as_tensor(tiny.points().x[:8])), Step(0, 0, 0.0, Noise(1))))
+    assert [len(x) for x in inputs] == [8, 8]
 
 
 def test_fakes_are_made_once_a_step():
-    model, made = model_of(tiny.points()), []
-    model.generator.register_forward_hook(lambda *_: made.append(1))
-    batch = Batch(torch.as_tensor(tiny.points().x[:8]))
-    _, step = step_of(model, batch, "discriminator")
-    model.phase_loss(batch, "generator", step)
-    assert len(made) == 1
+    model = model_of(tiny.points())
+    latents = shown_to(model.generator)
+    found = losses_of(model, Batch(torch.as_tensor(tiny.points().x[:8])))
+    assert list(found) == ["discriminator", "generator"] and len(latents) == 1
 
 
-def test_spread_is_the_groups_mean_deviation():
+def test_the_textbook_gan():
+    """D: −log σ(D(x)) − log(1 − σ(D(G(z)))), G: −log σ(D(G(z))), z ~ N(0, I), nothing else."""
+    data = tiny.pictures()
+    model = model_of(data, prior="normal", objective="non-saturating", penalty="none",
+                     augment="none")
+    assert isinstance(model.prior, NormalPrior) and model.latent_dim == 3
+    batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32))
+    latents, found = shown_to(model.generator), losses_of(model, batch)
+    assert torch.equal(latents[0], Noise(1).normal(8, 3))
+    real, fake = (model.discriminator(x)[:, 0].sigmoid()
+                  for x in (batch.x, model.generator(latents[0])))
+    torch.testing.assert_close(found["discriminator"].total,
+                               -(real.log() + (1 - fake).log()).mean())
+    torch.testing.assert_close(found["generator"].total, -fake.log().mean())
+
+
+@pytest.mark.parametrize("name", ["gan", "conditional-gan", "style-gan", "progressive-gan"])
+def test_an_objective_may_be_given(name):
+    data = tiny.pictures()
+    own = Objective(lambda real, fake: fake - 2 * real, lambda real, fake: -3 * fake)
+    model = models.build(name, tiny.small(name, penalty="none", minibatch_std=0), data.space,
+                         objective=own)
+    assert model.describe(9).startswith("own objective, no penalty")
+    found = losses_of(model, Batches(data, 8).at(0))
+    terms = found["discriminator"].terms
+    torch.testing.assert_close(terms["discriminator"], terms["D(fake)"] - 2 * terms["D(real)"])
+    assert model.objective is own and find_objective("relativistic").paired
+
+
+def test_minibatch_deviation_is_the_groups_mean_deviation():
     h = torch.randn(6, 4)
     groups = h.reshape(2, 3, 4).numpy()
     wanted = np.sqrt(groups.var(1) + 1e-8).mean(1).repeat(3)[:, None]
-    torch.testing.assert_close(spread(h, 3), torch.as_tensor(wanted))
+    torch.testing.assert_close(minibatch_deviation(h, 3), torch.as_tensor(wanted))
     with pytest.raises(ConfigError, match=r"minibatch_std=4.*batch of 6"):
-        spread(h, 4)
+        minibatch_deviation(h, 4)
 
 
 def test_spectral_norm_bounds_every_layer():
@@ -178,12 +218,14 @@ def test_a_class_is_made_by_its_label_and_judged_by_it():
 def test_both_players_pay_for_classes_that_are_not_named():
     data = tiny.pictures()
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32), torch.as_tensor(data.label[:8]))
-    silent, named = (model_of(data, "conditional-gan", naming=w, penalty="none") for w in (0, 2))
+    silent, named = (model_of(data, "conditional-gan", class_loss_weight=w, penalty="none")
+                     for w in (0, 2))
     named.load_state_dict(silent.state_dict(), strict=False)
-    for phase, seen in (("discriminator", batch.x), ("generator", None)):
-        without, _ = step_of(silent, batch, phase)
-        found, own = step_of(named, batch, phase)
-        x = own.cache["fakes"] if seen is None else seen
+    inputs = shown_to(named.discriminator)
+    both, own = (losses_of(m, batch) for m in (silent, named))
+    fakes = inputs[0][8:]
+    for phase, x in (("discriminator", batch.x), ("generator", fakes)):
+        without, found = both[phase], own[phase]
         told = torch.log_softmax(named.discriminator(x, batch.label)[:, 1:], 1)
         wanted = -2 * told[torch.arange(8), batch.label].mean()
         torch.testing.assert_close(found.total - without.total, wanted, rtol=1e-4, atol=1e-5)
@@ -201,14 +243,14 @@ def test_a_discriminator_of_ones_own_tells_all_classes_or_none():
     model = models.build("conditional-gan", tiny.small("conditional-gan", penalty="none"),
                          data.space, discriminator=Three())
     with pytest.raises(ConfigError, match=r"it gives \(n, 3\)"):
-        step_of(model, batch, "discriminator")
+        losses_of(model, batch)
 
 
 @pytest.mark.parametrize("side", [(28, 28), (9, 12), (33, 64)])
 def test_a_generator_of_pictures_starts_with_their_spread(side):
     space = Space.picture((2, *side))
     torch.manual_seed(0)
-    make = make_generator(space, 16, 3, kind="conv", width=8, depth=0)
+    make = make_generator(space, 16, 3, network="conv", width=8, depth=0)
     with torch.no_grad():
         made = make(torch.randn(64, 16), torch.randn(64, 3))
     assert made.shape == (64, 2, *side)
@@ -255,9 +297,19 @@ def test_one_code_is_one_item():
 @pytest.mark.parametrize("world", [1, 2])
 def test_augmentation_counts_the_items_of_all_processes(world):
     model = models.build("gan", models.get("gan").config(augment="ada"), Space.picture((1, 8, 8)))
-    step = Step(0, 0, 0.0, Noise(0, world=world), cache={"items": 32 // world})
-    model.after_step(step, {"certainty": torch.ones(())})
+    model.adapt_augmentation(torch.ones(()), 32 // world, Step(0, 0, 0.0, Noise(0, world=world)))
     assert model.augment_p.item() == pytest.approx(32 / 500_000)
+
+
+def test_augmentation_follows_the_certainty_of_the_step():
+    model = model_of(tiny.pictures(), augment="ada", minibatch_std=0)
+    batch = Batches(tiny.pictures(), 8).at(0)
+    for start in (0.5, 0.0):
+        model.augment_p.fill_(start)
+        terms = losses_of(model, batch)["discriminator"].terms
+        assert terms["augmented"] == start  # what was in use
+        change = 8 / 500_000 * (1 if terms["certainty"] > 0.6 else -1)
+        assert model.augment_p.item() == pytest.approx(max(0.0, start + change))
 
 
 def own_players(outputs=64):
@@ -277,6 +329,18 @@ def test_players_of_ones_own(tmp_path):
                            "generator must be a torch"), ({"up": made["generator"]}, "no up of")):
         with pytest.raises(ConfigError, match=words):
             latlas.train("gan", grey((8, 8)), progress=False, latent_dim=3, **players, **FEW)
+
+
+def test_an_objective_of_ones_own_trains_and_is_asked_for_again(tmp_path):
+    own = Objective(*(lambda real, fake, sign=sign: sign * (fake - real) for sign in (1, -1)),
+                    paired=True, relative=True)
+    done = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, objective=own,
+                        **FEW)
+    assert done.model.objective is own and done.model.discriminator.head.bias is None
+    with pytest.raises(RunError, match="objective=…"):
+        latlas.load(tmp_path / "run")
+    again = latlas.load(tmp_path / "run", objective=own)
+    assert torch.equal(tiny.weights(again), tiny.weights(done.model))
 
 
 # ------------------------------------------------------------------------------ what users give
@@ -312,7 +376,9 @@ def test_pictures_may_be_tiny_or_oblong(name, side):
     ("gan", grey((9, 9)), {"gamma": float("inf")}, "gamma must be"),
     ("gan", grey((9, 9)), {"gamma_end": 0}, "gamma_end must be"),
     ("gan", grey((9, 9)), {"latent_dim": 10**8}, "latent_dim must be .* 10000"),
-    ("gan", np.zeros((60, 2)), {"augment": "ada"}, "augment=ada is for pictures")])
+    ("gan", np.zeros((60, 2)), {"augment": "ada"}, "augment=ada is for images"),
+    ("gan", grey((9, 9)), {"objective": "hinges"}, "unknown objective 'hinges': did you mean 'h"),
+    ("gan", grey((9, 9)), {"prior": "normal", "n_clusters": 9}, "n_clusters=9 goes with prior=cl")])
 def test_what_cannot_be_is_said_before_there_is_a_folder(tmp_path, name, data, settings, words):
     with pytest.raises((ConfigError, DataError), match=words) as caught:
         latlas.train(name, data, out=tmp_path / "run", progress=False, **(FEW | settings))
@@ -336,12 +402,12 @@ def test_the_penaltys_weight_is_shown(tmp_path, monkeypatch, capsys):
     gamma = json.loads((tmp_path / "run/run.json").read_text())["config"]["gamma"]
     assert gamma == 64 / 2048
     assert f"; relativistic, r1+r2 with gamma {gamma:.4g}, at the end {gamma / 10:.4g}" in shown
-    assert "augment=ada" in shown and "by heart" not in shown
+    assert "augment=ada" in shown and "memorised" not in shown
 
 
 def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():
     data = tiny.points()
-    held = model_of(data, gamma=2.0, gamma_end=0.25, penalty_every=4, penalty="r1")
+    held = model_of(data, gamma=2.0, gamma_end=0.25, r1_interval=4, penalty="r1")
     assert held.describe(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
     assert model_of(data, gamma=0.0).describe(9) == "relativistic, no penalty"
     assert model_of(tiny.pictures()).describe(10_000).endswith("augment=none")
@@ -349,11 +415,11 @@ def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():
 
 def test_ten_pictures_are_augmented_and_warned_of(tmp_path, monkeypatch, capsys):
     shown = trained(tmp_path, monkeypatch, capsys, 10)
-    assert "warning: only 8 training pictures: so few are learnt by heart" in shown
+    assert "warning: only 8 training images: so few are memorised" in shown
     assert "augment=ada, in use, delays that" in shown
     lines = [json.loads(s) for s in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert any("augmented" in line for line in lines)
-    assert sum("learnt by heart" in line.get("alarm", "") for line in lines) == 1
+    assert sum("memorised" in line.get("alarm", "") for line in lines) == 1
     plain = model_of(tiny.pictures(), augment="none")
     assert "augment=ada would delay" in plain.warnings(1)[0] and plain.warnings(1000) == []
 
@@ -387,7 +453,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
     few, or cut short where they are many."""
     data, how = tiny.pictures(n=n), tiny.options(images=None, minutes=1e-4)
     calls, steps, take = [], [], Trainer.step
-    monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: calls.append(len(x)) or x)
+    monkeypatch.setattr(gan, "ada_augment", lambda x, p, noise: calls.append(len(x)) or x)
     monkeypatch.setattr(Trainer, "step", lambda self, batch: steps.append(0) or take(self, batch))
     batches = Batches(data, how.batch_size, 0)
     Trainer(model_of(data), how, budget=320, precision="fp32", items=n).step(batches.at(0))
@@ -399,7 +465,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
 
 def test_pixels_beyond_the_range_still_have_a_slope():
     """Through tanh alone a generator whose pictures turned black stays black."""
-    made = make_generator(tiny.pictures().space, 4, kind="conv", width=4, depth=1)
+    made = make_generator(tiny.pictures().space, 4, network="conv", width=4, depth=1)
     z = torch.randn(3, 4)
     for layer in made.modules():
         if isinstance(layer, nn.Conv2d):

@@ -148,18 +148,30 @@ def test_without_growth_it_is_the_same_network():
     pairs = zip(grown.named_parameters(), flat.named_parameters(), strict=True)
     assert all(n == m and torch.equal(p, q) for (n, p), (m, q) in pairs)
     assert flat.stage == 2 and not flat.defaults.progressive
-    step = Step(0, 0, 0.0, Noise(0))
-    assert flat.phase_loss(Batch(torch.zeros(4, 3, 16, 16)), "discriminator", step).total.isfinite()
-    assert step.cache["fakes"].shape == (4, 3, 16, 16)
+    sizes = shown_sizes(flat)
+    losses = dict(flat.losses(Batch(torch.zeros(4, 3, 16, 16)), Step(0, 0, 0.0, Noise(0))))
+    assert losses["discriminator"].total.isfinite() and set(sizes) == {(16, 16)}
+
+
+def shown_sizes(model):
+    """Sizes of the images that the discriminator sees from here on."""
+    sizes = []
+    model.discriminator.register_forward_hook(
+        lambda _, given, out: sizes.append(tuple(given[0].shape[2:])))
+    return sizes
 
 
 def test_a_step_shows_pictures_of_the_stage():
     model, batch = model_of(grow_share=0.8), Batch(torch.randn(4, 3, 16, 16))
+    sizes = shown_sizes(model)
     for progress, size in ((0.0, 4), (0.3, 8), (0.7, 16), (0.9, 16)):
-        step = Step(0, 0, progress, Noise(0))
-        model.phase_loss(batch, "discriminator", step)
-        model.phase_loss(batch, "generator", step)
-        assert step.cache["shown"].x.shape == step.cache["fakes"].shape == (4, 3, size, size)
+        sizes.clear()
+        made = []
+        hook = model.generator.register_forward_hook(lambda _, given, out, m=made: m.append(out))
+        assert {"discriminator", "generator"} <= dict(
+            model.losses(batch, Step(0, 0, progress, Noise(0)))).keys()
+        hook.remove()
+        assert set(sizes) == {(size, size)} and [m.shape for m in made] == [(4, 3, size, size)]
         assert model.stage == model.stage_at(progress)
 
 

@@ -18,7 +18,7 @@ from latlas.core.model import HasStyles, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.networks import equalised, style
-from latlas.objectives.penalties import path_lengths
+from latlas.objectives.adversarial import path_lengths
 
 
 def model_of(shape=(3, 16, 16), **settings):
@@ -101,14 +101,14 @@ def test_the_mapping_learns_at_a_hundredth_of_the_rate():
 
 
 def sensitivity(synthesis, w):
-    """‖∂ picture / ∂w_k‖ of every layer k, of one direction of the picture."""
-    picture = synthesis(w.requires_grad_())
-    gradient, = torch.autograd.grad((picture * torch.randn_like(picture)).sum(), w)
+    """‖∂ image / ∂w_k‖ of every layer k, of one direction of the image."""
+    image = synthesis(w.requires_grad_())
+    gradient, = torch.autograd.grad((image * torch.randn_like(image)).sum(), w)
     return gradient.norm(dim=(0, 2))
 
 
 def test_every_layer_is_given_the_style_of_its_own_place():
-    """Where a layer's own style is made to say nothing, the picture depends on w_k no more."""
+    """Where a layer's own style is made to say nothing, the image depends on w_k no more."""
     torch.manual_seed(0)
     w = torch.randn(2, 5, 6)
     synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
@@ -185,7 +185,7 @@ def test_mixing_switches_at_the_layer():
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_share_of_fakes_with_two_styles(share):
     model = model_of(style_mixing=share)
-    w = model._mixed(2000, Noise(0))
+    w = model.mixed_styles(2000, Noise(0))
     two = (w[:, 0] != w[:, -1]).any(1)
     assert two.float().mean().item() == pytest.approx(share, abs=0.04)
     switch = (w[:, 1:] != w[:, :-1]).any(2).sum(1)
@@ -215,31 +215,37 @@ def test_path_lengths_of_a_linear_generator():
     torch.testing.assert_close(path_lengths(made, w, y), wanted)
 
 
+def path_phase(model, batch):
+    """The losses of a step up to path-length regularisation, which comes last, and its own."""
+    losses = model.losses(batch, Step(0, 0, 0.0, Noise(5)))
+    return losses, next(loss for name, loss in losses if name == "path")
+
+
 def test_the_penalty_on_paths_and_its_running_mean():
     model, batch = model_of(path_weight=3.0), Batch(torch.zeros(8, 3, 16, 16))
-    found = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    losses, found = path_phase(model, batch)
     length = found.terms["path length"].detach()
-    first = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    _, first = path_phase(model, batch)
     torch.testing.assert_close(found.total, first.total)  # nothing changes in a loss
-    terms = {"path length": length, "certainty": torch.zeros(())}
-    model.after_step(Step(0, 0, 0.0, Noise(0)), terms)
+    assert next(losses, None) is None  # the phase is over
     torch.testing.assert_close(model.path_length, length)
-    model.after_step(Step(1, 0, 0.0, Noise(0)), terms | {"path length": 2 * length})
-    torch.testing.assert_close(model.path_length, 1.01 * length)
+    model.path_length.copy_(length / 2)
+    losses, _ = path_phase(model, batch)
+    assert next(losses, None) is None
+    torch.testing.assert_close(model.path_length, 1.01 * length / 2)
     model.path_length.fill_(1e6)  # far from any length: the square of what lies between
-    far = model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5)))
+    _, far = path_phase(model, batch)
     assert far.total.item() == pytest.approx(3 * (0.99 * 1e6) ** 2, rel=1e-3)
 
 
 def test_the_running_mean_of_path_lengths_is_a_constant_of_the_penalty():
-    """A picture, and so its path length ℓ, is linear in the last convolutions θ of all sizes:
+    """An image, and so its path length ℓ, is linear in the last convolutions θ of all sizes:
     θ · ∂ℓ/∂θ = ℓ. With a = 2ℓ − 0.01 ℓ held constant, θ · ∂(ℓ − a)²/∂θ = 2 (ℓ − a) ℓ; through a
     it would be 0.99 of that."""
-    model, batch = model_of(path_weight=3.0), Batch(torch.zeros(2, 3, 16, 16))
-    step = {"index": 0, "images": 0, "progress": 0.0}
-    length = model.phase_loss(batch, "path", Step(**step, noise=Noise(5))).terms["path length"].item()
+    model, batch = model_of(path_weight=3.0, minibatch_std=0), Batch(torch.zeros(2, 3, 16, 16))
+    length = path_phase(model, batch)[1].terms["path length"].item()
     model.path_length.fill_(2 * length)
-    total = model.phase_loss(batch, "path", Step(**step, noise=Noise(5))).total
+    total = path_phase(model, batch)[1].total
     last = [colour.conv.weight for colour in model.generator.synthesis.colours]
     along = sum((g * p).sum() for g, p in zip(torch.autograd.grad(total, last), last, strict=True))
     mean = 2 * length - 0.01 * length
@@ -247,9 +253,15 @@ def test_the_running_mean_of_path_lengths_is_a_constant_of_the_penalty():
     assert along.item() == pytest.approx(3 * 2 * (length - mean) * length, rel=1e-4)
 
 
+def test_path_lengths_are_regularised_at_every_eighth_step():
+    model, batch = model_of(), Batch(torch.zeros(4, 3, 16, 16))
+    due = [k for k in range(17) if "path" in dict(model.losses(batch, Step(k, 0, 0.0, Noise(5))))]
+    assert due == [0, 8, 16] and model.phases[-1].every == 8
+
+
 def test_the_path_penalty_reaches_the_mapping():
     model, batch = model_of(), Batch(torch.zeros(8, 3, 16, 16))
-    model.phase_loss(batch, "path", Step(0, 0, 0.0, Noise(5))).total.backward()
+    path_phase(model, batch)[1].total.backward()
     assert all(layer.weight.grad.abs().sum() > 0 for layer in model.generator.mapping.layers)
     assert all(p.grad is None for p in model.discriminator.parameters())
 
@@ -257,7 +269,7 @@ def test_the_path_penalty_reaches_the_mapping():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path, precision):
     def train(path, progress=None):
-        config = tiny.small("style-gan", augment="ada", penalty_every=4)
+        config = tiny.small("style-gan", augment="ada", r1_interval=4)
         training = tiny.options(images=320, precision=precision, ema=0.5)
         return tiny.train(path, "style-gan", tiny.pictures((1, 12, 12)), config,
                           training=training, progress=progress)[0]
@@ -269,9 +281,9 @@ def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path,
 
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 @pytest.mark.parametrize(("data", "settings", "words"), [
-    (tiny.points, {}, r"needs pictures.*train gan"),
+    (tiny.points, {}, r"needs images.*train gan"),
     (lambda: tiny.pictures((1, 7, 9)), {}, r"at least 8 by 8 pixels, these are 7 by 9"),
-    (tiny.pictures, {"depth": 9}, r"depth=9: pictures of 8 by 8 pixels cannot be halved")])
+    (tiny.pictures, {"depth": 9}, r"depth=9: images of 8 by 8 pixels cannot be halved")])
 def test_what_cannot_be_is_said_in_one_line(name, data, settings, words):
     with pytest.raises(ConfigError, match=words) as caught:
         tiny.build(name, data(), tiny.small(name, **settings))

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 #: raised by one whenever a run folder is written differently; older ones are migrated on reading
 FORMAT = 2
-#: up to format 1: settings that models had and could not use, and what was not there yet
-UNUSED = dict.fromkeys(("style-gan", "progressive-gan"),
-                       ("network", "spectral_norm", "groups", "sketch"))
-WITHOUT = dict.fromkeys(("gan", "conditional-gan"), ("groups", "sketch"))
+#: up to format 1: settings that models had and could not use
+UNUSED = dict.fromkeys(("style-gan", "progressive-gan"), ("network", "spectral_norm"))
 
 
 @dataclass
@@ -200,8 +198,6 @@ def _migrated(record: dict[str, Any]) -> dict[str, Any]:
     model, config = record.get("model", ""), dict(record.get("config") or {})
     for name in UNUSED.get(model, ()):
         config.pop(name, None)
-    for name in WITHOUT.get(model, ()):
-        config.setdefault(name, 0)
     return {**record, "format": FORMAT, "config": config}
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from latlas.core.model import Phase, Step
-from latlas.objectives.adversarial import OBJECTIVES, certainty
-from latlas.objectives.penalties import between, off_unit, slopes
+from latlas.objectives.adversarial import find_objective, gradient_penalty, logit_terms
 
 
 class Contest:
@@ -27,7 +26,7 @@ class Contest:
 
     def __init__(self, config: Any) -> None:
         self.config, self.together = config, True
-        self.objective = OBJECTIVES[config.objective]
+        self.objective = find_objective(config.objective)
 
     @property
     def penalised(self) -> bool:
@@ -63,8 +62,7 @@ class Contest:
         """
         real, fake = odds
         total = self.objective.discriminator(real, fake).mean()
-        terms = {"discriminator": total, "D(real)": real.mean(), "D(fake)": fake.mean(),
-                 "certainty": certainty(real, fake)}
+        terms = {"discriminator": total} | logit_terms(real, fake)
         if not self.eager:
             return total, terms
         penalty, found = self.penalty(ask, shown, odds, step)
@@ -81,7 +79,7 @@ class Contest:
 
     def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on D's outputs at fakes; ``real`` are asked for if they matter."""
-        of_real = ask(real) if self.objective.pairs else fake
+        of_real = ask(real) if self.objective.paired else fake
         return self.objective.generator(of_real, fake).mean()
 
     def gamma(self, step: Step) -> float:
@@ -101,14 +99,6 @@ class Contest:
             shown: real items and fakes; they require a gradient.
             odds: D's outputs there; none where it has not been run.
         """
-        weight, kind = self.gamma(step), self.config.penalty
-        if kind == "gp":
-            real, fake = (x.detach() for x in shown)
-            way = between(real, fake, step.noise.uniform(len(real))).requires_grad_()
-            off = off_unit(ask(way), way).mean()
-            return weight * off, {"gp": off}
-        chosen = {name: k for k, name in enumerate(("r1", "r2")) if name in kind}
-        xs = [shown[k] for k in chosen.values()]
-        outs = [odds[k] for k in chosen.values()] if odds else self.odds(ask, xs)
-        terms = {name: found.mean() for name, found in zip(chosen, slopes(outs, xs), strict=True)}
-        return 0.5 * weight * torch.stack(list(terms.values())).sum(), terms
+        penalty, terms = gradient_penalty(self.config.penalty, lambda *xs: self.odds(ask, xs),
+                                          shown, step.noise, odds or None)
+        return self.gamma(step) * penalty, terms

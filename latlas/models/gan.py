@@ -1,183 +1,380 @@
-"""``gan``: a generator of points, tables or pictures against a discriminator."""
+"""``gan``: a generator of images, rows or points against a discriminator; and what GANs share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from latlas import networks
 from latlas.core.batch import Batch
+from latlas.core.distributions import PointMass
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Step
+from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
+from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.adversarial import Adversarial
-from latlas.models.config import GANConfig
-from latlas.models.groups import Groups
+from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrior
+from latlas.networks.augment import ada_augment, diff_augment
 from latlas.networks.conv import LEAST_SIDE
-from latlas.networks.discriminator import make_discriminator
-from latlas.networks.generator import make_generator
+from latlas.networks.gan import make_discriminator, make_generator
+from latlas.objectives.adversarial import (
+    OBJECTIVES,
+    Objective,
+    discriminator_loss,
+    find_objective,
+    generator_loss,
+    gradient_penalty,
+    logit_terms,
+)
 
-#: pictures of up to this many scalars, and slim ones, get fully connected networks
+#: sets of fewer images are augmented; of fewer examples all are memorised, augmented or not
+AUGMENT_BELOW, MEMORISED_BELOW = 10_000, 100
+#: certainty of D that adaptive augmentation aims at, and the examples over which its probability
+#: can rise from 0 to 1 (Karras et al. 2020b, section 3.1)
+ADA_TARGET, ADA_EXAMPLES = 0.6, 500_000
+#: channels of the finest size of ``style-gan`` and ``progressive-gan``, unless told otherwise
+WIDTH = 32
+#: images of up to this many scalars, and slim ones, get fully connected networks
 MLP_DIMS = 256
-#: groups of alike pictures, unless told otherwise
-GROUPS = 200
-#: numbers of the sketch, unless told otherwise, and the weight of keeping to it
-SKETCH, SKETCH_WEIGHT = 32, 3.0
 #: hidden units (mlp) and channels of the first level (conv), unless told otherwise; hidden layers
 #: (mlp), of which narrow modes far apart need many: what lies between them has to be a steep step
 WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
+#: clusters and content dimensions of images, unless told otherwise
+N_CLUSTERS, CONTENT_DIMS = 200, 32
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """A generator against a discriminator."""
+
+    latent_dim: int = option(0, "latent dimensions; 0 chooses from the data's size", low=0,
+                             high=10_000)
+    width: int = option(0, "channels of the finest size; 0: 32", low=0)
+    depth: int = option(0, "downsampling stages; 0: until a side is 4 … 7", low=0)
+    objective: str = option("relativistic", f"adversarial loss: {', '.join(OBJECTIVES)}, or one "
+                                            "that register_objective has named")
+    penalty: str = option("auto", "gradient penalty of the discriminator: at real examples (r1), "
+                          "at generated ones (r2), at both, or towards 1 between them (gp); auto: "
+                          "gp for wasserstein, else r1+r2",
+                          choices=("auto", "none", "r1", "r2", "r1+r2", "gp"))
+    gamma: float | None = option(None, "weight of the gradient penalty; none: 10 for gp, else by "
+                                 "the size of images and 1 for other data", low=0, high=1e6)
+    gamma_end: float | None = option(None, "share of gamma that is left at the end of the budget; "
+                                           "none: 1 of gp, else 0.1 for images, 0.01 for others",
+                                     low=1e-6, high=1)
+    r1_interval: int = option(4, "steps from one gradient penalty to the next, each times as many",
+                              low=1)
+    minibatch_std: int = option(4, "examples of a group whose spread the discriminator reads; 0: "
+                                   "none", low=0)
+    augment: str = option("auto", "random augmentation of what the discriminator sees: adaptive "
+                          "(ada) or always (diff); auto: ada for fewer than 10,000 images",
+                          choices=("auto", "none", "ada", "diff"))
+
+    def __post_init__(self) -> None:
+        find_objective(self.objective)
+        if self.minibatch_std == 1:
+            raise ConfigError("minibatch_std=1: examples of a group of one cannot differ; choose 2 "
+                              "or more, or 0 for none")
+
+    def resolve(self, space: Space) -> Self:
+        """The config with what was left to the data filled in.
+
+        R1 of an image sums over pixels, which vary together: γ grows with their number, and is 10
+        for the gradient penalty (Gulrajani et al. 2017). γ falls to ``gamma_end``, so that edges of
+        modes can become sharp; the gradient penalty is a constraint and stays.
+        """
+        image, penalty = space.kind == "picture", self.penalty
+        if penalty == "auto":
+            penalty = "gp" if self.objective == "wasserstein" else "r1+r2"
+        gamma = 10.0 if penalty == "gp" else max(0.01, space.dims / 2048) if image else 1.0
+        gamma_end = 1.0 if penalty == "gp" else 0.1 if image else 0.01
+        return replace(self, penalty="none" if self.gamma == 0 else penalty,
+                       gamma=gamma if self.gamma is None else self.gamma,
+                       gamma_end=gamma_end if self.gamma_end is None else self.gamma_end,
+                       width=self.width or WIDTH, latent_dim=self.latent_dim or (
+                           64 if image else min(64, max(2, 2 * space.dims))))
+
+
+@dataclass(frozen=True)
+class GANConfig(AdversarialConfig):
+    """Generative adversarial network."""
+
+    network: str = option("auto", "kind of network; auto: conv for images of over 256 scalars and "
+                          "4 pixels a side, else mlp", choices=("auto", "mlp", "conv"))
+    width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
+                           "default", low=0)
+    depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half as "
+                           "many) or downsampling stages; 0: the default", low=0)
+    r1_interval: int = option(1, "steps from one gradient penalty to the next, each times as many",
+                              low=1)
+    minibatch_std: int = option(0, "examples of a group whose spread the discriminator reads; 0: "
+                                   "none", low=0)
+    spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
+                                        "singular value")
+    prior: str = option("auto", "of latents: N(0, I) (normal), or with a cluster of alike images "
+                                "and their content (clusters); auto: clusters for images",
+                        choices=("auto", "normal", "clusters"))
+    n_clusters: int | None = option(None, "clusters at most, for prior=clusters; none: 200", low=1,
+                                    high=10_000)
+    content_dims: int | None = option(None, "latent dimensions that say what an image looks like "
+                                      "from afar, for prior=clusters; none: 32 for images, else 0",
+                                      low=0, high=1_000)
+
+    def resolve(self, space: Space) -> Self:
+        """The config with what was left to the data filled in."""
+        config, image = super().resolve(space), space.kind == "picture"
+        prior = self.prior if self.prior != "auto" else "clusters" if image else "normal"
+        n_clusters, content_dims = self.n_clusters, self.content_dims
+        if prior == "clusters":
+            n_clusters = N_CLUSTERS if n_clusters is None else n_clusters
+            content_dims = CONTENT_DIMS * image if content_dims is None else content_dims
+        elif n_clusters or content_dims:
+            setting = f"n_clusters={n_clusters}" if n_clusters else f"content_dims={content_dims}"
+            raise ConfigError(f"{setting} goes with prior=clusters; choose that, too, or leave it "
+                              "out")
+        network = self.network
+        if network == "auto":
+            large = space.dims > MLP_DIMS and min(space.shape[1:], default=0) >= LEAST_SIDE
+            network = "conv" if image and large else "mlp"
+        return replace(config, network=network, width=self.width or WIDTHS[network],
+                       depth=self.depth or DEPTHS[network], prior=prior, n_clusters=n_clusters,
+                       content_dims=content_dims)
+
+
+class Adversarial(Model):
+    """A generator G of latents z and a discriminator D: what the steps of all GANs share.
+
+    A family builds ``generator`` and ``discriminator`` and writes its own ``losses``. The gradient
+    penalty of D is part of its loss at every step (eager), or a phase of its own at every
+    ``r1_interval``-th (lazy; Karras et al. 2020, appendix B).
+    """
+
+    defaults = TrainingDefaults(ema_modules=("generator",), monitored=True,
+                                group_option="minibatch_std")
+    prior: NormalPrior | ClusterPrior
+    generator: nn.Module
+    discriminator: nn.Module
+    augment_p: Tensor
+
+    def __init__(self, config: Any, space: Space, objective: Objective | None = None) -> None:
+        super().__init__(config.resolve(space), space)
+        if space.kind != "picture" and config.augment not in ("auto", "none"):
+            raise ConfigError(f"augment={config.augment} is for images; leave it out")
+        self.objective = objective or find_objective(config.objective)
+        self.objective_name = config.objective if objective is None else "own objective"
+        self.eager = self.config.penalty != "none" and config.r1_interval == 1
+        self.lazy = self.config.penalty != "none" and config.r1_interval > 1
+        #: D sees real examples and fakes in one batch; not where the gradient at one kind alone
+        #: would go back through both
+        self.joint = not (self.eager and self.config.penalty in ("r1", "r2"))
+        self.latent_dim = self.config.latent_dim
+        self.prior = NormalPrior(self.latent_dim)
+        self.register_buffer("augment_p", torch.zeros(()))
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Discriminator, its penalty where that is lazy, generator."""
+        lazy = Phase("penalty", ("discriminator",), every=self.config.r1_interval)
+        return (Phase("discriminator", ("discriminator",)), *((lazy,) if self.lazy else ()),
+                Phase("generator", ("generator",)))
+
+    def describe(self, n_train: int) -> str:
+        """Objective, penalty with its weight at the start and the end, and augmentation."""
+        config = self.config
+        words = f"{self.objective_name}, no penalty"
+        if self.eager or self.lazy:
+            words = (f"{self.objective_name}, {config.penalty} with gamma {config.gamma:.4g}, at "
+                     f"the end {config.gamma * config.gamma_end:.4g}"
+                     + f", every {config.r1_interval} steps" * self.lazy)
+        image = self.space.kind == "picture"
+        return f"{words}, augment={self.augmentation(n_train)}" if image else words
+
+    def warnings(self, n_train: int) -> list[str]:
+        """So few n_train that the discriminator memorises them."""
+        if n_train >= MEMORISED_BELOW:
+            return []
+        kind, image = self.augmentation(n_train), self.space.kind == "picture"
+        what = f"{'image' if image else 'example'}{'' if n_train == 1 else 's'}"
+        hint = f"augment={kind}, in use, delays that" if kind != "none" else (
+            "augment=ada would delay that" if image else "give more")
+        return [f"only {n_train} training {what}: so few are memorised, and samples will be copies "
+                f"of them; {hint}"]
+
+    def gamma(self, step: Step) -> float:
+        """Weight of the gradient penalty: γ at the start, ``gamma_end`` of it at the end.
+
+        It falls geometrically: γ is to D's gradient what a squared length is to the data, so every
+        scale gets the same time.
+        """
+        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
+
+    def augmentation(self, n_train: int) -> str:
+        """``none``, ``ada`` or ``diff``."""
+        if self.space.kind != "picture":
+            return "none"
+        if self.config.augment == "auto":
+            return "ada" if 0 < n_train < AUGMENT_BELOW else "none"
+        return str(self.config.augment)
+
+    def augment(self, x: Tensor, step: Step) -> Tensor:
+        """Examples as the discriminator sees them."""
+        kind = self.augmentation(step.n_train)
+        if kind == "ada":
+            return ada_augment(x, self.augment_p, step.noise)
+        return diff_augment(x, step.noise) if kind == "diff" else x
+
+    def d_inputs(self, real: Tensor, fakes: Tensor, step: Step, penalised: bool) -> list[Tensor]:
+        """Both as D sees them, detached; of ``penalised`` ones D's gradient can be taken."""
+        return [self.augment(x, step).detach().requires_grad_(penalised)
+                for x in (real, fakes.detach())]
+
+    def discriminate(self, inputs: Sequence[Tensor], *conditions: Any) -> list[Tensor]:
+        """D's outputs (n, k) float32 at each of the inputs (n, *shape), of the same conditions."""
+        if not self.joint or len(inputs) == 1:
+            return [self.discriminator(x, *conditions).float() for x in inputs]
+        x = torch.cat([x.to(inputs[0].dtype) for x in inputs])
+        repeated = [c.repeat(len(inputs), *[1] * (c.dim() - 1)) if isinstance(c, Tensor) else c
+                    for c in conditions]
+        return list(self.discriminator(x, *repeated).float().chunk(len(inputs)))
+
+    def adapt_augmentation(self, certainty: Tensor, n: int, step: Step) -> None:
+        """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less.
+
+        (Karras et al. 2020b, section 3.) ``certainty`` is of the n examples of this process; those
+        of all processes count.
+        """
+        if self.augmentation(step.n_train) == "ada":
+            share = n * step.noise.world / ADA_EXAMPLES
+            self.augment_p.add_((certainty.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
+
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """A GAN is conditioned on nothing."""
+        return None
+
+    def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """(n, latent_dim) latents, of a class where they differ by it."""
+        return self.prior.sample(n, noise, condition).to(self.device)
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """G(z) of such latents: (n, *shape) model units."""
+        z = self.sample_latents(n, noise=noise, condition=condition)
+        return self.decode(z, condition=condition).mean
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
+        """(*batch, latent_dim) to (*batch, *shape); a condition (n, …) serves all leading draws."""
+        images = self.generate(z.reshape(-1, z.shape[-1]), condition).float()
+        return PointMass(images.reshape(*z.shape[:-1], *self.space.shape), len(self.space.shape))
+
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """G(z) of latents (n, latent_dim): (n, *shape)."""
+        out: Tensor = self.generator(self.prior.expand_latent(z))
+        return out
 
 
 class GAN(Adversarial):
     """Generative adversarial network (Goodfellow et al. 2014).
 
-    As it comes: relativistic pairs with both slopes penalised (Huang et al. 2024, eq. 5), which is
-    locally convergent and drops no modes. Pictures are told apart in groups of alike ones, each
-    with codes of its own, and a fake is judged among the real pictures of its group: how many
-    there are of what kind is known, not learnt (Liu et al. 2020, "Diverse image generation via
-    self-conditioned GANs"). So is what they look like from afar: a fake has the sketch of the real
-    picture beside it, and pays for leaving it (:class:`Groups`). ``objective=non-saturating``,
-    ``penalty=r1``, ``penalty_every=16`` is the recipe of StyleGAN2.
+    With ``prior=normal``, ``objective=non-saturating`` and ``penalty=none`` it is the textbook GAN.
+    By default the objective is relativistic with R1 and R2 (Huang et al. 2024, eq. 5), which is
+    locally convergent and drops no modes, and images have a :class:`ClusterPrior`: each fake has
+    the cluster and the content of the real image that it is paired with, and D is told both. How
+    many images there are of what kind is thus counted, not learnt.
 
     Args:
         generator, discriminator: any modules of the user's own: (n, latent_dim) to (n, *shape),
-            and (n, *shape) to (n, 1). With classes the former is given them as (n, classes) too,
-            the latter as codes (n,), and may add (n, classes) log-odds to its output.
+            and (n, *shape) to (n, 1). With classes the former takes them as (n, classes) too, the
+            latter as integers (n,), and may add (n, classes) logits to its output.
+        prior: of latents, in place of the one that the config names.
+        objective: in place of the one that the config names.
     """
 
     Config = GANConfig
-    #: the discriminator says which class it sees, too
-    names_classes = False
+    #: the discriminator has logits of classes, too
+    class_logits = False
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
-                 discriminator: nn.Module | None = None) -> None:
-        own = generator is None and discriminator is None
-        super().__init__(resolved(config, space, own), space)
-        if self.config.groups:
-            if discriminator is not None:
-                raise ConfigError(f"groups={config.groups}: a discriminator of your own is not "
-                                  "told of groups; leave them out")
-            self.prior = Groups(self.latent_dim, space.shape, self.config.groups,
-                                self.condition_dim, self.config.sketch or 0)
-            self.latent_dim = self.prior.dims
-        if space.kind == "picture":  # what is learnt comes with steps more than with pictures
+                 discriminator: nn.Module | None = None,
+                 prior: NormalPrior | ClusterPrior | None = None,
+                 objective: Objective | None = None) -> None:
+        if config.prior == "auto" and (generator is not None or discriminator is not None):
+            config = replace(config, prior="normal")
+        super().__init__(config, space, objective)
+        if prior is None and self.config.prior == "clusters":
+            prior = ClusterPrior(self.latent_dim, space.shape, self.config.n_clusters,
+                                 self.condition_dim, self.config.content_dims)
+        self.prior = prior = self.prior if prior is None else prior
+        self.latent_dim = prior.dims
+        if discriminator is not None:
+            self.joint = False  # examples may meet in a batch, as in BatchNorm
+            if prior.n_clusters:
+                raise ConfigError("prior=clusters: a discriminator of your own is not told of "
+                                  "clusters; choose prior=normal")
+        if space.kind == "picture":  # learning takes steps more than images
             self.defaults = replace(self.defaults, max_batch_size=64, learning_rate=5e-4)
         else:  # modes are many, narrow, and cheap to learn
             self.defaults = replace(self.defaults, needs_fp32=True, min_batch_size=512,
                                     min_images=10_000_000)
-        self.generator = self._generator() if generator is None else generator
-        self.discriminator = self._discriminator() if discriminator is None else discriminator
-        self.contest.together = discriminator is None  # items may meet in a batch, as in BatchNorm
+        size: dict[str, Any] = {k: getattr(self.config, k) for k in ("network", "width", "depth")}
+        self.generator = generator if generator is not None else make_generator(
+            space, self.latent_dim, self.condition_dim, **size)
+        self.discriminator = discriminator if discriminator is not None else make_discriminator(
+            space, classes=self.condition_dim, class_logits=self.class_logits,
+            clusters=prior.n_clusters, content_dims=prior.content_dims,
+            minibatch_std=config.minibatch_std, bias=not self.objective.relative,
+            spectral=config.spectral_norm, **size)
         if generator is not None:
             networks.must_fit("generator", generator, (self.latent_dim,), space.shape,
                               self.condition_dim)
         if discriminator is not None and not self.condition_dim:
             networks.must_fit("discriminator", discriminator, space.shape, (1,))
 
-    def _generator(self) -> nn.Module:
-        return make_generator(self.space, self.latent_dim, self.condition_dim, **self._size)
-
-    def _discriminator(self) -> nn.Module:
-        return make_discriminator(self.space, classes=self.condition_dim, names=self.names_classes,
-                                  groups=self.config.groups,
-                                  sketch=self.groups.sketch if self.groups else 0,
-                                  group=self.config.minibatch_std,
-                                  bias=not self.contest.objective.relative,
-                                  spectral=self.config.spectral_norm, **self._size)
-
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Find the groups."""
-        if self.groups:
-            self.groups.fit(batches, n_train)
-
-    def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """(n, latent_dim) codes of items, of a class where one is told."""
-        groups = self.groups
-        return (groups.draw(n, noise, condition).to(self.device) if groups
-                else super().sample_latents(n, noise=noise))
+        """Fit the prior, where it has something to fit."""
+        self.prior.fit(batches, n_train)
 
     def guess(self, x: Tensor, *, noise: Noise, condition: Tensor | None = None) -> Tensor | None:
-        """Codes (n, latent_dim) of the items' groups and sketches."""
-        groups = self.groups
-        if groups is None:
-            return None
-        sketch = groups.sketch_of(x) if groups.sketch else None
-        return groups.at(groups.of(x, condition), noise, sketch)
+        """Latents (n, latent_dim) of the images' clusters and content."""
+        context = self.prior.context(x, condition)
+        return self.prior.latents_like(x, context, noise) if context else None
 
-    def _made(self, batch: Batch, step: Step) -> Tensor:
-        """A fake of the group of every real item, and of its sketch."""
-        if not self.groups:
-            return super()._made(batch, step)
-        z = self.groups.at(self._group(batch, step), step.noise, self._sketch(batch, step))
-        return self.decode(z, condition=self.conditioning(batch, step.noise)).mean
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
+        x, gamma = batch.x, self.gamma(step)
+        context = self.prior.context(x)
+        fakes = self.generate(self.prior.latents_like(x, context, step.noise)).float()
+        conditions = (None, *context) if context else ()  # no class
 
-    def _known(self, batch: Batch, step: Step) -> tuple[Tensor | None, ...]:
-        """The condition, the group, and the sketch."""
-        known = super()._known(batch, step)
-        if not self.groups:
-            return known
-        return (*(known or (None,)), self._group(batch, step), self._sketch(batch, step))
+        def discriminator(*inputs: Tensor) -> list[Tensor]:
+            return [out[:, 0] for out in self.discriminate(inputs, *conditions)]
 
-    def fool(self, batch: Batch, step: Step) -> Loss:
-        """The generator's loss, and how far fakes are from the sketches they were made of."""
-        done, wanted = super().fool(batch, step), self._sketch(batch, step)
-        if not self.groups or wanted is None:
-            return done
-        off = (self.groups.sketch_of(self._fakes(batch, step)) - wanted).square().mean()
-        return Loss(done.total + SKETCH_WEIGHT * off, done.terms | {"off the sketch": off})
+        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
+        real, fake = logits = discriminator(*d_inputs)
+        total = discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | logit_terms(real, fake)
+        if self.eager:
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
+                                              step.noise, logits)
+            total, terms = total + gamma * penalty, terms | parts
+        if self.augmentation(step.n_train) == "ada":
+            terms["augmented"] = self.augment_p.clone()
+        yield "discriminator", Loss(total, terms)
 
-    def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        return super()._generated(self._spelt_out(z), condition)
+        if self.lazy and step.index % self.config.r1_interval == 0:
+            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
+                                              step.noise)
+            yield "penalty", Loss(gamma * penalty, parts)
 
-    def _spelt_out(self, z: Tensor) -> Tensor:
-        """Codes as the generator reads them."""
-        return self.groups.spelt_out(z) if self.groups else z
-
-    def _group(self, batch: Batch, step: Step) -> Tensor:
-        """The groups (n,) of the batch's items."""
-        if self.groups and "group" not in step.cache:
-            step.cache["group"] = self.groups.of(
-                batch.x, self.conditioning(batch, step.noise))
-        group: Tensor = step.cache["group"]
-        return group
-
-    def _sketch(self, batch: Batch, step: Step) -> Tensor | None:
-        """The sketches (n, sketch) of the batch's items, where codes have any."""
-        if self.groups and self.groups.sketch and "sketch" not in step.cache:
-            step.cache["sketch"] = self.groups.sketch_of(batch.x)
-        return step.cache.get("sketch")
-
-    @property
-    def groups(self) -> Groups | None:
-        """The groups of alike items that codes belong to, if they do."""
-        return self.prior if isinstance(self.prior, Groups) else None
-
-    @property
-    def _size(self) -> dict[str, Any]:
-        return {"kind": self.config.network, "width": self.config.width,
-                "depth": self.config.depth}
-
-
-def resolved(config: GANConfig, space: Space, grouped: bool) -> GANConfig:
-    """The config with the networks and groups that were left to the data chosen.
-
-    ``grouped``: the networks can be told of groups.
-    """
-    kind, groups = config.network, config.groups
-    if groups is None:
-        groups = GROUPS if space.kind == "picture" and grouped else 0
-    if config.sketch and not groups:
-        raise ConfigError(f"sketch={config.sketch} goes with groups of pictures; give groups, too, "
-                          "or leave it out")
-    sketch = config.sketch
-    if sketch is None:
-        sketch = SKETCH if space.kind == "picture" and groups else 0
-    if kind == "auto":
-        large = space.dims > MLP_DIMS and min(space.shape[1:], default=0) >= LEAST_SIDE
-        kind = "conv" if space.kind == "picture" and large else "mlp"
-    return replace(config, network=kind, width=config.width or WIDTHS[kind],
-                   depth=config.depth or DEPTHS[kind], groups=groups, sketch=sketch)
+        fake, = discriminator(self.augment(fakes, step))
+        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = generator_loss(self.objective, real, fake)
+        parts = {"generator": total}
+        content = self.prior.content_loss(fakes, context)
+        if content is not None:
+            total, parts = total + CONTENT_WEIGHT * content, parts | {"content": content}
+        yield "generator", Loss(total, parts)
+        self.adapt_augmentation(terms["certainty"], len(x), step)

@@ -1,30 +1,52 @@
-"""``progressive-gan``: both players grow from the coarsest pictures to the full size."""
+"""``progressive-gan``: both networks grow from the coarsest images to the full size."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.model import Loss, Step
+from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.config import ProgressiveGANConfig
-from latlas.models.picture_gan import PictureGAN
+from latlas.models.gan import Adversarial, AdversarialConfig
+from latlas.networks.blocks import channels
+from latlas.networks.equalised import image_sizes
 from latlas.networks.growing import GrowingDiscriminator, GrowingGenerator, at_stage
+from latlas.objectives.adversarial import (
+    Objective,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    logit_terms,
+)
 
 #: a fade goes in so many steps, all of which float32 holds exactly
-FINENESS = 1024
+FADE_STEPS = 1024
 
 
-class ProgressiveGAN(PictureGAN):
+@dataclass(frozen=True)
+class ProgressiveGANConfig(AdversarialConfig):
+    """Progressively grown GAN."""
+
+    grow: bool = option(True, "begin with the coarsest images; false trains the same networks at "
+                              "full size all along")
+    grow_share: float = option(0.5, "share of the budget after which images have their full size",
+                               low=0.01, high=0.95)
+    fade_share: float = option(0.5, "share of that time in which the next size fades in; in the "
+                                    "rest a size stands alone", low=0, high=1)
+
+
+class ProgressiveGAN(Adversarial):
     """Progressive growing (Karras et al. 2018): each size fades in on top of the one before it.
 
-    Real pictures are shown at the same size, faded in alike. The stage is a function of the share
-    of the budget that is spent, and a buffer, so that a checkpoint samples as it was trained. A
-    layer that is not used yet has no gradient and does not move; only ``weight_decay`` would.
+    Real images are shown at the same size, faded in alike. The stage is a function of the share of
+    the budget that is spent, and a buffer, so that a checkpoint samples as it was trained. A layer
+    that is not used yet has no gradient and does not move; only ``weight_decay`` would.
     """
 
     Config = ProgressiveGANConfig
@@ -32,14 +54,15 @@ class ProgressiveGAN(PictureGAN):
     generator: GrowingGenerator
     discriminator: GrowingDiscriminator
 
-    def __init__(self, config: ProgressiveGANConfig, space: Space) -> None:
-        super().__init__("progressive-gan", config, space)
+    def __init__(self, config: ProgressiveGANConfig, space: Space,
+                 objective: Objective | None = None) -> None:
+        self.sizes = sizes = image_sizes("progressive-gan", space.shape, config.depth)
+        super().__init__(config, space, objective)
         self.defaults = replace(self.defaults, progressive=config.grow)
-        sizes, wide = self.sizes, self.wide
+        wide = channels(self.config.width, len(sizes))[::-1]
         self.generator = GrowingGenerator(self.latent_dim, space.shape[0], sizes, wide)
         self.discriminator = GrowingDiscriminator(space.shape[0], sizes, wide,
-                                                  config.minibatch_std,
-                                                  not self.contest.objective.relative)
+                                                  config.minibatch_std, not self.objective.relative)
         self.register_buffer("stage", torch.tensor(self.stage_at(0.0)))
 
     def stage_at(self, progress: float) -> float:
@@ -49,31 +72,52 @@ class ProgressiveGAN(PictureGAN):
             return float(last)
         return stage_at(progress / self.config.grow_share, last, self.config.fade_share)
 
-    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
-        """One player's loss, mean per item, on pictures of the stage."""
-        if "shown" not in step.cache:
-            stage = self.stage_at(step.progress)
-            self.stage.fill_(stage)
-            step.cache["shown"] = replace(batch, x=at_stage(batch.x, self.sizes, stage))
-        return super().phase_loss(step.cache["shown"], phase, step)
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
+        gamma, stage = self.gamma(step), self.stage_at(step.progress)
+        self.stage.fill_(stage)
+        x = at_stage(batch.x, self.sizes, stage)
+        z = self.prior.latents_like(x, (), step.noise)
+        fakes = self.generator(z, stage).float()
 
-    def _made(self, batch: Batch, step: Step) -> Tensor:
-        z = self.prior.sample(len(batch), step.noise).to(self.device)
-        return self.generator(z, self.stage_at(step.progress)).float()
+        def discriminator(*inputs: Tensor) -> list[Tensor]:
+            return [out[:, 0] for out in self.discriminate(inputs, stage)]
 
-    def _outputs(self, x: Tensor, batch: Batch, step: Step) -> Tensor:
-        return self.discriminator(x, self.stage_at(step.progress)).float()
+        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
+        real, fake = logits = discriminator(*d_inputs)
+        total = discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | logit_terms(real, fake)
+        if self.eager:
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
+                                              step.noise, logits)
+            total, terms = total + gamma * penalty, terms | parts
+        if self.augmentation(step.n_train) == "ada":
+            terms["augmented"] = self.augment_p.clone()
+        yield "discriminator", Loss(total, terms)
 
-    def _generated(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        if self.lazy and step.index % self.config.r1_interval == 0:
+            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
+                                              step.noise)
+            yield "penalty", Loss(gamma * penalty, parts)
+
+        fake, = discriminator(self.augment(fakes, step))
+        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = generator_loss(self.objective, real, fake)
+        yield "generator", Loss(total, {"generator": total})
+        self.adapt_augmentation(terms["certainty"], len(x), step)
+
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """G(z) at the current stage, enlarged to the full size: (n, *shape)."""
         stage = self.stage.item()
-        return self.generator.completed(self.generator(z, stage), stage)
+        return self.generator.enlarge(self.generator(z, stage), stage)
 
 
-def stage_at(share: float, last: int, fading: float) -> float:
-    """Where growth stands when ``share`` of its time is over: 0 … ``last``, whole at the ends.
+def stage_at(share: float, last: int, fade_share: float) -> float:
+    """The stage when ``share`` of the time of growth is over: 0 … ``last``, whole at the ends.
 
-    Every size but the last stands alone for 1 − ``fading`` of its time; in the rest the next one
-    fades in.
+    Every size but the last stands alone for 1 − ``fade_share`` of its time; in the rest the next
+    one fades in.
 
     >>> [stage_at(share, 2, 0.5) for share in (0.0, 0.25, 0.375, 0.5, 0.8125, 1.0)]
     [0.0, 0.0, 0.5, 1.0, 1.25, 2.0]
@@ -81,5 +125,5 @@ def stage_at(share: float, last: int, fading: float) -> float:
     if share >= 1:
         return float(last)
     part, whole = math.modf(share * last)
-    faded = max(0.0, part - (1 - fading)) / fading if fading else 0.0
-    return whole + math.floor(FINENESS * faded) / FINENESS
+    faded = max(0.0, part - (1 - fade_share)) / fade_share if fade_share else 0.0
+    return whole + math.floor(FADE_STEPS * faded) / FADE_STEPS

@@ -1,6 +1,9 @@
-"""``style-gan``: a generator whose every layer is told a style (StyleGAN2)."""
+"""``style-gan``: a generator whose every layer reads a style (StyleGAN2)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,78 +12,118 @@ from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.model import Loss, Phase, Step
 from latlas.core.noise import Noise, derive
+from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.config import StyleGANConfig
-from latlas.models.picture_gan import PictureGAN
-from latlas.networks.discriminator import Discriminator
-from latlas.networks.residual import residual_trunk
+from latlas.models.gan import Adversarial, AdversarialConfig
+from latlas.networks.blocks import channels
+from latlas.networks.equalised import image_sizes, residual_trunk
+from latlas.networks.gan import Discriminator
 from latlas.networks.style import Mapping, StyleGenerator, Synthesis
-from latlas.objectives.penalties import path_lengths
+from latlas.objectives.adversarial import (
+    Objective,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    logit_terms,
+    path_lengths,
+)
 
-#: codes whose styles are averaged for w̄
-CODES = 4096
+#: latents whose styles are averaged for w̄
+MEAN_LATENTS = 4096
 #: share of the way that the running mean of path lengths goes to the batch's (Karras et al. 2020)
-PACE = 0.01
+PATH_DECAY = 0.01
 
 
-class StyleGAN(PictureGAN):
+@dataclass(frozen=True)
+class StyleGANConfig(AdversarialConfig):
+    """StyleGAN2."""
+
+    style_dim: int = option(128, "size of w, from which every layer's style is made", low=1)
+    mapping_depth: int = option(4, "layers from the latent vector to w", low=1)
+    style_mixing: float = option(0.9, "share of the images in training whose later layers get the "
+                                      "style of another latent vector", low=0, high=1)
+    path_weight: float = option(2.0, "weight of path-length regularisation, by which w changes the "
+                                     "image evenly; 0: none", low=0)
+    path_every: int = option(8, "steps from one path-length regularisation to the next, each times "
+                                "as many", low=1)
+
+
+class StyleGAN(Adversarial):
     """StyleGAN2 (Karras et al. 2020): z → w → a style for every layer, and a residual D.
 
-    Fakes of training switch at a random layer to the style of a second code (Karras et al. 2019,
-    section 3.1); the lengths of paths are penalised in a phase of their own (2020, section 3.2).
+    Fakes of training switch at a random layer to the style of a second latent vector (Karras et al.
+    2019, section 3.1); path lengths are regularised in a phase of their own (2020, section 3.2).
     """
 
     Config = StyleGANConfig
     path_length: Tensor
     generator: StyleGenerator
 
-    def __init__(self, config: StyleGANConfig, space: Space) -> None:
-        super().__init__("style-gan", config, space)
-        sizes, wide = self.sizes, self.wide
+    def __init__(self, config: StyleGANConfig, space: Space,
+                 objective: Objective | None = None) -> None:
+        sizes = image_sizes("style-gan", space.shape, config.depth)
+        super().__init__(config, space, objective)
+        wide = channels(self.config.width, len(sizes))[::-1]
         mapping = Mapping(self.latent_dim, config.style_dim, config.mapping_depth)
         synthesis = Synthesis(space.shape[0], sizes, wide, config.style_dim)
         self.generator = StyleGenerator(mapping, synthesis)
         trunk = residual_trunk(space.shape[0], sizes, wide)
-        self.discriminator = Discriminator(trunk, wide[0], group=config.minibatch_std,
-                                           bias=not self.contest.objective.relative)
+        self.discriminator = Discriminator(trunk, wide[0], minibatch_std=config.minibatch_std,
+                                           bias=not self.objective.relative)
         self.register_buffer("path_length", torch.zeros(()))
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Those of every adversarial model, and the lazy penalty on the generator."""
+        """Those of every GAN, and the lazy regularisation of the generator."""
         path = Phase("path", ("generator",), every=self.config.path_every)
         return (*super().phases, *((path,) if self.config.path_weight > 0 else ()))
 
-    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
-        """One player's loss, mean per item."""
-        return self.even(batch, step) if phase == "path" else super().phase_loss(batch, phase, step)
+    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
+        """The discriminator's loss, its penalty where that is lazy, the generator's loss, and
+        path-length regularisation: E(‖J_wᵀ y‖ − a)² of fresh latents, half as many as examples,
+        with a the running mean of the lengths."""
+        x, n, gamma, noise = batch.x, len(batch.x), self.gamma(step), step.noise
+        fakes = self.decode_w(self.mixed_styles(n, noise), noise=noise).mean
 
-    def even(self, batch: Batch, step: Step) -> Loss:
-        """E(‖J_wᵀ y‖ − a)² of fresh codes, half as many as items; a is the running mean."""
-        w = self._mixed(max(1, len(batch) // 2), step.noise)
-        made = self.decode_w(w, noise=step.noise).mean
-        lengths = path_lengths(made, w, step.noise.normal(*made.shape).to(made))
-        wanted = self._followed(lengths.detach().mean())
-        total = self.config.path_weight * (lengths - wanted).square().mean()
-        return Loss(total, {"path": total, "path length": lengths.mean()})
+        def discriminator(*inputs: Tensor) -> list[Tensor]:
+            return [out[:, 0] for out in self.discriminate(inputs)]
 
-    def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
-        """The running mean of path lengths; augmentation as in every adversarial model."""
-        super().after_step(step, terms)
-        if "path length" in terms:
-            self.path_length.copy_(self._followed(terms["path length"]))
+        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
+        real, fake = logits = discriminator(*d_inputs)
+        total = discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | logit_terms(real, fake)
+        if self.eager:
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs, noise,
+                                              logits)
+            total, terms = total + gamma * penalty, terms | parts
+        if self.augmentation(step.n_train) == "ada":
+            terms["augmented"] = self.augment_p.clone()
+        yield "discriminator", Loss(total, terms)
 
-    def _followed(self, length: Tensor) -> Tensor:
-        """The running mean with one more; it begins with the first there is."""
-        known = self.path_length
-        return torch.where(known > 0, torch.lerp(known, length, PACE), length)
+        if self.lazy and step.index % self.config.r1_interval == 0:
+            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
+            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs, noise)
+            yield "penalty", Loss(gamma * penalty, parts)
 
-    def _made(self, batch: Batch, step: Step) -> Tensor:
-        w = self._mixed(len(batch), step.noise)
-        return self.decode_w(w, noise=step.noise).mean
+        fake, = discriminator(self.augment(fakes, step))
+        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = generator_loss(self.objective, real, fake)
+        yield "generator", Loss(total, {"generator": total})
 
-    def _mixed(self, n: int, noise: Noise) -> Tensor:
-        """Styles of n pictures, (n, layers, d_w), a share of them of two codes."""
+        if self.config.path_weight > 0 and step.index % self.config.path_every == 0:
+            w = self.mixed_styles(max(1, n // 2), noise)
+            images = self.decode_w(w, noise=noise).mean
+            lengths = path_lengths(images, w, noise.normal(*images.shape).to(images))
+            length = lengths.detach().mean()
+            mean = torch.where(self.path_length > 0,
+                               torch.lerp(self.path_length, length, PATH_DECAY), length)
+            total = self.config.path_weight * (lengths - mean).square().mean()
+            yield "path", Loss(total, {"path": total, "path length": lengths.mean()})
+            self.path_length.copy_(mean)
+        self.adapt_augmentation(terms["certainty"], n, step)
+
+    def mixed_styles(self, n: int, noise: Noise) -> Tensor:
+        """Styles of n images, (n, layers, d_w), a share of them of two latent vectors."""
         z = torch.cat([self.prior.sample(n, noise), self.prior.sample(n, noise)])
         first, second = self.to_w(z.to(self.device)).chunk(2)
         layers = len(self.layer_sizes)
@@ -90,21 +133,21 @@ class StyleGAN(PictureGAN):
 
     @property
     def layer_sizes(self) -> tuple[tuple[int, int], ...]:
-        """The picture size that each layer works towards, the coarsest first."""
+        """The image size that each layer works towards, the coarsest first."""
         return self.generator.synthesis.layer_sizes
 
     def to_w(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """w̄ + ψ (w − w̄) of codes z (n, latent_dim): (n, d_w) (Karras et al. 2019, appendix B)."""
+        """w̄ + ψ (w − w̄) of latents z (n, latent_dim): (n, d_w) (Karras et al. 2019, appendix B)."""
         w: Tensor = self.generator.mapping(z)
         return w if truncation == 1 else torch.lerp(self.mean_w(), w, truncation)
 
     @torch.no_grad()
     def mean_w(self) -> Tensor:
-        """Mean style of 4,096 codes, always the same ones, (d_w,).
+        """Mean style of 4,096 latents, always the same ones, (d_w,).
 
-        Found when it is asked for, it is that of these weights, averaged ones too.
+        It is computed when it is asked for, so it is that of these weights, averaged ones too.
         """
-        z = self.prior.sample(CODES, Noise(derive("mean w")))
+        z = self.prior.sample(MEAN_LATENTS, Noise(derive("mean w")))
         mean: Tensor = self.generator.mapping(z.to(self.device)).mean(0)
         return mean
 
@@ -115,7 +158,7 @@ class StyleGAN(PictureGAN):
         return torch.where(below[..., None], first[:, None], second[:, None])
 
     def decode_w(self, w: Tensor, *, noise: Noise | None = None) -> PointMass:
-        """Styles (n, d_w) or (n, layers, d_w) to pictures; without ``noise`` with a fixed grain."""
+        """Styles (n, d_w) or (n, layers, d_w) to images; without ``noise`` with a fixed grain."""
         return PointMass(self.generator.synthesis(w, noise).float(), len(self.space.shape))
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None,

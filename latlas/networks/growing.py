@@ -1,8 +1,8 @@
-"""Two players that begin with the coarsest picture and take on one size after another.
+"""A generator and a discriminator that begin with the coarsest images and add size after size.
 
-Where they stand is one number, the stage: at stage k pictures have size k (0 is the coarsest);
+How far they have grown is one number, the stage: at stage k images have size k (0 is coarsest);
 between k − 1 and k, size k fades in, with the weight stage − (k − 1) (Karras et al. 2018,
-section 2 and figure 2). Every layer is there from the start, so a checkpoint never changes shape.
+section 2 and figure 2). Every layer exists from the start, so a checkpoint never changes shape.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from latlas.networks.blocks import Size
-from latlas.networks.discriminator import Discriminator
 from latlas.networks.equalised import (
     GAIN,
+    Descent,
     EqualConv,
     EqualLinear,
     enlarged,
@@ -25,8 +25,8 @@ from latlas.networks.equalised import (
     pixel_norm,
     shrunk,
 )
+from latlas.networks.gan import Discriminator
 from latlas.networks.reordered import penalised
-from latlas.networks.residual import Descent
 
 
 def level_and_weight(stage: float) -> tuple[int, float]:
@@ -50,10 +50,10 @@ class Double(nn.Module):
 
 
 class GrowingGenerator(nn.Module):
-    """z (n, inputs) to pictures of the stage's size (Karras et al. 2018, table 2).
+    """z (n, inputs) to images of the stage's size (Karras et al. 2018, table 2).
 
     Args:
-        sizes, wide: sizes of the picture and channels, the coarsest first.
+        sizes, wide: sizes of the image and channels, the coarsest first.
     """
 
     def __init__(self, inputs: int, channels: int, sizes: Sequence[Size],
@@ -72,24 +72,24 @@ class GrowingGenerator(nn.Module):
         h = before = pixel_norm(leaky(self.base(h)))
         for block in self.blocks[:level]:
             before, h = h, block(h)
-        made: Tensor = self.colours[level](h)
+        images: Tensor = self.colours[level](h)
         if weight == 1:
-            return made
-        return torch.lerp(enlarged(self.colours[level - 1](before), self.sizes[level]), made,
-                          weight)
+            return images
+        coarse = enlarged(self.colours[level - 1](before), self.sizes[level])
+        return torch.lerp(coarse, images, weight)
 
-    def completed(self, made: Tensor, stage: float) -> Tensor:
-        """Pictures of the stage's size taken to the full size."""
+    def enlarge(self, images: Tensor, stage: float) -> Tensor:
+        """Images of the stage's size taken to the full size."""
         for size in self.sizes[math.ceil(stage) + 1:]:
-            made = enlarged(made, size)
-        return made
+            images = enlarged(images, size)
+        return images
 
 
 class GrowingDiscriminator(nn.Module):
-    """Pictures of the stage's size to (n, 1).
+    """Images of the stage's size to (n, 1).
 
     Args:
-        group, bias: as for :class:`~latlas.networks.discriminator.Discriminator`.
+        group, bias: as for :class:`~latlas.networks.gan.Discriminator`.
     """
 
     def __init__(self, channels: int, sizes: Sequence[Size], wide: Sequence[int], group: int,
@@ -98,7 +98,7 @@ class GrowingDiscriminator(nn.Module):
         self.sizes = list(sizes)
         self.colours = nn.ModuleList(EqualConv(channels, c, 1, gain=GAIN) for c in wide)
         self.descent = Descent(sizes, wide)
-        self.verdict = Discriminator(nn.Identity(), wide[0], group=group, bias=bias)
+        self.head = Discriminator(nn.Identity(), wide[0], minibatch_std=group, bias=bias)
         penalised(self)
 
     def forward(self, x: Tensor, stage: float) -> Tensor:
@@ -108,12 +108,12 @@ class GrowingDiscriminator(nn.Module):
             before = leaky(self.colours[level - 1](shrunk(x, self.sizes[level - 1])))
             h = torch.lerp(before, self.descent.blocks[level - 1](h), weight)
             level -= 1
-        out: Tensor = self.verdict(self.descent(h, level))
+        out: Tensor = self.head(self.descent(h, level))
         return out
 
 
 def at_stage(x: Tensor, sizes: Sequence[Size], stage: float) -> Tensor:
-    """Full pictures as the stage shows them, with its size faded in."""
+    """Full images as the stage shows them, with its size faded in."""
     level, weight = level_and_weight(stage)
     for size in reversed(sizes[level:-1]):
         x = shrunk(x, size)

@@ -1,4 +1,4 @@
-"""The generator of StyleGAN2: a code becomes a style, and the style scales every convolution."""
+"""The generator of StyleGAN2: latents become a style, and the style scales every convolution."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.noise import Noise
-from latlas.core.precision import autocast
 from latlas.networks.blocks import Size
 from latlas.networks.equalised import GAIN, EqualLinear, enlarged, leaky, pixel_norm
 
@@ -39,28 +38,28 @@ class Mapping(nn.Module):
 
 def modulated(x: Tensor, weight: Tensor, style: Tensor, shift: Tensor,
               gain: float = 1.0) -> Tensor:
-    """Every item convolved with filters of its own, whose outputs have unit variance.
+    """Every example convolved with filters of its own, whose outputs have unit variance.
 
     gain · y + shift, y_o = d_o Σ_ik W_oik s_i x_i, d_o = (Σ_ik (W_oik s_i)² + ε)^(−1/2) (Karras
-    et al. 2020, eqs. 1 and 3). s scales inputs and d outputs, so all items share one convolution;
-    a group of filters for every item, as it is usually written, gives the same.
+    et al. 2020, eqs. 1 and 3). s scales inputs and d outputs, so all examples share one
+    convolution; a group of filters for every example, as it is usually written, gives the same.
 
     Args:
         x: (n, i, H, W); ``weight`` (o, i, k, k) with k odd; ``style`` s (n, i); ``shift`` (o,).
     """
-    h = F.conv2d(x * _aside(style, x), weight, padding=weight.shape[-1] // 2)
-    scales = _aside(gain * demodulation(weight, style), h)
-    return torch.addcmul(_aside(shift[None], h), h, scales)
+    h = F.conv2d(x * _per_channel(style, x), weight, padding=weight.shape[-1] // 2)
+    scales = _per_channel(gain * demodulation(weight, style), h)
+    return torch.addcmul(_per_channel(shift[None], h), h, scales)
 
 
 def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     """d of :func:`modulated`, (n, o) float32."""
     power = weight.float().square().sum((2, 3))
-    with autocast(style.device, "fp32"):
+    with torch.autocast(style.device.type, enabled=False):
         return (style.float().square() @ power.T + 1e-8).rsqrt()
 
 
-def _aside(scales: Tensor, like: Tensor) -> Tensor:
+def _per_channel(scales: Tensor, like: Tensor) -> Tensor:
     return scales[:, :, None, None].to(like.dtype)
 
 
@@ -85,15 +84,14 @@ class Styled(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Noise | None = None) -> Tensor:
         style = self.style(w) * self.scale
         h = modulated(x, self.conv.weight, style, GAIN * self.bias, GAIN)
-        grain = GAIN * self.strength * self._grain(len(h), noise)
+        normal = (self.fixed if noise is None
+                  else noise.normal(len(h), 1, *self.size).to(self.fixed))
+        grain = GAIN * self.strength * normal
         return leaky(enlarged(h, self.size).add_(grain.to(h.dtype)))
-
-    def _grain(self, n: int, noise: Noise | None) -> Tensor:
-        return self.fixed if noise is None else noise.normal(n, 1, *self.size).to(self.fixed)
 
 
 class Colours(nn.Module):
-    """Features to the picture's channels: a convolution of one pixel, scaled but not normalised."""
+    """Features to the image's channels: a convolution of one pixel, scaled but not normalised."""
 
     def __init__(self, inputs: int, channels: int, styles: int) -> None:
         super().__init__()
@@ -104,18 +102,18 @@ class Colours(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        out: Tensor = self.conv(x * _aside(self.style(w) * self.scale, x))
-        return out + _aside(self.bias[None], out)
+        out: Tensor = self.conv(x * _per_channel(self.style(w) * self.scale, x))
+        return out + _per_channel(self.bias[None], out)
 
 
 class Synthesis(nn.Module):
-    """Styles (n, d) or, one for each layer, (n, layers, d) to pictures (n, channels, H, W).
+    """Styles (n, d) or, one for each layer, (n, layers, d) to images (n, channels, H, W).
 
     A learnt constant, two layers at every size but one at the coarsest, and the sum of what every
-    size adds to the picture (Karras et al. 2020, figures 2c and 7b).
+    size adds to the image (Karras et al. 2020, figures 2c and 7b).
 
     Args:
-        sizes, wide: sizes of the picture and channels, the coarsest first.
+        sizes, wide: sizes of the image and channels, the coarsest first.
         styles: length of w.
     """
 
@@ -123,30 +121,30 @@ class Synthesis(nn.Module):
                  styles: int) -> None:
         super().__init__()
         self.start = nn.Parameter(torch.randn(1, wide[0], *sizes[0]))
-        made = [Styled(wide[0], wide[0], sizes[0], styles)]
+        layers = [Styled(wide[0], wide[0], sizes[0], styles)]
         for (coarse, fine), size in zip(pairwise(wide), sizes[1:], strict=True):
-            made += [Styled(coarse, fine, size, styles), Styled(fine, fine, size, styles)]
-        self.layers = nn.ModuleList(made)
+            layers += [Styled(coarse, fine, size, styles), Styled(fine, fine, size, styles)]
+        self.layers = nn.ModuleList(layers)
         self.colours = nn.ModuleList(Colours(c, channels, styles) for c in wide)
 
     @property
     def layer_sizes(self) -> tuple[Size, ...]:
-        """What size of picture every layer gives."""
+        """What size of image every layer gives."""
         return tuple(layer.size for layer in self.layers)  # type: ignore[misc]
 
     def forward(self, w: Tensor, noise: Noise | None = None) -> Tensor:
         if w.dim() == 2:
             w = w[:, None].expand(-1, len(self.layers), -1)
         h = self.layers[0](self.start.expand(len(w), -1, -1, -1), w[:, 0], noise)
-        picture: Tensor = self.colours[0](h, w[:, 0])
+        image: Tensor = self.colours[0](h, w[:, 0])
         for k in range(2, len(self.layers), 2):
             h = self.layers[k](self.layers[k - 1](h, w[:, k - 1], noise), w[:, k], noise)
-            picture = enlarged(picture, h.shape[2:]) + self.colours[k // 2](h, w[:, k])
-        return picture
+            image = enlarged(image, h.shape[2:]) + self.colours[k // 2](h, w[:, k])
+        return image
 
 
 class StyleGenerator(nn.Module):
-    """z (n, inputs) to pictures, through w."""
+    """z (n, inputs) to images, through w."""
 
     def __init__(self, mapping: Mapping, synthesis: Synthesis) -> None:
         super().__init__()

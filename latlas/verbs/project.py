@@ -164,6 +164,7 @@ class _Search:
         from latlas.verbs.passes import inference
 
         self.model: Any = run.model
+        self.run = run
         self.seed = seed
         self.space = space if space != "auto" else (
             "w" if isinstance(self.model, HasStyles) else "z")

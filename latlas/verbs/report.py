@@ -94,6 +94,7 @@ def write_report(runs: Sequence[Any], out: str | Path, data: Any = None, *, draw
 def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | None, command: str,
             title: str, seed: int, **settings: Any) -> Report:
     """Evaluate the runs, each once for every domain that it translates to, and make the page."""
+    from latlas.core.model import Translates
     from latlas.data.fitting import as_source
     from latlas.verbs.sections import Subject
 

@@ -125,7 +125,6 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     Args:
         k: How many. Default: 8, or as many as there are.
     """
-    from latlas.core.model import HasStyles
     from latlas.verbs import write
     from latlas.verbs.decoding import latents_of_prior, to_styles
     from latlas.verbs.passes import encoded

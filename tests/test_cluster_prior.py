@@ -1,4 +1,4 @@
-"""Groups of alike items: found, counted, drawn as often as they occur, told to both players."""
+"""Clusters of alike examples: found, counted, drawn as often as they occur, known to G and D."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
+from latlas.models.cluster_prior import ClusterPrior, fit_bandwidth
 from latlas.models.gan import GAN
-from latlas.models.groups import Groups, smoothness
 from latlas.tasks import project as projecting
 from latlas.tasks.styles import codes_of_prior, codes_of_seeds
 
@@ -54,19 +54,19 @@ def corners(seed=0):
 def found():
     data, kind = corners()
     torch.manual_seed(0)
-    groups = Groups(64, PICTURES.shape, groups=5, classes=2)
-    groups.fit(Sweep(data, 100), len(data))
-    return groups, data, kind
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=5, classes=2)
+    clusters.fit(Sweep(data, 100), len(data))
+    return clusters, data, kind
 
 
 @pytest.fixture(scope="module")
-def sketched():
-    """Groups with sketches of six numbers, the pictures they are of, and their groups."""
+def with_content():
+    """Clusters with contents of six numbers, the pictures they are of, and their clusters."""
     data, _ = corners()
-    groups = Groups(64, PICTURES.shape, groups=5, sketch=6)
-    groups.fit(Sweep(data, 100), len(data))
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=5, content_dims=6)
+    clusters.fit(Sweep(data, 100), len(data))
     x = next(iter(Sweep(data, len(data)))).x
-    return groups, x, groups.of(x)
+    return clusters, x, clusters.assign(x)
 
 
 def group_of(z):
@@ -75,38 +75,38 @@ def group_of(z):
     return z[:, 64:].argmax(1)
 
 
-def of_kind(groups, data, kind):
+def of_kind(clusters, data, kind):
     """The group that each kind of a class became."""
     batch = next(iter(Sweep(data, len(data))))
-    group = groups.of(batch.x, batch.label).numpy()
+    group = clusters.assign(batch.x, batch.label).numpy()
     assert all(len(set(group[kind == k])) == 1 for k in range(5))
     return [int(group[kind == k][0]) for k in range(5)]
 
 
 def test_kinds_of_a_class_are_groups_and_are_counted_by_class(found):
-    groups, data, kind = found
-    order = of_kind(groups, data, kind)
+    clusters, data, kind = found
+    order = of_kind(clusters, data, kind)
     assert sorted(order) == [0, 1, 2, 3, 4]
-    assert groups.counts[:, order].tolist() == COUNTS
+    assert clusters.counts[:, order].tolist() == COUNTS
     x = next(iter(Sweep(data, len(data)))).x  # without its class an item is of one that it is like
-    alike = groups.of(x).numpy()
+    alike = clusters.assign(x).numpy()
     assert (alike[kind == 3] == order[3]).all()
     assert set(alike[(kind == 1) | (kind == 2)]) <= {order[1], order[2]}
 
 
 def test_groups_fewer_than_kinds_may_hold_several_classes():
     data, _ = corners()
-    groups = Groups(64, PICTURES.shape, groups=1, classes=2)
-    groups.fit(Sweep(data, 100), len(data))
-    assert groups.counts.tolist() == [[400.0], [400.0]]
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=1, classes=2)
+    clusters.fit(Sweep(data, 100), len(data))
+    assert clusters.counts.tolist() == [[400.0], [400.0]]
 
 
 @pytest.mark.parametrize("label", [None, 0, 1])
 def test_codes_are_drawn_as_often_as_the_group_occurs(found, label):
-    groups, data, kind = found
-    order, n = of_kind(groups, data, kind), 20_000
+    clusters, data, kind = found
+    order, n = of_kind(clusters, data, kind), 20_000
     asked = None if label is None else torch.full((n,), label)
-    z = groups.draw(n, Noise(3), asked)
+    z = clusters.sample(n, Noise(3), asked)
     assert z.shape == (n, 69) and abs(z[:, :64].mean()) < 0.01 and abs(z[:, :64].std() - 1) < 0.01
     near = group_of(z).bincount(minlength=5)[order] / n
     counts = torch.tensor(COUNTS).float()
@@ -115,68 +115,66 @@ def test_codes_are_drawn_as_often_as_the_group_occurs(found, label):
 
 
 def test_the_density_of_codes_is_that_of_the_normal_and_the_group(found):
-    groups, _, _ = found
-    z = groups.draw(50, Noise(1))
-    weights = groups.counts.sum(0)[group_of(z)] / groups.counts.sum()
+    clusters, _, _ = found
+    z = clusters.sample(50, Noise(1))
+    weights = clusters.counts.sum(0)[group_of(z)] / clusters.counts.sum()
     wanted = multivariate_normal(np.zeros(64)).logpdf(z[:, :64]) + np.log(weights.numpy())
-    np.testing.assert_allclose(groups.log_prob(z).numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(clusters.log_prob(z).numpy(), wanted, rtol=1e-5)
     z[:, 64:] *= 0.5
-    assert groups.log_prob(z).isneginf().all()
+    assert clusters.log_prob(z).isneginf().all()
 
 
 def test_known_groups_stay_and_are_counted_anew(found):
-    groups, data, kind = found
-    centres = groups.centres.clone()
+    clusters, data, kind = found
+    centres = clusters.centres.clone()
     part = data.subset(np.flatnonzero(kind == 4))
-    groups = Groups(64, PICTURES.shape, 5, 2).requires_grad_(False)
-    groups.load_state_dict(found[0].state_dict())
-    groups.fit(Sweep(part, 64), len(part))
-    assert torch.equal(groups.centres, centres)
-    assert groups.counts.sum(0).tolist().count(0) == 4 and groups.counts.sum() == 200
+    clusters = ClusterPrior(64, PICTURES.shape, 5, 2).requires_grad_(False)
+    clusters.load_state_dict(found[0].state_dict())
+    clusters.fit(Sweep(part, 64), len(part))
+    assert torch.equal(clusters.centres, centres)
+    assert clusters.counts.sum(0).tolist().count(0) == 4 and clusters.counts.sum() == 200
 
 
 def test_groups_are_counted_alike_in_batches_of_any_size(found):
     """Also those that the first batch has none of."""
-    groups, data, _ = found
-    again = Groups(64, PICTURES.shape, groups=5, classes=2)
-    again.load_state_dict(groups.state_dict())
+    clusters, data, _ = found
+    again = ClusterPrior(64, PICTURES.shape, n_clusters=5, classes=2)
+    again.load_state_dict(clusters.state_dict())
     again.fit(Sweep(data, 2), len(data))
-    assert torch.equal(again.counts, groups.counts)
+    assert torch.equal(again.counts, clusters.counts)
 
 
 def test_few_items_make_few_groups_and_unused_ones_hold_nothing():
     data, _ = corners()
-    groups = Groups(64, PICTURES.shape, groups=200)
-    groups.fit(Sweep(data.subset(np.arange(120)), 50), 120)
-    assert (groups.counts > 0).sum() == 2 and groups.counts.sum() == 120
-    assert groups.of(torch.rand(64, *PICTURES.shape)).max() <= 1
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=200)
+    clusters.fit(Sweep(data.subset(np.arange(120)), 50), 120)
+    assert (clusters.counts > 0).sum() == 2 and clusters.counts.sum() == 120
+    assert clusters.assign(torch.rand(64, *PICTURES.shape)).max() <= 1
 
 
 class Listening(nn.Module):
-    """A discriminator that remembers which groups and sketches it was told."""
+    """A discriminator that remembers which clusters and contents it was told."""
 
     def __init__(self):
         super().__init__()
-        self.told, self.sketches, self.scale = [], [], nn.Parameter(torch.ones(()))
+        self.told, self.contents, self.scale = [], [], nn.Parameter(torch.ones(()))
 
-    def forward(self, x, label=None, group=None, sketch=None):
+    def forward(self, x, label=None, group=None, content=None):
         self.told.append(group)
-        self.sketches.append(sketch)
+        self.contents.append(content)
         return x.flatten(1).mean(1, keepdim=True) * self.scale
 
 
 def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
     data, _ = corners()
-    model = tiny.build("gan", data, tiny.small("gan", groups=4, latent_dim=64, network="conv"))
+    model = tiny.build("gan", data, tiny.small("gan", n_clusters=4, latent_dim=64, network="conv"))
     model.prepare(Sweep(data, 100), len(data))
     model.discriminator = judge = Listening()
     batch = Batch(next(iter(Sweep(data, 60))).x)
     codes = []
     model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
-    step = Step(0, 0, 0.0, Noise(1))
-    for phase in ("discriminator", "generator"):
-        model.phase_loss(batch, phase, step)
-    group = model.prior.of(batch.x)
+    list(model.losses(batch, Step(0, 0, 0.0, Noise(1))))
+    group = model.prior.assign(batch.x)
     assert len(set(group.tolist())) == 4
     assert len(judge.told) >= 3 and all(
         torch.equal(g, group.repeat(len(g) // len(group))) for g in judge.told)
@@ -186,7 +184,7 @@ def test_fakes_have_the_groups_of_the_real_items_of_their_step(found):
 def test_samples_of_a_class_come_from_its_groups():
     """A generator that shows its code: codes of `even` are at the places of its kinds alone."""
     data, kind = corners()
-    config = tiny.small("conditional-gan", groups=5, latent_dim=64, network="conv")
+    config = tiny.small("conditional-gan", n_clusters=5, latent_dim=64, network="conv")
     model = tiny.build("conditional-gan", data, config)
     model.prepare(Sweep(data, 100), len(data))
     order = of_kind(model.prior, data, kind)
@@ -197,8 +195,9 @@ def test_samples_of_a_class_come_from_its_groups():
 
 def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(Groups, "_find", lambda self, *given, found=Groups._find: (
-        calls.append(1), found(self, *given)))
+    find = ClusterPrior.find_clusters
+    monkeypatch.setattr(ClusterPrior, "find_clusters", lambda self, *given: (
+        calls.append(1), find(self, *given)))
     settings = {"images": 320, "batch_size": 32, "width": 4, "threads": 1, "progress": False}
     trained = latlas.train("gan", "digits", out=tmp_path / "run", **settings)
     assert len(calls) == 1
@@ -210,9 +209,21 @@ def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
 def test_a_discriminator_of_ones_own_is_not_told_of_groups():
     space = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5)
     model = GAN(tiny.small("gan", network="conv"), space, discriminator=Listening())
-    assert model.config.groups == 0
-    with pytest.raises(ConfigError, match="groups=5: a discriminator of your own"):
-        GAN(tiny.small("gan", network="conv", groups=5), space, discriminator=Listening())
+    assert model.config.prior == "normal" and model.prior.n_clusters == 0
+    asked = tiny.small("gan", network="conv", prior="clusters", n_clusters=5)
+    with pytest.raises(ConfigError, match="prior=clusters: a discriminator of your own"):
+        GAN(asked, space, discriminator=Listening())
+    with pytest.raises(ConfigError, match="n_clusters=5 goes with prior=clusters"):
+        GAN(tiny.small("gan", network="conv", n_clusters=5), space, discriminator=Listening())
+
+
+def test_a_prior_may_be_given(with_content):
+    """What the model knows of it is what it answers."""
+    prior, x, _ = with_content
+    model = GAN(tiny.small("gan", network="conv", prior="normal"), PICTURES, prior=prior)
+    assert model.prior is prior and model.latent_dim == 69
+    found = dict(model.losses(Batch(x[:60]), Step(0, 0, 0.0, Noise(1))))
+    assert "content" in found["generator"].terms and model.guess(x, noise=Noise(0)) is not None
 
 
 def test_more_groups_than_different_pictures():
@@ -220,31 +231,31 @@ def test_more_groups_than_different_pictures():
     rng = np.random.default_rng(0)
     x = np.repeat(rng.integers(0, 256, (5, 1, SIDE, SIDE), np.uint8), 120, 0)
     data = Dataset(rng.permutation(x), PICTURES)
-    groups = Groups(64, PICTURES.shape, groups=12, sketch=4)
-    groups.fit(Sweep(data, 100), len(data))
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=12, content_dims=4)
+    clusters.fit(Sweep(data, 100), len(data))
     shown = next(iter(Sweep(data, len(data)))).x
-    assert sorted(groups.counts[0].tolist()) == [0.0] * 7 + [120.0] * 5
-    torch.testing.assert_close(groups.sketch_of(shown), groups.means[groups.of(shown)],
+    assert sorted(clusters.counts[0].tolist()) == [0.0] * 7 + [120.0] * 5
+    torch.testing.assert_close(clusters.content_of(shown), clusters.means[clusters.assign(shown)],
                                atol=1e-4, rtol=1e-4)
-    drawn = groups.sketch_of_code(groups.sample(2000, Noise(0)))
+    drawn = clusters.content_of_latents(clusters.sample(2000, Noise(0)))
     torch.testing.assert_close(drawn.var(0), torch.ones(4), atol=0.2, rtol=0)
 
 
 @pytest.fixture(scope="module")
 def classed():
-    """A model of classes whose groups are of one class each, and its data."""
+    """A model of classes whose clusters are of one class each, and its data."""
     data, _ = corners()
     model = tiny.build("conditional-gan", data, tiny.small(
-        "conditional-gan", groups=5, sketch=4, latent_dim=64, network="conv"))
+        "conditional-gan", n_clusters=5, content_dims=4, latent_dim=64, network="conv"))
     model.prepare(Sweep(data, 100), len(data))
     return model.eval().requires_grad_(False), data
 
 
 def all_of_class(model, codes, label):
-    """Codes are of groups that the class has, and of no other."""
+    """Codes are of clusters that the class has, and of no other."""
     codes = torch.as_tensor(codes).float()
     assert model.prior.log_prob(codes).isfinite().all()
-    return bool((model.groups.counts[label, group_of(codes)] > 0).all())
+    return bool((model.prior.counts[label, group_of(codes)] > 0).all())
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -274,75 +285,72 @@ def test_walks_begin_and_end_where_there_are_pictures(classed):
     assert all_of_class(model, ends[::2], 1) and all_of_class(model, ends[1::2], 0)
 
 
-@pytest.mark.parametrize(("name", "settings", "then"), [
-    ("gan", {"groups": 3, "sketch": 0}, {"sketch": None}),
-    ("style-gan", {}, {"network": "conv", "spectral_norm": False, "groups": 0, "sketch": 0})])
-def test_runs_of_the_first_format_are_read(tmp_path, name, settings, then):
-    """Of before there were sketches, and with settings that a model could not use."""
+def test_runs_of_the_first_format_are_read(tmp_path):
+    """With settings that a model could not use."""
     data, run = corners()[0], tmp_path / "run"
-    model = tiny.train(run, name, data, tiny.small(name, **settings))[0]
+    model = tiny.train(run, "style-gan", data, tiny.small("style-gan"))[0]
     record = json.loads((run / "run.json").read_text())
-    config = {k: v for k, v in (record["config"] | then).items() if v is not None}
+    config = record["config"] | {"network": "conv", "spectral_norm": False}
     (run / "run.json").write_text(json.dumps(record | {"format": 1, "config": config}))
     assert torch.equal(tiny.weights(latlas.load(run)), tiny.weights(model))
 
 
-def test_a_sketch_is_the_whitened_principal_coordinates(sketched):
-    groups, x, _ = sketched
+def test_content_is_the_whitened_principal_coordinates(with_content):
+    clusters, x, _ = with_content
     wanted = PCA(6, whiten=True, svd_solver="full").fit_transform(x.flatten(1).double().numpy())
     wanted *= np.sqrt(len(x) / (len(x) - 1))  # variances of sklearn are of a sample
-    found = groups.sketch_of(x).numpy()
+    found = clusters.content_of(x).numpy()
     np.testing.assert_allclose(found * np.sign((found * wanted).sum(0)), wanted, atol=2e-3)
 
 
-def test_a_code_keeps_the_sketch_it_was_made_of(sketched):
-    groups, x, group = sketched
-    wanted = groups.sketch_of(x)
-    z = groups.at(group, Noise(0), wanted)
-    torch.testing.assert_close(groups.sketch_of_code(z), wanted, rtol=1e-4, atol=1e-4)
-    assert torch.equal(groups.spelt_out(z)[:, 6:], z[:, 6:])
+def test_a_code_keeps_the_content_it_was_made_of(with_content):
+    clusters, x, group = with_content
+    wanted = clusters.content_of(x)
+    z = clusters.sample_in(group, Noise(0), wanted)
+    torch.testing.assert_close(clusters.content_of_latents(z), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.equal(clusters.expand_latent(z)[:, 6:], z[:, 6:])
     for k in range(5):  # the numbers that stand for it are as those of any code
         white = z[group == k, :6]
         assert white.mean(0).abs().max() < 1e-3 and abs(white.var(0).mean() - 1) < 0.1
 
 
-def test_sketches_of_drawn_codes_lie_as_those_of_items_in_every_group(sketched):
-    groups, x, group = sketched
-    z = groups.draw(40_000, Noise(1))
-    drawn, real = groups.sketch_of_code(z), groups.sketch_of(x)
+def test_content_of_drawn_latents_lies_as_that_of_examples_in_every_cluster(with_content):
+    clusters, x, group = with_content
+    z = clusters.sample(40_000, Noise(1))
+    drawn, real = clusters.content_of_latents(z), clusters.content_of(x)
     for k in range(5):
         mine, own = drawn[group_of(z) == k], real[group == k]
         torch.testing.assert_close(mine.mean(0), own.mean(0), atol=0.03, rtol=0)
         torch.testing.assert_close(mine.T.cov(), own.T.cov(), atol=0.1, rtol=0)
 
 
-def test_the_density_of_sketches_is_that_of_the_items_blurred(sketched):
-    groups, h = copy.deepcopy(sketched[0]), 0.6
-    assert groups.smoothness > 0.85  # these kinds are normal
-    groups.smoothness.fill_(h)
-    z = groups.draw(20, Noise(4))
-    weights = groups.counts.sum(0)[group_of(z)] / groups.counts.sum()
-    for code, weight, found in zip(z, weights, groups.log_prob(z), strict=True):
-        near = groups.windows[code[64:].argmax()] * (1 - h * h) ** 0.5
+def test_the_density_of_content_is_that_of_the_examples_blurred(with_content):
+    clusters, h = copy.deepcopy(with_content[0]), 0.6
+    assert clusters.bandwidth > 0.85  # these kinds are normal
+    clusters.bandwidth.fill_(h)
+    z = clusters.sample(20, Noise(4))
+    weights = clusters.counts.sum(0)[group_of(z)] / clusters.counts.sum()
+    for code, weight, found in zip(z, weights, clusters.log_prob(z), strict=True):
+        near = clusters.kde_centres[code[64:].argmax()] * (1 - h * h) ** 0.5
         mean = np.mean([multivariate_normal(c, h * h).pdf(code[:6].numpy()) for c in near.numpy()])
         wanted = np.log(mean) + norm.logpdf(code[6:64].numpy()).sum() + np.log(float(weight))
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
-def test_sketches_of_two_kinds_are_drawn_as_two_kinds_and_normal_ones_smoothly():
+def test_contents_of_two_kinds_are_drawn_as_two_kinds_and_normal_ones_smoothly():
     draws = np.random.default_rng(0)
     ends = torch.from_numpy(draws.choice([-1.0, 1.0], (300, 2)) + draws.normal(0, 0.05, (300, 2)))
-    assert smoothness([ends[:100], ends[100:200], ends[200:]]) < 0.45
-    assert smoothness([torch.from_numpy(draws.normal(size=(100, 8))) for _ in range(5)]) > 0.85
-    assert smoothness([ends[:19]]) == 1
+    assert fit_bandwidth([ends[:100], ends[100:200], ends[200:]]) < 0.45
+    assert fit_bandwidth([torch.from_numpy(draws.normal(size=(100, 8))) for _ in range(5)]) > 0.85
+    assert fit_bandwidth([ends[:19]]) == 1
 
 
-def test_half_way_between_two_groups_sketches_are_half_way(sketched):
-    groups, _, _ = sketched
-    z = groups.at(torch.tensor([0, 1]), Noise(2))
+def test_half_way_between_two_clusters_content_is_half_way(with_content):
+    clusters, _, _ = with_content
+    z = clusters.sample_in(torch.tensor([0, 1]), Noise(2))
     z[1, :64] = z[0, :64]
-    between = groups.sketch_of_code(z.mean(0, keepdim=True))
-    torch.testing.assert_close(between[0], groups.sketch_of_code(z).mean(0))
+    between = clusters.content_of_latents(z.mean(0, keepdim=True))
+    torch.testing.assert_close(between[0], clusters.content_of_latents(z).mean(0))
 
 
 @pytest.mark.parametrize("items", [1, 3])
@@ -350,38 +358,39 @@ def test_what_does_not_vary_says_nothing(items):
     x = np.full((60, 1, SIDE, SIDE), 7, np.uint8)
     x[:items] = 200
     data = Dataset(x, PICTURES)
-    groups = Groups(64, PICTURES.shape, groups=3, sketch=6)
-    groups.fit(Sweep(data, 60), len(data))
+    clusters = ClusterPrior(64, PICTURES.shape, n_clusters=3, content_dims=6)
+    clusters.fit(Sweep(data, 60), len(data))
     batch = next(iter(Sweep(data, 60)))
-    found = groups.sketch_of(batch.x)
+    found = clusters.content_of(batch.x)
     assert found.isfinite().all() and found[:, 1:].abs().max() < 1e-3
-    assert groups.at(groups.of(batch.x), Noise(0), found).isfinite().all()
+    assert clusters.sample_in(clusters.assign(batch.x), Noise(0), found).isfinite().all()
 
 
-def test_fakes_are_made_of_the_sketches_of_real_items_and_pay_for_leaving_them():
+def test_fakes_are_made_of_the_contents_of_real_items_and_pay_for_leaving_them():
     data, _ = corners()
-    model = tiny.build("gan", data, tiny.small("gan", groups=4, sketch=5, latent_dim=64,
+    model = tiny.build("gan", data, tiny.small("gan", n_clusters=4, content_dims=5, latent_dim=64,
                                                network="conv"))
     model.prepare(Sweep(data, 100), len(data))
     model.discriminator = judge = Listening()
     batch = Batch(next(iter(Sweep(data, 60))).x)
     codes = []
     model.generator.register_forward_hook(lambda _, given, out: codes.append(given[0].detach()))
-    step, wanted = Step(0, 0, 0.0, Noise(1)), model.prior.sketch_of(batch.x)
-    _, paid = (model.phase_loss(batch, phase, step) for phase in ("discriminator", "generator"))
-    assert judge.sketches and all(torch.equal(s, wanted.repeat(len(s) // 60, 1))
-                                  for s in judge.sketches)
+    fakes, wanted = [], model.prior.content_of(batch.x)
+    model.generator.register_forward_hook(lambda _, given, out: fakes.append(out.detach()))
+    paid = dict(model.losses(batch, Step(0, 0, 0.0, Noise(1))))["generator"]
+    assert judge.contents and all(torch.equal(s, wanted.repeat(len(s) // 60, 1))
+                                  for s in judge.contents)
     torch.testing.assert_close(codes[0][:, :5], wanted, rtol=1e-4, atol=1e-4)
-    off = model.prior.sketch_of(step.cache["fakes"]) - wanted
-    torch.testing.assert_close(paid.terms["off the sketch"], off.square().mean())
+    off = model.prior.content_of(fakes[0]) - wanted
+    torch.testing.assert_close(paid.terms["content"], off.square().mean())
     torch.testing.assert_close(paid.total, paid.terms["generator"] + 3 * off.square().mean())
 
 
-@pytest.mark.parametrize("sketch", [0, 5])
-def test_a_projection_starts_from_the_group_and_the_sketch_of_the_picture(sketch):
+@pytest.mark.parametrize("dims", [0, 5])
+def test_a_projection_starts_from_the_cluster_and_the_content_of_the_picture(dims):
     data, _ = corners()
     model = tiny.build("conditional-gan", data, tiny.small(
-        "conditional-gan", groups=5, sketch=sketch, latent_dim=64, network="conv"))
+        "conditional-gan", n_clusters=5, content_dims=dims, latent_dim=64, network="conv"))
     model.prepare(Sweep(data, 100), len(data))
     part = data.subset(np.arange(9))
     codes = []
@@ -391,13 +400,17 @@ def test_a_projection_starts_from_the_group_and_the_sketch_of_the_picture(sketch
     batch = next(iter(Sweep(part, 9)))
     at_start = codes[0].view(3, 9, -1)
     for k, z in enumerate(at_start):
-        like = (group_of(z) == model.prior.of(batch.x, batch.label)).all()
-        close = not sketch or torch.allclose(z[:, :sketch], model.prior.sketch_of(batch.x),
+        like = (group_of(z) == model.prior.assign(batch.x, batch.label)).all()
+        close = not dims or torch.allclose(z[:, :dims], model.prior.content_of(batch.x),
                                              atol=1e-3)
         assert bool(like) == (k < 2) and (close or k == 2), k
 
 
-def test_a_sketch_goes_with_groups():
-    with pytest.raises(ConfigError, match="sketch=4 goes with groups"):
-        GAN(tiny.small("gan", network="conv", groups=0, sketch=4), PICTURES)
-    assert GAN(tiny.small("gan", network="conv", groups=0), PICTURES).config.sketch == 0
+def test_content_goes_with_clusters():
+    with pytest.raises(ConfigError, match="content_dims=4 goes with prior=clusters"):
+        GAN(tiny.small("gan", network="conv", prior="normal", content_dims=4), PICTURES)
+    model = GAN(tiny.small("gan", network="conv", prior="normal"), PICTURES)
+    assert model.config.content_dims is None and model.latent_dim == 3
+    model = GAN(tiny.small("gan", network="conv", n_clusters=7), PICTURES)
+    assert (model.config.prior, model.config.content_dims) == ("clusters", 32)
+    assert model.config.resolve(PICTURES) == model.config
