@@ -27,7 +27,7 @@ class RunInfo:
     Attributes:
         model: name in MODELS; ``config`` its config dataclass; ``provides`` what it can do.
         data: how its data source was named; ``training`` the options asked for.
-        chosen: what was decided by timing.
+        chosen: the resolved options.
     """
 
     path: Path
@@ -80,7 +80,7 @@ def load(path: Path | str, *, device: str = "cpu", **modules: nn.Module) -> Mode
     if missing:
         raise RunError(f"{path} was trained with modules of its own; pass "
                        + ", ".join(f"{name}=…" for name in missing) + " to load it")
-    from latlas.engine.choose import apply_layout
+    from latlas.core.precision import apply_layout
     model = models.build(info.model, info.config, info.space, **modules)
     try:
         model.load_state_dict(_weights(Path(path)))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import latlas
+from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError, TrainingError
 from latlas.core.folders import RunFolder
@@ -22,9 +23,10 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep, systematic
 from latlas.data.dataset import Dataset
-from latlas.engine.processes import DistributedContext
+from latlas.engine.callbacks import Reweighting
+from latlas.engine.progress import Log, Progress
+from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
-from latlas.engine.weighing import Weighing
 from latlas.metrics import rarity
 from latlas.models.debiasing_vae import DebiasingVAE
 from latlas.tasks import read
@@ -87,15 +89,25 @@ def test_logits_and_codes_are_of_one_encoder():
 
 @pytest.mark.parametrize("form", ["product", "maximum"])
 @pytest.mark.parametrize("within", ["class", "all"])
-def test_weights_are_those_of_the_codes_histograms(form, within):
-    """Of codes in evaluation mode on items in model units."""
-    model, data = made(form=form, within=within, share=0.5)
-    codes = read.encode(model, data)
-    groups = data.label if within == "class" else None
-    wanted = rarity.guarded(rarity.densities(codes, groups), form, 0.5)
-    found = model.eval().sampling_weights(Sweep(data, 32))
-    np.testing.assert_allclose(found.values, wanted.weights, rtol=1e-5)
-    assert found.figures["weights/alpha"] == pytest.approx(wanted.alpha, rel=1e-4)
+@pytest.mark.parametrize("settings", [{"share": 0.5}, {"share": 0.5, "clip": 1.5, "bins": 7},
+                                      {"clip": 3.0, "alpha": 0.01}])
+def test_weights_are_those_of_the_codes_histograms(form, within, settings):
+    """Of latents in evaluation mode, of examples in model units; 60 of each class, so that every
+    class has a histogram of its own, and settings that are not the defaults."""
+    model, data = made(tiny.pictures(n=180), form=form, within=within, **settings)
+    latents = read.encode(model, data)
+
+    def weigh(groups):
+        density = rarity.densities(latents, groups, settings.get("bins", rarity.BINS))
+        return rarity.guarded(density, form, settings.get("share", rarity.SHARE),
+                              settings.get("clip", rarity.CLIP), settings.get("alpha"))
+
+    by_class, pooled = weigh(data.label), weigh(None)
+    expected = by_class if within == "class" else pooled
+    weights = model.eval().sampling_weights(Sweep(data, 32))
+    np.testing.assert_allclose(weights.values, expected.weights, rtol=1e-5)
+    assert weights.figures["weights/alpha"] == pytest.approx(expected.alpha, rel=1e-4)
+    assert abs(by_class.weights - pooled.weights).max() > 0.1
 
 
 def test_weights_by_the_loss_grow_with_it():
@@ -154,19 +166,63 @@ def test_weights_of_a_subset_are_of_its_rows():
 
 
 def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_path):
-    """20 steps, weights before steps 7 and 14, stopped after step 11."""
-    settings = {"refresh": 0.35, "form": "loss"}
+    """20 steps, weights before steps 7 and 14, stopped after step 11. The weights differ by so much
+    that their order is far from that of equal ones."""
+    settings = {"refresh": 0.35, "form": "product", "share": 0.2}
     data, config = tiny.pictures(), tiny.small("debiasing-vae", **settings)
     whole = tiny.train(tmp_path / "whole", "debiasing-vae", data, config)[0]
     stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
     tiny.train(tmp_path / "run", "debiasing-vae", data, config, progress=stop)
     held, meta = RunFolder(tmp_path / "run").load_checkpoint()
     assert meta["step"] == 11 and held["order.weights"].shape == (90,)
+    assert held["order.weights"].max() > 4 and held["order.weights"].median() < 0.5
     again = tiny.train(tmp_path / "run", "debiasing-vae", data, config)[0]
     assert torch.equal(tiny.weights(whole), tiny.weights(again))
     plain = tiny.train(tmp_path / "plain", "debiasing-vae", data,
                        tiny.small("debiasing-vae", form="none"))[0]
     assert not torch.equal(tiny.weights(whole), tiny.weights(plain))
+
+
+class ClassC(DebiasingVAE):
+    """Wants the last of three classes alone, and keeps the rows it is trained on."""
+
+    def __init__(self, *args, **modules):
+        super().__init__(*args, **modules)
+        self.rows: list[torch.Tensor] = []
+
+    def loss(self, batch, step):
+        self.rows.append(batch.index)
+        return super().loss(batch, step)
+
+    def sampling_weights(self, batches):
+        return Weights(torch.cat([(batch.label == 2).double() for batch in batches]))
+
+
+def train_class_c(path, progress=None):
+    """20 steps of 18 of the 90 examples, five an epoch, and weights before step 10."""
+    data = tiny.pictures()
+    model = ClassC(tiny.small("debiasing-vae", refresh=0.5), data.space)
+    train(model, data, None, tiny.options(images=360, batch_size=18),
+          folders.start(path, {"model": "class c"}), progress)
+    return model
+
+
+def test_training_follows_the_weights_from_the_step_at_which_they_are_due(tmp_path):
+    """Two epochs of everything, then two in which each of 30 examples comes three times."""
+    epochs = torch.stack(train_class_c(tmp_path / "run").rows).view(4, 90)
+    counts = [torch.bincount(rows, minlength=90).tolist() for rows in epochs]
+    assert counts[:2] == [[1] * 90] * 2
+    assert counts[2:] == [[0, 0, 3] * 30] * 2
+
+
+def test_a_resumed_run_draws_by_the_weights_of_its_checkpoint(tmp_path):
+    """Stopped after step 12; no weights are due before step 20, which is never made."""
+    whole = train_class_c(tmp_path / "whole")
+    stop = tiny.At(12 * 18, lambda: signal.raise_signal(signal.SIGINT))
+    first = train_class_c(tmp_path / "run", stop)
+    second = train_class_c(tmp_path / "run")
+    assert (len(first.rows), len(second.rows)) == (12, 8)
+    assert torch.equal(torch.cat(first.rows + second.rows), torch.cat(whole.rows))
 
 
 def test_weights_are_logged(tmp_path):
@@ -186,14 +242,18 @@ class Askew(DebiasingVAE):
         return Weights(torch.tensor([-1.0] + [1.0] * 89))
 
 
-def test_weights_that_are_none_stop_the_run():
+def test_weights_that_are_none_stop_the_run(tmp_path):
     data = tiny.pictures()
     model = Askew(tiny.small("debiasing-vae"), data.space)
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
-    weighing = Weighing(trainer, Batches(data, 16), 20, DistributedContext())
-    assert weighing.look(0) is None and weighing.look(1) is None
+    reweighting, log = Reweighting(Batches(data, 16)), Log(RunFolder(tmp_path), Progress())
+    for index in (0, 1):
+        trainer.index = index
+        reweighting.after_step(trainer, log)
+    assert reweighting.weights is None
+    trainer.index = 2
     with pytest.raises(TrainingError, match="weights of the data at step 2"):
-        weighing.look(2)
+        reweighting.after_step(trainer, log)
 
 
 def test_what_it_cannot_learn_from_is_said(tmp_path):

@@ -20,8 +20,9 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine.choose import batch_size_of, choose
+from latlas.engine.options import batch_size_of
 from latlas.engine.processes import DistributedContext
+from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models.gan import GAN
 from latlas.networks.augment import AUGMENTATIONS
@@ -282,7 +283,7 @@ def test_players_of_ones_own(tmp_path):
 # ------------------------------------------------------------------------------ what users give
 
 FEW = {"images": 64, "batch_size": 16, "width": 8, "threads": 1, "precision": "fp32",
-       "device": "cpu", "previews": 2}
+       "device": "cpu", "sample_snapshots": 2}
 
 
 def grey(side, n=60):
@@ -364,7 +365,7 @@ def test_a_batch_is_whole_groups_on_every_process():
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext()) == 66
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext(0, 4)) == 72
     assert batch_size_of(model, 90, options(batch_size=12), DistributedContext(1, 2)) == 12
-    with pytest.raises(ConfigError, match=r"groups of 3 .*each of 2 .*a multiple of 6"):
+    with pytest.raises(ConfigError, match=r"over 2 .*groups of 3; choose a multiple of 6"):
         batch_size_of(model, 90, options(batch_size=10), DistributedContext(0, 2))
     with pytest.raises(ConfigError, match="multiple of 2"):
         batch_size_of(model_of(data), 90, options(batch_size=9), DistributedContext(0, 2))
@@ -385,7 +386,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch):
     """A budget in minutes would otherwise not be kept where pictures are few."""
     seen, data, how = [], tiny.pictures(), tiny.options(images=None, minutes=1e-4)
     monkeypatch.setitem(AUGMENTATIONS, "ada", lambda x, p, noise: seen.append(len(x)) or x)
-    choose(model_of(data), Batches(data, how.batch_size, 0), how, DistributedContext())
+    resolve(model_of(data), Batches(data, how.batch_size, 0), how, DistributedContext())
     assert seen
 
 

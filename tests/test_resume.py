@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch import nn
 
 import latlas
 from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
 from latlas.core.trees import load_tree
-from latlas.engine.loop import fit
-from latlas.engine.progress import Silent
+from latlas.engine.progress import Progress
+from latlas.engine.train import train
 from latlas.models.vae import VAE
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,7 @@ def kill_after(process: subprocess.Popen, path: Path, seconds: float) -> bool:
 def test_killed_once_it_ends_with_the_same_bits(tmp_path):
     process = started(tmp_path / "run", "fp32", 4800)
     assert kill_after(process, tmp_path / "run", 0.02)
-    begun, bar = [], Silent()
+    begun, bar = [], Progress()
     bar.begin = lambda total, done, note: begun.append(done)
     killed = run(tmp_path / "run", "fp32", 4800, bar)
     assert 0 < begun[0] < 4800
@@ -121,12 +122,28 @@ def test_convolutions_in_bf16_resume_to_the_same_bits(tmp_path, layout):
     assert torch.equal(tiny.weights(train(tmp_path / "run")), tiny.weights(whole))
 
 
+def test_draws_of_a_users_module_are_the_same_after_a_resume(tmp_path):
+    """``nn.Dropout`` draws from torch's own generator, of which a checkpoint holds nothing."""
+    def train(path, share=0.5, progress=None):
+        def own():
+            encoder = nn.Sequential(nn.Flatten(), nn.Dropout(share), nn.Linear(64, 3))
+            return {"encoder": encoder, "decoder": nn.Sequential(
+                nn.Linear(3, 64), nn.Unflatten(-1, (1, 8, 8)))}
+        return tiny.weights(tiny.train(path, "ae", tiny.pictures(), tiny.small("ae"), modules=own,
+                                       progress=progress)[0])
+    whole = train(tmp_path / "whole")
+    assert not torch.equal(whole, train(tmp_path / "without", 0.0))
+    train(tmp_path / "run", progress=tiny.At(176, lambda: signal.raise_signal(signal.SIGINT)))
+    torch.rand(1)  # whatever else this process has drawn meanwhile
+    assert torch.equal(train(tmp_path / "run"), whole)
+
+
 def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):
     """A size that is left to choose is rounded up to a multiple of the processes."""
     model, _ = short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(RunError, match="batches of 16, here they are of 18; go on with as many"):
-        fit(model, tiny.pictures(), None, tiny.options(batch_size=18),
-            folders.open_run(tmp_path / "run"))
+        train(model, tiny.pictures(), None, tiny.options(batch_size=18),
+              folders.open_run(tmp_path / "run"))
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
@@ -194,9 +211,8 @@ def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, kept):
     data, training = tiny.pictures(), tiny.options(checkpoint_seconds=seconds)
     model = Breaks(tiny.small("vae"), data.space)
     run = folders.start(tmp_path / "run", {"model": "vae"})
-    from latlas.engine.loop import fit
     with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{kept}"):
-        fit(model, data, None, training, run)
+        train(model, data, None, training, run)
     found = run.load_checkpoint()
     assert (found is None) == (seconds > 0)
     if found is not None:
@@ -210,9 +226,8 @@ def test_the_term_that_broke_is_named_rather_than_the_sum(tmp_path):
     model = VAE(tiny.small("vae", likelihood="gaussian"), data.space)
     with torch.no_grad():
         model.decoder.net[-1].bias[3] = float("inf")
-    from latlas.engine.loop import fit
     with pytest.raises(TrainingError, match=r"^reconstruction is not"):
-        fit(model, data, None, tiny.options(), run)
+        train(model, data, None, tiny.options(), run)
 
 
 def test_a_newer_format_is_refused_in_one_line(tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import ConfigError, DataError, RunError
 from latlas.core.options import divide, parse, to_json
-from latlas.engine.options import TrainOptions, with_defaults
+from latlas.engine.options import TrainOptions, batch_size_of, with_defaults
 from latlas.models import get
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
     from latlas.data.source import Source
-    from latlas.engine.loop import Outcome
     from latlas.engine.processes import DistributedContext
-    from latlas.engine.watch import Looks
+    from latlas.engine.train import Outcome
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,10 @@ def execute(plan: Plan, data: Parts, out: Path | None, progress: bool,
 
 def _train(plan: Plan, data: Parts, out: Path, progress: bool,
            modules: Mapping[str, Any]) -> Trained:
-    from latlas.engine.choose import batch_size_of
-    from latlas.engine.loop import fit
+    from latlas.engine.callbacks import SampleSnapshots
     from latlas.engine.processes import join, pick_device
-    from latlas.engine.progress import Bar, Silent
+    from latlas.engine.progress import Bar, Progress
+    from latlas.engine.train import train
 
     data, notes = _sides(plan, data)
     world = join(pick_device(plan.options.device))
@@ -97,11 +96,12 @@ def _train(plan: Plan, data: Parts, out: Path, progress: bool,
     run = _folder(plan, data, out, model, modules, world)
     alone = run.alone() if world.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training
-    with alone, Bar() if progress and world.leads else nullcontext(Silent()) as show:
+    with alone, Bar() if progress and world.leads else nullcontext(Progress()) as show:
         for note in notes:
             show.warn(note)
-        outcome = fit(model, data.train, data.validation, plan.options, run, show,
-                      _looks(model, data.train, plan.options, run) if world.leads else None)
+        snapshots = _snapshots(model, data.train, plan.options, run) if world.leads else None
+        outcome = train(model, data.train, data.validation, plan.options, run, show,
+                        [SampleSnapshots(snapshots)] if snapshots else [])
     return Trained(_result(model, run, outcome, modules), out, outcome)
 
 
@@ -120,15 +120,15 @@ def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
     return replace(data, train=train, validation=held), [note] if note else []
 
 
-def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Looks | None:
-    """What looks at the samples of a model that is watched."""
+def _snapshots(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Any:
+    """What looks at the samples of a model that is monitored."""
     if not model.defaults.monitored or run.finished or len(train) == 0:
         return None
     from latlas.tasks.watching import Sheets, Watcher
 
     if model.needs is not None:
-        return Sheets(run.path / "samples", train) if options.previews else None
-    return Watcher(run.path / "samples" if options.previews else None, train, options.seed,
+        return Sheets(run.path / "samples", train) if options.sample_snapshots else None
+    return Watcher(run.path / "samples" if options.sample_snapshots else None, train, options.seed,
                    run.path / "cache")
 
 
