@@ -40,7 +40,7 @@ from latlas.models import adversarial
 
 #: nothing left to timing
 FIXED = {"images": 80, "batch_size": 16, "seed": 3, "precision": "fp32", "threads": 1,
-         "layout": "contiguous", "device": "cpu", "previews": 0}
+         "layout": "contiguous", "device": "cpu", "sample_snapshots": 0}
 #: metrics that were renamed: new name to the name in the baseline
 RENAMED: dict[str, str] = {}
 Values = list[Any]  # arrays, tensors, numbers and words, in a fixed order

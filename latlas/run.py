@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
-    from latlas.engine.loop import Outcome
+    from latlas.engine.train import Outcome
 
 #: folder of a run that holds the prior fitted to its latents
 PRIOR = "prior"
@@ -124,8 +124,8 @@ class Run:
         Raises:
             RunError: no weights yet, or weights that do not fit run.json.
         """
+        from latlas.core.precision import apply_layout
         from latlas.core.trees import load_tree
-        from latlas.engine.choose import apply_layout
         from latlas.engine.processes import pick_device
 
         assert self.path is not None

@@ -38,7 +38,7 @@ FEWEST = 100
 
 
 class SampleMonitor:
-    """The same draws at every look; ``latlas.engine.watch.Looks``.
+    """The same draws in every snapshot; handed to ``latlas.engine.callbacks.SampleSnapshots``.
 
     Args:
         folder: where grids go, ``IMAGES.png`` each and ``history.gif`` of all; ``None`` for none.
@@ -57,7 +57,7 @@ class SampleMonitor:
             self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
         self.real = self._spread(examples_of(some_of(train, self.n)))
 
-    def look(self, model: Model, images: int) -> dict[str, float]:
+    def take(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real items; of labelled
         items ``samples/modes``, for points ``samples/within`` too."""
         given = conditions_like(model, self.train, self.n, self.seed)
@@ -70,7 +70,7 @@ class SampleMonitor:
         return {"samples/spread": self._spread(items) / self.real,
                 **self.tell(items, str(model.device))}
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The grids one after the other."""
         film(self.folder)
 
@@ -91,7 +91,7 @@ class TranslationSheets:
     def __init__(self, folder: Path, data: Dataset) -> None:
         self.folder, self.data = folder, data
 
-    def look(self, model: Model, images: int) -> dict[str, float]:
+    def take(self, model: Model, images: int) -> dict[str, float]:
         """Rows of input, output and, of pairs, what was wanted."""
         assert isinstance(model, Translates)
         ways = model.ways
@@ -103,7 +103,7 @@ class TranslationSheets:
         write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
         return {}
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """The sheets one after the other."""
         film(self.folder)
 

@@ -16,7 +16,7 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.options import divide, parse, to_json
 from latlas.core.space import Space
 from latlas.data.fitting import as_source, fitted
-from latlas.engine.options import BUDGETS, TrainOptions, with_defaults
+from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
 
 if TYPE_CHECKING:
@@ -130,10 +130,10 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
     from latlas.core.folders import open_run, start
     from latlas.core.noise import derive
     from latlas.data.dataset import sides_for
-    from latlas.engine.choose import batch_size_of
-    from latlas.engine.loop import fit
+    from latlas.engine.callbacks import SampleSnapshots
     from latlas.engine.processes import join, pick_device
-    from latlas.engine.progress import Bar, Silent
+    from latlas.engine.progress import Bar, Progress
+    from latlas.engine.train import train as train_model
 
     # the sides of the data that the model needs; of two domains nothing is held out to keep
     # weights by: no example of one has its own in the other
@@ -163,13 +163,14 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
 
     alone = folder.alone() if context.leads else nullcontext()
     # the bar gives the terminal back whatever ends the training
-    with alone, Bar() if progress and context.leads else nullcontext(Silent()) as show:
+    with alone, Bar() if progress and context.leads else nullcontext(Progress()) as show:
         if note:
             show.warn(note)
-        looks = None
+        callbacks = []
         if context.leads and model.defaults.monitored and not folder.finished and len(examples):
-            looks = _snapshots(model, examples, plan.options, out)
-        outcome = fit(model, examples, held_out, plan.options, folder, show, looks)
+            snapshots = _snapshots(model, examples, plan.options, out)
+            callbacks = [SampleSnapshots(snapshots)] if snapshots else []
+        outcome = train_model(model, examples, held_out, plan.options, folder, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
         run.outcome = outcome
@@ -179,12 +180,13 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
 
 
 def _snapshots(model: Model, examples: Dataset, options: TrainOptions, out: Path) -> Any:
-    """What looks at the samples of a model that is monitored."""
+    """What takes snapshots of the samples of a model that is monitored."""
     from latlas.snapshots import SampleMonitor, TranslationSheets
 
     if model.needs is not None:
-        return TranslationSheets(out / "samples", examples) if options.previews else None
-    return SampleMonitor(out / "samples" if options.previews else None, examples, options.seed,
+        return TranslationSheets(out / "samples", examples) if options.sample_snapshots else None
+    folder = out / "samples" if options.sample_snapshots else None
+    return SampleMonitor(folder, examples, options.seed,
                          out / "cache")
 
 

@@ -293,9 +293,9 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
                  if p.grad is not None and p.grad.abs().max() > 0}
         reached.setdefault(modules, set()).update(moved)
 
-    for player in trainer.players:
-        modules = player.phases[0].modules
-        tiny.before_steps(player.optimiser, lambda m=modules: look(m))
+    for group in trainer.groups:
+        modules = group.phases[0].modules
+        tiny.before_steps(group.optimiser, lambda m=modules: look(m))
     batches = Batches(data, 16)
     for k in range(5):  # some weights start at zero and hold back the gradient of others
         trainer.step(batches.at(k))
@@ -366,7 +366,7 @@ def advance(model: core.Model, data: Dataset, world: DistributedContext) -> None
     tolerance in eight steps.
     """
     options = tiny.options(ema=0.0, learning_rate=1e-4, warmup=0.0, adam_eps=1e-6)
-    trainer = Trainer(model, options, budget=320, precision="fp32", world=world)
+    trainer = Trainer(model, options, budget=320, precision="fp32", distributed=world)
     batches = Batches(data, 16, rank=world.rank, world=world.size)
     for k in range(8):
         trainer.step(batches.at(k))

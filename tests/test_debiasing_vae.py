@@ -23,10 +23,10 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep, systematic
 from latlas.data.dataset import Dataset
-from latlas.engine.loop import fit
-from latlas.engine.processes import DistributedContext
+from latlas.engine.callbacks import Reweighting
+from latlas.engine.progress import Log, Progress
+from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
-from latlas.engine.weighing import Weighing
 from latlas.metrics import rarity
 from latlas.models.debiasing_vae import DebiasingVAE
 from latlas.verbs.classify import Predictions, classify
@@ -202,8 +202,8 @@ def train_class_c(path, progress=None):
     """20 steps of 18 of the 90 examples, five an epoch, and weights before step 10."""
     data = tiny.pictures()
     model = ClassC(tiny.small("debiasing-vae", reweighting_interval=0.5), data.space)
-    fit(model, data, None, tiny.options(images=360, batch_size=18),
-        folders.start(path, {"model": "class c"}), progress)
+    train(model, data, None, tiny.options(images=360, batch_size=18),
+          folders.start(path, {"model": "class c"}), progress)
     return model
 
 
@@ -242,14 +242,18 @@ class Askew(DebiasingVAE):
         return Weights(torch.tensor([-1.0] + [1.0] * 89))
 
 
-def test_weights_that_are_none_stop_the_run():
+def test_weights_that_are_none_stop_the_run(tmp_path):
     data = tiny.pictures()
     model = Askew(tiny.small("debiasing-vae"), data.space)
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
-    weighing = Weighing(trainer, Batches(data, 16), 20, DistributedContext())
-    assert weighing.look(0) is None and weighing.look(1) is None
+    reweighting, log = Reweighting(Batches(data, 16)), Log(RunFolder(tmp_path), Progress())
+    for index in (0, 1):
+        trainer.index = index
+        reweighting.after_step(trainer, log)
+    assert reweighting.weights is None
+    trainer.index = 2
     with pytest.raises(TrainingError, match="weights of the data at step 2"):
-        weighing.look(2)
+        reweighting.after_step(trainer, log)
 
 
 def test_what_it_cannot_learn_from_is_said(tmp_path):

@@ -1,4 +1,4 @@
-"""The loop: players, lazy phases, rates, averages, budgets, held-out checks, what is recorded."""
+"""Training: parameter groups, lazy phases, rates, averages, budgets, held-out checks, the log."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Loss, Model, Phase, Step
-from latlas.core.noise import Noise, dropout, dropout_rng
+from latlas.core.noise import Noise, dropout
 from latlas.core.precision import autocast, transposed
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine import choose, optimisers
-from latlas.engine.adam import Adam
-from latlas.engine.choose import _layouts, auto_batch_size, auto_images
-from latlas.engine.ema import Averaged
-from latlas.engine.loop import fit
-from latlas.engine.options import TrainOptions, with_defaults
+from latlas.engine import resolve
+from latlas.engine.optimiser import EMA, Adam, learning_rate_share, parameter_groups
+from latlas.engine.options import (
+    TrainOptions,
+    default_batch_size,
+    default_images,
+    with_defaults,
+)
+from latlas.engine.processes import DistributedContext
+from latlas.engine.progress import Progress
+from latlas.engine.resolve import layout_of
+from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
 
 
@@ -44,7 +50,7 @@ def lines_of(path):
 
 
 class Walk(Model):
-    """Two players whose gradients are known: d/da = 1 and, every third step, d/db = 2."""
+    """Two phases whose gradients are known: d/da = 1 and, every third step, d/db = 2."""
 
     latent_dim = 1
     phases = (Phase("a", ("a",)), Phase("b", ("b",), every=3))
@@ -66,15 +72,15 @@ def walk(**more):
     return model, trainer, Batch(torch.zeros(16, 1))
 
 
-def test_a_gradient_reaches_its_own_player_and_a_lazy_loss_is_scaled():
+def test_a_gradient_reaches_its_own_group_and_a_lazy_loss_is_scaled():
     model, trainer, batch = walk()
-    found = []
-    for player in trainer.players:
-        tiny.before_steps(player.optimiser, lambda: found.append(
+    pairs = []
+    for group in trainer.groups:
+        tiny.before_steps(group.optimiser, lambda: pairs.append(
             (model.a.weight.grad, model.b.weight.grad)))
     for _ in range(4):
         trainer.step(batch)
-    values = [tuple(None if g is None else g.item() for g in pair) for pair in found]
+    values = [tuple(None if g is None else g.item() for g in pair) for pair in pairs]
     assert values == [(1, None), (None, 6), (1, None), (1, None), (1, None), (None, 6)]
 
 
@@ -90,11 +96,11 @@ def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
     model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
     options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
-    judge, maker = optimisers.players(model, model.phases, options)
-    assert [phase.name for phase in judge.phases] == ["discriminator", "penalty"]
-    assert judge.optimiser.rate == pytest.approx(1e-3 * 4 / 5)
-    assert judge.optimiser.betas == pytest.approx((0.5**0.8, 0.99**0.8))
-    assert maker.optimiser.betas == (0.5, 0.99)
+    discriminator, generator = parameter_groups(model, model.phases, options)
+    assert [phase.name for phase in discriminator.phases] == ["discriminator", "penalty"]
+    assert discriminator.optimiser.learning_rate == pytest.approx(1e-3 * 4 / 5)
+    assert discriminator.optimiser.betas == pytest.approx((0.5**0.8, 0.99**0.8))
+    assert generator.optimiser.betas == (0.5, 0.99)
 
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-1])
@@ -112,7 +118,7 @@ def test_adam_takes_the_steps_of_torchs(eps):
             network(x).square().sum().backward()
         own.step(0.5)
         peer.step()
-        own.forget_gradients()
+        own.zero_grad()
         peer.zero_grad()
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
     assert torch.allclose(mine.bias, theirs.bias, atol=1e-6)
@@ -136,7 +142,7 @@ def test_adam_takes_the_same_steps_in_every_memory_layout():
     assert not torch.allclose(ends[0], start, atol=1e-3)
 
 
-def test_two_players_learn_a_ring(tmp_path):
+def test_generator_and_discriminator_learn_a_ring(tmp_path):
     """Samples come to lie on the circle, near each of the eight Gaussians; at first none does."""
     data, config = tiny.points(2000), ToyGANConfig()
     turns = torch.arange(8) * (math.pi / 4)
@@ -170,26 +176,26 @@ def test_fakes_made_once_give_the_generator_the_same_gradient():
 
 def test_the_rate_rises_then_falls_as_half_a_cosine():
     options = TrainOptions(warmup=0.1)
-    assert optimisers.rate(options, 0.05) == pytest.approx(
+    assert learning_rate_share(options, 0.05) == pytest.approx(
         0.5 * (0.01 + 0.99 * (1 + math.cos(0.05 * math.pi)) / 2), rel=1e-6)
-    assert optimisers.rate(options, 0.5) == pytest.approx(0.505)
-    assert optimisers.rate(options, 1.0) == pytest.approx(0.01)
+    assert learning_rate_share(options, 0.5) == pytest.approx(0.505)
+    assert learning_rate_share(options, 1.0) == pytest.approx(0.01)
     steady = TrainOptions(warmup=0.0, schedule="constant")
-    assert {optimisers.rate(steady, p) for p in (0.0, 0.5, 1.0)} == {1.0}
+    assert {learning_rate_share(steady, p) for p in (0.0, 0.5, 1.0)} == {1.0}
 
 
 def test_stages_are_eight_of_triple_length_a_seventh_of_a_decade_apart():
     options = TrainOptions(warmup=0.0, schedule="stages")
-    passes = [math.floor(7 * -math.log10(optimisers.rate(options, p / 3280)) + 0.5)
+    passes = [math.floor(7 * -math.log10(learning_rate_share(options, p / 3280)) + 0.5)
               for p in range(3280)]
     assert [passes.count(stage) for stage in range(8)] == [3**stage for stage in range(8)]
-    assert optimisers.rate(options, 1.0) == pytest.approx(0.1)
+    assert learning_rate_share(options, 1.0) == pytest.approx(0.1)
 
 
 def test_clipping_bounds_the_gradient(tmp_path):
     model, trainer, batch = walk(clip_norm=0.25)
     norms = []
-    tiny.before_steps(trainer.players[0].optimiser,
+    tiny.before_steps(trainer.groups[0].optimiser,
                       lambda: norms.append(model.a.weight.grad.norm().item()))
     trainer.step(batch)
     assert norms == pytest.approx([0.25], rel=1e-4)
@@ -198,7 +204,7 @@ def test_clipping_bounds_the_gradient(tmp_path):
 def test_the_average_has_the_stated_half_life():
     """Half-life 0.1 of 1,000 items is 100: after 100 more, half of the way is left."""
     source = Walk()
-    average = Averaged(source, 0.1)
+    average = EMA(source, 0.1)
     with torch.no_grad():
         for p in source.parameters():
             p.fill_(0.0)
@@ -216,8 +222,8 @@ def test_without_averaging_the_last_weights_are_kept(tmp_path):
     data, training = tiny.pictures(), tiny.options(images=7 * 16, ema=0.0)
     model = tiny.build("vae", data, tiny.small("vae"))
     twin = copy.deepcopy(model)
-    fit(model, data, None, training, run_of(tmp_path / "run"))
-    trainer = Trainer(twin, training, budget=7 * 16, precision="fp32", items=len(data))
+    train(model, data, None, training, run_of(tmp_path / "run"))
+    trainer = Trainer(twin, training, budget=7 * 16, precision="fp32", n_train=len(data))
     for k in range(7):
         trainer.step(Batches(data, 16).at(k))
     assert torch.equal(tiny.weights(model), tiny.weights(twin))
@@ -233,7 +239,7 @@ def test_a_run_of_few_steps_is_averaged_too(tmp_path):
 
 def test_only_the_modules_named_are_averaged():
     model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
-    average = Averaged(model, 0.5)
+    average = EMA(model, 0.5)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1.0)
@@ -247,7 +253,7 @@ def test_only_the_modules_named_are_averaged():
 def test_shared_weights_are_averaged_once():
     model = Walk()
     model.b.weight = model.a.weight
-    average = Averaged(model, 0.5)
+    average = EMA(model, 0.5)
     with torch.no_grad():
         model.a.weight.add_(1.0)
     average.update(100)
@@ -286,9 +292,7 @@ class Draws(Walk):
     """Its loss in a check is a sum of draws, whatever its weights are."""
 
     phases = (Phase("a", ("a",)),)
-
-    def losses(self, batch: Batch, step: Step):
-        yield "a", self.loss(batch, step)
+    losses = Model.losses
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         draws = step.noise.normal(len(batch)).sum() + step.noise.uniform(len(batch)).sum()
@@ -300,8 +304,8 @@ def test_the_draws_of_a_check_are_the_same_in_every_check(tmp_path):
     data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
     values = []
     for seed in (0, 1):
-        fit(Draws(), data, data, tiny.options(seed=seed, validate_every=16),
-            run_of(tmp_path / str(seed)))
+        train(Draws(), data, data, tiny.options(seed=seed, validate_every=16),
+              run_of(tmp_path / str(seed)))
         lines = lines_of(tmp_path / str(seed))
         values.append([line["validation/loss"] for line in lines if "validation/loss" in line])
         assert len({line["draws"] for line in lines if "draws" in line}) == 20
@@ -314,7 +318,7 @@ def test_checks_do_not_change_training(tmp_path):
     for every in (0, 16):
         training = tiny.options(ema=0.0, validate_every=every)
         model = tiny.build("vae", data, tiny.small("vae"))
-        fit(model, data, data, training, run_of(tmp_path / str(every)))
+        train(model, data, data, training, run_of(tmp_path / str(every)))
         trained.append([line["kl"] for line in lines_of(tmp_path / str(every)) if "kl" in line])
     assert trained[0] == trained[1]
 
@@ -351,11 +355,11 @@ def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
     class Takes(Walk):
         def losses(self, batch, step):
             clock.seconds += seconds
-            yield from super().losses(batch, step)
+            return super().losses(batch, step)
 
     data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
     training, run = tiny.options(images=None, minutes=0.5), run_of(tmp_path / "run")
-    outcome = fit(Takes(), data, None, training, run)
+    outcome = train(Takes(), data, None, training, run)
     assert 27 <= clock.seconds - 1000 <= 30
     assert outcome.stopped == "budget" and outcome.images == run.record["chosen"]["images"]
     assert 16 * 22 / seconds <= outcome.images <= 16 * 30 / seconds
@@ -363,12 +367,12 @@ def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
 
 
 def test_the_automatic_budget():
-    assert [auto_images(n) for n in (100, 10_000, 60_000, 10**6)] == [
+    assert [default_images(n) for n in (100, 10_000, 60_000, 10**6)] == [
         200_000, 400_000, 2_400_000, 10_000_000]
 
 
 def test_the_automatic_batch_size():
-    assert [auto_batch_size(n) for n in (10, 6400, 12_800, 25_600, 10**6)] == [
+    assert [default_batch_size(n) for n in (10, 6400, 12_800, 25_600, 10**6)] == [
         64, 64, 128, 256, 256]
 
 
@@ -391,7 +395,7 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
     data = tiny.pictures()
     model = tiny.build("vae", data, tiny.small("vae"))
     torch.set_rng_state(before)
-    fit(model, data, None, tiny.options(threads=2), run_of(tmp_path / "run"))
+    train(model, data, None, tiny.options(threads=2), run_of(tmp_path / "run"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == 1
 
@@ -399,24 +403,24 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
 def test_nothing_to_train_on_is_said(tmp_path):
     data = tiny.pictures()
     empty = data.subset(slice(0, 0))
-    with pytest.raises(DataError, match="no items"):
-        fit(tiny.build("vae", data, tiny.small("vae")), empty, None, tiny.options(),
-            run_of(tmp_path / "run"))
+    with pytest.raises(DataError, match="no examples"):
+        train(tiny.build("vae", data, tiny.small("vae")), empty, None, tiny.options(),
+              run_of(tmp_path / "run"))
 
 
 def test_an_unusable_device_is_named(tmp_path):
     data = tiny.pictures()
     with pytest.raises(ConfigError, match=r"unknown device .nowhere.: Valid: auto, cpu"):
-        fit(tiny.build("vae", data, tiny.small("vae")), data, None,
-            tiny.options(device="nowhere"), run_of(tmp_path / "run"))
+        train(tiny.build("vae", data, tiny.small("vae")), data, None,
+              tiny.options(device="nowhere"), run_of(tmp_path / "run"))
 
 
-def test_layouts_that_are_tried_follow_the_networks():
+def test_the_layout_follows_the_networks():
     conv = nn.Conv2d(3, 4, 3)
-    assert _layouts(conv, TrainOptions()) == ["channels_last", "contiguous"]
-    assert _layouts(nn.Sequential(conv, nn.InstanceNorm2d(4)), TrainOptions()) == ["contiguous"]
-    assert _layouts(nn.Linear(1, 1), TrainOptions()) == ["contiguous"]
-    assert _layouts(conv, TrainOptions(layout="contiguous")) == ["contiguous"]
+    assert layout_of(conv, TrainOptions()) == "channels_last"
+    assert layout_of(nn.Sequential(conv, nn.InstanceNorm2d(4)), TrainOptions()) == "contiguous"
+    assert layout_of(nn.Linear(1, 1), TrainOptions()) == "contiguous"
+    assert layout_of(conv, TrainOptions(layout="contiguous")) == "contiguous"
 
 
 def test_batches_see_every_item_equally_often_and_only_depend_on_their_number():
@@ -456,22 +460,57 @@ def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
 
 
 def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "_runner", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(resolve, "Trial", lambda *_: pytest.fail("timed"))
     training = tiny.options(images=160, precision="auto", threads=0)
     _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
                             training=training)
     assert outcome.images == 160
 
 
+class Drops(Walk):
+    """Keeps what dropout leaves of ones."""
+
+    phases = (Phase("a", ("a",)),)
+
+    def losses(self, batch: Batch, step: Step):
+        self.dropped = dropout(torch.ones(100_000, 1), 0.4)
+        yield "a", Loss(self.a.weight.sum(), {})
+
+
 def test_dropout_grows_with_the_passes_over_the_data():
     """Its share of zeros after no pass, half of 200, and more."""
-    model = tiny.build("vae", tiny.pictures(), tiny.small("vae"))
-    h = torch.ones(100_000, 1)
-    for items, images, share in ((0, 0, 0.4), (10, 0, 0.0), (10, 1000, 0.2), (10, 5000, 0.4)):
+    for n, images, share in ((0, 0, 0.4), (10, 0, 0.0), (10, 1000, 0.2), (10, 5000, 0.4)):
+        model = Drops()
         trainer = Trainer(model, tiny.options(batch_size=10), budget=9999, precision="fp32",
-                          items=items)
+                          n_train=n)
         trainer.index = images // 10
-        with dropout_rng(trainer.noise, len(h), trainer._strength(trainer._begin())):
-            dropped = dropout(h, 0.4)
-        assert (dropped == 0).float().mean() == pytest.approx(share, abs=0.01)
-        assert dropped.mean() == pytest.approx(1.0, abs=0.01)
+        trainer.step(Batch(torch.zeros(10, 1)))
+        assert (model.dropped == 0).float().mean() == pytest.approx(share, abs=0.01)
+        assert model.dropped.mean() == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("slow", "threads"), [(1, 2), (2, 1), (0, 2)])
+def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, threads):
+    """All of them, unless one alone is clearly faster; the speed is measured with those."""
+    clock = FakeTime(monkeypatch)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    used = [2]
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: used.append(n))
+
+    class Takes(Walk):
+        def losses(self, batch, step):
+            clock.seconds += 0.4 if used[-1] == slow else 0.1
+            return super().losses(batch, step)
+
+    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    options = tiny.options(images=16 * 500, threads=0)
+    chosen = resolve.resolve(Takes(), Batches(data, 16), options, DistributedContext())
+    assert (chosen.threads, used[-1]) == (threads, threads)
+    assert chosen.examples_per_second == pytest.approx(16 / 0.1)
+
+
+def test_the_first_line_says_what_will_be_done(tmp_path):
+    lines, progress = [], Progress()
+    progress.begin = lambda total, done, note: lines.append(note)
+    tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"), progress=progress)
+    assert lines == ["20 steps of 16 examples (3.56 epochs), lr 0.001, fp32, 1 thread, cpu"]

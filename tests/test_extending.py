@@ -113,7 +113,8 @@ def test_each_of_the_six_files_calls_the_next(tmp_path):
     from latlas.api.training import execute  # noqa: F401  (imported before the trace begins)
     np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
              x_test=np.zeros((9, 8, 8), np.uint8))
-    wanted = ["npz.open_npz", "source.split", "loop.run", "batches.at", "trainer.step", "vae.loss"]
+    wanted = ["npz.open_npz", "source.split", "train.train", "batches.at", "trainer.step",
+              "vae.loss"]
     entered: list[str] = []
 
     def note(frame, event, argument):

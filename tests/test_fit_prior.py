@@ -12,7 +12,6 @@ import pytest
 import torch
 from latlas.api.priors import _codes, _items
 from latlas.checkpoint import run_info
-from latlas.tasks.codes import draw_codes
 
 import latlas
 from latlas import api
@@ -20,7 +19,7 @@ from latlas.cli import __main__ as cli
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.noise import Noise
-from latlas.engine.progress import Silent
+from latlas.engine.progress import Progress
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
 FLOW = {"images": 4000, "width": 16, "depth": 1, "steps": 4, "threads": 1, "precision": "fp32"}
@@ -76,11 +75,11 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
     whole = api.fit_prior(tmp_path / "whole", progress=False, **FLOW)
     done = []
 
-    def stop(self: Silent, images: int) -> None:
+    def stop(self: Progress, images: int) -> None:
         if images >= 2000 and not done:
             done.append(signal.raise_signal(signal.SIGINT))
 
-    monkeypatch.setattr(Silent, "advance", stop)
+    monkeypatch.setattr(Progress, "advance", stop)
     cut = api.fit_prior(runs / "vae", progress=False, **FLOW)
     assert cut.outcome.stopped == "interrupt"
     assert cut.fitted is None

@@ -20,8 +20,9 @@ from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine.choose import batch_size_of, choose
+from latlas.engine.options import batch_size_of
 from latlas.engine.processes import DistributedContext
+from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models import gan
 from latlas.models.cluster_prior import NormalPrior
@@ -346,7 +347,7 @@ def test_an_objective_of_ones_own_trains_and_is_asked_for_again(tmp_path):
 # ------------------------------------------------------------------------------ what users give
 
 FEW = {"images": 64, "batch_size": 16, "width": 8, "threads": 1, "precision": "fp32",
-       "device": "cpu", "previews": 2}
+       "device": "cpu", "sample_snapshots": 2}
 
 
 def grey(side, n=60):
@@ -430,7 +431,7 @@ def test_a_batch_is_whole_groups_on_every_process():
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext()) == 66
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext(0, 4)) == 72
     assert batch_size_of(model, 90, options(batch_size=12), DistributedContext(1, 2)) == 12
-    with pytest.raises(ConfigError, match=r"groups of 3 .*each of 2 .*a multiple of 6"):
+    with pytest.raises(ConfigError, match=r"over 2 .*groups of 3; choose a multiple of 6"):
         batch_size_of(model, 90, options(batch_size=10), DistributedContext(0, 2))
     with pytest.raises(ConfigError, match="multiple of 2"):
         batch_size_of(model_of(data), 90, options(batch_size=9), DistributedContext(0, 2))
@@ -459,7 +460,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
     Trainer(model_of(data), how, budget=320, precision="fp32", items=n).step(batches.at(0))
     training = list(calls)
     assert bool(training) == augmented
-    choose(model_of(data), batches, how, DistributedContext())
+    resolve(model_of(data), batches, how, DistributedContext())
     assert len(steps) > 5 and calls == training * len(steps)
 
 

@@ -101,8 +101,6 @@ def test_fields_carry_help() -> None:
 
 
 def test_at_most_one_budget() -> None:
-    assert TrainOptions().budget is None
-    assert TrainOptions(minutes=5).budget == "minutes"
     with pytest.raises(ConfigError, match="images and epochs: give at most one budget"):
         TrainOptions(images=10, epochs=1)
 

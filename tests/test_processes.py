@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_watch import DATA, Heard, Steps
+from test_watch import DATA, Recorder, Steps
 
-from latlas import checkpoint, train
+from latlas import train
+from latlas.run import Run
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
-from latlas.engine.loop import fit
-from latlas.engine.processes import DistributedContext, join
+from latlas.engine.options import batch_size_of
+from latlas.engine.processes import DistributedContext, join, pick_device
+from latlas.engine.train import train as train_model
 
 ROOT = Path(__file__).parent.parent
 #: 20 steps of 32 digits, fp32; the rate rises at once
@@ -53,14 +55,14 @@ def climb_together(out: Path) -> None:
     """20 steps of 0.1, and what each process ends with. A process that takes another number of
     steps than the other would wait for it without end."""
     faulthandler.dump_traceback_later(40, exit=True)
-    world, model, progress = join(torch.device("cpu")), OneFails(), Heard()
-    if world.leads:
+    context, model, progress = join(torch.device("cpu")), OneFails(), Recorder()
+    if context.leads:
         folders.start(out / "climb", {"model": "steps"})
-    world.agree(None)  # the folder is there
+    context.agree(None)  # the folder is there
     training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0)
-    fit(model, DATA, None, training, folders.open_run(out / "climb"), progress)
+    train_model(model, DATA, None, training, folders.open_run(out / "climb"), progress)
     ending = {"weight": model.weight.item(), "warnings": progress.warnings}
-    (out / f"climb-{world.rank}.json").write_text(json.dumps(ending))
+    (out / f"climb-{context.rank}.json").write_text(json.dumps(ending))
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -103,7 +105,7 @@ def test_a_number_that_is_not_finite_on_one_process_takes_both_back(pair):
         ending = json.loads((pair / f"climb-{rank}.json").read_text())
         assert ending["weight"] == pytest.approx(9 * 0.1 + 11 * 0.05, rel=1e-4)
         warning, = ending["warnings"]
-        assert f"{culprit} is not a finite number at 176 items" in warning
+        assert f"{culprit} is not a finite number at 176 examples" in warning
 
 
 def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
@@ -113,5 +115,27 @@ def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ConfigError, match="batch_size=33 does not divide over 2"):
-        DistributedContext(0, 2).check(33)
+    data = tiny.pictures()
+    model = tiny.build("vae", data, tiny.small("vae"))
+    with pytest.raises(ConfigError, match=r"=33 does not divide over 2 processes; choose a "
+                                          r"multiple of 2$") as caught:
+        batch_size_of(model, len(data), tiny.options(batch_size=33), DistributedContext(0, 2))
+    assert caught.value.option == "batch_size"
+
+
+def test_every_process_has_its_own_gpu(monkeypatch):
+    """Of those of one machine, also for what is broadcast before the first tensor."""
+    current, groups = [], []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setattr(torch, "empty", lambda *_, device: device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.distributed, "init_process_group", groups.append)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 7)
+    assert [str(pick_device(name)) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:3", "cuda:3", "cuda:1", "cpu"]
+    context = join(pick_device("auto"))
+    assert (context.rank, context.size, groups) == (7, 8, ["nccl"])
+    assert current == [torch.device("cuda", 3)]

@@ -15,7 +15,7 @@ from latlas.core.batch import Batch
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches
-from latlas.engine import choose
+from latlas.engine import resolve
 from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
@@ -178,7 +178,7 @@ def test_a_step_shows_pictures_of_the_stage():
 def test_minutes_are_counted_over_the_whole_of_growth():
     """What is timed is every moment of the run, not its first and quickest steps."""
     model, _, batches = trainer_of(GROWING)
-    seen, known = [], choose.Chosen(1, 1, "fp32", "contiguous")
+    seen = []
     real = Trainer.step
 
     def look(self, batch):
@@ -188,5 +188,5 @@ def test_minutes_are_counted_over_the_whole_of_growth():
     options = replace(tiny.options(), images=None, minutes=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", look)
-        choose._budget(known, model, batches, options, DistributedContext(), 0.0)
+        resolve.resolve(model, batches, options, DistributedContext(), 0.0)
     assert set(seen) >= {0.0, 2.0} and len(set(seen)) > 3

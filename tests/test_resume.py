@@ -24,8 +24,8 @@ from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
 from latlas.core.trees import load_tree
-from latlas.engine.loop import fit
-from latlas.engine.progress import Silent
+from latlas.engine.progress import Progress
+from latlas.engine.train import train
 from latlas.models.vae import VAE
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def kill_after(process: subprocess.Popen, path: Path, seconds: float) -> bool:
 def test_killed_once_it_ends_with_the_same_bits(tmp_path):
     process = started(tmp_path / "run", "fp32", 4800)
     assert kill_after(process, tmp_path / "run", 0.02)
-    begun, bar = [], Silent()
+    begun, bar = [], Progress()
     bar.begin = lambda total, done, note: begun.append(done)
     killed = run(tmp_path / "run", "fp32", 4800, bar)
     assert 0 < begun[0] < 4800
@@ -142,8 +142,8 @@ def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):
     """A size that is left to choose is rounded up to a multiple of the processes."""
     model, _ = short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(RunError, match="batches of 16, here they are of 18; go on with as many"):
-        fit(model, tiny.pictures(), None, tiny.options(batch_size=18),
-            folders.open_run(tmp_path / "run"))
+        train(model, tiny.pictures(), None, tiny.options(batch_size=18),
+              folders.open_run(tmp_path / "run"))
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
@@ -211,9 +211,8 @@ def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, kept):
     data, training = tiny.pictures(), tiny.options(checkpoint_seconds=seconds)
     model = Breaks(tiny.small("vae"), data.space)
     run = folders.start(tmp_path / "run", {"model": "vae"})
-    from latlas.engine.loop import fit
     with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{kept}"):
-        fit(model, data, None, training, run)
+        train(model, data, None, training, run)
     found = run.load_checkpoint()
     assert (found is None) == (seconds > 0)
     if found is not None:
@@ -227,9 +226,8 @@ def test_the_term_that_broke_is_named_rather_than_the_sum(tmp_path):
     model = VAE(tiny.small("vae", likelihood="gaussian"), data.space)
     with torch.no_grad():
         model.decoder.net[-1].bias[3] = float("inf")
-    from latlas.engine.loop import fit
     with pytest.raises(TrainingError, match=r"^reconstruction is not"):
-        fit(model, data, None, tiny.options(), run)
+        train(model, data, None, tiny.options(), run)
 
 
 def test_a_newer_format_is_refused_in_one_line(tmp_path):

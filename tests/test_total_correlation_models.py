@@ -109,4 +109,4 @@ def test_codes_are_scored_with_gradients_to_the_encoder_alone():
 def test_each_player_has_its_own_decay_rates():
     model, _ = model_and_batch("factor-vae")
     trainer = Trainer(model, tiny.options(betas=(0.8, 0.95)), budget=320, precision="fp32")
-    assert [p.optimiser.betas for p in trainer.players] == [(0.8, 0.95), (0.5, 0.9)]
+    assert [g.optimiser.betas for g in trainer.groups] == [(0.8, 0.95), (0.5, 0.9)]

@@ -21,7 +21,7 @@ from latlas.core.space import Sound, Space
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine.watch import ALARMS
+from latlas.engine.callbacks import ALARMS
 from latlas.metrics import paired
 from latlas.models.pix2pix import Pix2Pix
 from latlas.models.translation import exchanged, mirrored
@@ -415,4 +415,4 @@ def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)
-    assert set(ALARMS["losing"].needs) <= terms.keys()
+    assert set(ALARMS["losing"].terms) <= terms.keys()

@@ -1,4 +1,4 @@
-"""Two players under watch: the way back from numbers that are not finite, alarms, and looks."""
+"""Monitored models: roll-back from numbers that are not finite, alarms, and sample snapshots."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from latlas.core.space import Space
 from latlas.core.trees import load_tree
 from latlas.data.dataset import Dataset
 from latlas.data.toy import open_ring
-from latlas.engine.loop import fit
-from latlas.engine.progress import Bar, Silent
-from latlas.engine.trainer import NORM_EVERY, Trainer
-from latlas.engine.watch import Alarms, NotFinite
+from latlas.engine.callbacks import Monitor
+from latlas.engine.progress import Bar, Progress
+from latlas.engine.train import train
+from latlas.engine.trainer import NORM_EVERY, NotFinite, Trainer
 from latlas.tasks import watching
 from latlas.tasks.watching import Watcher
 
@@ -53,7 +53,7 @@ class Steps(Model):
 DATA = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
 
 
-class Heard(Silent):
+class Recorder(Progress):
     """Keeps the warnings; may stop once, or die once, at so many items."""
 
     def __init__(self, stop: int = 0, die: int = 0) -> None:
@@ -78,29 +78,29 @@ def climb(path, progress=None, model=None, **more):
                             **({"checkpoint_seconds": 1000.0} | more))
     model = model or Steps()
     run = folders.start(path, {"model": "steps"})
-    return model, fit(model, DATA, None, training, run, progress or Silent())
+    return model, train(model, DATA, None, training, run, progress or Progress())
 
 
 def meta_of(path):
     return load_tree(path / "model.safetensors")[1]
 
 
-# ------------------------------------------------------------------------------ the way back
+# ------------------------------------------------------------------------------ roll-back
 
 def test_nan_goes_back_and_on_at_half_the_rate(tmp_path):
     """Steps 0 … 9 of 0.1; step 10 fails, is found after it, and step 9 is made again of 0.05."""
-    heard = Heard()
-    model, outcome = climb(tmp_path / "run", heard)
+    progress = Recorder()
+    model, outcome = climb(tmp_path / "run", progress)
     assert outcome.stopped == "budget" and outcome.images == 320
     assert model.weight.item() == pytest.approx(9 * 0.1 + 11 * 0.05, rel=1e-4)
-    assert meta_of(tmp_path / "run")["returns"] == 1
-    assert len(heard.warnings) == 1
-    assert "height is not a finite number at 176 items" in heard.warnings[0]
-    assert "going on from 144 items at 0.5 of the learning rate" in heard.warnings[0]
+    assert meta_of(tmp_path / "run")["rollbacks"] == 1
+    assert len(progress.warnings) == 1
+    assert "height is not a finite number at 176 examples" in progress.warnings[0]
+    assert "going on from 144 examples at 0.5 of the learning rate" in progress.warnings[0]
     lines = [json.loads(s) for s in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["images"] for line in lines if "alarm" in line] == [144]
     assert [line["images"] for line in lines if "height" in line] == list(range(16, 321, 16))
-    assert not list((tmp_path / "run").glob("anchor*"))
+    assert not list((tmp_path / "run").glob("rollback*"))
 
 
 def test_before_the_first_checkpoint_it_begins_again(tmp_path):
@@ -111,24 +111,24 @@ def test_before_the_first_checkpoint_it_begins_again(tmp_path):
 
 def test_it_may_take_several_halvings(tmp_path):
     model, _ = climb(tmp_path / "run", model=Steps(longest=0.03))
-    assert meta_of(tmp_path / "run")["returns"] == 2
+    assert meta_of(tmp_path / "run")["rollbacks"] == 2
     assert model.weight.item() < 9 * 0.1 + 11 * 0.05
 
 
 def test_what_does_not_help_ends_in_one_line(tmp_path):
-    heard = Heard()
-    with pytest.raises(TrainingError, match=r"height is not .* \(3 returns to earlier") as caught:
-        climb(tmp_path / "run", heard, model=Steps(longest=0.001))
-    assert "\n" not in str(caught.value) and len(heard.warnings) == 3
+    progress = Recorder()
+    with pytest.raises(TrainingError, match=r"height is not .* after 3 roll-backs") as caught:
+        climb(tmp_path / "run", progress, model=Steps(longest=0.001))
+    assert "\n" not in str(caught.value) and len(progress.warnings) == 3
 
 
-def test_a_model_that_is_not_watched_stops(tmp_path):
+def test_a_model_that_is_not_monitored_stops(tmp_path):
     class Plain(Steps):
         defaults = TrainingDefaults()
 
     with pytest.raises(NotFinite, match=r"^height is not .* no checkpoint was made before"):
         climb(tmp_path / "run", model=Plain())
-    assert not list((tmp_path / "run").glob("anchor*"))
+    assert not list((tmp_path / "run").glob("rollback*"))
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +141,16 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("how", ["stop", "die"])
 @pytest.mark.parametrize("seconds", [1000.0, 0.0])
 def test_a_run_that_is_killed_takes_the_same_way(tmp_path, whole, at, how, seconds):
-    heard = Heard(**{how: at})
+    progress = Recorder(**{how: at})
     again = {"model": Steps(longest=0.03), "checkpoint_seconds": seconds}
     try:
-        climb(tmp_path / "run", heard, **again)
+        climb(tmp_path / "run", progress, **again)
     except KeyboardInterrupt:
         assert how == "die"
     assert not (tmp_path / "run/model.safetensors").exists()
     model, _ = climb(tmp_path / "run", **(again | {"model": Steps(longest=0.03)}))
     assert torch.equal(model.weight, whole)
-    assert meta_of(tmp_path / "run")["returns"] == 2
+    assert meta_of(tmp_path / "run")["rollbacks"] == 2
 
 
 @pytest.mark.parametrize("at", range(100, 1600, 300))
@@ -159,8 +159,8 @@ def test_places_to_go_back_to_may_lie_far_apart(tmp_path, at):
     whole, _ = climb(tmp_path / "whole", model=Steps(at=62), images=1600)
     assert whole.weight.item() == pytest.approx(56 * 0.1 + 44 * 0.05, rel=1e-4)
     stop = at - at % 16
-    climb(tmp_path / "run", Heard(stop=stop), model=Steps(at=62), images=1600)
-    kept = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("anchor-*"))
+    climb(tmp_path / "run", Recorder(stop=stop), model=Steps(at=62), images=1600)
+    kept = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("rollback-*"))
     assert len(kept) <= 3
     model, _ = climb(tmp_path / "run", model=Steps(at=62), images=1600)
     assert torch.equal(model.weight, whole.weight)
@@ -198,38 +198,36 @@ def test_norms_of_gradients_are_logged_by_phase():
 
 # ------------------------------------------------------------------------------ alarms
 
-def hear(alarms, n, progress=0.5, **terms):
+def alarms_of(monitor, n, progress=0.5, **terms):
     named = {k.replace("_", "/"): v for k, v in terms.items()}
     named |= {"D(real)": named.pop("real"), "D(fake)": named.pop("fake")} if "real" in named else {}
-    return [said for _ in range(n) for said in alarms.hear(named, progress)]
+    return [text for _ in range(n) for text in monitor.alarms(named, progress)]
 
 
 def test_a_discriminator_that_wins_for_long_is_told_once():
-    alarms = Alarms()
-    assert hear(alarms, 19, real=20.0, fake=-15.0, certainty=1.0) == []
-    assert hear(alarms, 1, real=2.0, fake=1.0, certainty=1.0) == []  # a pause begins anew
-    said = hear(alarms, 50, real=20.0, fake=-15.0, certainty=1.0)
+    monitor = Monitor()
+    assert alarms_of(monitor, 19, real=20.0, fake=-15.0, certainty=1.0) == []
+    assert alarms_of(monitor, 1, real=2.0, fake=1.0, certainty=1.0) == []  # a pause begins anew
+    said = alarms_of(monitor, 50, real=20.0, fake=-15.0, certainty=1.0)
     assert len(said) == 1 and "D(real) 20, D(fake) -15" in said[0] and "gamma" in said[0]
-    assert hear(Alarms(), 50, real=20.0, fake=-15.0, certainty=0.5) == []
+    assert alarms_of(Monitor(), 50, real=20.0, fake=-15.0, certainty=0.5) == []
 
 
 def test_collapse_and_divergence_are_told():
-    assert hear(Alarms(), 9, samples_spread=0.5) == []
-    assert hear(Alarms(), 9, progress=0.05, samples_spread=0.01) == []
-    assert "collapsed" in hear(Alarms(), 2, samples_spread=0.02)[0]
-    assert "diverges" in hear(Alarms(), 5, real=-3e5, fake=2e5)[0]
+    assert alarms_of(Monitor(), 9, samples_spread=0.5) == []
+    assert alarms_of(Monitor(), 9, progress=0.05, samples_spread=0.01) == []
+    assert "collapsed" in alarms_of(Monitor(), 2, samples_spread=0.02)[0]
+    assert "diverges" in alarms_of(Monitor(), 5, real=-3e5, fake=2e5)[0]
 
 
 def test_alarms_survive_a_checkpoint():
-    alarms, after = Alarms(), Alarms()
-    hear(alarms, 1, samples_spread=0.02)
-    after.restore(json.loads(json.dumps(alarms.state())))
-    assert len(hear(after, 1, samples_spread=0.02)) == 1
-    again = Alarms()
-    again.restore(after.state())
-    assert hear(again, 9, samples_spread=0.02) == []
-    again.restore(None)
-    assert len(hear(again, 9, samples_spread=0.02)) == 1
+    monitor, after = Monitor(), Monitor()
+    alarms_of(monitor, 1, samples_spread=0.02)
+    after.restore({}, json.loads(json.dumps(monitor.state()[1])))
+    assert len(alarms_of(after, 1, samples_spread=0.02)) == 1
+    again = Monitor()
+    again.restore(*after.state())
+    assert alarms_of(again, 9, samples_spread=0.02) == []
 
 
 def test_the_bar_prints_a_warning(capsys):
@@ -239,7 +237,7 @@ def test_the_bar_prints_a_warning(capsys):
     assert "warning: something [is] odd" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------ looks
+# ------------------------------------------------------------------------------ snapshots
 
 class Handed(Model):
     """Samples of the items that it holds, drawn by the noise; or the first, over and over."""
@@ -258,34 +256,34 @@ class Handed(Model):
 def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
     for data in (tiny.pictures(n=300), tiny.points(2000), tiny.table(200)):
         watcher = Watcher(None, data)
-        assert watcher.look(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
-        assert watcher.look(Handed(data, one=True), 0)["samples/spread"] == 0
+        assert watcher.take(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
+        assert watcher.take(Handed(data, one=True), 0)["samples/spread"] == 0
 
 
 def test_points_with_labels_tell_their_modes():
     data = open_ring(n=2000).parts["all"]
     some = data.subset(np.flatnonzero(data.label < 3))
-    seen = Watcher(None, data).look(Handed(some), 0)
+    seen = Watcher(None, data).take(Handed(some), 0)
     assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97
     plain = Dataset(data.x, Space("points", (2,)))
-    assert Watcher(None, plain).look(Handed(plain), 0).keys() == {"samples/spread"}
+    assert Watcher(None, plain).take(Handed(plain), 0).keys() == {"samples/spread"}
 
 
 def test_samples_that_are_no_numbers_are_no_terms():
     data = tiny.points(200)
     model = Handed(data)
     model.x[:] = torch.nan
-    assert Watcher(None, data).look(model, 0) == {}
+    assert Watcher(None, data).take(model, 0) == {}
 
 
 def test_a_look_is_the_same_every_time_and_leaves_torchs_generator(tmp_path):
     data = tiny.pictures()
     watcher, model, before = Watcher(tmp_path, data), Handed(data), torch.get_rng_state()
     for images in (0, 100):
-        watcher.look(model, images)
+        watcher.take(model, images)
     first, second = ((tmp_path / f"{n:010d}.png").read_bytes() for n in (0, 100))
     assert first == second and torch.equal(before, torch.get_rng_state())
-    watcher.end()
+    watcher.finish()
     with Image.open(tmp_path / "history.gif") as film, Image.open(
             tmp_path / "0000000000.png") as grid:
         assert film.size[0] >= grid.size[0]
@@ -300,7 +298,7 @@ def lines_of(run):
 
 
 def test_a_gan_leaves_grids_and_their_history(tmp_path):
-    latlas.train("gan", "digits", out=tmp_path / "run", previews=5, **GAN)
+    latlas.train("gan", "digits", out=tmp_path / "run", sample_snapshots=5, **GAN)
     names = sorted(f.name for f in (tmp_path / "run/samples").iterdir())
     assert names == [f"{n:010d}.png" for n in range(0, 641, 128)] + ["history.gif"]
     with Image.open(tmp_path / "run/samples/history.gif") as film:
@@ -313,7 +311,7 @@ def test_a_gan_leaves_grids_and_their_history(tmp_path):
 
 def test_looks_do_not_change_training(tmp_path):
     runs = {n: tmp_path / str(n) for n in (0, 5)}
-    models = [latlas.train("gan", "digits", out=run, previews=n, **GAN).model
+    models = [latlas.train("gan", "digits", out=run, sample_snapshots=n, **GAN).model
               for n, run in runs.items()]
     assert torch.equal(*map(tiny.weights, models))
     assert not (runs[0] / "samples").exists()
@@ -322,18 +320,18 @@ def test_looks_do_not_change_training(tmp_path):
     assert terms[0] == terms[1]
 
 
-def test_a_vae_is_not_watched(tmp_path):
+def test_a_vae_is_not_monitored(tmp_path):
     latlas.train("vae", "digits", out=tmp_path / "run", **GAN)
     assert not (tmp_path / "run/samples").exists()
     assert not any("/" in name and not name.startswith("validation") for line in
                    lines_of(tmp_path / "run") for name in line)
 
 
-def test_points_and_classes_are_watched_too(tmp_path):
+def test_points_and_classes_are_monitored_too(tmp_path):
     latlas.train("gan", "ring", out=tmp_path / "ring", **GAN)
     assert {"samples/spread", "samples/modes", "samples/within"} <= set().union(
         *lines_of(tmp_path / "ring"))
-    latlas.train("conditional-gan", "digits", out=tmp_path / "digits", previews=2, **GAN)
+    latlas.train("conditional-gan", "digits", out=tmp_path / "digits", sample_snapshots=2, **GAN)
     assert len(list((tmp_path / "digits/samples").glob("*.png"))) == 3
 
 
@@ -354,10 +352,10 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once):
     watcher = Watcher(None, data)
     for classes in (1, 2, 3):
         some = data.subset(np.flatnonzero(data.label < classes))
-        assert watcher.look(Handed(some), 0)["samples/modes"] == classes
+        assert watcher.take(Handed(some), 0)["samples/modes"] == classes
     plain = Dataset(data.x, Space.picture((1, 8, 8), 17))
     for few in (plain, data.subset(slice(0, 90)), data.subset(np.flatnonzero(data.label == 1))):
-        assert Watcher(None, few).look(Handed(few), 0).keys() == {"samples/spread"}
+        assert Watcher(None, few).take(Handed(few), 0).keys() == {"samples/spread"}
 
 
 @pytest.mark.parametrize(("seconds", "gone", "cheap"), [
@@ -377,7 +375,7 @@ def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, che
 
 def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
         tmp_path, monkeypatch, at_once):
-    told = latlas.train("gan", "digits", out=tmp_path / "told", previews=5, **GAN)
+    told = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
     assert all(line["samples/modes"] >= 1 for line in lines_of(tmp_path / "told")
                if "samples/spread" in line)
     kept = list((tmp_path / "told/cache").iterdir())
@@ -385,5 +383,5 @@ def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
     latlas.evaluate(tmp_path / "told", samples=100, metrics=["samples"])
     assert kept == list((tmp_path / "told/cache").glob("classifier-*"))
     monkeypatch.setattr(watching, "LEAST", 1e9)
-    plain = latlas.train("gan", "digits", out=tmp_path / "plain", previews=5, **GAN)
+    plain = latlas.train("gan", "digits", out=tmp_path / "plain", sample_snapshots=5, **GAN)
     assert torch.equal(tiny.weights(told.model), tiny.weights(plain.model))

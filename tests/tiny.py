@@ -15,9 +15,10 @@ from latlas.core.model import Model
 from latlas.core.options import fields_of, parse, to_json
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.engine.loop import Outcome, fit
+from latlas.engine import train as engine
 from latlas.engine.options import TrainOptions
-from latlas.engine.progress import Silent
+from latlas.engine.progress import Progress
+from latlas.engine.train import Outcome
 
 
 def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int = 17) -> Dataset:
@@ -116,7 +117,7 @@ def train(path: Path, name: str, data: Dataset, config: Any, *,
     request = {"model": name, "config": to_json(model.config), "space": data.space.to_json(),
                "data": None, "training": to_json(training), "custom": sorted(made)}
     run = folders.start(path, request)
-    outcome = fit(model, data, validation, training, run, progress or Silent())
+    outcome = engine.train(model, data, validation, training, run, progress)
     return model.eval(), outcome
 
 
@@ -131,7 +132,7 @@ def weights(model: Model) -> torch.Tensor:
     return torch.cat([v.double().flatten() for v in model.state_dict().values()])
 
 
-class At(Silent):
+class At(Progress):
     """Calls ``act`` once, as soon as so many items were seen."""
 
     def __init__(self, images: int, act: Callable[[], Any]) -> None:

@@ -64,7 +64,8 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
             output = marks[0]
             flag = Flag(Path, output.help)
         else:
-            flag = marks[0] if marks and isinstance(marks[0], Flag) else Flag(_without_none(hints[p.name]), said.get(p.name, ""))
+            flag = marks[0] if marks and isinstance(marks[0], Flag) else Flag(
+                _without_none(hints[p.name]), said.get(p.name, ""))
         flags[p.name] = flag
         parameters.append(_parameter(p.name, flag, p.default, p.kind is not p.KEYWORD_ONLY))
     names = set(flags)

@@ -1,9 +1,9 @@
-"""A run folder: what was asked, what was chosen, where training stands, what came out.
+"""A run folder: the request, the resolved options, the state of training, and its result.
 
-    run.json                what was asked and chosen; written before the first step
+    run.json                the request and the resolved options; written before the first step
     metrics.jsonl           one JSON object a line
     checkpoint.safetensors  everything training needs to go on; removed when it has ended
-    anchor-K.safetensors    the same as of step K, for a model that may have to go back; likewise
+    rollback-K.safetensors  the same as of step K, of a monitored model; removed likewise
     model.safetensors       the finished model
 """
 
@@ -28,10 +28,8 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: raised by one whenever a run folder is written differently; older ones are migrated on reading
-FORMAT = 2
-#: up to format 1: settings that models had and could not use
-UNUSED = dict.fromkeys(("style-gan", "progressive-gan"), ("network", "spectral_norm"))
+#: raised by one whenever a run folder is written differently
+FORMAT = 1
 
 
 @dataclass
@@ -53,7 +51,7 @@ class RunFolder:
 
     @property
     def chosen(self) -> dict[str, Any] | None:
-        """What was chosen by timing, once it was."""
+        """The resolved options, once there are any."""
         return self.record.get("chosen")
 
     @contextmanager
@@ -70,8 +68,8 @@ class RunFolder:
             if handle is not None:
                 os.close(handle)
 
-    def choose(self, chosen: dict[str, Any]) -> None:
-        """Record what was chosen, before the first step."""
+    def record_choice(self, chosen: dict[str, Any]) -> None:
+        """Write the resolved options, before the first step."""
         self.record["chosen"] = chosen
         save_json(self.path / "run.json", self.record)
 
@@ -84,30 +82,31 @@ class RunFolder:
         path = self.path / "checkpoint.safetensors"
         return load_tree(path) if path.is_file() else None
 
-    def save_anchor(self, step: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Keep this state; of those up to ``step`` the last two stay."""
-        save_tree(self._anchor(step), tensors, {"format": FORMAT, **meta})
-        for old in [k for k in self._anchors() if k <= step][:-2]:
-            self._anchor(old).unlink(missing_ok=True)
+    def save_rollback_point(self, step: int, tensors: dict[str, Tensor],
+                            meta: dict[str, Any]) -> None:
+        """Keep this state; of the points up to ``step`` the last two stay."""
+        save_tree(self._rollback_file(step), tensors, {"format": FORMAT, **meta})
+        for old in [k for k in self._rollback_steps() if k <= step][:-2]:
+            self._rollback_file(old).unlink(missing_ok=True)
 
-    def load_anchor(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last but one kept before ``step``, or the only one; ``None`` if there is none."""
-        before = [k for k in self._anchors() if k < step][-2:]
-        return load_tree(self._anchor(before[0])) if before else None
+    def load_rollback_point(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last point but one before ``step``, or the only one; ``None`` if there is none."""
+        before = [k for k in self._rollback_steps() if k < step][-2:]
+        return load_tree(self._rollback_file(before[0])) if before else None
 
-    def _anchor(self, step: int) -> Path:
-        return self.path / f"anchor-{step}.safetensors"
+    def _rollback_file(self, step: int) -> Path:
+        return self.path / f"rollback-{step}.safetensors"
 
-    def _anchors(self) -> list[int]:
-        names = (file.stem.partition("-")[2] for file in self.path.glob("anchor-*.safetensors"))
+    def _rollback_steps(self) -> list[int]:
+        names = (file.stem.partition("-")[2] for file in self.path.glob("rollback-*.safetensors"))
         return sorted(int(name) for name in names if name.isdigit())
 
     def save_model(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The finished model; the checkpoint is no longer needed."""
         save_tree(self.path / "model.safetensors", tensors, {"format": FORMAT, **meta})
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
-        for step in self._anchors():
-            self._anchor(step).unlink(missing_ok=True)
+        for step in self._rollback_steps():
+            self._rollback_file(step).unlink(missing_ok=True)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -120,12 +119,12 @@ class RunFolder:
                            "intact") from error
 
     def rewind_log(self, images: int) -> None:
-        """Drop lines written after the checkpoint that training goes on from."""
+        """Drop the lines after so many images, also one that a crash has cut off."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
-        kept = [line for line in path.read_text("utf-8").splitlines() if _seen(line) <= images]
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        lines = [line for line in path.read_text("utf-8").splitlines() if _images(line) <= images]
+        path.write_text("".join(line + "\n" for line in lines), "utf-8")
 
 
 def _lock(path: Path) -> int | None:
@@ -145,8 +144,7 @@ def _lock(path: Path) -> int | None:
     return handle
 
 
-def _seen(line: str) -> float:
-    """Items seen when a line was written; a line cut off by a crash counts as never."""
+def _images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
     except (ValueError, KeyError):
@@ -190,15 +188,7 @@ def open_run(path: Path) -> RunFolder:
     if version > FORMAT:
         raise RunError(f"{path} is of format {version}, this latlas reads up to {FORMAT}; "
                        "update latlas")
-    return RunFolder(path, _migrated(record) if version < FORMAT else record)
-
-
-def _migrated(record: dict[str, Any]) -> dict[str, Any]:
-    """What this version would have written of a run of format 1."""
-    model, config = record.get("model", ""), dict(record.get("config") or {})
-    for name in UNUSED.get(model, ()):
-        config.pop(name, None)
-    return {**record, "format": FORMAT, "config": config}
+    return RunFolder(path, record)
 
 
 def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:

@@ -7,7 +7,7 @@ import sys
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 1 << 30
+_LIMIT = 1 << 30
 
 
 @cache
@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
         return False
     try:
         libc = ctypes.CDLL("libc.so.6")
-        done = libc.mallopt(_M_TRIM_THRESHOLD, _KEPT) and libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        return bool(libc.mallopt(_M_TRIM_THRESHOLD, _LIMIT)
+                    and libc.mallopt(_M_MMAP_THRESHOLD, _LIMIT))
     except (OSError, AttributeError):
         return False
-    return bool(done)

@@ -52,7 +52,7 @@ class Noise:
     def normal(self, *shape: int, batch: int = 0) -> Tensor:
         """Standard normal draws of this shape (the global batch's rows of this process).
 
-        ``batch`` is the dimension that holds the batch: 1 for several draws of every item.
+        ``batch`` is the dimension that holds the batch: 1 for several draws of every example.
         """
         return self._rows(torch.randn, shape, batch)
 
@@ -72,51 +72,51 @@ class Noise:
         return full if self.world == 1 else full.narrow(batch, self.rank * n, n)
 
 
-#: what :func:`dropout` draws from while a step is taken, the items of the step, and its strength;
-#: every thread has its own
-_lent: ContextVar[tuple[Noise, int, float] | None] = ContextVar("lent", default=None)
+#: what :func:`dropout` draws from during a step, the examples of the step, and its strength; every
+#: thread has its own
+_dropout_rng: ContextVar[tuple[Noise, int, float] | None] = ContextVar("dropout_rng", default=None)
 
 
 @contextmanager
-def dropout_rng(noise: Noise, items: int, strength: float = 1.0) -> Iterator[None]:
+def dropout_rng(noise: Noise, n: int, strength: float = 1.0) -> Iterator[None]:
     """Modules, which are called with tensors alone, draw from ``noise`` inside.
 
     Args:
-        items: of this process's batch; of several draws for each, the first of all come first.
-        strength: what every share of :func:`dropout` that grows is multiplied by.
+        n: examples in this process's batch; of several draws for each, the first of all come first.
+        strength: a factor of every share of :func:`dropout` that grows.
     """
-    token = _lent.set((noise, items, strength))
+    token = _dropout_rng.set((noise, n, strength))
     try:
         yield
     finally:
-        _lent.reset(token)
+        _dropout_rng.reset(token)
 
 
 def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
-    """``h`` with a random ``share`` of its numbers 0 and the rest larger by 1/(1 − share).
+    """``h`` with a random ``share`` of its values 0 and the rest larger by 1/(1 − share).
 
     (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`dropout_rng` one
-    process and many leave out the same; torch's own dropout knows nothing of the global batch.
+    process and many leave out the same values; torch's own dropout does not know the global batch.
 
     Args:
-        grows: the share has the strength of :func:`dropout_rng`; not where it is a model's own
-            noise, which is to be in training what it is in use.
+        grows: the share is multiplied by the strength of :func:`dropout_rng`. Not where dropout is
+            a model's own noise, which must be the same in training and in use.
     """
-    given = _lent.get()
-    if given is None:
+    context = _dropout_rng.get()
+    if context is None:
         return F.dropout(h, share)
-    noise, items, strength = given
+    noise, n, strength = context
     share *= strength if grows else 1.0
     if share == 0:
         return h
-    draws, over = divmod(len(h), items)
-    shape = (1, *h.shape) if over else (draws, items, *h.shape[1:])
-    kept = noise.uniform(*shape, batch=1).flatten(0, 1) >= share
-    return h * kept.to(h.device, h.dtype).mul_(1 / (1 - share))
+    draws, remainder = divmod(len(h), n)
+    shape = (1, *h.shape) if remainder else (draws, n, *h.shape[1:])
+    mask = noise.uniform(*shape, batch=1).flatten(0, 1) >= share
+    return h * mask.to(h.device, h.dtype).mul_(1 / (1 - share))
 
 
 class SharedNoise(Noise):
-    """The same draws for every item of a batch: what is said of an item depends on it alone."""
+    """The same draws for every example of a batch: a result depends on its own example alone."""
 
     def _rows(self, draw, shape: tuple[int, ...],  # type: ignore[no-untyped-def]
               batch: int = 0) -> Tensor:

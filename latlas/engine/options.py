@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import ConfigError
 from latlas.core.options import option, parse
+
+if TYPE_CHECKING:
+    from latlas.core.model import Model
+    from latlas.engine.processes import DistributedContext
 
 BUDGETS = ("images", "epochs", "minutes")
 
@@ -16,66 +20,97 @@ BUDGETS = ("images", "epochs", "minutes")
 class TrainOptions:
     """Every setting of a training run; the same for all models.
 
-    At most one of ``images``, ``epochs`` and ``minutes`` is given; with none the budget is chosen
-    from the data. Time is counted in images (items) seen.
+    At most one of ``images``, ``epochs`` and ``minutes`` is given; with none the budget follows
+    from the size of the data. Time is counted in images (examples) seen.
     """
 
-    images: int | None = option(None, "budget: items to see", low=1)
+    images: int | None = option(None, "budget: examples to see", low=1)
     epochs: float | None = option(None, "budget: passes over the training data", low=1e-6)
     minutes: float | None = option(None, "budget: wall-clock minutes, measured at the start and "
-                                         "turned into items", low=1e-3)
-    batch_size: int = option(0, "items per step, over all processes; 0 = by the data's size, "
+                                         "turned into examples", low=1e-3)
+    batch_size: int = option(0, "examples per step, over all processes; 0 = by the data's size, "
                                 "64 … 256, or what the model needs", low=0)
-    learning_rate: float = option(1e-3, "peak step size of Adam; 0 = the model's own", low=0)
+    learning_rate: float = option(1e-3, "Adam's learning rate at its peak; 0 = the model's own",
+                                  low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
     adam_eps: float = option(1e-8, "Adam's epsilon, added to its denominators", low=0)
     weight_decay: float = option(0.0, "decoupled decay (AdamW) of the weights, not of "
                                        "biases", low=0)
-    clip_norm: float | None = option(None, "largest norm of a step's gradient; none = as it is",
+    clip_norm: float | None = option(None, "largest norm of a step's gradient; none = no clipping",
                                      low=0)
     schedule: str = option("cosine", "learning rate over the budget; stages: eight, each three "
                                      "times as long as the one before and a seventh of a decade "
                                      "lower", choices=("cosine", "constant", "stages"))
     warmup: float = option(0.01, "share of the budget over which the learning rate rises",
                            low=0, high=1)
-    ema: float = option(0.02, "half-life of the averaged weights, as a share of the items seen; "
+    ema: float = option(0.02, "half-life of the averaged weights, as a share of the examples seen; "
                               "0 = no averaging", low=0, high=1)
-    precision: str = option("auto", "number format of the networks; auto = the fastest on this "
-                                    "machine; mixed = bf16 but for transposed convolutions",
-                            choices=("auto", "fp32", "bf16", "mixed"))
-    threads: int = option(0, "processor threads; 0 = the fastest, by timing a few steps", low=0)
-    layout: str = option("auto", "memory layout of pictures",
-                         choices=("auto", "contiguous", "channels_last"))
-    patience: int = option(0, "stop after this many checks on held-out data without a better "
-                              "one; 0 = never", low=0)
-    validate_every: int = option(0, "items between checks on held-out data; 0 = automatic", low=0)
+    precision: str = option("auto", "dtype of the networks' products; auto = bf16 where the "
+                                    "processor has it; mixed = bf16 but for transposed "
+                                    "convolutions", choices=("auto", "fp32", "bf16", "mixed"))
+    threads: int = option(0, "processor threads; 0 = one or all, by timing a few steps", low=0)
+    layout: str = option("auto", "memory layout of images; auto = channels_last for plain "
+                                 "convolutions", choices=("auto", "contiguous", "channels_last"))
+    patience: int = option(0, "stop after this many held-out checks without a better one; 0 = "
+                              "never", low=0)
+    validate_every: int = option(0, "examples between checks on held-out data; 0 = 25 checks in "
+                                    "a run", low=0)
     checkpoint_seconds: float = option(60.0, "seconds between checkpoints", low=0)
-    previews: int = option(20, "grids of the same samples that an adversarial model on pictures "
-                               "leaves in RUN/samples while it learns; 0 = none", low=0)
+    sample_snapshots: int = option(20, "grids of the same samples that an adversarial model of "
+                                       "images leaves in RUN/samples while it trains; 0 = none",
+                                   low=0)
     seed: int = option(0, "decides the initial weights, the order of the data, and every draw",
                        low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
     tensorboard: bool = option(False, "also write TensorBoard events into the run folder")
 
     def __post_init__(self) -> None:
-        given = [name for name in BUDGETS if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)}: give at most one budget "
-                              f"({', '.join(BUDGETS)})")
-
-    @property
-    def budget(self) -> str | None:
-        """Which budget was given; None is automatic."""
-        return next((name for name in BUDGETS if getattr(self, name) is not None), None)
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise ConfigError(f"{' and '.join(budgets)}: give at most one budget "
+                              f"({', '.join(BUDGETS)})", option=budgets[1])
 
 
-def with_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any],
+def with_defaults(defaults: Mapping[str, Any], settings: Mapping[str, Any],
                   where: str = "--set") -> TrainOptions:
-    """A model's own defaults with the user's settings over them.
+    """A model's own defaults with the person's settings over them.
 
-    A budget the user gives replaces the model's default budget.
+    A budget among the settings replaces the model's default budget.
     """
     own = dict(defaults)
-    if any(given.get(name) is not None for name in BUDGETS):
+    if any(settings.get(name) is not None for name in BUDGETS):
         own = {k: v for k, v in own.items() if k not in BUDGETS}
-    return parse(TrainOptions, {**own, **given}, where)
+    return parse(TrainOptions, {**own, **settings}, where)
+
+
+def default_images(n: int) -> int:
+    """Examples to see where no budget is set: 40 epochs, at least 200,000, at most 10 million."""
+    return min(max(200_000, 40 * n), 10_000_000)
+
+
+def default_batch_size(n: int) -> int:
+    """A power of two near n/100, 64 … 256."""
+    return next(size for size in (256, 128, 64) if size * 100 <= n or size == 64)
+
+
+def batch_size_of(model: Model, n: int, options: TrainOptions,
+                  distributed: DistributedContext) -> int:
+    """Examples of a step over all processes: ``batch_size``, or else by ``n`` examples of data.
+
+    Raises:
+        ConfigError: the batch size does not divide over processes, or there into groups.
+    """
+    defaults, size = model.defaults, options.batch_size
+    group = getattr(model.config, defaults.group_option, 0) or 1
+    unit = group * distributed.size
+    if not size:
+        size = max(default_batch_size(n), defaults.min_batch_size)
+        size = min(size, defaults.max_batch_size or size)
+        return -(-size // unit) * unit
+    if size % unit:
+        processes = f" over {distributed.size} processes" if distributed.size > 1 else ""
+        groups = f" into groups of {group}" if group > 1 else ""
+        other = f", or another {defaults.group_option}" if group > 1 else ""
+        raise ConfigError(f"batch_size={size} does not divide{processes}{groups}",
+                          option="batch_size", hint=f"choose a multiple of {unit}{other}")
+    return size

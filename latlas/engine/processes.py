@@ -25,12 +25,6 @@ class DistributedContext:
         """Rank 0 writes files and shows progress."""
         return self.rank == 0
 
-    def check(self, batch_size: int) -> None:
-        """The global batch must divide evenly, or the mean of means is not the mean."""
-        if batch_size % self.size:
-            raise ConfigError(f"batch_size={batch_size} does not divide over {self.size} "
-                              f"processes; choose a multiple of {self.size}")
-
     def average(self, gradients: Sequence[Tensor]) -> None:
         """Replace every gradient by its mean over processes: one flat all-reduce."""
         if self.size == 1:
@@ -50,41 +44,40 @@ class DistributedContext:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
-    def any(self, here: bool) -> bool:
-        """Whether it holds on some process."""
+    def any(self, value: bool) -> bool:
+        """Whether it is true on some process."""
         if self.size == 1:
-            return here
-        found: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(found, here)
-        return any(found)
+            return value
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return any(values)
 
 
 def join(device: torch.device) -> DistributedContext:
-    """The world ``torchrun`` describes in the environment; a single process otherwise."""
+    """The processes that ``torchrun`` describes in the environment; a single one otherwise."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return DistributedContext()
+    if device.type == "cuda":  # where NCCL puts the objects of a broadcast
+        torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return DistributedContext(torch.distributed.get_rank(), size)
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto``: a GPU where there is one (this process's own under ``torchrun``)."""
-    if name != "auto":
-        return _checked(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
-def _checked(name: str) -> torch.device:
+    """``auto``: a GPU where there is one. Under ``torchrun`` ``cuda`` is this process's own GPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
-        raise ConfigError(unknown("device", name, ["auto", "cpu", "cuda", "cuda:1", "mps"]))
+        raise ConfigError(unknown("device", name, ["auto", "cpu", "cuda", "cuda:1", "mps"]),
+                          option="device")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name} cannot be used: {reason}") from error
+        raise ConfigError(f"device={name} cannot be used: {str(error).splitlines()[0]}",
+                          option="device") from error
     return device

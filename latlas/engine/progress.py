@@ -1,84 +1,68 @@
-"""What the loop tells while it runs; the bar of the command line is one listener."""
+"""What a run writes down and shows while it trains."""
 
 from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
+
+from latlas.core.errors import ConfigError
+from latlas.core.folders import RunFolder
 
 
-class Progress(Protocol):
-    """Hears how training goes; must return at once."""
+class Progress:
+    """Is told how training goes, and shows nothing; :class:`Bar` does. Must return at once."""
 
     def begin(self, total: int, done: int, note: str) -> None: ...
-
     def advance(self, images: int) -> None: ...
-
     def terms(self, values: dict[str, float]) -> None: ...
-
     def note(self, text: str) -> None: ...
-
     def warn(self, text: str) -> None: ...
-
     def end(self, note: str) -> None: ...
 
 
-class Silent:
-    """Says nothing."""
-
-    def begin(self, total: int, done: int, note: str) -> None: ...
-
-    def advance(self, images: int) -> None: ...
-
-    def terms(self, values: dict[str, float]) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-    def warn(self, text: str) -> None: ...
-
-    def end(self, note: str) -> None: ...
-
-
-class Bar:
-    """A rich progress bar on stderr: share, images/s, time left, loss terms.
+class Bar(Progress):
+    """A rich progress bar on stderr: share, examples/s, time left, loss terms.
 
     Where stderr is no terminal it prints a line every ten seconds instead.
     """
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._task: Any = None
-        self._total, self._done, self._drawn = 0, 0, 0.0
-        self._begun, self._first = 0.0, 0
-        self._words = ""
+        self._total = self._images = self._first = 0
+        self._start = self._last = 0.0
+        self._text = ""
 
     def begin(self, total: int, done: int, note: str) -> None:
-        self._total, self._first, self._begun = total, done, time.monotonic()
+        self._total, self._first, self._start = total, done, time.monotonic()
         print(note, file=sys.stderr)
         if sys.stderr.isatty():
-            self._bar = _rich_bar()
-            self._task = self._bar.add_task("train", total=total, completed=done, words="",
-                                            rate="")
+            from rich import progress as rich
+            from rich.console import Console
+            self._bar = rich.Progress(
+                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn(),
+                rich.TextColumn("{task.fields[rate]}"), rich.TimeRemainingColumn(),
+                rich.TextColumn("{task.fields[text]}"), console=Console(stderr=True))
+            self._bar.add_task("train", total=total, completed=done, text="", rate="")
             self._bar.start()
 
     def advance(self, images: int) -> None:
         now = time.monotonic()
-        if now - self._drawn < (0.2 if self._bar else 10.0):
+        if now - self._last < (0.2 if self._bar else 10.0):
             return
-        self._drawn, self._done = now, images
-        rate = (images - self._first) / max(1e-9, now - self._begun)
+        self._last, self._images = now, images
+        rate = (images - self._first) / max(1e-9, now - self._start)
         if self._bar:
-            self._bar.update(self._task, completed=images, words=self._words,
-                             rate=f"{rate:,.0f} images/s")
+            self._bar.update(0, completed=images, text=self._text, rate=f"{rate:,.0f} examples/s")
         elif images > self._first:
-            left = (self._total - images) / max(1e-9, rate)
-            line = (f"{min(1, images / self._total):5.1%}  {rate:,.0f} images/s  "
-                    f"{max(0, left):,.0f} s left  {self._words}")
+            seconds = (self._total - images) / max(1e-9, rate)
+            line = (f"{min(1, images / self._total):5.1%}  {rate:,.0f} examples/s  "
+                    f"{max(0, seconds):,.0f} s left  {self._text}")
             print(line.rstrip(), file=sys.stderr, flush=True)
 
     def terms(self, values: dict[str, float]) -> None:
-        self._words = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self._text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
 
     def note(self, text: str) -> None:
         if self._bar:
@@ -91,26 +75,67 @@ class Bar:
 
     def end(self, note: str) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=self._done, words=self._words)
+            self._bar.update(0, completed=self._images, text=self._text)
             self._bar.stop()
             self._bar = None
-        elif self._words:  # where the bar did not show them to the end
-            note = f"{note}: {self._words}"
+        elif self._text:  # where the bar did not show them to the end
+            note = f"{note}: {self._text}"
         print(note, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 
 
-def _rich_bar() -> Any:
-    from rich import progress as rich
-    from rich.console import Console
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn(),
-               rich.TextColumn("{task.fields[rate]}"), rich.TimeRemainingColumn(),
-               rich.TextColumn("{task.fields[words]}"))
-    return rich.Progress(*columns, console=Console(stderr=True))
+class Log:
+    """metrics.jsonl, TensorBoard events where asked for, and the progress bar.
+
+    Attributes:
+        values: what was written since they were last cleared.
+        earlier_seconds: training time of the run before this process.
+    """
+
+    def __init__(self, run: RunFolder, progress: Progress, *, leads: bool = True,
+                 tensorboard: bool = False) -> None:
+        self.run, self.progress, self.leads = run, progress, leads
+        self.values: dict[str, float] = {}
+        self.earlier_seconds, self.start = 0.0, time.monotonic()
+        self.events: Any = None
+        if tensorboard and leads:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ConfigError("tensorboard=true needs the extra: pip install "
+                                  "'latlas[tensorboard]'", option="tensorboard") from error
+            self.events = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the run, over all processes one after the other."""
+        return self.earlier_seconds + time.monotonic() - self.start
+
+    def write(self, images: int, values: Mapping[str, float]) -> None:
+        """A line of metrics after so many examples. Only the first process writes it."""
+        self.values |= values
+        if self.leads:
+            self.run.log({"images": images, "seconds": round(self.seconds, 3), **values})
+        if self.events is not None:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, images)
+
+    def warn(self, images: int, *texts: str) -> None:
+        """Show a warning and write it down."""
+        for text in texts:
+            self.progress.warn(text)
+            if self.leads:
+                self.run.log({"images": images, "alarm": text})
+
+    def rewind(self, images: int) -> None:
+        """Drop what was written after so many examples: training goes on from there."""
+        self.values.clear()
+        if self.leads:
+            self.run.rewind_log(images)
+

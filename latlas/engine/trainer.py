@@ -1,181 +1,239 @@
-"""One training step, and the whole state of training as a tree of tensors."""
+"""One training step, and the state of training as a tree of tensors and JSON."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latlas.core.batch import Batch
-from latlas.core.model import AfterStep, Loss, Model, Phase, Step, Trains
+from latlas.core.errors import TrainingError
+from latlas.core.model import AfterStep, Model, Step, Trains
 from latlas.core.noise import Noise, derive, dropout_rng
 from latlas.core.precision import autocast, transposed
-from latlas.engine import optimisers
-from latlas.engine.ema import EVERY, Averaged
+from latlas.engine.optimiser import EMA, EMA_EVERY, learning_rate_share, parameter_groups
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import DistributedContext
+from latlas.engine.progress import Log
 
-#: steps from one look at the size of a watched model's gradients to the next
+#: steps from one gradient norm in the log of a monitored model to the next
 NORM_EVERY = 8
-#: passes over the training data after which dropout has its full strength
-REPEATS = 200
+#: epochs after which dropout has its full strength
+DROPOUT_EPOCHS = 200
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class NotFinite(TrainingError):
+    """A loss or a weight is not a finite number."""
+
+
+class Callback:
+    """What is done between steps; subclasses override what they need.
+
+    When it acts depends on the step and never on the clock, and all that it remembers is in its
+    state, so that a run that was killed resumes bit-exactly.
+    """
+
+    def after_step(self, trainer: Trainer, log: Log) -> bool:
+        """Called after every step, and once before the first; whether to stop training."""
+        return False
+
+    def state(self) -> State:
+        """Tensors and JSON for the checkpoint, under names of its own."""
+        return {}, {}
+
+    def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`, of a whole checkpoint."""
+
+    def finish(self, model: Model) -> dict[str, Any]:
+        """After the last step, when ``model`` has the averaged weights; facts of the run."""
+        return {}
 
 
 class Trainer:
-    """A model, its players and its average, advanced step by step.
+    """A model, its optimisers and its averaged weights, advanced step by step.
 
     Everything random in step k is a function of (seed, k), so :meth:`state` holds no generator.
 
     Args:
-        items: size of the training set; 0 where nobody knows.
+        budget: examples to see in the whole run.
+        n_train: size of the training set; 0 where it is not known.
 
     Attributes:
-        scale: of the learning rate, below 1 after a return to earlier weights.
+        index, images: steps made, and examples seen by all processes.
+        rate_scale: a factor of the learning rate, below 1 after a roll-back.
+        callbacks: their state is part of the trainer's.
+        saved_images: examples seen at the last checkpoint.
     """
 
     def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
-                 world: DistributedContext | None = None, items: int = 0) -> None:
+                 distributed: DistributedContext | None = None, n_train: int = 0) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
-        self.model, self.options, self.budget, self.items = model, options, budget, items
-        self.world = world or DistributedContext()
-        self.precision, self.whole = precision, transposed(model)
-        self.phases: tuple[Phase, ...] = model.phases
-        self._phases = {phase.name: phase for phase in self.phases}
-        self.players = optimisers.players(model, self.phases, options)
-        self._player_of = {phase: p for p in self.players for phase in p.phases}
-        trained = sum(p.requires_grad for p in model.parameters())
-        self._alone = [len(player.parameters) for player in self.players] == [trained]
-        self._after = model.after_step if isinstance(model, AfterStep) else None
-        self.average = Averaged(model, options.ema)
-        self.noise = Noise(0, model.device, self.world.rank, self.world.size)
-        self.device = model.device
-        self.ambient = _ambient_generator(self.device)
-        self.index, self.share, self.scale = 0, 0.0, 1.0
+        self.model, self.options, self.budget, self.n_train = model, options, budget, n_train
+        self.steps = -(-budget // options.batch_size)
+        self.device, self.precision = model.device, precision
+        self.distributed = distributed or DistributedContext()
+        self.groups = parameter_groups(model, model.phases, options)
+        self.phases = {phase.name: (phase, group) for group in self.groups
+                       for phase in group.phases}
+        parameters = sum(p.requires_grad for p in model.parameters())
+        self.one_group = [len(group.parameters) for group in self.groups] == [parameters]
+        self.updates_buffers = isinstance(model, AfterStep)
+        self.transposed = transposed(model)
+        self.ema = EMA(model, options.ema)
+        self.noise = Noise(0, self.device, self.distributed.rank, self.distributed.size)
+        # what users' modules draw from
+        self.global_rng = torch.cuda.default_generators[self.device.index or 0] if (
+            self.device.type == "cuda") else torch.default_generator
+        self.index, self.rate_scale, self.saved_images = 0, 1.0, 0
+        self.callbacks: list[Callback] = []
         self.sums: dict[str, Tensor] = {}
         self.counts: Counter[str] = Counter()
 
     @property
     def images(self) -> int:
-        """Items seen by all processes."""
+        """Examples seen by all processes."""
         return self.index * self.options.batch_size
 
+    @property
+    def finished(self) -> bool:
+        """The last step of the budget was made."""
+        return self.index >= self.steps
+
+    def due(self, times: int) -> bool:
+        """Whether what is done so many times in a run, evenly spread, is to be done now."""
+        return self.index % max(1, self.steps // times) == 0
+
     def step(self, batch: Batch) -> None:
-        """Every due phase once, then the average and the model's own buffers."""
-        step = self._begin()
+        """Every phase that is due, then the model's own buffers and the averaged weights.
+
+        Nothing in here waits for the device.
+        """
+        seed = derive(self.options.seed, "step", self.index)
+        self.noise.reseed(seed)
+        self.global_rng.manual_seed(seed + self.distributed.rank)
+        progress = min(1.0, self.images / self.budget)
+        rate = learning_rate_share(self.options, progress) * self.rate_scale
+        # dropout costs bits while examples are new, and pays once they have come often
+        dropout = min(1.0, self.images / (DROPOUT_EPOCHS * self.n_train)) if self.n_train else 1.0
+        step = Step(self.index, self.images, progress, self.noise, self.n_train)
+
         terms: dict[str, Tensor] = {}
         losses = self.model.losses(batch, step)
         while True:
-            with self.autocast(), dropout_rng(self.noise, len(batch), self._strength(step)):
+            with autocast(self.device, self.precision, self.transposed), \
+                    dropout_rng(self.noise, len(batch), dropout):
                 name, loss = next(losses, ("", None))
             if loss is None:
                 break
-            terms.update(self._advance(self._phases[name], loss))
-        if self._after is not None:
-            self._after(step, terms)
+            phase, group = self.phases[name]
+            total = loss.total if phase.every == 1 else loss.total * phase.every
+            # gradients reach the phase's parameters alone, so that a forward pass (of fakes) may
+            # serve several phases; where there is one group, the plain call is 3% faster
+            total.backward(inputs=None if self.one_group else group.parameters)  # type: ignore
+            for p in group.parameters:  # unused ones too: so one process and many do the same
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+            gradients = [p.grad for p in group.parameters if p.grad is not None]
+            self.distributed.average(gradients)
+            terms.update((k, v.detach()) for k, v in loss.terms.items())
+            if self.model.defaults.monitored and self.index % NORM_EVERY == 0:
+                terms[f"gradient/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
+            if self.options.clip_norm:
+                torch.nn.utils.clip_grad_norm_(group.parameters, self.options.clip_norm)
+            group.optimiser.step(rate)
+            group.optimiser.zero_grad()
+            del total, gradients  # no memory of them while the next phase is computed
+        if self.updates_buffers:
+            self.model.after_step(step, terms)  # type: ignore[operator]
+
         self.index += 1
-        if self.index % EVERY == 0:
-            self.average.update(self.images)
-        self._note(terms)
-
-    def _begin(self) -> Step:
-        seed = derive(self.options.seed, "step", self.index)
-        self.noise.reseed(seed)
-        self.ambient.manual_seed(seed + self.world.rank)
-        progress = min(1.0, self.images / self.budget)
-        self.share = optimisers.rate(self.options, progress) * self.scale
-        return Step(self.index, self.images, progress, self.noise, self.items)
-
-    def _advance(self, phase: Phase, loss: Loss) -> dict[str, Tensor]:
-        player = self._player_of[phase]
-        total = loss.total if phase.every == 1 else loss.total * phase.every
-        # gradients reach this player's parameters alone, so what one player's forward pass made
-        # (fakes) may serve another's; where there is no other, the plain call is 3% faster
-        total.backward(inputs=None if self._alone else player.parameters)  # type: ignore
-        terms = {k: v.detach() for k, v in loss.terms.items()}
-        self._complete(player)
-        if self.model.defaults.monitored and self.index % NORM_EVERY == 0:
-            terms[f"gradient/{phase.name}"] = _norm(player)
-        self._apply(player)
-        return terms
-
-    def _strength(self, step: Step) -> float:
-        """Of dropout: it costs bits while items are new, and pays once they have come often."""
-        return min(1.0, step.images / (REPEATS * self.items)) if self.items else 1.0
-
-    def _complete(self, player: optimisers.Player) -> None:
-        """Every parameter's gradient, mean over processes."""
-        for p in player.parameters:  # what a phase does not use has no gradient: zero, so that
-            if p.grad is None:       # one process and many take the same step
-                p.grad = torch.zeros_like(p)
-        if self.world.size > 1:
-            self.world.average([p.grad for p in player.parameters if p.grad is not None])
-
-    def _apply(self, player: optimisers.Player) -> None:
-        if self.options.clip_norm:
-            torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
-        player.optimiser.step(self.share)
-        player.optimiser.forget_gradients()
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 where it was chosen; losses reduce in fp32 by themselves."""
-        return autocast(self.device, self.precision, self.whole)
-
-    def _note(self, terms: dict[str, Tensor]) -> None:
-        """Sum the terms on the device; nothing waits for it."""
+        if self.index % EMA_EVERY == 0:
+            self.ema.update(self.images)
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.counts.update(terms.keys())
 
     def drain(self) -> dict[str, float]:
-        """Mean of every term since the last call. This waits for the device."""
-        means = {k: v.item() / self.counts[k] for k, v in self.sums.items()}
+        """Mean of every term over the steps since the last call that had it. This waits for the
+        device."""
+        means = {k: v / self.counts[k] for k, v in to_host(self.sums).items()}
         self.sums, self.counts = {}, Counter()
         return means
 
-    def finite(self) -> bool:
-        """Whether all terms since the last line and all weights are. This waits for the device."""
-        held = [*self.sums.values(), *self.model.parameters()]
-        return all(bool(v.isfinite().all()) for v in held)
+    def not_finite(self, terms: Mapping[str, float] | None = None) -> str:
+        """A term that is not finite, or empty; without ``terms`` one of those since the last log
+        line, or a weight, for which this waits for the device."""
+        if terms is not None:
+            finite = {k: math.isfinite(v) for k, v in terms.items()}
+        else:
+            values = {**dict(self.model.named_parameters()), **self.sums}
+            finite = to_host({k: v.isfinite().all() for k, v in values.items()})
+        names = [k for k, value in finite.items() if not value]
+        # a loss says more than a weight, and a term more than the sum, which comes before it
+        return ([k for k in names if "/" not in k] or names or [""])[-1]
+
+    def require_finite(self, terms: Mapping[str, float] | None = None) -> None:
+        """Stop at a number of :meth:`not_finite`: it would spread.
+
+        Raises:
+            NotFinite: on every process of a monitored model, if on one.
+        """
+        name = self.not_finite(terms)
+        if self.model.defaults.monitored and self.distributed.any(bool(name)):
+            name = name or "a number of another process"
+        if name:
+            checkpoint = (f"the checkpoint at {self.saved_images:,} examples is intact"
+                          if self.saved_images else "no checkpoint was made before")
+            raise NotFinite(f"{name} is not a finite number at {self.images:,} examples",
+                            what=name, option="learning_rate", hint=f"{checkpoint}. Try a smaller "
+                            "learning_rate, clip_norm=1 or precision=fp32")
 
     def averaged(self) -> Model:
         """The averaged model as of this step. It belongs to the run: call it at fixed steps."""
-        self.average.update(self.images)
-        return self.average.current()
+        self.ema.update(self.images)
+        return self.ema.current()
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON from which :meth:`restore` goes on to the same bits."""
+    def state(self) -> State:
+        """All that a run needs to go on, bit for bit."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.average.current().state_dict().items()}
-        for i, player in enumerate(self.players):
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in player.optimiser.state().items()}
-        return tensors, {"step": self.index, "images": self.images,
-                         "averaged": self.average.images}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.current().state_dict().items()}
+        for i, group in enumerate(self.groups):
+            tensors |= {f"optimiser.{i}.{k}": v for k, v in group.optimiser.state().items()}
+        meta = {"step": self.index, "images": self.images, "averaged": self.ema.images,
+                "rate_scale": self.rate_scale}
+        for callback in self.callbacks:
+            more, facts = callback.state()
+            tensors |= more
+            meta |= facts
+        return tensors, meta
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""
-        self.model.load_state_dict(_under("model.", tensors))
-        self.average.model.load_state_dict(_under("ema.", tensors))
-        for i, player in enumerate(self.players):
-            player.optimiser.restore(_under(f"optimiser.{i}.", tensors))
-        self.index, self.average.images = int(meta["step"]), int(meta["averaged"])
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(part("model."))
+        self.ema.model.load_state_dict(part("ema."))
+        for i, group in enumerate(self.groups):
+            group.optimiser.restore(part(f"optimiser.{i}."))
+        self.index, self.ema.images = int(meta["step"]), int(meta["averaged"])
+        self.rate_scale = float(meta["rate_scale"])
+        self.sums, self.counts = {}, Counter()
+        for callback in self.callbacks:
+            callback.restore(tensors, meta)
 
 
-def _norm(player: optimisers.Player) -> Tensor:
-    """Euclidean norm of the gradient of all its parameters, on their device."""
-    gradients = [p.grad for p in player.parameters if p.grad is not None]
-    return torch.stack(torch._foreach_norm(gradients)).norm()
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _ambient_generator(device: torch.device) -> torch.Generator:
-    """The generator that dropout, and whatever else names none, draws from."""
-    if device.type == "cuda":
-        return torch.cuda.default_generators[device.index or 0]
-    return torch.default_generator
+def to_host(scalars: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Scalars on a device as numbers, in one transfer."""
+    if not scalars:
+        return {}
+    device = next(iter(scalars.values())).device
+    values = torch.stack([v.reshape(()).to(device) for v in scalars.values()]).tolist()
+    return dict(zip(scalars, values, strict=True))

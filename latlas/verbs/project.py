@@ -207,8 +207,8 @@ class _Search:
         elif isinstance(self.model, Guesses):
             guesser: Any = self.model
             for k in range((n + 1) // 2):
-                near = guesser.guess(batch.x, noise=noise(self.model, self.seed, "guess", k),
-                                        **condition)
+                near = guesser.guess(batch.x, noise=noise(guesser, self.seed, "guess", k),
+                                     **condition)
                 drawn[k] = drawn[k] if near is None else near
         return drawn
 

@@ -138,7 +138,7 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     write.check_examples(out, run.space)
     condition = one_condition(run, label)
     model: Any = run.model
-    if isinstance(model, HasStyles):
+    if run.can("mix"):
         z = latents_of_prior(model, DRAWS, seed)
         result = _principal("w", to_styles(model, z), k)
     elif has_latents(run, data):
