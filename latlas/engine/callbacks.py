@@ -82,7 +82,8 @@ class Validation(Callback):
 
 
 class Reweighting(Callback):
-    """Asks the averaged model for weights of the data after every ``reweighting_interval`` of the budget, and
+    """Asks the averaged model for weights of the data after every ``reweighting_interval`` of the
+    budget, and
     draws batches by them."""
 
     def __init__(self, batches: Batches) -> None:

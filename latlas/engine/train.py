@@ -16,7 +16,7 @@ import torch
 from latlas.core.errors import DataError, RunError
 from latlas.core.folders import RunFolder
 from latlas.core.memory import keep_freed_memory
-from latlas.core.model import Finishes, FitsDirectly, Model, Validates, ReweightsData
+from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
