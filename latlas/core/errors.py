@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 
 class LatlasError(Exception):
-    """A problem the user can fix. The command line prints it as one line and exits with 2.
+    """A problem the person can fix. The command line prints it as one line and exits with 2.
 
-    Args:
-        message: one line that says what is wrong.
-        what: the file, column or value that is wrong.
-        option: the name of the option that has to change.
-        hint: what to do, appended to the message.
+    Attributes:
+        what: the file, run or data that it is about.
+        option: the option that is wrong or missing.
+        hint: what to do about it; ``str()`` is the message with the hint after it.
     """
 
-    def __init__(self, message: str, *, what: str = "", option: str = "", hint: str = "") -> None:
+    def __init__(self, message: str = "", *, what: str = "", option: str = "",
+                 hint: str = "") -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
-        self.what, self.option, self.hint = what, option, hint
+        self.message, self.what, self.option, self.hint = message, what, option, hint
 
 
 class DataError(LatlasError):

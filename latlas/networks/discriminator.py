@@ -110,7 +110,7 @@ def trunk(space: Space, kind: str, width: int, depth: int) -> nn.Module:
         told = space.dims * (1 + 2 * OCTAVES * len(waves))
         layers = leaky_mlp(told, 1, width, max(1, depth // 2))
         return nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map
-    made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth or None)
+    made = ConvEncoder(space.shape, features(kind, width), width=width, depth=depth)
     return nn.Sequential(made, nn.SiLU())
 
 

@@ -50,6 +50,6 @@ def make_generator(space: Space, inputs: int, condition: int = 0, *, kind: str, 
     if kind == "mlp":
         made: nn.Module = Perceptron(space.shape, inputs + condition, width, depth)
     else:
-        made = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth or None,
+        made = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth,
                            refined=True)
     return Squashed(made) if space.kind == "picture" else made
