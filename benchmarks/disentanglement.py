@@ -23,7 +23,7 @@ from latlas.tasks.figures import KINDS
 #: name of a row → model and its settings
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "VAE (β = 1)": ("beta-vae", {"beta": 1.0}),
-    "VAE, cooled": ("beta-vae", {"beta": 1.0, "kl_start": 20.0, "kl_warmup": 0.6}),
+    "VAE, annealed": ("beta-vae", {"beta": 1.0, "kl_weight_start": 20.0, "kl_warmup": 0.6}),
     "β-VAE (β = 4)": ("beta-vae", {"beta": 4.0}),
     "β-TC-VAE": ("beta-tc-vae", {}),
     "FactorVAE": ("factor-vae", {}),

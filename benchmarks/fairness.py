@@ -49,7 +49,7 @@ class Oracle(DebiasingVAE):
     """Knows the groups: each counts the same from the first steps on."""
 
     minority: Array
-    refresh = 0.002
+    reweighting_interval = 0.002
 
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
         share = self.minority.mean()
@@ -59,8 +59,8 @@ class Oracle(DebiasingVAE):
 class GroupDRO(DebiasingVAE):
     """Clusters of the codes within each class stand in for groups, and the worst counts more.
 
-    q_g ← q_g exp(η · mean loss of g), normalised, at every refresh (Sagawa et al. 2020, algorithm
-    1, with sampling in place of weighted steps); clusters by k-means, once, at the first refresh
+    q_g ← q_g exp(η · mean loss of g), normalised, at every interval (Sagawa et al. 2020, algorithm
+    1, with sampling in place of weighted steps); clusters by k-means, once, before the first
     (Sohoni et al. 2020). The guard of the effective sample is the library's.
     """
 
@@ -69,8 +69,7 @@ class GroupDRO(DebiasingVAE):
 
     @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
-        codes, losses, labels = (torch.cat(part).cpu().numpy() for part in zip(
-            *map(self._seen, batches), strict=True))
+        codes, losses, labels = self.latents_and_losses(batches)
         if self.shares is None:  # of the averaged model, which is one object all along
             self.group = clusters(codes, labels)
             self.shares = np.bincount(self.group) / len(self.group)
@@ -94,13 +93,13 @@ def clusters(codes: Array, labels: Array) -> Array:
 
 #: name: class and settings of a row
 ROWS: dict[str, tuple[type[DebiasingVAE], dict[str, Any]]] = {
-    "plain": (DebiasingVAE, {"form": "none", "vae_weight": 0}),
-    "plain + VAE": (DebiasingVAE, {"form": "none"}),
-    "product pooled": (DebiasingVAE, {"form": "product", "within": "all"}),
-    "maximum pooled": (DebiasingVAE, {"form": "maximum", "within": "all"}),
-    "product": (DebiasingVAE, {"form": "product"}),
-    "loss alone": (DebiasingVAE, {"form": "loss", "neighbours": 1}),
-    "loss": (DebiasingVAE, {"form": "loss"}),
+    "plain": (DebiasingVAE, {"reweighting": "none", "vae_weight": 0}),
+    "plain + VAE": (DebiasingVAE, {"reweighting": "none"}),
+    "product pooled": (DebiasingVAE, {"reweighting": "product", "within": "all"}),
+    "maximum pooled": (DebiasingVAE, {"reweighting": "maximum", "within": "all"}),
+    "product": (DebiasingVAE, {"reweighting": "product"}),
+    "loss alone": (DebiasingVAE, {"reweighting": "loss", "neighbours": 1}),
+    "loss": (DebiasingVAE, {"reweighting": "loss"}),
     "group DRO": (GroupDRO, {}),
     "oracle": (Oracle, {}),
 }

@@ -145,7 +145,8 @@ VARIANTS = [
     Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
     Case("cycle-gan", tiny.domains, {"network": "columns"}, coupled="earlier fakes",
          label="columns"),
-    Case("debiasing-vae", wide, CONV | {"reweighting": "maximum", "debias_classes": "a,c"}, label="conv"),
+    Case("debiasing-vae", wide, CONV | {"reweighting": "maximum", "debias_classes": "a,c"},
+         label="conv"),
     Case(TOY, tiny.points, label="ring"),
 ]
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",

@@ -475,7 +475,6 @@ class Shift(Model):
     """The mean difference of the sides, learnt from pairs."""
 
     Config = ShiftConfig
-    provides = frozenset({"encode"})
     needs = "pairs"
     phases = (Phase("only", ("shift",)),)
     latent_dim = 1

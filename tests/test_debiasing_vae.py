@@ -227,7 +227,8 @@ def test_a_resumed_run_draws_by_the_weights_of_its_checkpoint(tmp_path):
 
 def test_weights_are_logged(tmp_path):
     data = tiny.pictures()
-    tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", reweighting_interval=0.5))
+    config = tiny.small("debiasing-vae", reweighting_interval=0.5)
+    tiny.train(tmp_path, "debiasing-vae", data, config)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     told = [line for line in lines if "weights/alpha" in line]
     assert [line["images"] for line in told] == [160]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 import latlas
 from latlas import checkpoint, models
+from latlas.core.model import Step
+from latlas.core.noise import Noise
+from latlas.data.batches import Sweep
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "extending.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-VARIANT, LINE, SETTINGS, NETWORKS, GAN = BLOCKS
+VARIANT, LINE, NETWORKS, GAN, READER = BLOCKS
 QUICK = {"width": 16, "depth": 1, "latent_dim": 3, "images": 640, "batch_size": 32, "threads": 1,
          "precision": "fp32", "progress": False}
 
@@ -49,7 +55,7 @@ def test_the_variant_trains_from_the_current_folder(variant):
 
 
 def test_the_variant_trains_under_its_line_in_the_table(variant, monkeypatch):
-    names = {"Entry": models.Entry, "configs": models.configs, "LIKELIHOOD": models.LIKELIHOOD}
+    names = {"Entry": models.Entry, "LIKELIHOOD": models.LIKELIHOOD}
     monkeypatch.syspath_prepend(str(variant))
     for name, entry in eval("{" + LINE + "}", names).items():
         monkeypatch.setitem(models.MODELS, name, entry)
@@ -69,20 +75,64 @@ def test_its_term_is_the_distance_from_the_identity(variant, monkeypatch):
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_settings_of_its_own_are_read_and_checked():
-    scope: dict = {"__name__": "settings"}
-    exec(compile(SETTINGS, "page", "exec", dont_inherit=True), scope)
+def test_its_term_is_in_the_loss_by_its_weight_and_in_the_log_without(variant, monkeypatch):
+    monkeypatch.syspath_prepend(str(variant))
+    from dip_vae import distance_from_identity
+
+    data = tiny.pictures()
+    batch = next(iter(Sweep(data, 30)))
+
+    def step():
+        return Step(0, 0, 1.0, Noise(3))
+    plain = tiny.build("vae", data, tiny.small("vae", dropout=0)).loss(batch, step())
+    model = tiny.build("dip_vae:DIPVAE", data, tiny.small("dip_vae:DIPVAE", beta=3, dropout=0))
+    loss, term = model.loss(batch, step()), distance_from_identity(model.encode(batch.x).mean)
+    torch.testing.assert_close(loss.terms["covariance"], term)
+    torch.testing.assert_close(loss.total, plain.total + 3 * term)
+    latlas.train("dip_vae:DIPVAE", "digits", out=variant / "run", **QUICK)
+    lines = (variant / "run/metrics.jsonl").read_text("utf-8").splitlines()
+    logged = [line["covariance"] for line in map(json.loads, lines) if "covariance" in line]
+    assert logged and min(logged) > 0
+
+
+def test_options_of_its_own_are_read_and_checked(variant, monkeypatch):
+    monkeypatch.syspath_prepend(str(variant))
     from latlas.core.errors import ConfigError
     from latlas.core.options import parse
-    assert parse(scope["DIPConfig"], {"beta": "2"}).beta == 2.0
+    config = models.get("dip_vae:DIPVAE").config
+    assert parse(config, {"beta": "2"}).beta == 2.0
     with pytest.raises(ConfigError, match="beta"):
-        parse(scope["DIPConfig"], {"beta": "-1"})
+        parse(config, {"beta": "-1"})
+
+
+def test_what_can_be_asked_of_a_class_follows_from_its_methods(variant):
+    assert models.get("dip_vae:DIPVAE").provides == models.LIKELIHOOD
+    assert models.get("toy_gan:ToyGAN").provides == models.GENERATOR
+    for name, entry in models.MODELS.items():
+        target = models.get(entry.target)
+        assert target.provides == entry.provides - {"denoise"}, name
 
 
 def test_networks_of_ones_own():
     scope: dict = {}
     exec(compile(NETWORKS, "page", "exec", dont_inherit=True), scope)
-    assert scope["pictures"].shape == (9, 1, 8, 8)
+    assert scope["images"].shape == (9, 1, 8, 8)
+
+
+def test_a_reader_of_ones_own(tmp_path):
+    scope: dict = {}
+    exec(compile(READER, "page", "exec", dont_inherit=True), scope)
+    x = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
+    images, labels = tmp_path / "images.gz", tmp_path / "labels.gz"
+    images.write_bytes(gzip.compress(bytes(16) + x.tobytes()))
+    labels.write_bytes(gzip.compress(bytes(8) + bytes(i % 10 for i in range(60))))
+    source = scope["open_idx"](images, labels)
+    data = latlas.open_data(source, "all")
+    np.testing.assert_array_equal(data.take("x"), x[:, None])
+    assert data.take("label").tolist() == [i % 10 for i in range(60)]
+    run = tmp_path / "run"
+    latlas.train("vae", source, out=run, **{**QUICK, "images": 64})
+    assert latlas.encode(run, source, "all").shape == (60, 3)
 
 
 def test_the_two_player_model_is_the_one_that_is_tested():

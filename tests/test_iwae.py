@@ -18,7 +18,11 @@ from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.models.hierarchical_vae import HierarchicalVAE, HierarchicalVAEConfig
+from latlas.models.hierarchical_vae import (
+    HierarchicalVAE,
+    HierarchicalVAEConfig,
+    conditional,
+)
 from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE, VAEConfig
@@ -56,7 +60,7 @@ def chain(**settings):
                             up=nn.ModuleList([nn.Linear(2, 2)]),
                             down=nn.ModuleList([nn.Linear(1, 4)]))
     with torch.no_grad():
-        model.prior.links[0].network.weight[2:] = 0.0  # a variance that is the same for every z_2
+        model.prior.links[0].weight[2:] = 0.0  # a variance that is the same for every z_2
     return model
 
 
@@ -115,7 +119,7 @@ def evidence(model):
     w, b = model.decoder.weight.detach().double(), model.decoder.bias.detach().double()
     mean, covariance = torch.zeros(2).double(), torch.eye(2).double()
     if isinstance(model, HierarchicalVAE):
-        link = model.prior.links[0].network
+        link = model.prior.links[0]
         v, a = link.weight[:2].detach().double(), link.bias.detach().double()
         mean, covariance = a[:2], v @ v.T + torch.diag(a[2:].exp())
     noise = 0.49 * torch.eye(3).double()
@@ -190,7 +194,8 @@ def test_a_learnt_prior_gets_the_gradient_of_its_own_parameters():
 
 def test_gradients_leave_out_the_worst_items():
     rows = torch.cat([X.repeat(9, 1), torch.full((1, 3), 100.0)])
-    kept, all_of_them = (loss(linear(draws=3, trimmed_fraction=t), rows).total.item() for t in (0.1, 0.0))
+    kept, all_of_them = (loss(linear(draws=3, trimmed_fraction=fraction), rows).total.item()
+                         for fraction in (0.1, 0.0))
     assert kept < 20 < all_of_them
 
 
@@ -238,7 +243,7 @@ def test_the_chains_densities_are_products_of_their_layers():
     q = model.encode(x)
     z = q.draws(4, noise)
     first, second = z[..., :2], z[..., 2:]
-    up, down = model.up[0].network(first), model.prior.links[0].network(second)
+    up, down = model.up[0](first), model.prior.links[0](second)
 
     def log_normal(at, output):
         mean, log_var = (part.detach().double().numpy() for part in output.chunk(2, -1))
@@ -269,7 +274,7 @@ def test_an_upper_layer_moves_what_lies_below_it():
     assert walks.shape == (2, 3, 1, 8, 8)
     z = torch.randn(6, 5)
     assert torch.equal(model.fill_lower_layers(z, 0), z)
-    below = model.prior.links[0](z[:, 3:]).mean
+    below = conditional(model.prior.links[0], z[:, 3:]).mean
     torch.testing.assert_close(model.fill_lower_layers(z, 1), torch.cat([below, z[:, 3:]], 1))
     moved = model.decode(model.fill_lower_layers(z, 1)).mean
     assert not torch.allclose(moved, model.decode(z).mean)
@@ -279,7 +284,7 @@ def test_an_upper_layer_moves_what_lies_below_it():
 def test_samples_come_from_the_chain_and_not_from_a_standard_normal():
     model = chain()
     with torch.no_grad():
-        model.prior.links[0].network.bias[:2] = 50.0
+        model.prior.links[0].bias[:2] = 50.0
     rows = sample(model, 200, seed=0)
     ancestral = model.sample(200, noise=Noise(0)).detach().numpy()
     assert np.abs(rows.mean(0) - ancestral.mean(0)).max() < 1.0

@@ -445,7 +445,6 @@ class Learns(Styled):
     """A run of a model with styles, named by its class."""
 
     Config = tiny.models.get("gan").config
-    provides = tiny.models.STYLES
     phases = (Phase("p", ("scale",)),)
 
     def __init__(self, config, space):

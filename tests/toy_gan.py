@@ -1,4 +1,4 @@
-"""A generative adversarial network in the plane: two players and a lazy penalty."""
+"""A generative adversarial network in the plane, with a lazy gradient penalty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latlas.networks.mlp import mlp
 class ToyGANConfig:
     """Toy GAN."""
 
-    latent_dim: int = option(2, "size of the code", low=1)
+    latent_dim: int = option(2, "latent dimensions", low=1)
     width: int = option(64, "units of a hidden layer", low=1)
     depth: int = option(1, "residual blocks", low=0)
     penalty: float = option(0.1, "weight of the R1 penalty", low=0)
@@ -33,7 +33,6 @@ class ToyGAN(Model):
     """Non-saturating GAN (Goodfellow et al. 2014, section 3) with R1 (Mescheder et al. 2018)."""
 
     Config = ToyGANConfig
-    provides = frozenset({"sample", "decode"})
     defaults = TrainingDefaults(ema_modules=("generator",))
     phases = (Phase("discriminator", ("discriminator",)),
               Phase("penalty", ("discriminator",), every=4),

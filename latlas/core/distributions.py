@@ -1,8 +1,8 @@
-"""Small exact distributions over one item, in model units.
+"""Small exact distributions over one example, in model units.
 
 Every class has ``mean``, ``sample(noise)`` and ``log_prob(x)``. Parameters have shape
 (*batch, *event); ``log_prob`` sums the last ``event_dims`` dimensions, in fp32, and broadcasts x
-over leading dimensions, so K draws per item cost no copy of x.
+over leading dimensions, so K draws per example cost no copy of x.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Distribution(Protocol):
 
 
 class Posterior(Distribution, Protocol):
-    """q(z|x) over codes (n, d), as bounds on log p(x) need it."""
+    """q(z|x) over latents (n, d), as bounds on log p(x) need it."""
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, n, d): ``k`` independent draws of every item's code."""
+        """(k, n, d): ``k`` independent draws of every example's latents."""
 
     def detached(self) -> Posterior:
         """The same density, through whose parameters no gradient flows."""
@@ -48,7 +48,7 @@ def _sum(values: Tensor, event_dims: int) -> Tensor:
 
 @dataclass
 class PointMass:
-    """All mass on one value: the code of an autoencoder, the output of a generator."""
+    """All mass on one value: the latents of an autoencoder, the output of a generator."""
 
     mean: Tensor
     event_dims: int = 1
@@ -75,7 +75,7 @@ class Normal:
         return self.mean + torch.exp(0.5 * self.log_var) * epsilon
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, *batch, *event): ``k`` samples of every item."""
+        """(k, *batch, *event): ``k`` samples of every example."""
         return replace(self, mean=self.mean.expand(k, *self.mean.shape)).sample(noise)
 
     def detached(self) -> Normal:
@@ -110,14 +110,14 @@ class Bernoulli:
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ [t·l − log(1 + eˡ)] with t = (x + 1)/2: stable for any logit."""
         flat = self.logits.flatten(-self.event_dims)
-        log_p: Tensor = _CoinFlips.apply(flat, (x + 1).flatten(-self.event_dims) / 2)
+        log_p: Tensor = _BernoulliLogProb.apply(flat, (x + 1).flatten(-self.event_dims) / 2)
         return log_p
 
 
-class _CoinFlips(torch.autograd.Function):
+class _BernoulliLogProb(torch.autograd.Function):
     """Σ_j [t_j l_j − log(1 + exp l_j)] over the last dimension, in fp32.
 
-    With K draws per item this is the widest tensor of all, and torch's own operations pass over it
+    With K draws per example this is the widest tensor, and torch's own operations pass over it
     eight times, there and back. Here log(1 + eˡ) = (l + |l|)/2 − log σ(|l|), and the logarithm is
     taken of products of so many σ(|l|), each at least ½, as fp32 holds.
     """
@@ -126,12 +126,12 @@ class _CoinFlips(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(logits, target)
         logits = logits.float()
-        share = next(s for s in range(_FACTORS, 0, -1) if logits.shape[-1] % s == 0)
+        group = next(s for s in range(_FACTORS, 0, -1) if logits.shape[-1] % s == 0)
         size = logits.abs()
         # autocast would take the products in bf16, and their sum with an error of nats
         with torch.autocast(logits.device.type, enabled=False):
             linear = torch.linalg.vecdot(target.float() - 0.5, logits) - size.sum(-1) / 2
-        return linear + size.sigmoid_().unflatten(-1, (-1, share)).prod(-1).log().sum(-1)
+        return linear + size.sigmoid_().unflatten(-1, (-1, group)).prod(-1).log().sum(-1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.model import Loss, Model, Phase, Step
@@ -17,15 +16,15 @@ from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.priors import FullNormal
-from latlas.networks import conv, mlp
+from latlas.networks import conv, mlp, must_fit
 
 #: images of up to this many scalars get a fully connected network
 MLP_DIMS = 1024
 
 
 @dataclass(frozen=True)
-class AutoencodingConfig:
-    """What every model with an encoder and a decoder has."""
+class AEConfig:
+    """Autoencoder, and what every model with an encoder and a decoder has."""
 
     latent_dim: int = option(0, "latent dimensions; 0 chooses from the data's size", low=0)
     network: str = option("auto", "kind of network; auto: mlp up to 1,024 scalars, else conv",
@@ -76,20 +75,28 @@ class Autoencoding(Model):
                  decoder: nn.Module | None = None) -> None:
         super().__init__(config.resolve(space), space)
         self.latent_dim = self.config.latent_dim
-        size = {"kind": self.config.network, "width": self.config.width,
-                "depth": self.config.depth}
-        inputs, channels = self.decoder_inputs, self.multiplier * space.shape[0]
+        inputs, condition = self.decoder_inputs, self.condition_dim
         outputs = self.outputs_per_latent * inputs + self.more_outputs
-        self.encoder = encoder if encoder is not None else networks.encoder(
-            space, outputs, self.condition_dim, **size)
-        self.decoder = decoder if decoder is not None else networks.decoder(
-            space, inputs, self.condition_dim, multiplier=self.multiplier, dropout=self.dropout,
-            **size)
-        if encoder is not None:
-            networks.must_fit("encoder", encoder, space.shape, (outputs,), self.condition_dim)
+        self.encoder = self.make_encoder(space.shape, outputs, condition) if encoder is None else (
+            encoder)
         if decoder is not None:
-            networks.must_fit("decoder", decoder, (inputs,), (channels, *space.shape[1:]),
-                              self.condition_dim)
+            self.decoder = decoder
+        elif self.config.network == "mlp":
+            self.decoder = mlp.MLPDecoder(space.shape, inputs, condition, self.multiplier,
+                                          self.config.width, self.config.depth, self.dropout)
+        else:
+            self.decoder = conv.ConvDecoder(space.shape, inputs, condition, self.multiplier,
+                                            self.config.width, self.config.depth)
+        if encoder is not None:
+            must_fit("encoder", encoder, space.shape, (outputs,), condition)
+        if decoder is not None:
+            channels = self.multiplier * space.shape[0]
+            must_fit("decoder", decoder, (inputs,), (channels, *space.shape[1:]), condition)
+
+    def make_encoder(self, shape: tuple[int, ...], outputs: int, condition: int = 0) -> nn.Module:
+        """From (n, *shape) and an optional (n, condition) to (n, outputs), as the config says."""
+        kind = {"mlp": mlp.MLPEncoder, "conv": conv.ConvEncoder}[self.config.network]
+        return kind(shape, outputs, condition, self.config.width, self.config.depth)
 
     @property
     def decoder_inputs(self) -> int:
@@ -118,11 +125,6 @@ class Autoencoding(Model):
         out: Tensor = self.decoder(flat) if c is None else self.decoder(
             flat, c.expand(*leading, -1).reshape(len(flat), -1))
         return out.unflatten(0, leading)
-
-
-@dataclass(frozen=True)
-class AEConfig(AutoencodingConfig):
-    """Autoencoder: squared error."""
 
 
 class AE(Autoencoding):

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.noise import Noise
@@ -56,11 +55,8 @@ class ConditionalVAE(VAE):
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.part_encoder = None
         if part:
-            masked = Space("picture", (space.shape[0] + 1, *space.shape[1:]))
-            # of the kind that was chosen for the image: run.json knows no other
-            self.part_encoder = networks.encoder(
-                masked, self.condition_dim, kind=self.config.network, width=self.config.width,
-                depth=self.config.depth)
+            masked = space.shape[0] + 1, *space.shape[1:]
+            self.part_encoder = self.make_encoder(masked, self.condition_dim)
 
     def embed(self, condition: Tensor | None) -> Tensor:
         """Class numbers as one-hot, the part through a network of its own."""

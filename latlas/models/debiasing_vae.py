@@ -17,6 +17,7 @@ from latlas.core.model import Loss, Step, Weights
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity
+from latlas.metrics.arrays import Array
 from latlas.models.conditioning import NAME_IT
 from latlas.models.vae import VAE, VAEConfig, normal_of
 
@@ -134,13 +135,7 @@ class DebiasingVAE(VAE):
 
         By the histograms of their latents (eq. 3), or by the losses of examples that are alike.
         """
-        latents, losses, labels = [], [], []
-        for batch in batches:
-            q, logits = self.encode_and_classify(batch.x)
-            labels.append(_labels(batch))
-            latents.append(q.mean)
-            losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
-        z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
+        z, loss, label = self.latents_and_losses(batches)
         mine, c = self.debiased.cpu().numpy()[label] > 0, self.config
         if c.reweighting == "loss":
             values = rarity.smoothed(loss[mine], z[mine], label[mine], c.neighbours)
@@ -150,6 +145,17 @@ class DebiasingVAE(VAE):
         weights = torch.ones(len(z), dtype=torch.float64)
         weights[torch.from_numpy(mine)] = torch.from_numpy(clipped.weights)
         return Weights(weights, clipped.figures, clipped.words)
+
+    def latents_and_losses(self, batches: Iterable[Batch]) -> tuple[Array, Array, Array]:
+        """Mean latents (n, latent_dim), cross-entropies (n,) and labels (n,) of all examples."""
+        latents, losses, labels = [], [], []
+        for batch in batches:
+            q, logits = self.encode_and_classify(batch.x)
+            latents.append(q.mean)
+            labels.append(_labels(batch))
+            losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
+        z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
+        return z, loss, label
 
 
 def _labels(batch: Batch) -> Tensor:

@@ -54,17 +54,14 @@ class HierarchicalVAEConfig(IWAEConfig):
             total - top, top)), space)
 
 
-class Conditional(nn.Module):
-    """N(μ(h), σ²(h)) of a layer given its neighbour h, by a network (n, d) to (n, 2 d')."""
+def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
+    """N(μ(h), σ²(h)) of a layer given its neighbour h, (*batch, d), by a network to 2 d' outputs.
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, h: Tensor) -> Normal:
-        """(*batch, d) to a diagonal normal over (*batch, d')."""
-        out: Tensor = self.network(h.reshape(-1, h.shape[-1]))
-        return normal_of(out.unflatten(0, h.shape[:-1]))
+    Where it is ``fixed``, a gradient flows to h and to no weight.
+    """
+    weights = {k: w.detach() for k, w in link.named_parameters()} if fixed else {}
+    out: Tensor = functional_call(link, weights, (h.reshape(-1, h.shape[-1]),))
+    return normal_of(out.unflatten(0, h.shape[:-1]))
 
 
 @dataclass
@@ -103,22 +100,16 @@ class Chain:
         layers = z.split(self.sizes, -1)
         log_q = self.bottom.log_prob(layers[0])
         for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
-            log_q = log_q + self._next(link, below).log_prob(above)
+            log_q = log_q + conditional(link, below, self.fixed).log_prob(above)
         return log_q
 
     def _upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the bottom one, each a sample, or without ``noise`` a mean."""
         layers = [z]
         for link in self.links:
-            q = self._next(link, layers[-1])
+            q = conditional(link, layers[-1], self.fixed)
             layers.append(q.mean if noise is None else q.sample(noise))
         return torch.cat(layers, -1)
-
-    def _next(self, link: nn.Module, below: Tensor) -> Normal:
-        """q(z_l+1|z_l); where it is fixed, a gradient flows to ``below`` and to no weight."""
-        weights = {k: w.detach() for k, w in link.named_parameters()} if self.fixed else {}
-        normal: Normal = functional_call(link, weights, (below,))
-        return normal
 
 
 class ChainPrior(Prior):
@@ -132,7 +123,7 @@ class ChainPrior(Prior):
         layers = z.split(self.sizes, -1)
         log_p = self.top.log_prob(layers[-1])
         for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
-            log_p = log_p + link(above).log_prob(below)
+            log_p = log_p + conditional(link, above).log_prob(below)
         return log_p
 
     def sample(self, n: int, noise: Noise) -> Tensor:
@@ -144,7 +135,7 @@ class ChainPrior(Prior):
         """All layers from the upper ones; the others are samples, or without ``noise`` means."""
         layers = list(upper)
         for link in reversed(self.links[:len(self.sizes) - len(upper)]):
-            p = link(layers[0])
+            p = conditional(link, layers[0])
             layers.insert(0, p.mean if noise is None else p.sample(noise))
         return torch.cat(layers, -1)
 
@@ -199,17 +190,17 @@ class HierarchicalVAE(IWAE):
         return self.prior.downward(z.split(self.config.latents, -1)[layer:])
 
     def _links(self, name: str, own: nn.Module | None,
-               pairs: Sequence[tuple[int, int]]) -> list[Conditional]:
+               pairs: Sequence[tuple[int, int]]) -> list[nn.Module]:
         """One network for each pair of sizes (given, of)."""
         if own is None:
             perceptron = self.config.network == "mlp"
             width, depth = ((self.config.width, self.config.depth) if perceptron else
                             (mlp.WIDTH, mlp.DEPTH))
-            return [Conditional(mlp.mlp(a, 2 * b, width, depth)) for a, b in pairs]
+            return [mlp.mlp(a, 2 * b, width, depth) for a, b in pairs]
         modules = list(own.children())
         if len(modules) != len(pairs):
             raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
                               f"{len(pairs)}")
         for module, (a, b) in zip(modules, pairs, strict=True):
             must_fit(name, module, (a,), (2 * b,))
-        return [Conditional(module) for module in modules]
+        return modules

@@ -87,45 +87,35 @@ class BernoulliLikelihood(Likelihood):
 
 
 class GaussianLikelihood(Likelihood):
-    """N(decoder(z), σ²) with a fixed σ in model units."""
+    """N(decoder(z), σ²), σ in model units.
+
+    Args:
+        name: ``gaussian``: σ is ``noise_sd``; ``gaussian-learnt``: a parameter, one for an image
+            (Rybkin et al. 2021), one per column of a table; ``gaussian-pixel``: from the decoder,
+            for every scalar of every example.
+    """
 
     density = True
 
-    def __init__(self, space: Space, noise_sd: float = 1.0) -> None:
+    def __init__(self, space: Space, name: str, noise_sd: float) -> None:
         super().__init__(space)
-        self.noise_sd = noise_sd
+        self.name, self.noise_sd = name, noise_sd
+        self.multiplier = 2 if name == "gaussian-pixel" else 1
+        if name == "gaussian-learnt":
+            width = 1 if space.kind == "picture" else space.shape[0]
+            self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         return dequantise(x, self.space.step, noise)
 
     def forward(self, output: Tensor) -> Distribution:
-        return Normal(output, self.log_var(), self.event_dims)
-
-    def log_var(self) -> Tensor:
-        """log σ², broadcast against the mean."""
-        return torch.tensor(2 * math.log(self.noise_sd))
-
-
-class LearntGaussianLikelihood(GaussianLikelihood):
-    """σ is a parameter: one for an image (Rybkin et al. 2021), one per column for a table."""
-
-    def __init__(self, space: Space) -> None:
-        super().__init__(space)
-        width = 1 if space.kind == "picture" else space.shape[0]
-        self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
-
-    def log_var(self) -> Tensor:
-        return _bounded_below(GAIN * self.raw, LOWEST_LOG_VAR)
-
-
-class PixelGaussianLikelihood(GaussianLikelihood):
-    """The decoder gives σ² for every scalar of every example."""
-
-    multiplier = 2
-
-    def forward(self, output: Tensor) -> Distribution:
-        mean, log_var = output.chunk(2, -self.event_dims)
-        return Normal(mean, _bounded_below(log_var.float(), LOWEST_LOG_VAR), self.event_dims)
+        mean, log_var = output, torch.tensor(2 * math.log(self.noise_sd))
+        if self.name == "gaussian-learnt":
+            log_var = _bounded_below(GAIN * self.raw, LOWEST_LOG_VAR)
+        elif self.name == "gaussian-pixel":
+            mean, raw = output.chunk(2, -self.event_dims)
+            log_var = _bounded_below(raw.float(), LOWEST_LOG_VAR)
+        return Normal(mean, log_var, self.event_dims)
 
 
 class DiscretisedLogisticLikelihood(Likelihood):
@@ -152,10 +142,9 @@ def make(name: str, space: Space, *, binarize: str, noise_sd: float) -> Likeliho
                           f"likelihood=bernoulli, not {name}", option="binarize")
     if name == "bernoulli":
         return BernoulliLikelihood(space, binarize)
-    if name == "gaussian":
-        return GaussianLikelihood(space, noise_sd)
-    return {"gaussian-learnt": LearntGaussianLikelihood, "gaussian-pixel": PixelGaussianLikelihood,
-            "discretised-logistic": DiscretisedLogisticLikelihood}[name](space)
+    if name == "discretised-logistic":
+        return DiscretisedLogisticLikelihood(space)
+    return GaussianLikelihood(space, name, noise_sd)
 
 
 def _bounded_below(log_var: Tensor, lowest: float) -> Tensor:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution, Normal, Posterior
+from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models import likelihoods, priors
-from latlas.models.autoencoder import Autoencoding, AutoencodingConfig
+from latlas.models.autoencoder import AEConfig, Autoencoding
 from latlas.objectives.elbo import (
     ImportanceBound,
     free_bits,
@@ -32,7 +33,7 @@ DROPOUT = 0.3
 
 
 @dataclass(frozen=True)
-class VAEConfig(AutoencodingConfig):
+class VAEConfig(AEConfig):
     """Variational autoencoder."""
 
     likelihood: str = option("auto", "p(x|z); auto: discretised-logistic for integer images, "
@@ -67,6 +68,8 @@ class VAEConfig(AutoencodingConfig):
             likelihood = likelihood if self.binarize == "none" else "bernoulli"
         if dropout is None:
             dropout = DROPOUT if space.kind == "picture" and config.network == "mlp" else 0.0
+        if dropout and config.network == "conv":
+            raise ConfigError(f"dropout={dropout:g} is for network=mlp", option="dropout")
         return replace(config, likelihood=likelihood, dropout=dropout,
                        prior_components=self.prior_components or priors.COMPONENTS[self.prior])
 

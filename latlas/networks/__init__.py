@@ -1,4 +1,4 @@
-"""Networks with no loss inside, chosen from the shape of the data."""
+"""Networks with no loss inside."""
 
 from __future__ import annotations
 
@@ -6,38 +6,6 @@ import torch
 from torch import nn
 
 from latlas.core.errors import ConfigError
-from latlas.core.space import Space
-from latlas.networks import conv, mlp
-
-
-def encoder(space: Space, outputs: int, condition: int = 0, *, kind: str, width: int,
-            depth: int) -> nn.Module:
-    """A network from (n, *shape) and an optional (n, condition) vector to (n, outputs).
-
-    Args:
-        kind: ``mlp`` or ``conv``.
-        width, depth: as in :class:`mlp.MLPEncoder` and :class:`conv.ConvEncoder`; a ``depth`` of 0
-            of the latter halves the sides until they are 4 … 7.
-    """
-    if kind == "mlp":
-        return mlp.MLPEncoder(space.shape, outputs, condition, width, depth)
-    return conv.ConvEncoder(space.shape, outputs, condition, width, depth or None)
-
-
-def decoder(space: Space, inputs: int, condition: int = 0, *, multiplier: int = 1, kind: str,
-            width: int, depth: int, dropout: float = 0) -> nn.Module:
-    """A network from (n, inputs) and an optional (n, condition) vector to (n, multiplier·C, H, W).
-
-    Tables get (n, multiplier·d).
-
-    Raises:
-        ConfigError: dropout in a convolutional network.
-    """
-    if kind == "mlp":
-        return mlp.MLPDecoder(space.shape, inputs, condition, multiplier, width, depth, dropout)
-    if dropout:
-        raise ConfigError(f"dropout={dropout:g} is for network=mlp", option="dropout")
-    return conv.ConvDecoder(space.shape, inputs, condition, multiplier, width, depth or None)
 
 
 def must_fit(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...],

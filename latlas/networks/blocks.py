@@ -15,9 +15,10 @@ SILU_GAIN = 1.676
 
 
 def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
-    """Sizes from a picture down to its coarsest level; each side is halved and rounded up.
+    """Sizes from an image down to its coarsest; each stage halves the sides and rounds up.
 
-    Without ``depth`` a side is halved until it is 4 … 7; there is at least one level.
+    ``depth`` is the number of downsampling stages; without it a side is halved until it is 4 … 7,
+    in at least one stage.
 
     >>> pyramid(28, 105)
     [(28, 105), (14, 53), (7, 27), (7, 14), (7, 7)]
@@ -26,12 +27,9 @@ def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
     """
     sizes, least = [(height, width)], 7 if depth is None else 1
     while len(sizes) - 1 < (depth or 1) or (depth is None and max(sizes[-1]) > least):
-        sizes.append((_half(sizes[-1][0], least), _half(sizes[-1][1], least)))
+        h, w = (side if side <= least else (side + 1) // 2 for side in sizes[-1])
+        sizes.append((h, w))
     return sizes
-
-
-def _half(side: int, least: int) -> int:
-    return side if side <= least else (side + 1) // 2
 
 
 def channels(width: int, levels: int, cap: int = 8) -> list[int]:
@@ -97,15 +95,11 @@ def preserve_scale(network: nn.Module) -> None:
     gain = 1.0
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(layer.weight, std=gain / math.sqrt(_inputs(layer)))
+            inputs: float = layer.weight[0].numel()  # how many numbers one output is a sum of
+            if isinstance(layer, nn.ConvTranspose2d):
+                per_stride = math.prod(layer.kernel_size) / math.prod(layer.stride)
+                inputs = layer.in_channels * per_stride
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             gain = SILU_GAIN
-
-
-def _inputs(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
-    """How many numbers one output of the layer is a sum of."""
-    if isinstance(layer, nn.ConvTranspose2d):
-        per_stride = math.prod(layer.kernel_size) / math.prod(layer.stride)
-        return layer.in_channels * per_stride
-    return layer.weight[0].numel()

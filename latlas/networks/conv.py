@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder for pictures of any size and number of channels."""
+"""Convolutional encoder and decoder for images of any size and number of channels."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ class ConvEncoder(nn.Module):
     """(n, C, H, W) and an optional (n, condition) to (n, outputs).
 
     Convolutions of stride 2 down to a side of 4 … 7, then one linear map. A condition joins the
-    features before a hidden layer, so that it can change what they mean. No normalisation: items
-    never see each other.
+    features before a hidden layer, so that it can change what they mean. No normalisation:
+    examples never see each other.
 
     Args:
         shape: (C, H, W), sides of at least 4.
-        outputs: numbers per item.
+        outputs: numbers per example.
         condition: length of the condition vector; 0 for none.
         width: channels of the first level; doubled at every level, up to 8 ``width``.
-        depth: how often the sides are halved; ``None`` until they are 4 … 7.
+        depth: downsampling stages; 0: until the sides are 4 … 7.
 
     Raises:
-        ConfigError: a shape that is not that of a picture with sides of at least 4.
+        ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
-                 width: int = WIDTH, depth: int | None = None) -> None:
+                 width: int = WIDTH, depth: int = 0) -> None:
         super().__init__()
-        channel, *side = _picture(shape)
-        sizes = pyramid(side[0], side[1], depth)
+        channel, *side = _image_shape(shape)
+        sizes = pyramid(side[0], side[1], depth or None)
         wide = [channel, *channels(width, len(sizes) - 1)]
         levels = zip(pairwise(wide), pairwise(sizes), strict=True)
         self.trunk = nn.Sequential(*(layer for (i, o), (large, small) in levels
                                      for layer in (down(i, o, large, small), nn.SiLU())))
         features = wide[-1] * sizes[-1][0] * sizes[-1][1]
-        self.head = _head(features, condition, outputs, hidden=8 * width)
+        hidden = [nn.Linear(features + condition, 8 * width), nn.SiLU()] if condition else []
+        self.head = nn.Sequential(*hidden, nn.Linear(8 * width if hidden else features, outputs))
         preserve_scale(self)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
@@ -58,23 +59,23 @@ class ConvDecoder(nn.Module):
 
     Args:
         shape: (C, H, W), sides of at least 4, hit exactly.
-        inputs: numbers per code.
+        inputs: latent dimensions.
         condition: length of the condition vector; 0 for none.
-        multiplier: parameters per scalar of the picture.
+        multiplier: outputs per scalar of the image.
         width, depth: as in :class:`ConvEncoder`.
         refined: with a residual convolution at every size. What one layer makes larger the next
-            can still correct, which an adversary asks for and a decoder of means does not need.
+            can still correct, which a discriminator asks for and a decoder of means does not need.
 
     Raises:
-        ConfigError: a shape that is not that of a picture with sides of at least 4.
+        ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
-                 multiplier: int = 1, width: int = WIDTH, depth: int | None = None,
+                 multiplier: int = 1, width: int = WIDTH, depth: int = 0,
                  refined: bool = False) -> None:
         super().__init__()
-        channel, *side = _picture(shape)
-        sizes = pyramid(side[0], side[1], depth)[::-1]
+        channel, *side = _image_shape(shape)
+        sizes = pyramid(side[0], side[1], depth or None)[::-1]
         finest = max(1, width // 2) if refined else multiplier * channel
         wide = [*channels(width, len(sizes) - 1)[::-1], finest]
         levels = zip(pairwise(wide), pairwise(sizes), strict=True)
@@ -91,25 +92,14 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
-        h = h.reshape(-1, *self.coarse)
-        out: Tensor = self.trunk(h.contiguous(memory_format=self._layout))
+        # in the layout of the weights that come next: two that meet take several times as long
+        layouts = (memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
+        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(
+            memory_format=next(layouts, torch.contiguous_format)))
         return out
 
-    @property
-    def _layout(self) -> torch.memory_format:
-        """Of the weights that come next; two layouts that meet take several times as long."""
-        found = (memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
-        return next(found, torch.contiguous_format)
 
-
-def _head(features: int, condition: int, outputs: int, hidden: int) -> nn.Sequential:
-    if condition == 0:
-        return nn.Sequential(nn.Linear(features, outputs))
-    return nn.Sequential(nn.Linear(features + condition, hidden), nn.SiLU(),
-                         nn.Linear(hidden, outputs))
-
-
-def _picture(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """``shape`` if it is (C, H, W) with sides of at least 4."""
     if len(shape) != 3:
         raise ConfigError(f"network=conv needs pictures (C, H, W), this data is {shape}: "

@@ -53,7 +53,7 @@ def make_generator(space: Space, inputs: int, condition: int = 0, *, network: st
     if network == "mlp":
         generator: nn.Module = Perceptron(space.shape, inputs + condition, width, depth)
     else:
-        generator = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth or None,
+        generator = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth,
                                 refined=True)
     return Squashed(generator) if space.kind == "picture" else generator
 
@@ -133,7 +133,7 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
         layers = leaky_mlp(inputs, 1, width, max(1, depth // 2))
         trunk = nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map
     else:
-        encoder = ConvEncoder(space.shape, features, width=width, depth=depth or None)
+        encoder = ConvEncoder(space.shape, features, width=width, depth=depth)
         trunk = nn.Sequential(encoder, nn.SiLU())
     discriminator = Discriminator(trunk, features, **options)  # type: ignore[arg-type]
     if spectral:

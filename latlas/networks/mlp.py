@@ -51,8 +51,8 @@ def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0)
 def leaky_mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
     """``depth`` hidden layers of leaky ReLU (slope 0.2) and a linear map out.
 
-    What adversaries are made of: no block starts at zero, so the other player has a slope to
-    follow from the first step, and pieces of planes bend sharply at the edge of a mode.
+    For generators and discriminators: no block starts at zero, so that the other network has a
+    gradient to follow from the first step, and pieces of planes bend sharply at the edge of a mode.
     """
     sizes = [inputs, *[width] * depth]
     hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.LeakyReLU(0.2))]
@@ -60,7 +60,7 @@ def leaky_mlp(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequentia
 
 
 class MLPEncoder(nn.Module):
-    """(n, *shape) and an optional (n, condition) to (n, outputs)."""
+    """(n, *shape) and an optional (n, condition) to (n, outputs), by :func:`mlp`."""
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
                  width: int = WIDTH, depth: int = DEPTH) -> None:

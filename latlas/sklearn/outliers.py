@@ -144,8 +144,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         n = len(rows)
         batch = min(BATCH, n)
         steps = int(np.clip(PASSES * n // batch, LEAST, MOST))
-        asked = {"latent_dim": size, "beta": self.beta, "trim": self.trim,
-                 "width": 64, "depth": 1, "likelihood": "gaussian-learnt",
+        asked = {"latent_dim": size, "beta": self.beta,
+                 "trimmed_fraction": self.trim, "width": 64, "depth": 1,
+                 "likelihood": "gaussian-learnt",
                  "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
                  "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
                  **(self.settings or {}), "seed": seed % 2**31}
