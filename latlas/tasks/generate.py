@@ -268,8 +268,8 @@ def _frame(model: Model, code: Any, codes: Any,
 
 
 def likely(model: Model, code: Array, condition: Any = None) -> Array:
-    """The code (latent_dim,), or a draw where the prior has no such code, as between the groups of
-    a ``gan``; of a condition, or the first of several."""
+    """The code (latent_dim,), or a draw where the prior has no such code, as between the clusters
+    of a ``gan``; of a condition, or the first of several."""
     prior = prior_of(model)
     with inference(model):
         if prior is None or prior.log_prob(codes_tensor(model, code[None])).item() > -np.inf:
