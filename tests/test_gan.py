@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from latlas.models import gan
 from latlas.models.cluster_prior import NormalPrior
 from latlas.models.gan import GAN
 from latlas.networks.gan import Waves, make_generator, minibatch_deviation
+from latlas.objectives import adversarial
 from latlas.objectives.adversarial import Objective, find_objective
 
 POINTS = Space("points", (2,))
@@ -330,6 +333,16 @@ def test_players_of_ones_own(tmp_path):
                            "generator must be a torch"), ({"up": made["generator"]}, "no up of")):
         with pytest.raises(ConfigError, match=words):
             latlas.train("gan", grey((8, 8)), progress=False, latent_dim=3, **players, **FEW)
+
+
+def test_the_objective_of_the_docs(monkeypatch):
+    """docs/gans.md gives one to `train` directly, and by a name."""
+    monkeypatch.setattr(adversarial, "_registered", {})
+    page = (Path(__file__).parent.parent / "docs/gans.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    block = next(b for b in blocks if "register_objective" in b)
+    exec(compile(block, "page", "exec", dont_inherit=True), {})
+    assert list(adversarial._registered) == ["softened"]
 
 
 def test_an_objective_of_ones_own_trains_and_is_asked_for_again(tmp_path):
