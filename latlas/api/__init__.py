@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latlas.api.auditing import audit
 from latlas.api.making import (
     decode,
     directions,
@@ -45,18 +44,15 @@ if TYPE_CHECKING:
 
     from latlas.api.priors import Fitted
     from latlas.api.training import Trained
-    from latlas.data.source import Source
-    from latlas.tasks.compare import Comparison
-    from latlas.tasks.evaluate import Evaluation
     from latlas.tasks.outliers import Outliers
     from latlas.tasks.score import Scores
     from latlas.tasks.shards import Written
     from latlas.tasks.weights import ItemWeights
 
-__all__ = ["Scorer", "audit", "classify", "compare", "decode", "denoise", "directions", "edit",
-           "encode", "evaluate", "fit_prior", "interpolate", "list_models", "load", "mix",
-           "open_data", "outliers", "prior_codes", "project", "reconstruct", "sample", "score",
-           "train", "translate", "traverse", "weights", "write_parts", "write_report"]
+__all__ = ["Scorer", "classify", "decode", "denoise", "directions", "edit", "encode", "fit_prior",
+           "interpolate", "list_models", "load", "mix", "open_data", "outliers", "prior_codes",
+           "project", "reconstruct", "sample", "score", "train", "translate", "traverse", "weights",
+           "write_parts"]
 
 
 def list_models() -> dict[str, str]:
@@ -242,92 +238,3 @@ def weights(run: Run, data: Items = None, split: str | None = None, *, method: s
     model, items = both(run, data, split, options, "encode")
     return weigh(model, items, method=method, within=within, share=share, clip=clip, bins=bins,
                  alpha=alpha, progress=progress)
-
-
-def evaluate(run: Run, data: Items = None, split: str | None = None, *, draws: int = 100,
-             features: Any = "auto", samples: int = 2000, seed: int = 0,
-             metrics: Sequence[str] = (), factors: Sequence[str] = (), prior: str = "own",
-             name: str = "", to: str = "B", cache: str | Path | None = None,
-             progress: Count | None = None, **options: Any) -> Evaluation:
-    """Every figure the model allows, on held-out data, with controls.
-
-    Args:
-        metrics: some groups only: likelihood, reconstruction, translation, classification, code,
-            disentanglement, latent, samples.
-        factors: names of the known factors that disentanglement is judged by.
-        prior: ``fitted``: only the figures of samples, from the prior of :func:`fit_prior`.
-        to: the domain that a model of two translates to.
-        cache: folder that keeps what is known of the real items; of a run folder RUN/cache.
-    """
-    from latlas.tasks.evaluate import evaluate as evaluate_model
-
-    model, test = both(run, data, split, options, None)
-    train = training_items(run, data, options)
-    return evaluate_model(model, train=train, test=test, draws=draws, features=features,
-                          samples=samples, seed=seed, name=name or _name(run), prior=prior,
-                          metrics=metrics, factors=factors, to=to, cache=_cache(run, cache),
-                          progress=progress)
-
-
-def evaluate_priors(run: Run, *args: Any, name: str = "", **settings: Any) -> list[Evaluation]:
-    """:func:`evaluate`, and again with the fitted prior where there is one."""
-    from latlas.tasks.generate import priors_of
-
-    model = model_of(run, None)
-    settings["cache"] = _cache(run, settings.get("cache"))
-    found = [evaluate(model, *args, name=name or _name(run), **settings)]
-    samples = "samples" in (settings.get("metrics") or ("samples",))
-    for prior in priors_of(model)[1:] if samples else ():
-        found.append(evaluate(model, *args, name=f"{found[0].name}, fitted prior", prior=prior,
-                              **settings))
-    return found
-
-
-def _cache(run: Run, folder: str | Path | None) -> Path | None:
-    """Where what is known of real items is kept: beside the run, unless told otherwise."""
-    if folder is not None:
-        return Path(folder)
-    return Path(run) / "cache" if isinstance(run, (str, Path)) else None
-
-
-def _name(run: Run) -> str:
-    """The folder's name; a model is named by its class."""
-    return Path(run).resolve().name if isinstance(run, (str, Path)) else ""
-
-
-def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *,
-            options: dict[str, Any] | None = None, **settings: Any) -> Comparison:
-    """:func:`evaluate` of several runs on the same items: by default those of the first run.
-
-    Args:
-        options: of the source; ``settings`` those of :func:`evaluate`.
-    """
-    from latlas.api.items import default_split, known
-    from latlas.tasks.compare import compare as tabulate
-
-    source = open_source_for(runs[0], data, **(options or {}))
-    split = split or default_split(source, known(runs[0]))
-    settings["cache"] = _cache(runs[0], settings.get("cache"))
-    return tabulate([e for run in runs
-                     for e in evaluate_priors(run, source, split, **settings)])
-
-
-def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:
-    """The whole source, all splits, opened with the options that ``run`` was trained with."""
-    from latlas.api.items import as_source, known
-
-    return as_source(data, known(run), **options)
-
-
-def write_report(run: str | Path, out: str | Path | None = None, data: Items = None, *,
-                 draws: int = 100, samples: int = 2000, seed: int = 0,
-                 to: str | None = None) -> Path:
-    """One HTML file about a run, pictures inline; ``RUN/report.html`` by default.
-
-    ``to`` chooses one of the domains that it translates to; by default each has its section.
-    """
-    from latlas.api.reporting import write
-
-    path = Path(out) if out else Path(run) / "report.html"
-    write([Path(run)], path, data, draws=draws, samples=samples, seed=seed, to=to)
-    return path

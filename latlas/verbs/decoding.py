@@ -110,10 +110,10 @@ def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float =
         unit: (latent_dim,) of ``span``, to each side.
     """
     grid = np.tile(centre, (len(dims), steps, 1))
-    offsets = np.linspace(-span, span, steps)
+    offsets, layered = np.linspace(-span, span, steps), isinstance(model, HasLayers)
     for row, dim in enumerate(dims):
         grid[row, :, dim] += offsets * unit[dim]
-        if isinstance(model, HasLayers):  # layers below follow, or an upper one would move nothing
+        if layered:  # layers below follow, or an upper one would move nothing
             ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
             with inference(model):
                 layer = int(np.searchsorted(ends, dim, side="right"))
