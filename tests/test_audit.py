@@ -251,7 +251,7 @@ def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
     assert abs(cluster.apart[0][1]) >= abs(cluster.apart[1][1])
     np.testing.assert_allclose(strip(Through(2), cluster)[-1], 2 * x[cluster.examples].mean(0),
                                rtol=1e-4)
-    np.testing.assert_allclose(cluster.way[0], x[cluster.common].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(cluster.path[0], x[cluster.common].mean(0), rtol=1e-4)
 
 
 def test_the_same_twice_and_whatever_the_order_of_the_items():
