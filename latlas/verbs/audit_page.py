@@ -41,7 +41,7 @@ def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command
 
 
 def strip(model: Model, cluster: Cluster) -> Array | None:
-    """(steps, \\*shape) examples decoded along the path to a cluster; ``None`` without a decoder."""
+    """(steps, \\*shape) examples decoded on the path to a cluster; ``None`` without a decoder."""
     return decoded(model, cluster.path) if can(model, "decode") else None
 
 
