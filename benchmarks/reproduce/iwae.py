@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from latlas.api.training import Parts, execute, plan
 from torch import Tensor, nn
 
-from latlas.api.training import Parts, execute, plan
 from latlas.core.noise import Noise, derive
 from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
