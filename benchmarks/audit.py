@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 from common import table
+from latlas.api.items import open_items
 from numpy.typing import NDArray
 
 import latlas
-from latlas.api.items import open_items
 from latlas.data import open_source
 from latlas.metrics.outliers import ppca_surprise
 from latlas.verbs.score import elbo_parts

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from common import table, write_json
+from latlas.tasks.figures import KINDS
 
 import latlas
 from latlas.data import open_source
-from latlas.tasks.figures import KINDS
 
 #: name of a row → model and its settings
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -27,6 +27,11 @@ from typing import Any
 import numpy as np
 from common import judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
+from latlas.tasks.evaluate import evaluate
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
+from latlas.tasks.project import project
+from latlas.tasks.styles import LEVELS
 from numpy.typing import NDArray
 
 import latlas
@@ -34,11 +39,6 @@ from latlas.data import split
 from latlas.data.dataset import Dataset
 from latlas.data.source import Source, partition
 from latlas.metrics.arrays import nearest
-from latlas.tasks.evaluate import evaluate
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 
 #: name of a row → model and its settings
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
+from latlas.tasks.evaluate import Evaluation
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_source, split
 from latlas.data.source import Source
-from latlas.tasks.evaluate import Evaluation
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")
 VAE = "vae, fitted prior"

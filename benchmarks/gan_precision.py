@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import judge, run_arguments, spent, table, trained, write_json
+from latlas.tasks.sections import read_metrics
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -29,7 +30,6 @@ from torch.utils._pytree import tree_map_only
 import latlas
 from latlas.data import open_source, split
 from latlas.report import plots
-from latlas.tasks.sections import read_metrics
 
 PRECISIONS = ("bf16", "fp32")
 SHOWN = ("discriminator", "generator", "r1", "r2", "gradient/discriminator", "gradient/generator")

@@ -16,11 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from latlas.tasks.compare import compare
+from latlas.tasks.evaluate import Evaluation, feature_extractor
+
 import latlas
 from latlas.metrics.features import features
 from latlas.metrics.precision_recall import support_distance
-from latlas.tasks.compare import compare
-from latlas.tasks.evaluate import Evaluation, feature_extractor
 
 SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median", "slope_high",
          "unevenness", "largest_jump", "information", "information_upper", "marginal_kl",

@@ -33,6 +33,11 @@ from typing import Any
 import numpy as np
 from common import judge, judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
+from latlas.tasks.cache import Cache
+from latlas.tasks.figures import KINDS, Figure
+from latlas.tasks.output import write_items
+from latlas.tasks.quality import figures_of
+from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -43,11 +48,6 @@ from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make, partition
 from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
-from latlas.tasks.cache import Cache
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
-from latlas.tasks.quality import figures_of
-from latlas.tasks.translate import translate
 
 #: of digits: small and quick, so that a processor sees enough of them
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from latlas.tasks.clips import clips_of, translate_film, write_film
+from latlas.tasks.evaluate import evaluate
 
 import latlas
 from latlas.core import motion
 from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
-from latlas.tasks.clips import clips_of, translate_film, write_film
-from latlas.tasks.evaluate import evaluate
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from latlas.tasks.clips import clips_of, write_film
+from latlas.tasks.evaluate import evaluate
 from PIL import Image
 
 import latlas
@@ -25,8 +27,6 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
-from latlas.tasks.clips import clips_of, write_film
-from latlas.tasks.evaluate import evaluate
 
 TIMES = [50, 60, 70, 80]
 

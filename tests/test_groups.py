@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from latlas.tasks import project as projecting
 from latlas.tasks.generate import likely
+from latlas.tasks.styles import codes_of_prior, codes_of_seeds
 from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 from torch import nn
@@ -24,8 +26,6 @@ from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.models.gan import GAN
 from latlas.models.groups import Groups, smoothness
-from latlas.tasks import project as projecting
-from latlas.tasks.styles import codes_of_prior, codes_of_seeds
 
 SIDE = 12
 PICTURES = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5,

@@ -19,8 +19,8 @@ from latlas.metrics.modes import (
     modes_covered,
 )
 from latlas.metrics.quality import Seen, judge
-from latlas.metrics.table import KINDS
 from latlas.metrics.sliced import sliced_wasserstein
+from latlas.metrics.table import KINDS
 
 
 def normal(seed, n, d):

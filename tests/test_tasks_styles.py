@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from latlas.tasks import generate
+from latlas.tasks.project import FRAMES, project, write_projection
+from latlas.tasks.styles import chosen_layers, codes_of_seeds, directions, edits, mix
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,9 +22,6 @@ from latlas.core.ranges import numbers
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
-from latlas.tasks import generate
-from latlas.tasks.project import FRAMES, project, write_projection
-from latlas.tasks.styles import chosen_layers, codes_of_seeds, directions, edits, mix
 
 PICTURE = Space.picture((1, 4, 4), 256)
 LAYERS, WIDE = 6, 3

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from latlas.tasks import generate, read
 from latlas.tasks.common import can, require
 from scipy.stats import multivariate_normal
 
@@ -19,7 +20,6 @@ from latlas.core.errors import CapabilityError, ConfigError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.tasks import generate, read
 from latlas.verbs.score import _items, _row_bytes, _subject, elbo_parts, score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)

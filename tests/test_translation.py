@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from latlas.tasks.evaluate import evaluate
+from latlas.tasks.page import build_page
+from latlas.tasks.sections import Subject
 from PIL import Image
 
 import latlas
@@ -32,9 +35,6 @@ from latlas.networks.translators import (
     ResidualTranslator,
     UNet,
 )
-from latlas.tasks.evaluate import evaluate
-from latlas.tasks.page import build_page
-from latlas.tasks.sections import Subject
 
 
 def step(index=0):

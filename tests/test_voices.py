@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.signal
+from latlas.api.voices import open_clips
+from latlas.tasks.voices import _translated, translate_clip
 from scipy.io import wavfile
 
 import latlas
-from latlas.api.voices import open_clips
 from latlas.cli.__main__ import run as command
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.space import Sound, Space
@@ -27,7 +28,6 @@ from latlas.data import sound as sounds
 from latlas.data.recordings import find_recordings, picture_of, starts
 from latlas.data.source import partition
 from latlas.data.wav import Clip, read_wav, resampled, wav_bytes
-from latlas.tasks.voices import _translated, translate_clip
 
 RATE = 8000
 KIND = Sound(RATE, 64, 16, 80.0)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from latlas.tasks import watching
+from latlas.tasks.watching import Watcher
 from PIL import Image
 from torch import nn
 
@@ -25,8 +27,6 @@ from latlas.engine.loop import fit
 from latlas.engine.progress import Bar, Silent
 from latlas.engine.trainer import NORM_EVERY, Trainer
 from latlas.engine.watch import Alarms, NotFinite
-from latlas.tasks import watching
-from latlas.tasks.watching import Watcher
 
 
 class Steps(Model):

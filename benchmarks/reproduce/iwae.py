@@ -27,15 +27,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from latlas.api.training import Parts, execute, plan
+from latlas.tasks.common import inference
 from torch import Tensor, nn
 
-from latlas.api.training import Parts, execute, plan
 from latlas.core.noise import Noise, derive
 from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
 from latlas.data.source import partition
 from latlas.metrics.latent import active_units
-from latlas.tasks.common import inference
 from latlas.verbs.score import score
 
 sys.path.append(str(Path(__file__).parents[1]))
