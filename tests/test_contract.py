@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core
 TOY = "toy_gan:ToyGAN"
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
     """A model on data. ``coupled`` says which term ties the items of a batch together."""
 
@@ -143,8 +144,8 @@ VARIANTS = [
     Case("cycle-gan", tiny.domains, {"network": "unet", "pool": 0, "penalty": "r1+r2",
          "penalty_every": 2}, label="lazy"),
     Case("cycle-gan", tiny.clips, {"network": "unet", "pool": 0}, label="frames"),
-    Case("cycle-gan", tiny.domains, {"network": "columns"}, coupled="earlier fakes",
-         label="columns"),
+    Case("cycle-gan", tiny.domains, {"network": "columns", "width": 2, "blocks": 2},
+         coupled="earlier fakes", label="columns"),
     Case("debiasing-vae", wide, CONV | {"reweighting": "maximum", "debias_classes": "a,c"},
          label="conv"),
     Case(TOY, tiny.points, label="ring"),
@@ -152,13 +153,31 @@ VARIANTS = [
 COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
            "style-gan": "the running mean of path lengths", "cycle-gan": "earlier fakes"}
 #: fully grown within the five steps in which every parameter must be reached
-SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2} | CANCELS_NOT}
+SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2} | CANCELS_NOT,
+                                       "cycle-gan": {"width": 8, "blocks": 2}}
 CASES = [Case(name, partial(tiny.data_for, name), SETTINGS.get(name, {}),
               coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
 
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
-trained_case = pytest.mark.parametrize("case", [c for c in CASES if c.name != "pca"], ids=str)
+# of the module's scope, so that the tests of a case follow each other and share what it trained
+every_case = pytest.mark.parametrize("case", CASES, ids=str, scope="module")
+trained_case = pytest.mark.parametrize("case", [c for c in CASES if c.name != "pca"], ids=str,
+                                       scope="module")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The model and the folder of a case, trained once for all tests that change neither."""
+    last: dict[Case, tuple[core.Model, Path]] = {}
+
+    def once(case):
+        if case not in last:
+            last.clear()
+            path = tmp_path_factory.mktemp("case") / "run"
+            last[case] = case.train(path), path
+        return last[case]
+
+    return once
 
 
 def batch_of(data: Dataset, n: int = 5) -> Batch:
@@ -213,9 +232,9 @@ def test_provides_is_what_the_protocols_say(case):
 
 
 @every_case
-def test_shapes_dtypes_and_finite_numbers(case, tmp_path):
+def test_shapes_dtypes_and_finite_numbers(case, trained):
     data = case.data()
-    model = case.train(tmp_path / "run")
+    model, _ = trained(case)
     found = outputs(model, data)
     codes = {"encode": (5, model.latent_dim), "nats": (5,), "ess": (5,)}
     if data.other is not None:
@@ -306,26 +325,27 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
 
 
 @every_case
-def test_a_loaded_model_equals_the_one_in_memory(case, tmp_path):
-    model = case.train(tmp_path / "run")
+def test_a_loaded_model_equals_the_one_in_memory(case, trained):
+    model, run = trained(case)
     mine = outputs(model, case.data())
-    loaded = checkpoint.load(tmp_path / "run", **tiny.modules_of(case.modules))
+    loaded = checkpoint.load(run, **tiny.modules_of(case.modules))
     theirs = outputs(loaded, case.data())
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[k], theirs[k]) for k in mine)
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.modules is not dict], ids=str)
-def test_loading_asks_for_the_users_own_modules(case, tmp_path):
-    case.train(tmp_path / "run")
+@pytest.mark.parametrize("case", [c for c in CASES if c.modules is not dict], ids=str,
+                         scope="module")
+def test_loading_asks_for_the_users_own_modules(case, trained):
+    _, run = trained(case)
     with pytest.raises(RunError, match=r"encoder=…"):
-        checkpoint.load(tmp_path / "run")
+        checkpoint.load(run)
 
 
 @every_case
-def test_the_seed_decides_everything(case, tmp_path):
-    first = tiny.weights(case.train(tmp_path / "a"))
+def test_the_seed_decides_everything(case, trained, tmp_path):
+    first = tiny.weights(trained(case)[0])
     torch.randn(3)  # what the process drew before must not matter
     again = tiny.weights(case.train(tmp_path / "b"))
     assert torch.equal(first, again)

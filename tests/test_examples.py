@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,12 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
 
+@pytest.fixture(autouse=True, params=["here", pytest.param("process", marks=pytest.mark.slow)])
+def _place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs its script in this process; among the slow tests in a process of its own."""
+    monkeypatch.setitem(globals(), "run", {"here": run_here, "process": run}[request.param])
+
+
 def run(folder: Path, script: str, *arguments: str) -> str:
     """The script in a process of its own, in an empty folder; what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -22,6 +31,17 @@ def run(folder: Path, script: str, *arguments: str) -> str:
                           env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def run_here(folder: Path, script: str, *arguments: str) -> str:
+    """The same without the seconds in which a process imports torch."""
+    path = EXAMPLES / script
+    with (pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder),
+          contextlib.redirect_stdout(io.StringIO()) as out):
+        patch.setattr(sys, "argv", [str(path), *arguments])
+        patch.syspath_prepend(EXAMPLES)
+        runpy.run_path(str(path), run_name="__main__")
+    return out.getvalue()
 
 
 def test_own_pictures(tmp_path: Path) -> None:
