@@ -458,6 +458,18 @@ def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixtur
     assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]
 
 
+def test_likelihoods_are_in_fp32_unless_bf16_is_asked_for(
+        runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(runs / "vae"), "--draws", "4"]
+    usual, full, half = (result(capsys, "score", *words, *more)["nats"] for more in (
+        (), ("--precision", "fp32"), ("--precision", "bf16")))
+    assert usual == full != half
+    assert latlas.score(runs / "vae", draws=4).mean == usual
+    figures = result(capsys, "evaluate", *words, "--metrics", "likelihood")["figures"]
+    assert next(f["value"] for f in figures if f["key"] == "nats") == usual
+    assert "fp32" in failure(capsys, "score", *words, "--precision", "auto")
+
+
 @pytest.mark.parametrize(("run", "tokens"), [
     ("vae", ["--method", "naive", "--draws", "50"]), ("vae", ["--method", "elbo", "--draws", "3"]),
     ("vae", ["--method", "ais", "--draws", "2", "--temperatures", "4"]),

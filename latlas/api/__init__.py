@@ -145,7 +145,7 @@ def denoise(run: Run, data: Items = None, split: str | None = None, *,
 
 
 def score(run: Run, data: Items = None, split: str | None = None, *, draws: int | None = None,
-          method: str = "auto", seed: int = 0, precision: str = "auto",
+          method: str = "auto", seed: int = 0, precision: str = "fp32",
           temperatures: int | None = None, leapfrog: int | None = None,
           observation_sd: float | None = None,
           progress: Count | None = None, **options: Any) -> Scores:

@@ -56,9 +56,9 @@ def score(run: Run, /, *, items: Items = ITEMS, source: Labelled = LABELLED,
               help="For a decoder without a likelihood, by ais or naive: standard deviation of x "
                    "around decode(z), in model units.")] = None,
           n: Annotated[int | None, Parameter(help="Only the first N items.")] = None,
-          precision: Annotated[Literal["auto", "fp32", "bf16"], Parameter(
-              help="Number format of the networks; auto: bf16 for iw where the processor has "
-                   "it.")] = "auto",
+          precision: Annotated[Literal["fp32", "bf16"], Parameter(
+              help="Number format of the networks; bf16 is faster where the processor has it.")]
+          = "fp32",
           out: Annotated[Path | None, Parameter(
               help="A row per item: .csv, .parquet, .npz; with --shard a folder.")] = None,
           parts: Parts = WHOLE, seed: Seed = 0, device: Device = "auto",

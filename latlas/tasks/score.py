@@ -14,7 +14,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import BoundsDensity, Decodes, Encodes, Model, Observes, prior_of
-from latlas.core.precision import autocast, has_bf16
+from latlas.core.precision import autocast
 from latlas.data.dataset import Dataset
 from latlas.tasks.common import (
     OBSERVATION,
@@ -40,7 +40,7 @@ from latlas.tasks.estimators import (
 #: draws of z per item where none are asked for
 DRAWS = {"exact": 0, "elbo": 1, "iw": 100, "naive": 10_000, "ais": 16}
 METHODS = ("auto", *DRAWS)
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("fp32", "bf16")
 #: a figure that fewer effective draws than this carry is not to be relied on
 RELIABLE_ESS = 10.0
 #: bytes one call to the model may hold
@@ -105,7 +105,7 @@ class Scores:
 
 
 def score(model: Model, data: Dataset, *, draws: int | None = None, method: str = "auto",
-          seed: int = 0, precision: str = "auto", temperatures: int | None = None,
+          seed: int = 0, precision: str = "fp32", temperatures: int | None = None,
           leapfrog: int | None = None, observation_sd: float | None = None,
           progress: Progress | None = None) -> Scores:
     """log p(x) of every item, exact or by one of four estimators.
@@ -126,20 +126,23 @@ def score(model: Model, data: Dataset, *, draws: int | None = None, method: str 
             and of each transition (10).
         observation_sd: scores a decoder without a likelihood (an autoencoder, a generator) as
             N(x; decode(z), observation_sd²), model units, by ``naive`` or ``ais``.
-        precision: of the networks: ``fp32``, ``bf16``, or ``auto``, which is bf16 for ``iw``
-            where the processor has it. Training rounds the same way; the mean moves by less than
-            0.01 nats, an item by about 0.06. Sums are fp32 or wider in any case.
+        precision: of the networks: ``fp32``, or ``bf16``, which is faster where the processor has
+            it. The mean then moves by less than 0.01 nats, an item by about 0.06. Sums are fp32 or
+            wider in any case.
         progress: counts items, times draws with ``naive`` and temperatures with ``ais``.
 
     Raises:
         CapabilityError: a model without a likelihood, or without the method asked for.
+        ConfigError: an unknown method or precision, or settings that the method does not heed.
     """
+    if precision not in PRECISIONS:
+        raise ConfigError(unknown("precision", precision, PRECISIONS))
     chosen = _method(model, method, observation_sd)
     settings = _settings(chosen, draws, {"temperatures": temperatures, "leapfrog": leapfrog})
     subject = _subject(model, observation_sd)
     keep_freed_memory()
     with inference(model, gradients=chosen == "ais"), \
-            autocast(model.device, _precision(model, precision, chosen)):
+            autocast(model.device, precision):
         found = list(_estimates(subject, data, chosen, settings, seed, progress))
     footing = footing_of(model) if observation_sd is None else subject.observes.footing
     acceptance = _joined(found, "acceptance").mean() if chosen == "ais" else math.nan
@@ -222,14 +225,6 @@ def _exact(model: Model) -> bool:
 
 def _name(model: Model) -> str:
     return type(model).__name__.lower()
-
-
-def _precision(model: Model, asked: str, method: str) -> str:
-    if asked not in PRECISIONS:
-        raise ConfigError(unknown("precision", asked, PRECISIONS))
-    if asked != "auto":
-        return asked
-    return "bf16" if method == "iw" and has_bf16(model.device) else "fp32"
 
 
 def _subject(model: Model, sd: float | None) -> Subject:
