@@ -91,7 +91,7 @@ class Rows:
         assert compute == {"min_size": 1, "max_size": 8} and (batch_size, num_cpus) == (256, 1)
         return Rows(polars.concat([polars.DataFrame(actor(b)) for b in self.batches(16)]))
 
-    def mapInPandas(self, of, schema):  # noqa: N802
+    def mapInPandas(self, of, schema):
         kinds = {"long": polars.Int64, "double": polars.Float64, "boolean": polars.Boolean}
         names = dict(column.split() for column in schema.split(", "))
         parts = [polars.DataFrame(part).select(list(names)) for part in of(iter(self.batches(16)))]

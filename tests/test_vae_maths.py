@@ -254,5 +254,5 @@ def test_bf16_moves_an_importance_weighted_bound_by_hundredths_of_a_nat(tmp_path
     assert abs(half.mean - full.mean) < 0.05
     assert not np.array_equal(half.nats, full.nats)
     np.testing.assert_array_equal(score(model, data, draws=64).nats, full.nats)
-    with pytest.raises(ConfigError, match="unknown precision 'auto'.*fp32"):
+    with pytest.raises(ConfigError, match=r"unknown precision 'auto'.*fp32"):
         score(model, data, precision="auto")
