@@ -23,6 +23,7 @@ from latlas.cli import __main__ as cli
 from latlas.cli.commands import COMMANDS
 from latlas.cli.flags import pairs
 from latlas.cli.settings import settings
+from latlas.cli.show import emit
 from latlas.core.errors import ConfigError, DataError
 
 TINY = ("--set", "width=32", "--set", "depth=1", "--set", "threads=1", "--set", "precision=fp32")
@@ -68,7 +69,12 @@ def result(capsys: pytest.CaptureFixture[str], *tokens: str) -> dict:
     """What --json printed; nothing else may be on stdout."""
     capsys.readouterr()
     assert cli.run([*tokens, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return strict_json(capsys.readouterr().out)
+
+
+def strict_json(text: str) -> dict:
+    """Without the NaN and Infinity that Python reads and JSON does not have."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
 # help
@@ -301,6 +307,18 @@ def test_one_item_has_no_standard_error(runs: Path, capsys: pytest.CaptureFixtur
     assert "nan" not in text
 
 
+def test_numbers_that_are_not_finite_are_null(runs: Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    """One item has no standard error over items, and ``iw`` no rate of acceptance."""
+    found = result(capsys, "score", str(runs / "vae"), "--n", "1", "--draws", "2")
+    assert found["standard_error"] is None and found["acceptance"] is None
+    assert found["nats"] < 0 < found["se_median"]
+    emit({"one": np.float32("nan"), "many": np.array([[1.5, np.inf]]), "in": (-np.inf, [np.nan])},
+         True, "")
+    assert strict_json(capsys.readouterr().out) == {
+        "one": None, "many": [[1.5, None]], "in": [None, [None]]}
+
+
 def test_unexpected_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise RuntimeError("a bug")
@@ -434,10 +452,22 @@ def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixtur
     assert table["nats"].mean() == pytest.approx(got["nats"], abs=1e-3)
     found = result(capsys, "evaluate", vae, "--draws", "2", "--samples", "40", "--features",
                    "pixels", "--out", "e.json")
-    assert json.loads((here / "e.json").read_text())["metrics"] == found["metrics"]
+    assert strict_json((here / "e.json").read_text()) == found
     both = result(capsys, "compare", vae, str(runs / "ae"), "--draws", "2", "--samples", "40",
                   "--features", "pixels")
     assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]
+
+
+def test_likelihoods_are_in_fp32_unless_bf16_is_asked_for(
+        runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(runs / "vae"), "--draws", "4"]
+    usual, full, half = (result(capsys, "score", *words, *more)["nats"] for more in (
+        (), ("--precision", "fp32"), ("--precision", "bf16")))
+    assert usual == full != half
+    assert latlas.score(runs / "vae", draws=4).mean == usual
+    figures = result(capsys, "evaluate", *words, "--metrics", "likelihood")["figures"]
+    assert next(f["value"] for f in figures if f["key"] == "nats") == usual
+    assert "fp32" in failure(capsys, "score", *words, "--precision", "auto")
 
 
 @pytest.mark.parametrize(("run", "tokens"), [

@@ -354,6 +354,15 @@ def test_the_seed_decides_everything(case, trained, tmp_path):
         assert not torch.equal(first, tiny.weights(other))
 
 
+def test_a_run_that_is_stopped_from_outside_is_not_compared(tmp_path, monkeypatch):
+    """It would look as if the seed did not decide everything."""
+    at = tiny.At(96, lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(tiny.Silent, "advance", lambda self, images: at.advance(images))
+    with pytest.raises(KeyboardInterrupt, match="from outside"):
+        tiny.train(tmp_path / "run", "ae", tiny.pictures(), tiny.small("ae"))
+    assert at.done
+
+
 @trained_case
 def test_an_interrupted_run_ends_with_the_same_bits(case, tmp_path):
     """With a long average, and stopped between two updates of it."""

@@ -94,6 +94,34 @@ def test_npz_with_train_and_test(tmp_path):
     np.testing.assert_array_equal(in_all(again).x, in_all(source).x)
 
 
+def test_npz_labels_follow_the_parts_whatever_the_order_of_the_keys(tmp_path):
+    parts = {"train": slice(0, 24), "validation": slice(24, 30), "test": slice(30, 40)}
+    arrays = {f"{key}_{part}": array[rows] for part, rows in reversed(parts.items())
+              for key, array in (("y", DIGIT), ("x", GREY), ("group", np.arange(40)),
+                                 ("factors", np.arange(40)[:, None]))}
+    np.savez(tmp_path / "m.npz", **arrays)
+    source = open_source(tmp_path / "m.npz")
+    for part, rows in parts.items():
+        data = split(source, part)
+        np.testing.assert_array_equal(data.take("x")[:, 0], GREY[rows])
+        np.testing.assert_array_equal(data.take("label"), DIGIT[rows])
+        np.testing.assert_array_equal(data.take("group"), np.arange(40)[rows])
+        np.testing.assert_array_equal(data.take("factors")[:, 0], np.arange(40)[rows])
+
+
+@pytest.mark.parametrize("key", ["x_val", "x_valid", "validation_x", "X_Val"])
+def test_npz_validation_by_any_of_its_names(tmp_path, key):
+    label = key.replace("x", "y").replace("X", "y")
+    np.savez(tmp_path / "m.npz", **{"x_train": GREY[:24], "y_train": DIGIT[:24],
+                                    key: GREY[24:30], label: DIGIT[24:30],
+                                    "x_test": GREY[30:], "y_test": DIGIT[30:]})
+    source = open_source(tmp_path / "m.npz")
+    assert info(source)["splits"] == {"train": 24, "validation": 6, "test": 10}
+    held_out = split(source, "validation")
+    np.testing.assert_array_equal(held_out.take("x")[:, 0], GREY[24:30])
+    np.testing.assert_array_equal(held_out.take("label"), DIGIT[24:30])
+
+
 @pytest.mark.parametrize("keys", [("X", "y"), ("images", "labels"), ("imgs", "target"),
                                   ("pictures", "class")])
 def test_npz_keys(tmp_path, keys):

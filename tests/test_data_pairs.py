@@ -98,6 +98,22 @@ def test_a_zip_of_pairs_inside_a_folder_with_parts_and_classes(tmp_path: Path) -
         np.testing.assert_array_equal(b, FIRST[index])
 
 
+def test_pairs_are_matched_by_name_where_their_endings_sort_otherwise(tmp_path: Path) -> None:
+    names = {"a": ".png", "a.day": ".png", "b": ".bmp", "b-1": ".PNG", "c": ".BMP"}
+    turned = {"a": ".bmp", "a.day": ".png", "b": ".PNG", "b-1": ".bmp", "c": ".png"}
+    for i, name in enumerate(names):
+        save(tmp_path / f"ab/A/{name}{names[name]}", GREY[i])
+        save(tmp_path / f"ab/B/{name}{turned[name]}", COLOUR[i])
+    orders = [[p.stem for p in sorted((tmp_path / "ab" / side).iterdir())] for side in "AB"]
+    assert orders[0] != orders[1]
+    for source in (open_source(tmp_path / "ab"),
+                   open_pair(tmp_path / "ab/A", tmp_path / "ab/B", paired=True)):
+        a, b = both(source)
+        index = [int(np.flatnonzero((x[0] == GREY).all((1, 2)))[0]) for x in a]
+        assert sorted(index) == [0, 1, 2, 3, 4]
+        np.testing.assert_array_equal(b, FIRST[index])
+
+
 def test_the_part_may_stand_above_the_side(tmp_path: Path) -> None:
     for side, pictures in (("A", GREY), ("B", COLOUR)):
         fill(tmp_path / "train" / side, pictures[:12])
@@ -416,6 +432,15 @@ def test_batches_of_pairs() -> None:
     swept = torch.cat([torch.cat([b.x + 1000, 2 * b.target], 1) for b in Sweep(data, 5)])
     torch.testing.assert_close(swept[:, 0], torch.arange(1002.0, 1025.0))
     torch.testing.assert_close(swept[:, 0], swept[:, 1])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_every_pass_has_an_order_of_its_own(paired: bool) -> None:
+    batches = Batches(numbered(50, paired), 50, seed=3)
+    passes = [batches.at(k) for k in range(4)]
+    for side in ("x", "target"):
+        orders = {tuple(getattr(batch, side).flatten().tolist()) for batch in passes}
+        assert len(orders) == 4 and len({tuple(sorted(order)) for order in orders}) == 1
 
 
 def test_batches_of_two_domains_see_every_item_equally_often() -> None:

@@ -8,11 +8,17 @@ import os
 import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
+
+import latlas
+from latlas.data import split
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -42,6 +48,31 @@ def run_here(folder: Path, script: str, *arguments: str) -> str:
         patch.syspath_prepend(EXAMPLES)
         runpy.run_path(str(path), run_name="__main__")
     return out.getvalue()
+
+
+def functions(script: str) -> dict[str, Any]:
+    """What a script defines."""
+    return runpy.run_path(str(EXAMPLES / script))
+
+
+def cells(sheet: Path, side: int, columns: int) -> np.ndarray:
+    """The pictures of a sheet, (rows, columns, side, side, 3), as small as they were."""
+    grid, gap = np.asarray(Image.open(sheet).convert("RGB")), 3
+    cell = (grid.shape[1] - gap) // columns
+    rows = (grid.shape[0] - gap) // cell
+    assert grid.shape[:2] == (rows * cell + gap, columns * cell + gap)
+    large = grid[gap:, gap:].reshape(rows, cell, columns, cell, 3)[:, :cell - gap, :, :cell - gap]
+    return large[:, ::(cell - gap) // side, :, ::(cell - gap) // side].swapaxes(1, 2)
+
+
+def first(x: np.ndarray) -> np.ndarray:
+    """Pictures with their channels last, channels first."""
+    return np.moveaxis(x, -1, 1)
+
+
+def large_digits() -> np.ndarray:
+    """The digits of 16 pixels, ink 0 … 16: (n, 16, 16)."""
+    return latlas.open_data("digits", "all").take("x")[:, 0].repeat(2, 1).repeat(2, 2)
 
 
 def test_own_pictures(tmp_path: Path) -> None:
@@ -84,9 +115,24 @@ def test_completion(tmp_path: Path) -> None:
 def test_one_speaker_to_another(tmp_path: Path) -> None:
     said = run(tmp_path, "one_speaker_to_another.py", "--images", "64", "--out", "made", "--run",
                "kept")
-    files = list((tmp_path / "made").glob("*.wav"))
-    assert f"wrote {len(files)} recordings" in said and len(files) >= 5
-    assert (tmp_path / "made-sheet.png").is_file() and (tmp_path / "kept/run.json").is_file()
+    files = sorted((tmp_path / "made").glob("*.wav"))
+    assert f"wrote {len(files)} recordings" in said and 5 <= len(files) <= 7  # of 60
+    script, pitches = functions("one_speaker_to_another.py"), []
+    given = script["synthetic"](tmp_path / "low", *script["LOW"], seed=0)
+    for file in files:
+        (rate, x), (_, theirs) = (wavfile.read(p) for p in (file, given / file.name))
+        x, theirs = x / 32768, theirs / 32768
+        assert rate == 4000 and len(x) == len(theirs)  # as long and as loud, and another sound
+        assert np.square(x).mean() == pytest.approx(np.square(theirs).mean(), rel=0.03)
+        assert np.abs(np.corrcoef(x, theirs)[0, 1]) < 0.95
+        pitches.append([script["pitch"](Namespace(x=v, rate=rate)) for v in (theirs, x)])
+    before, after = np.median(pitches, 0)
+    assert 95 < before < 120
+    assert f"median pitch {before:.0f} Hz before, {after:.0f} Hz after" in said
+    (again,) = latlas.translate(tmp_path / "kept", given / files[0].name)
+    np.testing.assert_allclose(again.x, wavfile.read(files[0])[1] / 32768, atol=1e-4)
+    with Image.open(tmp_path / "made-sheet.png") as sheet:  # rows of two recordings, 64 bins
+        assert sheet.height == -(-len(files) // 2) * (64 + 3) + 3
 
 
 def test_weights_elsewhere(tmp_path: Path) -> None:
@@ -98,12 +144,33 @@ def test_weights_elsewhere(tmp_path: Path) -> None:
     assert (tmp_path / "weights.parquet").is_file()
 
 
-@pytest.mark.parametrize("script", ["edges_to_pictures.py", "recolouring.py"])
-def test_translations(script: str, tmp_path: Path) -> None:
-    said = run(tmp_path, script, "--images", "64", "--out", "sheet.png", "--run", "kept")
+def test_edges_to_pictures(tmp_path: Path) -> None:
+    said = run(tmp_path, "edges_to_pictures.py", "--images", "64", "--out", "sheet.png", "--run",
+               "kept")
     assert "72 items" in said
-    assert (tmp_path / "kept/model.safetensors").is_file()
-    assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).shape[1] > 9 * 16
+    edges, made, truth = cells(tmp_path / "sheet.png", 16, 9).reshape(24, 3, 16, 16, 3).swapaxes(
+        0, 1)
+    colours = np.linspace((250, 220, 60), (200, 30, 160), 16)[:, None]
+    painted = (large_digits()[..., None] / 16 * colours).astype(np.uint8)
+    assert all((x == painted).all((1, 2, 3)).any() for x in truth)
+    padded = np.pad(truth.astype(int), ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    steep = [np.abs(padded[:, d:16 + d, 1 - d:17 - d] - truth).max(-1) > 80 for d in (0, 1)]
+    np.testing.assert_array_equal(edges, np.where(steep[0] | steep[1], 255, 0)[..., None] + [0] * 3)
+    again = latlas.translate(tmp_path / "kept", first(edges)[:, :1])
+    np.testing.assert_array_equal(again, first(made))
+
+
+def test_recolouring(tmp_path: Path) -> None:
+    said = run(tmp_path, "recolouring.py", "--images", "64", "--out", "sheet.png", "--run", "kept")
+    assert "72 items" in said
+    day, night, again = (first(x) for x in cells(tmp_path / "sheet.png", 16, 9).reshape(
+        24, 3, 16, 16, 3).swapaxes(0, 1))
+    inked = (day != np.array((40, 110, 190))[:, None, None]).any(1)
+    digits = large_digits()[::2] > 0
+    assert all((x == digits).all((1, 2)).any() for x in inked)
+    kept = tmp_path / "kept"
+    np.testing.assert_array_equal(night, latlas.translate(kept, day, to="B"))
+    np.testing.assert_array_equal(again, latlas.translate(kept, night, to="A"))
 
 
 def test_frames(tmp_path: Path) -> None:
@@ -164,12 +231,40 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
     assert still > 0 and best <= drawn
 
 
-def test_next_frame_and_scenes_made_up(tmp_path: Path) -> None:
+def test_next_frame_of_films_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run(tmp_path, "next_frame.py", "--images", "64", "--pairs", "16", "--out", "a.png")
-    assert "64 items" in said and (tmp_path / "a.png").is_file()
+    assert "64 items" in said
+    shown = cells(tmp_path / "a.png", 16, 8)[..., 0].astype(int)
+    assert len(shown) == 8
+    for still, *drawn, _, truth in shown:
+        balls = [x > 0.6 * x.max() for x in (still, truth)]  # their tails are half as bright
+        moved = [np.roll(balls[0], step, axis) for step in (3, -3) for axis in (0, 1)]
+        assert any((ball == balls[1]).all() for ball in moved)
+        assert len({x.tobytes() for x in drawn}) == 5
+    monkeypatch.syspath_prepend(EXAMPLES)  # it takes a function of another script
+    ball = functions("next_frame.py")["ball"]
+    films = [ball(np.random.default_rng(seed)).astype(int) for seed in range(180, 200)]
+    rest = np.mean([np.abs(np.diff(film, axis=0)) for film in films]) / 255
+    assert f"the still itself: L1 {rest:.4f}, PSNR" in said
+    stills = {frame.tobytes() for film in films for frame in film[:-1]}
+    assert all(row[0].tobytes() in stills for row in shown)
+
+
+def test_scenes_made_up(tmp_path: Path) -> None:
     said = run(tmp_path, "map_to_scene.py", "--images", "64", "--out", "b.png", "--run", "kept")
-    assert "24 rows" in said and (tmp_path / "b.png").is_file()
-    assert (tmp_path / "kept/model.safetensors").is_file()
+    assert "24 rows" in said
+    source = functions("map_to_scene.py")["source_of"](Namespace(scenes=None))
+    train, test = split(source, "train"), split(source, "test")
+    (seen, scenes), (maps, truth) = (
+        (part.take("x").argmax(1), part.other.take("x").astype(int)) for part in (train, test))
+    made = latlas.translate(tmp_path / "kept", test)
+    flat = np.stack([np.median(np.moveaxis(scenes, 1, -1)[seen == k], 0) for k in range(6)])
+    flat = first(flat[maps].round())
+    for name, x in (("pix2pix", made), ("one colour for each class", flat)):
+        assert f"{name}: L1 {np.abs(x - truth).mean() / 255:.4f}, PSNR" in said
+    shown = cells(tmp_path / "b.png", 24, 9).reshape(24, 3, 24, 24, 3).swapaxes(0, 1)
+    for x, wanted in zip(shown, (maps[:, None] * 51, made, truth), strict=True):
+        np.testing.assert_array_equal(first(x), np.broadcast_to(wanted[:24], (24, 3, 24, 24)))
 
 
 def test_scenes_of_own_maps(tmp_path: Path) -> None:

@@ -69,6 +69,21 @@ def test_the_same_call_again_trains_nothing_and_other_settings_are_refused(runs:
         api.fit_prior(runs / "vae", draws=3, progress=False, **FLOW)
 
 
+def test_other_weights_of_the_run_are_refused(runs: Path) -> None:
+    """The latents that the prior was fitted to are those of the weights it was fitted with."""
+    run, prior = runs / "vae", runs / "vae/prior/model.safetensors"
+    api.fit_prior(run, progress=False, **FLOW)
+    before = prior.read_bytes()
+    api.train("vae", "digits", out=runs / "other", progress=False, seed=1, **TINY)
+    shutil.copy(runs / "other/model.safetensors", run / "model.safetensors")
+    with pytest.raises(RunError, match=r"made_of\.weights is .* there, .* asked.*; "
+                                       r"remove .*vae/prior to fit another"):
+        api.fit_prior(run, progress=False, **FLOW)
+    assert prior.read_bytes() == before
+    shutil.rmtree(run / "prior")
+    assert api.fit_prior(run, progress=False, **FLOW).outcome.stopped == "budget"
+
+
 def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(runs / "vae", tmp_path / "whole")

@@ -135,6 +135,19 @@ def test_folders_around_clips_are_parts_and_classes(tmp_path):
                      "all")) == 7
 
 
+@pytest.mark.parametrize("around", ["", "train/"])
+def test_a_clips_own_folder_is_no_class(tmp_path, around):
+    """Nor is the folder of a part; as some clips have no class, none has."""
+    for c in range(3):
+        stills(tmp_path / f"{around}c{c}", 2)
+        stills(tmp_path / f"test/t{c}", 2)
+    film(tmp_path / f"{around}whole.gif", pictures(2, (12, 16)))
+    source = open_source(str(tmp_path), frames=True)
+    assert set(source.parts) == ({"train", "test"} if around else {"all"})
+    assert source.base.label is None and source.space.classes == ()
+    assert source.base.clip.max() == 6
+
+
 def test_packed_clips_are_clips(tmp_path):
     film(tmp_path / "in/a.gif")
     film(tmp_path / "in/b.gif")

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import polars
 import pytest
+import torch
 from PIL import Image
 from scipy.stats import binom
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -14,7 +15,10 @@ from tiny import pictures, points, small, table, train
 
 import latlas
 from latlas.cli.__main__ import run as command
+from latlas.core.distributions import Normal, PointMass
 from latlas.core.errors import CapabilityError, ConfigError, DataError
+from latlas.core.model import Model
+from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.metrics import outliers as figures
 from latlas.verbs.normality import NEEDED
@@ -100,6 +104,41 @@ def test_an_items_score_depends_on_that_item_alone(tmp_path, name, data, method)
                     method=method)
     np.testing.assert_allclose(part.score, whole.score[10:13], rtol=1e-3, atol=1e-3)
     assert part.threshold == whole.threshold
+
+
+class Plain(Model):
+    """Three statistics of an item: two of its three numbers, and the log of their mean square."""
+
+    latent_dim = 1
+
+    def __init__(self):
+        super().__init__(None, Space("points", (3,), None, 0.0, 1.0))
+
+    def encode(self, x, *, condition=None):
+        return Normal(x[:, :1], x[:, 1:2])
+
+    def decode(self, z, *, condition=None):
+        return PointMass(torch.zeros(len(z), 3))
+
+    def log_likelihood(self, x, *, noise, draws, condition=None):
+        return x[:, 2], torch.ones(len(x))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_threshold(method):
+    """Few: a threshold from the items that a Gaussian was fitted to would be far too low."""
+    rng, model, alarms = np.random.default_rng(5), Plain(), []
+    for _ in range(150):
+        x = rng.normal(size=(140, 3)).astype(np.float32)
+        items = Dataset(x, model.space)
+        found = outliers(model, items.subset(slice(40, None)), normal=items.subset(slice(0, 40)),
+                         false_alarms=0.1, method=method)
+        assert len(found.normal) == (20 if found.method == "typicality" else 40)
+        alarms.append(found.flag.mean())
+    m = len(found.normal)
+    expected = np.floor(0.1 * (m + 1)) / (m + 1)
+    error = np.std(alarms) / np.sqrt(len(alarms))
+    assert np.mean(alarms) == pytest.approx(expected, abs=4 * error) and error < 0.01
 
 
 @pytest.mark.parametrize("name", ["vae", "ae", "pca"])

@@ -101,11 +101,22 @@ def test_ctrl_c_ends_the_fit(rows: np.ndarray, monkeypatch: pytest.MonkeyPatch) 
         VAE(images=500, **TINY).fit(rows)
 
 
-def test_samples_follow_the_data(rows: np.ndarray) -> None:
-    pca = PCA(2).fit(rows)
-    drawn = pca.sample(4000, random_state=0)
-    np.testing.assert_allclose(drawn.mean(0), rows.mean(0), atol=0.5)
-    np.testing.assert_array_equal(drawn, pca.sample(4000, random_state=0))
+def test_samples_have_the_mean_and_the_covariance_of_the_model(rows: np.ndarray) -> None:
+    """Whitened by the exact ones they have mean 0 and covariance 1, within five standard errors."""
+    rows, n = rows * [1, 10, 100, 0.1, 1], 20_000
+    scaled = StandardScaler().fit(rows)
+    precision = ReferencePCA(2).fit(scaled.transform(rows)).get_precision()
+    drawn = scaled.transform(PCA(2).fit(rows).sample(n, random_state=0))
+    white = drawn @ np.linalg.cholesky(precision)
+    np.testing.assert_allclose(white.mean(0), 0, atol=5 / np.sqrt(n))
+    np.testing.assert_allclose(np.cov(white.T), np.eye(5), atol=5 * np.sqrt(2 / n))
+
+
+def test_a_random_state_decides_samples(rows: np.ndarray) -> None:
+    pca = PCA(2, random_state=3).fit(rows)
+    np.testing.assert_array_equal(pca.sample(9), pca.sample(9, random_state=3))
+    assert not np.isin(pca.sample(9, random_state=4), pca.sample(9)).any()
+    assert len(np.unique(pca.sample(9), axis=0)) == 9
 
 
 def test_what_a_model_cannot_is_absent() -> None:

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.decomposition import FactorAnalysis
 from torch import Tensor, nn
 
+from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Space
@@ -251,3 +252,6 @@ def test_bf16_moves_an_importance_weighted_bound_by_hundredths_of_a_nat(tmp_path
     half = score(model, data, draws=64, precision="bf16")
     assert abs(half.mean - full.mean) < 0.05
     assert not np.array_equal(half.nats, full.nats)
+    np.testing.assert_array_equal(score(model, data, draws=64).nats, full.nats)
+    with pytest.raises(ConfigError, match=r"unknown precision 'auto'.*fp32"):
+        score(model, data, precision="auto")

@@ -214,6 +214,10 @@ def test_labels_splits_and_equal_files(tmp_path: Path) -> None:
     source = open_source(tmp_path / "set", **SMALL)
     assert source.space.classes == ("one", "two")
     names, group = source.base.names, source.base.group
+    # 26 frames: windows from 0, 2, … 10, each with its recording's label
+    assert names.tolist() == sorted(names.tolist()) and len(names) == 31 * 6
+    folders = [str(name).partition("/")[0] for name in names]
+    assert [source.space.classes[code] for code in source.base.label] == folders
     assert group[names == "two/again.wav"][0] == group[names == "two/0.wav"][0]
     of = [{str(v) for v in names[rows]} for rows in partition(source).values()]
     assert all(len(part) for part in of) and sum(map(len, of)) == 31

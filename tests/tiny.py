@@ -111,13 +111,21 @@ def train(path: Path, name: str, data: Dataset, config: Any, *,
           training: TrainOptions | None = None, validation: Dataset | None = None,
           modules: Callable[[], dict[str, Any]] = dict,
           progress: Any = None) -> tuple[Model, Outcome]:
-    """Train in a run folder as the API does: the same call again goes on."""
+    """Train in a run folder as the API does: the same call again goes on.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped it that ``progress`` did not send, as of a time limit on
+            a busy machine. Training obeys and returns what it has, which nothing is to be compared
+            with.
+    """
     training, made = training or options(), modules_of(modules)
     model = build(name, data, config, made, training.seed)
     request = {"model": name, "config": to_json(model.config), "space": data.space.to_json(),
                "data": None, "training": to_json(training), "custom": sorted(made)}
     run = folders.start(path, request)
     outcome = engine.train(model, data, validation, training, run, progress)
+    if progress is None and outcome.stopped == "interrupt":
+        raise KeyboardInterrupt("a signal from outside stopped the training of a test")
     return model.eval(), outcome
 
 

@@ -93,7 +93,7 @@ def measure(model: str, layers: int, k: int, source: Source, asked: argparse.Nam
                    asked.out / f"{model if k > 1 else 'vae'}-{layers}-{k}", asked.progress,
                    networks(layers, train, asked.seed))
     test = split(source, "test").subset(slice(0, asked.items))
-    scores = score(done.model, test, draws=asked.draws, precision=asked.precision)
+    scores = score(done.model, test, draws=asked.draws)
     spent = json.loads((done.run / "metrics.jsonl").read_text().splitlines()[-1])
     return Row(model, layers, k, spent["images"] / len(train), -scores.mean,
                scores.standard_error, units(done.model, test), spent["images"] / spent["seconds"])
@@ -184,7 +184,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, help="passes instead of a share")
     parser.add_argument("--minutes", type=float, help="minutes for every row instead")
     parser.add_argument("--batch", type=int, default=20, help="items per step")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
+                        help="of training; likelihoods are in fp32")
     parser.add_argument("--set", nargs="+", default=[], type=setting, metavar="NAME=VALUE",
                         help="any other setting (gradient=dreg ema=0.02 schedule=cosine)")
     parser.add_argument("--draws", type=int, default=1000, help="in scoring; the paper's: 5,000")
