@@ -28,7 +28,7 @@ from common import asked, ended, judge, judged, run_arguments, spent, trained, w
 
 import latlas
 from latlas.data import open_source, split
-from latlas.data.source import Source
+from latlas.data.dataset import Source
 from latlas.tasks.evaluate import Evaluation
 from latlas.tasks.figures import KINDS, Figure
 from latlas.tasks.output import write_items

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from latlas import models
 from latlas.core.errors import RunError
 from latlas.core.options import parse
-from latlas.core.space import Space
+from latlas.core.space import parse_space
 
 #: folder of a run that holds the prior fitted to its codes
 PRIOR = "prior"
@@ -26,6 +26,7 @@ class RunInfo:
 
     Attributes:
         model: name in MODELS; ``config`` its config dataclass; ``provides`` what it can do.
+        space: a Space, or of a model of two sides a PairSpace.
         data: how its data source was named; ``training`` the options asked for.
         chosen: what was decided by timing.
     """
@@ -33,7 +34,7 @@ class RunInfo:
     path: Path
     model: str
     config: Any
-    space: Space
+    space: Any
     provides: frozenset[str]
     data: dict[str, Any] | None
     training: dict[str, Any]
@@ -55,13 +56,13 @@ def run_info(path: Path | str) -> RunInfo:
     try:
         entry = models.get(record["model"])
         config = parse(entry.config, record["config"], where="run.json")
-        return RunInfo(run.path, record["model"], config, Space.from_json(record["space"]),
+        return RunInfo(run.path, record["model"], config, parse_space(record["space"]),
                        entry.provides, record.get("data"), record["training"],
                        record.get("chosen") or {}, tuple(record.get("custom", ())),
                        run.finished, record)
     except KeyError as error:
         raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RunError(f"{path}/run.json is no whole run: {error}") from error
 
 

@@ -37,7 +37,7 @@ def test_objectives_are_what_the_table_says(name, judge, fool):
 def test_the_generator_gains_by_what_looks_more_real(name):
     objective, fake = OBJECTIVES[name], FAKE.clone().requires_grad_()
     objective.generator(REAL, fake).sum().backward()
-    assert objective.pairs == (name == "relativistic")
+    assert objective.paired == (name == "relativistic")
     if name != "least-squares":  # which also pulls back what is more real than real
         assert (fake.grad < 0).all()
 

@@ -21,7 +21,7 @@ from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dropout, dropout_rng
 from latlas.core.precision import autocast, transposed
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.engine import choose, optimisers
 from latlas.engine.adam import Adam
@@ -47,7 +47,7 @@ class Walk(Model):
     phases = (Phase("a", ("a",)), Phase("b", ("b",), every=3))
 
     def __init__(self) -> None:
-        super().__init__(None, Space("points", (1,)))
+        super().__init__(None, Points((1,)))
         self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
 
     def losses(self, batch: Batch, step: Step):
@@ -85,7 +85,7 @@ def test_terms_are_means_over_the_steps_that_had_them():
 
 def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
     judge, maker = optimisers.players(model, model.phases, options)
     assert [phase.name for phase in judge.phases] == ["discriminator", "penalty"]
@@ -156,7 +156,7 @@ def test_two_players_learn_a_ring(tmp_path):
 
 def test_fakes_made_once_give_the_generator_the_same_gradient():
     torch.manual_seed(0)
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     batch, step = Batch(torch.randn(16, 2)), Step(0, 0, 0.0, Noise(4))
     shared = dict(model.losses(batch, step))["generator"].total
     fresh = torch.nn.functional.softplus(-model.discriminator(model.sample(16, noise=Noise(4))))
@@ -229,7 +229,7 @@ def test_a_run_of_few_steps_is_averaged_too(tmp_path):
 
 
 def test_only_the_modules_named_are_averaged():
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     average = Averaged(model, 0.5)
     with torch.no_grad():
         for p in model.parameters():

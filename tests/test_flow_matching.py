@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Points, Space, Table
 from latlas.data import open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics.frechet import frechet_distance
@@ -25,7 +25,7 @@ def untrained(space: Space, steps: int = 16) -> FlowMatching:
 
 def bent(dims: int, steps: int) -> FlowMatching:
     """A flow that is no Gaussian: last weights that are not zero."""
-    model = untrained(Space("table", (dims,)), steps)
+    model = untrained(Table((dims,)), steps)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4, generator=torch.Generator().manual_seed(p.numel()))
     return model
@@ -38,7 +38,7 @@ def test_the_method_is_of_fourth_order():
 
 
 def test_an_untrained_flow_is_the_normal_that_the_data_were_standardised_by():
-    space = Space("table", (2,), None, (3.0, -1.0), (2.0, 0.5))
+    space = Table((2,), (3.0, -1.0), (2.0, 0.5))
     model, x = untrained(space), torch.tensor([[1.0, -1.5], [6.0, 0.0]])
     nats, ess = model.log_likelihood(space.to_model(x), noise=Noise(0))
     theirs = stats.norm([3.0, -1.0], [2.0, 0.5]).logpdf(x.numpy()).sum(1)
@@ -81,7 +81,7 @@ def test_the_estimated_trace_is_unbiased():
 
 
 def test_a_fitted_prior_is_in_the_units_of_the_codes():
-    space = Space("table", (2,), None, (3.0, -1.0), (2.0, 0.5))
+    space = Table((2,), (3.0, -1.0), (2.0, 0.5))
     prior, z = FittedPrior(untrained(space)), torch.randn(2, 4, 2)
     theirs = stats.norm([3.0, -1.0], [2.0, 0.5]).logpdf(z.numpy()).sum(-1)
     np.testing.assert_allclose(prior.log_prob(z), theirs, atol=1e-3)
@@ -92,7 +92,7 @@ def test_a_fitted_prior_is_in_the_units_of_the_codes():
 def test_a_correlated_normal_is_learnt(tmp_path):
     rng, factor = np.random.default_rng(0), np.array([[1.0, 0.0], [0.8, 0.6]])
     x = (rng.standard_normal((4000, 2)) @ factor.T).astype(np.float32)
-    data = Dataset(x, Space("points", (2,)))
+    data = Dataset(x, Points((2,)))
     model, _ = tiny.train(tmp_path / "run", "flow-matching", data,
                           tiny.small("flow-matching", width=64),
                           training=tiny.options(images=200_000, batch_size=256))

@@ -17,7 +17,7 @@ from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.models.config import HierarchicalVAEConfig, IWAEConfig, VAEConfig
 from latlas.models.hierarchical_vae import HierarchicalVAE
 from latlas.models.iwae import IWAE
@@ -26,7 +26,7 @@ from latlas.models.vae import VAE
 from latlas.tasks.generate import sample, traverse
 from latlas.tasks.read import information
 
-SPACE = Space("table", (3,))
+SPACE = Table((3,))
 MANY = 4000
 
 

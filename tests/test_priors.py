@@ -12,6 +12,7 @@ from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
+from latlas.core.space import Points
 from latlas.data.batches import Sweep
 from latlas.models import priors
 from latlas.models.priors import Flow, FullNormal, Mixture, Prior, StandardNormal, Vamp
@@ -183,7 +184,7 @@ def test_a_learnt_prior_learns_where_the_codes_are(tmp_path):
     """Two clusters: a mixture's bound beats that of the standard prior."""
     rng = np.random.default_rng(0)
     x = (rng.choice([-4.0, 4.0], (600, 1)) + 0.1 * rng.standard_normal((600, 2)))
-    data = tiny.Dataset(x.astype(np.float32), tiny.Space("points", (2,)))
+    data = tiny.Dataset(x.astype(np.float32), Points((2,)))
     found = {}
     for name in ("standard", "mixture"):
         config = tiny.small("vae", prior=name, latent_dim=2, width=32)

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
     from latlas.api.priors import Fitted
     from latlas.api.training import Trained
-    from latlas.data.source import Source
+    from latlas.data.dataset import Source
+    from latlas.data.pairs import PairSource
     from latlas.tasks.compare import Comparison
     from latlas.tasks.evaluate import Evaluation
     from latlas.tasks.outliers import Outliers
@@ -312,7 +313,7 @@ def compare(runs: Sequence[Run], data: Items = None, split: str | None = None, *
                      for e in evaluate_priors(run, source, split, **settings)])
 
 
-def open_source_for(run: Run, data: Items = None, **options: Any) -> Source:
+def open_source_for(run: Run, data: Items = None, **options: Any) -> Source | PairSource:
     """The whole source, all splits, opened with the options that ``run`` was trained with."""
     from latlas.api.items import as_source, known
 

@@ -127,10 +127,11 @@ def translate(run: Run, data: Items = None, split: str | None = None, *, to: str
 
     ``data`` are items of the other domain; of a source with two sides the side that is meant. Of
     recordings that are named by their place it is a list of whole ones,
-    :class:`latlas.data.wav.Clip`.
+    :class:`latlas.data.sound.Clip`.
     """
     from latlas.api.items import open_items, require
     from latlas.api.voices import hears, open_clips
+    from latlas.data.pairs import first_side
     from latlas.tasks.translate import translate as turn
 
     require(run, "translate")
@@ -140,7 +141,7 @@ def translate(run: Run, data: Items = None, split: str | None = None, *, to: str
         clips = open_clips(run, data, split, side="A" if to == "B" else "B", **options)
         return list(translate_clips(model_of(run, None), clips, to=to, progress=progress))
     items = open_items(run, data, split, side="A" if to == "B" else "B", **options)
-    return turn(model_of(run, None), items, to=to, progress=progress)
+    return turn(model_of(run, None), first_side(items), to=to, progress=progress)
 
 
 def mix(run: Run, rows: Sequence[int], columns: Sequence[int], *, layers: str = "coarse",

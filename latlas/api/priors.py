@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from latlas.api.training import Parts, Trained, execute, parts, plan
 from latlas.checkpoint import PRIOR, RunInfo, run_info
 from latlas.core.errors import CapabilityError, RunError
-from latlas.core.space import Space
+from latlas.core.space import Space, Table
 from latlas.engine.options import BUDGETS
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
-    from latlas.data.source import Source
 
 #: items to see where no budget is given
 IMAGES = 4_000_000
@@ -41,7 +40,7 @@ class Fitted(Trained):
     fitted: float | None = None
 
 
-def fit(run: Path, source: Source | None, settings: dict[str, Any], *, draws: int = DRAWS,
+def fit(run: Path, source: Any, settings: dict[str, Any], *, draws: int = DRAWS,
         progress: bool = True, where: str = "fit_prior()") -> Fitted:
     """Train flow matching on codes of the run's training items, in RUN/prior.
 
@@ -74,14 +73,15 @@ def _must_fit(info: RunInfo) -> None:
         raise RunError(f"{info.path} is not trained to its end; the same `latlas train` goes on")
 
 
-def _items(info: RunInfo, source: Source) -> Parts:
+def _items(info: RunInfo, source: Any) -> Parts:
     """The items the run was trained on and those it held out, in its own units."""
     from latlas.api.items import fitted
+    from latlas.data.pairs import first_side
 
     found = parts(source, info.record.get("split", "train"))
     held = found.validation
-    return Parts(fitted(found.train, info.space, source.name),
-                 None if held is None else fitted(held, info.space, source.name))
+    return Parts(fitted(first_side(found.train), info.space, source.name),
+                 None if held is None else fitted(first_side(held), info.space, source.name))
 
 
 def _codes(model: Model, info: RunInfo, items: Parts, draws: int, seed: int) -> Parts:
@@ -96,18 +96,18 @@ def _codes(model: Model, info: RunInfo, items: Parts, draws: int, seed: int) -> 
                  made_of={"weights": weights.hexdigest(), "draws": draws})
 
 
-def _table(model: Model, items: Dataset, draws: int, seed: int) -> Dataset:
+def _table(model: Model, items: Any, draws: int, seed: int) -> Dataset:
     from latlas.data.dataset import Dataset
     from latlas.tasks.codes import draw_codes
 
     codes = draw_codes(model, items, draws, seed=seed)
     names = tuple(f"z{i}" for i in range(codes.shape[1]))
-    return Dataset(codes, Space("table", (codes.shape[1],), columns=names))
+    return Dataset(codes, Table((codes.shape[1],), columns=names))
 
 
 def _space(folder: Path, codes: Dataset) -> Space:
     """Standardised; a fit that goes on keeps the numbers it began with, to the last bit."""
-    from latlas.data.source import standardised
+    from latlas.data.dataset import standardised
 
     if (folder / "run.json").is_file():
         return run_info(folder).space
@@ -130,7 +130,7 @@ def _densities(model: Any, done: Trained, codes: Parts) -> dict[str, float]:
 
     from latlas.core.noise import Noise
 
-    held = codes.validation or codes.train
+    held: Any = codes.validation or codes.train
     rows = np.random.default_rng(0).permutation(len(held))[:CHECKED]
     z = torch.as_tensor(np.asarray(held.x[rows]), device=model.device)
     flow: Any = done.model.to(model.device)

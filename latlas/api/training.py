@@ -17,8 +17,8 @@ from latlas.models import get
 if TYPE_CHECKING:
     from latlas.core.folders import RunFolder
     from latlas.core.model import Model
-    from latlas.data.dataset import Dataset
-    from latlas.data.source import Source
+    from latlas.data.dataset import Source
+    from latlas.data.pairs import Data, PairSource
     from latlas.engine.loop import Outcome
     from latlas.engine.processes import DistributedContext
     from latlas.engine.watch import Looks
@@ -42,8 +42,8 @@ class Parts:
     ``made_of`` is what else made the items: a run that goes on must share it.
     """
 
-    train: Dataset
-    validation: Dataset | None = None
+    train: Data
+    validation: Data | None = None
     spec: Mapping[str, Any] | None = None
     made_of: Mapping[str, Any] | None = None
 
@@ -110,7 +110,7 @@ def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
 
     Of two domains nothing is held out to keep weights by: no item of one has its own in the other.
     """
-    from latlas.data.dataset import sides_for
+    from latlas.data.pairs import sides_for
     from latlas.models import load_class
 
     needs = getattr(load_class(get(plan.model)), "needs", None)
@@ -120,7 +120,7 @@ def _sides(plan: Plan, data: Parts) -> tuple[Parts, list[str]]:
     return replace(data, train=train, validation=held), [note] if note else []
 
 
-def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) -> Looks | None:
+def _looks(model: Model, train: Any, options: TrainOptions, run: RunFolder) -> Looks | None:
     """What looks at the samples of a model that is watched."""
     if not model.defaults.monitored or run.finished or len(train) == 0:
         return None
@@ -132,7 +132,7 @@ def _looks(model: Model, train: Dataset, options: TrainOptions, run: RunFolder) 
                    run.path / "cache")
 
 
-def parts(source: Source, which: str = "train") -> Parts:
+def parts(source: Source | PairSource, which: str = "train") -> Parts:
     """The items to train on, and those held out: none of ``all``, nor where there are too few."""
     from latlas.data import split
 
@@ -145,7 +145,7 @@ def parts(source: Source, which: str = "train") -> Parts:
         return Parts(train, None, source.spec)
 
 
-def _build(plan: Plan, train: Dataset, modules: Mapping[str, Any]) -> Model:
+def _build(plan: Plan, train: Any, modules: Mapping[str, Any]) -> Model:
     """A fresh model whose first weights depend on the seed alone, or those of ``plan.start``."""
     import torch
 

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from latlas.api.items import known, open_items
 from latlas.core.errors import DataError
+from latlas.core.space import PairSpace
+from latlas.data.pairs import PairDataset
 
 if TYPE_CHECKING:
-    from latlas.data.recordings import Recordings
+    from latlas.data.recordings import RecordingFiles
 
 
 def hears(run: Any) -> bool:
     """Whether a run or model is one of recordings; reads no weights."""
-    return known(run).space.sound is not None
+    space = known(run).space
+    return isinstance(space, PairSpace) and space.a.sound is not None
 
 
 def open_clips(run: Any, data: Any = None, split: str | None = None, *, side: str = "A",
-               **options: Any) -> Recordings:
+               **options: Any) -> RecordingFiles:
     """Whole recordings of a side: of a source of one side all, of two those of that domain.
 
     Args:
@@ -32,12 +35,13 @@ def open_clips(run: Any, data: Any = None, split: str | None = None, *, side: st
     """
     like = known(run)
     spec = like.spec if data is None else data if isinstance(data, Mapping) else {"source": data}
-    found = _found(_place(spec, side), spec or {}, side)
+    found = _found(_place(spec, side), spec or {}, side, options.get("on_error", "raise"))
     if data is not None and split in (None, "all"):
-        return found.whole(options.get("on_error", "raise"))
-    items = open_items(run, data, split, side=side, **options).take("names")
-    assert items is not None  # windows know their recordings
-    return found.only(list(dict.fromkeys(str(name) for name in items)))
+        return found.whole()
+    items = open_items(run, data, split, side=side, **options)
+    names = (items.a if isinstance(items, PairDataset) else items).take("names")
+    assert names is not None  # windows know their recordings
+    return found.only(list(dict.fromkeys(str(name) for name in names)))
 
 
 def _place(spec: Mapping[str, Any] | None, side: str) -> str:
@@ -52,16 +56,16 @@ def _place(spec: Mapping[str, Any] | None, side: str) -> str:
     return str(place)
 
 
-def _found(place: str, spec: Mapping[str, Any], side: str) -> Recordings:
-    from latlas.data.recordings import find_recordings, sides_of
+def _found(place: str, spec: Mapping[str, Any], side: str, on_error: str) -> RecordingFiles:
+    from latlas.data.recordings import Listening, open_recordings
 
     name, _, pattern = place.partition("::")
     path = Path(name).expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    found = find_recordings(path, pattern)
-    sides = sides_of(found)
-    return found if sides is None else sides[_number(spec, side)]
+    found = open_recordings(path, pattern, how=Listening(on_error=on_error))
+    sides = found.sides()
+    return found if sides is None else sides[:2][_number(spec, side)]
 
 
 def _number(spec: Mapping[str, Any], side: str) -> int:

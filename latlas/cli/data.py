@@ -33,7 +33,7 @@ def pack(source: Source, out: Annotated[Path, Parameter(help="A new folder.")], 
     with counting("pack") as progress:
         packed = data.pack(source, out, progress=progress, **options.options())
     n = sum(len(part) for part in packed.parts.values())
-    emit({"out": str(out), "n": n, "shape": packed.space.shape}, json,
+    emit({"out": str(out), "n": n, "shape": next(iter(packed.parts.values())).x.shape[1:]}, json,
          f"packed {n:,} items into {out}")
 
 

@@ -34,6 +34,7 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     from latlas.api.items import open_items, require
     from latlas.api.voices import hears
     from latlas.data.files import FILMS
+    from latlas.data.pairs import first_side
     from latlas.tasks.clips import check_out
     from latlas.tasks.output import is_folder
     from latlas.tasks.translate import must_reach
@@ -51,9 +52,9 @@ def translate(run: Run, /, *, items: Items = ITEMS, source: Source = SOURCE,
     must_reach(model, to)
     data = open_items(run, items.data, items.split, side="A" if to == "B" else "B",
                       **source.options())
-    sheet = path.suffix.lower() == ".png"
-    check_out(path, data)
-    data = data.subset(slice(0, n or (SHEET if sheet and data.clip is None else None)))
+    sheet, clip = path.suffix.lower() == ".png", first_side(data).clip
+    check_out(path, first_side(data))
+    data = data.subset(slice(0, n or (SHEET if sheet and clip is None else None)))
     lines, facts = _written(model, data, path, to)
     emit({"out": str(path), "to": to, "n": len(data), **facts}, json, lines)
 
@@ -70,7 +71,7 @@ def _heard(run: Path, items: Items, options: dict[str, Any], path: Path, to: str
         raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that ends "
                           "in .png")
     found = open_clips(run, items.data, items.split, side="A" if to == "B" else "B", **options)
-    found = found.subset(slice(0, n or (SHEET if sheet else None)))
+    found = found.only(found.names[:n or (SHEET if sheet else None)])
     model, lines, facts = opened(run, device, "translate"), [], {}
     if not sheet:
         with counting("translate") as progress:
@@ -79,7 +80,7 @@ def _heard(run: Path, items: Items, options: dict[str, Any], path: Path, to: str
         lines = [f"wrote {counted(done.written, 'recording')} to {path}{there}"]
         facts = {"written": done.written, "found": done.found}
     beside = path if sheet else path.with_name(f"{path.name}-sheet.png")
-    lines.append(_spectra(model, found.subset(slice(0, SHEET)), beside, to))
+    lines.append(_spectra(model, found.only(found.names[:SHEET]), beside, to))
     emit({"out": str(path), "to": to, "n": len(found), **facts, "sheet": str(beside)}, json,
          "\n".join(lines))
 
@@ -97,6 +98,7 @@ def _spectra(model: Any, found: Any, path: Path, to: str) -> str:
 
 def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str, Any]]:
     """Write it; what to say of it, and the same as numbers."""
+    from latlas.data.pairs import first_side
     from latlas.tasks.clips import rolled, translate_film
     from latlas.tasks.output import is_folder, write_items
     from latlas.tasks.translate import made_for, translate
@@ -105,6 +107,7 @@ def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str,
         return _filled(model, data, path, to)
     if path.suffix.lower() == ".png":
         return _draw(model, data, path, to), {}
+    data = first_side(data)
     with counting("translate") as progress:
         if path.suffix.lower() not in (".npz", ".npy"):
             translate_film(model, data, path, to=to, progress=progress)
@@ -117,15 +120,17 @@ def _written(model: Any, data: Any, path: Path, to: str) -> tuple[str, dict[str,
 
 def _filled(model: Any, data: Any, folder: Path, to: str) -> tuple[str, dict[str, Any]]:
     """A file for every item, a film for every film, and the contact sheet."""
+    from latlas.data.pairs import first_side
     from latlas.tasks.clips import clips_of, translate_clips
     from latlas.tasks.translate import translate_files
 
+    both, data = data, first_side(data)
     films = [clip for clip in clips_of(data) if clip.suffix]
     with counting("translate") as progress:
         write = translate_clips if films else translate_files
         done = write(model, data, folder, to=to, progress=progress)
     beside = folder.with_name(f"{folder.name}-sheet.png")
-    said = _draw(model, data if data.clip is not None else data.subset(slice(0, SHEET)), beside, to)
+    said = _draw(model, both if data.clip is not None else both.subset(slice(0, SHEET)), beside, to)
     there = f"; {done.found:,} were there" if done.found else ""
     what = "file" if films else "picture"
     return (f"wrote {counted(done.written, what)} to {folder}{there}\n{said}",
@@ -134,12 +139,13 @@ def _filled(model: Any, data: Any, folder: Path, to: str) -> tuple[str, dict[str
 
 def _draw(model: Any, data: Any, path: Path, to: str) -> str:
     """The contact sheet: a row for each item, of clips a row of frames above what became of it."""
+    from latlas.data.pairs import first_side
     from latlas.report import pictures
     from latlas.tasks.clips import strips
     from latlas.tasks.output import write_bytes
     from latlas.tasks.translate import sheet
 
-    chosen, frames = (data, 0) if data.clip is None else strips(data)
+    chosen, frames = (data, 0) if first_side(data).clip is None else strips(data)
     rows = sheet(model, chosen, to=to)
     kinds = rows.shape[1]
     across = frames or max(1, min(4, len(rows) // 4)) * kinds

@@ -10,7 +10,7 @@ from torch import Tensor
 from latlas.core.model import Model, Step, Validates
 from latlas.core.noise import Noise, derive
 from latlas.data.batches import Sweep
-from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data
 from latlas.engine.options import TrainOptions
 from latlas.engine.trainer import Trainer
 
@@ -25,7 +25,7 @@ class Checks:
     by the weights alone.
     """
 
-    def __init__(self, trainer: Trainer, data: Dataset | None, options: TrainOptions,
+    def __init__(self, trainer: Trainer, data: Data | None, options: TrainOptions,
                  device: torch.device) -> None:
         usable = data is not None and len(data) > 0 and isinstance(trainer.model, Validates)
         self.data = data.subset(slice(0, CHECK_ITEMS)) if usable and data is not None else None

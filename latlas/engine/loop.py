@@ -20,7 +20,7 @@ from latlas.core.folders import RunFolder
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Finishes, FitsDirectly, Model
 from latlas.data.batches import Batches, Sweep
-from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data
 from latlas.engine.checks import Checks, check_every
 from latlas.engine.choose import Chosen, apply_layout, batch_size_of, choose
 from latlas.engine.logs import EventLog
@@ -51,7 +51,7 @@ class Outcome:
     best: float | None = None
 
 
-def fit(model: Model, train: Dataset, validation: Dataset | None, options: TrainOptions,
+def fit(model: Model, train: Data, validation: Data | None, options: TrainOptions,
         run: RunFolder, progress: Progress | None = None, looks: Looks | None = None) -> Outcome:
     """Train ``model`` in place; the run folder holds the result. The same call again resumes.
 
@@ -77,7 +77,7 @@ def fit(model: Model, train: Dataset, validation: Dataset | None, options: Train
         return Loop(model, train, validation, options, run, device, progress, looks).run()
 
 
-def _fit_directly(model: Model, train: Dataset, run: RunFolder, device: torch.device,
+def _fit_directly(model: Model, train: Data, run: RunFolder, device: torch.device,
                   progress: Progress) -> Outcome:
     begun = time.monotonic()
     progress.begin(len(train), 0, f"closed form on {len(train):,} items")
@@ -92,7 +92,7 @@ def _fit_directly(model: Model, train: Dataset, run: RunFolder, device: torch.de
 class Loop:
     """Everything around the steps of one run."""
 
-    def __init__(self, model: Model, train: Dataset, validation: Dataset | None,
+    def __init__(self, model: Model, train: Data, validation: Data | None,
                  options: TrainOptions, run: RunFolder, device: torch.device,
                  progress: Progress, looks: Looks | None = None) -> None:
         self.world = join(device)

@@ -38,13 +38,22 @@ VAE_TRAINING = {"weight_decay": 0.3}
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a model's class is, its config, what it provides, and its training defaults."""
+    """Where a model's class is, its config, what it provides, and its training defaults.
+
+    Attributes:
+        config_class: ``None`` for the ``Config`` of the class itself, which imports torch.
+    """
 
     target: str
-    config: Any
+    config_class: Any
     provides: frozenset[str]
     summary: str
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Any:
+        """The config dataclass."""
+        return load_class(self).Config if self.config_class is None else self.config_class
 
 
 MODELS: dict[str, Entry] = {
@@ -91,10 +100,10 @@ MODELS: dict[str, Entry] = {
     "style-gan": Entry("latlas.models.style_gan:StyleGAN", configs.StyleGANConfig, STYLES,
                        "GAN of pictures whose every layer has a style: mixing, truncation, edits",
                        EQUALISED_TRAINING),
-    "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", configs.Pix2PixConfig, TRANSLATOR,
+    "pix2pix": Entry("latlas.models.pix2pix:Pix2Pix", None, TRANSLATOR,
                      "the other picture of a pair: edges to photo, map to scene",
                      TRANSLATION_TRAINING),
-    "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", configs.CycleGANConfig, TRANSLATOR,
+    "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", None, TRANSLATOR,
                        "from one domain to another and back, without pairs",
                        TRANSLATION_TRAINING | {"batch_size": 0, "learning_rate": 0.0}),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching", configs.FlowMatchingConfig,

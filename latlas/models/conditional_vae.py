@@ -9,7 +9,7 @@ from latlas import networks
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images, Space
 from latlas.models.conditioning import NAME_IT, class_vectors
 from latlas.models.config import ConditionalVAEConfig
 from latlas.models.vae import VAE
@@ -30,7 +30,7 @@ class ConditionalVAE(VAE):
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.part_encoder = None
         if config.condition == "part":
-            given = Space("picture", (space.shape[0] + 1, *space.shape[1:]))
+            given = Images((space.shape[0] + 1, *space.shape[1:]), None)
             # of the kind that was chosen for the picture: run.json knows no other
             self.part_encoder = networks.encoder(
                 given, self.condition_dim, kind=self.config.network, width=self.config.width,

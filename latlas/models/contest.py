@@ -81,7 +81,7 @@ class Contest:
 
     def fool(self, ask: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """The generator's loss on D's outputs at fakes; ``real`` are asked for if they matter."""
-        of_real = ask(real) if self.objective.pairs else fake
+        of_real = ask(real) if self.objective.paired else fake
         return self.objective.generator(of_real, fake).mean()
 
     def gamma(self, step: Step) -> float:

@@ -24,11 +24,15 @@ be better than a real one, so a mode that is left out keeps its pull (Sun et al.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from latlas.core.errors import ConfigError, unknown
+from latlas.core.noise import Noise
 
 Player = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,13 +42,13 @@ class Objective:
     """Both players' losses, functions of (real, fake), each (n,) to (n,).
 
     Attributes:
-        pairs: the generator's loss depends on the real items too.
+        paired: the generator's loss depends on the real items too.
         relative: nothing changes if a number is added to all of D's outputs.
     """
 
     discriminator: Player
     generator: Player
-    pairs: bool = False
+    paired: bool = False
     relative: bool = False
 
 
@@ -63,9 +67,70 @@ OBJECTIVES: dict[str, Objective] = {
     "wasserstein": Objective(lambda real, fake: fake - real, lambda real, fake: -fake,
                              relative=True),
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real),
-                              lambda real, fake: F.softplus(real - fake), pairs=True,
+                              lambda real, fake: F.softplus(real - fake), paired=True,
                               relative=True),
 }
+
+
+def find_objective(objective: str | Objective) -> Objective:
+    """The objective of a name, or the one that is given.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if objective not in OBJECTIVES:
+        raise ConfigError(unknown("objective", objective, OBJECTIVES))
+    return OBJECTIVES[objective]
+
+
+def discriminator_loss(objective: str | Objective, real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss on logits of real examples and of fakes, mean over examples."""
+    return find_objective(objective).discriminator(real, fake).mean()
+
+
+def generator_loss(objective: str | Objective, real: Tensor, fake: Tensor) -> Tensor:
+    """The generator's loss, mean; ``real`` matters where the objective is ``paired`` only."""
+    return find_objective(objective).generator(real, fake).mean()
+
+
+def gradient_penalty(kind: str, discriminator: Callable[..., Sequence[Tensor]],
+                     d_inputs: Sequence[Tensor], noise: Noise,
+                     logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    """A penalty on the gradient of D by its input, to be weighted by γ, and its parts for the log.
+
+    ``r1`` is ½ E ‖∇D(x)‖² over real examples (Mescheder et al. 2018, eq. 9), ``r2`` the same over
+    fakes (eq. 10), ``r1+r2`` the sum, of one backward pass; ``gp`` is E (‖∇D(x̂)‖ − 1)² at points
+    x̂ on the lines between both (Gulrajani et al. 2017, eq. 3). Gradients are reduced in fp32, and
+    the result can be differentiated. A logit must depend on its own example alone.
+
+    Args:
+        discriminator: D's logits for each of the inputs it is called with.
+        d_inputs: real examples and fakes as D sees them; they require a gradient.
+        noise: draws the points of ``gp``.
+        logits: D's outputs at both inputs, if it has run (an eager penalty); otherwise D runs where
+            the penalty is taken and nowhere else (a lazy one).
+    """
+    if kind == "gp":
+        real, fake = (x.detach() for x in d_inputs)
+        share = noise.uniform(len(real)).to(real).view(-1, *[1] * (real.dim() - 1))
+        between = torch.lerp(real, fake, share).requires_grad_()
+        squares, = squared_gradients(discriminator(between), [between])
+        penalty = ((squares + 1e-12).sqrt() - 1).square().mean()
+        return penalty, {"gp": penalty}
+    chosen = [k for k, part in enumerate(("r1", "r2")) if part in kind]
+    inputs = [d_inputs[k] for k in chosen]
+    outputs = discriminator(*inputs) if logits is None else [logits[k] for k in chosen]
+    parts = [squares.mean() for squares in squared_gradients(outputs, inputs)]
+    return 0.5 * torch.stack(parts).sum(), dict(zip(kind.split("+"), parts, strict=True))
+
+
+def squared_gradients(logits: Sequence[Tensor], d_inputs: Sequence[Tensor]) -> list[Tensor]:
+    """‖∇_x D(x)‖² of every example, (n,) float32, from D's outputs at each input (n, *shape)."""
+    gradients = torch.autograd.grad([out.sum() for out in logits], list(d_inputs),
+                                    create_graph=True)
+    return [gradient.float().square().flatten(1).sum(1) for gradient in gradients]
 
 
 def certainty(real: Tensor, fake: Tensor) -> Tensor:
@@ -75,3 +140,8 @@ def certainty(real: Tensor, fake: Tensor) -> Tensor:
     """
     middle = 0.5 * (real.mean() + fake.mean())
     return (real - middle).sign().mean()
+
+
+def logit_terms(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """For the log: the mean logits of real examples and of fakes, and :func:`certainty`."""
+    return {"D(real)": real.mean(), "D(fake)": fake.mean(), "certainty": certainty(real, fake)}

@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
     "ssim": Kind("SSIM", "Translation", "high",
                  "Structural similarity: do light, contrast and pattern agree, window by window? 1 "
                  "for the same picture."),
-    "cycle": Kind("lost there and back, range 0–1", "Translation", "low",
+    "cycle": Kind("cycle-consistency error, range 0–1", "Translation", "low",
                   "Mean absolute difference between an item and what comes of it on the way to the "
                   "other domain and back."),
     "flicker": Kind("flicker, range 0–1", "Translation", "low",

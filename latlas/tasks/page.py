@@ -7,8 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.report.html import Facts, Notes, Section, page
 from latlas.tasks import sections
 from latlas.tasks.compare import Comparison, compare
@@ -23,7 +25,7 @@ SHOWN = (sections.samples, sections.translations_to_b, sections.translations_to_
          sections.latent_planes, sections.loss_curves)
 
 
-def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, test: Dataset,
+def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Any, test: Any,
                title: str = "", command: str = "", seed: int = 0,
                facts: Mapping[str, str] | None = None, cache: Path | None = None,
                to: str = "") -> Path:
@@ -45,11 +47,13 @@ def write_page(out: Path | str, subjects: Sequence[Subject], *, train: Dataset, 
     return target
 
 
-def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, title: str = "",
+def build_page(subjects: Sequence[Subject], *, train: Any, test: Any, title: str = "",
                command: str = "", seed: int = 0, facts: Mapping[str, str] | None = None,
                cache: Path | None = None, to: str = "") -> str:
     """The page as text; see :func:`write_page`."""
-    context = Context(train, test, seed, cache, to)
+    pairs = test if isinstance(test, PairDataset) else None
+    train, test = (d.a if isinstance(d, PairDataset) else d for d in (train, test))
+    context = Context(train, test, seed, cache, to, pairs)
     evaluations = [e for s in subjects for e in s.evaluations]
     compared = compare(evaluations) if evaluations else None
     shown = [section for make in SHOWN if (section := make(subjects, context)) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from latlas.core.errors import DataError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.report import pictures, plots
 from latlas.report.html import Figure, Row, Section
 from latlas.tasks.cache import Cache
@@ -64,6 +65,8 @@ class Context:
 
     Attributes:
         to: the domain whose translations are shown alone; every one if empty.
+        pairs: the held-out items with both their sides, where there are two; ``train`` and
+            ``test`` are A's.
     """
 
     train: Dataset
@@ -71,6 +74,7 @@ class Context:
     seed: int = 0
     cache: Path | None = None
     to: str = ""
+    pairs: PairDataset | None = None
 
     @property
     def space(self) -> Space:
@@ -228,7 +232,7 @@ def principal_plane(codes: Array) -> tuple[Array, Array]:
 def _translations(subjects: Sequence[Subject], context: Context, to: str) -> Section | None:
     """Held-out items, under them their translations and, of pairs, what was wanted; figures."""
     able = [s for s in subjects if can(s.model, "translate") and to in getattr(s.model, "ways")]  # noqa: B009
-    if not able or context.to not in ("", to) or (to == "A" and context.test.other is None):
+    if not able or context.to not in ("", to) or (to == "A" and context.pairs is None):
         return None
     judged = [s.ways[to] for s in able if to in s.ways]
     return Section(f"Translations to {to}", "Held-out items of one domain as those of the other.",
@@ -237,8 +241,10 @@ def _translations(subjects: Sequence[Subject], context: Context, to: str) -> Sec
 
 
 def _translated(subject: Subject, to: str, context: Context) -> Figure:
-    side = context if to == "B" else replace(context, test=context.test.flipped())
-    rows = sheet(subject.model, side.items(PAIRS), to=to).swapaxes(0, 1)
+    both = context.pairs if context.pairs is None or to == "B" else context.pairs.swapped()
+    data = both or context.test
+    order = np.random.default_rng(context.seed).permutation(len(data))
+    rows = sheet(subject.model, data.subset(order[:PAIRS]), to=to).swapaxes(0, 1)
     picture = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
                             gutter=pictures.FAINT)
     return Figure(pictures.png(picture), subject.name, f"to {to}",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError
-from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import PairSpace, Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
+from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.report import pictures
 from latlas.tasks.common import (
     Array,
@@ -40,14 +40,14 @@ class Translated:
     found: int
 
 
-def given_for(space: Space, to: str) -> Space:
-    """The space of what is given for a translation to A or B; its ``target`` is the result's."""
-    return space if to == "B" else space.flipped()
+def given_for(space: PairSpace, to: str) -> Space:
+    """The space of what is given for a translation to A or B."""
+    return space.a if to == "B" else space.b
 
 
-def made_for(space: Space, to: str) -> Space:
+def made_for(space: PairSpace, to: str) -> Space:
     """The space of what a translation to A or B gives."""
-    return space.flipped() if to == "B" else space
+    return space.b if to == "B" else space.a
 
 
 def must_reach(model: Any, to: str) -> None:
@@ -57,7 +57,7 @@ def must_reach(model: Any, to: str) -> None:
                           f"{' and '.join(model.ways)} alone")
 
 
-def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,
+def translate(model: Any, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,
               progress: Progress | None = None) -> Array:
     """Every item in domain ``to``, (n, \\*shape of that domain) in data units.
 
@@ -70,7 +70,7 @@ def translate(model: Model, data: Dataset, *, to: str = "B", batch_size: int = B
     return np.concatenate(parts) if parts else np.zeros((0, *shape), np.uint8)
 
 
-def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
+def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
                     progress: Progress | None = None) -> Translated:
     """A PNG for every item, by its name; files that are there already are left as they are.
 
@@ -93,13 +93,17 @@ def file_of(item: Array, space: Space) -> bytes:
     return pictures.png(to_ids(item[None], space)[0]) if space.ids else picture(item, space)
 
 
-def sheet(model: Model, data: Dataset, *, to: str = "B") -> Array:
-    """Rows of input, output and, of pairs, what was wanted: (n, 2 or 3, 4, H, W) RGBA 0 … 255."""
+def sheet(model: Any, data: Data, *, to: str = "B") -> Array:
+    """Rows of input, output and, of pairs, what was wanted: (n, 2 or 3, 4, H, W) RGBA 0 … 255.
+
+    ``data`` are what is translated; of two sides the first is.
+    """
     into = made_for(model.space, to)
-    sides: list[tuple[Array, Space]] = [(items_of(data), given_for(model.space, to)),
-                                      (translate(model, data, to=to), into)]
-    if data.other is not None and data.paired:
-        sides.append((items_of(data.other), into))
+    given = first_side(data)
+    sides: list[tuple[Array, Space]] = [(items_of(given), given_for(model.space, to)),
+                                      (translate(model, given, to=to), into)]
+    if isinstance(data, PairDataset) and data.aligned:
+        sides.append((items_of(data.b), into))
     return np.stack([_shown(x, side) for x, side in sides], 1)
 
 

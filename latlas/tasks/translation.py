@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
-from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.metrics import paired
 from latlas.metrics.flicker import flicker, motions
 from latlas.metrics.likelihood import summary
@@ -28,7 +28,7 @@ PAIRS = 1000
 MEASURES = {"l1": paired.l1, "psnr": paired.psnr, "ssim": paired.ssim}
 
 
-def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int, to: str,
+def figures(model: Any, train: Any, test: Any, source: Any, samples: int, to: str,
             seed: int, notes: list[str], cache: Cache) -> Iterator[Figure]:
     """Of test items translated to domain ``to``.
 
@@ -39,14 +39,13 @@ def figures(model: Any, train: Dataset, test: Dataset, source: Any, samples: int
         ConfigError: the model does not reach this domain; DataError: the data have one side.
     """
     must_reach(model, to)
-    if test.other is None or train.other is None:
+    if not (isinstance(test, PairDataset) and isinstance(train, PairDataset)):
         raise DataError("translations are judged against the other domain, and the data have one "
                         "side: give data of two (docs/data.md)")
-    seen, known = (d if to == "B" else d.flipped() for d in (test, train))
+    seen, wanted = (test.a, test.b) if to == "B" else (test.b, test.a)
+    domain = train.b if to == "B" else train.a
     made = translate(model, seen, to=to)
-    wanted, domain = seen.other, known.other
-    assert wanted is not None and domain is not None  # checked above
-    if seen.paired:
+    if test.aligned:
         yield from _beside(made, wanted, domain)
     else:
         notes.append("No pairs are known, so nothing says how near a translation is to its own.")
@@ -69,7 +68,7 @@ def _beside(made: Array, wanted: Dataset, domain: Dataset) -> Iterator[Figure]:
         yield _mean(key, measure(made, true, top), control, "median picture")
 
 
-def _back(model: Model, made: Array, seen: Dataset, to: str) -> Iterator[Figure]:
+def _back(model: Any, made: Array, seen: Dataset, to: str) -> Iterator[Figure]:
     """How far an item is from itself after the way there and back."""
     there = Dataset(made, made_for(model.space, to))
     back = translate(model, there, to="A" if to == "B" else "B")

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from latlas.core.model import Model
 from latlas.core.space import LEVELS, Sound, Space
 from latlas.data import sound as sounds
-from latlas.data.recordings import Recordings, picture_of
-from latlas.data.wav import Clip, resampled, wav_bytes
+from latlas.data.recordings import RecordingFiles, picture_of
+from latlas.data.sound import Clip, resampled, wav_bytes
 from latlas.tasks.common import Array, Progress, check, inference, noise
 from latlas.tasks.output import file_names, write_missing
 from latlas.tasks.translate import BLOCK, Translated, given_for, must_reach
@@ -44,7 +43,7 @@ def sounded(picture: Array, kind: Sound, like: Clip) -> Clip:
     return Clip(as_loud(whole, like.x), like.rate)
 
 
-def translate_clips(model: Model, found: Recordings, *, to: str = "B",
+def translate_clips(model: Any, found: RecordingFiles, *, to: str = "B",
                     progress: Progress | None = None) -> Iterator[Clip]:
     """Every recording in domain ``to``, one after the other.
 
@@ -55,12 +54,12 @@ def translate_clips(model: Model, found: Recordings, *, to: str = "B",
     check(model, "translate")
     must_reach(model, to)
     for i in range(len(found)):
-        yield translate_clip(model, found.read(i), to=to)
+        yield translate_clip(model, found.clip(i), to=to)
         if progress is not None:
             progress(i + 1, len(found))
 
 
-def translate_wavs(model: Model, found: Recordings, folder: Path, *, to: str = "B",
+def translate_wavs(model: Any, found: RecordingFiles, folder: Path, *, to: str = "B",
                    progress: Progress | None = None) -> Translated:
     """A wav file of 16 bits for every recording, by its name; those there already are left."""
     names = file_names(len(found), found.names, ".wav")
@@ -73,14 +72,14 @@ def translate_wavs(model: Model, found: Recordings, folder: Path, *, to: str = "
     return Translated(*write_missing(folder, names, made))
 
 
-def sheet(model: Model, found: Recordings, *, to: str = "B") -> Array:
+def sheet(model: Any, found: RecordingFiles, *, to: str = "B") -> Array:
     """Rows of spectra, of the input and of the output as it sounds: (n, 2, 1, bins, frames)."""
     kind = given_for(model.space, to).sound
     assert kind is not None
-    clips = [found.read(i) for i in range(len(found))]
+    clips = [found.clip(i) for i in range(len(found))]
     made = list(translate_clips(model, found, to=to))
     pictures = [picture_of(clip, kind) for clip in (*clips, *made)]
-    most = min(max(p.shape[2] for p in pictures), SHOWN * model.space.shape[2])
+    most = min(max(p.shape[2] for p in pictures), SHOWN * given_for(model.space, to).shape[2])
     rows = np.stack([np.pad(p[:, :, :most], ((0, 0), (0, 0), (0, max(0, most - p.shape[2]))))
                      for p in pictures])
     return rows.reshape(2, len(clips), *rows.shape[1:]).swapaxes(0, 1)
