@@ -11,8 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from latlas.data import open_source
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make
+from latlas.data.dataset import Dataset, Source, make
 
 #: skin tones, joiner, female, male, and the mark of colour
 VARIANT = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "2640", "2642", "fe0f"}

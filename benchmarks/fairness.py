@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def in_colour(x: Array, space: Space) -> tuple[Array, Space]:
     """Grey pictures with three equal channels."""
     if x.shape[1] == 3:
         return x, space
-    return np.repeat(x, 3, 1), replace(space, shape=(3, *space.shape[1:]))
+    return np.repeat(x, 3, 1), space.replace(shape=(3, *space.shape[1:]))
 
 
 CHANGES: dict[str, tuple[Callable[[Array], Array], float]] = {
@@ -177,7 +177,7 @@ def _subclass(x: Array, y: Array, space: Space, skew: str, seed: int, share: flo
     train = np.concatenate([train[~hidden[train]], train[hidden[train]][:keep]])
     small = min(hidden[test].sum(), (~hidden[test]).sum())
     test = np.concatenate([test[~hidden[test]][:small], test[hidden[test]][:small]])
-    space = replace(space, classes=space.classes[:half])
+    space = space.replace(classes=space.classes[:half])
     return Task(Dataset(x[train], space, y[train] % half), hidden[train],
                 Dataset(x[test], space, y[test] % half), hidden[test])
 

@@ -17,7 +17,6 @@ of clips lies beside the runs, above each row the input.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,9 @@ from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, title
 
 import latlas
 from latlas.core import motion
-from latlas.core.space import Space
-from latlas.data import open_pair, open_source, split
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make, partition
+from latlas.core.space import Images
+from latlas.data import PairSource, open_pair, open_source, split
+from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics.flicker import flicker
 from latlas.metrics.table import KINDS, Metric
 from latlas.tasks.translate import translate
@@ -79,7 +77,7 @@ def _share(of: dict[str, dict[str, Metric]], to: str) -> None:
 
 # ------------------------------------------------------------------------------ clips
 
-def two_domains(path: Path, most: int) -> tuple[Source, dict[str, NDArray[np.float32]]]:
+def two_domains(path: Path, most: int) -> tuple[PairSource, dict[str, NDArray[np.float32]]]:
     """Clips of digits as they are and of painted ones, and the motion (N, 2, 3) of every frame of
     a domain from the one before it."""
     opened = open_source(str(path))
@@ -110,7 +108,7 @@ def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tupl
     moved = torch.cat([still, step.unflatten(0, (len(rows), FRAMES - 1))], 1).flatten(0, 1)
     clip = np.repeat(np.arange(len(rows)), FRAMES)
     x = np.concatenate([filmed(canvas[i], way[i]) for i in range(len(rows))])
-    space = replace(Space.picture(x.shape[1:]), classes=base.space.classes, frames=True)
+    space = Images(x.shape[1:], classes=base.space.classes, frames=True)
     data = Dataset(x, space, base.label[rows][clip], group=clip, clip=clip)
     return data, moved.numpy().astype(np.float32)
 
@@ -135,13 +133,12 @@ def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:
 
 # ------------------------------------------------------------------------------ judging
 
-def direction(run: Path, source: Source, to: str, ways: dict[str, NDArray[np.float32]],
+def direction(run: Path, source: PairSource, to: str, ways: dict[str, NDArray[np.float32]],
               reader: Any, options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test clips translated to a domain; draws a strip of some."""
     model, test = latlas.load(run, device=options.device), split(source, "test")
-    seen = test if to == "B" else test.flipped()
+    seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
     labels, made = seen.take("label"), translate(model, seen, to=to)
-    other = seen.other
     real = other.take("x"), ways[to][other.rows]
     found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),
                              float(unsteady(*real).mean())),

@@ -31,8 +31,7 @@ from numpy.typing import NDArray
 
 import latlas
 from latlas.data import split
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, partition
+from latlas.data.dataset import Dataset, Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
 from latlas.tasks.output import write_items

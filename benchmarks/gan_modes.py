@@ -23,10 +23,9 @@ from common import table
 from numpy.typing import NDArray
 
 import latlas
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import open_source
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make
+from latlas.data.dataset import Dataset, Source, make
 from latlas.metrics.features import train_classifier
 
 Array = NDArray[Any]
@@ -89,9 +88,9 @@ def stacked(path: Path) -> tuple[Source, Callable[[Array], list[str]]]:
         digits, label = file["x_train"], file["y_train"].astype(np.int64)
         unseen, truth = file["x_test"], file["y_test"].astype(np.int64)
     pairs = np.random.default_rng(0).integers(len(digits), size=(ITEMS, 2))
-    space = Space.picture((2, *digits.shape[1:]), 256)
+    space = Images((2, *digits.shape[1:]), 256)
     source = make("stacked", Dataset(digits[pairs], space))
-    read = train_classifier(Space.picture((1, *digits.shape[1:]), 256), digits[:, None], label)
+    read = train_classifier(Images((1, *digits.shape[1:]), 256), digits[:, None], label)
     print(f"the judge reads {read.accuracy(unseen[:, None], truth):.4f} of the test digits")
 
     def judge(made: Array) -> list[str]:

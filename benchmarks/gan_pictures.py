@@ -29,7 +29,7 @@ from common import asked, ended, judge, judged, run_arguments, spent, trained, w
 
 import latlas
 from latlas.data import open_source, split
-from latlas.data.source import Source
+from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
 from latlas.tasks.output import write_items
 from latlas.verbs.comparison import Evaluation

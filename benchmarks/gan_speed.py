@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from latlas.core.model import Model
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data.dataset import Dataset
 from latlas.models import build, get
 from latlas.networks import style
@@ -53,7 +53,7 @@ class Game:
     def build(self) -> Model:
         """The model; its first weights are the same every time."""
         torch.manual_seed(0)
-        space = Space.picture((3, self.side, self.side))
+        space = Images((3, self.side, self.side))
         config = {"objective": "non-saturating", "penalty": "none", "augment": "none"}
         if self.model == "style-gan":
             more = get(self.model).config(**config, path_weight=0.0)

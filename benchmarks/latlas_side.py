@@ -14,7 +14,7 @@ from torch import nn
 
 from latlas.core.folders import start
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data.dataset import Dataset
 from latlas.engine.loop import fit
 from latlas.engine.options import TrainOptions
@@ -46,7 +46,7 @@ class Stopwatch(Silent):
 
 def dataset(x: NDArray[np.uint8]) -> Dataset:
     """Pictures (N, 28, 28) as they are."""
-    return Dataset(x[:, None], Space.picture((1, 28, 28)))
+    return Dataset(x[:, None], Images((1, 28, 28)))
 
 
 def build(case: Case, networks: tuple[nn.Module, nn.Module]) -> Model:
@@ -55,7 +55,7 @@ def build(case: Case, networks: tuple[nn.Module, nn.Module]) -> Model:
     more = {} if case.beta == 1 else {"beta": case.beta}
     config = get(name).config(latent_dim=case.latent_dim, likelihood="bernoulli", **more)
     encoder, decoder = networks
-    return build_model(name, config, Space.picture((1, 28, 28)), encoder=encoder, decoder=decoder)
+    return build_model(name, config, Images((1, 28, 28)), encoder=encoder, decoder=decoder)
 
 
 def options(case: Case, images: int, threads: int, precision: str, device: str) -> TrainOptions:

@@ -33,7 +33,7 @@ from torch import nn
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Model
 from latlas.data.batches import Batches
-from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data
 from latlas.engine.choose import apply_layout, choose
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import DistributedContext
@@ -63,7 +63,7 @@ class Case(Protocol):
     def batch_size(self) -> int: ...
 
 
-def latlas_step(model: Model, data: Dataset, batch_size: int, task: Mapping[str, Any],
+def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, Any],
                 precision: str) -> tuple[Step, dict[str, Any]]:
     """One step of latlas's trainer, and what it chose as in a long run."""
     keep_freed_memory()

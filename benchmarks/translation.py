@@ -37,10 +37,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 import latlas
-from latlas.core.space import Space
-from latlas.data import open_pair, open_source, split
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make, partition
+from latlas.core.space import Images
+from latlas.data import PairDataset, PairSource, open_pair, open_source, split
+from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
 from latlas.metrics.table import KINDS, Metric
@@ -52,7 +51,7 @@ from latlas.verbs.sample_quality import Cache, metrics_of
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
 #: of edges: few pairs, which the inner levels of a deep U-Net would learn by heart
 FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30.0,
-       "learning_rate": 1e-3, "mirror": True}
+       "learning_rate": 1e-3, "horizontal_flip": True}
 #: recipe → its rows, each a model and its settings
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "edges": {"pix2pix": ("pix2pix", FEW), "l1-alone": ("pix2pix", FEW | {"adversarial": 0.0})},
@@ -83,7 +82,7 @@ def main() -> None:
 class Emoji:
     """Pairs of edges and pictures, and how opaque (N, 1, S, S), 0 … 1, the latter are."""
 
-    source: Source
+    source: PairSource
     opaque: NDArray[np.float32]
 
 
@@ -98,7 +97,7 @@ def edges_to_emoji(options: argparse.Namespace) -> Found:
         run = trained(row, ROWS["edges"][row][0], data.source, options, **ROWS["edges"][row][1])
         made[row], costs[row] = translate(latlas.load(run, device=options.device), test), cost(run)
     names = [*options.models, *(name for name in made if name not in options.models)]
-    found = {name: costs.get(name, {}) | beside(made[name], data.source, options.seed)
+    found = {name: costs.get(name, {}) | against(made[name], data.source, options.seed)
              for name in names}
     print("\n" + judged(found, "training pictures") + "\n")
     _bars(found)
@@ -112,7 +111,7 @@ def edged(path: Path, size: int, held: int) -> Emoji:
     pictures = emoji(path, size).base
     test = held_out(pictures.group, held)
     parts = {"train": np.setdiff1d(np.arange(len(pictures)), test), "test": test}
-    a = replace(pictures, x=edges(pictures.x), space=Space.picture((1, size, size)))
+    a = replace(pictures, x=edges(pictures.x), space=Images((1, size, size)))
     opaque = open_source(str(path), image_size=size, mode="RGBA").base.x[:, 3:].astype(np.float32)
     return Emoji(open_pair(make("edges", a, parts=parts), make("emoji", pictures, parts=parts),
                            paired=True), opaque / 255)
@@ -156,7 +155,7 @@ def _slope(x: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
 
 def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
     """What can be made for the test part without learning."""
-    train, test = (split(data.source, part).other for part in ("train", "test"))
+    train, test = (split(data.source, part).b for part in ("train", "test"))
     white, (seen, true) = np.float32(255), (d.take("x") for d in (train, test))
     inside, shape = data.opaque[train.rows][:, 0] > 0.5, data.opaque[test.rows]
     one = np.median(seen, (0, 2, 3))[:, None, None]
@@ -168,9 +167,9 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
         yield name, (white + shape * (colour - white)).round().astype(np.uint8)
 
 
-def beside(made: Pictures, source: Source, seed: int) -> dict[str, Metric]:
+def beside(made: Pictures, source: PairSource, seed: int) -> dict[str, Metric]:
     """Title to figure: beside what was wanted, and as samples by two kinds of features."""
-    train, test = (split(source, part).other for part in ("train", "test"))
+    train, test = (split(source, part).b for part in ("train", "test"))
     near = {key: mean(key, measure(made, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
     found = titled(near)
@@ -192,10 +191,10 @@ def _bars(found: Found) -> None:
         print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (asked: 0.7)")
 
 
-def _sheet(path: Path, test: Dataset, made: list[Pictures]) -> None:
+def _sheet(path: Path, test: PairDataset, made: list[Pictures]) -> None:
     """Input, every row, and target of items that are no variants of each other."""
-    rows = np.searchsorted(test.rows, of_different_groups(test, SHEET, 0).rows)
-    write_columns(path, [x[rows] for x in (test.take("x"), *made, test.other.take("x"))])
+    rows = np.searchsorted(test.a.rows, of_different_groups(test.a, SHEET, 0).rows)
+    write_columns(path, [x[rows] for x in (test.a.take("x"), *made, test.b.take("x"))])
 
 
 # ------------------------------------------------------------------------------ digits both ways
@@ -203,8 +202,8 @@ def _sheet(path: Path, test: Dataset, made: list[Pictures]) -> None:
 def both_ways(options: argparse.Namespace) -> Found:
     """Every row in both directions, and a sheet of each: item, translation, and back."""
     source = two_domains(options.data)
-    print(f"{len(split(source, 'train')):,} upright digits, "
-          f"{len(split(source, 'train').other):,} others", flush=True)
+    train = split(source, "train")
+    print(f"{len(train.a):,} upright digits, {len(train.b):,} others", flush=True)
     readers = {to: judge(*target_parts(source, to), options, f"real test items of {to}")
                for to in "BA"}
     runs = {row: trained(row, ROWS["digits"][row][0], source, options, **ROWS["digits"][row][1])
@@ -218,14 +217,14 @@ def both_ways(options: argparse.Namespace) -> Found:
     return found
 
 
-def two_domains(path: Path) -> Source:
+def two_domains(path: Path) -> PairSource:
     """Digits as they are, and textured: one half of the training part each."""
     opened = open_source(str(path))
     base, rows = opened.base, partition(opened)
     order = np.random.default_rng(0).permutation(rows["train"])
     halves = [np.sort(order[i::2]) for i in (0, 1)]
-    sides = [base, replace(base, x=textured(base.x), space=replace(
-        Space.picture((3, *base.space.shape[1:])), classes=base.space.classes))]
+    sides = [base, replace(base, x=textured(base.x), space=Images(
+        (3, *base.space.shape[1:]), classes=base.space.classes))]
     return open_pair(*(make(name, side, parts={**rows, "train": half}) for name, side, half
                        in zip(("upright", "textured"), sides, halves, strict=True)))
 
@@ -248,32 +247,32 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
     return (255 * (paper * (1 - ink) + dark * ink)).clip(0, 255).round().astype(np.uint8)
 
 
-def direction(run: Path, source: Source, to: str, reader: Any,
+def direction(run: Path, source: PairSource, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test items translated to a domain; draws a sheet of some."""
     model, test = latlas.load(run, device=options.device), split(source, "test")
-    seen = test if to == "B" else test.flipped()
+    seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
     labels, made = seen.take("label"), translate(model, seen, to=to)
     kept = mean("label_accuracy", (reader.predict(made) == labels).astype(float),
-                 reader.accuracy(seen.other.take("x"), seen.other.take("label")))
+                 reader.accuracy(other.take("x"), other.take("label")))
     found = {"label_accuracy": kept}
     if to == "A":  # the upright one is known; of the others any colour is right
-        found["l1"] = mean("l1", paired.l1(made, seen.other.take("x"), 255.0))
+        found["l1"] = mean("l1", paired.l1(made, other.take("x"), 255.0))
     judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
     found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
-    back = translate(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
+    back = translate(model, Dataset(made[:SHEET], other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
     write_columns(path, [first.take("x"), made[:SHEET], back])
     print(f"{path}: item | translation | back")
     return titled(found)
 
 
-def target_parts(source: Source, to: str) -> list[Dataset]:
+def target_parts(source: PairSource, to: str) -> list[Dataset]:
     """Training and test part of a domain."""
     parts = [split(source, which) for which in ("train", "test")]
-    return [part.other if to == "B" else part.beside(None) for part in parts]
+    return [part.b if to == "B" else part.a for part in parts]
 
 
 # ------------------------------------------------------------------------------ both recipes
@@ -289,7 +288,7 @@ def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
     """Items (n, C, H, W) of several kinds side by side, ``across`` times that in a row."""
     coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
     shown = np.stack(coloured, 1)
-    write_items(path, shown.reshape(-1, *shown.shape[2:]), Space.picture(shown.shape[2:]),
+    write_items(path, shown.reshape(-1, *shown.shape[2:]), Images(shown.shape[2:]),
                 columns=across * len(columns))
 
 

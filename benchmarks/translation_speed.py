@@ -26,8 +26,9 @@ from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
 from torch import Tensor, nn
 
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images, PairSpace
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.models import build, get
 
 #: name of a side → precision latlas is held to, or whether the plain loop freezes discriminators
@@ -48,7 +49,8 @@ class Task:
     def build(self) -> Model:
         """The model; its first weights are the same every time."""
         torch.manual_seed(0)
-        space = Space.picture((3, SIDE, SIDE), target=Space.picture((3, SIDE, SIDE)))
+        side = Images((3, SIDE, SIDE))
+        space = PairSpace(side, side, self.model == "pix2pix")
         return build(self.model, get(self.model).config(), space)
 
 
@@ -123,7 +125,7 @@ def plain_pairs(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> S
 
 def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> Step:
     """One step of CycleGAN's four players."""
-    forth, back, judges = model.forth, model.back, (model.judge_a, model.judge_b)
+    forth, back, judges = model.G_AB, model.G_BA, (model.D_A, model.D_B)
     players, pools, config = (adam(forth, back), adam(*judges)), (Pool(), Pool()), model.config
 
     def made(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,8 +165,8 @@ def make(task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     if isinstance(side, bool):
         return plain(case, x, task["device"], side), {}
     model = case.build()
-    other = Dataset(255 - x, model.space.target)
-    data = Dataset(x, model.space).beside(other, paired=case.model == "pix2pix")
+    space = model.space
+    data = PairDataset(Dataset(x, space.a), Dataset(255 - x, space.b), space.aligned)
     return latlas_step(model, data, case.batch_size, task, side)
 
 

@@ -34,8 +34,7 @@ from latlas.api import load
 from latlas.api.voices import open_clips
 from latlas.data import open_pair
 from latlas.data.recordings import picture_of
-from latlas.data.sound import spectrum
-from latlas.data.wav import Clip, read_wav, wav_bytes
+from latlas.data.sound import Clip, read_wav, spectrum, wav_bytes
 from latlas.tasks.voices import sounded, translate_wavs
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
@@ -94,7 +93,7 @@ def key_of(name: str) -> Key:
 def controls(said: dict[Key, Clip], judges: Judges, target: str, run: Path,
              speakers: list[str]) -> Iterable[tuple[str, int, float, float]]:
     """Real ones of the target, the same through a picture, and those of the other as they are."""
-    kind = load(run, device="cpu").space.sound
+    kind = load(run, device="cpu").space.a.sound
     other = speakers[1 - speakers.index(target)]
     for name, who in ((f"{target}, real", target), (f"{other}, unchanged", other)):
         clips = held_out(said, who)

@@ -18,7 +18,7 @@ import numpy as np
 
 import latlas
 from latlas.data import open_pair, open_source, split
-from latlas.data.source import make
+from latlas.data.dataset import make
 from latlas.tasks.output import write_items
 
 ROWS, DRAWS = 8, 5

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 import latlas
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
-from latlas.data.source import make
+from latlas.data.dataset import make
 from latlas.tasks.output import write_items
 
 STEEP = 80  # of 255: what two neighbours differ by at an edge
@@ -34,15 +34,15 @@ def main() -> None:
     """Make pairs, train on them, translate edges that were never seen."""
     asked = arguments()
     pictures = source_of(asked).base
-    edges = replace(pictures, x=edges_of(pictures.x), space=Space.picture(
+    edges = replace(pictures, x=edges_of(pictures.x), space=Images(
         (1, *pictures.space.shape[1:])))
     pairs = open_pair(make("edges", edges), make("pictures", pictures), paired=True)
     how = ({"minutes": asked.minutes, **FEW} if asked.pictures
            else {"images": int(asked.images), **QUICK})
     model = latlas.train("pix2pix", pairs, out=asked.run, **how).model
     unseen = split(pairs, "test").subset(slice(0, 24))
-    columns = [unseen.take("x"), latlas.translate(model, unseen), unseen.other.take("x")]
-    print(write_items(asked.out, side_by_side(columns), model.other, columns=3 * len(columns)))
+    columns = [unseen.a.take("x"), latlas.translate(model, unseen), unseen.b.take("x")]
+    print(write_items(asked.out, side_by_side(columns), model.space.b, columns=3 * len(columns)))
 
 
 def source_of(asked: argparse.Namespace) -> Any:
@@ -52,7 +52,7 @@ def source_of(asked: argparse.Namespace) -> Any:
     digits = open_source("digits").base
     ink = digits.x.repeat(2, 2).repeat(2, 3) / 16
     x = (ink * np.linspace(TOP, BOTTOM, 16).T[:, :, None]).astype(np.uint8)
-    return make("digits", replace(digits, x=x, space=Space.picture((3, 16, 16))))
+    return make("digits", replace(digits, x=x, space=Images((3, 16, 16))))
 
 
 def edges_of(x: Any) -> Any:

@@ -18,7 +18,7 @@ import torch
 
 import latlas
 from latlas.core import motion
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.tasks.clips import clips_of, translate_film, write_film
@@ -39,9 +39,9 @@ def main() -> None:
     how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
     model = latlas.train("cycle-gan", source, out=asked.run, **how).model
     test = split(source, "test")
-    day = test.subset(clips_of(test)[0].frames)
+    day = test.a.subset(clips_of(test.a)[0].frames)
     asked.out.mkdir(parents=True, exist_ok=True)
-    write_film(asked.out / "day.gif", day.take("x"), model.space, day.take("duration"))
+    write_film(asked.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
     translate_film(model, day, asked.out / "night.gif")
     found = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
     figure = found.get("flicker")
@@ -62,7 +62,7 @@ def digits(half: int, sky: Any, bright: float) -> Dataset:
     colours = rng.uniform(100, 255, (CLIPS, 3, 1, 1)).repeat(FRAMES, 0)
     x = moved * bright * colours + (1 - moved) * np.array(sky)[:, None, None]
     clip = np.arange(CLIPS).repeat(FRAMES)
-    space = Space.picture((3, SIDE, SIDE), frames=True)
+    space = Images((3, SIDE, SIDE), frames=True)
     return Dataset(x.round().astype(np.uint8), space, group=clip, clip=clip,
                    duration=np.full(len(x), 80, np.float32))
 

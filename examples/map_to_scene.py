@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import latlas
-from latlas.core.space import Space
-from latlas.data import open_pair, open_source, split
+from latlas.core.space import Images
+from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
 from latlas.report import pictures
@@ -40,9 +40,9 @@ def main() -> None:
     how = {"minutes": asked.minutes} if asked.scenes else {"images": int(asked.images), **QUICK}
     model = latlas.train("pix2pix", source, out=asked.run, **how).model
     train, test = split(source, "train"), split(source, "test")
-    truth = test.other.take("x")
+    truth = test.b.take("x")
     for name, made in (("pix2pix", latlas.translate(model, test)),
-                       ("one colour for each class", coloured(train, test.take("x")))):
+                       ("one colour for each class", coloured(train, test.a.take("x")))):
         print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
               f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")
     rows = sheet(model, test.subset(slice(0, SHOWN)))
@@ -51,9 +51,9 @@ def main() -> None:
     print(f"wrote {rows.shape[0]} rows to {asked.out}: map | pix2pix | scene")
 
 
-def coloured(train: Dataset, maps: Any) -> Any:
+def coloured(train: PairDataset, maps: Any) -> Any:
     """Maps (n, K, H, W) with the median colour of each class in training: the best L1."""
-    seen, scenes = train.take("x").argmax(1), np.moveaxis(train.other.take("x"), 1, -1)
+    seen, scenes = train.a.take("x").argmax(1), np.moveaxis(train.b.take("x"), 1, -1)
     palette = [np.median(scenes[seen == k], 0) for k in range(maps.shape[1])]
     return np.moveaxis(np.stack(palette)[maps.argmax(1)], -1, 1).round().astype(np.uint8)
 
@@ -63,7 +63,7 @@ def source_of(asked: argparse.Namespace) -> Any:
     if asked.scenes is not None:
         return open_source(asked.scenes, maps="A", image_size=asked.image_size)
     ids, scenes = made_up(np.random.default_rng(0))
-    return open_pair(ids, Dataset(scenes, Space.picture(scenes.shape[1:])), paired=True, maps="A")
+    return open_pair(ids, Dataset(scenes, Images(scenes.shape[1:])), paired=True, maps="A")
 
 
 def made_up(rng: np.random.Generator) -> tuple[Any, Any]:

@@ -22,10 +22,9 @@ from completion import hidden
 from PIL import Image, ImageSequence
 
 import latlas
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import open_pair, open_source
-from latlas.data.dataset import Dataset
-from latlas.data.source import make
+from latlas.data.dataset import Dataset, make
 from latlas.metrics import paired
 from latlas.tasks.output import write_items
 
@@ -53,14 +52,14 @@ def main() -> None:
     report(drawn, answer, still, truth)
     rows = np.unique(np.linspace(0, len(still) - 1, ROWS).round().astype(int))
     shown = np.stack([x[rows] for x in (still, *drawn, answer, truth)], 1)
-    space = Space.picture(still.shape[1:])
+    space = Images(still.shape[1:])
     print(write_items(asked.out, shown.reshape(-1, *space.shape), space, columns=DRAWS + 3))
 
 
 def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]:
     """Next frames of a conditional VAE, as often as they are drawn."""
     both = np.concatenate([pairs.still, pairs.following], 2)
-    source = make("frames", Dataset(both, Space.picture(both.shape[1:])), parts=pairs.parts)
+    source = make("frames", Dataset(both, Images(both.shape[1:])), parts=pairs.parts)
     model = latlas.train("conditional-vae", source, condition="part", part="top", network="conv",
                          latent_dim=8, batch_size=32, learning_rate=2e-3,
                          images=int(asked.images)).model
@@ -71,11 +70,11 @@ def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]
 
 def answers(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> Any:
     """Next frames of pix2pix."""
-    sides = [make(name, Dataset(x, Space.picture(x.shape[1:])), parts=pairs.parts)
+    sides = [make(name, Dataset(x, Images(x.shape[1:])), parts=pairs.parts)
              for name, x in (("still", pairs.still), ("next", pairs.following))]
     model = latlas.train("pix2pix", open_pair(*sides, paired=True), images=int(asked.pairs),
                          batch_size=16, width=32, learning_rate=1e-3).model
-    return latlas.translate(model, Dataset(still, model.space))
+    return latlas.translate(model, Dataset(still, model.space.a))
 
 
 def report(drawn: list[Any], answer: Any, still: Any, truth: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import latlas
 from latlas.api.voices import open_clips
 from latlas.data import open_pair
-from latlas.data.wav import Clip, wav_bytes
+from latlas.data.sound import Clip, wav_bytes
 from latlas.report import pictures
 from latlas.tasks.output import write_bytes
 from latlas.tasks.voices import sheet, translate_wavs
@@ -45,9 +45,9 @@ def main() -> None:
         model = latlas.train("cycle-gan", source, out=asked.run, **how).model
         held = open_clips(model, None, "test")
         done = translate_wavs(model, held, asked.out)
-        rows = sheet(model, held.subset(slice(0, 8)))
+        rows = sheet(model, held.only(held.names[:8]))
         pitches = [np.median([pitch(clip) for clip in clips]) for clips in (
-            [held.read(i) for i in range(len(held))], latlas.translate(model, None, "test"))]
+            [held.clip(i) for i in range(len(held))], latlas.translate(model, None, "test"))]
     path = asked.out.with_name(f"{asked.out.name}-sheet.png")
     write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
     print(f"wrote {done.written} recordings to {asked.out} and {path}; median pitch "

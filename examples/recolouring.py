@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import latlas
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.tasks.output import write_items
@@ -31,11 +31,11 @@ def main() -> None:
     source = open_pair(*sides, **({"image_size": asked.image_size} if asked.folders else {}))
     how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
     model = latlas.train("cycle-gan", source, out=asked.run, **how).model
-    day = split(source, "test").subset(slice(0, 24))
+    day = split(source, "test").a.subset(slice(0, 24))
     night = latlas.translate(model, day, to="B")
-    again = latlas.translate(model, Dataset(night, model.other), to="A")
+    again = latlas.translate(model, Dataset(night, model.space.b), to="A")
     rows = np.stack([day.take("x"), night, again], 1)
-    print(write_items(asked.out, rows.reshape(-1, *rows.shape[2:]), model.space, columns=9))
+    print(write_items(asked.out, rows.reshape(-1, *rows.shape[2:]), model.space.a, columns=9))
 
 
 def digits(half: int, sky: Any, bright: float) -> Any:
@@ -44,7 +44,7 @@ def digits(half: int, sky: Any, bright: float) -> Any:
     ink = data.x[half::2].repeat(2, 2).repeat(2, 3) / 16
     colours = np.random.default_rng(half).uniform(100, 255, (len(ink), 3, 1, 1))
     x = ink * bright * colours + (1 - ink) * np.array(sky)[:, None, None]
-    return Dataset(x.round().astype(np.uint8), Space.picture((3, 16, 16)))
+    return Dataset(x.round().astype(np.uint8), Images((3, 16, 16)))
 
 
 def arguments() -> argparse.Namespace:

@@ -20,7 +20,7 @@ from latlas import models
 from latlas.core.errors import CapabilityError, RunError
 from latlas.core.folders import open_run
 from latlas.core.options import parse
-from latlas.core.space import Space
+from latlas.core.space import parse_space
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,14 +80,14 @@ class Run:
         try:
             entry = models.get(record["model"])
             self.name, self.model_name = self.path.resolve().name, record["model"]
-            self.space = Space.from_json(record["space"])
+            self.space = parse_space(record["space"])
             self.data: Mapping[str, Any] | None = record.get("data")
             self.chosen: Mapping[str, Any] = record.get("chosen") or {}
             self.provides = entry.provides
             record["config"], record["training"]
         except KeyError as error:
             raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise RunError(f"{path}/run.json is no whole run: {error}") from error
 
     @classmethod

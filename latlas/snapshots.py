@@ -15,6 +15,7 @@ from PIL import Image
 from latlas.core.model import Model, Translates
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
 from latlas.report import pictures
 from latlas.verbs.common import Array
@@ -88,7 +89,7 @@ class TranslationSheets:
         data: items of both sides.
     """
 
-    def __init__(self, folder: Path, data: Dataset) -> None:
+    def __init__(self, folder: Path, data: PairDataset) -> None:
         self.folder, self.data = folder, data
 
     def take(self, model: Model, images: int) -> dict[str, float]:
@@ -96,7 +97,7 @@ class TranslationSheets:
         assert isinstance(model, Translates)
         ways = model.ways
         some = slice(0, SHEET // len(ways))
-        given = {"A": self.data.flipped(), "B": self.data}
+        given = {"A": self.data.swapped(), "B": self.data}
         rows = [sheet(model, given[way].subset(some), to=way) for way in ways]
         grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
                              columns=4 * rows[0].shape[1])

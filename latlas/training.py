@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from latlas import models
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.options import divide, parse, to_json
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.data.fitting import as_source, fitted
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
-    from latlas.data.dataset import Dataset
-    from latlas.data.source import Source
+    from latlas.data.dataset import Dataset, Source
+    from latlas.data.pairs import Data, PairSource
 
 #: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
 PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
@@ -48,8 +48,8 @@ class TrainingData:
     ``made_of`` is what else the examples depend on: a run that goes on must share it.
     """
 
-    train: Dataset
-    validation: Dataset | None = None
+    train: Data
+    validation: Data | None = None
     spec: Mapping[str, Any] | None = None
     made_of: Mapping[str, Any] | None = None
 
@@ -99,7 +99,7 @@ def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
                 None if start is None else Path(start))
 
 
-def divided(source: Source, which: str = "train") -> TrainingData:
+def divided(source: Source | PairSource, which: str = "train") -> TrainingData:
     """The examples to train on, and those held out: none of ``all``, nor where there are too
     few."""
     from latlas.data import split
@@ -129,7 +129,7 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
 
     from latlas.core.folders import open_run, start
     from latlas.core.noise import derive
-    from latlas.data.dataset import sides_for
+    from latlas.data.pairs import sides_for
     from latlas.engine.callbacks import SampleSnapshots
     from latlas.engine.processes import join, pick_device
     from latlas.engine.progress import Bar, Progress
@@ -179,7 +179,7 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
 
 
-def _snapshots(model: Model, examples: Dataset, options: TrainOptions, out: Path) -> Any:
+def _snapshots(model: Model, examples: Any, options: TrainOptions, out: Path) -> Any:
     """What takes snapshots of the samples of a model that is monitored."""
     from latlas.snapshots import SampleMonitor, TranslationSheets
 
@@ -253,21 +253,22 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     examples = divided(source, run.record.get("split", "train"))
     run.device = plan.options.device
 
-    from latlas.data.dataset import Dataset as Table
-    from latlas.data.source import standardised
+    from latlas.data.dataset import Dataset as Rows
+    from latlas.data.dataset import standardised
+    from latlas.data.pairs import first_side
     from latlas.verbs.passes import draw_latents
 
     model = run.model
     draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
 
-    def table(data: Dataset, draws: int) -> Table:
+    def table(data: Dataset, draws: int) -> Rows:
         latents = draw_latents(model, fitted(data, run.space, source.name), draws,
                                seed=plan.options.seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Table(latents, Space("table", (latents.shape[1],), columns=names))
+        return Rows(latents, Table((latents.shape[1],), columns=names))
 
-    train = table(examples.train, draws)
-    held_out = None if examples.validation is None else table(examples.validation, 1)
+    train = table(first_side(examples.train), draws)
+    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
     folder = run.path / PRIOR
     # a fit that goes on keeps the units it began with, to the last bit
     space = Run(folder).space if (folder / "run.json").is_file() else standardised(

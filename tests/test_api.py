@@ -14,7 +14,7 @@ import latlas
 from latlas import api
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
-from latlas.core.space import Space
+from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
 from latlas.networks import must_fit
 
@@ -35,7 +35,7 @@ def model(run: Path) -> torch.nn.Module:
 
 def table_space(*columns: str, classes: tuple[str, ...] = ()) -> Space:
     d = len(columns)
-    return Space("table", (d,), location=(0.0,) * d, scale=(1.0,) * d, columns=columns,
+    return Table((d,), location=(0.0,) * d, scale=(1.0,) * d, columns=columns,
                  classes=classes)
 
 
@@ -83,7 +83,7 @@ def test_arrays_files_and_data_sets_mean_the_same_items(model: torch.nn.Module) 
 
 
 def test_colour_channels_may_come_last() -> None:
-    space = Space.picture((3, 5, 4))
+    space = Images((3, 5, 4))
     last = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
     got = open_items(_Like(space), last)
     np.testing.assert_array_equal(got.x, last.transpose(0, 3, 1, 2))

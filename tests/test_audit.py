@@ -17,9 +17,9 @@ from latlas.cli.__main__ import run as command
 from latlas.core.distributions import Normal, PointMass
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images, Points, Table
 from latlas.data.dataset import Dataset
-from latlas.data.labels import kinds_of
+from latlas.data.tables import kinds_of
 from latlas.metrics import isolation
 from latlas.metrics.isolation import Neighbours, loneliness, seldomness
 from latlas.metrics.outlines import outlines
@@ -31,7 +31,7 @@ class Through(Model):
     """The code is the item; of the last dimensions nothing comes through."""
 
     def __init__(self, dims: int, silent: int = 0, classes: tuple[str, ...] = ()):
-        super().__init__(None, Space("points", (dims,), None, 0.0, 1.0, classes=classes))
+        super().__init__(None, Points((dims,), 0.0, 1.0, classes=classes))
         self.latent_dim, self.silent = dims, silent
 
     def encode(self, x, *, condition=None):
@@ -78,7 +78,7 @@ def planted(n=2000, few=20, dims=6, seed=0):
 
 
 def points(x, **more):
-    return Dataset(x, Space("points", x.shape[1:], None, 0.0, 1.0), **more)
+    return Dataset(x, Points(x.shape[1:], 0.0, 1.0), **more)
 
 
 # ------------------------------------------------------------------------------ figures
@@ -219,7 +219,7 @@ def test_large_pictures_are_compared_by_thumbnails(tmp_path):
 def test_pictures_without_outlines_are_compared_as_they_are(tmp_path, sides):
     shade = np.random.default_rng(0).integers(0, 256, (80, 1, 1, 1))
     plain = np.broadcast_to(shade, (80, 1, *sides)).astype(np.uint8)
-    data = Dataset(plain, Space.picture((1, *sides)))
+    data = Dataset(plain, Images((1, *sides)))
     seen = []
     found = audited(train(tmp_path, "pca", data, small("pca"))[0], data,
                   progress=lambda *now: seen.append(now))
@@ -390,7 +390,7 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     few = np.arange(300) % 30 == 4
     x[few, 1] += 40
     names = np.array([f"row-{i}" for i in range(300)])
-    space = Space("table", (3,), None, 0.0, 1.0, columns=("a", "b", "c"))
+    space = Table((3,), 0.0, 1.0, columns=("a", "b", "c"))
     data = Dataset(x, space, names=names)
     found = audited(Through(3), data)
     text = build_page(found, Through(3), data, title="t")

@@ -19,7 +19,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.models.cluster_prior import ClusterPrior, fit_bandwidth
@@ -28,7 +28,7 @@ from latlas.tasks import project as projecting
 from latlas.tasks.styles import codes_of_prior, codes_of_seeds
 
 SIDE = 12
-PICTURES = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5,
+PICTURES = Images((1, SIDE, SIDE),
                  classes=("even", "odd"))
 #: how many pictures are bright in which corner, of each class
 EVEN, ODD = (300, 100, 0, 0), (0, 100, 100, 200)
@@ -207,7 +207,7 @@ def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
 
 
 def test_a_discriminator_of_ones_own_is_not_told_of_groups():
-    space = Space("picture", (1, SIDE, SIDE), levels=256, location=127.5, scale=127.5)
+    space = Images((1, SIDE, SIDE))
     model = GAN(tiny.small("gan", network="conv"), space, discriminator=Listening())
     assert model.config.prior == "normal" and model.prior.n_clusters == 0
     asked = tiny.small("gan", network="conv", prior="clusters", n_clusters=5)

@@ -8,11 +8,11 @@ import pytest
 
 from latlas.core.errors import DataError
 from latlas.data import info, open_source, split
-from latlas.data.shapes import SHAPES, _same, _values, draw
-from latlas.data.shapes import _ellipse as ellipse
-from latlas.data.shapes import _heart as heart
-from latlas.data.shapes import _square as square
-from latlas.data.shapes import _triangle as triangle
+from latlas.data.builtin import SHAPES, _same, _values, draw
+from latlas.data.builtin import _ellipse as ellipse
+from latlas.data.builtin import _heart as heart
+from latlas.data.builtin import _square as square
+from latlas.data.builtin import _triangle as triangle
 
 
 def test_importing_stays_light():

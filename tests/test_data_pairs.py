@@ -18,16 +18,24 @@ from torch import nn
 
 import latlas
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
+from latlas.core.batch import PairBatch
 from latlas.core.errors import DataError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.options import option
-from latlas.core.space import Space
+from latlas.core.space import (
+    Images,
+    PairSpace,
+    Points,
+    Recordings,
+    Sound,
+    Table,
+    parse_space,
+)
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches, Sweep
-from latlas.data.dataset import Dataset, sides_for
+from latlas.data.dataset import Dataset, Source, partition
 from latlas.data.maps import to_ids
-from latlas.data.source import partition
+from latlas.data.pairs import PairDataset, sides_for
 
 N = 20
 RNG = np.random.default_rng(0)
@@ -64,8 +72,8 @@ def domains(tmp_path: Path) -> Path:
 
 def both(source: Any, which: str = "all") -> tuple[Any, Any]:
     data = split(source, which)
-    assert data.other is not None and data.space.target == data.other.space
-    return data.take("x"), data.other.take("x")
+    assert data.space == PairSpace(data.a.space, data.b.space, source.aligned)
+    return data.a.take("x"), data.b.take("x")
 
 
 # what is a source of two sides
@@ -76,8 +84,8 @@ def test_a_folder_of_pairs(pairs: Path) -> None:
     a, b = both(source)
     np.testing.assert_array_equal(a[:, 0], GREY)
     np.testing.assert_array_equal(b, FIRST)
-    assert source.paired and source.space.shape == (1, 6, 8)
-    assert source.space.target is not None and source.space.target.shape == (3, 6, 8)
+    assert source.aligned and source.space.a.shape == (1, 6, 8)
+    assert source.space.b.shape == (3, 6, 8)
 
 
 def test_a_zip_of_pairs_inside_a_folder_with_parts_and_classes(tmp_path: Path) -> None:
@@ -89,8 +97,8 @@ def test_a_zip_of_pairs_inside_a_folder_with_parts_and_classes(tmp_path: Path) -
         for file in sorted((tmp_path / "all").rglob("*.png")):
             archive.write(file, f"set/{file.relative_to(tmp_path / 'all')}")
     source = open_source(tmp_path / "all.zip")
-    assert source.space.classes == ("cat", "dog")
-    assert {k: len(v) for k, v in partition(source).items()} == {
+    assert source.a.space.classes == ("cat", "dog")
+    assert {k: len(v) for k, v in partition(source.a).items()} == {
         "train": 11, "validation": 1, "test": 8}
     for part in ("train", "validation", "test"):
         a, b = both(source, part)
@@ -130,7 +138,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a, FIRST)
     np.testing.assert_array_equal(b, FIRST[::-1])
     small = open_source(tmp_path, pair="side", image_size="4", mode="L")
-    assert small.space.shape == (1, 4, 4) and small.space.target == small.other.space
+    assert small.space.a.shape == (1, 4, 4) and small.space.b == small.b.space
     alone = Image.fromarray(COLOUR[0]).resize((4, 4), Image.Resampling.LANCZOS, box=(1, 0, 7, 6))
     cut = open_source(tmp_path, pair="side", image_size=4)
     np.testing.assert_array_equal(both(cut)[0][0], np.moveaxis(np.asarray(alone), -1, 0))
@@ -157,7 +165,10 @@ def test_two_arrays_of_an_npz_with_parts_and_groups(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a[:, 0], GREY[15:])
     np.testing.assert_array_equal(b, FIRST[15:])
     np.savez(tmp_path / "g.npz", A=GREY, B=COLOUR, group=group)
-    rows = partition(open_source(tmp_path / "g.npz"))
+    source = open_source(tmp_path / "g.npz")
+    rows = partition(source.a)
+    for part, index in partition(source.b).items():
+        np.testing.assert_array_equal(index, rows[part])
     assert not set(group[rows["train"]]) & set(group[rows["test"]])
 
 
@@ -166,18 +177,18 @@ def test_other_npz_files_open_as_before(tmp_path: Path) -> None:
     for arrays in ({"x": GREY, "y": label}, {"x": GREY, "y": np.eye(3)[label]},
                    {"x": GREY, "y": COLOUR[:5]}, {"x": GREY, "y": COLOUR[:, :2, :3]}):
         np.savez(tmp_path / "p.npz", **arrays)
-        assert open_source(tmp_path / "p.npz").other is None
+        assert isinstance(open_source(tmp_path / "p.npz"), Source)
     np.savez(tmp_path / "p.npz", a=GREY, b=COLOUR)
     with pytest.raises(DataError, match="choose the items with key="):
         open_source(tmp_path / "p.npz")
     np.savez(tmp_path / "p.npz", x=GREY, y=COLOUR)
-    assert open_source(tmp_path / "p.npz", key="x").other is None
-    assert open_source(tmp_path / "p.npz", label="none").other is None
+    assert isinstance(open_source(tmp_path / "p.npz", key="x"), Source)
+    assert isinstance(open_source(tmp_path / "p.npz", label="none"), Source)
 
 
 def test_two_domains(domains: Path) -> None:
     source = open_source(domains)
-    assert not source.paired
+    assert not source.aligned
     sizes = {part: [len(x) for x in both(source, part)] for part in ("train", "test", "all")}
     assert sizes == {"train": [6, 12], "test": [2, 3], "all": [9, 16]}
     np.testing.assert_array_equal(both(source, "test")[1], FIRST[13:16])
@@ -186,7 +197,7 @@ def test_two_domains(domains: Path) -> None:
     for name in ("testA", "testB"):
         for file in (domains / name).iterdir():
             file.unlink()
-    assert open_source(domains).space.classes == ()
+    assert open_source(domains).a.space.classes == ()
     assert [len(x) for x in both(open_source(domains), "test")] == [1, 1]
 
 
@@ -194,10 +205,10 @@ def test_folders_of_two_sides_may_be_said_to_be_otherwise(pairs: Path, tmp_path:
     assert open_source(pairs, pair="none").space.classes == ("A", "B")
     (pairs / "B/00.bmp").unlink()
     apart = open_source(pairs, paired="false")
-    assert not apart.paired and [len(x) for x in both(apart)] == [N, N - 1]
+    assert not apart.aligned and [len(x) for x in both(apart)] == [N, N - 1]
     fill(tmp_path / "t/trainA", GREY)
     fill(tmp_path / "t/trainB", COLOUR)
-    assert open_source(tmp_path / "t", paired=True).paired
+    assert open_source(tmp_path / "t", paired=True).aligned
     for folder in ("C", "A/deep"):  # other folders are classes as before
         fill(tmp_path / "letters" / folder, GREY[:4])
     fill(tmp_path / "letters/B", GREY[4:8])
@@ -207,21 +218,21 @@ def test_folders_of_two_sides_may_be_said_to_be_otherwise(pairs: Path, tmp_path:
 def test_two_sources(tmp_path: Path, pairs: Path) -> None:
     horses, zebras = fill(tmp_path / "horses", GREY), fill(tmp_path / "zebras", COLOUR[:9])
     source = open_source((str(horses), zebras), image_size=5)
-    assert not source.paired and source.name == "horses-zebras"
+    assert not source.aligned and source.name == "horses-zebras"
     assert [x.shape for x in both(source)] == [(N, 1, 5, 5), (9, 3, 5, 5)]
     again = open_source(json.loads(json.dumps(source.spec)))
     np.testing.assert_array_equal(both(again)[1], both(source)[1])
     together = open_pair(pairs / "A", pairs / "B", paired="true", direction="BtoA")
-    assert together.paired and together.space.shape == (3, 6, 8)
+    assert together.aligned and together.space.a.shape == (3, 6, 8)
     assert open_source(together.spec).space == together.space
     arrays = open_pair(GREY, COLOUR, paired=True)
-    assert arrays.spec is None and arrays.paired
+    assert arrays.spec is None and arrays.aligned
     np.testing.assert_array_equal(both(arrays)[1], FIRST)
-    assert open_source((GREY, np.arange(N) % 2)).other is None
+    assert isinstance(open_source((GREY, np.arange(N) % 2)), Source)
     ring = open_pair("ring", "moons", n=50)
-    assert ring.space.target == open_source("moons", n=50).space
+    assert ring.space.b == open_source("moons", n=50).space
     assert open_source(ring.spec).space == ring.space
-    mixed = open_pair(split(source, "train").beside(None), open_source("digits"))
+    mixed = open_pair(split(source, "train").a, open_source("digits"))
     assert [len(x) for x in both(mixed)] == [16, 1797]
 
 
@@ -237,11 +248,11 @@ def test_maps_become_channels(tmp_path: Path) -> None:
     palette.save(tmp_path / "B/00.png")
     source = open_source(tmp_path, maps="B")
     _, b = both(source)
-    target = source.space.target
-    assert target is not None and target.ids == (0, 3, 7) and b.shape == (N, 3, 6, 8)
+    target = source.space.b
+    assert target.ids == (0, 3, 7) and b.shape == (N, 3, 6, 8)
     assert set(np.unique(b)) == {0, 255} and (b.sum(axis=1, dtype=int) == 255).all()
     np.testing.assert_array_equal(to_ids(b, target), ids)
-    assert Space.from_json(json.loads(json.dumps(source.space.to_json()))) == source.space
+    assert parse_space(json.loads(json.dumps(source.space.to_json()))) == source.space
     a, _ = both(open_source(tmp_path, maps="B", direction="BtoA", image_size=3))
     np.testing.assert_array_equal(to_ids(a, target), ids[:, 1::2, 2::2][:, :, :3])
     one = open_source(tmp_path / "B", maps="A", ids="0,3,5,7")
@@ -257,9 +268,9 @@ def test_maps_of_arrays(tmp_path: Path, kind: Any) -> None:
     ids = RNG.integers(0, 2 if kind is bool else 3, (N, 6, 8)).astype(kind)
     np.savez(tmp_path / "p.npz", A=ids, B=COLOUR)
     source = open_source(tmp_path / "p.npz", maps="A")
-    np.testing.assert_array_equal(to_ids(both(source)[0], source.space), ids)
+    np.testing.assert_array_equal(to_ids(both(source)[0], source.a.space), ids)
     second = open_pair(COLOUR, ids, maps="B", image_size=6)
-    np.testing.assert_array_equal(to_ids(both(second)[1], source.space), ids[:, :, 1:7])
+    np.testing.assert_array_equal(to_ids(both(second)[1], source.a.space), ids[:, :, 1:7])
 
 
 def test_what_is_no_map(tmp_path: Path) -> None:
@@ -279,8 +290,8 @@ def test_what_is_no_map(tmp_path: Path) -> None:
 def test_packed(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     place = request.getfixturevalue(kind)
     source, packed = open_source(place), pack(place, tmp_path / "packed")
-    assert packed.paired == source.paired and packed.space == source.space
-    assert {info(packed)["stored"], info(packed)["other"]["stored"]} == {"memory map"}
+    assert packed.aligned == source.aligned and packed.space == source.space
+    assert {info(packed)[side]["stored"] for side in "ab"} == {"memory map"}
     again = pack(source, tmp_path / "again")
     for part in ("train", "test"):
         for found, also, wanted in zip(*(both(s, part) for s in (packed, again, source)),
@@ -292,18 +303,18 @@ def test_packed(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
 def test_both_sides_are_packed_when_one_is_large(pairs: Path, tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATLAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("latlas.data.store.available_memory", lambda: 2000)
+    monkeypatch.setattr("latlas.data.storage.available_memory", lambda: 2000)
     for _ in range(2):  # packed, then found
         source = open_source(pairs)
-        assert isinstance(source.base.x, np.memmap)
-        assert source.other is not None and isinstance(source.other.base.x, np.memmap)
+        assert isinstance(source.a.base.x, np.memmap)
+        assert isinstance(source.b.base.x, np.memmap)
         np.testing.assert_array_equal(both(source)[1], FIRST)
     two = open_source([pairs / "A", pairs / "B"], paired=True)
-    assert isinstance(two.base.x, np.memmap) and two.paired
+    assert isinstance(two.a.base.x, np.memmap) and two.aligned
     ids = RNG.integers(0, 5, (N, 6, 8)).astype(np.uint8)
     maps = open_pair(fill(tmp_path / "ids", ids), pairs / "B", maps="A")
-    assert isinstance(maps.base.x, np.memmap)
-    np.testing.assert_array_equal(to_ids(both(maps)[0], maps.space), ids)
+    assert isinstance(maps.a.base.x, np.memmap)
+    np.testing.assert_array_equal(to_ids(both(maps)[0], maps.a.space), ids)
 
 
 # what does not fit
@@ -355,7 +366,7 @@ def test_a_side_that_is_missing(domains: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="trainB holds no pictures"):
         open_source(tmp_path / "one")
     fill(tmp_path / "two/A", GREY)
-    assert open_source(tmp_path / "two").other is None
+    assert isinstance(open_source(tmp_path / "two"), Source)
     (tmp_path / "two/B").mkdir()
     with pytest.raises(DataError, match="B holds no pictures"):
         open_source(tmp_path / "two")
@@ -386,7 +397,7 @@ def test_sources_that_do_not_fit(pairs: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", A=GREY, B=COLOUR[:4])
     with pytest.raises(DataError, match=r"p \(A\) holds 20 items, p \(B\) 4; .*paired=false"):
         open_source(tmp_path / "p.npz")
-    assert not open_source(tmp_path / "p.npz", paired="false").paired
+    assert not open_source(tmp_path / "p.npz", paired="false").aligned
 
 
 # from source to batch
@@ -399,37 +410,35 @@ def test_pairs_stay_together_in_every_split_and_subset() -> None:
     for part in ("train", "validation", "test"):
         for seed in (0, 1):
             data = split(source, part, seed=seed)
-            np.testing.assert_array_equal(data.take("x"), 255 - data.other.take("x"))
-        seen.extend(split(source, part).take("x")[:, 0, 0, 0])
+            np.testing.assert_array_equal(data.a.take("x"), 255 - data.b.take("x"))
+        seen.extend(split(source, part).a.take("x")[:, 0, 0, 0])
         few = split(source, part).subset(np.array([3, 1, 1]))
-        np.testing.assert_array_equal(few.take("x"), 255 - few.other.take("x"))
+        np.testing.assert_array_equal(few.a.take("x"), 255 - few.b.take("x"))
     assert sorted(seen) == list(range(200))
-    assert [info(source)[k]["splits"]["test"] if k == "other" else info(source)["splits"]["test"]
-            for k in ("", "other")] == [20, 20]
+    assert [info(source)[side]["splits"]["test"] for side in "ab"] == [20, 20]
     apart = split(open_pair(x, x[:50]), "train")
-    assert len(apart.subset(slice(0, 3)).other) == 40
+    assert len(apart.subset(slice(0, 3)).b) == 40
     with pytest.raises(ValueError, match="same rows"):
-        apart.beside(apart.other, paired=True)
+        PairDataset(apart.a, apart.b)
 
 
-def numbered(n: int, paired: bool, of: int = 0) -> Dataset:
+def numbered(n: int, aligned: bool, of: int = 0) -> PairDataset:
     """Item i of A is i, of B 1000 + i; the first two rows of either are left out."""
-    space = Space("points", (1,), location=(0.0,), scale=(1.0,))
+    space = Points((1,), location=(0.0,), scale=(1.0,))
     a, b = (Dataset(np.arange(k, dtype=np.float32)[:, None] + start, space,
                     rows=np.arange(2, k)) for k, start in ((n + 2, 0), ((of or n) + 2, 1000)))
-    return a.beside(replace(b, space=replace(space, scale=(2.0,))), paired=paired)
+    return PairDataset(a, replace(b, space=space.replace(scale=(2.0,))), aligned)
 
 
 def test_batches_of_pairs() -> None:
     data = numbered(23, True)
-    plain = Batches(data.beside(None), 8, seed=3)
+    plain = Batches(data.a, 8, seed=3)
     batches = Batches(data, 8, seed=3)
     for k in range(7):
         batch = batches.at(k)
-        assert batch.target is not None
-        torch.testing.assert_close(batch.x + 1000, batch.target * 2)
-        torch.testing.assert_close(batch.x, plain.at(k).x)
-    swept = torch.cat([torch.cat([b.x + 1000, 2 * b.target], 1) for b in Sweep(data, 5)])
+        torch.testing.assert_close(batch.a.x + 1000, batch.b.x * 2)
+        torch.testing.assert_close(batch.a.x, plain.at(k).x)
+    swept = torch.cat([torch.cat([p.a.x + 1000, 2 * p.b.x], 1) for p in Sweep(data, 5)])
     torch.testing.assert_close(swept[:, 0], torch.arange(1002.0, 1025.0))
     torch.testing.assert_close(swept[:, 0], swept[:, 1])
 
@@ -446,44 +455,53 @@ def test_every_pass_has_an_order_of_its_own(paired: bool) -> None:
 def test_batches_of_two_domains_see_every_item_equally_often() -> None:
     data = numbered(7, False, of=11)
     batches, again = Batches(data, 4, seed=3), Batches(data, 4, seed=3)
-    plain = Batches(data.beside(None), 4, seed=3)
-    targets = [batches.at(k).target for k in range(77)]
+    plain = Batches(data.a, 4, seed=3)
+    targets = [batches.at(k).b.x for k in range(77)]
     for k in (70, 3, 5, 3):  # a function of (seed, k) alone
-        torch.testing.assert_close(again.at(k).target, targets[k])
-        torch.testing.assert_close(again.at(k).x, plain.at(k).x)
+        torch.testing.assert_close(again.at(k).b.x, targets[k])
+        torch.testing.assert_close(again.at(k).a.x, plain.at(k).x)
     values, counts = torch.cat(targets).mul(2).unique(return_counts=True)
     torch.testing.assert_close(values, torch.arange(1002.0, 1013.0))
     assert (counts == 4 * 77 // 11).all()
     other = Batches(data, 4, seed=4)
-    assert any((other.at(k).target != targets[k]).any() for k in range(3))
-    assert all(b.target is None for b in Sweep(data, 4))
+    assert any((other.at(k).b.x != targets[k]).any() for k in range(3))
+    with pytest.raises(ValueError, match="no common order"):
+        next(iter(Sweep(data, 4)))
+    assert sum(map(len, Sweep(data.a, 4))) == 7
 
 
 def test_the_order_of_b_says_nothing_about_the_order_of_a() -> None:
     data = numbered(500, False)
     batches = [Batches(data, 500, seed=s).at(0) for s in range(4)]
     for batch in batches:
-        ranks = torch.cat([batch.x, batch.target * 2 - 1000], 1).T
+        ranks = torch.cat([batch.a.x, batch.b.x * 2 - 1000], 1).T
         assert abs(float(torch.corrcoef(ranks)[0, 1])) < 0.2  # 4.5 standard errors
 
 
-@pytest.mark.parametrize("paired", [True, False])
-def test_processes_share_a_batch(paired: bool) -> None:
-    data = numbered(9, paired, of=9 if paired else 5)
+@pytest.mark.parametrize("aligned", [True, False])
+def test_processes_share_a_batch(aligned: bool) -> None:
+    data = numbered(9, aligned, of=9 if aligned else 5)
     whole = Batches(data, 7, seed=1)
     shares = [Batches(data, 7, seed=1, rank=r, world=3) for r in range(3)]
     for k in range(6):
         parts = [share.at(k) for share in shares]
-        torch.testing.assert_close(torch.cat([p.x for p in parts]), whole.at(k).x)
-        torch.testing.assert_close(torch.cat([p.target for p in parts]), whole.at(k).target)
+        torch.testing.assert_close(torch.cat([p.a.x for p in parts]), whole.at(k).a.x)
+        torch.testing.assert_close(torch.cat([p.b.x for p in parts]), whole.at(k).b.x)
 
 
-def test_spaces_written_before_there_were_two_sides() -> None:
-    space = Space.picture((1, 2, 2), classes=("a",))
-    assert not {"target", "ids"} & space.to_json().keys()
-    assert Space.from_json(space.to_json()) == space
-    two = replace(space, target=Space.picture((3, 2, 2), ids=(1, 2, 9)))
-    assert Space.from_json(json.loads(json.dumps(two.to_json()))) == two
+def test_spaces_are_decoded_by_their_types() -> None:
+    one = Images((1, 2, 2), classes=("a",))
+    sound = Recordings((1, 32, 16), Sound(8000, 64, 16, 80.0))
+    table = Table((2,), (0.5, 1.0), (1.0, 2.5), ("a", "b=c"), ("b",))
+    for space in (one, sound, table, Points((2,), factors=("t",)), Images((1, 2, 2), None, (0, 1)),
+                  PairSpace(one, Images((3, 2, 2), ids=(1, 2, 9)), False)):
+        assert parse_space(json.loads(json.dumps(space.to_json()))) == space
+    assert one.to_json() == {"type": "images", "shape": (1, 2, 2), "classes": ("a",)}
+    for wrong, said in (({"target": None}, "unknown field `target`"), ({"shape": "1x2"}, "array"),
+                        ({"type": "sheet"}, "'sheet'"), ({"levels": 2.5}, r"\$\.levels")):
+        with pytest.raises(ValueError, match=said) as error:
+            parse_space({**one.to_json(), **wrong})
+        assert "\n" not in str(error.value)
 
 
 # models
@@ -504,15 +522,13 @@ class Shift(Model):
     phases = (Phase("only", ("shift",)),)
     latent_dim = 1
 
-    def __init__(self, config: ShiftConfig, space: Space) -> None:
+    def __init__(self, config: ShiftConfig, space: PairSpace) -> None:
         super().__init__(config, space)
-        assert space.target is not None
-        self.shift = nn.Linear(1, space.target.shape[0], bias=False)
+        self.shift = nn.Linear(1, space.b.shape[0], bias=False)
 
-    def loss(self, batch: Batch, step: Step) -> Loss:
-        assert batch.target is not None
-        one = torch.ones(len(batch), 1, device=batch.x.device)
-        error = (batch.target.mean((2, 3)) - self.shift(one)).square().mean()
+    def loss(self, batch: PairBatch, step: Step) -> Loss:
+        one = torch.ones(len(batch), 1, device=batch.b.x.device)
+        error = (batch.b.x.mean((2, 3)) - self.shift(one)).square().mean()
         return Loss(error, {"error": error.detach()})
 
 
@@ -532,8 +548,8 @@ def test_a_model_of_pairs_is_trained_and_finds_its_data_again(pairs: Path, tmp_p
     info_of_run = run_info(tmp_path / "run")
     assert info_of_run.space == open_source(pairs).space
     items = open_items(tmp_path / "run", None, "test")
-    assert items.other is not None and items.space == info_of_run.space
-    assert open_items(tmp_path / "run", GREY).other is None
+    assert items.space == info_of_run.space
+    assert isinstance(open_items(tmp_path / "run", GREY), Dataset)
     with pytest.raises(DataError, match="the other side of C: items are 1×6×8"):
         fill(tmp_path / "C/A", GREY)
         fill(tmp_path / "C/B", GREY)
@@ -565,13 +581,14 @@ def test_models_are_given_the_sides_they_need(pairs: Path, domains: Path, tmp_pa
         assert not Path(run).exists()
     together = split(open_source(pairs), "train")
     apart, note = sides_for(together, "domains", "x")
-    assert not apart.paired and "takes A and B as two domains" in note
+    assert not apart.aligned and "takes A and B as two domains" in note
     assert sides_for(together, "pairs", "x") == (together, "")
     latlas.train(TWICE, (pairs / "A", pairs / "B"), **SHORT)
     assert cli.run(["train", "ae", "--data", str(pairs), "--images", "64", "--out", run,
                     "--set", "threads=1"]) == 0
     assert "ae learns from side A alone" in capsys.readouterr().err
-    assert run_info(run).space.target is None and open_items(run, None, "test").other is None
+    assert run_info(run).space == open_source(pairs).a.space
+    assert isinstance(open_items(run, None, "test"), Dataset)
 
 
 def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
@@ -587,8 +604,8 @@ def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
     capsys.readouterr()
     assert cli.run(["data", "info", a, b, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["paired"] is False and found["other"]["shape"] == [3, 6, 8]
+    assert found["aligned"] is False and found["b"]["shape"] == [3, 6, 8]
     assert cli.run(["data", "info", str(pairs)]) == 0
-    assert "other\n" in capsys.readouterr().out
+    assert "\nb\n" in capsys.readouterr().out
     assert cli.run(["train", "ae", *["--data", a] * 3]) == 2
     assert "--data: 3 sources; name one, or two" in capsys.readouterr().err

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from latlas.core.errors import DataError
-from latlas.core.space import Space
+from latlas.core.space import Points, Table
 from latlas.data import Dataset, open_source, split
-from latlas.data.source import make, partition
+from latlas.data.dataset import make, partition
 
 
 def table(x, **more):
     x = np.asarray(x, np.float32)
-    space = Space("table", x.shape[1:], columns=tuple(f"x{i}" for i in range(x.shape[1])))
+    space = Table(x.shape[1:], columns=tuple(f"x{i}" for i in range(x.shape[1])))
     return make("table", Dataset(x, space, **more))
 
 
@@ -103,7 +103,7 @@ def test_missing_numbers_become_the_median_of_train():
 
 def test_points_share_one_scale():
     x = noise(50) * [1, 9]
-    source = make("p", Dataset(x.astype(np.float32), Space("points", (2,))))
+    source = make("p", Dataset(x.astype(np.float32), Points((2,))))
     assert source.space.scale[0] == source.space.scale[1]
 
 

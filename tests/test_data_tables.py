@@ -6,9 +6,9 @@ import pytest
 from latlas.tasks.output import write_items
 
 from latlas.core.errors import DataError
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.data import info, open_source, split
-from latlas.data.source import partition
+from latlas.data.dataset import partition
 from latlas.data.tables import as_read
 
 N = 40
@@ -139,7 +139,7 @@ def opened(path):
 
 
 def test_the_likeliest_word_is_written():
-    space = Space("table", (3,), columns=("x", "c=a", "c=a=b"), categories=("c",))
+    space = Table((3,), columns=("x", "c=a", "c=a=b"), categories=("c",))
     read = as_read(np.array([[9.0, 0.4, 0.3], [8.0, -1.0, 0.1]]), space)
     assert read["x"].tolist() == [9.0, 8.0]
     assert read["c"].tolist() == ["a", "a=b"]

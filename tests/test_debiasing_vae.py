@@ -20,7 +20,7 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError, Training
 from latlas.core.folders import RunFolder
 from latlas.core.model import Step, Weights
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data.batches import Batches, Sweep, systematic
 from latlas.data.dataset import Dataset
 from latlas.engine.callbacks import Reweighting
@@ -262,7 +262,7 @@ def test_what_it_cannot_learn_from_is_said(tmp_path):
     with pytest.raises(DataError, match="labels of two classes or more"):
         made(table)
     data = tiny.pictures()
-    alone = Space.picture((1, 8, 8), 17, classes=("a",))
+    alone = Images((1, 8, 8), 17, classes=("a",))
     with pytest.raises(DataError, match="this data has 1"):
         made(Dataset(data.x, alone, data.label * 0))
     with pytest.raises(ConfigError, match="debias_classes=z"):

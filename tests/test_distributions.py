@@ -16,7 +16,7 @@ from latlas.core.distributions import (
     PointMass,
 )
 from latlas.core.noise import Noise, dequantise, derive
-from latlas.core.space import Space
+from latlas.core.space import Images, Space, Table
 
 
 def test_normal_log_prob_is_scipys():
@@ -181,16 +181,16 @@ def test_derived_seeds_depend_on_every_part():
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_a_uniform_density_over_all_levels_is_log2_levels_bits(levels):
     """Density 1/L over [−½, L−½] in data units, from its value in model units."""
-    space = Space.picture((3, 2, 2), levels)
+    space = Images((3, 2, 2), levels)
     width = levels * space.step
     nats = -space.dims * np.log(width) - space.log_volume
     assert -nats / space.dims / np.log(2) == pytest.approx(np.log2(levels))
 
 
 def test_units_of_a_table_go_there_and_back():
-    space = Space("table", (2,), None, (1.0, 5.0), (2.0, 10.0))
+    space = Table((2,), (1.0, 5.0), (2.0, 10.0))
     x = np.array([[3.0, -5.0]], np.float32)
     np.testing.assert_allclose(space.to_model(x), [[1.0, -1.0]])
     np.testing.assert_allclose(space.to_data(space.to_model(x)), x)
     assert space.log_volume == pytest.approx(np.log(20.0))
-    assert Space.from_json(space.to_json()) == space
+    assert parse_space(space.to_json()) == space

@@ -23,7 +23,7 @@ from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dropout
 from latlas.core.precision import autocast, transposed
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine import resolve
@@ -56,7 +56,7 @@ class Walk(Model):
     phases = (Phase("a", ("a",)), Phase("b", ("b",), every=3))
 
     def __init__(self) -> None:
-        super().__init__(None, Space("points", (1,)))
+        super().__init__(None, Points((1,)))
         self.a, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
 
     def losses(self, batch: Batch, step: Step):
@@ -94,7 +94,7 @@ def test_terms_are_means_over_the_steps_that_had_them():
 
 def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
     discriminator, generator = parameter_groups(model, model.phases, options)
     assert [phase.name for phase in discriminator.phases] == ["discriminator", "penalty"]
@@ -165,7 +165,7 @@ def test_generator_and_discriminator_learn_a_ring(tmp_path):
 
 def test_fakes_made_once_give_the_generator_the_same_gradient():
     torch.manual_seed(0)
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     batch, step = Batch(torch.randn(16, 2)), Step(0, 0, 0.0, Noise(4))
     shared = dict(model.losses(batch, step))["generator"].total
     fresh = torch.nn.functional.softplus(-model.discriminator(model.sample(16, noise=Noise(4))))
@@ -238,7 +238,7 @@ def test_a_run_of_few_steps_is_averaged_too(tmp_path):
 
 
 def test_only_the_modules_named_are_averaged():
-    model = ToyGAN(ToyGANConfig(), Space("points", (2,)))
+    model = ToyGAN(ToyGANConfig(), Points((2,)))
     average = EMA(model, 0.5)
     with torch.no_grad():
         for p in model.parameters():
@@ -301,7 +301,7 @@ class Draws(Walk):
 
 
 def test_the_draws_of_a_check_are_the_same_in_every_check(tmp_path):
-    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     values = []
     for seed in (0, 1):
         train(Draws(), data, data, tiny.options(seed=seed, validate_every=16),
@@ -357,7 +357,7 @@ def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
             clock.seconds += seconds
             return super().losses(batch, step)
 
-    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     training, run = tiny.options(images=None, minutes=0.5), run_of(tmp_path / "run")
     outcome = train(Takes(), data, None, training, run)
     assert 27 <= clock.seconds - 1000 <= 30
@@ -502,7 +502,7 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
             clock.seconds += 0.4 if used[-1] == slow else 0.1
             return super().losses(batch, step)
 
-    data = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+    data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     options = tiny.options(images=16 * 500, threads=0)
     chosen = resolve.resolve(Takes(), Batches(data, 16), options, DistributedContext())
     assert (chosen.threads, used[-1]) == (threads, threads)

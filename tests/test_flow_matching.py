@@ -11,7 +11,7 @@ from scipy import stats
 from latlas.core.batch import Batch
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Points, Space, Table
 from latlas.data import open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics.frechet import frechet_distance
@@ -30,7 +30,7 @@ def untrained(space: Space, steps: int = 16) -> FlowMatching:
 
 def bent(dims: int, steps: int) -> FlowMatching:
     """A flow that is no Gaussian: last weights that are not zero."""
-    model = untrained(Space("table", (dims,)), steps)
+    model = untrained(Table((dims,)), steps)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4, generator=torch.Generator().manual_seed(p.numel()))
     return model
@@ -47,13 +47,13 @@ def test_an_untrained_velocity_leaves_a_standard_normal_one(t):
     """x_t = (1 − t) ε + t x of two standard normals has variance s(t) = (1 − t)² + t², and
     E[x − ε | x_t] = x_t (2t − 1) / s(t)."""
     x = torch.randn(5, 3)
-    velocity = untrained(Space("table", (3,))).velocity(x, torch.tensor([[t]]))
+    velocity = untrained(Table((3,))).velocity(x, torch.tensor([[t]]))
     torch.testing.assert_close(velocity, x * (2 * t - 1) / ((1 - t) ** 2 + t ** 2))
 
 
 def test_the_loss_is_of_dequantised_pictures_and_a_point_on_the_way():
     """An untrained velocity, and the step's draws made here in their order."""
-    space = Space.picture((1, 2, 3), levels=5)
+    space = Images((1, 2, 3), levels=5)
     x = space.to_model(torch.randint(5, (4, 1, 2, 3)).float())
     model, noise = untrained(space), Noise(3)
     smooth = (x + (noise.uniform(*x.shape) - 0.5) * 0.5).flatten(1)  # a level is 2 / 4 wide
@@ -66,7 +66,7 @@ def test_the_loss_is_of_dequantised_pictures_and_a_point_on_the_way():
 
 
 def test_an_untrained_flow_is_the_normal_that_the_data_were_standardised_by():
-    space = Space("table", (2,), None, (3.0, -1.0), (2.0, 3.0))
+    space = Table((2,), (3.0, -1.0), (2.0, 3.0))
     model, x = untrained(space), torch.tensor([[1.0, -1.5], [6.0, 0.0]])
     nats, ess = model.log_likelihood(space.to_model(x), noise=Noise(0))
     theirs = stats.norm([3.0, -1.0], [2.0, 3.0]).logpdf(x.numpy()).sum(1)
@@ -109,7 +109,7 @@ def test_the_estimated_trace_is_unbiased():
 
 
 def test_a_fitted_prior_is_in_the_units_of_the_codes():
-    space = Space("table", (2,), None, (3.0, -1.0), (2.0, 3.0))
+    space = Table((2,), (3.0, -1.0), (2.0, 3.0))
     prior, z = FittedPrior(untrained(space)), torch.randn(2, 4, 2)
     theirs = stats.norm([3.0, -1.0], [2.0, 3.0]).logpdf(z.numpy()).sum(-1)
     np.testing.assert_allclose(prior.log_prob(z), theirs, atol=1e-3)
@@ -121,7 +121,7 @@ def test_a_fitted_prior_is_in_the_units_of_the_codes():
 def test_a_correlated_normal_is_learnt(tmp_path):
     rng, factor = np.random.default_rng(0), np.array([[1.0, 0.0], [0.8, 0.6]])
     x = (rng.standard_normal((4000, 2)) @ factor.T).astype(np.float32)
-    data = Dataset(x, Space("points", (2,)))
+    data = Dataset(x, Points((2,)))
     model, _ = tiny.train(tmp_path / "run", "flow-matching", data,
                           tiny.small("flow-matching", width=64),
                           training=tiny.options(images=200_000, batch_size=256))

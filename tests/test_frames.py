@@ -18,10 +18,11 @@ from latlas.core import motion
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
@@ -104,8 +105,8 @@ def test_an_npz_of_clips_and_of_two_domains(tmp_path):
     assert test.take("clip").tolist() == [3] * 4 + [4] * 4
     np.savez(tmp_path / "two.npz", A=x[..., 0], B=x)
     two = open_source(str(tmp_path / "two.npz"), frames="true", paired=False)
-    assert two.base.x.shape == (20, 1, 12, 16) and two.other.base.x.shape == (20, 3, 12, 16)
-    assert two.space.frames and two.space.target.frames
+    assert two.a.base.x.shape == (20, 1, 12, 16) and two.b.base.x.shape == (20, 3, 12, 16)
+    assert two.space.a.frames and two.space.b.frames
 
 
 def test_two_domains_of_clips_stay_whole_in_every_split(tmp_path):
@@ -113,14 +114,14 @@ def test_two_domains_of_clips_stay_whole_in_every_split(tmp_path):
         for c in range(n):
             film(tmp_path / f"train{side}/c{c}.gif", pictures(3, seed=c))
     source = open_source(str(tmp_path), frames=True)
-    assert source.paired is False and source.other.base.names[0] == "train/c0.gif/00000"
+    assert source.aligned is False and source.b.base.names[0] == "train/c0.gif/00000"
     for which in ("train", "validation", "test"):
         part = split(source, which)
-        for side in (part, part.other):
+        for side in (part.a, part.b):
             assert all(n == 3 for n in np.unique(side.take("clip"), return_counts=True)[1])
     one = open_pair(str(tmp_path / "trainA"), str(tmp_path / "trainB"), frames=True)
-    assert one.spec["frames"] is True and open_source(one.spec).other.space == one.other.space
-    assert info(one)["clips"] == 10 and info(one)["milliseconds"] == pytest.approx(60)
+    assert one.spec["frames"] is True and open_source(one.spec).b.space == one.b.space
+    assert info(one)["a"]["clips"] == 10 and info(one)["a"]["milliseconds"] == pytest.approx(60)
 
 
 def test_folders_around_clips_are_parts_and_classes(tmp_path):
@@ -224,30 +225,31 @@ def test_videos_need_a_reader_that_is_an_extra(tmp_path, monkeypatch):
 def test_batches_hold_the_neighbours_of_both_domains():
     data = tiny.clips()
     batch = Batches(data, 64, seed=3).at(2)
-    place = batch.index % 5
-    wanted = torch.from_numpy(data.x)[torch.where(place < 4, batch.index + 1, batch.index - 1)]
-    torch.testing.assert_close(batch.neighbour, data.space.to_model(wanted.float()))
-    for x, after in zip(batch.target, batch.target_neighbour, strict=True):
+    a, b = data.a, data.b
+    place = batch.a.index % 5
+    wanted = torch.from_numpy(a.x)[torch.where(place < 4, batch.a.index + 1, batch.a.index - 1)]
+    torch.testing.assert_close(batch.a.neighbour, a.space.to_model(wanted.float()))
+    for x, after in zip(batch.b.x, batch.b.neighbour, strict=True):
         found = [i for i in range(48) if torch.equal(
-            data.other.space.to_model(torch.from_numpy(data.other.x[i]).float()), x)]
-        near = [data.other.x[i + (1 if i % 4 < 3 else -1)] for i in found]
-        assert any(np.array_equal(data.other.space.to_data(after.numpy()).round(), n) for n in near)
+            b.space.to_model(torch.from_numpy(b.x[i]).float()), x)]
+        near = [b.x[i + (1 if i % 4 < 3 else -1)] for i in found]
+        assert any(np.array_equal(b.space.to_data(after.numpy()).round(), n) for n in near)
     half = Batches(data, 64, seed=3, rank=1, world=2).at(2)
-    assert torch.equal(half.neighbour, batch.neighbour[32:])
-    assert Batches(tiny.domains(), 4).at(0).neighbour is None
+    assert torch.equal(half.a.neighbour, batch.a.neighbour[32:])
+    assert Batches(tiny.domains(), 4).at(0).a.neighbour is None
 
 
 def test_cycle_gan_pays_for_what_the_motion_does_not_explain():
     data = tiny.clips()
     batch, steps = Batches(data, 6).at(0), [Step(0, 0, p, Noise(0)) for p in (0, GROWING / 2, 1)]
-    small = {w: tiny.small("cycle-gan", temporal=w, pool=0) for w in (0.0, 7.0)}
-    found = {w: [tiny.build("cycle-gan", data, config).phase_loss(batch, "generators", step)
+    small = {w: tiny.small("cycle-gan", temporal=w, replay_buffer=0) for w in (0.0, 7.0)}
+    found = {w: [dict(tiny.build("cycle-gan", data, config).losses(batch, step))["generators"]
                  for step in steps] for w, config in small.items()}
-    model = tiny.build("cycle-gan", data, tiny.small("cycle-gan", temporal=7.0, pool=0))
+    model = tiny.build("cycle-gan", data, tiny.small("cycle-gan", temporal=7.0, replay_buffer=0))
     wanted = 0
-    for x, after, translate in ((batch.x, batch.neighbour, model.forth),
-                                (batch.target, batch.target_neighbour, model.back)):
-        way = motion.found(motion.grey(x), motion.grey(after))
+    for x, after, translate in ((batch.a.x, batch.a.neighbour, model.G_AB),
+                                (batch.b.x, batch.b.neighbour, model.G_BA)):
+        way = motion.estimate(motion.grey(x), motion.grey(after))
         weight = motion.explained(x, after, way, 2.0)
         wanted = wanted + temporal.flicker(translate(x), translate(after), way, weight).mean()
     term = found[7.0][0].terms["temporal"]
@@ -268,9 +270,10 @@ def test_the_term_is_for_frames_and_is_theirs_by_default():
     with pytest.raises(ConfigError, match="temporal=3 is for frames"):
         tiny.build("cycle-gan", tiny.domains(), tiny.small("cycle-gan", temporal=3.0))
     one = tiny.clips()  # one domain of frames is enough
-    mixed = one.beside(Dataset(one.other.x, Space.picture(one.other.x.shape[1:], 17)), paired=False)
+    mixed = PairDataset(one.a, Dataset(one.b.x, Images(one.b.x.shape[1:], 17)), aligned=False)
     model = tiny.build("cycle-gan", mixed, tiny.small("cycle-gan"))
-    terms = model.phase_loss(Batches(mixed, 4).at(0), "generators", Step(0, 0, 1.0, Noise(0))).terms
+    terms = dict(model.losses(Batches(mixed, 4).at(0),
+                              Step(0, 0, 1.0, Noise(0))))["generators"].terms
     assert model.config.temporal == TEMPORAL and terms["temporal"] > 0
 
 
@@ -280,7 +283,7 @@ def test_flicker_is_measured_beside_that_of_the_input():
     data = tiny.clips()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "BA":
-        seen = data if to == "B" else data.flipped()
+        seen = data.a if to == "B" else data.b
         figure = measure(model, train=data, test=data, to=to, metrics=["translation"]).get(
             "flicker")
         later = np.flatnonzero(np.diff(seen.clip) == 0) + 1
@@ -377,12 +380,12 @@ def test_films_keep_their_colours_from_frame_to_frame(tmp_path):
     """One palette: what is the same in two frames is the same in the file."""
     x = np.zeros((3, 3, 16, 16), np.uint8) + 77
     x[:, :, :8] = pictures(3, (8, 16, 3)).transpose(0, 3, 1, 2)
-    write_film(tmp_path / "a.gif", x, Space.picture((3, 16, 16)), np.array([20, 30, 40]))
+    write_film(tmp_path / "a.gif", x, Images((3, 16, 16)), np.array([20, 30, 40]))
     made, times = shown(tmp_path / "a.gif")
     assert times == [20, 30, 40] and (made[:, 8:] == made[0, 8, 0]).all()
     few = np.repeat(np.arange(3, dtype=np.uint8)[:, None, None, None] * 100, 3, 1) + np.zeros(
         (3, 3, 16, 16), np.uint8)
-    write_film(tmp_path / "b.gif", few, Space.picture((3, 16, 16)), np.array([20, 30, 40]))
+    write_film(tmp_path / "b.gif", few, Images((3, 16, 16)), np.array([20, 30, 40]))
     np.testing.assert_array_equal(shown(tmp_path / "b.gif")[0], few.transpose(0, 2, 3, 1))
 
 
@@ -398,13 +401,13 @@ def test_a_video_is_written_at_its_rate(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", types.SimpleNamespace(
         write_frames=write_frames))
     x = pictures().transpose(0, 3, 1, 2)
-    write_film(tmp_path / "a.mp4", x, Space.picture((3, 12, 16)), np.full(4, 40.0))
+    write_film(tmp_path / "a.mp4", x, Images((3, 12, 16)), np.full(4, 40.0))
     assert said == {"size": (16, 12), "fps": 25.0} and (tmp_path / "a.mp4").exists()
     np.testing.assert_array_equal(np.stack(frames), pictures())
 
 
 def test_clips_are_found_in_what_is_left_of_them():
-    data = tiny.clips().subset(slice(3, 12))
+    data = tiny.clips().a.subset(slice(3, 12))
     assert [(c.name, c.frames) for c in clips_of(data)] == [
         ("00000", slice(0, 2)), ("00001", slice(2, 7)), ("00002", slice(7, 9))]
-    assert clips_of(tiny.pairs()) == []
+    assert clips_of(tiny.pairs().a) == []

@@ -19,7 +19,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError, RunError
 from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images, Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.options import batch_size_of
@@ -33,7 +33,7 @@ from latlas.networks.gan import Waves, make_generator, minibatch_deviation
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import Objective, find_objective
 
-POINTS = Space("points", (2,))
+POINTS = Points((2,))
 
 
 class DiscriminatorAlone(GAN):
@@ -252,7 +252,7 @@ def test_a_discriminator_of_ones_own_tells_all_classes_or_none():
 
 @pytest.mark.parametrize("side", [(28, 28), (9, 12), (33, 64)])
 def test_a_generator_of_pictures_starts_with_their_spread(side):
-    space = Space.picture((2, *side))
+    space = Images((2, *side))
     torch.manual_seed(0)
     make = make_generator(space, 16, 3, network="conv", width=8, depth=0)
     with torch.no_grad():
@@ -270,7 +270,7 @@ def test_waves_are_sines_of_octaves():
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
 def test_a_conditional_gan_needs_two_classes(classes):
-    space = Space("points", (2,), classes=classes)
+    space = Points((2,), classes=classes)
     label = np.zeros(20, np.int64) if classes else None
     data = Dataset(np.zeros((20, 2), np.float32), space, label)
     with pytest.raises(DataError, match="two classes or more"):
@@ -283,16 +283,16 @@ def test_gamma_and_networks_follow_the_data():
     assert (small.config.gamma, small.config.gamma_end) == (1.0, 0.01)
     held = models.build("gan", models.get("gan").config(objective="wasserstein"), POINTS).config
     assert (held.penalty, held.gamma, held.gamma_end) == ("gp", 10.0, 1.0)
-    large = Space.picture((3, 64, 64))
+    large = Images((3, 64, 64))
     config = models.build("gan", models.get("gan").config(), large).config
     assert (config.network, config.latent_dim) == ("conv", 64)
     assert config.gamma > small.config.gamma
-    slim = models.build("gan", models.get("gan").config(), Space.picture((1, 3, 100)))
+    slim = models.build("gan", models.get("gan").config(), Images((1, 3, 100)))
     assert slim.config.network == "mlp"
 
 
 def test_one_code_is_one_item():
-    model = models.build("gan", models.get("gan").config(), Space.picture((1, 8, 8)))
+    model = models.build("gan", models.get("gan").config(), Images((1, 8, 8)))
     z = model.sample_latents(3, noise=Noise(0))
     torch.testing.assert_close(model.decode(z[1]).mean, model.decode(z).mean[1])
     assert model.decode(z[None, None]).mean.shape == (1, 1, 3, 1, 8, 8)
@@ -300,7 +300,7 @@ def test_one_code_is_one_item():
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_augmentation_counts_the_items_of_all_processes(world):
-    model = models.build("gan", models.get("gan").config(augment="ada"), Space.picture((1, 8, 8)))
+    model = models.build("gan", models.get("gan").config(augment="ada"), Images((1, 8, 8)))
     model.adapt_augmentation(torch.ones(()), 32 // world, Step(0, 0, 0.0, Noise(0, world=world)))
     assert model.augment_p.item() == pytest.approx(32 / 500_000)
 

@@ -17,7 +17,7 @@ from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.models.hierarchical_vae import (
     HierarchicalVAE,
     HierarchicalVAEConfig,
@@ -27,7 +27,7 @@ from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE, VAEConfig
 
-SPACE = Space("table", (3,))
+SPACE = Table((3,))
 MANY = 4000
 
 

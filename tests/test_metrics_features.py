@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.space import Space
+from latlas.core.space import Images, Table
 from latlas.metrics.features import Classifier, Columns, features, train_classifier
 
-DIGITS = Space.picture((1, 8, 8), levels=17)
+DIGITS = Images((1, 8, 8), levels=17)
 KNOWN = [0.1355, -0.3848, 0.1483]
-TABLE = Space("table", (3,), location=(1.0, 2.0, 3.0), scale=(2.0, 2.0, 2.0))
+TABLE = Table((3,), location=(1.0, 2.0, 3.0), scale=(2.0, 2.0, 2.0))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_columns_are_standardised_on_the_training_data():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 17, 31), (4, 1, 5), (2, 64, 32)])
 def test_random_convolutions_take_any_size(shape):
-    space, x = Space.picture(shape), noise(shape)
+    space, x = Images(shape), noise(shape)
     out = features("random-conv", space)(x)
     assert out.shape == (6, 64)
     assert np.isfinite(out).all()
@@ -82,7 +82,7 @@ def test_random_convolutions_have_known_values():
 
 
 def test_a_spectrum_is_the_mean_square_of_cosine_transforms():
-    space = Space.picture((3, 8, 10))
+    space = Images((3, 8, 10))
     x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 10), np.uint8)
     made = features("spectrum", space)(x).reshape(2, 3, 4, 4)
     red, green, blue = (x[1, c] / 127.5 for c in range(3))
@@ -95,7 +95,7 @@ def test_a_spectrum_is_the_mean_square_of_cosine_transforms():
 
 
 def test_a_spectrum_knows_blur_from_grain():
-    space, rng = Space.picture((1, 16, 16)), np.random.default_rng(0)
+    space, rng = Images((1, 16, 16)), np.random.default_rng(0)
     sharp = rng.integers(0, 256, (40, 1, 16, 16), np.uint8)
     blurred = np.stack([gaussian_filter(x[0].astype(float), 1)[None] for x in sharp])
     fine = features("spectrum", space)
@@ -185,7 +185,7 @@ def test_an_exported_program(tmp_path):
     ("random-cov", DIGITS, "did you mean 'random-conv'"),
     ("random-conv", TABLE, "need pictures"),
     ("spectrum", TABLE, "need pictures"),
-    ("spectrum", Space.picture((1, 3, 9)), "at least 4 by 4"),
+    ("spectrum", Images((1, 3, 9)), "at least 4 by 4"),
     ("classifier", TABLE, "need training data"),
     ("columns", TABLE, "need training data"),
 ])

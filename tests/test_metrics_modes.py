@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from latlas.core.errors import ConfigError, DataError
-from latlas.data.toy import open_grid, open_ring
+from latlas.data.builtin import open_grid, open_ring
 from latlas.metrics.modes import (
     Balls,
     class_diversity,

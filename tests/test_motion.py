@@ -62,20 +62,21 @@ def test_moved_pictures_are_the_pictures_at_the_places(size):
 
 def test_the_motion_is_found():
     x, way = blobs(n=20), moves(20)
-    found = motion.found(x(still(20)), x(way))
+    found = motion.estimate(x(still(20)), x(way))
     off = (motion.places(found, 32, 40) - motion.places(way, 32, 40)).norm(dim=-1)
     assert off.mean((1, 2)).max() < 0.1  # pixels
     zoom = torch.tensor([[[1.1, 0, 0], [0, 1.1, 0]]]).repeat(20, 1, 1)
-    off = motion.places(motion.found(x(still(20)), x(zoom)), 32, 40) - motion.places(zoom, 32, 40)
+    found = motion.estimate(x(still(20)), x(zoom))
+    off = motion.places(found, 32, 40) - motion.places(zoom, 32, 40)
     assert off.norm(dim=-1).mean((1, 2)).max() < 0.1
 
 
 def test_places_and_motions_are_exact_in_training_of_half_precision():
     x, way = blobs(n=2), moves(2)
     a, b = x(still(2)), x(way)
-    outside = motion.places(way, 32, 40), motion.found(a, b), motion.warped(a, way)
+    outside = motion.places(way, 32, 40), motion.estimate(a, b), motion.warped(a, way)
     with torch.autocast("cpu", torch.bfloat16):
-        within = motion.places(way, 32, 40), motion.found(a, b), motion.warped(a, way)
+        within = motion.places(way, 32, 40), motion.estimate(a, b), motion.warped(a, way)
     for one, other in zip(outside, within, strict=True):
         assert one.dtype == other.dtype == torch.float32 and torch.equal(one, other)
 
@@ -84,7 +85,7 @@ def test_what_moves_by_itself_does_not_lead_the_motion_astray():
     x, way = blobs(n=20, channels=1), moves(20, shift=1.0, turn=0.05)
     a, b = x(still(20)), x(way)
     a[:, :, 4:9, 4:9], b[:, :, 4:9, 8:13] = 0.5, 0.5  # a square that goes its own way
-    found = motion.found(a, b)
+    found = motion.estimate(a, b)
     off = (motion.places(found, 32, 40) - motion.places(way, 32, 40)).norm(dim=-1).mean((1, 2))
     assert off.median() < 0.25
     weight = motion.explained(a, b, found, 1.0)[:, 0]
@@ -94,7 +95,7 @@ def test_what_moves_by_itself_does_not_lead_the_motion_astray():
 def test_pictures_without_anything_on_them_do_not_move():
     for level in (0.0, 1.0):
         flat = torch.full((2, 3, 16, 16), level)
-        torch.testing.assert_close(motion.found(flat, flat), still(2))
+        torch.testing.assert_close(motion.estimate(flat, flat), still(2))
 
 
 def test_what_is_explained_is_by_the_formula():

@@ -112,7 +112,7 @@ class Plain(Model):
     latent_dim = 1
 
     def __init__(self):
-        super().__init__(None, Space("points", (3,), None, 0.0, 1.0))
+        super().__init__(None, Points((3,)))
 
     def encode(self, x, *, condition=None):
         return Normal(x[:, :1], x[:, 1:2])

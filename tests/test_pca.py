@@ -13,7 +13,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
 from latlas.core.noise import Noise, dequantise
-from latlas.core.space import Space
+from latlas.core.space import Images, Table
 from latlas.models.autoencoder import auto_latent_dim
 from latlas.models.pca import PCA, PCAConfig, covariance_spectrum, randomised_spectrum
 
@@ -31,7 +31,7 @@ def batches(x, size=64):
 
 
 def fitted(x, k=K, space=None, size=64, **config):
-    model = PCA(PCAConfig(latent_dim=k, **config), space or Space("table", tuple(x.shape[1:])))
+    model = PCA(PCAConfig(latent_dim=k, **config), space or Table(tuple(x.shape[1:])))
     model.fit(batches(x, size))
     return model
 
@@ -67,7 +67,7 @@ def test_maximum_likelihood_has_the_biased_variance():
 
 def test_likelihood_is_reported_in_data_units():
     raw = table()
-    space = Space("table", (D,), location=tuple(raw.mean(0)), scale=tuple(raw.std(0) * 3))
+    space = Table((D,), location=tuple(raw.mean(0)), scale=tuple(raw.std(0) * 3))
     standard = space.to_model(torch.tensor(raw))
     full = fitted(standard, D - 1, space)  # a full Gaussian is equivariant under scaling
     torch.testing.assert_close(score(full, standard)[0], score(fitted(raw, D - 1), raw)[0],
@@ -109,7 +109,7 @@ def test_large_items_take_the_randomised_solver(monkeypatch):
 
 
 def test_randomised_sees_the_same_dequantisation_in_every_sweep():
-    space = Space.picture((1, 4, 4), levels=3)
+    space = Images((1, 4, 4), levels=3)
     x = space.to_model(torch.randint(3, (100, 1, 4, 4)).float())
     exact = fitted(x, 2, space)
     near = fitted(x, 2, space, solver="randomised")
@@ -170,7 +170,7 @@ def test_codes_of_training_data_are_whitened():
 
 
 def test_pictures_are_dequantised_and_scored_as_integers():
-    space = Space.picture((2, 3, 3), levels=5)
+    space = Images((2, 3, 3), levels=5)
     values = torch.randint(5, (4000, 2, 3, 3), generator=torch.Generator().manual_seed(0))
     x = space.to_model(values.float())
     model = fitted(x, 4, space)
@@ -186,7 +186,7 @@ def test_pictures_are_dequantised_and_scored_as_integers():
 
 
 def test_constant_pixels_of_pictures_keep_the_density_bounded():
-    space = Space.picture((1, 4, 4), levels=256)
+    space = Images((1, 4, 4), levels=256)
     x = space.to_model(torch.zeros(50, 1, 4, 4))
     assert float(fitted(x, 3, space).noise_variance) == pytest.approx(space.step**2 / 12, rel=0.3)
 
@@ -194,7 +194,7 @@ def test_constant_pixels_of_pictures_keep_the_density_bounded():
 @pytest.mark.parametrize("solver", ["covariance", "randomised"])
 def test_every_batch_is_dequantised_by_noise_of_its_own(solver):
     """Black pictures in pairs: with one draw for all pairs there would be two points, a line."""
-    space = Space.picture((1, 3, 3), levels=256)
+    space = Images((1, 3, 3), levels=256)
     x = space.to_model(torch.zeros(600, 1, 3, 3))
     model = fitted(x, 2, space, size=2, solver=solver)
     uniform = space.step ** 2 / 12
@@ -223,11 +223,11 @@ def test_protocols_and_saving():
 
 @pytest.mark.parametrize(("dims", "given", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
 def test_latent_dim_stays_below_the_dimensions(dims, given, used):
-    assert PCA(PCAConfig(latent_dim=given), Space("table", (dims,))).latent_dim == used
+    assert PCA(PCAConfig(latent_dim=given), Table((dims,))).latent_dim == used
 
 
 def test_chosen_latent_dim_is_that_of_the_other_families():
-    space = Space.picture((1, 28, 28))
+    space = Images((1, 28, 28))
     assert PCA(PCAConfig(), space).latent_dim == auto_latent_dim(space)
 
 
@@ -235,7 +235,7 @@ def test_chosen_latent_dim_is_that_of_the_other_families():
                                                     (7, 9, "latent_dim=9"), (1, 0, "at least 2")])
 def test_too_many_latent_dimensions(dims, k, message):
     with pytest.raises(ConfigError, match=message):
-        PCA(PCAConfig(latent_dim=k), Space("table", (dims,)))
+        PCA(PCAConfig(latent_dim=k), Table((dims,)))
 
 
 @pytest.mark.parametrize("solver", ["covariance", "randomised"])

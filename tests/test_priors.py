@@ -11,6 +11,7 @@ from scipy import stats
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
+from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.engine.trainer import Trainer
 from latlas.models import priors
@@ -206,7 +207,7 @@ def test_a_learnt_prior_learns_where_the_codes_are(tmp_path):
     """Two clusters: a mixture's bound beats that of the standard prior."""
     rng = np.random.default_rng(0)
     x = (rng.choice([-4.0, 4.0], (600, 1)) + 0.1 * rng.standard_normal((600, 2)))
-    data = tiny.Dataset(x.astype(np.float32), tiny.Space("points", (2,)))
+    data = tiny.Dataset(x.astype(np.float32), Points((2,)))
     found = {}
     for name in ("standard", "mixture"):
         config = tiny.small("vae", prior=name, latent_dim=2, width=32)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from latlas.core.distributions import PointMass
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
 from latlas.report import html, pictures, plots
@@ -25,7 +25,7 @@ from latlas.verbs.report import Report, build_page
 from latlas.verbs.sample_quality import feature_extractor
 from latlas.verbs.sections import Subject, principal_plane, read_metrics
 
-SPACE = Space.picture((1, 4, 4), 17, classes=("left", "right"))
+SPACE = Images((1, 4, 4), 17, classes=("left", "right"))
 
 
 class Half(Model):
@@ -115,7 +115,7 @@ def test_sections_follow_capabilities():
 
 
 def test_points_have_plots_and_no_picture_sections():
-    space = Space("points", (2,))
+    space = Points((2,))
 
     class Identity(Model):
         latent_dim = 2

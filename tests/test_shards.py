@@ -15,7 +15,7 @@ import latlas
 from latlas import models
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, RunError
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
 from latlas.verbs import normality, scorer, shards
@@ -30,7 +30,7 @@ SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
 def points(n=N, names=False):
     x = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     titles = np.array([f"row {i}" for i in range(n)]) if names else None
-    return Dataset(x, Space("points", (2,)), names=titles)
+    return Dataset(x, Points((2,)), names=titles)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
 from latlas.core.model import HasStyles, Step
 from latlas.core.noise import Noise
-from latlas.core.space import Space
+from latlas.core.space import Images
 from latlas.networks import equalised, style
 from latlas.objectives.adversarial import path_lengths
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_is_said_in_one_line(name, data, settings, words):
 @pytest.mark.parametrize("name", ["gan", "style-gan", "progressive-gan"])
 def test_it_can_be_built_as_it_comes(name):
     """Sizes that nobody named are chosen before any layer is made."""
-    model = models.build(name, models.get(name).config(), Space.picture((3, 16, 16)))
+    model = models.build(name, models.get(name).config(), Images((3, 16, 16)))
     assert model.sample(2, noise=Noise(0)).shape == (2, 3, 16, 16)
 
 

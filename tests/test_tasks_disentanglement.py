@@ -14,7 +14,7 @@ from latlas.cli.__main__ import run as command
 from latlas.core.distributions import PointMass
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
 from latlas.verbs.comparison import Evaluation, side_by_side
@@ -46,7 +46,7 @@ def data():
     rng = np.random.default_rng(0)
     factors = rng.integers(0, (4, 10, 16, 1), (600, 4)).astype(np.float32)
     x = np.c_[factors[:, [2, 0]], 0.1 * rng.standard_normal((600, 2))].astype(np.float32)
-    return Dataset(x, Space("points", (4,), factors=NAMES), factors=factors)
+    return Dataset(x, Points((4,), factors=NAMES), factors=factors)
 
 
 def test_the_factors_by_default_leave_out_orientation_and_what_never_varies(data):
@@ -59,7 +59,7 @@ def test_the_factors_by_default_leave_out_orientation_and_what_never_varies(data
 
 
 def test_factors_without_names_are_numbered(data):
-    bare = Dataset(data.x, Space("points", (4,)), factors=data.factors)
+    bare = Dataset(data.x, Points((4,)), factors=data.factors)
     assert known_factors(bare, (), [])[0] == ["factor0", "factor1", "factor2"]
     with pytest.raises(DataError, match=r"'y'.*factor0"):
         known_factors(bare, ("y",), [])
@@ -80,7 +80,7 @@ def test_evaluate_takes_what_the_data_allow(data):
     found = measure(model, train=data, test=data)
     assert found.get("mig").value > 0.9 and found.get("active_units") is not None
     assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
-    without = Dataset(data.x, Space("points", (4,)))
+    without = Dataset(data.x, Points((4,)))
     assert not has_factors(without)
     assert measure(model, train=without, test=without).get("mig") is None
     only = measure(model, train=data, test=data, metrics=("disentanglement",),
@@ -90,7 +90,7 @@ def test_evaluate_takes_what_the_data_allow(data):
 
 
 def test_what_was_asked_for_and_cannot_be_is_said(data):
-    without = Dataset(data.x, Space("points", (4,)))
+    without = Dataset(data.x, Points((4,)))
     with pytest.raises(DataError, match="--data shapes"):
         measure(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
     with pytest.raises(DataError, match="two factors"):
@@ -133,7 +133,7 @@ def test_by_command_on_shapes(tmp_path, capsys):
 
 def test_factors_survive_models_that_were_trained_without(data):
     """The names belong to the items, not to what the model was trained on."""
-    space = Space("points", (4,))
+    space = Points((4,))
     model = tiny.build("ae", Dataset(data.x, space), tiny.small("ae"))
     found = latlas.evaluate(model, data, metrics=("disentanglement",))
     assert any("the factors shape, x" in note for note in found.notes)

@@ -13,7 +13,7 @@ from rich.console import Console
 from latlas.core.distributions import Normal, PointMass
 from latlas.core.errors import ConfigError
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images, Table
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS, Metric, number
 from latlas.verbs.comparison import Evaluation, side_by_side
@@ -21,7 +21,7 @@ from latlas.verbs.measures import measure
 from latlas.verbs.sample_quality import feature_extractor
 
 LEVELS = 16
-SPACE = Space.picture((1, 2, 2), LEVELS, classes=("dark", "light"))
+SPACE = Images((1, 2, 2), LEVELS, classes=("dark", "light"))
 
 
 class Gaussian(Model):
@@ -222,7 +222,7 @@ def test_runs_judged_on_different_items_are_not_compared():
 
 
 def test_tables_without_noise_have_no_unbounded_control():
-    space = Space("table", (2,), columns=("a", "constant"))
+    space = Table((2,), columns=("a", "constant"))
     rng = np.random.default_rng(0)
     x = np.c_[rng.normal(size=80), np.ones(80)].astype(np.float32)
     whole = Dataset(x, space)

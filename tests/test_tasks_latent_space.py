@@ -12,7 +12,7 @@ from test_report import Page, sections
 
 from latlas.core.distributions import Normal, PointMass
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
 from latlas.models import MODELS
@@ -30,7 +30,7 @@ from latlas.verbs.report import build_page
 from latlas.verbs.sample_quality import feature_extractor
 from latlas.verbs.sections import Subject
 
-SPACE = Space("points", (3,), None)
+SPACE = Points((3,))
 
 
 class Linear(Model):

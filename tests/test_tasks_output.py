@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
-from latlas.core.space import Space
+from latlas.core.space import Images, Points, Table
 from latlas.report.pictures import near_square
 from latlas.tasks import output
 
@@ -19,7 +19,7 @@ def pictures(n=5, channels=1, levels=256, side=4):
     shape = (channels, side, side + 1)
     x = np.random.default_rng(0).integers(0, levels, size=(n, *shape))
     kind = np.uint8 if levels <= 256 else np.uint16
-    return x.astype(kind), Space.picture(shape, levels)
+    return x.astype(kind), Images(shape, levels)
 
 
 def opened(path):
@@ -53,7 +53,7 @@ def test_grids_of_any_number_of_channels(tmp_path, channels, mode):
 
 def test_transparent_pixels_show_the_checkerboard(tmp_path):
     x = np.zeros((1, 4, 8, 8), np.uint8)
-    output.write_items(tmp_path / "g.png", x, Space.picture((4, 8, 8)))
+    output.write_items(tmp_path / "g.png", x, Images((4, 8, 8)))
     assert {216, 255} == set(np.unique(np.asarray(opened(tmp_path / "g.png"))))
 
 
@@ -102,7 +102,7 @@ def test_numbers_come_back_exactly(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_tables_keep_their_columns(tmp_path, suffix):
-    space = Space("table", (2,), columns=("height", "weight"))
+    space = Table((2,), columns=("height", "weight"))
     x = np.array([[1.5, 2], [3, 4]], np.float32)
     output.write_items(tmp_path / f"t.{suffix}", x, space)
     read = {"csv": polars.read_csv, "parquet": polars.read_parquet}[suffix]
@@ -122,7 +122,7 @@ def test_codes_and_tables_by_name(tmp_path):
 @pytest.mark.parametrize("columns", [2, 6])
 def test_points_become_a_plot(tmp_path, columns):
     x = np.random.default_rng(0).normal(size=(40, columns)).astype(np.float32)
-    said = output.write_items(tmp_path / "p.png", x, Space("points", (columns,)))
+    said = output.write_items(tmp_path / "p.png", x, Points((columns,)))
     picture = opened(tmp_path / "p.png")
     assert picture.mode == "RGB" and min(picture.size) > 300
     assert np.asarray(picture).std() > 1
@@ -137,7 +137,7 @@ def test_other_suffixes_name_the_valid_ones(tmp_path, name):
 
 
 def test_tables_have_no_animation_and_no_folder(tmp_path):
-    x, space = np.zeros((2, 2), np.float32), Space("table", (2,))
+    x, space = np.zeros((2, 2), np.float32), Table((2,))
     for name in ("x.gif", "folder"):
         with pytest.raises(ConfigError, match="table"):
             output.write_items(tmp_path / name, x, space)

@@ -8,8 +8,8 @@ import tiny
 import torch
 
 from latlas.core.model import Model
+from latlas.data.builtin import open_ring
 from latlas.data.dataset import Dataset
-from latlas.data.toy import open_ring
 from latlas.metrics import features
 from latlas.verbs.measures import measure
 from latlas.verbs.sample_quality import Cache, digest_of, key_of, label_codes

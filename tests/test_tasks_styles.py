@@ -16,14 +16,14 @@ from latlas.core.distributions import PointMass
 from latlas.core.errors import CapabilityError, ConfigError
 from latlas.core.model import HasStyles, Loss, Model, Phase, Step
 from latlas.core.ranges import numbers
-from latlas.core.space import Space
+from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
 from latlas.tasks import generate
 from latlas.tasks.project import FRAMES, project, write_projection
 from latlas.tasks.styles import chosen_layers, codes_of_seeds, directions, edits, mix
 
-PICTURE = Space.picture((1, 4, 4), 256)
+PICTURE = Images((1, 4, 4), 256)
 LAYERS, WIDE = 6, 3
 
 

@@ -18,7 +18,7 @@ import latlas
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Images, Table
 from latlas.data.dataset import Dataset
 from latlas.run import Run
 from latlas.verbs.score import _items, _row_bytes, _subject, elbo_parts, score
@@ -26,7 +26,7 @@ from latlas.verbs.decoding import decoded, drawn_examples, walk
 from latlas.verbs.passes import can, encoded, information, over, squared_errors
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
-SPACE = Space("table", (4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
+SPACE = Table((4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
               columns=("a", "b", "c", "d"))
 WEIGHT = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [-0.5, 1.0]])
 NOISE = 0.5
@@ -196,7 +196,7 @@ def test_codes_are_posterior_means_whatever_the_batch():
 
 def test_a_model_reads_data_in_its_own_units_not_those_of_the_file():
     data = table()
-    other = Dataset(data.x, Space("table", (4,), location=9.0, scale=3.0))
+    other = Dataset(data.x, Table((4,), location=9.0, scale=3.0))
     np.testing.assert_array_equal(encoded(Linear(), data), encoded(Linear(), other))
 
 
@@ -221,7 +221,7 @@ def test_information_is_the_kl_to_a_normal_with_the_moments_of_the_codes():
 
 def test_items_of_another_shape_are_refused():
     with pytest.raises(ConfigError, match=r"shape \(3,\)"):
-        encoded(Linear(), Dataset(np.zeros((2, 3), np.float32), Space("table", (3,))))
+        encoded(Linear(), Dataset(np.zeros((2, 3), np.float32), Table((3,))))
 
 
 def test_samples_have_the_model_s_moments():
@@ -258,7 +258,7 @@ def test_inference_leaves_the_mode_as_it_was():
 
 
 def test_pictures_come_back_as_whole_levels():
-    space = Space.picture((1, 2, 2), levels=17)
+    space = Images((1, 2, 2), levels=17)
     model = Linear()
     model.space = space
     model.decode = lambda z, condition=None: Normal(

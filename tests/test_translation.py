@@ -1,4 +1,4 @@
-"""From one domain to another: losses by hand, the pool of earlier fakes, files that go on."""
+"""From one domain to another: losses by hand, the buffer of earlier fakes, files that go on."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from PIL import Image
 import latlas
 import latlas.data
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
+from latlas.core.batch import Batch, PairBatch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Step
 from latlas.core.noise import Noise, dropout_rng
-from latlas.core.space import Sound, Space
+from latlas.core.space import Images, Recordings, Sound
 from latlas.data import open_source
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.engine.callbacks import ALARMS
 from latlas.metrics import paired
+from latlas.models.cycle_gan import replayed
 from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import exchanged, mirrored
+from latlas.models.translation import flipped
 from latlas.networks.translators import (
     Block,
     ColumnTranslator,
@@ -39,6 +41,11 @@ from latlas.verbs.sections import Subject
 
 def step(index=0):
     return Step(index, 0, 0.0, Noise(index))
+
+
+def losses(model, batch, index=0):
+    """Every phase's loss of a step in which nothing moves."""
+    return dict(model.losses(batch, step(index)))
 
 
 def model_and_batch(name, data, **settings):
@@ -64,7 +71,7 @@ def test_blocks_of_a_unet_are_at_its_innermost_level(blocks):
     for block in model.generator.modules():
         if isinstance(block, Block):
             block.register_forward_hook(lambda _, x, y: shapes.append((x[0].shape, y.shape)))
-    model.generator(batch.x)
+    model.generator(batch.a.x)
     assert shapes == [((6, 2 * model.config.width, 4, 4),) * 2] * blocks
 
 
@@ -91,89 +98,86 @@ def test_a_discriminator_sees_patches_of_the_published_size(depth, patch):
 
 def test_pix2pix_pays_for_the_difference_and_for_what_is_not_believed():
     model, batch = model_and_batch("pix2pix", tiny.pairs(), l1=7.0, adversarial=2.0, features=3.0)
-    made = model.generator(batch.x)
-    pair, true = (torch.cat([batch.x, y], 1) for y in (made, batch.target))
-    found = model.phase_loss(batch, "generator", step())
-    near = (made - batch.target).abs().mean()
+    made = model.generator(batch.a.x)
+    pair, true = (torch.cat([batch.a.x, y], 1) for y in (made, batch.b.x))
+    found = losses(model, batch)
+    near = (made - batch.b.x).abs().mean()
     fooled = 0.5 * (model.discriminator(pair) - 1).square().mean()
     levels = zip(model.discriminator.features(pair), model.discriminator.features(true),
                  strict=True)
     apart = torch.stack([(a - b).abs().mean() for a, b in levels]).mean()
-    torch.testing.assert_close(found.total, 7 * near + 2 * fooled + 3 * apart)
-    judged = model.phase_loss(batch, "discriminator", step()).total
+    torch.testing.assert_close(found["generator"].total, 7 * near + 2 * fooled + 3 * apart)
+    judged = found["discriminator"].total
     wanted = 0.5 * ((model.discriminator(true) - 1).square().mean()
                     + model.discriminator(pair).square().mean())
     torch.testing.assert_close(judged, wanted)
 
 
-def test_cycle_gan_pays_for_what_is_lost_there_and_back():
+def test_cycle_gan_pays_for_cycles_that_are_not_consistent():
     data = tiny.pairs()
-    twin = data.beside(None).beside(data.beside(None), paired=False)  # as many channels
-    model, batch = model_and_batch("cycle-gan", twin, cycle=3.0, identity=2.0, pool=0)
-    a, b = batch.x, batch.target
-    found = model.phase_loss(batch, "generators", step())
-    fake_b, fake_a = model.forth(a), model.back(b)
-    cycle = (model.back(fake_b) - a).abs().mean() + (model.forth(fake_a) - b).abs().mean()
-    same = (model.back(a) - a).abs().mean() + (model.forth(b) - b).abs().mean()
-    fooled = 0.5 * ((model.judge_b(fake_b) - 1).square().mean()
-                    + (model.judge_a(fake_a) - 1).square().mean())
+    twin = PairDataset(data.a, data.a, aligned=False)  # as many channels
+    model, batch = model_and_batch("cycle-gan", twin, cycle=3.0, identity=2.0, replay_buffer=0)
+    a, b = batch.a.x, batch.b.x
+    found = losses(model, batch)["generators"]
+    fake_b, fake_a = model.G_AB(a), model.G_BA(b)
+    cycle = (model.G_BA(fake_b) - a).abs().mean() + (model.G_AB(fake_a) - b).abs().mean()
+    same = (model.G_BA(a) - a).abs().mean() + (model.G_AB(b) - b).abs().mean()
+    fooled = 0.5 * ((model.D_B(fake_b) - 1).square().mean()
+                    + (model.D_A(fake_a) - 1).square().mean())
     torch.testing.assert_close(found.total, fooled + 3 * cycle + 2 * same)
-    assert "identity" not in model_and_batch("cycle-gan", tiny.domains())[0].phase_loss(
-        Batch(a, target=torch.cat([b, b], 1)), "generators", step()).terms
+    other = PairBatch(Batch(a), Batch(torch.cat([b, b], 1)))
+    assert "identity" not in losses(model_and_batch("cycle-gan", tiny.domains())[0],
+                                    other)["generators"].terms
 
 
-def test_pairs_and_neighbours_are_mirrored_together_and_the_same_for_every_player():
+def test_pairs_and_neighbours_are_flipped_together_and_the_same_in_every_phase():
     x = torch.arange(24.0).reshape(2, 1, 3, 4)
-    batch = Batch(x, target=x + 100, neighbour=x + 200, label=torch.tensor([3, 4]))
-    seen = mirrored(batch, torch.tensor([True, False]))
-    for name, more in (("x", 0), ("target", 100), ("neighbour", 200)):
-        found = getattr(seen, name)
-        assert torch.equal(found[0], x[0].flip(-1) + more)
-        assert torch.equal(found[1], x[1] + more)
-    assert torch.equal(seen.label, batch.label)
-    assert seen.target_neighbour is None
-    model, batch = model_and_batch("pix2pix", tiny.pairs(), mirror=True)
-    now = step()
-    first = model._turned(batch, now)
-    turned = (first.x != batch.x).flatten(1).any(1)
+    batch = PairBatch(Batch(x, neighbour=x + 200, label=torch.tensor([3, 4])), Batch(x + 100))
+    seen = flipped(batch, torch.tensor([True, False]))
+    for image, more in ((seen.a.x, 0), (seen.b.x, 100), (seen.a.neighbour, 200)):
+        assert torch.equal(image[0], x[0].flip(-1) + more)
+        assert torch.equal(image[1], x[1] + more)
+    assert torch.equal(seen.a.label, batch.a.label)
+    assert seen.b.neighbour is None
+    model, batch = model_and_batch("pix2pix", tiny.pairs(), horizontal_flip=True)
+    first = model.augmented(batch, step())
+    turned = (first.a.x != batch.a.x).flatten(1).any(1)
     assert 0 < turned.sum() < len(batch)
-    assert model._turned(batch, now) is first
     plain = model_and_batch("pix2pix", tiny.pairs())[0]
-    torch.testing.assert_close(model.phase_loss(batch, "generator", now).terms["l1"],
-                               plain.phase_loss(first, "generator", step()).terms["l1"])
+    for phase, loss in losses(model, batch).items():
+        torch.testing.assert_close(loss.terms, losses(plain, first)[phase].terms)
 
 
-def test_recordings_are_not_mirrored():
-    data = tiny.pairs()
-    a, b = (Dataset(d.x, replace(d.space, sound=Sound(8000, 14, 4, 80.0), target=None))
-            for d in (data, data.other))
+def test_recordings_are_not_flipped():
+    x = tiny.pairs().a.x
+    side = Dataset(x, Recordings(x.shape[1:], Sound(8000, 16, 4, 80.0)))
     with pytest.raises(ConfigError, match="it backwards"):
-        model_and_batch("pix2pix", a.beside(b), mirror=True)
+        model_and_batch("pix2pix", PairDataset(side, side), horizontal_flip=True)
 
 
 @pytest.mark.parametrize("name, data, to", [("pix2pix", tiny.pairs, "B"),
                                             ("cycle-gan", tiny.domains, "A")])
 def test_dropout_is_noise_that_is_drawn_in_use_as_it_was_in_training(name, data, to):
     model, batch = model_and_batch(name, data(), network="unet", depth=2, dropout=0.5)
-    x = batch.x if to == "B" else batch.target
+    x = batch.a.x if to == "B" else batch.b.x
     with dropout_rng(Noise(1), len(x), strength=0.1):  # as in the first passes over the data
-        learnt = model._towards(to)(x)
+        learnt = model.generator_to(to)(x)
     assert torch.equal(learnt, model.translate(x, to=to, noise=Noise(1)))
     assert not torch.equal(learnt, model.translate(x, to=to, noise=Noise(2)))
 
 
-def test_the_pool_gives_what_it_takes():
+def test_the_replay_buffer_gives_what_it_takes():
     pool, fakes = torch.zeros(6, 2), torch.arange(16.0).view(8, 2)
-    with pytest.raises(ConfigError, match="pool=6 holds fewer than a batch of 8"):
-        exchanged(pool, fakes, 0, Noise(0))
+    with pytest.raises(ConfigError, match="replay_buffer=6 holds fewer than a batch of 8"):
+        replayed(pool, fakes, 0, Noise(0))
     for known in (0, 3):  # it fills first, and everything is shown as it is
-        shown, pool = exchanged(pool, fakes[known:known + 3], known, Noise(known))
+        shown, pool = replayed(pool, fakes[known:known + 3], known, Noise(known))
         assert torch.equal(shown, fakes[known:known + 3])
     assert torch.equal(pool, fakes[:6])
     swaps = []
     for seed in range(200):
         new = 100.0 + torch.arange(8.0).view(4, 2)
-        shown, after = exchanged(pool, new, 6, Noise(seed))
+        shown, after = replayed(pool, new, 6, Noise(seed))
         before = torch.cat([pool, new]).sort(0).values
         assert torch.equal(torch.cat([after, shown]).sort(0).values, before)
         swaps.append((shown[:, 0] < 100).float().mean().item())
@@ -181,18 +185,20 @@ def test_the_pool_gives_what_it_takes():
 
 
 def test_discriminators_see_fakes_of_earlier_steps():
-    model, batch = model_and_batch("cycle-gan", tiny.domains(), pool=6)
+    model, batch = model_and_batch("cycle-gan", tiny.domains(), replay_buffer=6)
     for index in range(2):
-        now = step(index)
-        model.phase_loss(batch, "discriminators", now)
-        model.after_step(now, {})
-        assert model.pool_b.abs().sum() > 0
-    earlier, late = model.pool_b.clone(), step(2)
-    model.phase_loss(Batch(batch.x + 1, target=batch.target), "discriminators", late)
-    shown = late.cache["shown b"]
+        losses(model, batch, index)
+        assert model.replay_b.abs().sum() > 0
+    earlier, seen = model.replay_b.clone(), []
+    model.D_B.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    late = model.losses(PairBatch(replace(batch.a, x=batch.a.x + 1), batch.b), step(2))
+    next(late)
+    shown = seen[0][len(batch):]  # beside the real ones
     old = [(earlier == item).flatten(1).all(1).any().item() for item in shown]
     assert 0 < sum(old) < 6
-    assert torch.equal(model.pool_b, earlier)  # not before the step is done
+    assert torch.equal(model.replay_b, earlier)  # not before the step is done
+    list(late)
+    assert not torch.equal(model.replay_b, earlier)
 
 
 def test_pairs_are_learnt(tmp_path):
@@ -202,14 +208,14 @@ def test_pairs_are_learnt(tmp_path):
                           training=tiny.options(images=9600, learning_rate=2e-3))
     batch = Batches(data, 90).at(0)
     with torch.no_grad():
-        error = (model.translate(batch.x) - batch.target).abs().mean()
-    constant = (batch.target - batch.target.median(0).values).abs().mean()
+        error = (model.translate(batch.a.x) - batch.b.x).abs().mean()
+    constant = (batch.b.x - batch.b.x.median(0).values).abs().mean()
     assert error < 0.5 * constant
 
 
 @pytest.mark.parametrize("name, data, generator, judge",
                          [("pix2pix", tiny.pairs, "generator", "discriminator"),
-                          ("cycle-gan", tiny.domains, "forth", "judge_a")])
+                          ("cycle-gan", tiny.domains, "G_AB", "D_A")])
 def test_discriminators_can_be_narrower_than_generators(name, data, generator, judge):
     for given, width in ((3, 3), (0, 5)):
         model, _ = model_and_batch(name, data(), width=5, discriminator_width=given)
@@ -257,7 +263,7 @@ def test_a_sheet_of_pairs_shows_what_was_wanted(run, capsys):
     shown = np.asarray(Image.open(sheet).convert("RGB"))
     train = latlas.data.split(open_source(str(run.parent / "data")), "train")
     across, down = shown.shape[1] / 3, shown.shape[0] / 2
-    for column, x in enumerate((train.take("x"), None, train.other.take("x"))):
+    for column, x in enumerate((train.a.take("x"), None, train.b.take("x"))):
         for row in range(2):
             middle = shown[int(down * (row + 0.5)), int(across * (column + 0.5))].tolist()
             assert x is None or middle in [list(np.broadcast_to(x[row][:, i, j], 3))
@@ -337,14 +343,14 @@ def test_a_perfect_translator_has_perfect_figures():
     assert "cycle" not in found
 
 
-def test_what_is_lost_there_and_back_is_measured_to_either_domain():
+def test_cycle_consistency_is_measured_to_either_domain():
     data = tiny.domains()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "AB":
         found = {f.key: f for f in measure(model, train=data, test=data, to=to).metrics}
-        given = torch.cat([b.x for b in Sweep(data if to == "B" else data.flipped(), 90)])
+        given = torch.cat([b.x for b in Sweep(data.a if to == "B" else data.b, 90)])
         with torch.no_grad():
-            there, back = (model.forth, model.back)[::1 if to == "B" else -1]
+            there, back = (model.G_AB, model.G_BA)[::1 if to == "B" else -1]
             lost = (back(there(given)) - given).abs().mean().item() / 2
         assert found["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
         assert "l1" not in found and "frechet" in found
@@ -352,13 +358,13 @@ def test_what_is_lost_there_and_back_is_measured_to_either_domain():
         measure(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
                 test=tiny.pairs(), to="A")
     with pytest.raises(DataError, match="the data have one side"):
-        measure(model, train=data.beside(None), test=data.beside(None))
+        measure(model, train=data.a, test=data.a)
 
 
 def test_domains_of_two_sizes_are_refused_with_what_to_do():
     data = tiny.domains()
-    large = Dataset(data.other.x.repeat(2, 2).repeat(2, 3), Space.picture((2, 16, 16), 17))
-    both = data.beside(large, paired=False)
+    large = Dataset(data.b.x.repeat(2, 2).repeat(2, 3), Images((2, 16, 16), 17))
+    both = PairDataset(data.a, large, aligned=False)
     with pytest.raises(DataError, match=r"A is of 8×8, B of 16×16 pixels.*image_size="):
         tiny.build("cycle-gan", both, tiny.small("cycle-gan"))
 
@@ -388,7 +394,7 @@ def section_of(text, way):
 def test_a_report_judges_every_way_or_the_one_asked_for(tmp_path, capsys):
     run = tmp_path / "ring"
     data = tiny.pairs()
-    np.savez(tmp_path / "two.npz", A=data.x, B=data.other.x)
+    np.savez(tmp_path / "two.npz", A=data.a.x, B=data.b.x)
     latlas.train("cycle-gan", open_source(tmp_path / "two.npz", paired=False), out=run, images=8,
                  batch_size=4, width=2, network="unet", threads=1, progress=False)
     assert cli.run(["report", str(run)]) == 0
@@ -411,7 +417,7 @@ def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
 
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
-    terms = model.phase_loss(batch, "discriminators", step()).terms
+    terms = losses(model, batch)["discriminators"].terms
     for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)

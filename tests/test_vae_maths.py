@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latlas.core.errors import ConfigError
 from latlas.core.model import Step
 from latlas.core.noise import Noise, dequantise
-from latlas.core.space import Space
+from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
 from latlas.models import vae as vae_module
 from latlas.models.vae import VAE, VAEConfig
@@ -37,7 +37,7 @@ def linear_gaussian(wrong_by: float = 0.0) -> tuple[VAE, Tensor, scipy.stats.rv_
     rng, noise_sd = np.random.default_rng(0), 0.4
     w = np.linalg.qr(rng.standard_normal((5, 2)))[0] * [1.5, 0.7]
     b, units = rng.standard_normal(5), np.array([1.0, 10.0, 0.1, 3.0, 7.0])
-    space = Space("table", (5,), None, tuple(rng.standard_normal(5)), tuple(units))
+    space = Table((5,), tuple(rng.standard_normal(5)), tuple(units))
     m = (w**2).sum(0) + noise_sd**2
     encoder, decoder = nn.Linear(5, 4), nn.Linear(2, 5)
     set_linear(decoder, w, b)
@@ -144,7 +144,7 @@ def test_a_linear_vae_reaches_ppca(tmp_path):
     optimum = -0.5 * (np.log(SPECTRUM).sum() + 6 * np.log(2 * np.pi) + 6)
     sklearn = SklearnPCA(AXES).fit(x).score(x)  # divides by n − 1, a little below the optimum
     assert optimum - 0.01 < sklearn < optimum
-    model = trained_linear_vae(tmp_path, x, Space("picture", (1, 2, 3)), (1, 2, 3))
+    model = trained_linear_vae(tmp_path, x, Images((1, 2, 3), None), (1, 2, 3))
     assert optimum - 0.1 < mean_bound(model, x) < optimum + 0.02
 
 
@@ -155,7 +155,7 @@ def test_a_linear_vae_on_a_table_reaches_factor_analysis(tmp_path):
     rotation that the likelihood leaves free.
     """
     x = with_spectrum() * [1.0, 5.0, 0.2, 1.0, 3.0, 1.0] + 2.0
-    space = Space("table", (6,), None, tuple(x.mean(0)), tuple(x.std(0)))
+    space = Table((6,), tuple(x.mean(0)), tuple(x.std(0)))
     truth = FactorAnalysis(AXES, tol=1e-6, max_iter=5000, svd_method="lapack").fit(x).score(x)
     model = trained_linear_vae(tmp_path, x, space, (6,))
     assert truth - 0.1 < mean_bound(model, x) < truth + 0.02
@@ -178,7 +178,7 @@ class Constant(nn.Module):
 
 def blind(likelihood: str, *values: float, noise_sd: float = 0.1) -> VAE:
     """A VAE whose code carries nothing: q is the prior and p(x|z) is one distribution."""
-    space = Space.picture((1, 1, 1), LEVELS)
+    space = Images((1, 1, 1), LEVELS)
     config = VAEConfig(latent_dim=1, likelihood=likelihood, noise_sd=noise_sd)
     return VAE(config, space, encoder=Constant(0.0, 0.0, shape=(2,)),
                decoder=Constant(*values, shape=(len(values), 1, 1)))
@@ -232,7 +232,7 @@ def test_dequantising_more_draws_average_to_the_same_items():
 
 def test_gray_pixels_under_coin_flips_are_called_no_likelihood():
     from latlas.models import likelihoods
-    space = Space.picture((1, 2, 2))
+    space = Images((1, 2, 2))
     made = {b: likelihoods.make("bernoulli", space, binarize=b, noise_sd=1.0)
             for b in ("none", "dynamic", "threshold")}
     assert "no likelihood" in made["none"].base_measure

@@ -8,7 +8,6 @@ import re
 import shutil
 import struct
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ import latlas
 from latlas.api.voices import open_clips
 from latlas.cli.__main__ import run as command
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.space import Sound, Space
+from latlas.core.space import Images, PairSpace, Recordings, Sound, parse_space
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data import sound as sounds
-from latlas.data.recordings import find_recordings, picture_of, starts
-from latlas.data.source import partition
-from latlas.data.wav import Clip, read_wav, resampled, wav_bytes
+from latlas.data.dataset import partition
+from latlas.data.recordings import Listening, open_recordings, picture_of, starts
+from latlas.data.sound import Clip, read_wav, resampled, wav_bytes
 from latlas.tasks.voices import _translated, translate_clip
 
 RATE = 8000
@@ -70,14 +69,14 @@ def test_spectra_are_those_of_scipy() -> None:
 @pytest.mark.parametrize(("n_fft", "hop"), [(64, 16), (64, 32), (48, 16)])
 def test_a_sound_comes_back_from_its_spectrum(n_fft: int, hop: int) -> None:
     x = np.random.default_rng(0).standard_normal(300)
-    back = sounds.signal(sounds.spectrum(x, n_fft, hop), n_fft, hop, 300)
+    back = sounds.from_spectrum(sounds.spectrum(x, n_fft, hop), n_fft, hop, 300)
     np.testing.assert_allclose(back, x, atol=1e-10)
 
 
 def test_of_two_sounds_the_mean_spectrum_gives_the_mean() -> None:
     x, y = np.random.default_rng(0).standard_normal((2, 300))
     middle = (sounds.spectrum(x, 64, 16) + sounds.spectrum(y, 64, 16)) / 2
-    np.testing.assert_allclose(sounds.signal(middle, 64, 16, 300), (x + y) / 2, atol=1e-10)
+    np.testing.assert_allclose(sounds.from_spectrum(middle, 64, 16, 300), (x + y) / 2, atol=1e-10)
 
 
 def test_plain_griffin_lim_never_gets_worse_and_momentum_gets_further() -> None:
@@ -170,7 +169,7 @@ def test_windows_cover_a_recording_and_a_short_one_lies_anywhere_in_one(tmp_path
     source = open_source(tmp_path, **SMALL)
     data = source.base
     assert source.space.shape == (1, 32, 16) and source.space.sound == KIND
-    whole = [picture_of(find_recordings(tmp_path).read(i), KIND) for i in (0, 1)]
+    whole = [picture_of(open_recordings(tmp_path, how=Listening()).clip(i), KIND) for i in (0, 1)]
     assert [p.shape[2] for p in whole] == [41, 11]
     places = starts(41, 16, 2)
     assert places == [*range(0, 25, 2), 25]
@@ -202,8 +201,7 @@ def test_two_sources_of_two_rates_meet_at_the_lower_one(tmp_path: Path) -> None:
     save(tmp_path / "b/x.wav", tone(0.1, 500, 22_050), 22_050)
     for source in (open_pair(tmp_path / "a", tmp_path / "b"),
                    open_source(open_pair(tmp_path / "b", tmp_path / "a").spec)):
-        assert source.space.target is not None
-        assert source.space.sound == source.space.target.sound == Sound(8000, 256, 64, 80.0)
+        assert source.space.a.sound == source.space.b.sound == Sound(8000, 256, 64, 80.0)
         assert "resampled to 8,000 Hz" in " ".join(source.notes)
 
 
@@ -230,18 +228,18 @@ def test_patterns_domains_and_packing(tmp_path: Path, monkeypatch: pytest.Monkey
             for i in range(3):
                 archive.writestr(f"rec/{i}_{who}.wav", wav_bytes(tone(0.05, 200 + i), RATE))
     both = open_pair(f"{tmp_path}/all.zip::*_x.wav", f"{tmp_path}/all.zip::*_y.wav", **SMALL)
-    a, b = (set(d.take("names").tolist()) for d in (split(both, "all"), split(both, "all").other))
+    a, b = (set(d.take("names").tolist()) for d in (split(both, "all").a, split(both, "all").b))
     assert a == {f"rec/{i}_x.wav" for i in range(3)} and b == {f"rec/{i}_y.wav" for i in range(3)}
-    assert not both.paired
+    assert not both.aligned
     again = open_source(json.loads(json.dumps(both.spec)))
-    np.testing.assert_array_equal(again.base.x, both.base.x)
+    np.testing.assert_array_equal(again.a.base.x, both.a.base.x)
     packed = pack((f"{tmp_path}/all.zip::*_x.wav", f"{tmp_path}/all.zip::*_y.wav"),
                   tmp_path / "packed", **SMALL)
     assert packed.space == both.space
-    np.testing.assert_array_equal(packed.other.base.x, both.other.base.x)
+    np.testing.assert_array_equal(packed.b.base.x, both.b.base.x)
     one = open_source(f"{tmp_path}/all.zip::*_x.wav", memory_share=1e-12, **SMALL)
     assert isinstance(one.base.x, np.memmap)
-    np.testing.assert_array_equal(one.base.x, both.base.x)
+    np.testing.assert_array_equal(one.base.x, both.a.base.x)
 
 
 def test_folders_of_two_domains(tmp_path: Path) -> None:
@@ -250,15 +248,15 @@ def test_folders_of_two_domains(tmp_path: Path) -> None:
             save(tmp_path / f"d/{name}/{i}.wav", tone(0.05, pitch + i))
     source = open_source(tmp_path / "d", **SMALL)
     turned = open_source(tmp_path / "d", direction="BtoA", **SMALL)
-    assert source.other is not None and not source.paired and "test" in source.parts
-    np.testing.assert_array_equal(turned.base.x, source.other.base.x)
+    assert not source.aligned and "test" in source.parts
+    np.testing.assert_array_equal(turned.a.base.x, source.b.base.x)
 
 
 def test_a_space_of_sound_is_written_and_read() -> None:
-    space = Space.picture((1, 32, 16), sound=KIND)
-    assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
-    assert "sound" not in Space.picture((1, 32, 16)).to_json()
-    assert asdict(KIND)["floor"] == 80.0
+    space = Recordings((1, 32, 16), KIND)
+    assert parse_space(json.loads(json.dumps(space.to_json()))) == space
+    assert "sound" not in Images((1, 32, 16)).to_json()
+    assert KIND.to_json()["floor"] == 80.0
 
 
 # bad input
@@ -302,7 +300,7 @@ def test_what_is_left_open_is_chosen_for_recordings_and_said_in_the_run(
     source = open_pair(*speakers, **SMALL)
     for given, wanted in (({}, (1.5, 0.0, "r1", 5e-5, 4)),
                           ({"cycle": 7.0, "identity": 0.0, "penalty": "none", "gamma": 0.5,
-                            "penalty_every": 2}, (7.0, 0.0, "none", 0.5, 2))):
+                            "r1_interval": 2}, (7.0, 0.0, "none", 0.5, 2))):
         out = tmp_path / str(len(given))
         for _ in range(2):  # again: it goes on, or is finished
             model = latlas.train("cycle-gan", source, out=out, images=2, width=2, blocks=1,
@@ -310,7 +308,7 @@ def test_what_is_left_open_is_chosen_for_recordings_and_said_in_the_run(
         config = json.loads((out / "run.json").read_text())["config"]
         assert config["network"] == "columns" and model.config.width == 2
         assert tuple(config[k] for k in ("cycle", "identity", "penalty", "gamma",
-                                         "penalty_every")) == wanted
+                                         "r1_interval")) == wanted
     seen = open_pair(np.zeros((9, 1, 8, 8), np.uint8), np.ones((9, 1, 8, 8), np.uint8))
     pictures = latlas.train("cycle-gan", seen, images=1, width=2, blocks=1, progress=False,
                             threads=1).model.config
@@ -329,8 +327,8 @@ class Same:
     training = False
 
     def __init__(self) -> None:
-        space = Space.picture((1, 32, 16), sound=KIND)
-        self.space = Space.picture((1, 32, 16), sound=KIND, target=space)
+        space = Recordings((1, 32, 16), KIND)
+        self.space = PairSpace(space, space, False)
 
     def translate(self, x: Any, *, to: str = "B", noise: Any = None) -> Any:
         return x
@@ -344,7 +342,7 @@ class Same:
 def test_windows_that_stay_as_they_are_fade_into_the_same_clip(frames: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
     model = Same()
-    np.testing.assert_allclose(_translated(model, picture, model.space, "B"), picture, atol=1e-3)
+    np.testing.assert_allclose(_translated(model, picture, model.space.a, "B"), picture, atol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000])
@@ -393,7 +391,7 @@ def test_two_folders_to_wav_files(speakers: tuple[Path, Path], tmp_path: Path,
     for to, side in (("B", "A"), ("A", "B")):
         clips = open_clips(run, None, side=side)
         held = split(open_pair(*speakers, **SMALL), "test")
-        held = held if side == "A" else held.other
+        held = held.a if side == "A" else held.b
         assert clips.names == list(dict.fromkeys(held.take("names").tolist()))
         assert command(["translate", str(run), "--to", to]) == 0
         assert len(list((run / f"to-{to}").glob("*.wav"))) == len(clips)

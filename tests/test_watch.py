@@ -17,10 +17,10 @@ from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import TrainingError
 from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
-from latlas.core.space import Space
+from latlas.core.space import Images, Points
 from latlas.core.trees import load_tree
+from latlas.data.builtin import open_ring
 from latlas.data.dataset import Dataset
-from latlas.data.toy import open_ring
 from latlas.engine.callbacks import Monitor
 from latlas.engine.progress import Bar, Progress
 from latlas.engine.train import train
@@ -38,7 +38,7 @@ class Steps(Model):
     phases = (Phase("climb", ("weight",)),)
 
     def __init__(self, at: int = 10, longest: float = 0.06) -> None:
-        super().__init__(None, Space("points", (1,)))
+        super().__init__(None, Points((1,)))
         self.at, self.longest = at, longest
         self.weight = nn.Parameter(torch.zeros(1))
         self.register_buffer("before", torch.zeros(1))
@@ -50,7 +50,7 @@ class Steps(Model):
         return Loss(total, {"height": total})
 
 
-DATA = Dataset(np.zeros((32, 1), np.float32), Space("points", (1,)))
+DATA = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
 
 
 class Recorder(Progress):
@@ -265,7 +265,7 @@ def test_points_with_labels_tell_their_modes():
     some = data.subset(np.flatnonzero(data.label < 3))
     seen = Watcher(None, data).take(Handed(some), 0)
     assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97
-    plain = Dataset(data.x, Space("points", (2,)))
+    plain = Dataset(data.x, Points((2,)))
     assert Watcher(None, plain).take(Handed(plain), 0).keys() == {"samples/spread"}
 
 
@@ -348,12 +348,12 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once):
     label = np.arange(300) % 3
     shades = np.random.default_rng(0).integers(0, 4, (300, 1, 8, 8), np.uint8)
     shades += (6 * label[:, None, None, None]).astype(np.uint8)
-    data = Dataset(shades, Space.picture((1, 8, 8), 17, classes=tuple("abc")), label)
+    data = Dataset(shades, Images((1, 8, 8), 17, classes=tuple("abc")), label)
     watcher = Watcher(None, data)
     for classes in (1, 2, 3):
         some = data.subset(np.flatnonzero(data.label < classes))
         assert watcher.take(Handed(some), 0)["samples/modes"] == classes
-    plain = Dataset(data.x, Space.picture((1, 8, 8), 17))
+    plain = Dataset(data.x, Images((1, 8, 8), 17))
     for few in (plain, data.subset(slice(0, 90)), data.subset(np.flatnonzero(data.label == 1))):
         assert Watcher(None, few).take(Handed(few), 0).keys() == {"samples/spread"}
 

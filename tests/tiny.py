@@ -13,8 +13,9 @@ from latlas import models
 from latlas.core import folders
 from latlas.core.model import Model
 from latlas.core.options import fields_of, parse, to_json
-from latlas.core.space import Space
+from latlas.core.space import Images, Table
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.engine import train as engine
 from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Progress
@@ -30,26 +31,25 @@ def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int =
     distance = (row - centre[:, 0, None, None]) ** 2 + (column - centre[:, 1, None, None]) ** 2
     ink = np.exp(-distance / 6)[:, None] * rng.uniform(0.5, 1.0, (n, shape[0], 1, 1))
     x = np.rint(ink * (levels - 1)).astype(np.uint8)
-    return Dataset(x, Space.picture(shape, levels, classes=("a", "b", "c")), label)
+    return Dataset(x, Images(shape, levels, classes=("a", "b", "c")), label)
 
 
-def pairs(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90) -> Dataset:
+def pairs(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90) -> PairDataset:
     """Blobs, and beside each the same in two colours, darker."""
     one = pictures(shape, n)
     x = np.concatenate([one.x[:, :1] // 2, 16 - one.x[:, :1]], 1)
-    return Dataset(one.x, Space.picture(shape, 17)).beside(
-        Dataset(x, Space.picture((2, *shape[1:]), 17)))
+    return PairDataset(Dataset(one.x, Images(shape, 17)),
+                       Dataset(x, Images((2, *shape[1:]), 17)))
 
 
-def domains() -> Dataset:
+def domains() -> PairDataset:
     """The two sides of pairs, one of them in another order and fewer."""
     both = pairs()
-    assert both.other is not None
-    few = Dataset(both.other.x[::-2].copy(), both.other.space)
-    return both.beside(None).beside(few, paired=False)
+    few = Dataset(both.b.x[::-2].copy(), both.b.space)
+    return PairDataset(both.a, few, aligned=False)
 
 
-def clips() -> Dataset:
+def clips() -> PairDataset:
     """Two domains of drifting blobs: 18 clips of five frames and 12 of four, the latter in two
     colours."""
     sides = []
@@ -59,12 +59,12 @@ def clips() -> Dataset:
                            1).reshape(-1, 1, 12, 12)
         x = x if length == 5 else np.concatenate([x // 2, 16 - x], 1)
         clip = np.arange(n).repeat(length)
-        sides.append(Dataset(x, Space.picture(x.shape[1:], 17, frames=True), group=clip, clip=clip,
+        sides.append(Dataset(x, Images(x.shape[1:], 17, frames=True), group=clip, clip=clip,
                              duration=np.full(len(x), 40, np.float32)))
-    return sides[0].beside(sides[1], paired=False)
+    return PairDataset(*sides, aligned=False)
 
 
-def data_for(name: str) -> Dataset:
+def data_for(name: str) -> Any:
     """What a model can learn from: pictures, pairs of them, or two domains."""
     return {"pix2pix": pairs, "cycle-gan": domains}.get(name, pictures)()
 
@@ -74,14 +74,14 @@ def table(n: int = 90, columns: int = 5) -> Dataset:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((n, 2)) @ rng.standard_normal((2, columns))
     x = (x + 0.3 * rng.standard_normal((n, columns))) * 10.0 ** np.arange(columns)
-    space = Space("table", (columns,), None, tuple(x.mean(0)), tuple(x.std(0)),
+    space = Table((columns,), tuple(x.mean(0)), tuple(x.std(0)),
                   columns=tuple("abcdefgh"[:columns]))
     return Dataset(x.astype(np.float32), space)
 
 
 def points(n: int = 256) -> Dataset:
     """The eight Gaussians of ``ring``."""
-    from latlas.data.toy import open_ring
+    from latlas.data.builtin import open_ring
     return open_ring(n=n).parts["all"]
 
 
@@ -93,7 +93,7 @@ def small(name: str, **settings: Any) -> Any:
     return parse(config, sizes | settings)
 
 
-def build(name: str, data: Dataset, config: Any, modules: dict[str, Any] | None = None,
+def build(name: str, data: Any, config: Any, modules: dict[str, Any] | None = None,
           seed: int = 0) -> Model:
     """A model whose first weights depend on the seed alone."""
     torch.manual_seed(seed)
@@ -107,7 +107,7 @@ def options(**more: Any) -> TrainOptions:
     return TrainOptions(**(fixed | more))
 
 
-def train(path: Path, name: str, data: Dataset, config: Any, *,
+def train(path: Path, name: str, data: Any, config: Any, *,
           training: TrainOptions | None = None, validation: Dataset | None = None,
           modules: Callable[[], dict[str, Any]] = dict,
           progress: Any = None) -> tuple[Model, Outcome]:

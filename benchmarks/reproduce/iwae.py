@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from latlas.core.noise import Noise, derive
 from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
-from latlas.data.source import partition
+from latlas.data.dataset import partition
 from latlas.metrics.latent import active_units
 from latlas.tasks.common import inference
 from latlas.verbs.score import score

@@ -96,7 +96,7 @@ def grey(x: Tensor) -> Tensor:
 
 @exact
 @torch.no_grad()
-def found(earlier: Tensor, later: Tensor) -> Tensor:
+def estimate(earlier: Tensor, later: Tensor) -> Tensor:
     """The turn, zoom and shift (n, 2, 3) after which ``earlier`` is nearest ``later``.
 
     Gauss-Newton on the squared difference, coarse to fine (Lucas & Kanade 1981; of parametric

@@ -1,4 +1,4 @@
-"""What one item of a data set is: its shape, its units, its labels.
+"""What one example of a data set is: its shape, its units, its labels.
 
 Two units are used everywhere. *Data units* are the numbers in the file: integers 0 … L−1 for a
 picture with L levels, the columns' own units for a table. *Model units* are what networks see:
@@ -7,26 +7,40 @@ pictures in [−1, 1] with channels first, table columns standardised. One affin
     x = (v − location) / scale
 
 so a density in model units becomes one in data units by subtracting Σ log scale, which is how
-every log-likelihood is reported: nats per item in data units.
+every log-likelihood is reported: nats per example in data units.
+
+``Space`` is any of :class:`Images`, :class:`Table`, :class:`Points` and :class:`Recordings`. A data
+set of two sides has a :class:`PairSpace`, which is none of them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 Kind = Literal["picture", "table", "points"]
+Units = float | tuple[float, ...]
 #: of a picture of 8 bits
 LEVELS = 256
 
 
-@dataclass(frozen=True)
-class Sound:
+class Record(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Immutable fields with a JSON form; decoding checks every name and type."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of the fields that differ from their defaults."""
+        return msgspec.to_builtins(self, enc_hook=float)  # NumPy's numbers
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+class Sound(Record, frozen=True):
     """How a picture shows a stretch of sound: short-time spectra, a column for every frame.
 
     Attributes:
@@ -46,54 +60,58 @@ class Sound:
                 f"{self.floor:g} dB")
 
 
-@dataclass(frozen=True)
-class Space:
-    """Shape and units of one item.
+class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
+    """What all spaces share. What a kind does not have is empty.
 
     Attributes:
-        kind: ``picture`` (C, H, W), ``table`` (d,) with named columns, or ``points`` (d,).
-        shape: shape of one item.
-        levels: number of integer levels of a picture (256 for 8 bit), ``None`` if continuous.
-        location, scale: the affine map to model units; one number each, or one per column.
+        shape: shape of one example.
         classes: names of the label's classes, in order of their integer codes; empty if none.
-        columns: names of a table's columns; empty otherwise.
         factors: names of known generative factors; empty if none.
-        categories: names of a table's columns of words, which ``columns`` holds as one column of
-            0 and 1 per word, ``NAME=WORD``.
-        ids: of a map of classes (one channel per class), the number each channel has in the file.
-        frames: pictures are frames of clips, and most have a neighbour in time.
-        target: space of the other side, where an item or a data set has two (a pair, a domain).
-        sound: of pictures of sound, what they show.
     """
 
-    kind: Kind
-    shape: tuple[int, ...]
-    levels: int | None = None
-    location: float | tuple[float, ...] = 0.0
-    scale: float | tuple[float, ...] = 1.0
     classes: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
     factors: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    ids: tuple[int, ...] = ()
-    frames: bool = False
-    target: Space | None = None
-    sound: Sound | None = None
 
-    @classmethod
-    def picture(cls, shape: tuple[int, int, int], levels: int = LEVELS, **more: Any) -> Space:
-        """Pictures of integers 0 … levels−1, shape (C, H, W)."""
-        half = (levels - 1) / 2
-        return cls("picture", tuple(shape), levels, half, half, **more)
+    kind: ClassVar[Kind]
+    #: what the data are, for a sentence
+    words: ClassVar[str]
 
     @property
-    def words(self) -> str:
-        """What the data are, for a sentence: ``pictures``, ``a table``, ``points``."""
-        return {"picture": "pictures", "table": "a table"}.get(self.kind, self.kind)
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def location(self) -> Units:
+        return 0.0
+
+    @property
+    def scale(self) -> Units:
+        return 1.0
+
+    @property
+    def levels(self) -> int | None:
+        """Number of integer levels of a picture (256 for 8 bits), ``None`` if continuous."""
+        return None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def frames(self) -> bool:
+        return False
+
+    @property
+    def sound(self) -> Sound | None:
+        return None
 
     @property
     def dims(self) -> int:
-        """Number of scalars in one item."""
+        """Number of scalars in one example."""
         return math.prod(self.shape)
 
     @property
@@ -104,17 +122,8 @@ class Space:
     @property
     def log_volume(self) -> float:
         """Σ log scale: subtract it from a log-density in model units to get data units."""
-        scale = np.broadcast_to(np.asarray(self.scale, np.float64), (self._width(),))
-        return float(np.log(scale).sum()) * (self.dims / self._width())
-
-    def _width(self) -> int:
-        return 1 if isinstance(self.scale, (int, float)) else len(self.scale)
-
-    def flipped(self) -> Space:
-        """The other side first; a space of one side is that of either."""
-        if self.target is None:
-            return self
-        return dataclasses.replace(self.target, target=dataclasses.replace(self, target=None))
+        scale = np.atleast_1d(np.asarray(self.scale, np.float64))
+        return float(np.log(scale).sum()) * (self.dims / len(scale))
 
     def to_model(self, v: Any) -> Any:
         """Data units to model units; NumPy array or tensor (n, *shape) in, floats out."""
@@ -133,23 +142,112 @@ class Space:
             return np.asarray(self.location, np.float32), np.asarray(self.scale, np.float32)
         return like.new_tensor(self.location), like.new_tensor(self.scale)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads back.
 
-        What only two sides, frames or sounds have is left out elsewhere: the space of other data is
-        written as it was before there were any.
-        """
-        found = dataclasses.asdict(self)
-        return {k: v for k, v in found.items()
-                if v or k not in ("ids", "frames", "target", "sound")}
+class Images(Example, frozen=True):
+    """Pictures (C, H, W), of integers 0 … levels−1 unless ``levels`` is ``None``.
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Space:
-        """The inverse of :meth:`to_json`."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v
-                                  for k, v in data.items()}
-        if fields.get("target") is not None:
-            fields["target"] = cls.from_json(fields["target"])
-        if fields.get("sound") is not None:
-            fields["sound"] = Sound(**fields["sound"])
-        return cls(**fields)
+    Attributes:
+        value_range: of real-valued pictures, the numbers that become −1 and 1; these by default.
+        ids: of a map of classes (one channel per class), the number each channel has in the file.
+        frames: pictures are frames of clips, and most have a neighbour in time.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None = LEVELS
+    value_range: tuple[float, float] | None = None
+    ids: tuple[int, ...] = ()
+    frames: bool = False
+
+    kind: ClassVar[Kind] = "picture"
+    words: ClassVar[str] = "pictures"
+
+    @property
+    def location(self) -> float:
+        low, high = self._ends
+        return (low + high) / 2
+
+    @property
+    def scale(self) -> float:
+        low, high = self._ends
+        return (high - low) / 2 or 1.0
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return (0.0, self.levels - 1.0) if self.levels else self.value_range or (-1.0, 1.0)
+
+
+class Recordings(Example, frozen=True):
+    """Windows of recordings as grey pictures (1, H, W) of 8 bits, of the spectra in ``sound``."""
+
+    shape: tuple[int, ...]
+    sound: Sound
+
+    kind: ClassVar[Kind] = "picture"
+    words: ClassVar[str] = "pictures"
+
+    @property
+    def levels(self) -> int:
+        return LEVELS
+
+    @property
+    def location(self) -> float:
+        return (LEVELS - 1) / 2
+
+    @property
+    def scale(self) -> float:
+        return (LEVELS - 1) / 2
+
+
+class Table(Example, frozen=True):
+    """Rows (d,) of a table.
+
+    Attributes:
+        location, scale: the affine map to model units; one number each, or one per column.
+        columns: names of the columns.
+        categories: names of columns of words, which ``columns`` holds as one column of 0 and 1 per
+            word, ``NAME=WORD``.
+    """
+
+    shape: tuple[int, ...]
+    location: Units = 0.0
+    scale: Units = 1.0
+    columns: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+    kind: ClassVar[Kind] = "table"
+    words: ClassVar[str] = "a table"
+
+
+class Points(Example, frozen=True):
+    """Points (d,); ``location`` and ``scale`` are as for tables, the scale the same everywhere."""
+
+    shape: tuple[int, ...]
+    location: Units = 0.0
+    scale: Units = 1.0
+
+    kind: ClassVar[Kind] = "points"
+    words: ClassVar[str] = "points"
+
+
+Space = Images | Recordings | Table | Points
+
+
+class PairSpace(Record, frozen=True, tag_field="type", tag="pair"):
+    """The spaces of two sides; ``aligned`` if their examples belong together."""
+
+    a: Space
+    b: Space
+    aligned: bool = True
+
+    def swapped(self) -> PairSpace:
+        """B first."""
+        return PairSpace(self.b, self.a, self.aligned)
+
+
+def parse_space(data: Any) -> Space | PairSpace:
+    """The inverse of ``to_json``.
+
+    Raises:
+        ValueError: a field that is unknown, missing or of another type, in one line.
+    """
+    return msgspec.convert(data, Space | PairSpace)

@@ -1,8 +1,9 @@
-"""Data: from anything the user names to items in memory, labelled and split."""
+"""Data: from anything the user names to examples in memory, labelled and split."""
 
-from latlas.data.dataset import Dataset
+from latlas.data.dataset import SPLITS, Dataset, Source, split
 from latlas.data.info import info
 from latlas.data.opening import open_pair, open_source, pack
-from latlas.data.source import SPLITS, Source, split
+from latlas.data.pairs import PairDataset, PairSource
 
-__all__ = ["SPLITS", "Dataset", "Source", "info", "open_pair", "open_source", "pack", "split"]
+__all__ = ["SPLITS", "Dataset", "PairDataset", "PairSource", "Source", "info", "open_pair",
+           "open_source", "pack", "split"]

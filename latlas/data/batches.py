@@ -1,77 +1,99 @@
-"""Batches by number: batch k is a function of (seed, k), so a resumed run needs no order saved."""
+"""Batches by number: batch k is a function of (seed, k), so a resumed run needs no order saved.
+
+Of data of one side batches are :class:`Batch`, of two sides :class:`PairBatch`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latlas.core.batch import Batch
+from latlas.core.batch import Batch, PairBatch
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 
 
 class Batches:
     """An endless stream of shuffled batches over one data set.
 
     The stream is permutation after permutation, cut into batches of ``batch_size``; a batch may
-    straddle two permutations, so every item is seen equally often for any batch size. The other
+    straddle two permutations, so every example is seen equally often for any batch size. The other
     side of pairs follows the same rows; another domain has a stream of its own permutations.
 
     Args:
-        batch_size: items of the global batch; each of ``world`` processes takes its share.
-        seed: with the batch number decides the items.
+        batch_size: examples of the global batch; each of ``world`` processes takes its share.
+        seed: with the batch number decides the examples.
         rank, world: this process and how many share the batch.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, seed: int = 0, *,
+    def __init__(self, data: Dataset | PairDataset, batch_size: int, seed: int = 0, *,
                  device: torch.device | str = "cpu", rank: int = 0, world: int = 1) -> None:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self.device = torch.device(device)
-        self._columns = _tensors(data)
-        near = {"neighbour": data.neighbours,
-                "target_neighbour": None if data.other is None else data.other.neighbours}
-        self._beside = {k: torch.from_numpy(v) for k, v in near.items() if v is not None}
-        self._rows = _Shuffled(data, seed, "order")
-        unpaired = data.other is not None and not data.paired
-        self._others = _Shuffled(data.other, seed, "order of the other side") if (
-            data.other is not None and unpaired) else None
+        self._columns, self._orders = _columns(data, self.device), [
+            _Shuffled(data if isinstance(data, Dataset) else data.a, seed, "order")]
+        if isinstance(data, PairDataset):
+            self._orders.append(self._orders[0] if data.aligned else _Shuffled(
+                data.b, seed, "order of the other side"))
 
     def reweigh(self, weights: Tensor | None) -> None:
-        """From now on items come as often as these weights say, (N,); ``None``: equally often.
+        """From now on examples come as often as these weights say, (N,); ``None``: equally often.
 
         Batch k is then a function of (seed, k, weights), the same on every process.
         """
-        self._rows.reweigh(weights)
+        self._orders[0].reweigh(weights)
 
-    def at(self, number: int) -> Batch:
+    def at(self, number: int) -> Any:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
         place = first + self.share.start, first + self.share.stop
-        rows, others = self._rows.at(*place), None if self._others is None else self._others.at(
-            *place)
-        return self._near(gather(self._columns, self.data, rows, self.device, others),
-                          rows, rows if others is None else others)
+        return _batch([columns.at(order.at(*place), near=True)
+                       for columns, order in zip(self._columns, self._orders, strict=True)])
 
-    def _near(self, batch: Batch, rows: Tensor, others: Tensor) -> Batch:
-        """With the neighbours in time of what are frames."""
-        for field, key, side, which in (("neighbour", "x", self.data, rows),
-                                        ("target_neighbour", "target", self.data.other, others)):
-            if side is not None and field in self._beside:
-                near = self._beside[field].index_select(0, which)
-                setattr(batch, field, _moved(self._columns[key], side, near, self.device))
-        return batch
+
+class Sweep:
+    """The examples once, in order, in batches; may be swept again.
+
+    Two domains have no common order: to go through them is a ValueError.
+    """
+
+    def __init__(self, data: Dataset | PairDataset, batch_size: int = 512,
+                 device: torch.device | str = "cpu") -> None:
+        self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.data, PairDataset) and not self.data.aligned:
+            raise ValueError("two domains have no common order: sweep one of them")
+        columns = _columns(self.data, self.device)
+        rows = (self.data if isinstance(self.data, Dataset) else self.data.a).index
+        for part in torch.from_numpy(rows).split(self.batch_size):
+            yield _batch([side.at(part) for side in columns])
+
+
+def _columns(data: Dataset | PairDataset, device: torch.device) -> list[_Columns]:
+    sides = [data] if isinstance(data, Dataset) else [data.a, data.b]
+    return [_Columns(side, device) for side in sides]
+
+
+def _batch(sides: list[Batch]) -> Batch | PairBatch:
+    return sides[0] if len(sides) == 1 else PairBatch(*sides)
 
 
 class _Shuffled:
     """Rows of a data set, permutation after permutation without end.
 
-    With weights each of N draws has every item as often as its weight says, rounded up or down
+    With weights each of N draws has every example as often as its weight says, rounded up or down
     (systematic resampling), in a random order; equal weights give permutations.
     """
 
@@ -81,7 +103,6 @@ class _Shuffled:
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def reweigh(self, weights: Tensor | None) -> None:
-        """Take other weights, (N,), for all that comes."""
         self.weights = weights
         self._order.cache_clear()
 
@@ -111,59 +132,33 @@ def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(reach, places, right=True).clamp_(max=n - 1)
 
 
-class Sweep:
-    """The items once, in order, in batches; may be swept again.
+class _Columns:
+    """The arrays of a data set as tensors over the same memory."""
 
-    Pairs come with their other side; of two domains the other is left out.
-    """
+    def __init__(self, data: Dataset, device: torch.device) -> None:
+        self.space, self.device = data.space, device
+        self.x, self.label = _tensor(data.x), _tensor(data.label)
+        self.neighbours = _tensor(data.neighbours)
 
-    def __init__(self, data: Dataset, batch_size: int = 512,
-                 device: torch.device | str = "cpu") -> None:
-        self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
+    def at(self, rows: Tensor, near: bool = False) -> Batch:
+        """The batch of these rows, moved to the device as stored, converted to model units there;
+        with the neighbours in time of what are frames, if asked."""
+        label = None if self.label is None else self._moved(self.label, rows)
+        neighbour = None if self.neighbours is None or not near else self._units(
+            self.neighbours.index_select(0, rows))
+        return Batch(self._units(rows), label, neighbour=neighbour, index=rows)
 
-    def __len__(self) -> int:
-        return -(-len(self.data) // self.batch_size)
+    def _units(self, rows: Tensor) -> Tensor:
+        return self.space.to_model(self._moved(self.x, rows).float())
 
-    def __iter__(self) -> Iterator[Batch]:
-        columns = _tensors(self.data)
-        rows = self.data.rows
-        every = torch.arange(len(self.data)) if rows is None else torch.from_numpy(rows)
-        for part in every.split(self.batch_size):
-            yield gather(columns, self.data, part, self.device)
-
-
-def gather(columns: dict[str, Tensor], data: Dataset, rows: Tensor, device: torch.device,
-           others: Tensor | None = None) -> Batch:
-    """The batch of these rows, moved to the device as stored, converted to model units there.
-
-    Args:
-        others: rows of another domain; the other side of pairs has the same as ``rows``.
-    """
-    others = rows if others is None and data.paired else others
-    taken = {k: v.index_select(0, rows).to(device, non_blocking=True)
-             for k, v in columns.items() if k not in ("x", "target")}
-    x = _moved(columns["x"], data, rows, device)
-    if data.other is None or others is None:
-        return Batch(x=x, index=rows, **taken)
-    target = _moved(columns["target"], data.other, others, device)
-    return Batch(x=x, index=rows, target=target, **taken)
+    def _moved(self, column: Tensor, rows: Tensor) -> Tensor:
+        return column.index_select(0, rows).to(self.device, non_blocking=True)
 
 
-def _moved(column: Tensor, data: Dataset, rows: Tensor, device: torch.device) -> Tensor:
-    """Items of these rows in model units, on the device."""
-    items = column.index_select(0, rows).to(device, non_blocking=True)
-    moved: Tensor = data.space.to_model(items.float())
-    return moved
-
-
-def _tensors(data: Dataset) -> dict[str, Tensor]:
-    arrays = {"x": data.x, "label": data.label, "factors": data.factors,
-              "target": None if data.other is None else data.other.x}
-    return {k: _tensor(v) for k, v in arrays.items() if v is not None}
-
-
-def _tensor(array: NDArray[np.generic]) -> Tensor:
-    """A tensor over the same memory. Memory maps are opened copy-on-write, so none is copied."""
+def _tensor(array: NDArray[Any] | None) -> Any:
+    """Memory maps are opened copy-on-write, so none is copied."""
+    if array is None:
+        return None
     if array.dtype == np.uint16:  # torch has no gather for uint16
         array = array.astype(np.int32)
     return torch.from_numpy(array if array.flags.writeable else array.copy())

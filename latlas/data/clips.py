@@ -1,17 +1,18 @@
 """Clips: pictures that follow each other in time.
 
 A sub-folder of stills is a clip, its frames in the order of their names with numbers as numbers. A
-GIF, an APNG, an animated WebP, or (with imageio-ffmpeg) a video is one too. A folder may hold both.
-Folders ``train``, ``test`` and ``validation`` around clips become splits, other folders around
-them classes. A clip stays whole in every split.
+GIF, an APNG, an animated WebP, or (with imageio-ffmpeg, ``pip install latlas[video]``) a video is
+one too. A folder may hold both. Folders ``train``, ``test`` and ``validation`` around clips become
+splits, other folders around them classes. A clip stays whole in every split.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
-from latlas.core.space import Space
-from latlas.data import video
-from latlas.data.dataset import Dataset
-from latlas.data.files import FILMS, MAY_MOVE, PICTURES, Files, complaint
-from latlas.data.labels import encode_labels
-from latlas.data.pictures import Reading, Work, arranged, reason
-from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header
-from latlas.data.source import Rows, Source, make
-from latlas.data.store import Store
+from latlas.core.space import Images
+from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
+from latlas.data.files import (
+    FILMS,
+    MAY_MOVE,
+    PICTURES,
+    Files,
+    complaint,
+    splits_and_folders,
+    two_sides,
+)
+from latlas.data.images import FolderReading, plan
+from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header, reason
+from latlas.data.storage import Reader, Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-KINDS = PICTURES | FILMS
+VIDEOS = FILMS - {".apng", ".gif"}
 #: frames per second where nothing says so
 RATE = 10.0
 
@@ -49,102 +55,165 @@ class Clip:
 
 @dataclass(frozen=True)
 class Head:
-    """What is known of a clip before its pixels are kept: a header and milliseconds per frame."""
+    """What is known of a clip before its pixels are kept: of every frame header, milliseconds, and
+    what it is called."""
 
     headers: tuple[Header, ...]
     durations: tuple[float, ...]
+    titles: tuple[str, ...]
 
 
-def open_clip(path: Path, *, store: Store | None = None, image_size: int | None = None,
-              mode: str | None = None, on_error: str = "raise", levels: int | None = None,
-              frames: bool = True, direction: str | None = None) -> Source:
-    """One GIF, APNG, animated WebP or video as a source; options as for folders of pictures.
-
-    ``frames`` and ``direction`` are those of a run that it is opened for, and say nothing here.
-    """
-    how = Reading(image_size, mode, None, None, on_error, levels)
-    return read_clips(Files(path, KINDS), store or Store(), how, path.stem)
+def open_clips(path: Path, *, how: FolderReading) -> Clips:
+    """The clips of a folder or zip."""
+    return Clips(Files(path, PICTURES | FILMS), how)
 
 
-def read_clips(files: Files, store: Store, how: Reading, name: str) -> Source:
-    """Clips of a folder or zip, of one side.
-
-    Raises:
-        DataError: no clips, one that cannot be decoded, or whose frames have different sizes.
-    """
-    how.check()
-    found = _clips(files)
-    heads, errors = _heads(files, found, how, 1000 / (how.rate or RATE))
-    notes = _complaint(files, errors, len(found), how.on_error)
-    clips = [clip for clip in found if clip.name in heads]
-    work = Work(files, store, how.image_size, how.mode)
-    headers = [h for clip in clips for h in heads[clip.name].headers]
-    shape, resized = work.plan(headers)
-    x, broken = _filled(files, clips, heads, work, shape)
-    notes += (*resized, *_complaint(files, broken, len(found), how.on_error))
-    space = replace(Space.picture(shape, how.levels or int(np.iinfo(x.dtype).max) + 1),
-                    frames=len(x) > len(clips))
-    return _source(files, clips, heads, x, space, set(broken), name, notes)
+def open_film(path: Path, *, image_size: int | None = None, mode: str | None = None,
+              on_error: str = "raise", levels: int | None = None, frames: bool = True) -> Clips:
+    """One GIF, APNG, animated WebP or video; ``frames`` is that of a run, and says nothing here."""
+    return open_clips(path, how=FolderReading(image_size, mode, on_error=on_error, levels=levels))
 
 
-def _source(files: Files, clips: list[Clip], heads: dict[str, Head], x: NDArray[Any], space: Space,
-            broken: set[str], name: str, notes: tuple[str, ...]) -> Source:
-    """Frames with their clips, durations, labels and splits."""
-    sizes = [len(heads[clip.name].durations) for clip in clips]
-    number = np.repeat(np.arange(len(clips)), sizes)
-    titles = np.array([title for clip, n in zip(clips, sizes, strict=True)
-                       for title in _titles(clip, n)])
-    durations = np.concatenate([heads[clip.name].durations for clip in clips])
-    parts, folders, _ = arranged(files.only(dict.fromkeys(titles, "")), None, None)
-    codes, classes = _labels(folders, clips, number)
-    good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips) if c.name in broken]))
-    data = Dataset(x, replace(space, classes=classes), codes, group=number, names=titles,
-                   clip=number, duration=durations.astype(np.float32),
-                   rows=good if broken else None)
-    return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
-                notes=(*notes, *_alone(clips, sizes)))
+@dataclass(frozen=True)
+class Clips:
+    """The clips of one side of a place."""
+
+    files: Files
+    how: FolderReading
+
+    def __post_init__(self) -> None:
+        self._refuse("label", self.how.label not in (None, "none"))
+        self._refuse("attributes", self.how.attributes)
+
+    def _refuse(self, option: str, given: Any) -> None:
+        if given:
+            raise DataError(f"{option}= is for pictures by themselves; leave it out, or "
+                            "frames=true")
+
+    def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
+        """What the folders say."""
+        self._refuse("pair", pair == "side")
+        two = two_sides(self.files, pair, paired)
+        return two and (Clips(two[0], self.how), Clips(two[1], self.how), two[2])
+
+    def together(self, other: Clips, aligned: bool) -> tuple[Clips, Clips]:
+        """Both sides are read as each is."""
+        return self, other
+
+    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
+        """Frames with their clips, durations, labels and splits.
+
+        Raises:
+            DataError: no clips, one that cannot be decoded, or whose frames have different sizes.
+        """
+        self._refuse("maps", maps)
+        how, every = self.how, self.clips()
+        heads, errors = self._tried(every, lambda clip: _head(self.files, clip, how))
+        notes = self._complaint(errors, len(every))
+        clips = [clip for clip in every if clip.name in heads]
+        shape, mode, size, resized = plan(
+            [h for clip in clips for h in heads[clip.name].headers], how.image_size, how.mode)
+        lengths = [len(heads[clip.name].titles) for clip in clips]
+        ends, n = np.cumsum(lengths), sum(lengths)
+        x = store.allocate((n, *shape), np.uint16 if mode == "I;16" else np.uint8)
+        starts = {clip.name: int(end) - length
+                  for clip, end, length in zip(clips, ends, lengths, strict=True)}
+
+        def fill(clip: Clip) -> None:
+            first, length = starts[clip.name], len(heads[clip.name].titles)
+            x[first:first + length] = 0
+            for i, (image, _) in zip(range(length), frames_of(self.files, clip), strict=True):
+                x[first + i] = pixels(image, mode, size)
+            store.done(first + length, n)
+
+        _, broken = self._tried(clips, fill)
+        notes += [*resized, *self._complaint(broken, len(every))]
+        return self._source(clips, heads, x, set(broken), name, notes)
+
+    def _source(self, clips: list[Clip], heads: dict[str, Head], x: NDArray[Any],
+                broken: set[str], name: str, notes: list[str]) -> Source:
+        lengths = [len(heads[clip.name].titles) for clip in clips]
+        number = np.repeat(np.arange(len(clips)), lengths)
+        titles = [title for clip in clips for title in heads[clip.name].titles]
+        durations = np.concatenate([heads[clip.name].durations for clip in clips])
+        parts, folders = splits_and_folders(titles)
+        own = [PurePosixPath(clip.name).name for clip in clips]  # a clip's own folder is no class
+        around = [f if f != own[i] else None for f, i in zip(folders, number, strict=True)]
+        codes, classes = (None, ()) if None in around else encode_labels(
+            np.array([f or "" for f in around]), "the folders around clips")
+        good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips)
+                                                if c.name in broken]))
+        single = [clip.name for clip, length in zip(clips, lengths, strict=True) if length == 1]
+        if single:
+            notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
+                         f"neighbour: {single[0]}")
+        space = Images(x.shape[1:], self.how.levels or int(np.iinfo(x.dtype).max) + 1,
+                       classes=classes, frames=len(x) > len(clips))
+        data = Dataset(x, space, codes, group=number, names=np.array(titles), clip=number,
+                       duration=durations.astype(np.float32), rows=good if broken else None)
+        return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
+                    notes=tuple(notes))
+
+    def clips(self) -> list[Clip]:
+        """Stills by their folders, films by themselves, in natural order."""
+        stills: dict[str, list[tuple[str, str]]] = {}
+        films: list[Clip] = []
+        for shown, stored in sorted(zip(self.files.shown, self.files.pictures, strict=True),
+                                    key=lambda pair: natural(pair[0])):
+            suffix = PurePosixPath(stored).suffix.lower()
+            if suffix in FILMS or (suffix in MAY_MOVE and has_frames(self.files.read(stored))):
+                films.append(Clip(shown, (shown,), (stored,), True))
+            else:
+                stills.setdefault(PurePosixPath(shown).parent.as_posix(), []).append(
+                    (shown, stored))
+        if not stills and not films:
+            raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
+                            "...), GIF, APNG, animated WebP, or videos")
+        folders = [Clip(name, tuple(shown for shown, _ in pairs), tuple(file for _, file in pairs))
+                   for name, pairs in stills.items()]
+        return sorted([*folders, *films], key=lambda clip: natural(clip.name))
+
+    def _tried(self, clips: Sequence[Clip], task: Callable[[Clip], Any]) -> tuple[
+            dict[str, Any], dict[str, str]]:
+        """Results and errors of a task, by the names of clips."""
+        results, errors = {}, {}
+        for clip in clips:
+            try:
+                results[clip.name] = task(clip)
+            except DataError as error:
+                errors[clip.name] = str(error)
+            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
+                errors[clip.name] = f"{clip.name} cannot be decoded: {reason(error)}"
+        return results, errors
+
+    def _complaint(self, errors: dict[str, str], of: int) -> list[str]:
+        return [complaint(next(iter(errors.values())), len(errors), of, "clips",
+                          self.how.on_error, f"{self.files.path}: ")] if errors else []
 
 
-def _alone(clips: list[Clip], sizes: list[int]) -> tuple[str, ...]:
-    """A note of clips that have no neighbours."""
-    found = [clip.name for clip, n in zip(clips, sizes, strict=True) if n == 1]
-    return (f"{len(found):,} of {len(clips):,} clips hold one frame, which has no neighbour: "
-            f"{found[0]}",) if found else ()
-
-
-def _titles(clip: Clip, n: int) -> list[str]:
-    """What every frame is called: its file, or the film and its number there."""
-    return [f"{clip.name}/{i:05d}" for i in range(n)] if clip.film else list(clip.shown)
-
-
-def _labels(folders: list[str | None], clips: list[Clip], number: Rows) -> tuple[
-        Rows | None, tuple[str, ...]]:
-    """Classes by the folders around clips; a clip's own folder is none."""
-    names = [PurePosixPath(clip.name).name for clip in clips]
-    around = [f if f is not None and f != names[i] else None
-              for f, i in zip(folders, number, strict=True)]
-    if None in around:
-        return None, ()
-    return encode_labels(np.array([f or "" for f in around]), "the folders around clips")
-
-
-def _clips(files: Files) -> list[Clip]:
-    """Stills by their folders, films by themselves, in natural order."""
-    stills: dict[str, list[tuple[str, str]]] = {}
-    films: list[Clip] = []
-    for shown, stored in sorted(zip(files.shown, files.pictures, strict=True),
-                                key=lambda pair: natural(pair[0])):
-        if _is_film(files, stored):
-            films.append(Clip(shown, (shown,), (stored,), True))
-        else:
-            folder = PurePosixPath(shown).parent.as_posix()
-            stills.setdefault(folder, []).append((shown, stored))
-    clips = [Clip(name, tuple(shown for shown, _ in pairs), tuple(stored for _, stored in pairs))
-             for name, pairs in stills.items()]
-    if not clips and not films:
-        raise DataError(f"{files.path} holds no clips: sub-folders of frames (.png, .jpg, ...), "
-                        "GIF, APNG, animated WebP, or videos")
-    return sorted([*clips, *films], key=lambda clip: natural(clip.name))
+def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
+    headers, durations = [], []
+    titles = clip.shown
+    if clip.film:
+        for image, duration in frames_of(files, clip):
+            headers.append(Header(image.width, image.height, least_mode(image)))
+            durations.append(duration)
+        titles = tuple(f"{clip.name}/{i:05d}" for i in range(len(headers)))
+    for name in () if clip.film else clip.files:
+        try:
+            headers.append(read_header(files.read(name)))
+        except Exception as error:
+            raise DataError(f"{name} cannot be decoded: {reason(error)}") from None
+        durations.append(1000 / (how.rate or RATE))
+    if not headers:
+        raise DataError(f"{clip.name} holds no frames")
+    sizes = {(h.width, h.height): i for i, h in reversed(list(enumerate(headers)))}
+    if len(sizes) > 1 and how.image_size is None:
+        said = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
+                                                                 key=lambda pair: pair[1])[:2]]
+        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(said)}; "
+                        "image_size= resizes them")
+    return Head(tuple(headers), tuple(durations), titles)
 
 
 def natural(name: str) -> list[Any]:
@@ -156,92 +225,26 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _is_film(files: Files, name: str) -> bool:
-    """A kind of file that is a film, or a picture with several frames."""
-    suffix = PurePosixPath(name).suffix.lower()
-    return suffix in FILMS or (suffix in MAY_MOVE and has_frames(files.read(name)))
-
-
-def _heads(files: Files, clips: list[Clip], how: Reading, usual: float) -> tuple[
-        dict[str, Head], dict[str, str]]:
-    """Of every clip that can be read, and what is wrong with the others, by name."""
-    heads: dict[str, Head] = {}
-    errors: dict[str, str] = {}
-    for clip in clips:
-        try:
-            heads[clip.name] = _head(files, clip, usual)
-            if how.image_size is None:
-                _one_size(clip, heads[clip.name])
-        except DataError as error:
-            errors[clip.name] = str(error)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-            errors[clip.name] = f"{clip.name} cannot be decoded: {reason(error)}"
-    return {k: v for k, v in heads.items() if k not in errors}, errors
-
-
-def _head(files: Files, clip: Clip, usual: float) -> Head:
-    if not clip.film:
-        headers = [_header(files, name) for name in clip.files]
-        return Head(tuple(headers), (usual,) * len(headers))
-    found = [(Header(image.width, image.height, least_mode(image)), duration)
-             for image, duration in frames_of(files, clip)]
-    return Head(*(tuple(part) for part in zip(*found, strict=True)))
-
-
-def _header(files: Files, name: str) -> Header:
-    try:
-        return read_header(files.read(name))
-    except Exception as error:
-        raise DataError(f"{name} cannot be decoded: {reason(error)}") from None
-
-
-def _one_size(clip: Clip, head: Head) -> None:
-    sizes = {(h.width, h.height): i for i, h in reversed(list(enumerate(head.headers)))}
-    if len(sizes) > 1:
-        titles = _titles(clip, len(head.headers))
-        said = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
-                                                                 key=lambda item: item[1])[:2]]
-        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(said)}; "
-                        "image_size= resizes them")
-
-
-def _complaint(files: Files, errors: dict[str, str], of: int, on_error: str) -> tuple[str, ...]:
-    """A note of what was left out.
+def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
+    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills).
 
     Raises:
-        DataError: nothing may be left out, or nothing would be left.
+        DataError: a video, and its reader is not installed, or it lies in a zip.
     """
-    if not errors:
-        return ()
-    first = next(iter(errors.values()))
-    return (complaint(first, len(errors), of, "clips", on_error, f"{files.path}: "),)
-
-
-def _filled(files: Files, clips: list[Clip], heads: dict[str, Head], work: Work,
-            shape: tuple[int, int, int]) -> tuple[NDArray[Any], dict[str, str]]:
-    """All frames (N, C, H, W), clip by clip, and what went wrong with which."""
-    n, done, errors = sum(len(heads[clip.name].durations) for clip in clips), 0, {}
-    x = work.store.allocate((n, *shape), np.uint16 if work.mode == "I;16" else np.uint8)
-    for clip in clips:
-        last = done + len(heads[clip.name].durations)
-        try:
-            for row, (image, _) in zip(range(done, last), frames_of(files, clip), strict=True):
-                x[row] = pixels(image, work.mode, work.size)
-        except Exception as error:
-            errors[clip.name] = f"{clip.name} cannot be decoded: {reason(error)}"
-            x[done:last] = 0
-        done = last
-        work.store.done(done, n)
-    return x, errors
-
-
-def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
-    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills)."""
     from PIL import Image as pil
     from PIL import ImageOps
 
-    if clip.film and PurePosixPath(clip.files[0]).suffix.lower() in video.KINDS:
-        yield from video.frames(files, clip.files[0])
+    if clip.film and PurePosixPath(clip.files[0]).suffix.lower() in VIDEOS:
+        name, ffmpeg = clip.files[0], video_library(clip.files[0])
+        if files.archive is not None:
+            raise DataError(f"{files.path}: {name} is a video in a zip; unpack it first")
+        stream = ffmpeg.read_frames(str(files.root / name))
+        try:
+            about = next(stream)
+            for raw in stream:
+                yield pil.frombytes("RGB", about["size"], raw), 1000 / about["fps"]
+        finally:
+            stream.close()
         return
     for name in clip.files:
         with pil.open(io.BytesIO(files.read(name))) as image:
@@ -249,3 +252,51 @@ def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
                 image.seek(i)
                 image.load()
                 yield ImageOps.exif_transpose(image), float(image.info.get("duration", 0) or 0)
+
+
+def video_library(name: str) -> Any:
+    """imageio-ffmpeg, to read or write ``name``.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return import_module("imageio_ffmpeg")
+    except ImportError:
+        raise DataError(f"{name} is a video: install imageio-ffmpeg (pip install 'latlas[video]'), "
+                        f"or unpack its frames (ffmpeg -i {name} FOLDER/%05d.png) and name "
+                        "the folder") from None
+
+
+# ------------------------------------------------------------------ clips in arrays
+
+class Unrolled:
+    """A reader of clips (n, t, ...) as one of frames (n · t, ...)."""
+
+    def __init__(self, reader: Reader) -> None:
+        if not 4 <= len(reader.shape) <= 5:
+            raise DataError(f"{reader.name} holds items of shape {reader.shape[1:]}, not clips: "
+                            "frames=true wants (n, t, H, W), (n, t, H, W, C) or (n, t, C, H, W)")
+        self.reader, self.name, self.dtype = reader, reader.name, reader.dtype
+        n, self.length = reader.shape[:2]
+        self.shape: tuple[int, ...] = (n * self.length, *reader.shape[2:])
+
+    def chunks(self) -> Iterator[NDArray[Any]]:
+        for chunk in self.reader.chunks():
+            yield chunk.reshape(-1, *chunk.shape[2:])
+
+
+def unrolled(readers: Sequence[Reader]) -> tuple[list[Reader], Rows]:
+    """Readers of frames, and the number of the clip that each frame is of."""
+    rolls = [Unrolled(reader) for reader in readers]
+    lengths = np.concatenate([np.full(r.reader.shape[0], r.length) for r in rolls])
+    return list(rolls), np.repeat(np.arange(len(lengths)), lengths)
+
+
+def as_clips(data: Dataset, clip: Rows) -> Dataset:
+    """Frames with the number (N,) of the clips they are of."""
+    place = np.arange(len(clip)) - np.searchsorted(clip, clip)
+    names = np.array([f"{c:05d}/{i:05d}" for c, i in zip(clip, place, strict=True)])
+    return replace(data, group=clip, names=names, clip=clip,
+                   duration=np.full(len(clip), 1000 / RATE, np.float32),
+                   space=data.space.replace(frames=bool(place.any())))

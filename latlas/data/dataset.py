@@ -1,70 +1,84 @@
-"""Items in memory or in a memory-mapped file, indexed by rows: one code path for both.
+"""Examples in memory or in a memory-mapped file, the source they are of, and how it is divided.
 
-A data set may have another side: B, whose items belong to those of A row by row (pairs), or are
-another domain of which nothing is known but that it is there.
+The split rule. A file that comes with train and test parts keeps them, and validation is 5% of
+train (at most 2,000 examples). Anything else is divided 80 / 10 / 10 into train, validation and
+test. A seeded permutation decides, and examples that share a group number stay together; groups
+larger than a twentieth of the examples go to train. The seed is 0 unless asked otherwise and has
+nothing to do with the seed of training, so every model of a source is tested on the same examples.
+
+Tables and points are standardised by numbers of the train split alone, and a missing number is
+replaced by the median of its column there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError
-from latlas.core.space import Space
+from latlas.core.errors import DataError, unknown
+from latlas.core.space import Images, Points, Recordings, Space
 
-NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, pictures side by "
-                   "side (pair=side), an npz with A and B",
-          "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
-                     "B)"}
+if TYPE_CHECKING:
+    from latlas.data.pairs import PairDataset, PairSource
+
+Rows = NDArray[np.int64]
+SPLITS = ("train", "validation", "test", "all")
+VALIDATION_SHARE, VALIDATION_MOST = 0.05, 2000
+LARGE_GROUP = 0.05
+MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items of one space.
+    """Examples of one space.
 
     Attributes:
         x: (N, \\*shape) uint8/uint16 for pictures, float32 otherwise; in data units; an array or
             a memory map. Never copied by :meth:`subset`.
-        space: shape and units of an item.
+        space: shape and units of an example.
         label: (N,) int64 class codes, indices into ``space.classes``.
         factors: (N, f) float32 known generative factors, named by ``space.factors``.
-        group: (N,) int64; items that share a number are related and stay in one split.
-        names: (N,) str, what each item is called (a file name); may be ``None``.
+        group: (N,) int64; examples that share a number are related and stay in one split.
+        names: (N,) str, what each example is called (a file name); may be ``None``.
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
-        other: the other side, one-sided itself; its space is ``space.target``.
-        paired: row i of ``other.x`` belongs to row i of ``x``, and both have the same ``rows``.
         clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
-            ``x`` in the order of time; ``None`` for items that are no frames.
+            ``x`` in the order of time; ``None`` for examples that are no frames.
         duration: (N,) float32 milliseconds that each frame is shown.
     """
 
     x: NDArray[np.generic]
     space: Space
-    label: NDArray[np.int64] | None = None
+    label: Rows | None = None
     factors: NDArray[np.float32] | None = None
-    group: NDArray[np.int64] | None = None
+    group: Rows | None = None
     names: NDArray[np.str_] | None = None
-    rows: NDArray[np.int64] | None = None
-    other: Dataset | None = None
-    paired: bool = True
-    clip: NDArray[np.int64] | None = None
+    rows: Rows | None = None
+    clip: Rows | None = None
     duration: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
 
-    def subset(self, index: NDArray[np.int64] | slice) -> Dataset:
-        """The items at these positions; ``x`` is shared. Of pairs both sides, else A alone."""
-        rows = np.arange(len(self.x)) if self.rows is None else self.rows
-        part = replace(self, rows=rows[index])
-        if self.other is None or not self.paired:
-            return part
-        return replace(part, other=replace(self.other, rows=part.rows))
+    @property
+    def index(self) -> Rows:
+        """(n,) rows of ``x`` that belong to this data set."""
+        return np.arange(len(self.x)) if self.rows is None else self.rows
+
+    def subset(self, index: Rows | slice) -> Dataset:
+        """The examples at these positions; ``x`` is shared."""
+        return replace(self, rows=self.index[index])
+
+    def take(self, name: str) -> NDArray[np.generic] | None:
+        """An attribute of one value per example (``x``, ``label``, …), of the rows in use."""
+        values: NDArray[np.generic] | None = getattr(self, name)
+        return values if values is None or self.rows is None else values[self.rows]
 
     @property
-    def neighbours(self) -> NDArray[np.int64] | None:
+    def neighbours(self) -> Rows | None:
         """(N,) rows of ``x``: the frame after each, before it for a clip's last; ``None`` without.
 
         A clip of one frame is its own neighbour.
@@ -75,52 +89,197 @@ class Dataset:
         rows, after = np.arange(len(self.clip)), np.append(same, False)
         return np.where(after, rows + 1, rows - np.insert(same, 0, False))
 
-    def beside(self, other: Dataset | None, *, paired: bool = True) -> Dataset:
-        """The same items with another side, or with none.
 
-        Raises:
-            ValueError: pairs whose sides do not have the same rows.
-        """
-        if other is not None and paired and not (len(self.x) == len(other.x)
-                                                 and np.array_equal(_rows(self), _rows(other))):
-            raise ValueError("the two sides of pairs need the same rows")
-        target = None if other is None else other.space
-        return replace(self, other=other, paired=paired, space=replace(self.space, target=target))
+@dataclass(frozen=True)
+class Source:
+    """Everything one name or file holds.
 
-    def flipped(self) -> Dataset:
-        """The other side first; items of one side are those of either."""
-        if self.other is None:
-            return self
-        return self.other.beside(self.beside(None), paired=self.paired)
+    Attributes:
+        name: what to call it in reports.
+        space: shape and units of an example (those of the split with seed 0).
+        parts: ``{"all"}`` or ``{"train", "test"[, "validation"]}``, sharing one ``x``, as in the
+            file: missing numbers of a table are still NaN. Use :func:`split` for data to work on.
+        spec: a JSON object :func:`latlas.data.open_source` opens again; ``None`` for arrays.
+        notes: what was decided on the way (a resize, a column left out), for people to read.
+    """
 
-    def take(self, name: str) -> NDArray[np.generic] | None:
-        """An attribute of one value per item (``x``, ``label``, …), of this data set's rows."""
-        values: NDArray[np.generic] | None = getattr(self, name)
-        if values is None or self.rows is None:
-            return values
-        return values[self.rows]
+    name: str
+    space: Space
+    parts: dict[str, Dataset]
+    spec: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    _ready: dict[int, Dataset] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def base(self) -> Dataset:
+        """All examples in file order, as in the file."""
+        first = next(iter(self.parts.values()))
+        if any(part.rows is None for part in self.parts.values()):
+            return replace(first, rows=None)
+        rows = np.sort(np.concatenate([part.index for part in self.parts.values()]))
+        return replace(first, rows=None if len(rows) == len(first.x) else rows)
+
+    def with_parts(self, parts: dict[str, Dataset]) -> Source:
+        """The same source of other parts, in the units that follow from them."""
+        source = replace(self, parts=parts, space=next(iter(parts.values())).space, _ready={})
+        return replace(source, space=source.ready(0).space, _ready={})
+
+    def ready(self, seed: int) -> Dataset:
+        """All examples, missing numbers filled and units fixed by this seed's train split."""
+        data = self.base
+        if isinstance(data.space, Images | Recordings):
+            return data
+        if seed not in self._ready:
+            rows = partition(self, seed)["train"]
+            rows = rows if len(rows) else data.index
+            x = filled(data.x, rows)
+            self._ready[seed] = replace(data, x=x, space=standardised(data.space, x[rows]))
+        return self._ready[seed]
+
+    def split(self, which: str, seed: int) -> Dataset:
+        """See :func:`split`."""
+        ready = self.ready(seed)
+        if which == "all":
+            return ready
+        rows = partition(self, seed)[which]
+        if not len(rows):
+            raise DataError(f"{self.name}: {len(ready)} items are too few for a {which} split; "
+                            "use --split all, or give more items")
+        return replace(ready, rows=rows)
 
 
-def sides_for(data: Dataset, needs: str | None, model: str) -> tuple[Dataset, str]:
-    """What a model that needs ``pairs``, two ``domains`` or one side (``None``) learns from, and a
-    note where that is less than the data say.
+def make(name: str, data: Dataset, *, parts: Mapping[str, Rows] | None = None,
+         notes: tuple[str, ...] = ()) -> Source:
+    """A source over one data set; ``parts`` names the rows of the file's own splits."""
+    subsets = {k: replace(data, rows=np.asarray(v, np.int64)) for k, v in (parts or {}).items()}
+    return Source(name, data.space, {}, notes=notes).with_parts(subsets or {"all": data})
+
+
+def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
+    """Rows of parts that lie one after the other; ``None`` of a single one."""
+    stops = np.cumsum(list(sizes.values()))
+    return {part: np.arange(stop - sizes[part], stop)
+            for part, stop in zip(sizes, stops, strict=True)} if len(sizes) > 1 else None
+
+
+@overload
+def split(source: Source, which: str, *, seed: int = 0) -> Dataset: ...
+@overload
+def split(source: PairSource, which: str, *, seed: int = 0) -> PairDataset: ...
+
+
+def split(source: Source | PairSource, which: str, *, seed: int = 0) -> Dataset | PairDataset:
+    """The examples of one split, ready to train on. See the rule at the head of this module.
+
+    Args:
+        which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).
+        seed: decides the permutation; the default is the one every run and report uses.
 
     Raises:
-        DataError: it needs another side, and there is none, or one without pairs.
+        DataError: no such split, or the source has too few examples (or groups) to fill it.
     """
-    if needs is None:
-        note = f"{model} learns from side A alone"
-        return (data, "") if data.other is None else (data.beside(None), note)
-    if data.other is None:
-        raise DataError(f"{model} needs data of two sides, {NEEDED[needs]}")
-    if needs == "pairs" and not data.paired:
-        raise DataError(f"{model} needs pairs, and these are two domains of which nothing belongs "
-                        "together; where rows or names do, say paired=true")
-    if needs == "domains" and data.paired:
-        return data.beside(data.other, paired=False), f"{model} makes no use of what belongs " \
-                                                      "together: it takes A and B as two domains"
-    return data, ""
+    if which not in SPLITS:
+        raise DataError(unknown("split", which, SPLITS))
+    return source.split(which, seed)
 
 
-def _rows(data: Dataset) -> NDArray[np.int64]:
-    return np.arange(len(data.x)) if data.rows is None else data.rows
+def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
+    """Rows of ``train``, ``validation`` and ``test``, each in file order."""
+    parts = {name: part.index for name, part in source.parts.items()}
+    if set(parts) == {"train", "validation"}:  # the part people hold out is the one to test on
+        parts["test"] = parts.pop("validation")
+    group = source.base.group
+    if not {"train", "test"} <= set(parts):
+        everything = np.sort(np.concatenate(list(parts.values())))
+        tenth = max(1, round(len(everything) / 10))
+        return _divide(everything, group, {"validation": tenth, "test": tenth}, seed)
+    if "validation" in parts:
+        return parts
+    size = max(1, min(VALIDATION_MOST, round(VALIDATION_SHARE * len(parts["train"]))))
+    return {**_divide(parts["train"], group, {"validation": size}, seed), "test": parts["test"]}
+
+
+def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int],
+            seed: int) -> dict[str, Rows]:
+    """Train, then each held-out split of about that many examples, by permuted whole groups."""
+    ids = np.arange(len(rows)) if group is None else np.unique(group[rows], return_inverse=True)[1]
+    sizes = np.bincount(ids)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    large = sizes[order] > max(1.0, LARGE_GROUP * len(rows))
+    order = np.concatenate([order[large], order[~large]])
+    start = np.cumsum(sizes[order]) - sizes[order]
+    names = ["train", *held_out]
+    bounds = np.maximum(1, len(rows) - np.cumsum(list(held_out.values())[::-1])[::-1])
+    which = np.searchsorted(bounds, start, side="right")
+    spare = min(len(held_out), len(order) - 1)  # large groups must not leave a split empty
+    if spare > 0:
+        which[-spare:] = np.maximum(which[-spare:], len(names) - np.arange(spare, 0, -1))
+    of_group = np.empty(len(order), np.int64)
+    of_group[order] = which
+    return {name: rows[of_group[ids] == i] for i, name in enumerate(names)}
+
+
+def filled(x: NDArray[Any], train: Rows) -> NDArray[Any]:
+    """``x`` (N, d) with each NaN replaced by the median of its column over the train rows."""
+    missing = np.isnan(x)
+    columns = np.flatnonzero(missing.any(axis=0))
+    if not len(columns):
+        return x
+    x = x.copy()
+    for column in columns:
+        present = x[train, column][~missing[train, column]]
+        x[missing[:, column], column] = np.median(present) if len(present) else 0.0
+    return x
+
+
+def standardised(space: Space, train: NDArray[Any]) -> Space:
+    """The space with location and scale from the train rows (n, d).
+
+    Table columns get their mean and standard deviation; columns that hold only 0 and 1 become −1
+    and 1; constant columns keep scale 1. Points share one scale, which keeps their geometry.
+    """
+    wide = train.astype(np.float64)
+    mean, sd = wide.mean(axis=0), wide.std(axis=0)
+    if isinstance(space, Points):
+        sd = np.full_like(sd, np.sqrt((sd**2).mean()))
+    else:
+        binary = ((train == 0) | (train == 1)).all(axis=0) & (sd > 0)
+        mean, sd = np.where(binary, 0.5, mean), np.where(binary, 0.5, sd)
+    sd = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
+    return space.replace(location=tuple(mean.tolist()), scale=tuple(sd.tolist()))
+
+
+def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple[
+        Rows, tuple[str, ...]]:
+    """Codes (N,) int64 and class names, numbers in numeric order and words in alphabetical order.
+
+    Args:
+        values: (N,) numbers or words, (N, 1), or (N, K) one-hot.
+        where: what to call the labels in an error.
+        names: class names if the source has them; then ``values`` must be indices into it.
+
+    Raises:
+        DataError: real-valued labels, missing labels, or more than 1,000 classes.
+    """
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2 and np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all():
+        values = values.argmax(axis=1)
+    if values.ndim != 1 or values.dtype.kind not in "buifUS" or not len(values):
+        raise DataError(f"{where} holds {values.dtype} of shape {values.shape}, not one label "
+                        "per item; choose another label, or label=none")
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    elif values.dtype.kind == "f":
+        if not np.array_equal(values, np.round(values)):  # NaN is unequal to itself
+            raise DataError(f"{where} holds real or missing numbers, not classes; "
+                            "choose another label, or label=none")
+        values = values.astype(np.int64)
+    if names and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(names):
+        return values.astype(np.int64), tuple(names)
+    levels, codes = np.unique(values, return_inverse=True)
+    if len(levels) > MOST_CLASSES:
+        raise DataError(f"{where} has {len(levels):,} distinct values, too many for classes; "
+                        "choose another label, or label=none")
+    return codes.astype(np.int64), tuple(str(v) for v in levels.tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.core.space import Space
+from latlas.core.space import PairSpace, Space
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data, PairDataset, PairSource, first_side
 from latlas.data.tables import ABSENT, category_of
 
 if TYPE_CHECKING:
-    from latlas.data.source import Source
+    from latlas.data.dataset import Source
 
 #: options of a run's source that other data must share to fit the model
 _SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
@@ -26,16 +26,16 @@ _SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
 class Like(Protocol):
     """What other data must fit: a run's space, and how its own data were named and read."""
 
-    space: Space
+    space: Any  # a Space, or of two sides a PairSpace
     data: Mapping[str, Any] | None
 
 
 def open_examples(like: Like | None, data: Any = None, split: str | None = None, *,
-                  side: str = "A", **options: Any) -> Dataset:
+                  side: str = "A", **options: Any) -> Any:
     """The examples a verb reads, in the space of ``like`` (``None``: in their own).
 
-    ``side`` B are those of the other domain; data of one side are taken for examples of that
-    domain.
+    Of two sides these are a PairDataset whose first side is ``side``. Data of one side are taken
+    for examples of that domain; a run of one side reads A of two.
 
     Args:
         data: an array or (array, labels), used whole; a Dataset; a Source or what
@@ -46,24 +46,29 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     Raises:
         DataError: no such data, or it does not have the shape of the run's examples.
     """
-    space = None if like is None else like.space.flipped() if side == "B" else like.space
-    if isinstance(data, Dataset):
-        examples = data.flipped() if side == "B" else data
-        return examples if space is None else fitted(examples, space, "the data set")
+    space = None if like is None else like.space
+    space = space.swapped() if isinstance(space, PairSpace) and side == "B" else space
     if space is not None and is_arrays(data):
-        return _from_arrays(data, space)
-    source = as_source(data, like, **options)
-    examples = part_of(source, split or default_split(source, like))
-    examples = examples.flipped() if side == "B" else examples
-    return examples if space is None else fitted(examples, space, source.name)
+        return _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
+    examples, name = data, "the data set"
+    if not isinstance(data, Dataset | PairDataset):
+        source = as_source(data, like, **options)
+        examples, name = part_of(source, split or default_split(source, like)), source.name
+    examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
+    if space is None:
+        return examples
+    if not isinstance(space, PairSpace):
+        return fitted(first_side(examples), space, name)
+    if not isinstance(examples, PairDataset):
+        return fitted(examples, space.a, name)
+    return PairDataset(fitted(examples.a, space.a, name),
+                       fitted(examples.b, space.b, f"the other side of {name}"), examples.aligned)
 
 
-
-
-def as_source(data: Any, like: Like | None = None, **options: Any) -> Source:
+def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | PairSource:
     """Whatever names a source, opened; a Dataset becomes a source of one part."""
     from latlas.data import open_source
-    from latlas.data.source import Source
+    from latlas.data.dataset import Source
 
     if isinstance(data, Source | Dataset):
         return open_source(data)
@@ -79,20 +84,22 @@ def as_source(data: Any, like: Like | None = None, **options: Any) -> Source:
 def _shared(like: Like | None) -> dict[str, Any]:
     spec = (like.data if like else None) or {}
     found = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
-    sides = (like.space, like.space.target) if like else ()
-    ids = next((side.ids for side in sides if side is not None and side.ids), ())
-    if like is not None and like.space.sound is not None:  # its choices, also where it was not told
-        return {**found, **dataclasses.asdict(like.space.sound), "window": like.space.shape[2]}
+    space = like.space if like else None
+    sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
+    ids = next((side.ids for side in sides if side.ids), ())
+    for side in sides:
+        if side.sound is not None:  # its choices, also where it was not told
+            return {**found, **side.sound.to_json(), "window": side.shape[2]}
     return {**found, "ids": ",".join(map(str, ids))} if ids and "maps" in found else found
 
 
-def part_of(source: Source, which: str) -> Dataset:
+def part_of(source: Source | PairSource, which: str) -> Data:
     from latlas.data import split
 
     return split(source, which)
 
 
-def default_split(source: Source, like: Like | None) -> str:
+def default_split(source: Source | PairSource, like: Like | None) -> str:
     """``test`` where the source has a test part or is what ``like`` learnt from, else ``all``."""
     own = like is not None and like.data is not None and source.spec is not None and (
         _same_place(source.spec.get("source"), like.data.get("source")))
@@ -119,14 +126,13 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     whole = space.kind == "picture" and array.dtype in (np.uint8, np.uint16)
     label = None if y is None else class_codes(space, np.asarray(y).tolist())
     _must_fit(shaped, space)
-    own = replace(space, target=None)
-    return Dataset(shaped if whole else shaped.astype(np.float32), own, label)
+    return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
 
 
 def _channels(x: NDArray[Any], space: Space) -> NDArray[Any]:
     """Class ids (n, H, W) as the channels that a model of maps knows; anything else as it is."""
     from latlas.data.maps import one_hot
-    from latlas.data.store import Store
+    from latlas.data.storage import Store
 
     if not space.ids or x.shape[1:] != space.shape[1:]:
         return x
@@ -160,10 +166,8 @@ def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:
     raise DataError(f"items of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
 
 
-def fitted(data: Dataset, space: Space, name: str) -> Dataset:
+def fitted(data: Dataset, space: Any, name: str) -> Dataset:
     """The same items in ``space``: its units, its order of columns, its codes of classes.
-
-    The other side, if both have one, is brought into ``space.target``; else it is left out.
 
     Raises:
         DataError: another kind, shape or number of levels, or a column that is missing.
@@ -182,11 +186,8 @@ def fitted(data: Dataset, space: Space, name: str) -> Dataset:
     if data.space.ids != space.ids:
         raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
                         "with the run's maps= and ids=")
-    own = replace(space, factors=data.space.factors)  # factors are known of these items alone
-    other = None if data.other is None or space.target is None else fitted(
-        data.other, space.target, f"the other side of {name}")
-    return replace(data, space=own, label=_recoded(data, space, name), other=None).beside(
-        other, paired=data.paired)
+    own = space.replace(factors=data.space.factors)  # factors are known of these items alone
+    return replace(data, space=own, label=_recoded(data, space, name))
 
 
 def _heard(space: Space) -> str:
@@ -213,8 +214,8 @@ def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
             raise DataError(f"{name} has no column {column!r}, which the run was trained on")
     x = np.zeros((len(data), len(space.columns)), data.x.dtype)
     x[:, here] = data.x[:, [mine.index(space.columns[i]) for i in here]]
-    return replace(data, x=x, space=replace(data.space, shape=(x.shape[1],),
-                                            columns=space.columns))
+    own = data.space.replace(shape=(x.shape[1],), columns=space.columns)
+    return replace(data, x=x, space=own)
 
 
 def _known_levels(data: Dataset, space: Space, name: str) -> None:

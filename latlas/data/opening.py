@@ -1,7 +1,8 @@
-"""From what the user names to a :class:`Source`: one function per kind of source."""
+"""From what the user names to a :class:`Source`, or of two sides a :class:`PairSource`."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import typing
@@ -11,80 +12,95 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from latlas.core.errors import DataError, unknown
-from latlas.data import packing
-from latlas.data.dataset import Dataset
-from latlas.data.files import FILMS, MAY_MOVE, SOUNDS
-from latlas.data.files import PICTURES as PICTURE_SUFFIXES
-from latlas.data.maps import first_is_map
+from latlas.data.dataset import Dataset, Source, make
+from latlas.data.files import FILMS, MAY_MOVE, PICTURES, SOUNDS
+from latlas.data.pairs import PairDataset, PairSource, join
 from latlas.data.pixels import has_frames
-from latlas.data.source import Source, join, make
-from latlas.data.store import MEMORY_SHARE, Progress, Store
+from latlas.data.storage import (
+    MEMORY_SHARE,
+    META,
+    Progress,
+    Store,
+    building,
+    open_packed,
+    stored,
+    write,
+)
 
-BUILT_IN = {
-    "digits": "digits:open_digits",
-    "grid": "toy:open_grid",
-    "moons": "toy:open_moons",
-    "ring": "toy:open_ring",
-    "shapes": "shapes:open_shapes",
-    "swiss-roll": "toy:open_swiss_roll",
-}
-BY_SUFFIX = {
-    ".bin": "cifar:open_cifar",
-    ".csv": "tables:open_table",
-    ".mat": "svhn:open_svhn",
-    ".npy": "npz:open_npy",
-    ".npz": "npz:open_npz",
-    ".parquet": "tables:open_table",
-    ".tsv": "tables:open_table",
-    ".wav": "recordings:open_recordings",
-}
-PICTURES, TWO_FOLDERS, CLIP = "sides:open_pictures", "sides:open_two", "clips:open_clip"
-RECORDINGS = "recordings:open_recordings"
-INTERNAL = {"store", "name"}
+Opened = Source | PairSource
+BUILT_IN = {"digits": "builtin:open_digits", "grid": "builtin:open_grid",
+            "moons": "builtin:open_moons", "ring": "builtin:open_ring",
+            "shapes": "builtin:open_shapes", "swiss-roll": "builtin:open_swiss_roll"}
+BY_SUFFIX = {".bin": "formats:open_cifar", ".csv": "tables:open_table", ".mat": "formats:open_svhn",
+             ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
+             ".parquet": "tables:open_table", ".tsv": "tables:open_table",
+             ".wav": "recordings:open_recordings"}
+#: how the sides of a place are told, and which of these options readers know
+SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
+SIDED = {"images:open_pictures": "pair paired direction maps ids",
+         "clips:open_clips": "pair paired direction maps ids",
+         "images:open_two_folders": "direction maps ids", "clips:open_film": "direction",
+         "arrays:open_npz": "paired direction maps ids", "arrays:open_array": "direction maps ids",
+         "recordings:open_recordings": "paired direction"}
+INTERNAL = {"store", "name", "maps", "ids", "how"}
 
 
-def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Source:
-    """Opens anything that holds items.
+class Place(Protocol):
+    """What a reader knows of a place before it reads examples: where two sides may be found."""
+
+    def sides(self, pair: str | None, paired: bool | None) -> tuple[Self, Self, bool] | None:
+        """A, B and whether they belong together; ``None`` for one side."""
+
+    def together(self, other: Self, aligned: bool) -> tuple[Self, Self]:
+        """Both sides as they are read beside each other; DataError if they do not fit."""
+
+    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
+        """The examples of one side; ``maps``: pixels are class ids, ``ids`` those of channels."""
+
+
+def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Opened:
+    """Opens anything that holds examples.
 
     Args:
         spec: a built-in name (``digits``, ``shapes``, ``ring``, ``grid``, ``moons``,
             ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip,
             ``PLACE::PATTERN`` for recordings whose names match), an array (N, ...),
-            a pair (items, labels), two names, paths or sources, which are two domains
+            a pair (examples, labels), two names, paths or sources, which are two domains
             (:func:`open_pair`), or the ``spec`` of a source opened before.
-        memory_share: a file whose items take more than this share of the available memory is
-            packed to a memory-mapped file once (see :mod:`latlas.data.packing`).
+        memory_share: a file whose examples take more than this share of the available memory is
+            packed to a memory-mapped file once (see :mod:`latlas.data.storage`).
         options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
-            ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``).
+            ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``); of two sides
+            also ``pair``, ``paired``, ``direction``, ``maps``, ``ids``.
 
     Raises:
         DataError: one line that names the file, column, key or option and what to do.
     """
-    if isinstance(spec, Source | Dataset):
-        return spec if isinstance(spec, Source) else make("data set", spec)
     if isinstance(spec, Mapping):
-        named = dict(spec)
-        return open_source(named.pop("source"), memory_share=memory_share, **{**named, **options})
-    if _are_sides(spec):
+        spec, options = spec["source"], {**spec, **options}
+        options.pop("source")
+    if isinstance(spec, list | tuple) and len(spec) == 2 and any(
+            isinstance(side, str | Path | Source | PairSource | Dataset | Mapping)
+            for side in spec):
         return open_pair(*spec, memory_share=memory_share, **options)
     if not isinstance(spec, str | Path):
-        return _open_in_memory(spec, options)
-    text = str(spec)
-    options = _plain(options)
+        return _in_memory(spec, options)
+    text, options = str(spec), _plain(options)
     if text in BUILT_IN:
-        source = _call(BUILT_IN[text], (), text, options, Store())
+        source = _read(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
-    return _open_path(text, options, memory_share)
+    return stored({"source": _absolute(text), **options}, memory_share,
+                  lambda store: _open_path(text, options, store))
 
 
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
               maps: str | None = None, ids: str | None = None,
-              memory_share: float = MEMORY_SHARE, **options: Any) -> Source:
+              memory_share: float = MEMORY_SHARE, **options: Any) -> PairSource:
     """One source of two sides, each anything that :func:`open_source` takes.
 
     Args:
@@ -97,69 +113,61 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     Raises:
         DataError: sides that do not fit each other, or one that cannot be read.
     """
-    together = bool(_coerced("paired", paired, bool))
-    first_is_map(direction, maps)
-    if together and _is_folder(a) and _is_folder(b):
-        named = {"direction": direction, "maps": maps, "ids": ids}
-        return _open_two_folders(a, b, {**options, **named}, memory_share)
-    sides = [open_source(x, memory_share=memory_share, **options,
-                         **({"maps": "A", "ids": ids} if maps == name else {}))
-             for name, x in (("A", a), ("B", b))]
-    sides = _at_one_rate((a, b), sides, options)
-    first, second = sides[::-1] if direction == "BtoA" else sides
-    return replace(join(first, second, paired=together, name=f"{sides[0].name}-{sides[1].name}"),
-                   spec=_spec_of_two(sides, together, direction))
+    aligned = bool(_coerced("paired", paired, bool))
+    _check_sides(direction, maps)
+    turned = {} if direction is None else {"direction": direction}
+    if aligned and _is_folder(a) and _is_folder(b):
+        options = _plain({**options, **turned, "maps": maps, "ids": ids})
+        spec = {"source": [_absolute(str(p)) for p in (a, b)], "paired": True, **options}
 
+        def read(store: Store) -> Opened:
+            paths = Path(a).expanduser(), Path(b).expanduser()
+            with _readable(paths[0]):
+                return _read("images:open_two_folders", paths, f"{a} and {b}", options, store,
+                             stem=f"{paths[0].stem}-{paths[1].stem}")
 
-def _at_one_rate(named: tuple[Any, Any], sides: list[Source],
-                 options: dict[str, Any]) -> list[Source]:
-    """Recordings of two rates, the higher one opened again at the lower one."""
+        return stored(spec, memory_share, read)  # type: ignore[return-value]
+    sides = []
+    for name, place in (("A", a), ("B", b)):
+        more = {"maps": "A", "ids": ids} if maps == name else {}
+        side = open_source(place, memory_share=memory_share, **options, **more)
+        if isinstance(side, PairSource):
+            raise DataError(f"{side.name} has two sides of its own; name sources of one side")
+        sides.append(side)
     rates = [side.space.sound.rate for side in sides if side.space.sound is not None]
-    if len(set(rates)) < 2:
-        return sides
-    return [side if rate == min(rates) else open_source(
-        side.spec if side.spec is not None else place, **{**options, "rate": min(rates)})
-        for side, place, rate in zip(sides, named, rates, strict=True)]
-
-
-def _spec_of_two(sides: list[Source], paired: bool, direction: str | None) -> dict[str, Any] | None:
-    """What :func:`open_source` opens again; options that both sides share are said once."""
+    for i, place in enumerate((a, b) if len(set(rates)) == 2 else ()):
+        if rates[i] > min(rates):  # recordings of two rates meet at the lower one
+            sides[i] = open_source(  # type: ignore[assignment]
+                sides[i].spec or place, **{**options, "rate": min(rates)})
+    first, second = sides[::-1] if direction == "BtoA" else sides
     specs = [side.spec for side in sides]
+    source = join(first, second, aligned=aligned, name=f"{sides[0].name}-{sides[1].name}")
     if specs[0] is None or specs[1] is None:
-        return None
+        return source
     shared = {k: v for k, v in specs[0].items() if k != "source" and specs[1].get(k) == v}
     own = [{k: v for k, v in spec.items() if k not in shared} for spec in specs if spec]
     places = [spec["source"] if len(spec) == 1 else spec for spec in own]
-    turned = {} if direction is None else {"direction": direction}
-    return {"source": places, **shared, "paired": paired, **turned}
+    return replace(source, spec={"source": places, **shared, "paired": aligned, **turned})
 
 
-def _are_sides(spec: Any) -> bool:
-    """Two sources rather than items and their labels."""
-    return isinstance(spec, list | tuple) and len(spec) == 2 and any(
-        isinstance(side, str | Path | Source | Dataset | Mapping) for side in spec)
+def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
+         **options: Any) -> Opened:
+    """Writes a source to a folder that opens as a memory map, and opens it.
 
-
-def _is_folder(spec: Any) -> bool:
-    """A folder or zip of pictures."""
-    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
-        return False
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        return any(path.iterdir()) and _folder_kind(path) == PICTURES
-    return path.suffix.lower() == ".zip" and path.is_file() and _zip_member(path, "")[0] is None
-
-
-def _open_two_folders(a: Any, b: Any, options: dict[str, Any], share: float) -> Source:
-    paths = Path(a).expanduser(), Path(b).expanduser()
-    options = _plain(options)
-    spec = {"source": [_absolute(str(p)) for p in paths], "paired": True, **options}
-
-    def read(store: Store) -> Source:
-        with _readable(paths[0]):
-            return _call(TWO_FOLDERS, paths, f"{a} and {b}", options, store)
-
-    return _stored(spec, share, read)
+    Args:
+        spec, options: as :func:`open_source`.
+        out: a new folder; it gets ``x.npy``, ``arrays.npz`` and ``meta.json``.
+        progress: called with (examples done, examples in all).
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is there already; choose a new folder")
+    with building(out) as folder:
+        store = Store(folder, share=0, progress=progress)
+        file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
+        write(_open_path(str(spec), options, store) if file else open_source(spec, **options),
+              folder, store)
+    return open_source(out)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,61 +175,26 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
 
 
-def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
-         **options: Any) -> Source:
-    """Writes a source to a folder that opens as a memory map, and opens it.
-
-    Args:
-        spec, options: as :func:`open_source`.
-        out: a new folder; it gets ``x.npy``, ``arrays.npz`` and ``meta.json``.
-        progress: called with (items done, items in all).
-    """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already; choose a new folder")
-    with packing.building(out) as folder:
-        store = Store(folder, share=0, progress=progress)
-        if isinstance(spec, str | Path) and str(spec) not in BUILT_IN:
-            source = _dispatch(str(spec), options, store)
-        else:
-            source = open_source(spec, **options)
-        packing.write(source, folder, store)
-    return open_source(out)
-
-
-def _open_path(text: str, options: dict[str, Any], share: float) -> Source:
-    return _stored({"source": _absolute(text), **options}, share,
-                   lambda store: _dispatch(text, options, store))
-
-
-def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Source]) -> Source:
-    """What is read, or was packed of it before; it is packed now if it is large."""
-    cached = packing.find_cached(spec)
-    if cached is not None:
-        return replace(packing.open_packed(cached), spec=spec)
-    with packing.building(packing.cache_folder(spec)) as folder:
-        store = Store(folder, share)
-        source = read(store)
-        if store.on_disk:
-            packing.write(source, folder, store)
-    if store.on_disk:
-        source = packing.open_packed(packing.cache_folder(spec))
-    return replace(source, spec=spec)
-
-
 def _absolute(text: str) -> str:
     path, mark, member = text.partition("::")
     return f"{Path(path).expanduser().resolve()}{mark}{member}"
 
 
-def _dispatch(text: str, options: dict[str, Any], store: Store) -> Source:
-    """Chooses the reader of a path by what is there."""
-    file, _, member = text.partition("::")
-    path = Path(file).expanduser()
-    if not path.exists():
-        raise DataError(_missing(text))
-    with _readable(path):
-        return _reader_of(path, member, options, store)
+def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
+    if isinstance(spec, Source | PairSource):
+        return spec
+    if isinstance(spec, Dataset):
+        return make("data set", spec)
+    if isinstance(spec, PairDataset):
+        return join(make("data set", spec.a), make("data set", spec.b), aligned=spec.aligned)
+    if hasattr(spec, "get_columns"):  # a polars DataFrame
+        return _read("tables:open_table", (spec,), "table", options, Store())
+    x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
+    try:
+        x = np.asarray(x)
+    except Exception as error:
+        raise DataError(f"{type(spec).__name__} cannot be read as an array: {error}") from None
+    return _read("arrays:open_array", (x, y), "array", options, Store())
 
 
 @contextmanager
@@ -234,32 +207,42 @@ def _readable(path: Path) -> Iterator[None]:
                         f"{error.strerror or error}") from None
 
 
-def _reader_of(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
-    if path.suffix.lower() == ".zip":
-        return _open_zip(path, member, options, store)
-    target = _folder_kind(path) if path.is_dir() else _file_kind(path)
-    which = (member,) if target == RECORDINGS else ()
-    return _call(target, (path, *which), str(path), options, store)
-
-
-def _missing(text: str) -> str:
-    if "/" in text or "\\" in text or "." in text:
-        return f"{text}: no such file or folder"
-    return f"{text}: no such file or folder; as a built-in source, " + unknown(
-        "source", text, BUILT_IN)
+def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
+    """Chooses the reader of a path by what is there."""
+    file, _, member = text.partition("::")
+    path = Path(file).expanduser()
+    if not path.exists():
+        hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
+            "source", text, BUILT_IN)
+        raise DataError(f"{text}: no such file or folder{hint}")
+    with _readable(path):
+        if path.suffix.lower() == ".zip":
+            chosen, data = _zip_member(path, member)
+            if chosen is not None:
+                return _read(BY_SUFFIX[Path(chosen).suffix.lower()], (data,), chosen, options,
+                             store, name=f"{path}::{chosen}")
+            target = _by_contents(_names(path))
+        else:
+            target = _folder_kind(path) if path.is_dir() else _file_kind(path)
+        if target == "packed":
+            return open_packed(path)
+        if target == "images:open_pictures" and _coerced("frames", options.get("frames", False),
+                                                         bool):
+            target = "clips:open_clips"
+        pattern = (member,) if target == "recordings:open_recordings" else ()
+        return _read(target, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
 def _file_kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    names = path.name.lower()
+    suffix, name = path.suffix.lower(), path.name.lower()
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix]
     if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
-        return CLIP
-    if names.endswith((".tar.gz", ".tgz")):
-        return "cifar:open_cifar"
-    if suffix == ".gz" or "ubyte" in names or "idx" in suffix:
-        return "idx:open_idx"
+        return "clips:open_film"
+    if name.endswith((".tar.gz", ".tgz")):
+        return "formats:open_cifar"
+    if suffix == ".gz" or "ubyte" in name or "idx" in suffix:
+        return "formats:open_idx"
     raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
                     f"pictures or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
                     "videos")
@@ -269,46 +252,36 @@ def _folder_kind(path: Path) -> str:
     names = [p.name.lower() for p in path.iterdir()]
     if not names:
         raise DataError(f"{path} is an empty folder")
-    if packing.META in names:
-        return "packing:open_packed"
+    if META in names:
+        return "packed"
     if any("ubyte" in name for name in names):
-        return "idx:open_idx"
-    if any(n in ("data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin") for n in names):
-        return "cifar:open_cifar"
-    if any(n in ("train_32x32.mat", "test_32x32.mat") for n in names):
-        return "svhn:open_svhn"
-    return _heard(p.name for p in path.rglob("*"))
+        return "formats:open_idx"
+    if {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & set(names):
+        return "formats:open_cifar"
+    if {"train_32x32.mat", "test_32x32.mat"} & set(names):
+        return "formats:open_svhn"
+    return _by_contents(p.name for p in path.rglob("*"))
 
 
-def _heard(names: Iterable[str]) -> str:
+def _by_contents(names: Iterable[str]) -> str:
     """The reader of a place of pictures, or of recordings where there are some and no picture."""
     sound = False
     for name in names:  # a large folder is not gone through once a picture is seen
         suffix = Path(name).suffix.lower()
-        if suffix in PICTURE_SUFFIXES:
-            return PICTURES
+        if suffix in PICTURES:
+            return "images:open_pictures"
         sound = sound or suffix in SOUNDS
-    return RECORDINGS if sound else PICTURES
+    return "recordings:open_recordings" if sound else "images:open_pictures"
 
 
-def _open_zip(path: Path, member: str, options: dict[str, Any], store: Store) -> Source:
-    if _heard(_names(path)) == RECORDINGS:
-        return _call(RECORDINGS, (path, member), str(path), options, store)
-    chosen, data = _zip_member(path, member)
-    if chosen is None:
-        return _call(PICTURES, (path,), str(path), options, store)
-    target = BY_SUFFIX[Path(chosen).suffix.lower()]
-    return _call(target, (data,), chosen, options, store, name=f"{path}::{chosen}")
-
-
-def _zip_member(path: Path, member: str) -> tuple[str | None, io.BytesIO]:
-    """The file in a zip that is meant, and what it holds; ``None`` for a zip of pictures."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            chosen = _member(path, archive.namelist(), member)
-            return chosen, io.BytesIO(b"" if chosen is None else archive.read(chosen))
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} cannot be read as a zip: {error}") from None
+def _is_folder(spec: Any) -> bool:
+    """A folder or zip of pictures."""
+    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
+        return False
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return any(path.iterdir()) and _folder_kind(path) == "images:open_pictures"
+    return path.suffix.lower() == ".zip" and path.is_file() and _zip_member(path, "")[0] is None
 
 
 def _names(path: Path) -> list[str]:
@@ -319,45 +292,46 @@ def _names(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read as a zip: {error}") from None
 
 
-def _member(path: Path, names: list[str], wanted: str) -> str | None:
-    """The file in the zip that is meant; ``None`` for a zip of pictures."""
+def _zip_member(path: Path, member: str) -> tuple[str | None, io.BytesIO]:
+    """The file in a zip that is meant, and its bytes; ``None`` for pictures or recordings."""
+    names = _names(path)
+    if _by_contents(names) == "recordings:open_recordings":
+        return None, io.BytesIO()
     data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
-    if wanted:
-        exact = [n for n in data if wanted in (n, Path(n).name, Path(n).stem)]
-        if len(exact) == 1:
-            return exact[0]
-        raise DataError(f"{path}: {unknown('member', wanted, data)}")
-    tables_only = len(data) == len([n for n in names if not n.endswith("/")])
-    if len(data) > 1 and tables_only:
+    alone = len(data) == len([n for n in names if not n.endswith("/")])
+    if member:
+        exact = [n for n in data if member in (n, Path(n).name, Path(n).stem)]
+        if len(exact) != 1:
+            raise DataError(f"{path}: {unknown('member', member, data)}")
+    elif len(data) > 1 and alone:
         raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
                         f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
-    return data[0] if data and tables_only else None
+    else:
+        exact = data if alone else []
+    if not exact:
+        return None, io.BytesIO()
+    with zipfile.ZipFile(path) as archive:
+        return exact[0], io.BytesIO(archive.read(exact[0]))
 
 
-def _open_in_memory(spec: Any, options: dict[str, Any]) -> Source:
-    if hasattr(spec, "get_columns"):  # a polars DataFrame
-        return _call("tables:open_table", (spec,), "table", options, Store())
-    x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
-    try:
-        x = np.asarray(x)
-    except Exception as error:
-        raise DataError(f"{type(spec).__name__} cannot be read as an array: {error}") from None
-    return _call("npz:open_arrays", (x, y), "array", options, Store())
+def _read(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, Any],
+          store: Store, stem: str = "", **more: Any) -> Any:
+    """Calls a reader with the options it takes; ``label=none`` is for all of them.
 
-
-def _call(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, Any],
-          store: Store, **more: Any) -> Source:
-    """Calls a reader with the options it takes; ``label=none`` is for all of them."""
+    Where a reader gives a :class:`Place`, its sides are found and read here.
+    """
     module, function = target.split(":")
-    reader: Callable[..., Source] = getattr(import_module(f"latlas.data.{module}"), function)
-    known = inspect.signature(reader).parameters
-    kinds = typing.get_type_hints(reader)
-    if "store" in known:
-        more["store"] = store
+    reader: Callable[..., Any] = getattr(import_module(f"latlas.data.{module}"), function)
+    parameters, kinds = inspect.signature(reader).parameters, typing.get_type_hints(reader)
+    settings = kinds.get("how")
+    own = {f.name: kind for f in dataclasses.fields(settings) for kind in (
+        typing.get_type_hints(settings)[f.name],)} if settings else {
+        k: kinds[k] for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY
+        and k not in INTERNAL}
+    valid = own | {k: v for k, v in SIDES.items() if k in SIDED.get(target, "").split()}
     options = {k: v for k, v in options.items() if v is not None}
     unlabelled = str(options.get("label", "")).lower() == "none"
     given = {k: v for k, v in options.items() if not (k == "label" and unlabelled)}
-    valid = [k for k, p in known.items() if p.kind is p.KEYWORD_ONLY and k not in INTERNAL]
     for key in given:
         if key == "label" and key not in valid:
             raise DataError(f"{shown} has no labels to choose from; leave out label=")
@@ -366,11 +340,41 @@ def _call(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, 
                             "arrays are joined by open_pair(a, b)")
         if key not in valid:
             raise DataError(f"{shown}: {unknown('option', key, {*valid, 'label'})}")
-    values = {k: _coerced(k, v, kinds[k]) for k, v in given.items()}
+    values = {k: _coerced(k, v, valid[k]) for k, v in given.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"
-    source = reader(*args, **values, **more)
+    side = {k: values.pop(k, None) for k in SIDES}
+    first_is_map = _check_sides(side["direction"], side["maps"])
+    more |= {k: v for k, v in (("store", store), ("maps", first_is_map),
+                               ("ids", side["ids"] if first_is_map else None)) if k in parameters}
+    place = reader(*args, **({"how": settings(**values)} if settings else values), **more)
+    source = place if isinstance(place, Source) else _sides_of(place, side, store, stem)
     return without_labels(source) if unlabelled else source
+
+
+def _sides_of(place: Any, how: dict[str, Any], store: Store, stem: str) -> Opened:
+    """A place of one side or of two, read in the order asked for."""
+    two = (*place, True) if isinstance(place, tuple) else place.sides(how["pair"], how["paired"])
+    if two is None:
+        is_map = _check_sides(how["direction"], how["maps"])
+        return place.read(store, stem, is_map, how["ids"] if is_map else None)
+    a, b, aligned = two
+    order = ("B", "A") if how["direction"] == "BtoA" else ("A", "B")
+    first, second = (a, b) if order[0] == "A" else (b, a)
+    sources = [side.read(to, f"{stem} ({name})", name == how["maps"],
+                         how["ids"] if name == how["maps"] else None)
+               for name, side, to in zip(order, first.together(second, aligned), store.sides(),
+                                         strict=True)]
+    return join(*sources, aligned=aligned, name=stem)
+
+
+def _check_sides(direction: str | None, maps: str | None) -> bool:
+    """Whether the side that is read first holds class ids."""
+    if direction not in (None, "AtoB", "BtoA"):
+        raise DataError(unknown("direction", str(direction), ["AtoB", "BtoA"]))
+    if maps not in (None, "A", "B"):
+        raise DataError(unknown("maps", str(maps), ["A", "B"]))
+    return maps == ("B" if direction == "BtoA" else "A")
 
 
 def _coerced(key: str, value: Any, kind: Any) -> Any:
@@ -380,19 +384,14 @@ def _coerced(key: str, value: Any, kind: Any) -> Any:
         return value
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     try:
-        if bool in types:
-            return words[str(value).lower()]
-        return types[0](value)
+        return words[str(value).lower()] if bool in types else types[0](value)
     except (ValueError, TypeError, KeyError):
         raise DataError(f"{key}={value!r} is not a valid {types[0].__name__}") from None
 
 
-def without_labels(source: Source) -> Source:
+def without_labels(source: Any) -> Any:
     """The source with its labels and class names left out."""
-    space = replace(source.space, classes=())
-    parts = {k: replace(d, label=None, space=replace(d.space, classes=()))
-             for k, d in source.parts.items()}
-    other = None if source.other is None else without_labels(source.other)
-    if other is not None:
-        space = replace(space, target=other.space)
-    return replace(source, space=space, parts=parts, other=other, _ready={})
+    if isinstance(source, PairSource):
+        return replace(source, a=without_labels(source.a), b=without_labels(source.b))
+    return source.with_parts({k: replace(d, label=None, space=d.space.replace(classes=()))
+                              for k, d in source.parts.items()})

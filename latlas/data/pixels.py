@@ -1,10 +1,11 @@
-"""One picture file to pixels, by Pillow: modes, depths, orientation, transparency.
+"""One picture file to pixels, by Pillow: modes, depths, orientation, transparency, size.
 
 Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. A picture
 with transparency that is asked for as RGB or L is laid on white. Pictures are turned as their EXIF
 orientation says. Of a file with several frames the first counts. Class ids (mode ``ids``) are the
 numbers of a grey picture or of a palette, as they stand. Of two pictures side by side in one file
-either half can be read alone.
+either half can be read alone. The resize rule: shorter side to the size asked for (Lanczos,
+antialiased), then centre crop.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from latlas.data.resize import nearest_planes, resize_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +45,7 @@ def read_header(data: bytes, half: int | None = None) -> Header:
 
     with pil.open(io.BytesIO(data)) as image:
         width, height = image.size
-        if image.format in ("JPEG", "MPO", "WEBP") and _orientation(image) >= TURNED:
+        if image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(0x0112, 1) >= TURNED:
             width, height = height, width
         left, right = _span(width, half)
         return Header(right - left, height, _full_mode(image))
@@ -59,10 +58,6 @@ def _span(width: int, half: int | None) -> tuple[int, int]:
     if width % 2:
         raise ValueError(f"{width} pixels wide, which is odd: it has no two halves (pair=side)")
     return half * width // 2, (half + 1) * width // 2
-
-
-def _orientation(image: Image) -> int:
-    return int(image.getexif().get(0x0112, 1))
 
 
 def _full_mode(image: Image) -> str:
@@ -114,21 +109,21 @@ def pixels(image: Image, mode: str, size: int | None) -> NDArray[Any]:
     if image.mode == "F":
         raise ValueError("floating-point pixels; save them as .npy")
     if mode == IDS:
-        return _ids(image, size)
-    converted = _converted(image, mode)
-    small = converted if size is None else resize_picture(converted, size)
-    return _planes(small, mode)
-
-
-def _ids(image: Image, size: int | None) -> NDArray[np.uint8]:
-    """(1, H, W) class ids."""
-    if image.mode not in ("1", "L", "P", *DEEP):
-        raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a palette")
-    found = np.asarray(image)[None]
-    if found.min() < 0 or found.max() > np.iinfo(np.uint8).max:
-        raise ValueError(f"class ids up to {found.max()}; number the classes from 0 to 255")
-    found = found.astype(np.uint8)
-    return found if size is None else nearest_planes(found, size)
+        if image.mode not in ("1", "L", "P", *DEEP):
+            raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a "
+                             "palette")
+        ids = np.asarray(image)[None]
+        if ids.min() < 0 or ids.max() > np.iinfo(np.uint8).max:
+            raise ValueError(f"class ids up to {ids.max()}; number the classes from 0 to 255")
+        ids = ids.astype(np.uint8)
+        return ids if size is None else nearest_planes(ids, size)
+    image = _converted(image, mode)
+    planes = np.asarray(image if size is None else resize_picture(image, size))
+    if mode == "I;16":
+        planes = np.clip(np.rint(planes), 0, 65535).astype(np.uint16)
+    if mode == "1":
+        planes = planes.astype(np.uint8)
+    return planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
 
 
 def _converted(image: Image, mode: str) -> Image:
@@ -147,15 +142,6 @@ def _converted(image: Image, mode: str) -> Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _planes(image: Image, mode: str) -> NDArray[Any]:
-    found = np.asarray(image)
-    if mode == "I;16":
-        found = np.clip(np.rint(found), 0, 65535).astype(np.uint16)
-    if mode == "1":
-        found = found.astype(np.uint8)
-    return found[None] if found.ndim == 2 else np.moveaxis(found, -1, 0)
-
-
 def least_mode(image: Image) -> str:
     """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
 
@@ -166,3 +152,46 @@ def least_mode(image: Image) -> str:
         return "RGBA"
     return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
         rgba[..., 1] == rgba[..., 2]).all() else "RGB"
+
+
+def resize_picture(image: Image, size: int) -> Image:
+    """A Pillow image as size × size: shorter side to ``size``, then the centre."""
+    from PIL import Image as pil
+
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    box = (left, top, left + short, top + short)  # what a crop afterwards would keep
+    return image.resize((size, size), pil.Resampling.LANCZOS, box=box)
+
+
+def resize_planes(x: NDArray[Any], size: int, top: float | None) -> NDArray[Any]:
+    """Pictures (n, C, H, W) as (n, C, size, size), plane by plane, clipped to 0 … ``top``."""
+    from PIL import Image as pil
+
+    if x.shape[2:] == (size, size):
+        return x
+    planes = x.reshape(-1, *x.shape[2:]).astype(np.float32)
+    out = np.stack([np.asarray(resize_picture(pil.fromarray(p), size)) for p in planes])
+    out = out if top is None else np.clip(np.rint(out), 0, top)
+    return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
+
+
+def nearest_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
+    """Class ids (..., H, W) as (..., size, size): the same cut, the nearest id."""
+    height, width = x.shape[-2:]
+    short = min(height, width)
+    steps = (np.arange(size) + 0.5) * short / size
+    rows = ((height - short) / 2 + steps).astype(np.int64)
+    columns = ((width - short) / 2 + steps).astype(np.int64)
+    return np.ascontiguousarray(x[..., rows[:, None], columns])
+
+
+def reason(error: Exception) -> str:
+    """Why a picture cannot be decoded, in one line."""
+    text = str(error).split("\n")[0]
+    if "cannot identify image file" in text:
+        return "not a picture, or damaged at its head"
+    return text or type(error).__name__

@@ -1,4 +1,4 @@
-"""Sound as a picture and back: short-time spectra, and the phase that a picture leaves out.
+"""Recordings in wav files, sound as a picture and back: spectra, and the phase that they leave out.
 
 All functions are pure, on arrays. The spectrum of n samples has ``n_fft // 2 + 1`` bins and
 ``ceil(n / hop) + 1`` frames; frame k is centred on sample ``k · hop``, and beyond the ends there is
@@ -7,20 +7,86 @@ silence.
 
 from __future__ import annotations
 
+import io
+import math
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.io import wavfile
 
+from latlas.core.errors import DataError
 from latlas.core.space import LEVELS, Sound
 
 Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
+FULL = 32767  # of 16 bits
 #: of Griffin-Lim: how often, and how much of the last change is added again (Perraudin et al. 2013)
 ROUNDS, MOMENTUM = 100, 0.99
 TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording of one channel.
+
+    Attributes:
+        x: (n,) float64, full scale −1 … 1.
+        rate: samples a second.
+        channels: how many there were in the file; ``x`` is their mean.
+    """
+
+    x: Samples
+    rate: int
+    channels: int = 1
+
+
+def read_wav(data: bytes) -> Clip:
+    """The bytes of a wav file of 8, 16, 24 or 32 bits or of floats.
+
+    Raises:
+        DataError: damaged, cut off, empty, or holding NaN or infinity; it does not name the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)
+            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
+            rate, x = wavfile.read(io.BytesIO(data))
+    except wavfile.WavFileWarning:
+        raise DataError("it ends before the end that its head names") from None
+    except ValueError as error:
+        raise DataError(str(error).split("\n")[0] or "not a wav file") from None
+    except Exception:  # struct.error, UnboundLocalError, ...
+        raise DataError("it is cut off, or no wav file") from None
+    if not x.size or rate < 1:
+        raise DataError("it holds no samples")
+    if x.dtype.kind != "f":  # 8 bits have no sign, 24 bits lie in the upper part of 32
+        middle = 128 if x.dtype.kind == "u" else 0
+        x = (x.astype(np.float64) - middle) / 2.0 ** (8 * x.dtype.itemsize - 1)
+    x = x.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise DataError("it holds NaN or infinity")
+    return Clip(x if x.ndim == 1 else x.mean(axis=1), int(rate), 1 if x.ndim == 1 else x.shape[1])
+
+
+def resampled(x: Samples, rate: int, to: int) -> Samples:
+    """Samples (n,) at another rate, ``ceil(n · to / rate)`` of them, by a polyphase filter."""
+    if rate == to:
+        return x
+    both = math.gcd(rate, to)
+    return scipy.signal.resample_poly(x, to // both, rate // both)
+
+
+def wav_bytes(x: Samples, rate: int) -> bytes:
+    """Samples (n,), full scale −1 … 1, as a wav file of 16 bits."""
+    buffer = io.BytesIO()
+    wavfile.write(buffer, rate, np.rint(np.clip(x, -1, 1) * FULL).astype(np.int16))
+    return buffer.getvalue()
 
 
 def frames_of(n: int, hop: int) -> int:
@@ -45,25 +111,21 @@ def spectrum(x: Samples, n_fft: int, hop: int) -> Spectrum:
     return fft.rfft(pieces * window(n_fft), axis=1).T
 
 
-def signal(spectra: Spectrum, n_fft: int, hop: int, n: int) -> Samples:
+def from_spectrum(spectra: Spectrum, n_fft: int, hop: int, n: int) -> Samples:
     """The sound (n,) whose spectrum is nearest in mean square (Griffin & Lim 1984, eq. 6).
 
     Of a spectrum of a sound it is that sound. ``hop`` divides ``n_fft``.
     """
     weight = window(n_fft)
     pieces = fft.irfft(spectra.T, n_fft, axis=1) * weight
-    total = _overlapped(pieces, hop) / np.maximum(
-        _overlapped(np.broadcast_to(weight**2, pieces.shape), hop), TINY)
-    return total[n_fft // 2:n_fft // 2 + n]
-
-
-def _overlapped(pieces: Samples, hop: int) -> Samples:
-    """Pieces (frames, n_fft), each ``hop`` later than the one before, added up."""
-    count, n_fft = pieces.shape
-    total = np.zeros((count + n_fft // hop - 1, hop))
-    for k in range(n_fft // hop):
-        total[k:k + count] += pieces[:, k * hop:(k + 1) * hop]
-    return total.ravel()
+    sums = []
+    for part in (pieces, np.broadcast_to(weight**2, pieces.shape)):  # each hop later, added up
+        total = np.zeros((len(part) + n_fft // hop - 1, hop))
+        for k in range(n_fft // hop):
+            total[k:k + len(part)] += part[:, k * hop:(k + 1) * hop]
+        sums.append(total.ravel())
+    x: Samples = sums[0] / np.maximum(sums[1], TINY)
+    return x[n_fft // 2:n_fft // 2 + n]
 
 
 def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samples | None = None,
@@ -80,15 +142,15 @@ def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samp
     """
     ahead: Any = magnitude if phase is None else magnitude * np.exp(1j * phase)
     before: Any = 0.0
+
+    def sound() -> Samples:
+        turned = magnitude * (ahead / np.maximum(np.abs(ahead), TINY))
+        return from_spectrum(turned, n_fft, hop, n)
+
     for _ in range(rounds):
-        found = spectrum(signal(_turned(magnitude, ahead), n_fft, hop, n), n_fft, hop)
-        ahead, before = found + momentum * (found - before), found
-    return signal(_turned(magnitude, ahead), n_fft, hop, n)
-
-
-def _turned(magnitude: Samples, like: Spectrum) -> Spectrum:
-    """This magnitude with the phase of ``like``."""
-    return magnitude * (like / np.maximum(np.abs(like), TINY))
+        now = spectrum(sound(), n_fft, hop)
+        ahead, before = now + momentum * (now - before), now
+    return sound()
 
 
 def inconsistency(x: Samples, magnitude: Samples, n_fft: int, hop: int) -> float:

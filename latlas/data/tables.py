@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet tables, by polars.
+"""CSV, TSV and Parquet tables, by polars: as data, and as what says something about each picture.
 
 Numeric columns stay as they are. Columns of words, booleans or categories with at most 50 distinct
 values become one column of 0 and 1 per value, ``NAME=VALUE``. A missing number becomes the median
@@ -8,17 +8,18 @@ word is a value of its own, ``NAME=(missing)``.
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, unknown
-from latlas.core.space import Space
-from latlas.data.dataset import Dataset
-from latlas.data.labels import encode_labels
-from latlas.data.source import Rows, Source, make
+from latlas.core.space import Space, Table
+from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
+from latlas.data.files import Files, folder_labels, splits_and_folders
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -29,6 +30,10 @@ TELLING = 10
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
 ABSENT = "(missing)"
 USUAL_LABELS = ("label", "class", "target")
+#: distinct numbers that are kinds of their own; more are cut at their quartiles
+MOST_KINDS = 20
+CELEBA = "list_attr_celeba.txt"
+PARTITION = "list_eval_partition.txt"
 Columns = dict[str, NDArray[np.float32]]
 
 
@@ -43,78 +48,51 @@ def open_table(path: Any, *, name: str = "", label: str | None = None,
         group: a column whose equal values mark related rows, which stay in one split.
     """
     name = name or (str(path) if isinstance(path, Path) else "table")
-    table = _read(path, name)
-    for column in _names(drop):
-        table = table.drop(_found(table, column, "drop", name))
-    codes, classes, table, notes = _label(table, label, name)
-    related = None
+    table, notes = _read(path, name), list[str]()
+
+    def pick(column: str, option: str) -> Series:
+        if column not in table.columns:
+            raise DataError(f"{name}: {option}={column}: "
+                            + unknown("column", column, table.columns))
+        return table[column]
+
+    for part in (drop or "").split(","):
+        table = table.drop(pick(part.strip(), "drop").name) if part.strip() else table
+    codes, classes, related = None, tuple[str, ...](), None
+    chosen = _usual_label(table) if label is None else label
+    if chosen != "none":
+        codes, classes = _codes(pick(chosen, "label"), f"{name}: label column {chosen}")
+        table = table.drop(chosen)
+        if label is None:
+            notes.append(f"column {chosen} is the label; label=none keeps it as a column")
     if group is not None:
-        column = _found(table, group, "group", name)
-        related = np.unique(table[column].cast(str).fill_null("").to_numpy().astype(str),
-                            return_inverse=True)[1].astype(np.int64)
-        table = table.drop(column)
-    columns, more = _encoded(table, name)
-    x = np.stack(list(columns.values()), axis=1)
+        values = pick(group, "group").cast(str).fill_null("").to_numpy().astype(str)
+        related = np.unique(values, return_inverse=True)[1].astype(np.int64)
+        table = table.drop(group)
+    columns: Columns = {}
+    for column in table:
+        columns.update(_column(column, name))
+        if column.dtype.is_numeric() and f"{column.name} {ABSENT}" in columns:
+            count = int(columns[f"{column.name} {ABSENT}"].sum())
+            notes.append(f"column {column.name}: {count:,} missing, filled with train's median")
+    if not columns:
+        raise DataError(f"{name} has no columns left to learn from")
     words = tuple(c.name for c in table if c.name not in columns)
-    space = Space("table", x.shape[1:], columns=tuple(columns), classes=classes, categories=words)
-    data = Dataset(x, space, codes, group=related)
-    return make(Path(name).stem, data, notes=(*notes, *more))
+    space = Table((len(columns),), columns=tuple(columns), classes=classes, categories=words)
+    data = Dataset(np.stack(list(columns.values()), axis=1), space, codes, group=related)
+    return make(Path(name).stem, data, notes=tuple(notes))
 
 
-def as_read(values: NDArray[Any], space: Space) -> dict[str, NDArray[Any]]:
-    """Rows (n, d) in data units as the columns the file had: the inverse of how a table is read.
-
-    Of a category the word with the greatest number; ``None`` where a value is likelier missing
-    than not.
-    """
-    by_name = {column: values[:, i] for i, column in enumerate(space.columns)}
-    read: dict[str, NDArray[Any]] = {}
-    for column in space.columns:
-        category = category_of(column, space)
-        if not category and not _is_flag(column, by_name):
-            read[column] = _numbers(column, by_name)
-        elif category and category not in read:
-            read[category] = _words(category, by_name)
-    return read
-
-
-def category_of(column: str, space: Space) -> str:
-    """The column of words that a column of zeros and ones is of, or nothing."""
-    return max((c for c in space.categories if column.startswith(f"{c}=")), key=len, default="")
-
-
-def _is_flag(column: str, by_name: Columns) -> bool:
-    """``NAME (missing)`` beside NAME."""
-    return column.endswith(f" {ABSENT}") and column.removesuffix(f" {ABSENT}") in by_name
-
-
-def _numbers(column: str, by_name: Columns) -> NDArray[Any]:
-    flag = by_name.get(f"{column} {ABSENT}")
-    if flag is None:
-        return by_name[column]
-    values = by_name[column].astype(object)
-    values[flag > 0.5] = None
-    return values
-
-
-def _words(category: str, by_name: Columns) -> NDArray[Any]:
-    levels = {c.removeprefix(f"{category}="): v for c, v in by_name.items()
-              if c.startswith(f"{category}=")}
-    words = np.array(list(levels), object)
-    words[words == ABSENT] = None
-    most: NDArray[Any] = words[np.stack(list(levels.values())).argmax(0)]
-    return most
-
-
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-def _found(table: DataFrame, column: str, option: str, name: str) -> str:
-    if column not in table.columns:
-        raise DataError(f"{name}: {option}={column}: "
-                        + unknown("column", column, table.columns))
-    return column
+def _usual_label(table: DataFrame) -> str:
+    """The column that is the label where nobody says so; ``none`` if no column can be."""
+    usual = [c for c in table.columns if c.lower() in USUAL_LABELS]
+    if len(usual) != 1 or table[usual[0]].n_unique() > MOST_LEVELS:
+        return "none"
+    try:
+        _codes(table[usual[0]], "")
+    except DataError:
+        return "none"
+    return usual[0]
 
 
 def _read(path: Any, name: str) -> DataFrame:
@@ -135,9 +113,18 @@ def _read(path: Any, name: str) -> DataFrame:
 def _read_csv(path: Path | IO[bytes], name: str) -> DataFrame:
     import polars as pl
 
-    head = _first_line(path)
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            line = file.readline()
+    else:
+        line = path.readline()
+        path.seek(0)
+    head = line.decode("utf-8", "replace").strip()
     separator = "\t" if name.endswith(".tsv") else max(",;\t|", key=head.count)
-    bare = all(_is_number(part) for part in head.split(separator))
+    try:
+        bare = bool([float(part) for part in head.split(separator)])
+    except ValueError:
+        bare = False
     table = pl.read_csv(path, separator=separator, has_header=not bare, null_values=list(MISSING),
                         infer_schema_length=None)
     if not bare:
@@ -145,105 +132,209 @@ def _read_csv(path: Path | IO[bytes], name: str) -> DataFrame:
     return table.rename({c: f"x{i}" for i, c in enumerate(table.columns)})
 
 
-def _first_line(path: Path | IO[bytes]) -> str:
-    if isinstance(path, Path):
-        with path.open("rb") as file:
-            return file.readline().decode("utf-8", "replace").strip()
-    line = path.readline().decode("utf-8", "replace").strip()
-    path.seek(0)
-    return line
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _label(table: DataFrame, label: str | None, name: str) -> tuple[
-        Rows | None, tuple[str, ...], DataFrame, tuple[str, ...]]:
-    """Codes, class names, the table without the label's column, and notes."""
-    if label == "none":
-        return None, (), table, ()
-    if label is None:
-        return _usual_label(table, name)
-    column = table[_found(table, label, "label", name)]
-    return *_codes(column, name), table.drop(column.name), ()
-
-
-def _usual_label(table: DataFrame, name: str) -> tuple[
-        Rows | None, tuple[str, ...], DataFrame, tuple[str, ...]]:
-    found = [c for c in table.columns if c.lower() in USUAL_LABELS]
-    if len(found) != 1 or table[found[0]].n_unique() > MOST_LEVELS:
-        return None, (), table, ()
-    try:
-        codes, classes = _codes(table[found[0]], name)
-    except DataError:
-        return None, (), table, ()
-    note = f"column {found[0]} is the label; label=none keeps it as a column"
-    return codes, classes, table.drop(found[0]), (note,)
-
-
-def _codes(column: Series, name: str) -> tuple[Rows, tuple[str, ...]]:
+def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
+    """Class codes of some rows of a column, all of which must have a value."""
     if column.null_count():
-        raise DataError(f"{name}: label column {column.name} has {column.null_count():,} missing "
-                        "values; fill them or choose another label")
+        raise DataError(f"{where} has {column.null_count():,} missing values; fill them or choose "
+                        "another label")
     values = column.to_numpy() if column.dtype.is_numeric() else column.cast(str).to_numpy()
     values = values.astype(str) if values.dtype.kind == "O" else values
-    return encode_labels(values, f"{name}: label column {column.name}")
-
-
-def _encoded(table: DataFrame, name: str) -> tuple[Columns, tuple[str, ...]]:
-    """Every column as one or more columns of numbers, and notes."""
-    columns: Columns = {}
-    notes: list[str] = []
-    for column in table:
-        columns.update(_column(column, name))
-        if column.dtype.is_numeric() and f"{column.name} {ABSENT}" in columns:
-            count = int(columns[f"{column.name} {ABSENT}"].sum())
-            notes.append(f"column {column.name}: {count:,} missing, filled with train's median")
-    if not columns:
-        raise DataError(f"{name} has no columns left to learn from")
-    return columns, tuple(notes)
+    return encode_labels(values[rows], where)
 
 
 def _column(column: Series, name: str) -> Columns:
+    """A column as one or more columns of numbers."""
     import polars as pl
 
+    where, leave_out = f"{name}: column {column.name}", f"leave it out with drop={column.name}"
     if column.null_count() == len(column):
-        raise DataError(f"{name}: column {column.name} is empty; leave it out with "
-                        f"drop={column.name}")
+        raise DataError(f"{where} is empty; {leave_out}")
     if column.dtype.is_numeric():
-        return _numeric(column, name)
-    if column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
-        return _one_hot(column, name)
-    raise DataError(f"{name}: column {column.name} holds {column.dtype}, which is neither numbers "
-                    f"nor categories; leave it out with drop={column.name}")
-
-
-def _numeric(column: Series, name: str) -> Columns:
-    with np.errstate(over="ignore"):  # becomes infinite, and is named below
-        values = column.cast(float).to_numpy().astype(np.float32)
-    if np.isinf(values).any():
-        raise DataError(f"{name}: column {column.name} holds infinite (or larger than float32) "
-                        f"numbers; repair it or leave it out with drop={column.name}")
-    missing = np.isnan(values)
-    if not missing.any():
-        return {column.name: values}
-    return {column.name: values, f"{column.name} {ABSENT}": missing.astype(np.float32)}
-
-
-def _one_hot(column: Series, name: str) -> Columns:
-    import polars as pl
-
+        with np.errstate(over="ignore"):  # becomes infinite, and is named below
+            numbers = column.cast(float).to_numpy().astype(np.float32)
+        if np.isinf(numbers).any():
+            raise DataError(f"{where} holds infinite (or larger than float32) "
+                            f"numbers; repair it or {leave_out}")
+        missing = np.isnan(numbers)
+        flag = {f"{column.name} {ABSENT}": missing.astype(np.float32)} if missing.any() else {}
+        return {column.name: numbers, **flag}
+    if column.dtype not in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
+        raise DataError(f"{where} holds {column.dtype}, which is neither numbers "
+                        f"nor categories; {leave_out}")
     words = column.cast(pl.String).fill_null(ABSENT).to_numpy().astype(str)
     levels, codes = np.unique(words, return_inverse=True)
     rare = len(words) >= TELLING and len(levels) > len(words) / 2
-    free = column.dtype == pl.String and rare
-    if free or len(levels) > MOST_LEVELS:
-        raise DataError(f"{name}: column {column.name} is free text ({len(levels):,} distinct "
-                        f"values in {len(words):,} rows); leave it out with drop={column.name}, "
+    if (column.dtype == pl.String and rare) or len(levels) > MOST_LEVELS:
+        raise DataError(f"{where} is free text ({len(levels):,} distinct "
+                        f"values in {len(words):,} rows); {leave_out}, "
                         f"or make it the label with label={column.name}")
     return {f"{column.name}={v}": (codes == i).astype(np.float32) for i, v in enumerate(levels)}
+
+
+def as_read(values: NDArray[Any], space: Space) -> dict[str, NDArray[Any]]:
+    """Rows (n, d) in data units as the columns the file had: the inverse of how a table is read.
+
+    Of a category the word with the greatest number; ``None`` where a value is likelier missing
+    than not.
+    """
+    by_name = {column: values[:, i] for i, column in enumerate(space.columns)}
+    table: dict[str, NDArray[Any]] = {}
+    for column, numbers in by_name.items():
+        category = category_of(column, space)
+        if category and category not in table:
+            levels = {c.removeprefix(f"{category}="): v for c, v in by_name.items()
+                      if c.startswith(f"{category}=")}
+            words = np.array(list(levels), object)
+            words[words == ABSENT] = None
+            table[category] = words[np.stack(list(levels.values())).argmax(0)]
+        elif not category and not (column.endswith(f" {ABSENT}")
+                                   and column.removesuffix(f" {ABSENT}") in by_name):
+            flag = by_name.get(f"{column} {ABSENT}")
+            table[column] = numbers if flag is None else numbers.astype(object)
+            if flag is not None:
+                table[column][flag > 0.5] = None
+    return table
+
+
+def category_of(column: str, space: Space) -> str:
+    """The column of words that a column of zeros and ones is of, or nothing."""
+    categories = space.categories if isinstance(space, Table) else ()
+    return max((c for c in categories if column.startswith(f"{c}=")), key=len, default="")
+
+
+def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
+    """Codes and names like :func:`latlas.data.dataset.encode_labels`; of more than 20 numbers four,
+    by their quartiles. Gaps are a kind of their own, the last.
+
+    >>> kinds_of(np.arange(100.0), "column a")[1]
+    ('to 24.8', '24.8 to 49.5', '49.5 to 74.2', 'above 74.2')
+    >>> kinds_of(np.array(["b", None, "a"]), "column a")[1]
+    ('a', 'b', '(missing)')
+    """
+    array = np.asarray(values)
+    gap = np.array([v is None or v != v for v in array.tolist()], bool)
+    if gap.any():
+        if gap.all():
+            raise DataError(f"{where} holds nothing but gaps: it makes no groups")
+        codes, names = kinds_of(np.array(array[~gap].tolist()), where)
+        whole = np.full(len(array), len(names))
+        whole[~gap] = codes
+        return whole, (*names, ABSENT)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where} holds infinite numbers: it makes no groups; choose another")
+    levels = np.unique(array)
+    if array.dtype.kind not in "iuf" or len(levels) <= MOST_KINDS:
+        words = [f"{v:g}" for v in levels] if array.dtype.kind in "iuf" else levels
+        return np.searchsorted(levels, array).astype(np.int64), tuple(str(v) for v in words)
+    low, middle, high = np.quantile(array, [0.25, 0.5, 0.75])
+    return np.searchsorted([low, middle, high], array).astype(np.int64), (
+        f"to {low:.3g}", f"{low:.3g} to {middle:.3g}", f"{middle:.3g} to {high:.3g}",
+        f"above {high:.3g}")
+
+
+# ------------------------------------------------------------------ about pictures and recordings
+
+@dataclass(frozen=True)
+class Attributes:
+    """What is known of each file: its label, the other numeric columns as factors, the splits."""
+
+    label: Rows | None = None
+    classes: tuple[str, ...] = ()
+    factors: NDArray[np.float32] | None = None
+    factor_names: tuple[str, ...] = ()
+    parts: dict[str, Rows] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def attributes_of(files: Files, label: str | None, given: str | None, used: Rows) -> Attributes:
+    """The attributes of ``files.shown``, from their folders, and from a table if one is asked for:
+    CelebA's own format, CSV, TSV or Parquet.
+
+    Args:
+        label: a column of the table; ``none`` for no labels.
+        given: the table, if it is not found beside the files.
+        used: positions of the files that could be read.
+
+    Raises:
+        DataError: no table, no such column (the columns there are listed), files without a row.
+    """
+    parts, folders = splits_and_folders(files.shown)
+    codes, classes, notes = (None, (), ()) if label == "none" else folder_labels(folders, used)
+    if given is None and label in (None, "none"):
+        return Attributes(codes, classes, parts=parts, notes=notes)
+    name, data = _find(files, given)
+    table = _parsed(name, data)
+    key, rows = _matched(table, files.shown, name)
+    names = [c for c in table.columns if c != key]
+    if label not in (None, "none") and label not in names:
+        raise DataError(f"{name}: {unknown('label', str(label), names)}")
+    factors = [c for c in names if c != label and table[c].dtype.is_numeric()]
+    values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
+    if label in names:
+        codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
+        if classes == ("-1", "1"):  # CelebA's way of writing no and yes
+            classes = (f"not {label}", label)
+    if not parts:  # CelebA's own splits, if its list of them lies beside the pictures
+        lists = [p for p in (files.path.parent / PARTITION, files.path / PARTITION) if p.is_file()]
+        lines = lists[0].read_text().split("\n") if lists else []
+        part = dict(line.split()[:2] for line in lines if line.strip())
+        splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.shown])
+        parts = {v: np.flatnonzero(splits == k) for k, v in enumerate(
+            ("train", "validation", "test"))} if part else {}
+    return Attributes(codes, classes, values, tuple(factors), parts, notes)
+
+
+def _find(files: Files, given: str | None) -> tuple[str, bytes]:
+    def is_table(name: str) -> bool:
+        pure = PurePosixPath(name)
+        return pure.name == CELEBA or pure.suffix.lower() in (".csv", ".tsv", ".parquet")
+
+    if given is not None:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise DataError(f"attributes={given}: no such file")
+        return str(path), path.read_bytes()
+    inside = [n for n in files.names if is_table(n)]
+    beside = sorted(p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
+    for name in sorted(inside, key=lambda n: (n.count("/"), not n.endswith(CELEBA))):
+        return name, files.read(name)
+    for path in sorted(beside, key=lambda p: p.name != CELEBA):
+        return str(path), path.read_bytes()
+    raise DataError(f"{files.path}: labels need an attribute table beside the pictures ({CELEBA}, "
+                    "or a CSV with a column of file names); name one with attributes=FILE")
+
+
+def _parsed(name: str, data: bytes) -> DataFrame:
+    import polars as pl
+
+    if name.endswith(".parquet"):
+        return pl.read_parquet(io.BytesIO(data))
+    if not name.endswith(".txt"):
+        return pl.read_csv(io.BytesIO(data), separator="\t" if name.endswith(".tsv") else ",",
+                           infer_schema_length=None)
+    lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
+    head, *body = lines[1:] if len(lines[0]) == 1 else lines  # CelebA starts with the count
+    head = head if len(head) == len(body[0]) else ["file", *head]
+    columns: dict[str, Any] = {h: [row[i] if i == 0 else float(row[i]) for row in body]
+                               for i, h in enumerate(head)}
+    return pl.DataFrame(columns)
+
+
+def _matched(table: DataFrame, pictures: list[str], name: str) -> tuple[str, Rows]:
+    """The column of file names, and the table's row of every picture."""
+    import polars as pl
+
+    for form in (str, lambda n: PurePosixPath(n).name, lambda n: PurePosixPath(n).stem):
+        keys = [form(n) for n in pictures]
+        for column in (c for c in table.columns if table[c].dtype == pl.String):
+            where = {v: i for i, v in enumerate(table[column].to_list())}
+            rows = [where.get(key, -1) for key in keys]
+            if max(rows) < 0:
+                continue
+            absent = [p for p, row in zip(pictures, rows, strict=True) if row < 0]
+            if absent:
+                raise DataError(f"{name} has no row for {len(absent):,} of {len(pictures):,} "
+                                f"pictures ({absent[0]}); add the rows or move those pictures away")
+            return column, np.array(rows, np.int64)
+    raise DataError(f"{name} has no column of the pictures' file names, such as {pictures[0]}; "
+                    "name another table with attributes=FILE")

@@ -40,7 +40,7 @@ def motions(earlier: Array, later: Array, top: float) -> tuple[Array, Array]:
     moved, weight = np.zeros((len(later), 2, 3)), np.zeros((len(later), 1, *later.shape[2:]))
     for i in range(0, len(later), CHUNK):
         a, b = (torch.from_numpy(np.asarray(x[i:i + CHUNK], np.float32)) for x in (earlier, later))
-        way = motion.found(motion.grey(a / top), motion.grey(b / top))
+        way = motion.estimate(motion.grey(a / top), motion.grey(b / top))
         moved[i:i + CHUNK] = way.numpy()
         weight[i:i + CHUNK] = motion.explained(a, b, way, top).numpy()
     return moved.astype(np.float32), weight.astype(np.float32)

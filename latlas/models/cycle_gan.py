@@ -2,41 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
+from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError
 from latlas.core.model import Loss, Phase, Step, TrainingDefaults
-from latlas.core.motion import explained, found, grey
-from latlas.core.space import Space
-from latlas.models.config import CycleGANConfig
-from latlas.models.translation import Translator, absolute, exchanged
+from latlas.core.motion import estimate, explained, grey
+from latlas.core.noise import Noise
+from latlas.core.options import option
+from latlas.core.space import PairSpace
+from latlas.models.translation import TranslationConfig, Translator, l1
+from latlas.objectives.adversarial import generator_loss
 from latlas.objectives.temporal import flicker
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
 TEMPORAL, GROWING = 20.0, 0.5
-#: what a config leaves open: for pictures as Zhu et al. (2017); for recordings, whose networks
-#: begin near what they are given, less is paid for that, and discriminators are held back
-Open = dict[str, Any]
-SEEN: Open = {"network": "residual", "width": 64, "penalty": "none", "gamma": 1.0,
-              "penalty_every": 1, "cycle": 10.0, "identity": 5.0}
-HEARD: Open = {"network": "columns", "width": 16, "penalty": "r1", "gamma": 5e-5,
-               "penalty_every": 4, "cycle": 1.5, "identity": 0.0}
-#: items of a step, and its size
-PACE, PACE_HEARD = (1, 2e-4), (4, 4e-4)
-GENERATORS, DISCRIMINATORS = ("forth", "back"), ("judge_a", "judge_b")
+#: what a config leaves open: for images as Zhu et al. (2017); for recordings, whose networks begin
+#: near the identity, less is paid for that, and discriminators are held back
+IMAGE_DEFAULTS: dict[str, Any] = {
+    "network": "residual", "width": 64, "penalty": "none", "gamma": 1.0, "r1_interval": 1,
+    "cycle": 10.0, "identity": 5.0}
+AUDIO_DEFAULTS: dict[str, Any] = {
+    "network": "columns", "width": 16, "penalty": "r1", "gamma": 5e-5, "r1_interval": 4,
+    "cycle": 1.5, "identity": 0.0}
+#: examples of a step, and the learning rate
+IMAGE_PACE, AUDIO_PACE = (1, 2e-4), (4, 4e-4)
+GENERATORS, DISCRIMINATORS = ("G_AB", "G_BA"), ("D_A", "D_B")
+
+
+@dataclass(frozen=True)
+class CycleGANConfig(TranslationConfig):
+    """There and back without pairs."""
+
+    network: str = option("auto", "kind of generator: residual works at a quarter of the size, "
+                          "unet sees every size again on its way up, columns sees a column at "
+                          "once, of spectra all tones; auto: columns for recordings, else residual",
+                          choices=("auto", "residual", "unet", "columns"))
+    width: int = option(0, "channels of the first level of all networks, of columns a sixteenth of "
+                           "those inside; 0: 16 for recordings, else 64", low=0)
+    penalty: str = option("auto", "gradient penalty of the discriminators; auto: r1 for "
+                          "recordings, else none", choices=("auto", "none", "r1", "r2", "r1+r2",
+                                                            "gp"))
+    gamma: float = option(0.0, "weight of the gradient penalty; 0: 5e-5 for recordings, else 1",
+                          low=0, high=1e6)
+    r1_interval: int = option(0, "steps from one gradient penalty to the next, each times as many; "
+                                 "0: 4 for recordings, else 1", low=0)
+    cycle: float | None = option(None, "weight of the cycle-consistency loss; none: 1.5 for "
+                                 "recordings, else 10", low=0)
+    identity: float | None = option(None, "weight of the identity loss, of images that are of the "
+                                    "target domain already, for equal numbers of channels; none: "
+                                    "0 for recordings, else 5", low=0)
+    temporal: float | None = option(None, "weight of the temporal loss, by which translations of "
+                                    "neighbouring frames differ beyond their motion; none: 20 for "
+                                    "frames, 0 for images", low=0)
+    replay_buffer: int = option(50, "earlier fakes that discriminators go on seeing; 0: none",
+                                low=0)
+
+    def resolve(self, space: PairSpace) -> CycleGANConfig:
+        """The config with what it leaves open chosen by the data.
+
+        Raises:
+            ConfigError: ``temporal`` is asked for, and neither domain has frames.
+        """
+        frames = space.a.frames or space.b.frames
+        if self.temporal and not frames:
+            raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are pictures "
+                              "by themselves: open clips (frames=true), or leave it out")
+        usual = IMAGE_DEFAULTS if space.a.sound is None else AUDIO_DEFAULTS
+        blank, temporal = CycleGANConfig(), TEMPORAL if frames else 0.0
+        return replace(self, temporal=temporal if self.temporal is None else self.temporal,
+                       **{k: v for k, v in usual.items() if getattr(self, k) == getattr(blank, k)})
 
 
 class CycleGAN(Translator):
-    """F: A → B and G: B → A, each against a discriminator of its domain, and G(F(a)) = a (eq. 3).
+    """G_AB: A → B and G_BA: B → A, each against a discriminator, and G_BA(G_AB(a)) = a (eq. 3).
 
-    Each discriminator sees a pool of earlier fakes beside new ones. Where both domains have as
-    many channels, F is to leave B as it is, and G A (section 5.2). Of frames, translations of
+    Each discriminator sees a buffer of earlier fakes beside new ones. Where both domains have as
+    many channels, G_AB is to leave B as it is, and G_BA A (section 5.2). Of frames, translations of
     neighbours are to differ by their motion alone (Lai et al. 2018, section 3.2).
     """
 
@@ -45,160 +93,129 @@ class CycleGAN(Translator):
     needs = "domains"
     ways = ("A", "B")
     defaults = TrainingDefaults(ema_modules=GENERATORS, monitored=True)
-    pool_a: Tensor
-    pool_b: Tensor
+    replay_a: Tensor
+    replay_b: Tensor
 
-    def __init__(self, config: CycleGANConfig, space: Space) -> None:
-        super().__init__(_steadied(_chosen(config, space), space), space)
-        a, b = space, self.other
-        size, rate = PACE_HEARD if space.sound else PACE
+    def __init__(self, config: CycleGANConfig, space: PairSpace) -> None:
+        super().__init__(config, space)
+        a, b = space.a, space.b
+        size, rate = AUDIO_PACE if a.sound else IMAGE_PACE
         self.defaults = replace(self.defaults, max_batch_size=size, learning_rate=rate)
-        self.forth, self.back = self._translator(a, b), self._translator(b, a)
-        self.judge_a = self._discriminator(a.shape[0], a.shape[1:])
-        self.judge_b = self._discriminator(b.shape[0], b.shape[1:])
-        self.register_buffer("pool_a", torch.zeros(config.pool, *a.shape))
-        self.register_buffer("pool_b", torch.zeros(config.pool, *b.shape))
+        self.G_AB, self.G_BA = self.make_generator(a, b), self.make_generator(b, a)
+        self.D_A = self.make_discriminator(a.shape[0], a.shape[1:])
+        self.D_B = self.make_discriminator(b.shape[0], b.shape[1:])
+        self.register_buffer("replay_a", torch.zeros(config.replay_buffer, *a.shape))
+        self.register_buffer("replay_b", torch.zeros(config.replay_buffer, *b.shape))
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Both discriminators, their lazy penalties, both generators."""
-        return (*self.contest.phases("discriminators", DISCRIMINATORS),
+        """Both discriminators, their lazy gradient penalties, both generators."""
+        return (*self.discriminator_phases("discriminators", DISCRIMINATORS),
                 Phase("generators", GENERATORS))
 
-    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss:
-        """The loss of two players, mean per item."""
-        return {"discriminators": self.judge, "penalty": self.smooth,
-                "generators": self.make}[phase](self._turned(batch, step), step)
+    def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
+        """One step: both discriminators on this step's fakes and earlier ones, then both
+        generators."""
+        c, batch = self.config, self.augmented(batch, step)
+        a, b = batch.a.x, batch.b.x
+        # what is to stay as it is goes through in the same batch, which takes less time
+        identity_weight = c.identity if c.identity and a.shape[1] == b.shape[1] else 0.0
+        alike = identity_weight > 0
+        fake_a, *same_a = self.G_BA(torch.cat([b, a]) if alike else b).split(len(a))
+        fake_b, *same_b = self.G_AB(torch.cat([a, b]) if alike else a).split(len(a))
 
-    def judge(self, batch: Batch, step: Step) -> Loss:
-        """Both discriminators' losses, with the penalties where they are due at every step."""
-        return _of_both(*(self._judged(side, batch, step) for side in "ab"))
+        def logits_a(image: Tensor) -> Tensor:
+            return self.D_A(image).float()
 
-    def smooth(self, batch: Batch, step: Step) -> Loss:
-        """The penalties by themselves."""
-        return _of_both(*(Loss(*self.contest.penalty(
-            self._odds(side), self._shown(side, batch, step, slopes=True), (), step))
-            for side in "ab"))
+        def logits_b(image: Tensor) -> Tensor:
+            return self.D_B(image).float()
 
-    def make(self, batch: Batch, step: Step) -> Loss:
-        """Both generators': what the discriminators say, λ |G(F(a)) − a|, and the identity."""
-        a, b = _sides(batch)
-        made, same = self._made(batch, step), step.cache["same"]
-        fooled = sum((self.contest.fool(self._odds(side), real, self._odds(side)(made[side]))
-                      for side, real in (("a", a), ("b", b))), a.new_zeros(()))
-        cycle = absolute(self.back(made["b"]), a) + absolute(self.forth(made["a"]), b)
-        terms = {"generators": fooled, "cycle": cycle}
-        assert self.config.cycle is not None and self.config.identity is not None  # settled
-        total = fooled + self.config.cycle * cycle
-        if same:
-            apart = absolute(same["a"], a) + absolute(same["b"], b)
-            total, terms = total + self.config.identity * apart, terms | {"identity": apart}
-        if self.config.temporal:
-            steady = self._flicker(batch, made)
-            weight = self.config.temporal * min(1.0, step.progress / GROWING)
-            total, terms = total + weight * steady, terms | {"temporal": steady}
-        return Loss(total, terms)
+        replay_a, replay_b = self.replay_a, self.replay_b
+        shown_a, shown_b = fake_a.detach(), fake_b.detach()
+        if c.replay_buffer:
+            shown_a, replay_a = replayed(replay_a, shown_a, step.index * len(a), step.noise)
+        loss_a = self.discriminate(logits_a, a, shown_a, step)
+        if c.replay_buffer:
+            shown_b, replay_b = replayed(replay_b, shown_b, step.index * len(b), step.noise)
+        loss_b = self.discriminate(logits_b, b, shown_b, step)
+        yield "discriminators", sum_of(loss_a, loss_b)
+        if self.penalty_is_due(step):
+            yield "penalty", sum_of(self.penalise(logits_a, a, shown_a, step),
+                                    self.penalise(logits_b, b, shown_b, step))
 
-    def after_step(self, step: Step, terms: dict[str, Tensor]) -> None:
-        """The pools after this step's exchange."""
-        for side in "ab":
-            if f"pool {side}" in step.cache:
-                getattr(self, f"pool_{side}").copy_(step.cache[f"pool {side}"])
+        fake_logits_a, fake_logits_b = logits_a(fake_a), logits_b(fake_b)
+        adversarial = (
+            generator_loss(c.objective, logits_a(a) if self.paired else fake_logits_a,
+                           fake_logits_a)
+            + generator_loss(c.objective, logits_b(b) if self.paired else fake_logits_b,
+                             fake_logits_b))
+        cycle = l1(self.G_BA(fake_b), a) + l1(self.G_AB(fake_a), b)
+        total, terms = adversarial + (c.cycle or 0.0) * cycle, {
+            "generators": adversarial, "cycle": cycle}
+        if alike:
+            identity = l1(same_a[0], a) + l1(same_b[0], b)
+            total, terms = total + identity_weight * identity, terms | {"identity": identity}
+        if c.temporal:
+            unsteady = self.temporal_loss(batch, fake_a, fake_b)
+            weight = c.temporal * min(1.0, step.progress / GROWING)
+            total, terms = total + weight * unsteady, terms | {"temporal": unsteady}
+        yield "generators", Loss(total, terms)
 
-    def _towards(self, to: str) -> nn.Module:
-        return self.forth if to == "B" else self.back
+        self.replay_a.copy_(replay_a)
+        self.replay_b.copy_(replay_b)
 
-    def _flicker(self, batch: Batch, made: dict[str, Tensor]) -> Tensor:
+    def temporal_loss(self, batch: PairBatch, fake_a: Tensor, fake_b: Tensor) -> Tensor:
         """How much translations of neighbouring frames differ beyond the motion of those."""
-        a, b = _sides(batch)
-        ways = [(x, after, fake, to) for x, after, fake, to in (
-            (a, batch.neighbour, made["b"], "B"), (b, batch.target_neighbour, made["a"], "A"))
-            if after is not None]
-        if not ways:
-            return a.new_zeros(())
-        before, later = (torch.cat([grey(x) for x in side]) for side in
-                         zip(*((x, after) for x, after, *_ in ways), strict=True))
-        motions = found(before, later).split(len(a))  # of both at once: half the time
+        pairs = [(side.x, side.neighbour, fake, to) for side, fake, to in (
+            (batch.a, fake_b, "B"), (batch.b, fake_a, "A")) if side.neighbour is not None]
+        if not pairs:
+            return fake_a.new_zeros(())
+        earlier, later = (torch.cat([grey(x) for x in side]) for side in
+                          zip(*((x, near) for x, near, *_ in pairs), strict=True))
+        motions = estimate(earlier, later).split(len(fake_a))  # of both at once: half the time
         return torch.stack([
-            flicker(fake, self.translate(after, to=to), motion,
-                    explained(x, after, motion, scale=2.0)).mean()
-            for (x, after, fake, to), motion in zip(ways, motions, strict=True)]).sum()
+            flicker(fake, self.translate(near, to=to), motion,
+                    explained(x, near, motion, scale=2.0)).mean()
+            for (x, near, fake, to), motion in zip(pairs, motions, strict=True)]).sum()
 
-    def _judged(self, side: str, batch: Batch, step: Step) -> Loss:
-        shown = self._shown(side, batch, step, slopes=self.contest.eager)
-        odds = self.contest.odds(self._odds(side), shown)
-        return Loss(*self.contest.judge(self._odds(side), shown, odds, step))
+    def describe(self, n_train: int) -> str:
+        """Objective and gradient penalty; the weight of the temporal loss, where there is one."""
+        weight = self.config.temporal
+        return super().describe(n_train) + (f", temporal {weight:g}" if weight else "")
 
-    def _shown(self, side: str, batch: Batch, step: Step, slopes: bool) -> list[Tensor]:
-        """Real pictures of a domain, and fakes of now and earlier."""
-        real = _sides(batch)["ab".index(side)]
-        return [x.detach().requires_grad_(slopes)
-                for x in (real, self._pooled(side, batch, step))]
-
-    def _pooled(self, side: str, batch: Batch, step: Step) -> Tensor:
-        """This step's fakes, half of them changed for earlier ones; the same in every phase."""
-        fakes = self._made(batch, step)[side].detach()
-        if not self.config.pool:
-            return fakes
-        if f"shown {side}" not in step.cache:
-            step.cache[f"shown {side}"], step.cache[f"pool {side}"] = exchanged(
-                getattr(self, f"pool_{side}"), fakes, step.index * len(fakes), step.noise)
-        shown: Tensor = step.cache[f"shown {side}"]
-        return shown
-
-    def _made(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Fakes of both domains for this step, attached to the generators.
-
-        What is to stay as it is goes through in the same batch, which takes less time.
-        """
-        if "made" not in step.cache:
-            a, b = _sides(batch)
-            alike = self.config.identity and a.shape[1] == b.shape[1]
-            ways = {"a": (self.back, b, a), "b": (self.forth, a, b)}
-            both = {side: way(torch.cat([given, own]) if alike else given).split(len(a))
-                    for side, (way, given, own) in ways.items()}
-            step.cache["made"] = {side: out[0] for side, out in both.items()}
-            step.cache["same"] = {side: out[1] for side, out in both.items() if alike}
-        made: dict[str, Tensor] = step.cache["made"]
-        return made
-
-    def _odds(self, side: str):  # type: ignore[no-untyped-def]
-        """The discriminator of a domain: pictures to (n, patches) float32."""
-        judge = self.judge_a if side == "a" else self.judge_b
-        return lambda x: judge(x).float()
+    def generator_to(self, to: str) -> nn.Module:
+        return self.G_AB if to == "B" else self.G_BA
 
 
-def _chosen(config: CycleGANConfig, space: Space) -> CycleGANConfig:
-    """The config with what it leaves open chosen by the data."""
-    usual, blank = SEEN if space.sound is None else HEARD, type(config)()
-    unset = {k: v for k, v in usual.items() if getattr(config, k) == getattr(blank, k)}
-    return replace(config, **unset)
+def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Tensor, Tensor]:
+    """What D sees in place of ``fakes`` (n, \\*shape), and the buffer (p, \\*shape) after that.
 
+    The first p fakes fill the buffer; later ones take the place of a random one half of the time,
+    and D sees that one instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017).
 
-def _sides(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Items of A and of B; there are as many of each."""
-    assert batch.target is not None  # the source has been checked to hold two domains
-    return batch.x, batch.target
-
-
-def _of_both(a: Loss, b: Loss) -> Loss:
-    """The sum, means of both domains' terms, and each domain's own, ``NAME/A``, for the log."""
-    own = {f"{name}/{side}": value for side, loss in (("A", a), ("B", b))
-           for name, value in loss.terms.items()}
-    return Loss(a.total + b.total,
-                {name: (value + b.terms[name]) / 2 for name, value in a.terms.items()} | own)
-
-
-def _steadied(config: CycleGANConfig, space: Space) -> CycleGANConfig:
-    """The config with the weight of the temporal term that suits the data.
+    Args:
+        seen: fakes before these.
+        noise: decides.
 
     Raises:
-        ConfigError: one is asked for, and neither domain has frames.
+        ConfigError: more fakes than the buffer holds.
     """
-    frames = space.frames or (space.target is not None and space.target.frames)
-    if config.temporal and not frames:
-        raise ConfigError(f"temporal={config.temporal:g} is for frames, and these are pictures by "
-                          "themselves: open clips (frames=true), or leave it out")
-    weight = config.temporal if config.temporal is not None else TEMPORAL if frames else 0.0
-    return replace(config, temporal=weight)
+    n, p = len(fakes), len(buffer)
+    if n > p:
+        raise ConfigError(f"replay_buffer={p} holds fewer than a batch of {n}: raise it, or choose "
+                          "replay_buffer=0")
+    slots = noise.uniform(p).argsort()[:n].to(buffer.device)
+    swap = (noise.uniform(n) < 0.5).to(buffer.device).view(n, *[1] * (fakes.dim() - 1))
+    if seen + n <= p:
+        rows = torch.arange(seen, seen + n, device=buffer.device)
+        return fakes, buffer.index_copy(0, rows, fakes)
+    old = buffer[slots]
+    return torch.where(swap, old, fakes), buffer.index_copy(0, slots, torch.where(swap, fakes, old))
 
+
+def sum_of(a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]) -> Loss:
+    """The sum of both domains' losses; of terms the mean, and each domain's own, ``NAME/A``."""
+    (loss_a, terms_a), (loss_b, terms_b) = a, b
+    means = {name: (value + terms_b[name]) / 2 for name, value in terms_a.items()}
+    return Loss(loss_a + loss_b, means | {f"{name}/{side}": value for side, terms in (
+        ("A", terms_a), ("B", terms_b)) for name, value in terms.items()})

@@ -1,23 +1,22 @@
-"""What models that turn a picture into one of another domain share."""
+"""What models that translate images of one domain into images of another share."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
+from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.model import Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise, dropout_rng
-from latlas.core.space import Space
-from latlas.models.contest import Contest
+from latlas.core.options import option
+from latlas.core.space import PairSpace, Space
 from latlas.networks.blocks import pyramid
 from latlas.networks.translators import (
     ColumnTranslator,
@@ -25,92 +24,161 @@ from latlas.networks.translators import (
     ResidualTranslator,
     UNet,
 )
+from latlas.objectives.adversarial import (
+    OBJECTIVES,
+    discriminator_loss,
+    find_objective,
+    gradient_penalty,
+    logit_terms,
+)
 
-#: pictures with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
+#: images with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
 LARGE = 128
 #: discriminators halve until a side would be under this
 LEAST_PATCHES = 8
+Logits = Callable[[Tensor], Tensor]
 
 
-class Translator(Model, ABC):
-    """Networks from pictures of domain A to those of domain B, against discriminators of patches.
+@dataclass(frozen=True)
+class TranslationConfig:
+    """From images of one domain to those of another."""
+
+    network: str = option("unet", "kind of generator: unet sees every size again on its way up, "
+                          "residual works at a quarter of the size", choices=("unet", "residual"))
+    width: int = option(64, "channels of the first level of all networks", low=1)
+    depth: int = option(0, "downsampling stages of a unet; 0: until a side is 4 … 7", low=0)
+    blocks: int = option(0, "residual blocks, of a unet at its innermost level; 0: none of a unet, "
+                            "four of columns, else six, or nine for sides over 128", low=0)
+    dropout: float = option(0.0, "noise: share of units that the innermost levels of a unet "
+                            "leave out", low=0, high=0.9)
+    horizontal_flip: bool = option(False, "in training, flip half of the images left to right, "
+                                   "pairs alike; for few images of what has no left and right")
+    discriminator_depth: int = option(0, "downsampling stages of the discriminator: three see "
+                                      "patches of 70 pixels, two of 34; 0: by the size of the "
+                                      "images", low=0)
+    discriminator_width: int = option(0, "channels of the discriminator's first level; 0: as many "
+                                         "as the generator's", low=0)
+    objective: str = option("least-squares", f"adversarial loss: {', '.join(OBJECTIVES)}")
+    penalty: str = option("none", "gradient penalty of the discriminator",
+                          choices=("none", "r1", "r2", "r1+r2", "gp"))
+    gamma: float = option(1.0, "weight of the gradient penalty", low=0, high=1e6)
+    gamma_end: float = option(1.0, "share of gamma that is left at the end of the budget", low=1e-6,
+                              high=1)
+    r1_interval: int = option(1, "steps from one gradient penalty to the next, each times as many",
+                              low=1)
+
+    def __post_init__(self) -> None:
+        find_objective(self.objective)
+
+    def resolve(self, space: PairSpace) -> Self:
+        """The config with what was left to the data filled in."""
+        return self
+
+
+class Translator(Model):
+    """Generators from images of domain A to those of domain B, against discriminators of patches.
 
     Attributes:
-        other: the space of domain B; ``space`` is that of A.
         ways: the domains it translates to.
     """
 
     defaults = TrainingDefaults(monitored=True)
     latent_dim = 0
     ways: tuple[str, ...] = ("B",)
+    space: PairSpace  # type: ignore[assignment]
 
-    def __init__(self, config: Any, space: Space) -> None:
-        super().__init__(config, space)
-        if space.target is None:
+    def __init__(self, config: Any, space: PairSpace) -> None:
+        if not isinstance(space, PairSpace):
             raise DataError("this model translates and needs two domains: give pairs (A/ and B/, "
                             "A|B side by side) or trainA/ and trainB/ (docs/data.md)")
-        self.other = space.target
-        for side in (space, self.other):
+        super().__init__(config.resolve(space), space)  # type: ignore[arg-type]
+        a, b = space.a, space.b
+        for side in (a, b):
             if side.kind != "picture" or min(side.shape[1:]) < LEAST_PATCHES:
                 raise ConfigError(f"pictures of at least {LEAST_PATCHES} pixels a side are "
                                   f"translated, not {side.words} of shape {side.shape}")
-        if space.shape[1:] != self.other.shape[1:]:
-            a, b = ("×".join(map(str, side.shape[1:])) for side in (space, self.other))
-            raise DataError(f"pictures are translated to the same size, and A is of {a}, B of {b} "
-                            "pixels: give both one size with image_size=")
-        if space.sound != self.other.sound:
-            raise DataError(f"A is of {space.sound or 'pictures'}, B of "
-                            f"{self.other.sound or 'pictures'}: give both one rate=, n_fft=, hop= "
-                            "and floor= (--data-option)")
-        if config.mirror and space.sound:
-            raise ConfigError("mirror=true is for pictures: a recording's would be it backwards")
-        self.contest = Contest(config)
+        if a.shape[1:] != b.shape[1:]:
+            one, two = ("×".join(map(str, side.shape[1:])) for side in (a, b))
+            raise DataError(f"pictures are translated to the same size, and A is of {one}, B of "
+                            f"{two} pixels: give both one size with image_size=")
+        if a.sound != b.sound:
+            raise DataError(f"A is of {a.sound or 'pictures'}, B of {b.sound or 'pictures'}: give "
+                            "both one rate=, n_fft=, hop= and floor= (--data-option)")
+        if config.horizontal_flip and a.sound:
+            raise ConfigError("horizontal_flip=true is for pictures: a recording's would be it "
+                              "backwards")
+        penalised = self.config.penalty != "none" and self.config.gamma > 0
+        #: the gradient penalty is part of the discriminator's loss, or a phase of its own
+        self.eager = penalised and self.config.r1_interval == 1
+        self.lazy = penalised and self.config.r1_interval > 1
+        self.paired = find_objective(self.config.objective).paired
+
+    def generator_to(self, to: str) -> nn.Module:
+        """The generator of images of this domain."""
+        raise NotImplementedError
 
     def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
-        """Pictures (n, *shape) of the other domain to domain ``to``, model units.
+        """Images (n, *shape) of the other domain to domain ``to``, model units.
 
         Dropout, where there is some, draws from ``noise``.
         """
         with nullcontext() if noise is None else dropout_rng(noise, len(x)):
-            made: Tensor = self._towards(to)(x)
-        return made
-
-    def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
-        """Every phase that is due, with its loss."""
-        for phase in self.phases:
-            if step.index % phase.every == 0:
-                yield phase.name, self.phase_loss(batch, phase.name, step)
-
-    @property
-    @abstractmethod
-    def phases(self) -> tuple[Phase, ...]: ...
-
-    @abstractmethod
-    def phase_loss(self, batch: Batch, phase: str, step: Step) -> Loss: ...
-
-    @abstractmethod
-    def _towards(self, to: str) -> nn.Module:
-        """The network that translates to this domain."""
+            image: Tensor = self.generator_to(to)(x)
+        return image
 
     def describe(self, n_train: int) -> str:
-        """Objective and penalty, where there is a discriminator; what frames are held together by.
-        """
-        contested = getattr(self.config, "adversarial", True)
-        weight = getattr(self.config, "temporal", 0.0)
-        return (str(self.contest) if contested else "no discriminator") + (
-            f", temporal {weight:g}" if weight else "")
+        """Objective, and gradient penalty with its weight at the start and at the end."""
+        c = self.config
+        if not (self.eager or self.lazy):
+            return f"{c.objective}, no penalty"
+        return (f"{c.objective}, {c.penalty} with gamma {c.gamma:.4g}, at the end "
+                f"{c.gamma * c.gamma_end:.4g}" + f", every {c.r1_interval} steps" * self.lazy)
 
-    def _turned(self, batch: Batch, step: Step) -> Batch:
-        """The step's batch, of ``mirror`` half of its items left to right, with all of theirs."""
-        if not self.config.mirror:
+    def discriminator_phases(self, name: str, modules: tuple[str, ...]) -> tuple[Phase, ...]:
+        """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
+        lazy = Phase("penalty", modules, every=self.config.r1_interval)
+        return (Phase(name, modules), *((lazy,) if self.lazy else ()))
+
+    def penalty_is_due(self, step: Step) -> bool:
+        """A lazy gradient penalty is taken in this step."""
+        return self.lazy and step.index % int(self.config.r1_interval) == 0
+
+    def discriminate(self, logits: Logits, real: Tensor, fake: Tensor,
+                     step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminator's loss, with the gradient penalty if that is eager, and what to log."""
+        d_inputs = [x.detach().requires_grad_(self.eager) for x in (real, fake)]
+        # the gradient at one kind, part of the same loss, would go back through both
+        apart = self.eager and self.config.penalty in ("r1", "r2")
+        outputs = [logits(x) for x in d_inputs] if apart else joint(logits, *d_inputs)
+        loss = discriminator_loss(self.config.objective, *outputs)
+        terms = {"discriminator": loss} | logit_terms(*outputs)
+        if not self.eager:
+            return loss, terms
+        penalty, parts = gradient_penalty(
+            self.config.penalty, lambda *xs: [logits(x) for x in xs] if apart else joint(
+                logits, *xs), d_inputs, step.noise, outputs)
+        return loss + self.gamma(step) * penalty, terms | parts
+
+    def penalise(self, logits: Logits, real: Tensor, fake: Tensor,
+                 step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted gradient penalty by itself, and its parts."""
+        d_inputs = [x.detach().requires_grad_() for x in (real, fake)]
+        penalty, parts = gradient_penalty(self.config.penalty, lambda *xs: joint(logits, *xs),
+                                          d_inputs, step.noise)
+        return self.gamma(step) * penalty, parts
+
+    def gamma(self, step: Step) -> float:
+        """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically."""
+        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
+
+    def augmented(self, batch: PairBatch, step: Step) -> PairBatch:
+        """The batch; with ``horizontal_flip`` half of its examples are flipped, on both sides."""
+        if not self.config.horizontal_flip:
             return batch
-        if "turned" not in step.cache:
-            step.cache["turned"] = mirrored(batch, step.noise.uniform(len(batch)) < 0.5)
-        turned: Batch = step.cache["turned"]
-        return turned
+        return flipped(batch, step.noise.uniform(len(batch)) < 0.5)
 
-    def _translator(self, a: Space, b: Space) -> nn.Module:
-        """From pictures of ``a`` to pictures of ``b``."""
+    def make_generator(self, a: Space, b: Space) -> nn.Module:
+        """From images of ``a`` to images of ``b``."""
         size, blocks = (a.shape[1], a.shape[2]), self.config.blocks
         ends = a.shape[0], b.shape[0], size, self.config.width
         if self.config.network == "columns":
@@ -119,47 +187,32 @@ class Translator(Model, ABC):
             return ResidualTranslator(*ends, blocks or (9 if max(size) > LARGE else 6))
         return UNet(*ends, self.config.depth or None, self.config.dropout, blocks)
 
-    def _discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
-        """One that sees patches of 70 pixels, or of fewer where pictures are small."""
-        halvings = sum(min(large) > 2 * LEAST_PATCHES for large in pyramid(size[0], size[1], 3))
+    def make_discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
+        """One that sees patches of 70 pixels, or of fewer where images are small."""
+        stages = sum(min(large) > 2 * LEAST_PATCHES for large in pyramid(size[0], size[1], 3))
         return PatchDiscriminator(channels,
                                   self.config.discriminator_width or self.config.width,
-                                  self.config.discriminator_depth or max(1, halvings))
+                                  self.config.discriminator_depth or max(1, stages))
 
 
-def exchanged(pool: Tensor, fakes: Tensor, known: int, noise: Noise) -> tuple[Tensor, Tensor]:
-    """What D is shown of ``fakes`` (n, \\*shape), and the pool (p, \\*shape) after that.
-
-    The first p fakes fill the pool; later ones take the place of a random one half of the time,
-    and that one is shown instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017).
-
-    Args:
-        known: fakes seen before these.
-        noise: decides.
-
-    Raises:
-        ConfigError: more fakes than the pool holds.
-    """
-    n, p = len(fakes), len(pool)
-    if n > p:
-        raise ConfigError(f"pool={p} holds fewer than a batch of {n}: raise it, or choose pool=0")
-    slots = noise.uniform(p).argsort()[:n].to(pool.device)
-    swap = (noise.uniform(n) < 0.5).to(pool.device).view(n, *[1] * (fakes.dim() - 1))
-    if known + n <= p:
-        return fakes, pool.index_copy(0, torch.arange(known, known + n, device=pool.device), fakes)
-    old = pool[slots]
-    return (torch.where(swap, old, fakes),
-            pool.index_copy(0, slots, torch.where(swap, fakes, old)))
+def joint(logits: Logits, *d_inputs: Tensor) -> list[Tensor]:
+    """D's logits of several inputs, by one pass over one batch."""
+    batch = torch.cat([x.to(d_inputs[0].dtype) for x in d_inputs])
+    return list(logits(batch).chunk(len(d_inputs)))
 
 
-def mirrored(batch: Batch, which: Tensor) -> Batch:
-    """The batch with the pictures of some items (n,) left to right, of both sides alike."""
-    pictures = {name: x for name in ("x", "target", "neighbour", "target_neighbour")
-                if (x := getattr(batch, name)) is not None}
-    chosen = which.to(batch.x.device).view(-1, 1, 1, 1)
-    return replace(batch, **{k: torch.where(chosen, x.flip(-1), x) for k, x in pictures.items()})
+def flipped(batch: PairBatch, which: Tensor) -> PairBatch:
+    """The batch with the images of some examples (n,) left to right, of both sides alike."""
+    chosen = which.to(batch.a.x.device).view(-1, 1, 1, 1)
+
+    def flip(x: Tensor) -> Tensor:
+        return torch.where(chosen, x.flip(-1), x)
+
+    a, b = (replace(side, x=flip(side.x), neighbour=side.neighbour if side.neighbour is None
+                    else flip(side.neighbour)) for side in (batch.a, batch.b))
+    return PairBatch(a, b)
 
 
-def absolute(made: Tensor, wanted: Tensor) -> Tensor:
+def l1(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference, model units."""
-    return F.l1_loss(made.float(), wanted.float())
+    return F.l1_loss(image.float(), target.float())

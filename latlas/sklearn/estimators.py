@@ -24,7 +24,7 @@ from torch import Tensor
 from latlas.core.errors import LatlasError
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.data.dataset import Dataset
 from latlas.models import get
 from latlas.training import Plan, TrainingData, execute, plan_of
@@ -154,7 +154,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.mean_, self.scale_ = _moments(x[order[held:]])
         names = tuple(f"x{i}" for i in range(x.shape[1]))
         whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
-                        Space("table", (x.shape[1],), columns=names))
+                        Table((x.shape[1],), columns=names))
         return whole.subset(np.sort(order[held:])), whole.subset(order[:held]) if held else None
 
     def _checked(self, X: ArrayLike) -> Array:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
-from latlas.core.space import Space
+from latlas.core.space import Table
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import threshold
 from latlas.sklearn.estimators import Array, as_value_error, in_batches, seed_of, trained
@@ -237,7 +237,7 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
 
 def _dataset(rows: Array) -> Dataset:
     names = tuple(f"x{i}" for i in range(rows.shape[1]))
-    return Dataset(rows, Space("table", (rows.shape[1],), columns=names))
+    return Dataset(rows, Table((rows.shape[1],), columns=names))
 
 
 def _ppca(rows: Array, trim: float) -> Model:

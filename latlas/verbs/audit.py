@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import CapabilityError, ConfigError, DataError, unknown
 from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
-from latlas.data.labels import encode_labels, kinds_of
+from latlas.data.dataset import encode_labels
+from latlas.data.tables import kinds_of
 from latlas.data.tables import as_read
 from latlas.metrics import isolation, rarity
 from latlas.metrics.arrays import nearest

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
-from latlas.core.model import Model
 from latlas.core.space import Space
-from latlas.data import video
+from latlas.data.clips import VIDEOS, video_library
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
+from latlas.data.pairs import Data, first_side
 from latlas.report import pictures
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.translating import blocks, to_space, translated
@@ -41,7 +41,7 @@ class Clip:
     def suffix(self) -> str:
         """The ending of its file, empty for a folder of frames."""
         suffix = PurePosixPath(self.name).suffix.lower()
-        return suffix if suffix in FORMS or suffix in video.KINDS else ""
+        return suffix if suffix in FORMS or suffix in VIDEOS else ""
 
 
 def clips_of(data: Dataset) -> list[Clip]:
@@ -60,7 +60,7 @@ def clips_of(data: Dataset) -> list[Clip]:
 def check_out(path: Path, data: Dataset) -> None:
     """Raise ConfigError for a film that cannot hold what is translated: ask before long work."""
     suffix, clips = path.suffix.lower(), clips_of(data)
-    if is_folder(path) or suffix not in {*FORMS, *video.KINDS} - {".png"}:
+    if is_folder(path) or suffix not in {*FORMS, *VIDEOS} - {".png"}:
         return
     if len(clips) != 1:
         count = f"{len(clips):,} clips" if clips else "no frames of a clip"
@@ -68,7 +68,7 @@ def check_out(path: Path, data: Dataset) -> None:
                           "name a folder/", option="out")
 
 
-def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
+def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
                     progress: Progress | None = None) -> tuple[int, int]:
     """A PNG for every image, by its name, a film of the same form for every film; how many files
     were written, and how many were there: those are left as they are.
@@ -99,7 +99,7 @@ def translate_files(model: Model, data: Dataset, folder: Path, *, to: str = "B",
     return written + len(missing), kept + len(films) - len(missing)
 
 
-def translate_film(model: Model, data: Dataset, target: Path, *, to: str = "B",
+def translate_film(model: Any, data: Dataset, target: Path, *, to: str = "B",
                    progress: Progress | None = None) -> None:
     """One clip to one file, whose ending says the form; frames last as long as those given."""
     frames = translated(model, data, to=to, progress=progress)
@@ -114,7 +114,7 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
     A GIF has one palette for all its frames, so that what stays the same keeps its colour.
     """
     rgba = pictures.to_rgba(frames, space.levels)
-    if target.suffix.lower() in video.KINDS:
+    if target.suffix.lower() in VIDEOS:
         _write_video(target, pictures.checkerboard(rgba)[..., :3], float(durations.mean()))
         return
     form, buffer = FORMS[target.suffix.lower()], io.BytesIO()
@@ -133,9 +133,9 @@ def rolled(x: Array, data: Dataset) -> Array:
     return x.reshape(-1, lengths.pop(), *x.shape[1:]) if len(lengths) == 1 else x
 
 
-def strips(data: Dataset, clips: int = 4, frames: int = 8) -> tuple[Dataset, int]:
+def strips(data: Data, clips: int = 4, frames: int = 8) -> tuple[Data, int]:
     """The first few frames of the first few clips, and how many of each."""
-    some = clips_of(data)[:clips]
+    some = clips_of(first_side(data))[:clips]
     each = min([frames, *(clip.frames.stop - clip.frames.start for clip in some)])
     rows = [np.arange(clip.frames.start, clip.frames.start + each) for clip in some]
     return data.subset(np.concatenate(rows)), each
@@ -151,7 +151,7 @@ def _paletted(images: list[Image.Image]) -> list[Image.Image]:
 def _write_video(target: Path, frames: Array, milliseconds: float) -> None:
     height, width = frames.shape[1:3]
     codec = {"codec": "libvpx-vp9"} if target.suffix.lower() == ".webm" else {}
-    ffmpeg = video.library(target.name)
+    ffmpeg = video_library(target.name)
     with whole(target) as part:
         stream = ffmpeg.write_frames(str(part), (width, height), fps=1000 / (milliseconds or USUAL),
                                      macro_block_size=2, **codec)

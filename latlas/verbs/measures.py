@@ -15,6 +15,7 @@ from latlas.core.errors import ConfigError, DataError, unknown
 from latlas.core.model import BoundsDensity, Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data, PairDataset
 from latlas.metrics import disentanglement as scores_of
 from latlas.metrics import paired
 from latlas.metrics.flicker import flicker, motions
@@ -242,7 +243,7 @@ def known_factors(data: Dataset, chosen: Sequence[str],
 
 # ------------------------------------------------------------------------------ translation
 
-def _translation(model: Any, train: Dataset, test: Dataset, features: Any, samples: int, to: str,
+def _translation(model: Any, train: Data, test: Data, features: Any, samples: int, to: str,
                  seed: int, notes: list[str], cache: Cache) -> Iterator[Metric]:
     """Of test examples translated to domain ``to``.
 
@@ -253,15 +254,14 @@ def _translation(model: Any, train: Dataset, test: Dataset, features: Any, sampl
         ConfigError: the model does not reach this domain; DataError: the data have one domain.
     """
     must_reach(model, to)
-    if test.other is None or train.other is None:
+    if not (isinstance(test, PairDataset) and isinstance(train, PairDataset)):
         raise DataError("translations are judged against the other domain, and the data have one "
                         "side: give data of two (docs/data.md)")
-    source, learnt = (d if to == "B" else d.flipped() for d in (test, train))
+    source, target = (test.a, test.b) if to == "B" else (test.b, test.a)
+    domain, top = train.b if to == "B" else train.a, _top(source.space)
     outputs, x, into = translated(model, source, to=to), examples_of(source), to_space(
         model.space, to)
-    target, domain, top = source.other, learnt.other, _top(source.space)
-    assert target is not None and domain is not None  # checked above
-    if source.paired:
+    if test.aligned:
         truth, level = examples_of(target), _top(target.space)
         constant = np.median(examples_of(some_of(domain, MEDIAN_OF)), 0)
         for key, distance in (("l1", paired.l1), ("psnr", paired.psnr), ("ssim", paired.ssim)):

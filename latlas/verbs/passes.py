@@ -76,9 +76,7 @@ def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]
 
 def in_units_of(space: Space, data: Dataset) -> Dataset:
     """The same data set under the units the model learnt: its location and scale, not its own."""
-    other = None if data.other is None or space.target is None else replace(
-        data.other, space=space.target)
-    return replace(data, space=space, other=None).beside(other, paired=data.paired)
+    return replace(data, space=space)
 
 
 def first_row(batch: Batch) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from latlas.core.errors import ConfigError
+from latlas.data.pairs import PairDataset, first_side
 from latlas.report.html import Notes, Section, page
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -154,7 +155,8 @@ def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, ti
     """
     from latlas.verbs import sections
 
-    context = sections.Context(train, test, seed, cache, to)
+    pairs = test if isinstance(test, PairDataset) else None
+    context = sections.Context(first_side(train), first_side(test), seed, cache, to, pairs)
     evaluations = [e for s in subjects if s.evaluation for e in s.evaluation.columns]
     shows = [sections.samples(subjects, context), sections.translations(subjects, context, "B"),
              sections.translations(subjects, context, "A"),

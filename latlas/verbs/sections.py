@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from latlas.core.errors import DataError
 from latlas.core.model import Model, Translates
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import PairDataset
 from latlas.metrics.table import KINDS
 from latlas.report import pictures, plots
 from latlas.report.html import Facts, Figure, Row, Section
@@ -68,6 +69,8 @@ class Context:
 
     Attributes:
         to: the domain whose translations are shown alone; every one if empty.
+        pairs: the held-out examples with both their sides, where there are two; ``train`` and
+            ``test`` are A's.
     """
 
     train: Dataset
@@ -75,6 +78,7 @@ class Context:
     seed: int = 0
     cache: Path | None = None
     to: str = ""
+    pairs: PairDataset | None = None
 
     @property
     def space(self) -> Space:
@@ -131,12 +135,14 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
 def translations(subjects: Sequence[Subject], context: Context, to: str) -> Section | None:
     """Held-out examples, under them their translations and, of pairs, the targets; metrics."""
     able = [s for s in subjects if isinstance(s.model, Translates) and to in s.model.ways]
-    if not able or context.to not in ("", to) or (to == "A" and context.test.other is None):
+    if not able or context.to not in ("", to) or (to == "A" and context.pairs is None):
         return None
-    side = context if to == "B" else replace(context, test=context.test.flipped())
+    pairs = context.pairs
+    data: Any = (context.test if pairs is None else pairs if to == "B" else pairs.swapped())
+    order = np.random.default_rng(context.seed).permutation(len(data))
     figures = []
     for subject in able:
-        rows = sheet(subject.model, side.examples(PAIRS), to=to).swapaxes(0, 1)
+        rows = sheet(subject.model, data.subset(order[:PAIRS]), to=to).swapaxes(0, 1)
         picture = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
                                 gutter=pictures.FAINT)
         figures.append(Figure(pictures.png(picture), subject.name, f"to {to}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from latlas.core.errors import ConfigError
+from latlas.core.space import PairSpace
 from latlas.run import as_run
 from latlas.verbs.common import (
     DataLike,
@@ -23,7 +24,7 @@ from latlas.verbs.common import (
 )
 
 if TYPE_CHECKING:
-    from latlas.data.dataset import Dataset
+    from latlas.data.pairs import Data
     from latlas.verbs.translating import Translations
 
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: Domain = "B",
@@ -39,9 +40,10 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     The sheet has a row for each example: input, output and, of pairs, the target. A folder is
     written file by file; after an interruption the same command writes what is missing. Recordings
     are translated whole and written as wav files. From Python, without out, the result is an
-    array (n, \\*shape of that domain), and of recordings a list of :class:`latlas.data.wav.Clip`.
+    array (n, \\*shape of that domain), and of recordings a list of :class:`latlas.data.sound.Clip`.
     """
     from latlas.data.files import FILMS
+    from latlas.data.pairs import first_side
     from latlas.verbs import clips, voices, write
     from latlas.verbs.translating import SHEET, Translations, must_reach, to_space, translated
 
@@ -51,22 +53,25 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     path = None if out is None else Path(out)
     drawn = path is not None and not write.is_folder(path) and path.suffix.lower() == ".png"
     side = "A" if to == "B" else "B"
-    if run.space.sound is not None and (data is None or isinstance(data, str | Path)):
+    assert isinstance(run.space, PairSpace)  # of a model that translates
+    if run.space.a.sound is not None and (data is None or isinstance(data, str | Path)):
         if path is not None and not write.is_folder(path) and not drawn:
             raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that "
                               "ends in .png", option="out")
         recordings = voices.open_recordings(run, data, split, side=side, **read)
-        recordings = recordings.subset(slice(0, n or (SHEET if drawn else None)))
+        recordings = recordings.only(recordings.names[:n or (SHEET if drawn else None)])
         return voices.translate_recordings(run, recordings, path, to, progress)
     valid = {".png", ".npz", ".npy", ".webp", *FILMS}
     if path is not None and not write.is_folder(path) and path.suffix.lower() not in valid:
         raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
                           ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4", option="out")
-    examples = run.open(data, split, side=side, **read)
+    both = run.open(data, split, side=side, **read)
     must_reach(run.model, to)
+    clip = first_side(both).clip
     if path is not None:
-        clips.check_out(path, examples)
-    examples = examples.subset(slice(0, n or (SHEET if drawn and examples.clip is None else None)))
+        clips.check_out(path, first_side(both))
+    both = both.subset(slice(0, n or (SHEET if drawn and clip is None else None)))
+    examples = first_side(both)
     result = Translations(np.zeros((0, *to_space(run.space, to).shape), np.uint8),
                           to_space(run.space, to), to=to, count=len(examples))
     model = run.model
@@ -82,27 +87,28 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
         what = counted(written, "file" if any(c.suffix for c in clips.clips_of(examples))
                        else "picture")
         beside = path.with_name(f"{path.name}-sheet.png")
-        few = examples if examples.clip is not None else examples.subset(slice(0, SHEET))
+        few = both if clip is not None else both.subset(slice(0, SHEET))
         there = f"; {kept:,} were there" if kept else ""
         result.files = {"written": written, "found": kept, "sheet": str(beside)}
         result.written = (f"wrote {what} to {path}{there}", _draw(model, few, beside, to))
     elif drawn:
-        result.written = (_draw(model, examples, path, to),)
+        result.written = (_draw(model, both, path, to),)
     else:
         clips.translate_film(model, examples, path, to=to, progress=progress)
         result.written = (f"wrote {counted(len(examples), 'frame')} to {path}",)
     return result
 
 
-def _draw(model: Any, data: Dataset, path: Path, to: str) -> str:
+def _draw(model: Any, data: Data, path: Path, to: str) -> str:
     """The contact sheet: a row for each example, of clips a row of frames above what became of
     it."""
+    from latlas.data.pairs import first_side
     from latlas.report import pictures
     from latlas.verbs.clips import strips
     from latlas.verbs.translating import sheet
     from latlas.verbs.write import write_bytes
 
-    chosen, frames = (data, 0) if data.clip is None else strips(data)
+    chosen, frames = (data, 0) if first_side(data).clip is None else strips(data)
     rows = sheet(model, chosen, to=to)
     kinds = rows.shape[1]
     across = frames or max(1, min(4, len(rows) // 4)) * kinds

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from latlas.core.errors import ConfigError
-from latlas.core.space import Space
+from latlas.core.space import PairSpace, Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.report import pictures
 from latlas.verbs.common import Array, Examples, Progress
 from latlas.verbs.passes import examples_of, in_units_of, inference, noise, to_data
@@ -46,14 +47,14 @@ class Translations(Examples):
         return self.values[index] if self.clips is None else self.clips[index]
 
 
-def from_space(space: Space, to: str) -> Space:
-    """The space of what is given for a translation to A or B; its ``target`` is the result's."""
-    return space if to == "B" else space.flipped()
+def from_space(space: PairSpace, to: str) -> Space:
+    """The space of what is given for a translation to A or B."""
+    return space.a if to == "B" else space.b
 
 
-def to_space(space: Space, to: str) -> Space:
+def to_space(space: PairSpace, to: str) -> Space:
     """The space of what a translation to A or B gives."""
-    return space.flipped() if to == "B" else space
+    return space.b if to == "B" else space.a
 
 
 def must_reach(model: Any, to: str) -> None:
@@ -93,13 +94,17 @@ def blocks(model: Any, data: Dataset, to: str, size: int = BLOCK,
         yield to_data(to_space(model.space, to), x)
 
 
-def sheet(model: Any, data: Dataset, *, to: str = "B") -> Array:
-    """Rows of input, output and, of pairs, the target: (n, 2 or 3, 4, H, W) RGBA 0 … 255."""
+def sheet(model: Any, data: Data, *, to: str = "B") -> Array:
+    """Rows of input, output and, of pairs, the target: (n, 2 or 3, 4, H, W) RGBA 0 … 255.
+
+    ``data`` are what is translated; of two sides the first is.
+    """
     into = to_space(model.space, to)
-    sides = [(examples_of(data), from_space(model.space, to)),
-             (translated(model, data, to=to), into)]
-    if data.other is not None and data.paired:
-        sides.append((examples_of(data.other), into))
+    given = first_side(data)
+    sides = [(examples_of(given), from_space(model.space, to)),
+             (translated(model, given, to=to), into)]
+    if isinstance(data, PairDataset) and data.aligned:
+        sides.append((examples_of(data.b), into))
     return np.stack([_rgba(x, side) for x, side in sides], 1)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from latlas.core.errors import DataError
-from latlas.core.model import Model
 from latlas.core.space import LEVELS, Sound, Space
 from latlas.data import sound as sounds
-from latlas.data.recordings import Recordings, find_recordings, picture_of, sides_of
-from latlas.data.wav import Clip, resampled, wav_bytes
+from latlas.data.pairs import first_side
+from latlas.data.recordings import Listening, RecordingFiles, picture_of
+from latlas.data.recordings import open_recordings as open_files
+from latlas.data.sound import Clip, resampled, wav_bytes
 from latlas.report import pictures
 from latlas.run import Run
 from latlas.verbs.common import Array, Progress, counted
@@ -48,7 +49,7 @@ def sounded(picture: Array, kind: Sound, like: Clip) -> Clip:
     return Clip(as_loud(whole, like.x), like.rate)
 
 
-def translate_clips(model: Model, recordings: Recordings, *, to: str = "B",
+def translate_clips(model: Any, recordings: RecordingFiles, *, to: str = "B",
                     progress: Progress | None = None) -> Iterator[Clip]:
     """Every recording in domain ``to``, one after the other.
 
@@ -57,17 +58,17 @@ def translate_clips(model: Model, recordings: Recordings, *, to: str = "B",
     """
     must_reach(model, to)
     for i in range(len(recordings)):
-        yield translate_clip(model, recordings.read(i), to=to)
+        yield translate_clip(model, recordings.clip(i), to=to)
         if progress is not None:
             progress(i + 1, len(recordings))
 
 
-def translate_recordings(run: Run, recordings: Recordings, path: Path | None, to: str,
+def translate_recordings(run: Run, recordings: RecordingFiles, path: Path | None, to: str,
                          progress: Progress | None = None) -> Translations:
     """Recordings as wav files of 16 bits in a folder, by their names (those there already are
     left), and a sheet of spectra beside it, or the sheet alone; without a path as clips."""
     model = run.model
-    result = Translations(np.zeros((0, *run.space.shape), np.uint8), to_space(run.space, to),
+    result = Translations(np.zeros((0, *to_space(run.space, to).shape), np.uint8), to_space(run.space, to),
                           to=to, count=len(recordings))
     if path is None:
         result.clips = list(translate_clips(model, recordings, to=to, progress=progress))
@@ -85,7 +86,7 @@ def translate_recordings(run: Run, recordings: Recordings, path: Path | None, to
         result.written = (f"wrote {counted(written, 'recording')} to {path}{there}",)
         result.files = {"written": written, "found": kept}
         beside = path.with_name(f"{path.name}-sheet.png")
-    few = recordings.subset(slice(0, SHEET))
+    few = recordings.only(recordings.names[:SHEET])
     rows = sheet(model, few, to=to)
     write_bytes(beside, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
     line = f"wrote {counted(len(rows), 'recording')} to {beside}: input | output"
@@ -94,7 +95,7 @@ def translate_recordings(run: Run, recordings: Recordings, path: Path | None, to
 
 
 def open_recordings(run: Run, data: Any = None, split: str | None = None, *, side: str = "A",
-                    **options: Any) -> Recordings:
+                    **options: Any) -> RecordingFiles:
     """Whole recordings of a side: of a source of one side all, of two those of that domain.
 
     Args:
@@ -119,24 +120,24 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
     path = Path(name).expanduser()
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", what=str(path))
-    recordings = find_recordings(path, pattern)
-    sides = sides_of(recordings)
+    recordings = open_files(path, pattern, how=Listening(on_error=options.get("on_error", "raise")))
+    sides = recordings.sides()
     recordings = recordings if sides is None else sides[number]
     if data is not None and split in (None, "all"):
-        return recordings.whole(options.get("on_error", "raise"))
-    names = run.open(data, split, side=side, **options).take("names")
+        return recordings.whole()
+    names = first_side(run.open(data, split, side=side, **options)).take("names")
     assert names is not None  # windows know their recordings
     return recordings.only(list(dict.fromkeys(str(name) for name in names)))
 
 
-def sheet(model: Model, recordings: Recordings, *, to: str = "B") -> Array:
+def sheet(model: Any, recordings: RecordingFiles, *, to: str = "B") -> Array:
     """Rows of spectra, of the input and of the output as it sounds: (n, 2, 1, bins, frames)."""
     kind = from_space(model.space, to).sound
     assert kind is not None
-    clips = [recordings.read(i) for i in range(len(recordings))]
+    clips = [recordings.clip(i) for i in range(len(recordings))]
     both = [picture_of(clip, kind)
             for clip in (*clips, *translate_clips(model, recordings, to=to))]
-    most = min(max(p.shape[2] for p in both), SHOWN * model.space.shape[2])
+    most = min(max(p.shape[2] for p in both), SHOWN * from_space(model.space, to).shape[2])
     rows = np.stack([np.pad(p[:, :, :most], ((0, 0), (0, 0), (0, max(0, most - p.shape[2]))))
                      for p in both])
     return rows.reshape(2, len(clips), *rows.shape[1:]).swapaxes(0, 1)

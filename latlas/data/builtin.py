@@ -1,24 +1,32 @@
-"""``shapes``: rendered sprites whose factors are known, after dSprites, at any resolution.
+"""Built-in sources.
 
-Factors (Matthey et al., dSprites, 2017, with a triangle added): shape (square, ellipse, heart,
-triangle), scale (6 values), orientation (40 angles), x and y (32 positions each), drawn
-independently and uniformly, white on black; optionally one of 8 hues.
+``digits``: 1,797 real handwritten digits of 8×8 pixels and 17 levels, part of scikit-learn
+(E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, test part).
+
+``ring``, ``grid``, ``moons``, ``swiss-roll``: densities in the plane whose shape is known.
+
+``shapes``: rendered sprites whose factors are known, after dSprites, at any resolution. Factors
+(Matthey et al., dSprites, 2017, with a triangle added): shape (square, ellipse, heart, triangle),
+scale (6 values), orientation (40 angles), x and y (32 positions each), drawn independently and
+uniformly, white on black; optionally one of 8 hues.
 """
 
 from __future__ import annotations
 
 import colorsys
+import gzip
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
-from latlas.core.space import Space
-from latlas.data.dataset import Dataset
-from latlas.data.source import Source, make
-from latlas.data.store import Store
+from latlas.core.space import Images, Points
+from latlas.data.dataset import Dataset, Source, make
+from latlas.data.storage import Store
 
 SHAPES = ("square", "ellipse", "heart", "triangle")
 SCALES, ANGLES, POSITIONS, HUES = 6, 40, 32, 8
@@ -26,6 +34,76 @@ SYMMETRY = np.array([ANGLES // 4, ANGLES // 2, ANGLES, ANGLES])  # angles after 
 RADIUS = 0.18  # of the largest sprite, as a share of the picture's side
 CHUNK = 64  # sprites drawn at once: fits a processor's cache
 Floats = NDArray[np.float32]
+
+
+def open_digits(*, label: str | None = None) -> Source:
+    """Shape (1, 8, 8), integers 0 … 16; the label is the digit (``label=none`` leaves it out)."""
+    spec = importlib.util.find_spec("sklearn")
+    file = Path(spec.origin or "").parent / "datasets/data/digits.csv.gz" if spec else Path()
+    if file.is_file():  # read directly: importing scikit-learn takes seconds
+        with gzip.open(file, "rt", encoding="ascii") as lines:
+            table = np.array([line.split(",") for line in lines], dtype=np.float64)
+    else:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        table = np.column_stack([bunch.data, bunch.target])
+    x = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8)
+    classes = () if label == "none" else tuple(str(d) for d in range(10))
+    digit = table[:, -1].astype(np.int64) if classes else None
+    return make("digits", Dataset(x, Images((1, 8, 8), 17, classes=classes), digit))
+
+
+def open_ring(*, n: int = 10_000, seed: int = 0) -> Source:
+    """Eight Gaussians on the unit circle, standard deviation 0.01; the label is the Gaussian."""
+    angle = np.arange(8) * (2 * np.pi / 8)
+    return _mixture("ring", np.stack([np.cos(angle), np.sin(angle)], axis=1), 0.01, n, seed)
+
+
+def open_grid(*, n: int = 10_000, seed: int = 0) -> Source:
+    """25 Gaussians at {−4, −2, 0, 2, 4}², standard deviation 0.05; the label is the Gaussian."""
+    ticks = np.arange(-4.0, 5.0, 2.0)
+    centres = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
+    return _mixture("grid", centres, 0.05, n, seed)
+
+
+def open_moons(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
+    """Two interleaved half circles with Gaussian noise; the label is the half circle."""
+    rng = _generator(n, seed)
+    mode, angle = rng.integers(0, 2, n), rng.uniform(0, np.pi, n)
+    upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
+    x = np.where(mode[:, None] == 0, upper, lower) + noise * rng.standard_normal((n, 2))
+    return _points("moons", x, mode, ("upper", "lower"))
+
+
+def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
+    """A spiral (t cos t, t sin t) / 5, t uniform in [3π/2, 9π/2]; t is its known factor."""
+    rng = _generator(n, seed)
+    t = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n)
+    x = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / 5
+    x += noise * rng.standard_normal((n, 2))
+    return make("swiss-roll", Dataset(x.astype(np.float32), Points((2,), factors=("t",)),
+                                      factors=t[:, None].astype(np.float32)))
+
+
+def _mixture(name: str, centres: NDArray[Any], sd: float, n: int, seed: int) -> Source:
+    rng = _generator(n, seed)
+    mode = rng.integers(0, len(centres), n)
+    x = centres[mode] + sd * rng.standard_normal((n, 2))
+    names = tuple(f"({a:.3g}, {b:.3g})" for a, b in np.round(centres, 3) + 0.0)
+    return _points(name, x, mode, names)
+
+
+def _points(name: str, x: NDArray[Any], mode: NDArray[Any], classes: tuple[str, ...]) -> Source:
+    return make(name, Dataset(x.astype(np.float32), Points((2,), classes=classes),
+                              label=mode.astype(np.int64)))
+
+
+def _generator(n: int, seed: int) -> np.random.Generator:
+    if n < 1:
+        raise DataError(f"n={n}: a source needs at least one item")
+    return np.random.default_rng(seed)
 
 
 def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour: bool = False,
@@ -42,7 +120,7 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
     values = _values(index)
     x = _render(index, values, image_size, colour, store or Store())
     names = ("shape", "scale", "orientation", "x", "y", *(("hue",) if colour else ()))
-    space = Space.picture(x.shape[1:], classes=SHAPES, factors=names)
+    space = Images(x.shape[1:], classes=SHAPES, factors=names)
     data = Dataset(x, space, label=index[:, 0], factors=values[:, :len(names)], group=_same(index))
     return make("shapes", data)
 

@@ -1,0 +1,235 @@
+"""The pictures of a folder or zip, of one side or of two.
+
+Pictures of one size keep it; otherwise each is resized (shorter side, then centre crop) to
+``image_size``, by default the median shorter side, at most 256. Equal files share a group.
+Sub-folders are splits, classes and sides as :mod:`latlas.data.files` says; with ``pair=side`` every
+file is a pair, A its left half and B its right one. ``label=COLUMN`` takes labels from an attribute
+table instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latlas.core.errors import DataError, unknown
+from latlas.core.space import Images
+from latlas.data.dataset import Dataset, Rows, Source, make
+from latlas.data.files import Files, complaint, matched, two_sides
+from latlas.data.maps import one_hot
+from latlas.data.pixels import CHANNELS, IDS, Header, common_mode, decode, read_header, reason
+from latlas.data.storage import Store
+from latlas.data.tables import attributes_of
+
+LARGEST_DEFAULT = 256
+PIECE = 32  # pictures one thread takes at a time
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Attributes:
+        mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
+        label: a column of the attribute table; ``none`` for no labels. Of two sides it is of A.
+        attributes: the attribute table, if it is not beside the pictures.
+        on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
+    """
+
+    image_size: int | None = None
+    mode: str | None = None
+    label: str | None = None
+    attributes: str | None = None
+    on_error: str = "raise"
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "L", "RGB", "RGBA"):
+            raise DataError(unknown("mode", str(self.mode), ["L", "RGB", "RGBA"]))
+        if self.on_error not in ("raise", "skip"):
+            raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
+        if self.image_size is not None and self.image_size < 1:
+            raise DataError(f"image_size={self.image_size} is not a size; give at least 1")
+
+    def of_second(self) -> Reading:
+        """For side B: labels that were asked for are those of A."""
+        return self if self.label is None else replace(self, label="none", attributes=None)
+
+
+@dataclass(frozen=True)
+class FolderReading(Reading):
+    """How a place of pictures is read.
+
+    Attributes:
+        frames: sub-folders, GIFs and the like are clips (:mod:`latlas.data.clips`), of ``rate``
+            frames per second where nothing says so.
+    """
+
+    frames: bool | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rate is not None and not 0 < self.rate <= 1000:
+            raise DataError(f"rate={self.rate:g} is no number of frames per second; give one over "
+                            "0, at most 1,000")
+
+
+def open_pictures(path: Path, *, how: FolderReading) -> Pictures:
+    """The pictures of a folder or zip."""
+    return Pictures(Files(path), how)
+
+
+def open_two_folders(a: Path, b: Path, *, how: Reading) -> tuple[Pictures, Pictures]:
+    """Pairs in two folders or zips of pictures with equal names."""
+    one, two = Files(a).without_head(), Files(b).without_head()
+    return Pictures(one, how), Pictures(matched(one, two, f"{a} and {b}"), how)
+
+
+class Pictures:
+    """The pictures of one side of a place; ``errors`` holds what is wrong with some, by position.
+
+    Args:
+        half: 0 or 1: the left or the right half of every file.
+    """
+
+    def __init__(self, files: Files, how: Reading, half: int | None = None) -> None:
+        self.files, self.how, self.half = files, how, half
+        self.errors: dict[int, str] = {}
+        if not files.pictures:
+            known = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
+            other = next((n for n in files.names if n.endswith(known)), None)
+            raise DataError(f"{files.path} holds no pictures (.png, .jpg, .tif, ...)" + (
+                f"; name the file itself if you mean {other}" if other else ""))
+
+    def sides(self, pair: str | None, paired: bool | None) -> tuple[
+            Pictures, Pictures, bool] | None:
+        """Left and right halves, or what the folders say."""
+        if pair not in (None, "side", "none"):
+            raise DataError(unknown("pair", str(pair), ["side", "none"]))
+        if pair == "side":
+            left, right = (Pictures(self.files, self.how, half) for half in (0, 1))
+            return left, right, paired is not False
+        two = two_sides(self.files, pair, paired)
+        return two and (Pictures(two[0], self.how), Pictures(two[1], self.how), two[2])
+
+    def together(self, other: Pictures, aligned: bool) -> tuple[Pictures, Pictures]:
+        """Both as they are read beside each other.
+
+        Raises:
+            DataError: a pair whose pictures would not lie on each other.
+        """
+        second = Pictures(other.files, other.how.of_second(), other.half)
+        for i in sorted(self.headers.keys() & second.headers.keys()
+                        if aligned and self.half is None else ()):
+            one, two = self.headers[i], second.headers[i]
+            names = f"{self.files.pictures[i]} ({one.width}x{one.height}) and " \
+                    f"{second.files.pictures[i]} ({two.width}x{two.height})"
+            if self.how.image_size is None and (one.width, one.height) != (two.width, two.height):
+                raise DataError(f"{self.files.path}: {names} differ in size; image_size= resizes "
+                                "both")
+            skew = abs(one.width * two.height - two.width * one.height)
+            if skew > max(one.width, one.height, two.width, two.height):  # over a rounded pixel
+                raise DataError(f"{self.files.path}: {names} differ in proportions, so their cuts "
+                                "would not lie on each other; bring them to one form first")
+        return self, second
+
+    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
+        """Pictures with their labels, splits and groups."""
+        how, n = self.how, len(self.files.pictures)
+        mode = IDS if maps else how.mode
+        headers = [] if how.image_size and mode else list(self.headers.values())
+        shape, mode, size, notes = plan(headers, how.image_size, mode)
+        kind = np.uint16 if mode == "I;16" else np.uint8
+        # one number a pixel is kept in memory until the channels of maps are known
+        x: NDArray[Any] = (Store() if maps else store).allocate((n, *shape), kind)
+        digests = [i.to_bytes(9, "big") for i in range(n)]
+        for done, (i, result) in enumerate(self._each(lambda data: (
+                hashlib.blake2b(data, digest_size=8).digest(),
+                decode(data, mode, size, self.half))), 1):
+            x[i] = 0
+            if result is not None and result[1].shape != x.shape[1:]:
+                self.errors[i] = f"size {result[1].shape[1:]} is unlike its header"
+            elif result is not None:
+                digests[i], x[i] = result
+            store.done(done, n)
+        if self.errors:
+            notes.append(complaint(self._first(), len(self.errors), n, "pictures", how.on_error))
+        good = np.array([i for i in range(n) if i not in self.errors], np.int64)
+        known = attributes_of(self.files, how.label, how.attributes, good)
+        if maps:
+            x[list(self.errors)] = x[good[0]]  # black is an id like any other
+            x, space = one_hot(x, store, ids, name)
+        else:
+            space = Images(shape, how.levels or (
+                2 if mode == "1" else int(np.iinfo(x.dtype).max) + 1))
+            if how.levels is not None and not int(x.max()) < how.levels <= 65536:
+                raise DataError(f"{self.files.path}: levels={how.levels}, but the largest pixel "
+                                f"value is {x.max()}")
+        space = space.replace(classes=known.classes, factors=known.factor_names)
+        data = Dataset(x, space, known.label, known.factors, same_group(digests),
+                       np.array(self.files.shown), good if self.errors else None)
+        rows = {k: np.intersect1d(v, good) for k, v in known.parts.items()}
+        return make(name, data, parts=rows, notes=(*notes, *known.notes))
+
+    @cached_property
+    def headers(self) -> dict[int, Header]:
+        """The heads of all files that have one, by position."""
+        headers = sorted(self._each(lambda data: read_header(data, self.half)),
+                         key=lambda pair: pair[0])
+        if not any(header for _, header in headers):
+            raise DataError(f"{self.files.path}: {self._first()}")
+        return {i: header for i, header in headers if header}
+
+    def _each(self, task: Callable[[bytes], Any]) -> Iterator[tuple[int, Any]]:
+        """Run a task on every file, in threads; what it raises is kept as that file's error."""
+        n = len(self.files.pictures)
+
+        def tried(i: int) -> Any:
+            if i in self.errors:
+                return None
+            try:
+                return task(self.files.read(self.files.pictures[i]))
+            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
+                self.errors[i] = reason(error)
+                return None
+
+        pieces = [range(i, min(i + PIECE, n)) for i in range(0, n, PIECE)]
+        with ThreadPoolExecutor(min(16, cpu_count() or 1)) as pool:
+            for piece in pool.map(lambda rows: [(i, tried(i)) for i in rows], pieces):
+                yield from piece
+
+    def _first(self) -> str:
+        i = min(self.errors)
+        return f"{self.files.pictures[i]} cannot be decoded: {self.errors[i]}"
+
+
+def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
+        tuple[int, int, int], str, int | None, list[str]]:
+    """The shape that pictures get, their mode, the size they are brought to, and what to say."""
+    mode = mode or common_mode(headers)
+    sizes, notes = {(h.height, h.width) for h in headers}, []
+    if size is None and len(sizes) == 1:
+        return (CHANNELS[mode], *sizes.pop()), mode, None, []
+    if size is None:
+        size = min(int(np.median([min(h.width, h.height) for h in headers])), LARGEST_DEFAULT)
+        notes = [f"{len(sizes)} sizes: resized to {size}x{size} (the median shorter "
+                 f"side, at most {LARGEST_DEFAULT}); choose with image_size"]
+    mode = "L" if mode == "1" else mode
+    return (CHANNELS[mode], size, size), mode, size, notes
+
+
+def same_group(digests: Sequence[bytes]) -> Rows | None:
+    """Positions of equal files share a number; ``None`` if all files differ."""
+    first: dict[bytes, int] = {}
+    group = [first.setdefault(digest, i) for i, digest in enumerate(digests)]
+    return None if len(first) == len(digests) else np.array(group, np.int64)
