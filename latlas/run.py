@@ -80,7 +80,7 @@ class Run:
         try:
             entry = models.get(record["model"])
             self.name, self.model_name = self.path.resolve().name, record["model"]
-            self.space = parse_space(record["space"])
+            self.space: Any = parse_space(record["space"])
             self.data: Mapping[str, Any] | None = record.get("data")
             self.chosen: Mapping[str, Any] = record.get("chosen") or {}
             self.provides = entry.provides

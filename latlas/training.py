@@ -286,7 +286,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     assert flow.outcome is not None
     if flow.outcome.stopped == "interrupt":
         return FittedPrior(flow)
-    return FittedPrior(flow, *_densities(model, flow.model, latents.validation or latents.train))
+    return FittedPrior(flow, *_densities(model, flow.model, held_out or train))
 
 
 def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from latlas.core.distributions import (
     PointMass,
 )
 from latlas.core.noise import Noise, dequantise, derive
-from latlas.core.space import Images, Space, Table
+from latlas.core.space import Images, Table, parse_space
 
 
 def test_normal_log_prob_is_scipys():

@@ -18,7 +18,7 @@ from latlas.cli.__main__ import run as command
 from latlas.core.distributions import Normal, PointMass
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
-from latlas.core.space import Space
+from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics import outliers as figures
 from latlas.verbs.normality import NEEDED

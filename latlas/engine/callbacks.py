@@ -14,7 +14,7 @@ from latlas.core.model import Model, Step, Weights
 from latlas.core.noise import Noise, derive
 from latlas.core.precision import autocast
 from latlas.data.batches import Batches, Sweep
-from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data
 from latlas.engine.progress import Log
 from latlas.engine.trainer import Callback, NotFinite, State, Trainer
 
@@ -35,7 +35,7 @@ class Validation(Callback):
     by the weights alone.
     """
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, data: Data) -> None:
         self.data = data.subset(slice(0, VALIDATION_EXAMPLES))
         self.best: float | None = None
         self.weights: dict[str, Tensor] = {}

@@ -19,7 +19,7 @@ from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches, Sweep
-from latlas.data.dataset import Dataset
+from latlas.data.pairs import Data
 from latlas.engine.callbacks import Monitor, Reweighting, Validation
 from latlas.engine.options import TrainOptions, batch_size_of
 from latlas.engine.processes import join, pick_device
@@ -48,7 +48,7 @@ class Outcome:
     best: float | None = None
 
 
-def train(model: Model, train: Dataset, validation: Dataset | None, options: TrainOptions,
+def train(model: Model, train: Data, validation: Data | None, options: TrainOptions,
           run: RunFolder, progress: Progress | None = None,
           callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train ``model`` in place; the run folder holds the result. The same call again resumes.

@@ -18,7 +18,6 @@ from latlas.core.errors import ConfigError, unknown
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
-    from latlas.core.space import Space
 
 AUTOENCODER = frozenset({"sample", "encode", "decode", "reconstruct"})
 LIKELIHOOD = AUTOENCODER | {"score"}
@@ -133,8 +132,9 @@ def load_class(entry: Entry) -> Any:
         raise ConfigError(f"cannot import model {entry.target!r}: {error}") from error
 
 
-def build(name: str, config: Any, space: Space, **modules: Any) -> Model:
-    """A fresh model; ``modules`` are networks of the user's own (``encoder=…``)."""
+def build(name: str, config: Any, space: Any, **modules: Any) -> Model:
+    """A fresh model of a Space or PairSpace; ``modules`` are networks of the user's own
+    (``encoder=…``)."""
     cls = load_class(get(name))
     for module in modules:
         if module not in inspect.signature(cls).parameters:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import CapabilityError, ConfigError, DataError, unknown
-from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
 from latlas.data.dataset import encode_labels
-from latlas.data.tables import kinds_of
-from latlas.data.tables import as_read
+from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
+from latlas.data.pairs import first_side
+from latlas.data.tables import as_read, kinds_of
 from latlas.metrics import isolation, rarity
 from latlas.metrics.arrays import nearest
 from latlas.metrics.isolation import Axes, Neighbours, loneliness, seldomness
@@ -115,7 +115,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None, read: dict[
                             "one for each")
         return examples, *encode_labels(y, "the labels")
     source = as_source(data, run, **read)
-    examples = part_of(source, split)
+    examples = first_side(part_of(source, split))
     if group is None:
         label: Any = examples.take("label")
         names = examples.space.classes or tuple(

@@ -55,7 +55,8 @@ def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
     from latlas import data
 
     packed = data.pack(source, out, progress=progress, **read)
-    return Packed(Path(out), sum(len(part) for part in packed.parts.values()), packed.space.shape)
+    parts = list(packed.parts.values())
+    return Packed(Path(out), sum(map(len, parts)), parts[0].x.shape[1:])
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from latlas.core.errors import ConfigError, unknown
 from latlas.data.fitting import as_source, default_split, fitted, is_arrays, part_of
+from latlas.data.pairs import first_side
 from latlas.metrics.outliers import Ranking, forest_surprise, ppca_surprise, ranking
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -265,7 +266,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
                             "(1: outlier)")
         return examples, truth.astype(bool)
     source = as_source(data, run, **read)
-    examples = part_of(source, split or default_split(source, run))
+    examples = first_side(part_of(source, split or default_split(source, run)))
     label, classes = examples.take("label"), examples.space.classes
     return (fitted(replace(examples, label=None), run.space, source.name),
             _truth(label, classes, outlier_label))

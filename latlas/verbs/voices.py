@@ -68,7 +68,8 @@ def translate_recordings(run: Run, recordings: RecordingFiles, path: Path | None
     """Recordings as wav files of 16 bits in a folder, by their names (those there already are
     left), and a sheet of spectra beside it, or the sheet alone; without a path as clips."""
     model = run.model
-    result = Translations(np.zeros((0, *to_space(run.space, to).shape), np.uint8), to_space(run.space, to),
+    into = to_space(run.space, to)
+    result = Translations(np.zeros((0, *into.shape), np.uint8), into,
                           to=to, count=len(recordings))
     if path is None:
         result.clips = list(translate_clips(model, recordings, to=to, progress=progress))
@@ -122,7 +123,7 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
         raise DataError(f"{path}: no such file or folder", what=str(path))
     recordings = open_files(path, pattern, how=Listening(on_error=options.get("on_error", "raise")))
     sides = recordings.sides()
-    recordings = recordings if sides is None else sides[number]
+    recordings = recordings if sides is None else sides[:2][number]
     if data is not None and split in (None, "all"):
         return recordings.whole()
     names = first_side(run.open(data, split, side=side, **options)).take("names")
