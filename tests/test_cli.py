@@ -310,9 +310,9 @@ def test_one_item_has_no_standard_error(runs: Path, capsys: pytest.CaptureFixtur
 def test_numbers_that_are_not_finite_are_null(runs: Path,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     """One item has no standard error over items, and ``iw`` no rate of acceptance."""
-    found = result(capsys, "score", str(runs / "vae"), "--n", "1", "--draws", "2")
-    assert found["standard_error"] is None and found["acceptance"] is None
-    assert found["nats"] < 0 < found["se_median"]
+    scores = result(capsys, "score", str(runs / "vae"), "--n", "1", "--draws", "2")
+    assert scores["standard_error"] is None and scores["acceptance"] is None
+    assert scores["nats"] < 0 < scores["se_median"]
     emit({"one": np.float32("nan"), "many": np.array([[1.5, np.inf]]), "in": (-np.inf, [np.nan])},
          True, "")
     assert strict_json(capsys.readouterr().out) == {

@@ -118,9 +118,9 @@ def test_one_speaker_to_another(tmp_path: Path) -> None:
     files = sorted((tmp_path / "made").glob("*.wav"))
     assert f"wrote {len(files)} recordings" in said and 5 <= len(files) <= 7  # of 60
     script, pitches = functions("one_speaker_to_another.py"), []
-    given = script["synthetic"](tmp_path / "low", *script["LOW"], seed=0)
+    inputs = script["synthetic"](tmp_path / "low", *script["LOW"], seed=0)
     for file in files:
-        (rate, x), (_, theirs) = (wavfile.read(p) for p in (file, given / file.name))
+        (rate, x), (_, theirs) = (wavfile.read(p) for p in (file, inputs / file.name))
         x, theirs = x / 32768, theirs / 32768
         assert rate == 4000 and len(x) == len(theirs)  # as long and as loud, and another sound
         assert np.square(x).mean() == pytest.approx(np.square(theirs).mean(), rel=0.03)
@@ -129,7 +129,7 @@ def test_one_speaker_to_another(tmp_path: Path) -> None:
     before, after = np.median(pitches, 0)
     assert 95 < before < 120
     assert f"median pitch {before:.0f} Hz before, {after:.0f} Hz after" in said
-    (again,) = latlas.translate(tmp_path / "kept", given / files[0].name)
+    (again,) = latlas.translate(tmp_path / "kept", inputs / files[0].name)
     np.testing.assert_allclose(again.x, wavfile.read(files[0])[1] / 32768, atol=1e-4)
     with Image.open(tmp_path / "made-sheet.png") as sheet:  # rows of two recordings, 64 bins
         assert sheet.height == -(-len(files) // 2) * (64 + 3) + 3
@@ -148,8 +148,8 @@ def test_edges_to_pictures(tmp_path: Path) -> None:
     said = run(tmp_path, "edges_to_pictures.py", "--images", "64", "--out", "sheet.png", "--run",
                "kept")
     assert "72 items" in said
-    edges, made, truth = cells(tmp_path / "sheet.png", 16, 9).reshape(24, 3, 16, 16, 3).swapaxes(
-        0, 1)
+    edges, translated, truth = cells(tmp_path / "sheet.png", 16, 9).reshape(
+        24, 3, 16, 16, 3).swapaxes(0, 1)
     colours = np.linspace((250, 220, 60), (200, 30, 160), 16)[:, None]
     painted = (large_digits()[..., None] / 16 * colours).astype(np.uint8)
     assert all((x == painted).all((1, 2, 3)).any() for x in truth)
@@ -157,7 +157,7 @@ def test_edges_to_pictures(tmp_path: Path) -> None:
     steep = [np.abs(padded[:, d:16 + d, 1 - d:17 - d] - truth).max(-1) > 80 for d in (0, 1)]
     np.testing.assert_array_equal(edges, np.where(steep[0] | steep[1], 255, 0)[..., None] + [0] * 3)
     again = latlas.translate(tmp_path / "kept", first(edges)[:, :1])
-    np.testing.assert_array_equal(again, first(made))
+    np.testing.assert_array_equal(again, first(translated))
 
 
 def test_recolouring(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_recolouring(tmp_path: Path) -> None:
     inked = (day != np.array((40, 110, 190))[:, None, None]).any(1)
     digits = large_digits()[::2] > 0
     assert all((x == digits).all((1, 2)).any() for x in inked)
-    kept = tmp_path / "kept"
-    np.testing.assert_array_equal(night, latlas.translate(kept, day, to="B"))
-    np.testing.assert_array_equal(again, latlas.translate(kept, night, to="A"))
+    model = tmp_path / "kept"
+    np.testing.assert_array_equal(night, latlas.translate(model, day, to="B"))
+    np.testing.assert_array_equal(again, latlas.translate(model, night, to="A"))
 
 
 def test_frames(tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
 def test_next_frame_of_films_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run(tmp_path, "next_frame.py", "--images", "64", "--pairs", "16", "--out", "a.png")
     assert "64 items" in said
-    shown = cells(tmp_path / "a.png", 16, 8)[..., 0].astype(int)
-    assert len(shown) == 8
-    for still, *drawn, _, truth in shown:
+    rows = cells(tmp_path / "a.png", 16, 8)[..., 0].astype(int)
+    assert len(rows) == 8
+    for still, *drawn, _, truth in rows:
         balls = [x > 0.6 * x.max() for x in (still, truth)]  # their tails are half as bright
         moved = [np.roll(balls[0], step, axis) for step in (3, -3) for axis in (0, 1)]
         assert any((ball == balls[1]).all() for ball in moved)
@@ -247,7 +247,7 @@ def test_next_frame_of_films_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rest = np.mean([np.abs(np.diff(film, axis=0)) for film in films]) / 255
     assert f"the still itself: L1 {rest:.4f}, PSNR" in said
     stills = {frame.tobytes() for film in films for frame in film[:-1]}
-    assert all(row[0].tobytes() in stills for row in shown)
+    assert all(row[0].tobytes() in stills for row in rows)
 
 
 def test_scenes_made_up(tmp_path: Path) -> None:
@@ -255,16 +255,16 @@ def test_scenes_made_up(tmp_path: Path) -> None:
     assert "24 rows" in said
     source = functions("map_to_scene.py")["source_of"](Namespace(scenes=None))
     train, test = split(source, "train"), split(source, "test")
-    (seen, scenes), (maps, truth) = (
+    (ids, scenes), (maps, truth) = (
         (part.take("x").argmax(1), part.other.take("x").astype(int)) for part in (train, test))
-    made = latlas.translate(tmp_path / "kept", test)
-    flat = np.stack([np.median(np.moveaxis(scenes, 1, -1)[seen == k], 0) for k in range(6)])
+    translated = latlas.translate(tmp_path / "kept", test)
+    flat = np.stack([np.median(np.moveaxis(scenes, 1, -1)[ids == k], 0) for k in range(6)])
     flat = first(flat[maps].round())
-    for name, x in (("pix2pix", made), ("one colour for each class", flat)):
+    for name, x in (("pix2pix", translated), ("one colour for each class", flat)):
         assert f"{name}: L1 {np.abs(x - truth).mean() / 255:.4f}, PSNR" in said
-    shown = cells(tmp_path / "b.png", 24, 9).reshape(24, 3, 24, 24, 3).swapaxes(0, 1)
-    for x, wanted in zip(shown, (maps[:, None] * 51, made, truth), strict=True):
-        np.testing.assert_array_equal(first(x), np.broadcast_to(wanted[:24], (24, 3, 24, 24)))
+    columns = cells(tmp_path / "b.png", 24, 9).reshape(24, 3, 24, 24, 3).swapaxes(0, 1)
+    for x, expected in zip(columns, (maps[:, None] * 51, translated, truth), strict=True):
+        np.testing.assert_array_equal(first(x), np.broadcast_to(expected[:24], (24, 3, 24, 24)))
 
 
 def test_scenes_of_own_maps(tmp_path: Path) -> None:

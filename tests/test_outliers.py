@@ -131,11 +131,11 @@ def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_thr
     for _ in range(150):
         x = rng.normal(size=(140, 3)).astype(np.float32)
         items = Dataset(x, model.space)
-        found = outliers(model, items.subset(slice(40, None)), normal=items.subset(slice(0, 40)),
+        scores = outliers(model, items.subset(slice(40, None)), normal=items.subset(slice(0, 40)),
                          false_alarms=0.1, method=method)
-        assert len(found.normal) == (20 if found.method == "typicality" else 40)
-        alarms.append(found.flag.mean())
-    m = len(found.normal)
+        assert len(scores.normal) == (20 if scores.method == "typicality" else 40)
+        alarms.append(scores.flag.mean())
+    m = len(scores.normal)
     expected = np.floor(0.1 * (m + 1)) / (m + 1)
     error = np.std(alarms) / np.sqrt(len(alarms))
     assert np.mean(alarms) == pytest.approx(expected, abs=4 * error) and error < 0.01

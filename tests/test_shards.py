@@ -253,12 +253,12 @@ def test_a_scorer_estimates_what_score_does(run):
     whole = latlas.score(run, x, draws=1000)
     assert np.median(whole.se) < 0.02
     for draws, together in ((1000, 1), (1000, 40), (250, 1)):
-        found = latlas.Scorer(run, draws=draws, together=together)({"x": x})
-        assert (found["nats"] != whole.nats).all()
-        z = (found["nats"] - whole.nats) / np.hypot(found["se"], whole.se)
+        scored = latlas.Scorer(run, draws=draws, together=together)({"x": x})
+        assert (scored["nats"] != whole.nats).all()
+        z = (scored["nats"] - whole.nats) / np.hypot(scored["se"], whole.se)
         assert np.abs(z).max() < 4.5 and abs(z.mean()) < 4 / np.sqrt(len(x))
         # of as many draws the same error, of a quarter of them twice that
-        ratio = np.median(found["se"] / whole.se)
+        ratio = np.median(scored["se"] / whole.se)
         assert ratio == pytest.approx(np.sqrt(1000 / draws), rel=0.1)
 
 
