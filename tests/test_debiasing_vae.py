@@ -321,7 +321,7 @@ def test_weights_that_cannot_be_had_are_refused(runs):
         latlas.weights(runs / "vae", x[:40])
     with pytest.raises(DataError, match="no dimension of the codes varies"):
         latlas.weights(runs / "vae", x[:1].repeat(80, 0))
-    with pytest.raises(DataError, match="needs a label for every item"):
+    with pytest.raises(DataError, match="needs a label for every example"):
         latlas.weights(runs / "debiasing-vae", x)
     with pytest.raises(ConfigError, match="within=class"):
         latlas.weights(runs / "vae", x, within="class")

@@ -130,7 +130,7 @@ def test_an_autoencoder_of_both_learns():
 
 
 @pytest.mark.parametrize(("shape", "message"), [((1, 3, 8), "at least 4 by 4 pixels, these are 3"),
-                                                ((30,), r"needs pictures \(C, H, W\)")])
+                                                ((30,), r"needs images \(C, H, W\)")])
 @pytest.mark.parametrize("net", [ConvEncoder, ConvDecoder])
 def test_shapes_that_do_not_fit(net, shape, message):
     with pytest.raises(ConfigError, match=message):

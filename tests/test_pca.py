@@ -240,7 +240,7 @@ def test_too_many_latent_dimensions(dims, k, message):
 
 @pytest.mark.parametrize("solver", ["covariance", "randomised"])
 def test_too_few_items(solver):
-    with pytest.raises(DataError, match=r"needs at least 5 training items, got 4"):
+    with pytest.raises(DataError, match=r"needs at least 5 training examples, got 4"):
         fitted(table(4), 3, solver=solver)
 
 

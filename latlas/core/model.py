@@ -241,8 +241,7 @@ class FitsDirectly(Protocol):
 
 @runtime_checkable
 class Finishes(Protocol):
-    """One sweep over the training data after the last step (an AE fits a Gaussian to its latents).
-    """
+    """One sweep over the training data after the last step (an AE fits its latents' Gaussian)."""
 
     def finish(self, batches: Iterable[Batch]) -> None: ...
 
@@ -271,8 +270,7 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class Guesses(Protocol):
-    """Latents that come somewhere near to examples, where nothing encodes: (n, latent_dim), or
-    none."""
+    """Latents somewhere near to examples, where nothing encodes: (n, latent_dim), or none."""
 
     def guess(self, x: Tensor, *, noise: Noise,
               condition: Tensor | None = None) -> Tensor | None: ...
@@ -344,8 +342,7 @@ class Observes(Protocol):
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor: ...
 
-    def log_conditional(self, x: Tensor, z: Tensor,
-                        condition: Tensor | None = None) -> Tensor: ...
+    def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor: ...
 
 
 @runtime_checkable

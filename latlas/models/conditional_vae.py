@@ -45,11 +45,11 @@ class ConditionalVAE(VAE):
                  encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
         part = config.condition == "part"
         if part and space.kind != "picture":
-            raise ConfigError(f"condition=part needs pictures, not {space.words}",
+            raise ConfigError(f"condition=part needs images, not {space.words}",
                               option="condition")
         if not part and not space.classes:
             raise DataError("conditional-vae needs labels and this data has none; name them with "
-                            "--label COLUMN, or use --set condition=part for pictures")
+                            "--label COLUMN, or use --set condition=part for images")
         self.takes_condition = "part" if part else "label"
         self.condition_dim = PART_DIM if part else len(space.classes)
         super().__init__(config, space, encoder=encoder, decoder=decoder)
@@ -62,8 +62,8 @@ class ConditionalVAE(VAE):
         """Class numbers as one-hot, the part through a network of its own."""
         if condition is None:
             raise DataError("conditional-vae needs " + (
-                f"a label for every item: {NAME_IT}" if self.part_encoder is None else
-                "pictures of which it knows a part; name them with --given"))
+                f"a label for every example: {NAME_IT}" if self.part_encoder is None else
+                "images of which a part is given; name them with --given"))
         if self.part_encoder is None:
             return class_vectors(condition, self.condition_dim, self.latent_dim)
         features: Tensor = self.part_encoder(condition)
@@ -81,8 +81,8 @@ def hide(x: Tensor, part: str, noise: Noise) -> Tensor:
     n, _, height, width = x.shape
     row = torch.arange(height)[:, None].expand(height, width)
     column = torch.arange(width).expand(height, width)
-    left, top = column < width // 2, row < height // 2
-    masks = torch.stack([left, ~left, top, ~top]).to(x)  # in the order of SIDES
+    in_left, in_top = column < width // 2, row < height // 2
+    masks = torch.stack([in_left, ~in_left, in_top, ~in_top]).to(x)  # in the order of SIDES
     side = noise.integers(4, n).to(x.device) if part == "random" else (
         torch.full((n,), SIDES.index(part), device=x.device))
     mask = masks[side][:, None]

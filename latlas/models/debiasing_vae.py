@@ -160,5 +160,5 @@ class DebiasingVAE(VAE):
 
 def _labels(batch: Batch) -> Tensor:
     if batch.label is None:
-        raise DataError(f"debiasing-vae needs a label for every item: {NAME_IT}")
+        raise DataError(f"debiasing-vae needs a label for every example: {NAME_IT}")
     return batch.label

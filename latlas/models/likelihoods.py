@@ -18,7 +18,7 @@ NAMES = ("bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel", "discreti
 #: log variances stay above this: a standard deviation of 0.0025 in model units
 LOWEST_LOG_VAR = -12.0
 #: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the latents carry nothing
-#: that is worth its KL, and points on a ring are never told apart
+#: that is worth its KL, and points on a ring are never separated
 FIRST_LOG_VAR = -4.0
 #: log σ² per unit of the parameter: Adam moves every parameter by the same step, and a log variance
 #: has ten times as far to go as a weight
@@ -66,7 +66,7 @@ class BernoulliLikelihood(Likelihood):
     def __init__(self, space: Space, binarize: str) -> None:
         super().__init__(space)
         if space.kind != "picture":
-            raise ConfigError(f"likelihood=bernoulli needs pictures, not a {space.kind}; "
+            raise ConfigError(f"likelihood=bernoulli needs images, not a {space.kind}; "
                               "use gaussian-learnt", option="likelihood")
         self.binarize = binarize
 
@@ -126,7 +126,7 @@ class DiscretisedLogisticLikelihood(Likelihood):
     def __init__(self, space: Space) -> None:
         super().__init__(space)
         if not space.levels:
-            raise ConfigError("likelihood=discretised-logistic needs integer pictures; this data "
+            raise ConfigError("likelihood=discretised-logistic needs integer images; this data "
                               "is continuous: use gaussian-learnt", option="likelihood")
 
     def forward(self, output: Tensor) -> Distribution:

@@ -57,9 +57,9 @@ class PCAConfig:
         """
         k, dims, solver = self.latent_dim, space.dims, self.solver
         if dims < 2:
-            raise ConfigError("pca needs at least 2 numbers per item, this data has 1")
+            raise ConfigError("pca needs at least 2 numbers per example, this data has 1")
         if k >= dims:
-            raise ConfigError(f"latent_dim={k}: pca on {dims} numbers per item takes at most "
+            raise ConfigError(f"latent_dim={k}: pca on {dims} numbers per example takes at most "
                               f"latent_dim={dims - 1}, which is a full Gaussian",
                               option="latent_dim")
         if solver == "auto":
@@ -124,9 +124,10 @@ class PCA(Model):
         if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
             advice = f"set latent_dim to {rank - 1} or less" if rank > 1 else (
-                "the items hardly differ")
-            raise DataError(f"pca with latent_dim={self.latent_dim}: the training items lie in a "
-                            f"plane of {rank} dimensions, so their density has no bound; {advice}")
+                "the examples hardly differ")
+            raise DataError(f"pca with latent_dim={self.latent_dim}: the training examples lie in "
+                            f"a plane of {rank} dimensions, so their density has no bound; "
+                            f"{advice}")
         self.mean.copy_(s.mean)
         self.axes.copy_(s.axes)
         self.eigenvalues.copy_(s.eigenvalues)
@@ -281,10 +282,10 @@ def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, T
         count += n
         mean = mean + delta * (n / count)
     if count < k + 2:
-        raise DataError(f"pca with latent_dim={k} needs at least {k + 2} training items, "
+        raise DataError(f"pca with latent_dim={k} needs at least {k + 2} training examples, "
                         f"got {count}")
     if not torch.isfinite(scatter).all():
-        raise DataError("pca: the training items hold values that are not finite numbers")
+        raise DataError("pca: the training examples hold values that are not finite numbers")
     return count, mean, scatter
 
 

@@ -102,9 +102,9 @@ class ConvDecoder(nn.Module):
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """``shape`` if it is (C, H, W) with sides of at least 4."""
     if len(shape) != 3:
-        raise ConfigError(f"network=conv needs pictures (C, H, W), this data is {shape}: "
+        raise ConfigError(f"network=conv needs images (C, H, W), this data is {shape}: "
                           "use network=mlp")
     if min(shape[1:]) < LEAST_SIDE:
-        raise ConfigError(f"network=conv needs pictures of at least {LEAST_SIDE} by {LEAST_SIDE} "
+        raise ConfigError(f"network=conv needs images of at least {LEAST_SIDE} by {LEAST_SIDE} "
                           f"pixels, these are {shape[1]} by {shape[2]}: use network=mlp")
     return shape

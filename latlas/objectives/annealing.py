@@ -40,16 +40,16 @@ class Point:
     z: Tensor
     log_prior: Tensor
     log_likelihood: Tensor
-    prior_slope: Tensor
-    likelihood_slope: Tensor
+    prior_gradient: Tensor
+    likelihood_gradient: Tensor
 
     def density(self, beta: float) -> Tensor:
         """log p(z) + β log p(x|z), (K, n) float64."""
         return self.log_prior.double() + beta * self.log_likelihood.double()
 
-    def slope(self, beta: float) -> Tensor:
+    def gradient(self, beta: float) -> Tensor:
         """Its gradient with respect to z."""
-        return self.prior_slope + beta * self.likelihood_slope
+        return self.prior_gradient + beta * self.likelihood_gradient
 
     def moved(self, accept: Tensor, new: Point) -> Point:
         """``new`` for the chains (K, n) that ``accept``."""
@@ -59,7 +59,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Bridge:
-    """From prior to posterior: two log densities of codes, (K, n, d) to (K, n), nats."""
+    """From prior to posterior: two log densities of latents, (K, n, d) to (K, n), nats."""
 
     log_prior: Density
     log_likelihood: Density
@@ -69,8 +69,8 @@ class Bridge:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             values = self.log_prior(z), self.log_likelihood(z)
-            slopes = [torch.autograd.grad(v.sum(), z)[0] for v in values]
-        return Point(z.detach(), values[0].detach(), values[1].detach(), *slopes)
+            gradients = [torch.autograd.grad(v.sum(), z)[0] for v in values]
+        return Point(z.detach(), values[0].detach(), values[1].detach(), *gradients)
 
 
 def sigmoid_schedule(temperatures: int, sharpness: float = 4.0) -> list[float]:
@@ -99,9 +99,9 @@ def transition(bridge: Bridge, point: Point, beta: float, step: Tensor, leapfrog
     step = step * (1 + JITTER * (2 * noise.uniform(*point.z.shape[:-1], 1).to(point.z) - 1))
     new = point
     for _ in range(leapfrog):
-        p = p + 0.5 * step * new.slope(beta)
+        p = p + 0.5 * step * new.gradient(beta)
         new = bridge.at(new.z + step * p)
-        p = p + 0.5 * step * new.slope(beta)
+        p = p + 0.5 * step * new.gradient(beta)
     kinetic = 0.5 * (start.double().square() - p.double().square()).sum(-1)
     gain = new.density(beta) - point.density(beta) + kinetic
     chance = gain.clamp(max=0).exp().nan_to_num(0.0)  # a path that ran off to infinity is refused
@@ -112,7 +112,7 @@ def transition(bridge: Bridge, point: Point, beta: float, step: Tensor, leapfrog
 @torch.no_grad()
 def pilot_steps(bridge: Bridge, start: Tensor, betas: list[float], leapfrog: int, noise: Noise,
                 ) -> Tensor:
-    """Step sizes for the transitions at β_1 … β_{T−1}, per item: (T − 1, n, 1).
+    """Step sizes for the transitions at β_1 … β_{T−1}, per example: (T − 1, n, 1).
 
     A few chains (K, n, d) climb a coarse ladder of the same temperatures; after every transition
     log ε moves by :data:`RATE` times what the mean acceptance is above :data:`TARGET`. Between the
@@ -123,16 +123,16 @@ def pilot_steps(bridge: Bridge, start: Tensor, betas: list[float], leapfrog: int
         return start.new_zeros(0, start.shape[1], 1)
     rungs = torch.linspace(0, len(inner) - 1, min(RUNGS, len(inner))).round().long().tolist()
     log_step, point = start.new_full(start.shape[1:2], -1.0), bridge.at(start)
-    found = []
+    log_steps = []
     for number, rung in enumerate(rungs):
-        tried = []
+        latest = []
         for _ in range(TRIES if number else TRIES + FIRST):
             step = log_step.exp()[:, None]
             point, chance = transition(bridge, point, inner[rung], step, leapfrog, noise)
             log_step = log_step + RATE * (chance.mean(0).to(log_step) - TARGET)
-            tried.append(log_step)
-        found.append(torch.stack(tried[-TRIES:]).mean(0))
-    ladder = torch.stack(found, -1)[:, None]  # (n, 1, rungs)
+            latest.append(log_step)
+        log_steps.append(torch.stack(latest[-TRIES:]).mean(0))
+    ladder = torch.stack(log_steps, -1)[:, None]  # (n, 1, rungs)
     spread = F.interpolate(ladder, size=len(inner), mode="linear", align_corners=True)
     return spread.permute(2, 0, 1).exp()
 
@@ -147,7 +147,7 @@ def annealed_weights(bridge: Bridge, start: Tensor, betas: list[float], steps: T
         betas: 0 = β_0 < … < β_T = 1. With T = 1 the weight is p(x|z): naive sampling.
         steps: step sizes of the transitions at β_1 … β_{T−1}, each broadcast against (K, n, d).
         leapfrog: steps of one transition.
-        tick: told after every temperature how many are done.
+        tick: called after every temperature with how many are done.
 
     Returns:
         Log weights (K, n) float64, nats; share of moves accepted (n,), NaN if T = 1.

@@ -11,12 +11,12 @@ from latlas.core.noise import Noise
 
 
 def total_correlation(z: Tensor, q: Normal) -> Tensor:
-    """log q(z) − Σ_j log q(z_j) per item, (n,) nats, with q(z) the mean of q(z|x) over the batch.
+    """log q(z) − Σ_j log q(z_j) per example, (n,) nats; q(z) is the mean of q(z|x) over the batch.
 
     ``z`` (n, d) holds one draw of every q(z|x). Minibatch-weighted sampling (Chen et al. 2018,
-    eq. 5) with the batch as the population: a training set of N items would add (d − 1) log N/n
-    to every value and nothing to any gradient, so N need not be known. The mean over items is
-    Σ_j I(x; z_j) − I(x; z) of the batch, none of which can exceed log n nats: of codes that hold
+    eq. 5) with the batch as the population: a training set of N examples would add (d − 1) log N/n
+    to every value and nothing to any gradient, so N need not be known. The mean over examples is
+    Σ_j I(x; z_j) − I(x; z) of the batch, none of which can exceed log n nats: of latents that hold
     more the joint information is cut off first, and the estimate is too large. n² d memory.
     """
     every = Normal(q.mean[..., None], q.log_var[..., None])
