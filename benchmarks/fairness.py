@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,16 +25,17 @@ from scipy import ndimage, stats
 from sklearn.cluster import KMeans
 
 from latlas.core.batch import Batch
+from latlas.core.folders import RunFolder
 from latlas.core.model import Weights
 from latlas.core.options import parse
 from latlas.core.space import Space
 from latlas.data import open_source, split
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
+from latlas.engine.callbacks import Reweighting
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import DistributedContext
+from latlas.engine.progress import Log, Progress
 from latlas.engine.trainer import Trainer
-from latlas.engine.weighing import Weighing
 from latlas.metrics.rarity import effective_share, guarded, standardised
 from latlas.models import MODELS
 from latlas.models.debiasing_vae import DebiasingVAE
@@ -193,7 +195,7 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
     images = round(asked.epochs * len(task.train))
     training = TrainOptions(images=images, batch_size=BATCH, seed=seed, threads=1, device="cpu",
                             **MODELS["debiasing-vae"].training)
-    trainer = Trainer(model, training, budget=images, precision="fp32", items=len(task.train))
+    trainer = Trainer(model, training, budget=images, precision="fp32", n_train=len(task.train))
     values = _advance(trainer, Batches(task.train, BATCH, seed), -(-images // BATCH))
     right = classify(trainer.averaged(), task.test).argmax(1) == task.test.label
     groups = right[~task.changed].mean(), right[task.changed].mean()
@@ -203,12 +205,15 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
 
 def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
     """All steps; the last weights of the items."""
-    weighing = Weighing(trainer, batches, steps, DistributedContext())
-    for index in range(steps):
-        weighing.look(index)
-        trainer.step(batches.at(index))
+    reweighting = Reweighting(batches)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Log(RunFolder(Path(folder)), Progress())
+        for index in range(steps):
+            trainer.step(batches.at(index))
+            if trainer.model.refresh > 0:
+                reweighting.after_step(trainer, log)
     n = len(batches.data)
-    return np.ones(n) if weighing.values is None else weighing.values.numpy()
+    return np.ones(n) if reweighting.weights is None else reweighting.weights.numpy()
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ from latlas.core.folders import start
 from latlas.core.model import Model
 from latlas.core.space import Images
 from latlas.data.dataset import Dataset
-from latlas.engine.loop import fit
 from latlas.engine.options import TrainOptions
-from latlas.engine.progress import Silent
+from latlas.engine.progress import Progress
+from latlas.engine.train import train
 from latlas.models import build as build_model
 from latlas.models import get
 from latlas.verbs.score import score
 
 
-class Stopwatch(Silent):
-    """Hears of every step; times those after the first ``warm`` items."""
+class Stopwatch(Progress):
+    """Is told of every step; times those after the first ``warm`` items."""
 
     def __init__(self, warm: int, device: str) -> None:
         self.warm, self.device, self.total = warm, device, 0
@@ -70,12 +70,12 @@ def options(case: Case, images: int, threads: int, precision: str, device: str) 
 
 def train_speed(case: Case, x: NDArray[np.uint8], images: int, warm: int, task: dict[str, Any],
                 precision: str) -> dict[str, Any]:
-    """Seconds per image of ``fit`` after its choices by timing and ``warm`` items."""
+    """Seconds per image of ``train`` after its choices by timing and ``warm`` items."""
     watch = Stopwatch(warm, task["device"])
     with tempfile.TemporaryDirectory() as folder:
         run = start(Path(folder) / "run", {})
-        fit(build(case, case.networks()), dataset(x), None,
-            options(case, warm + images, task["threads"], precision, task["device"]), run, watch)
+        train(build(case, case.networks()), dataset(x), None,
+              options(case, warm + images, task["threads"], precision, task["device"]), run, watch)
         last = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[-1])
     return {**watch.took(), "loss": last["loss"], "chosen": run.record["chosen"]}
 
@@ -84,8 +84,8 @@ def trained(case: Case, x: NDArray[np.uint8], images: int) -> Model:
     """A model trained for so many images, ready to be scored."""
     model = build(case, case.networks())
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, dataset(x), None, options(case, images, 1, "fp32", "cpu"),
-            start(Path(folder) / "run", {}))
+        train(model, dataset(x), None, options(case, images, 1, "fp32", "cpu"),
+              start(Path(folder) / "run", {}))
     return model.eval()
 
 

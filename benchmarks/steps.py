@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,11 +33,12 @@ from torch import nn
 
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Model
+from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches
 from latlas.data.pairs import Data
-from latlas.engine.choose import apply_layout, choose
 from latlas.engine.options import TrainOptions
 from latlas.engine.processes import DistributedContext
+from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
 from latlas.networks.translators import Mirrored
@@ -65,18 +67,18 @@ class Case(Protocol):
 
 def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, Any],
                 precision: str) -> tuple[Step, dict[str, Any]]:
-    """One step of latlas's trainer, and what it chose as in a long run."""
+    """One step of latlas's trainer, with the options of a long run, and what they are."""
     keep_freed_memory()
     model.to(task["device"])
     options = TrainOptions(minutes=30, batch_size=batch_size, learning_rate=RATE, betas=BETAS,
                            schedule="constant", warmup=0.0, precision=precision,
                            threads=task["threads"], device=task["device"])
     batches = Batches(data, batch_size, device=task["device"])
-    chosen = choose(model, batches, options, DistributedContext())
-    apply_layout(model, chosen.layout)
-    trainer = Trainer(model, options, budget=chosen.images, precision=chosen.precision,
-                      items=len(data))
-    return lambda: trainer.step(batches.at(trainer.index)), chosen.to_json()
+    resolved = resolve(model, batches, options, DistributedContext())
+    apply_layout(model, resolved.layout)
+    trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
+                      n_train=len(data))
+    return lambda: trainer.step(batches.at(trainer.index)), asdict(resolved)
 
 
 def usual(network: nn.Module) -> nn.Module:

@@ -28,12 +28,7 @@ from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine import resolve
 from latlas.engine.optimiser import EMA, Adam, learning_rate_share, parameter_groups
-from latlas.engine.options import (
-    TrainOptions,
-    default_batch_size,
-    default_images,
-    with_defaults,
-)
+from latlas.engine.options import TrainOptions, batch_size_of, default_images, with_defaults
 from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Progress
 from latlas.engine.resolve import layout_of
@@ -372,8 +367,9 @@ def test_the_automatic_budget():
 
 
 def test_the_automatic_batch_size():
-    assert [default_batch_size(n) for n in (10, 6400, 12_800, 25_600, 10**6)] == [
-        64, 64, 128, 256, 256]
+    sizes = [batch_size_of(Walk(), n, TrainOptions(), DistributedContext())
+             for n in (10, 6400, 12_800, 25_600, 10**6)]
+    assert sizes == [64, 64, 128, 256, 256]
 
 
 def test_two_budgets_are_refused_and_a_given_one_replaces_the_models():

@@ -231,13 +231,10 @@ class Monitor(Callback):
         self.rollbacks, trainer.rate_scale = rollbacks, 0.5 ** rollbacks
 
     def state(self) -> State:
-        return {}, {"alarms": {"streaks": self.streaks, "raised": self.raised},
-                    "rollbacks": self.rollbacks}
+        return {}, {"monitor": [self.rollbacks, dict(self.streaks), list(self.raised)]}
 
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        self.streaks = dict(meta["alarms"]["streaks"])
-        self.raised = list(meta["alarms"]["raised"])
-        self.rollbacks = int(meta["rollbacks"])
+        self.rollbacks, self.streaks, self.raised = meta["monitor"]
 
     def finish(self, model: Model) -> dict[str, Any]:
         return {"rollbacks": self.rollbacks} if self.rollbacks else {}

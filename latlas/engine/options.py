@@ -88,14 +88,10 @@ def default_images(n: int) -> int:
     return min(max(200_000, 40 * n), 10_000_000)
 
 
-def default_batch_size(n: int) -> int:
-    """A power of two near n/100, 64 … 256."""
-    return next(size for size in (256, 128, 64) if size * 100 <= n or size == 64)
-
-
 def batch_size_of(model: Model, n: int, options: TrainOptions,
                   distributed: DistributedContext) -> int:
-    """Examples of a step over all processes: ``batch_size``, or else by ``n`` examples of data.
+    """Examples of a step over all processes: ``batch_size``, or else a power of two near n/100,
+    64 … 256, within the model's bounds.
 
     Raises:
         ConfigError: the batch size does not divide over processes, or there into groups.
@@ -104,13 +100,15 @@ def batch_size_of(model: Model, n: int, options: TrainOptions,
     group = getattr(model.config, defaults.group_option, 0) or 1
     unit = group * distributed.size
     if not size:
-        size = max(default_batch_size(n), defaults.min_batch_size)
+        size = next(power for power in (256, 128, 64) if power * 100 <= n or power == 64)
+        size = max(size, defaults.min_batch_size)
         size = min(size, defaults.max_batch_size or size)
         return -(-size // unit) * unit
     if size % unit:
         processes = f" over {distributed.size} processes" if distributed.size > 1 else ""
-        groups = f" into groups of {group}" if group > 1 else ""
-        other = f", or another {defaults.group_option}" if group > 1 else ""
+        name = defaults.group_option
+        groups, other = (f" into groups of {group} ({name})", f", or another {name}") if (
+            group > 1) else ("", "")
         raise ConfigError(f"batch_size={size} does not divide{processes}{groups}",
                           option="batch_size", hint=f"choose a multiple of {unit}{other}")
     return size

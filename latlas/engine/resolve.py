@@ -83,11 +83,11 @@ def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: 
 
 def layout_of(model: nn.Module, options: TrainOptions) -> str:
     """channels_last for plain convolutions, never with instance normalisation."""
-    modules = list(model.modules())
-    plain = any(isinstance(m, nn.Conv2d) for m in modules)
-    normed = any(isinstance(m, nn.InstanceNorm2d) for m in modules)
-    auto = "channels_last" if plain and not normed else "contiguous"
-    return auto if options.layout == "auto" else options.layout
+    if options.layout != "auto":
+        return options.layout
+    plain, normed = (any(isinstance(m, kind) for m in model.modules())
+                     for kind in (nn.Conv2d, nn.InstanceNorm2d))
+    return "channels_last" if plain and not normed else "contiguous"
 
 
 @dataclass

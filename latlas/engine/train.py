@@ -68,74 +68,76 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         return Outcome(0, 0.0, "already finished")
     keep_freed_memory()
     device = pick_device(options.device)
-    distributed = join(device)
     model.to(device)
     sweep = Sweep(train, device=device)
-    log = Log(run, progress, leads=distributed.leads, tensorboard=options.tensorboard)
+    log = Log(run, progress, leads=join(device).leads, tensorboard=options.tensorboard)
     with _restored_globals():
         if isinstance(model, FitsDirectly):
             progress.begin(len(train), 0, f"closed form on {len(train):,} examples")
             model.fit(sweep)
-            return _finish(model, sweep, run, log, Outcome(len(train), 0.0, "closed form"))
+            return _finish(model, sweep, log, Outcome(len(train), 0.0, "closed form"), {})
 
-        options = replace(options, learning_rate=options.learning_rate
-                          or model.defaults.learning_rate,
-                          batch_size=batch_size_of(model, len(train), options, distributed))
-        batches = Batches(train, options.batch_size, options.seed, device=device,
-                          rank=distributed.rank, world=distributed.size)
-        if not run.begun:
-            model.prepare(sweep, len(train))
-        resolved = Resolved(**run.chosen) if run.chosen else resolve(
-            model, batches, options, distributed, start)
-        if not run.chosen and distributed.leads:
-            run.record_choice(asdict(resolved))
-        torch.set_num_threads(resolved.threads)
-        apply_layout(model, resolved.layout)
-
-        trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
-                          distributed=distributed, n_train=len(train))
-        checks = Validation(validation) if validation is not None and len(validation) > 0 and (
-            isinstance(model, Validates)) else None
-        weights = Reweighting(batches) if isinstance(model, ReweightsData) and (
-            model.reweighting_interval > 0) else None
+        trainer, batches, resolved = _prepare(model, train, options, run, start)
+        checks = Validation(validation) if validation and isinstance(model, Validates) else None
+        reweights = isinstance(model, ReweightsData) and model.reweighting_interval > 0
         monitor = Monitor(run) if model.defaults.monitored else None
-        every = (checks, weights, *callbacks, monitor)
-        trainer.callbacks = [callback for callback in every if callback is not None]
+        trainer.callbacks = [callback for callback in (
+            checks, Reweighting(batches) if reweights else None, *callbacks, monitor) if callback]
 
-        resumed = _resume(trainer, run, log)
+        resumed = _resume(trainer, log)
         progress.begin(resolved.images, trainer.images, _first_line(trainer, resolved))
         if not resumed:
             log.warn(0, *model.warnings(len(train)))
             for callback in trainer.callbacks:
                 callback.after_step(trainer, log)
-        stopped = _loop(trainer, batches, run, log, monitor)
+        stopped = _loop(trainer, batches, log, monitor)
         outcome = Outcome(trainer.images, log.seconds, stopped, checks.best if checks else None)
         if stopped == "interrupt":
-            _save(trainer, run, log)
+            _save(trainer, log)
             progress.end(f"stopped at {trainer.saved_images:,} of {resolved.images:,} examples and "
                          "saved; the same command goes on from here")
             return outcome
         trainer.require_finite()
         model.load_state_dict(trainer.averaged().state_dict())
         facts = {k: v for c in trainer.callbacks for k, v in c.finish(model).items()}
-        return _finish(model, sweep, run, log, outcome, facts)
+        return _finish(model, sweep, log, outcome, facts)
 
 
-def _resume(trainer: Trainer, run: RunFolder, log: Log) -> bool:
-    """Go on from the checkpoint, if there is one.
+def _prepare(model: Model, train: Data, options: TrainOptions, run: RunFolder,
+             start: float) -> tuple[Trainer, Batches, Resolved]:
+    """Resolve the options, or read how they were resolved, and build what makes the steps."""
+    distributed, n = join(model.device), len(train)
+    options = replace(options, batch_size=batch_size_of(model, n, options, distributed),
+                      learning_rate=options.learning_rate or model.defaults.learning_rate)
+    batches = Batches(train, options.batch_size, options.seed, device=model.device,
+                      rank=distributed.rank, world=distributed.size)
+    if not run.begun:
+        model.prepare(Sweep(train, device=model.device), n)
+    if run.chosen:
+        resolved = Resolved(**run.chosen)
+    else:
+        resolved = resolve(model, batches, options, distributed, start)
+        if distributed.leads:
+            run.record_choice(asdict(resolved))
+    torch.set_num_threads(resolved.threads)
+    apply_layout(model, resolved.layout)
+    return Trainer(model, options, budget=resolved.images, precision=resolved.precision,
+                   distributed=distributed, n_train=n), batches, resolved
 
-    Raises:
-        RunError: it was made in batches of another size, as by another number of processes.
-    """
-    checkpoint = run.load_checkpoint()
+
+def _resume(trainer: Trainer, log: Log) -> bool:
+    """Go on from the checkpoint, if there is one."""
+    checkpoint = log.run.load_checkpoint()
     if checkpoint is None:
+        log.rewind(-1)  # of a process that was killed before its first checkpoint
         return False
     tensors, meta = checkpoint
     trainer.restore(tensors, meta)
     if trainer.images != meta["images"]:
-        raise RunError(f"{run.path} was trained in batches of {meta['images'] // meta['step']}, "
-                       f"here they are of {trainer.options.batch_size}", what=str(run.path),
-                       option="batch_size", hint="go on with as many processes as before")
+        size, path = meta["images"] // meta["step"], str(log.run.path)
+        raise RunError(f"{path} was trained in batches of {size}, here they are of "
+                       f"{trainer.options.batch_size}", what=path, option="batch_size",
+                       hint="go on with as many processes as before")
     log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
     log.rewind(trainer.images)
     return True
@@ -153,8 +155,7 @@ def _first_line(trainer: Trainer, resolved: Resolved) -> str:
     return ", ".join(parts) + (f"; {description}" if description else "")
 
 
-def _loop(trainer: Trainer, batches: Batches, run: RunFolder, log: Log,
-          monitor: Monitor | None) -> str:
+def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None) -> str:
     """The steps that are left; says why they ended."""
     saved, alone = time.monotonic(), trainer.distributed.size == 1
     with _stop_signals() as signals:
@@ -175,20 +176,20 @@ def _loop(trainer: Trainer, batches: Batches, run: RunFolder, log: Log,
                     if callback.after_step(trainer, log):
                         return "patience"
                 if time.monotonic() - saved > trainer.options.checkpoint_seconds:
-                    _save(trainer, run, log)
+                    _save(trainer, log)
                     saved = time.monotonic()
             except NotFinite as error:
                 if monitor is None:
                     raise
                 monitor.roll_back(trainer, error)
                 log.rewind(trainer.images)
-                _save(trainer, run, log)  # a run that is killed from here on takes the same way
+                _save(trainer, log)  # a run that is killed from here on takes the same way
                 log.warn(trainer.images, f"{error.message}; going on from {trainer.images:,} "
                          f"examples at {trainer.rate_scale:g} of the learning rate")
     return "budget"
 
 
-def _save(trainer: Trainer, run: RunFolder, log: Log) -> None:
+def _save(trainer: Trainer, log: Log) -> None:
     """Replace the checkpoint by one of numbers that are finite."""
     if not trainer.model.defaults.monitored:
         trainer.require_finite()
@@ -196,21 +197,21 @@ def _save(trainer: Trainer, run: RunFolder, log: Log) -> None:
         return  # noticed at a fixed step: when this is called depends on the clock
     if log.leads:
         tensors, meta = trainer.state()
-        run.save_checkpoint(tensors, meta | {"seconds": log.seconds})
+        log.run.save_checkpoint(tensors, meta | {"seconds": log.seconds})
     trainer.saved_images = trainer.images
 
 
-def _finish(model: Model, sweep: Sweep, run: RunFolder, log: Log, outcome: Outcome,
-            facts: Mapping[str, Any] | None = None) -> Outcome:
+def _finish(model: Model, sweep: Sweep, log: Log, outcome: Outcome,
+            facts: Mapping[str, Any]) -> Outcome:
     """Let the model see the data once more, if it wants to, and save it."""
     model.eval()
     if isinstance(model, Finishes):
         model.finish(sweep)
     outcome = replace(outcome, seconds=log.seconds)
     if log.leads:
-        run.save_model(dict(model.state_dict()), {
+        log.run.save_model(dict(model.state_dict()), {
             "images": outcome.images, "seconds": outcome.seconds, "stopped": outcome.stopped,
-            **(facts or {})})
+            **facts})
     if log.events is not None:
         log.events.close()
     log.progress.end(f"finished {outcome.images:,} examples in {outcome.seconds:,.1f} s")

@@ -65,9 +65,8 @@ class Trainer:
         n_train: size of the training set; 0 where it is not known.
 
     Attributes:
-        index, images: steps made, and examples seen by all processes.
+        index, steps: steps made, and steps of the whole run.
         rate_scale: a factor of the learning rate, below 1 after a roll-back.
-        callbacks: their state is part of the trainer's.
         saved_images: examples seen at the last checkpoint.
     """
 
