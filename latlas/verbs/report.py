@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.report.html import Notes, Section, page
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -103,7 +103,7 @@ def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | N
     for run in runs:
         reached = sorted(getattr(run.model, "ways", ()), reverse=True)
         if to is not None and to not in reached:
-            raise ConfigError(f"to={to}: {type(run.model).__name__} translates to "
+            raise ConfigError(f"{say_option('to', to)}: {type(run.model).__name__} translates to "
                               f"{' and '.join(reached)} alone", option="to")
         ways = {}
         for way in [to] if to else reached or ["B"]:

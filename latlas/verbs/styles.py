@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.ranges import numbers
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -137,9 +137,8 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     if layers != "all":
         run.require("mix", "directions layers")
     write.check_examples(out, run.space)
-    condition = one_condition(run, label)
-    model: Any = run.model
-    if isinstance(model, HasStyles):
+    condition, model = one_condition(run, label), run.model
+    if isinstance(run.model, HasStyles):
         z = latents_of_prior(model, DRAWS, seed)
         result = _principal("w", to_styles(model, z), k)
     elif has_latents(run, data):
@@ -229,7 +228,8 @@ def latents_of_seeds(model: Any, seeds: Sequence[int], condition: Any = None) ->
 def _at_most(k: int | None, most: int, of: str) -> int:
     """How many directions are looked for among so many."""
     if k is not None and k > most:
-        raise ConfigError(f"k={k}: {of} have {most} directions; choose at most {most}", option="k")
+        raise ConfigError(f"{say_option('k', k)}: {of} have {most} directions; choose at most "
+                          f"{most}", option="k")
     return min(DIRECTIONS, most) if k is None else k
 
 
