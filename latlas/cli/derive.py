@@ -65,7 +65,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     device = "run" in flags and "device" not in flags  # that of the run's model
     # errors of the data about a label mean the source's, where the verb has one of its own
     typed = {k: v.name or f"--{k.replace('_', '-')}" for k, v in {**flags, **extra}.items()
-             if k in extra or k not in READ}
+             if k in extra or not (reads and k in READ)}
     more = {**extra, **({"device": DEVICE} if device else {}), "json": JSON}
     parameters += [_parameter(k, v, {"device": "auto", "json": False}.get(k), False)
                    for k, v in more.items()]
@@ -83,7 +83,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
             if "run" in values:
                 from latlas.run import Run
 
-                run = Run(values["run"], device=values.pop("device") if device else "auto")
+                run = Run(values["run"], device=values.pop("device", "auto") if device else "auto")
                 values |= {"run": run, **_default_output(output, run, values)}
             if progress is not None:
                 values["progress"] = progress

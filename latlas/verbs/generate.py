@@ -252,18 +252,17 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         "given" if getattr(model.config, "condition", "") == "part" else "label")
     if not takes:
         raise CapabilityError(f"{run.model_name} is not conditional; leave out "
-                              f"{say_option(option)}, or train a model that is: "
+                              f"`{option}`, or train a model that is: "
                               "conditional-gan, conditional-vae", option=option)
     if takes != option:
         what = {"label": "a label", "given": "a part of a picture"}[takes]
         raise CapabilityError(f"this {run.model_name} is conditioned on {what}: name it with "
-                              f"{say_option(takes)}, not {say_option(option)}", option=option)
+                              f"`{takes}`, not `{option}`", option=option)
     if given is None:
         from latlas.data.fitting import class_codes
 
         if label == []:
-            raise ConfigError(f"{say_option('label')}: name a class, or several with commas "
-                              "between", option="label")
+            raise ConfigError("`label`: name a class, or several with commas between", option="label")
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep
     from latlas.verbs.passes import condition_of
