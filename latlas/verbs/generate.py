@@ -262,7 +262,8 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         from latlas.data.fitting import class_codes
 
         if label == []:
-            raise ConfigError("`label`: name a class, or several with commas between", option="label")
+            raise ConfigError("`label`: name a class, or several with commas between",
+                              option="label")
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep
     from latlas.verbs.passes import condition_of
