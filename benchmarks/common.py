@@ -350,7 +350,7 @@ def spent(run: Path) -> tuple[float, int]:
 
 def judged(found: dict[str, dict[str, Any]], control: str) -> str:
     """A line for every row, a column for every title of a figure, and the controls below."""
-    from latlas.tasks.figures import number
+    from latlas.metrics.table import number
 
     titles = list(dict.fromkeys(title for figures in found.values() for title in figures))
     rows = [[name, *(figures[t].text() if t in figures else "–" for t in titles)]

@@ -19,6 +19,7 @@ from latlas.tasks.figures import KINDS
 
 import latlas
 from latlas.data import open_source
+from latlas.metrics.table import KINDS
 
 #: name of a row → model and its settings
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -57,8 +58,8 @@ def measure(name: str, source: Any, options: argparse.Namespace,
     asked = dict(text.split("=", 1) for text in options.set)
     trained = latlas.train(model, source, out=out, seed=seed, threads=options.threads,
                            **(SETTINGS | own | budget | asked))
-    judged = latlas.evaluate(trained.model, source, "test", metrics=("disentanglement",))
-    return {part: {f.key: getattr(f, part) for f in judged.figures}
+    judged = latlas.evaluate(trained.model, source, split="test", metrics=("disentanglement",))
+    return {part: {f.key: getattr(f, part) for f in judged.metrics}
             for part in ("value", "control", "ceiling")}
 
 

@@ -37,6 +37,8 @@ from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make, partition
 from latlas.metrics.flicker import flicker
+from latlas.metrics.table import KINDS, Metric
+from latlas.tasks.translate import translate
 
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
@@ -58,7 +60,7 @@ def main() -> None:
                for to in "BA"}
     runs = {row: trained(row, "cycle-gan", source, options, **QUICK, **ROWS[row])
             for row in options.models}
-    found: dict[str, dict[str, Figure]] = {}
+    found: dict[str, dict[str, Metric]] = {}
     for to in "BA":
         of = {f"{row} to {to}": cost(run) | direction(run, source, to, ways, readers[to], options)
               for row, run in runs.items()}
@@ -70,7 +72,7 @@ def main() -> None:
                                            for row, figures in found.items()}})
 
 
-def _share(of: dict[str, dict[str, Figure]], to: str) -> None:
+def _share(of: dict[str, dict[str, Metric]], to: str) -> None:
     title = KINDS["flicker"].title
     values = [of[f"{row} to {to}"][title].value for row in ROWS if f"{row} to {to}" in of]
     if len(values) == len(ROWS):
@@ -136,7 +138,7 @@ def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:
 # ------------------------------------------------------------------------------ judging
 
 def direction(run: Path, source: Source, to: str, ways: dict[str, NDArray[np.float32]],
-              reader: Any, options: argparse.Namespace) -> dict[str, Figure]:
+              reader: Any, options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test clips translated to a domain; draws a strip of some."""
     model, test = latlas.load(run, device=options.device), split(source, "test")
     seen = test if to == "B" else test.flipped()
@@ -145,11 +147,12 @@ def direction(run: Path, source: Source, to: str, ways: dict[str, NDArray[np.flo
     real = other.take("x"), ways[to][other.rows]
     found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),
                              float(unsteady(*real).mean())),
-             "label_match": mean("label_match", (reader.predict(made) == labels).astype(float),
-                                 reader.accuracy(real[0], other.take("label")))}
-    judgement = latlas.evaluate(model, source, "test", metrics=("translation",), to=to,
+             "label_accuracy": mean("label_accuracy",
+                                    (reader.predict(made) == labels).astype(float),
+                                    reader.accuracy(real[0], other.take("label")))}
+    judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    found |= {f.key: f for f in judgement.figures if f.key in ("cycle", "frechet")}
+    found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", "frechet")}
     path = run.with_name(f"{run.name}-to-{to}.png")
     many = SHOWN * FRAMES
     rows = [np.broadcast_to(x[:many], (many, 3, SIDE, SIDE)).reshape(SHOWN, FRAMES, 3, SIDE, SIDE)

@@ -39,6 +39,11 @@ from latlas.data import split
 from latlas.data.dataset import Dataset
 from latlas.data.source import Source, partition
 from latlas.metrics.arrays import nearest
+from latlas.metrics.table import KINDS, Metric
+from latlas.tasks.output import write_items
+from latlas.tasks.project import project
+from latlas.tasks.styles import LEVELS
+from latlas.verbs.measures import measure as evaluated
 
 #: name of a row → model and its settings
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,7 +63,7 @@ def main() -> None:
     source = emoji(options.data, options.size)
     train, held = split(source, "train"), held_out(source)
     print(f"{len(train):,} pictures to train on, {len(held):,} held out", flush=True)
-    found: dict[str, dict[str, Figure]] = {}
+    found: dict[str, dict[str, Metric]] = {}
     for row in options.models:
         run = trained(row, ROWS[row][0], source, options, **ROWS[row][1])
         model = latlas.load(run, device=options.device)
@@ -80,24 +85,25 @@ def held_out(source: Source) -> Dataset:
 
 
 def measure(model: Any, run: Path, train: Dataset, held: Dataset,
-            options: argparse.Namespace) -> dict[str, Figure]:
+            options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure, mean over draws of the samples, its error their standard deviation."""
     minutes, seen = spent(run)
-    found = {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen)}
+    found = {"minutes": Metric("examples", round(minutes, 1)),
+             "pictures seen": Metric("examples", seen)}
     for features, keys in SHOWN.items():
-        draws = [evaluate(model, train=train, test=held, features=features, samples=len(held),
-                          seed=options.seed + i, metrics=("samples",))
+        draws = [evaluated(model, train=train, test=held, features=features, samples=len(held),
+                           seed=options.seed + i, metrics=("samples",))
                  for i in range(options.draws)]
         found |= {f"{KINDS[key].title}, {features}": averaged(key, draws) for key in keys}
     return found
 
 
-def averaged(key: str, draws: list[Any]) -> Figure:
+def averaged(key: str, draws: list[Any]) -> Metric:
     """Mean and standard deviation of one figure, and the mean of its control."""
     values, controls = zip(*((f.value, f.control) for e in draws for f in (e.get(key),)),
                            strict=True)
     error = statistics.stdev(values) if len(values) > 1 else None
-    return Figure(key, statistics.mean(values), error, statistics.mean(controls))
+    return Metric(key, statistics.mean(values), error, statistics.mean(controls))
 
 
 def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[str, Any]:

@@ -21,6 +21,7 @@ row is put there too, ten of each class where classes are asked for.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,14 @@ from latlas.tasks.output import write_items
 import latlas
 from latlas.data import open_source, split
 from latlas.data.source import Source
+from latlas.metrics.table import KINDS, Metric
+from latlas.tasks.output import write_items
+from latlas.verbs.comparison import Evaluation
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")
 VAE = "vae, fitted prior"
 SHOWN = ("kernel", "precision", "recall", "density", "coverage", "two_sample", "near_copies",
-         "diversity", "label_match")
+         "diversity", "label_accuracy")
 
 
 def main() -> None:
@@ -50,12 +54,12 @@ def main() -> None:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
         model = latlas.load(run, device=options.device)
         draw(model, options.out / f"{row}-{options.seed}.png", options.seed)
-        found[title] = latlas.evaluate(
-            model, source, "test", metrics=("samples",), samples=options.samples, name=title,
-            features=features, seed=options.seed, prior="fitted" if row == "vae" else "own",
-            cache=options.out / "cache")
+        found[title] = replace(latlas.evaluate(
+            model, source, split="test", metrics=("samples",), samples=options.samples,
+            features=features, seed=options.seed, latents="fitted" if row == "vae" else "own",
+            cache=options.out / "cache"), name=title)
         print(f"{title}: Fréchet distance {found[title].get('frechet').text()}", flush=True)
-    sides = min(e.get("items").value for e in found.values())
+    sides = min(e.get("examples").value for e in found.values())
     print(f"\n{options.data.stem}, {sides:,.0f} pictures a side\n")
     print(judged({name: row_of(name, found, options) for name in found}, "held-out data"))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
@@ -81,13 +85,14 @@ def draw(model: Any, path: Path, seed: int) -> None:
 
 def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace) -> dict[str, Any]:
     """Title to figure."""
-    row = {f.key: f for f in found[name].figures}
+    row = {f.key: f for f in found[name].metrics}
     distance = row["frechet"]
     minutes, seen = took(name, options)
-    return {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen),
+    return {"minutes": Metric("examples", round(minutes, 1)),
+            "pictures seen": Metric("examples", seen),
             KINDS["frechet"].title: distance,
-            "of held-out data's": Figure("frechet", distance.value / (distance.control or 1)),
-            **({"of the VAE's": Figure("frechet", distance.value / found[VAE].get("frechet").value)}
+            "of held-out data's": Metric("frechet", distance.value / (distance.control or 1)),
+            **({"of the VAE's": Metric("frechet", distance.value / found[VAE].get("frechet").value)}
                if VAE in found else {}),
             **{KINDS[key].title: row[key] for key in SHOWN if key in row}}
 

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_map_only
 import latlas
 from latlas.data import open_source, split
 from latlas.report import plots
+from latlas.verbs.sections import read_metrics
 
 PRECISIONS = ("bf16", "fp32")
 SHOWN = ("discriminator", "generator", "r1", "r2", "gradient/discriminator", "gradient/generator")
@@ -73,8 +74,8 @@ def main() -> None:
     features = judge(split(source, "train"), split(source, "test"), options, "test pictures")
     rows = []
     for name, run in runs.items():
-        distance = latlas.evaluate(run, source, "test", metrics=("samples",), features=features,
-                                   samples=options.samples).get("frechet")
+        distance = latlas.evaluate(run, source, split="test", metrics=("samples",),
+                                   features=features, samples=options.samples).get("frechet")
         minutes, images = spent(run)
         rows.append([name, f"{minutes:.1f}", f"{images:,}", distance.text()])
     print("\n" + table(["", "minutes", "pictures seen", "Fréchet distance"], rows))

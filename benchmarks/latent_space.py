@@ -11,6 +11,7 @@ active units say so, whatever its one picture scores in completeness.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,9 +23,11 @@ from latlas.tasks.evaluate import Evaluation, feature_extractor
 import latlas
 from latlas.metrics.features import features
 from latlas.metrics.precision_recall import support_distance
+from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.sample_quality import feature_extractor
 
 SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median", "slope_high",
-         "unevenness", "largest_jump", "information", "information_upper", "marginal_kl",
+         "lipschitz_ratio", "largest_jump", "information", "information_upper", "marginal_kl",
          "total_correlation", "linear_tc", "dimension_kl", "frechet", "precision", "mse")
 
 
@@ -42,8 +45,9 @@ def main() -> None:
     made = {name: trained(name, options) for name in ROWS}
     judge = partial(latlas.evaluate, data=test, draws=1, samples=options.samples,
                     features=extract, seed=options.seed)
-    found = [judge(model, name=name) for name, model in made.items()]
-    found.insert(1, judge(with_fitted_prior(options), name="vae, fitted prior", prior="fitted"))
+    found = [replace(judge(model, latents="own"), name=name) for name, model in made.items()]
+    found.insert(1, replace(
+        judge(with_fitted_prior(options), latents="fitted"), name="vae, fitted prior"))
     print(f"{options.data}: {options.images:,} pictures each, {options.network}, code of "
           f"{options.latent_dim}, seed {options.seed}\n")
     print(markdown(found))
@@ -91,7 +95,7 @@ def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],
 
 def markdown(found: list[Evaluation]) -> str:
     """A row per figure, a column per model, and what held-out data gets."""
-    lines = [line for line in compare(found).lines() if line.key in SHOWN]
+    lines = [line for line in side_by_side(found).lines() if line.key in SHOWN]
     head = ["", *(e.name for e in found), "control"]
     body = [[line.title, *line.cells, line.control] for line in lines]
     rows = [head, ["---"] * len(head), *body]

@@ -48,6 +48,10 @@ from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make, partition
 from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
+from latlas.metrics.table import KINDS, Metric
+from latlas.tasks.output import write_items
+from latlas.tasks.translate import translate
+from latlas.verbs.sample_quality import Cache, metrics_of
 
 #: of digits: small and quick, so that a processor sees enough of them
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
@@ -66,7 +70,7 @@ SMOOTH, STEEP = 0.7, 120.0
 #: items of a sheet
 SHEET = 24
 Pictures = NDArray[np.uint8]
-Found = dict[str, dict[str, Figure]]
+Found = dict[str, dict[str, Metric]]
 
 
 def main() -> None:
@@ -169,14 +173,14 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
         yield name, (white + shape * (colour - white)).round().astype(np.uint8)
 
 
-def beside(made: Pictures, source: Source, seed: int) -> dict[str, Figure]:
+def beside(made: Pictures, source: Source, seed: int) -> dict[str, Metric]:
     """Title to figure: beside what was wanted, and as samples by two kinds of features."""
     train, test = (split(source, part).other for part in ("train", "test"))
     near = {key: mean(key, measure(made, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
     found = titled(near)
     for features, keys in AMONG.items():
-        among = figures_of(made, None, train, test, features, seed, "cpu", [], Cache(None))
+        among = metrics_of(made, None, train, test, features, seed, "cpu", [], Cache(None))
         found |= {f"{KINDS[f.key].title}, {features}": f for f in among if f.key in keys}
     return found
 
@@ -250,19 +254,19 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
 
 
 def direction(run: Path, source: Source, to: str, reader: Any,
-              options: argparse.Namespace) -> dict[str, Figure]:
+              options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test items translated to a domain; draws a sheet of some."""
     model, test = latlas.load(run, device=options.device), split(source, "test")
     seen = test if to == "B" else test.flipped()
     labels, made = seen.take("label"), translate(model, seen, to=to)
-    kept = mean("label_match", (reader.predict(made) == labels).astype(float),
+    kept = mean("label_accuracy", (reader.predict(made) == labels).astype(float),
                  reader.accuracy(seen.other.take("x"), seen.other.take("label")))
-    found = {"label_match": kept}
+    found = {"label_accuracy": kept}
     if to == "A":  # the upright one is known; of the others any colour is right
         found["l1"] = mean("l1", paired.l1(made, seen.other.take("x"), 255.0))
-    judgement = latlas.evaluate(model, source, "test", metrics=("translation",), to=to,
+    judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    found |= {f.key: f for f in judgement.figures if f.key in ("cycle", *SHOWN)}
+    found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
     back = translate(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
@@ -279,10 +283,11 @@ def target_parts(source: Source, to: str) -> list[Dataset]:
 
 # ------------------------------------------------------------------------------ both recipes
 
-def cost(run: Path) -> dict[str, Figure]:
+def cost(run: Path) -> dict[str, Metric]:
     """What a finished run took."""
     minutes, seen = spent(run)
-    return {"minutes": Figure("items", round(minutes, 1)), "pictures seen": Figure("items", seen)}
+    return {"minutes": Metric("examples", round(minutes, 1)),
+            "pictures seen": Metric("examples", seen)}
 
 
 def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
@@ -293,13 +298,13 @@ def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
                 columns=across * len(columns))
 
 
-def mean(key: str, values: NDArray[Any], control: float | None = None) -> Figure:
+def mean(key: str, values: NDArray[Any], control: float | None = None) -> Metric:
     """A figure with its standard error."""
     found = summary(values)
-    return Figure(key, found.mean, found.standard_error, control)
+    return Metric(key, found.mean, found.standard_error, control)
 
 
-def titled(figures: dict[str, Figure]) -> dict[str, Figure]:
+def titled(figures: dict[str, Metric]) -> dict[str, Metric]:
     """The same by their titles."""
     return {KINDS[key].title: figure for key, figure in figures.items()}
 

@@ -23,6 +23,8 @@ from latlas.core import motion
 from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
+from latlas.tasks.clips import clips_of, translate_film, write_film
+from latlas.verbs.measures import measure
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}
@@ -43,7 +45,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     write_film(asked.out / "day.gif", day.take("x"), model.space, day.take("duration"))
     translate_film(model, day, asked.out / "night.gif")
-    found = evaluate(model, train=split(source, "train"), test=test, metrics=["translation"])
+    found = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
     figure = found.get("flicker")
     print(f"{asked.out}/night.gif: {figure.text()} of flicker, the input "
           f"{figure.control:.4f}")

@@ -24,7 +24,7 @@ def main() -> None:
         source = open_source(folder, image_size=asked.image_size)
         run = latlas.train("vae", source, out=asked.out / "run", images=int(asked.images)).run
         show(run, split(source, "test"), asked.out)
-        print("report:", latlas.write_report(run, asked.out / "report.html", source, draws=20))
+        print("report:", latlas.report(run, data=source, draws=20).save(asked.out / "report.html"))
 
 
 def show(run: Path, unseen: object, out: Path) -> None:

@@ -247,5 +247,5 @@ def test_runs_of_two_sources_are_compared_on_the_test_part_of_the_first(tmp_path
                      progress=False)
     runs = [tmp_path / "a", tmp_path / "b"]
     table = latlas.compare(runs, metrics=("likelihood",))
-    assert [e.settings["items"] for e in table.evaluations] == [20, 20]
+    assert [e.settings["examples"] for e in table.evaluations] == [20, 20]
     assert cli.run(["compare", *map(str, runs), "--metrics", "likelihood"]) == 0

@@ -251,7 +251,7 @@ def test_a_cluster_says_where_it_lies_and_the_way_ends_there():
     assert abs(cluster.apart[0][1]) >= abs(cluster.apart[1][1])
     np.testing.assert_allclose(strip(Through(2), cluster)[-1], 2 * x[cluster.examples].mean(0),
                                rtol=1e-4)
-    np.testing.assert_allclose(cluster.way[0], x[cluster.common].mean(0), rtol=1e-4)
+    np.testing.assert_allclose(cluster.path[0], x[cluster.common].mean(0), rtol=1e-4)
 
 
 def test_the_same_twice_and_whatever_the_order_of_the_items():
@@ -362,8 +362,8 @@ def test_the_page_shows_pictures_groups_and_the_way(tmp_path):
     model, _ = train(tmp_path, "pca", data, small("pca"))
     found = audited(model, data, label=data.label, names=data.space.classes)
     text = build_page(found, model, data, title="t", command="latlas audit run")
-    for anchor in ("summary", "the-rarest-and-the-commonest", "groups-of-rare-examples", "dimensions",
-                   "groups-by-label", "how-it-was-made"):
+    for anchor in ("summary", "the-rarest-and-the-commonest", "groups-of-rare-examples",
+                   "dimensions", "groups-by-label", "how-it-was-made"):
         assert f'<section id="{anchor}">' in text
     assert "To group 1" in text and "http" not in text and "<script" not in text
     without = build_page(audited(model, data), model, data, title="t")
@@ -386,7 +386,8 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     most = max(found.clusters, key=lambda c: few[c.examples].mean())
     mean = x[most.examples, 1].astype(float).mean()
     assert f"<td>b</td><td>{mean:.4g}</td>" in text
-    assert "rarer by latent vector" in text.replace("\n", " ") and "to its middle, decoded" not in text
+    assert "rarer by latent vector" in text.replace("\n", " ")
+    assert "to its middle, decoded" not in text
     assert "30th neighbour." in text and "a walk from" not in text
 
 

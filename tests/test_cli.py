@@ -434,7 +434,7 @@ def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixtur
     assert table["nats"].mean() == pytest.approx(got["nats"], abs=1e-3)
     found = result(capsys, "evaluate", vae, "--draws", "2", "--samples", "40", "--features",
                    "pixels", "--out", "e.json")
-    assert json.loads((here / "e.json").read_text())["figures"] == found["figures"]
+    assert json.loads((here / "e.json").read_text())["metrics"] == found["metrics"]
     both = result(capsys, "compare", vae, str(runs / "ae"), "--draws", "2", "--samples", "40",
                   "--features", "pixels")
     assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]

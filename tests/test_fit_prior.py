@@ -151,15 +151,15 @@ def test_the_command_line_from_fit_to_figures(runs: Path,
                     "--json"]) == 0
     own, fitted = json.loads(capsys.readouterr().out)["evaluations"]
     assert [own["name"], fitted["name"]] == ["vae", "vae, fitted prior"]
-    keys = {f["key"] for f in fitted["figures"]}
-    assert {"precision", "coverage"} <= keys < {f["key"] for f in own["figures"]}
+    keys = {f["key"] for f in fitted["metrics"]}
+    assert {"precision", "coverage"} <= keys < {f["key"] for f in own["metrics"]}
     assert "nats" not in keys
 
 
 @pytest.mark.slow
 def test_the_report_shows_both(runs: Path) -> None:
     api.fit_prior(runs / "vae", progress=False, **FLOW)
-    page = api.write_report(runs / "vae", draws=2, samples=60).read_text("utf-8")
+    page = latlas.report(runs / "vae", draws=2, samples=60).html
     assert "samples from the fitted prior" in page
     assert "vae, fitted prior" in page
 

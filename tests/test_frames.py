@@ -27,6 +27,8 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
+from latlas.tasks.clips import clips_of, write_film
+from latlas.verbs.measures import measure
 
 TIMES = [50, 60, 70, 80]
 
@@ -268,7 +270,7 @@ def test_flicker_is_measured_beside_that_of_the_input():
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "BA":
         seen = data if to == "B" else data.flipped()
-        figure = evaluate(model, train=data, test=data, to=to, metrics=["translation"]).get(
+        figure = measure(model, train=data, test=data, to=to, metrics=["translation"]).get(
             "flicker")
         later = np.flatnonzero(np.diff(seen.clip) == 0) + 1
         way, weight = motions(seen.x[later - 1], seen.x[later], 16.0)
@@ -280,7 +282,7 @@ def test_flicker_is_measured_beside_that_of_the_input():
         assert figure.control == pytest.approx(own.mean())
     plain = tiny.domains()
     model = tiny.build("cycle-gan", plain, tiny.small("cycle-gan")).eval()
-    assert evaluate(model, train=plain, test=plain).get("flicker") is None
+    assert measure(model, train=plain, test=plain).get("flicker") is None
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_groups_are_those_of_the_figures():
 def test_the_table_has_a_column_for_the_ceiling(data):
     table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
-    assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
+    assert line.control.endswith("(rotated latents)") and float(line.more["ceiling"]) > 0.9
     assert table.html().columns[-1] == "ceiling"
     assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
 

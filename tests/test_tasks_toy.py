@@ -1,4 +1,4 @@
-"""A linear-Gaussian model whose every quantity has a closed form, and the tasks that read it.
+"""A linear-Gaussian model whose every quantity has a closed form, and the verbs that read it.
 
     z ~ N(0, I_2),  x | z ~ N(W z, s² I_4)  in model units
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,16 @@ from latlas.tasks import generate, read
 from latlas.tasks.common import can, require
 from scipy.stats import multivariate_normal
 
+import latlas
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError
 from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
-from latlas.verbs.score import _items, _row_bytes, _subject, elbo_parts, score
+from latlas.run import Run
+from latlas.tasks.score import _items, _row_bytes, _subject, elbo_parts, score
+from latlas.verbs.decoding import decoded, drawn_examples, walk
+from latlas.verbs.passes import can, encoded, information, over, squared_errors
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
 SPACE = Space("table", (4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
@@ -185,21 +190,24 @@ def test_codes_are_posterior_means_whatever_the_batch():
     centred = SPACE.to_model(data.x)
     m = WEIGHT.T @ WEIGHT + NOISE**2 * torch.eye(2)
     expected = centred @ (WEIGHT @ torch.linalg.inv(m)).numpy()
-    np.testing.assert_allclose(read.encode(Linear(), data, batch_size=7), expected, atol=1e-5)
+    few = over(Linear(), data, lambda model, batch: model.encode(batch.x).mean.numpy(),
+               batch_size=7)
+    for latents in (few, latlas.encode(Linear(), data)):
+        np.testing.assert_allclose(latents, expected, atol=1e-5)
 
 
 def test_a_model_reads_data_in_its_own_units_not_those_of_the_file():
     data = table()
     other = Dataset(data.x, Space("table", (4,), location=9.0, scale=3.0))
-    np.testing.assert_array_equal(read.encode(Linear(), data), read.encode(Linear(), other))
+    np.testing.assert_array_equal(encoded(Linear(), data), encoded(Linear(), other))
 
 
 def test_reconstruction_is_the_decoded_mean_code():
     data = table(20)
-    codes = read.encode(Linear(), data)
+    codes = encoded(Linear(), data)
     expected = SPACE.to_data((codes @ WEIGHT.numpy().T).astype(np.float32))
-    np.testing.assert_allclose(read.reconstruct(Linear(), data), expected, atol=1e-5)
-    np.testing.assert_allclose(read.squared_errors(Linear(), data),
+    np.testing.assert_allclose(latlas.reconstruct(Linear(), data), expected, atol=1e-5)
+    np.testing.assert_allclose(squared_errors(Linear(), data),
                                np.square(expected - data.x).mean(1), rtol=1e-3, atol=1e-5)
 
 
@@ -210,17 +218,17 @@ def test_information_is_the_kl_to_a_normal_with_the_moments_of_the_codes():
     around = torch.distributions.Normal(q.mean.mean(0),
                                         (q.mean.var(0, correction=0) + sd.square().mean(0)).sqrt())
     kl = torch.distributions.kl_divergence(torch.distributions.Normal(q.mean, sd), around)
-    np.testing.assert_allclose(read.information(Linear(), data), kl.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(information(Linear(), data), kl.mean(0), rtol=1e-4)
 
 
 def test_items_of_another_shape_are_refused():
     with pytest.raises(ConfigError, match=r"shape \(3,\)"):
-        read.encode(Linear(), Dataset(np.zeros((2, 3), np.float32), Space("table", (3,))))
+        encoded(Linear(), Dataset(np.zeros((2, 3), np.float32), Space("table", (3,))))
 
 
 def test_samples_have_the_model_s_moments():
-    drawn = SPACE.to_model(generate.sample(Linear(), 20_000, mean=False))
-    means = SPACE.to_model(generate.sample(Linear(), 20_000, mean=True))
+    drawn = SPACE.to_model(latlas.sample(Linear(), 20_000, mean=False).values)
+    means = SPACE.to_model(latlas.sample(Linear(), 20_000, mean=True).values)
     covariance = (WEIGHT @ WEIGHT.T).numpy()
     np.testing.assert_allclose(np.cov(means.T), covariance, atol=0.06)
     np.testing.assert_allclose(np.cov(drawn.T), covariance + NOISE**2 * np.eye(4), atol=0.06)
@@ -230,24 +238,24 @@ def test_tables_are_drawn_and_pictures_are_means():
     for kind, drawn in (("table", False), ("points", False), ("picture", True)):
         model = Linear()
         model.space = replace(SPACE, kind=kind)
-        made = generate.sample(model, 3)
-        np.testing.assert_array_equal(made, generate.sample(model, 3, mean=drawn))
-        assert (made != generate.sample(model, 3, mean=not drawn)).all()
+        made = latlas.sample(model, 3)
+        np.testing.assert_array_equal(made, latlas.sample(model, 3, mean=drawn))
+        assert (made != latlas.sample(model, 3, mean=not drawn)).all()
     with pytest.raises(ConfigError, match="n=-3"):
-        generate.sample(Linear(), -3)
+        latlas.sample(Linear(), -3)
 
 
 def test_samples_follow_the_seed_and_come_in_the_number_asked_for():
-    a, b, c = (generate.sample(Linear(), 10, seed=s, batch_size=4) for s in (3, 3, 4))
+    a, b, c = (drawn_examples(Linear(), 10, seed=s, batch_size=4) for s in (3, 3, 4))
     np.testing.assert_array_equal(a, b)
     assert a.shape == (10, 4) and a.dtype == np.float32 and (a != c).all()
-    assert generate.sample(Linear(), 0).shape == (0, 4)
-    assert generate.sample(OnlySamples(None, SPACE), 3, mean=False).shape == (3, 4)
+    assert latlas.sample(Linear(), 0).shape == (0, 4)
+    assert latlas.sample(OnlySamples(None, SPACE), 3, mean=False).shape == (3, 4)
 
 
 def test_inference_leaves_the_mode_as_it_was():
     model = Linear().train()
-    generate.sample(model, 2)
+    latlas.sample(model, 2)
     assert model.training
 
 
@@ -257,22 +265,22 @@ def test_pictures_come_back_as_whole_levels():
     model.space = space
     model.decode = lambda z, condition=None: Normal(
         (3 * z @ WEIGHT.T).reshape(-1, 1, 2, 2), torch.zeros(1), 3)
-    x = generate.sample(model, 50)
+    x = latlas.sample(model, 50).values
     assert x.dtype == np.uint8 and x.min() == 0 and x.max() == 16
 
 
-@pytest.mark.parametrize("path", ["line", "circle"])
-def test_paths_begin_and_end_at_the_codes(path):
+@pytest.mark.parametrize("method", ["linear", "slerp"])
+def test_paths_begin_and_end_at_the_codes(method):
     start, end = np.array([3.0, 0.0, 0.0]), np.array([0.0, 0.0, 5.0])
-    way = generate.walk(start, end, 5, path)
+    way = walk(start, end, 5, method)
     np.testing.assert_allclose(way[[0, -1]], [start, end], atol=1e-12)
-    middle = {"line": [1.5, 0, 2.5], "circle": [4 / 2**0.5, 0, 4 / 2**0.5]}[path]
+    middle = {"linear": [1.5, 0, 2.5], "slerp": [4 / 2**0.5, 0, 4 / 2**0.5]}[method]
     np.testing.assert_allclose(way[2], middle, atol=1e-12)
 
 
 @pytest.mark.parametrize("end", [[2.0, 0, 0], [-1.0, 0, 0], [0.0, 0, 0]])
 def test_circles_through_parallel_opposite_and_zero_codes_stay_finite(end):
-    way = generate.walk([1.0, 0, 0], end, 9, "circle")
+    way = walk([1.0, 0, 0], end, 9, "slerp")
     norms = np.linalg.norm(way, axis=1)
     np.testing.assert_allclose(way[-1], end, atol=1e-12)
     np.testing.assert_allclose(norms, np.linspace(1, np.linalg.norm(end), 9), atol=1e-12)
@@ -280,17 +288,17 @@ def test_circles_through_parallel_opposite_and_zero_codes_stay_finite(end):
 
 def test_interpolation_decodes_the_path():
     a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    items = generate.interpolate(Linear(), a, b, steps=3)
+    items = latlas.interpolate(Linear(), a, b, steps=3)
     expected = SPACE.to_data(np.array([a, (a + b) / 2, b]) @ WEIGHT.numpy().T)
     np.testing.assert_allclose(items, expected, atol=1e-5)
-    with pytest.raises(ConfigError, match="unknown path 'arc'"):
-        generate.interpolate(Linear(), a, b, path="arc")
+    with pytest.raises(ConfigError, match="unknown method 'arc'"):
+        latlas.interpolate(Linear(), a, b, method="arc")
     with pytest.raises(ConfigError, match="widths 2 and 3"):
-        generate.interpolate(Linear(), a, [1, 2, 3])
+        latlas.interpolate(Linear(), a, [1, 2, 3])
 
 
 def test_traversal_varies_one_dimension_at_a_time():
-    items = SPACE.to_model(generate.traverse(Linear(), span=2.0, steps=5))
+    items = SPACE.to_model(latlas.traverse(Linear(), span=2.0, steps=5).values)
     assert items.shape == (2, 5, 4)
     for dim in range(2):
         expected = np.linspace(-2, 2, 5)[:, None] * WEIGHT[:, dim].numpy()
@@ -299,27 +307,30 @@ def test_traversal_varies_one_dimension_at_a_time():
 
 def test_traversal_over_codes_starts_with_the_most_active_and_uses_their_spread():
     codes = np.random.default_rng(0).normal([1, 2], [0.1, 3.0], size=(500, 2))
-    items = SPACE.to_model(generate.traverse(Linear(), codes=codes, steps=3, span=1))
+    items = SPACE.to_model(latlas.traverse(Linear(), latents=codes, steps=3, span=1).values)
     reach = items[0, 2] - items[0, 1]
     np.testing.assert_allclose(reach, codes[:, 1].std() * WEIGHT[:, 1].numpy(), atol=1e-4)
     np.testing.assert_allclose(items[0, 1], codes.mean(0) @ WEIGHT.numpy().T, atol=1e-4)
     with pytest.raises(ConfigError, match="no dimension 7"):
-        generate.traverse(Linear(), dims=[0, 7])
+        latlas.traverse(Linear(), dims=[0, 7])
 
 
 def test_codes_of_the_wrong_width_are_refused():
     with pytest.raises(ConfigError, match="3 dimensions, the model 2"):
-        generate.decode(Linear(), np.zeros((4, 3)))
+        latlas.decode(Linear(), np.zeros((4, 3)))
     with pytest.raises(ConfigError, match="3 conditions for 4 items"):
-        generate.decode(Linear(), np.zeros((4, 2)), condition=[0, 1, 2])
+        decoded(Linear(), np.zeros((4, 2)), condition=[0, 1, 2])
 
 
-def test_require_names_the_models_that_can():
-    models = {"gan": frozenset({"sample"}), "vae": frozenset({"encode"}),
-              "ae": frozenset({"encode"})}
-    require("vae", models["vae"], "encode", models)
+def test_require_names_the_models_that_can(monkeypatch):
+    able = {"gan": {"sample"}, "vae": {"encode"}, "ae": {"encode"}}
+    monkeypatch.setattr("latlas.models.MODELS", {
+        name: SimpleNamespace(provides=frozenset(words)) for name, words in able.items()})
+    Run.of(Linear()).require("encode")
+    run = Run.of(OnlySamples(None, SPACE))
+    run.model_name = "gan"
     with pytest.raises(CapabilityError) as caught:
-        require("gan", models["gan"], "encode", models)
+        run.require("encode")
     assert str(caught.value) == ("gan cannot encode; `encode` needs an encoder. "
                                  "Models that can: ae, vae")
 

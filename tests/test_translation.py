@@ -35,6 +35,9 @@ from latlas.networks.translators import (
     ResidualTranslator,
     UNet,
 )
+from latlas.verbs.measures import measure
+from latlas.verbs.report import build_page
+from latlas.verbs.sections import Subject
 
 
 def step(index=0):
@@ -329,7 +332,7 @@ def test_a_perfect_translator_has_perfect_figures():
     data = tiny.pairs(n=400)
     model = Perfect(tiny.small("pix2pix"), data.space).eval()
     train, test = data.subset(slice(0, 300)), data.subset(slice(300, None))
-    found = {f.key: f for f in evaluate(model, train=train, test=test, features="pixels").figures}
+    found = {f.key: f for f in measure(model, train=train, test=test, features="pixels").metrics}
     assert found["l1"].value == 0 and found["l1"].control > 0.01
     assert found["ssim"].value == pytest.approx(1) and found["psnr"].value == np.inf
     assert found["sliced"].value == pytest.approx(0, abs=1e-6)
@@ -341,7 +344,7 @@ def test_what_is_lost_there_and_back_is_measured_to_either_domain():
     data = tiny.domains()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "AB":
-        found = {f.key: f for f in evaluate(model, train=data, test=data, to=to).figures}
+        found = {f.key: f for f in measure(model, train=data, test=data, to=to).metrics}
         given = torch.cat([b.x for b in Sweep(data if to == "B" else data.flipped(), 90)])
         with torch.no_grad():
             there, back = (model.forth, model.back)[::1 if to == "B" else -1]
@@ -349,10 +352,10 @@ def test_what_is_lost_there_and_back_is_measured_to_either_domain():
         assert found["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
         assert "l1" not in found and "frechet" in found
     with pytest.raises(ConfigError, match="translates to"):
-        evaluate(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
-                 test=tiny.pairs(), to="A")
+        measure(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
+                test=tiny.pairs(), to="A")
     with pytest.raises(DataError, match="the data have one side"):
-        evaluate(model, train=data.beside(None), test=data.beside(None))
+        measure(model, train=data.beside(None), test=data.beside(None))
 
 
 def test_domains_of_two_sizes_are_refused_with_what_to_do():

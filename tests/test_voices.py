@@ -395,7 +395,7 @@ def test_two_folders_to_wav_files(speakers: tuple[Path, Path], tmp_path: Path,
         assert len(list((run / f"to-{to}").glob("*.wav"))) == len(clips)
     one, = latlas.translate(run, tmp_path / "new/short.wav")
     np.testing.assert_allclose(one.x, read_wav((out / "short.wav").read_bytes()).x, atol=1e-4)
-    assert np.isfinite(latlas.evaluate(run, metrics=("translation",), samples=20).figures[0].value)
+    assert np.isfinite(latlas.evaluate(run, metrics=("translation",), samples=20).metrics[0].value)
 
 
 def test_bad_input_to_a_run_of_voices(speakers: tuple[Path, Path], tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from latlas.api.training import Parts, execute, plan
-from latlas.tasks.common import inference
 from torch import Tensor, nn
 
 from latlas.core.noise import Noise, derive

@@ -1,4 +1,4 @@
-"""The metrics by name, and one value of a metric: its error, the controls beside it, its text."""
+"""The metrics by name, and a value of one of them: its error, its controls, its text."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ THUMBNAIL, FITTED = 32, 10_000
 FAINT = 1e-3
 #: a dimension whose mean latents have less of its variance than this is inactive
 INACTIVE = 0.01
-#: common examples shown beside a cluster, steps of the way to it, dimensions named of it
+#: common examples shown beside a cluster, steps of the path to it, dimensions named of it
 NEAR, STEPS, NAMED = 9, 9, 5
 
 
@@ -164,16 +164,16 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
                         f"{say_option('split', 'all')} takes every part of a source")
     if label is not None and len(label) != n:
         raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
-    scored, done = draws > 0 and label is not None and can(model, "score"), 0
+    scored, counted = draws > 0 and label is not None and can(model, "score"), 0
 
     def count(more: int) -> None:
-        nonlocal done
-        done += more
+        nonlocal counted
+        counted += more
         if progress:
-            progress(done, n * (4 + scored))
+            progress(counted, n * (4 + scored))
 
     def scored_so_far(now: int, total: int) -> None:
-        count(4 * n + now * n // max(total, 1) - done)
+        count(4 * n + now * n // max(total, 1) - counted)
 
     mean, log_var, error, code, looks, outline = _pass(model, data, count)
     # (d,) of z under q, over all examples: that of the mean latents and that around them
@@ -263,7 +263,7 @@ def _ranks(latents: Array, looks: Array, outline: Array,
 
 
 def _clusters(mean: Array, latents: Array, rank: Array, seed: int) -> tuple[Cluster, ...]:
-    """The rarest, in groups: where each lies, the common examples near it, the way from those."""
+    """The rarest, in groups: where each lies, the common examples near it, the path from those."""
     from latlas.verbs.decoding import walk
 
     order = rarest_first(rank)

@@ -22,7 +22,7 @@ GALLERY, FEW, DRAWN = 64, 25, 4
 #: rows and columns of a table that are listed, and columns that tell a group of rows
 ROWS, COLUMNS, TELLING = 8, 8, 5
 #: what the groups of one kind of data have besides
-MORE = {"picture": "; the way leads from the common examples to its middle, decoded.",
+MORE = {"picture": "; the path leads from the common examples to its middle, decoded.",
         "table": ", and for the columns."}
 #: points that stand for all examples in a plot
 POINTS = 2000
@@ -30,7 +30,7 @@ POINTS = 2000
 
 def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command: str = "",
                seed: int = 0, facts: Mapping[str, str] | None = None) -> str:
-    """One self-contained page: galleries, clusters with the way to each, dimensions, groups."""
+    """One self-contained page: galleries, clusters with the path to each, dimensions, groups."""
     parts = [_summary(audit), _galleries(audit, data), _clusters(audit, model, data),
              _dimensions(audit, data), *([_groups(audit)] if audit.groups else []),
              provenance(command, seed, facts or {})]
@@ -41,8 +41,8 @@ def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command
 
 
 def strip(model: Model, cluster: Cluster) -> Array | None:
-    """(steps, \\*shape) examples decoded along the way to a cluster; ``None`` without a decoder."""
-    return decoded(model, cluster.way) if can(model, "decode") else None
+    """(steps, \\*shape) examples decoded on the path to a cluster; ``None`` without a decoder."""
+    return decoded(model, cluster.path) if can(model, "decode") else None
 
 
 def _summary(audit: Audit) -> Section:
@@ -94,10 +94,10 @@ def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
         parts.append(Table(["dimension", *(f"z{dim}" for dim, _ in cluster.apart)],
                            [[Cell("standard deviations apart"),
                              *(Cell(f"{value:+.2f}") for _, value in cluster.apart)]]))
-        way = strip(model, cluster) if data.space.kind == "picture" else None
-        if way is not None:
+        steps = strip(model, cluster) if data.space.kind == "picture" else None
+        if steps is not None:
             parts.append(Row([Figure(
-                grid_picture(way, data.space, len(way)), f"To group {number}",
+                grid_picture(steps, data.space, len(steps)), f"To group {number}",
                 "from the common examples on the left to its middle on the right")], 1))
     return Section("Groups of rare examples", f"The rarest {RAREST:.0%} by where their latents "
                    "lie. Beside each group the common examples nearest to it. The tables have how "

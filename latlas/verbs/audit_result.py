@@ -42,13 +42,13 @@ class Cluster:
         apart: dimension and difference of their mean latent vector from that of all other
             examples, in standard deviations of the latents, the greatest first.
         common: rows of the common examples nearest to their centre.
-        way: (steps, latent_dim) latents from the centre of those to that of the cluster.
+        path: (steps, latent_dim) latents from the centre of those to that of the cluster.
     """
 
     examples: Array
     apart: tuple[tuple[int, float], ...]
     common: Array
-    way: Array
+    path: Array
 
 
 @dataclass(frozen=True)

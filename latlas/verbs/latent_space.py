@@ -121,11 +121,11 @@ def _continuity(model: Model, few: Dataset, seed: int) -> Iterator[Metric]:
     draws = prior_draws(model, EXAMPLES, seed)
     paths = arcs(draws[:PATHS], draws[PATHS:2 * PATHS], draws.mean(0), POINTS)
     condition = conditions_like(model, few, PATHS, seed)
-    ways = [_means(model, path, None if condition is None else condition[i:i + 1])
-            for i, path in enumerate(paths)]
-    spectrum = continuity(np.stack([lengths(way) for way in ways]),
+    decoded_paths = [_means(model, path, None if condition is None else condition[i:i + 1])
+                     for i, path in enumerate(paths)]
+    spectrum = continuity(np.stack([lengths(x) for x in decoded_paths]),
                           lengths(paths) / np.sqrt(draws.var(0).mean()), near)
-    fade = max(float(np.linalg.norm(way[-1] - way[0])) for way in ways) / (POINTS - 1)
+    fade = max(float(np.linalg.norm(x[-1] - x[0])) for x in decoded_paths) / (POINTS - 1)
     yield Metric("slope_median", spectrum.median)
     yield Metric("slope_high", spectrum.high)
     if spectrum.median:

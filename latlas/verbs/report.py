@@ -106,10 +106,11 @@ def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | N
             raise ConfigError(f"{say_option('to', to)}: {type(run.model).__name__} translates to "
                               f"{' and '.join(reached)} alone", option="to")
         ways = {}
-        for way in [to] if to else reached or ["B"]:
-            result = evaluate(run, source, split="test", to=way, seed=seed,  # type: ignore[arg-type]
+        for domain in [to] if to else reached or ["B"]:
+            result = evaluate(run, source, split="test", to=domain, seed=seed,  # type: ignore[arg-type]
                               cache=cache, **settings)
-            ways[way] = replace(result, name=f"{run.name} to {way}") if len(reached) > 1 else result
+            ways[domain] = replace(result, name=f"{run.name} to {domain}") if (
+                len(reached) > 1) else result
         subjects.append(Subject(run.name, run.model, run.path, next(iter(ways.values())),
                                 _facts(run), ways if reached else {}))
     html = build_page(subjects, train=train, test=test, title=title, command=command, seed=seed,

@@ -71,12 +71,12 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
         label: the class that each was drawn for, if any.
         from_prior: they stand for all that a latent space decodes to.
     """
-    known = capped(train)
-    if len(known) < len(train):
-        notes.append(f"Sample quality and the data-copying test looked at {len(known):,} of "
+    part = capped(train)
+    if len(part) < len(train):
+        notes.append(f"Sample quality and the data-copying test looked at {len(part):,} of "
                      f"{len(train):,} training examples.")
     try:
-        rows = _rows(samples, label, known, test, features, seed, device, cache)
+        rows = _rows(samples, label, part, test, features, seed, device, cache)
     except DataError as error:
         notes.append(f"No metrics of sample quality: {error}.")
         return
@@ -158,18 +158,18 @@ def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = 
         return extractor(source, train.space, examples.take("x"), examples.take("label"),
                          seed=seed, device=device)
 
-    known = capped(train)
-    if cache is None or cache.folder is None or _name(source, known) != "classifier":
+    part = capped(train)
+    if cache is None or cache.folder is None or _name(source, part) != "classifier":
         return make()  # type: ignore[no-any-return]
-    weights = cache.recall("classifier", _feature_key(source, known, seed, device, cache),
+    weights = cache.recall("classifier", _feature_key(source, part, seed, device, cache),
                            lambda: dict(make().weights()))
     return restored_classifier(train.space, weights, device)
 
 
 def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
     """The training examples that a classifier behind features learns from."""
-    known = capped(train)
-    return known.subset(control_split(len(known), seed)[0][:CLASSIFIER_EXAMPLES])
+    part = capped(train)
+    return part.subset(control_split(len(part), seed)[0][:CLASSIFIER_EXAMPLES])
 
 
 def learning_seconds(train: Dataset, seed: int = 0, device: str = "cpu") -> float:
