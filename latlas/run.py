@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, RunError
+from latlas.core.errors import CapabilityError, RunError, say_option
 from latlas.core.folders import open_run
 from latlas.core.options import parse
 from latlas.core.space import parse_space
@@ -43,9 +43,6 @@ NEEDS = {
     "mix": "layers that have styles",
     "translate": "two domains",
 }
-#: how a decoder without a likelihood is scored all the same
-OBSERVATION = ("A decoder with a prior is given one by --observation-sd S (observation_sd=S): "
-               "N(x; decode(z), S²), S in model units")
 
 
 class Run:
@@ -213,7 +210,7 @@ class Run:
             return
         able = sorted(k for k, entry in models.MODELS.items() if capability in entry.provides)
         verb = verb or capability
-        hint = f". {OBSERVATION}" if verb == "score" and self.can("decode") else ""
+        hint = f". {observation_hint()}" if verb == "score" and self.can("decode") else ""
         raise CapabilityError(
             f"{self.model_name} cannot {capability}; `{verb}` needs {NEEDS[capability]}. "
             f"Models that can: {', '.join(able) or 'none'}{hint}")
@@ -222,6 +219,12 @@ class Run:
         place = self.path or "in memory"
         state = "" if self.finished else ", not finished"
         return f"Run({self.model_name}, {place}{state}: {', '.join(sorted(self.provides))})"
+
+
+def observation_hint() -> str:
+    """How a decoder without a likelihood is scored all the same."""
+    return (f"A decoder with a prior is given one by {say_option('observation_sd', 'S')}: "
+            "N(x; decode(z), S²), S in model units")
 
 
 def as_run(run: Run | Model | str | Path) -> Run:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError, say_option
 from latlas.core.options import divide, parse, to_json
 from latlas.core.space import Table
 from latlas.data.fitting import as_source, fitted
@@ -93,7 +93,8 @@ def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
     entry = models.get(model)
     own, training = divide(settings, entry.config, TrainOptions, where=where)
     if split not in ("train", "all"):
-        raise ConfigError(f"{where} split={split}: train on `train` or `all`", option="split")
+        raise ConfigError(f"{where}: {say_option('split', split)}: train on `train` or `all`",
+                          option="split")
     return Plan(model, parse(entry.config, own, where),
                 with_defaults(entry.training, training, where), split,
                 None if start is None else Path(start))

@@ -10,17 +10,30 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from cyclopts import App, Parameter
-from docstring_parser import parse
+from docstring_parser import Docstring, parse
 
 from latlas.cli.commands import COMMANDS
 from latlas.cli.show import counting, emit
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
+
+if TYPE_CHECKING:
+    from latlas.run import Run
 
 #: options of a source that have a flag of their own; ``--data-option`` sets any of them
 READ = {
@@ -47,59 +60,34 @@ def app_of(name: str) -> App:
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     """A function for cyclopts that calls the verb, writes its result and says what it is."""
     docs = parse(inspect.getdoc(verb) or "")
-    said = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
-    hints = get_type_hints(verb, include_extras=True)
-    flags: dict[str, Flag] = {}
-    parameters: list[inspect.Parameter] = []
-    output, reads = None, False
-    for p in inspect.signature(verb).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            reads = p.name == "read"
-            continue
-        marks = [m for m in getattr(hints[p.name], "__metadata__", ())
-                 if isinstance(m, Flag | Output)]
-        if p.name == "progress" or (marks and isinstance(marks[0], Flag) and not marks[0].type):
-            continue
-        if marks and isinstance(marks[0], Output):
-            output = marks[0]
-            flag = Flag(Path, output.help)
-        else:
-            flag = marks[0] if marks and isinstance(marks[0], Flag) else Flag(
-                _without_none(hints[p.name]), said.get(p.name, ""))
-        flags[p.name] = flag
-        parameters.append(_parameter(p.name, flag, p.default, p.kind is not p.KEYWORD_ONLY))
-    names = set(flags)
-    extra = {k: v for k, v in READ.items() if reads and k not in names}
-    device = "run" in names and "device" not in names  # that of the run's model
-    flags |= extra | ({"device": DEVICE} if device else {}) | {"json": JSON}
-    parameters += [_parameter(k, v, None, False) for k, v in extra.items()]
-    if device:
-        parameters.append(_parameter("device", DEVICE, "auto", False))
-    parameters.append(_parameter("json", JSON, False, False))
+    flags, parameters, output, reads = _declared(verb, docs)
+    extra = {k: v for k, v in READ.items() if reads and k not in flags}
+    device = "run" in flags and "device" not in flags  # that of the run's model
+    # errors of the data about a label mean the source's, where the verb has one of its own
+    typed = {k: v.name or f"--{k.replace('_', '-')}" for k, v in {**flags, **extra}.items()
+             if k in extra or not (reads and k in READ)}
+    more = {**extra, **({"device": DEVICE} if device else {}), "json": JSON}
+    parameters += [_parameter(k, v, {"device": "auto", "json": False}.get(k), False)
+                   for k, v in more.items()]
+    flags |= more
 
     def command(*args: Any, **named: Any) -> int:
         values = {p.name: v for p, v in zip(parameters, args, strict=False)} | named
-        values = {k: flags[k].convert(v) if flags[k].convert and v is not None else v  # type: ignore[misc]
-                  for k, v in values.items()}
         json = values.pop("json", False)
-        read = {k: values.pop(k, None) for k in extra}
-        read |= read.pop("data_option", None) or {}
-        if "run" in values:
-            from latlas.run import Run
+        bar = counting(name) if "progress" in inspect.signature(verb).parameters else nullcontext()
+        with flags_of_command(typed), bar as progress:
+            values = {k: flags[k].convert(v) if flags[k].convert and v is not None else v  # type: ignore[misc]
+                      for k, v in values.items()}
+            read = {k: values.pop(k, None) for k in extra}
+            read |= read.pop("data_option", None) or {}
+            if "run" in values:
+                from latlas.run import Run
 
-            values["run"] = run = Run(
-                values["run"], device=values.pop("device", "auto") if device else "auto")
-            if output is not None and output.default and values.get("out") is None \
-                    and not values.get("shard"):
-                file = output.default.format(to=values.get("to", "B"))
-                suffix = "" if "." in file or file.endswith("/") else (
-                    ".png" if run.space.kind == "picture" else ".csv")
-                values["out"] = run.path / f"{file}{suffix}"  # type: ignore[operator]
-        values |= {k: v for k, v in read.items() if v is not None}
-        with counting(name) as progress:
-            if "progress" in hints:
+                run = Run(values["run"], device=values.pop("device", "auto") if device else "auto")
+                values |= {"run": run, **_default_output(output, run, values)}
+            if progress is not None:
                 values["progress"] = progress
-            result = verb(**values)
+            result = verb(**values, **{k: v for k, v in read.items() if v is not None})
         out = values.get("out")
         emit({**result.facts(), **({} if out is None else {"out": str(out)})}, json,
              "" if json else "\n".join(filter(None, [result.text(), *result.written])))
@@ -110,6 +98,43 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     paragraphs = (docs.description or "").split("\n\n")
     command.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
     return command
+
+
+def _declared(verb: Callable[..., Result], docs: Docstring) -> tuple[
+        dict[str, Flag], list[inspect.Parameter], Output | None, bool]:
+    """Flags and arguments that a verb declares, what it writes, whether it takes options of a
+    source."""
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
+    hints = get_type_hints(verb, include_extras=True)
+    flags: dict[str, Flag] = {}
+    parameters: list[inspect.Parameter] = []
+    output, reads = None, False
+    for p in inspect.signature(verb).parameters.values():
+        if p.kind is p.VAR_KEYWORD:
+            reads = p.name == "read"
+            continue
+        mark = next((m for m in getattr(hints[p.name], "__metadata__", ())
+                     if isinstance(m, Flag | Output)), None)
+        if p.name == "progress" or (isinstance(mark, Flag) and not mark.type):
+            continue
+        if isinstance(mark, Output):
+            output, mark = mark, Flag(Path, mark.help)
+        flags[p.name] = mark or Flag(_without_none(hints[p.name]), helps.get(p.name, ""))
+        parameters.append(_parameter(p.name, flags[p.name], p.default,
+                                     p.kind is not p.KEYWORD_ONLY))
+    return flags, parameters, output, reads
+
+
+def _default_output(output: Output | None, run: Run, values: dict[str, Any]) -> dict[str, Path]:
+    """``out`` in the run folder, where none is named and the verb has a default."""
+    if output is None or not output.default or values.get("out") is not None \
+            or values.get("shard"):
+        return {}
+    file = output.default.format(to=values.get("to", "B"))
+    suffix = "" if "." in file or file.endswith("/") else (
+        ".png" if run.space.kind == "picture" else ".csv")
+    assert run.path is not None
+    return {"out": run.path / f"{file}{suffix}"}
 
 
 def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect.Parameter:

@@ -14,7 +14,7 @@ from latlas.cli.settings import settings
 from latlas.cli.show import tell
 from latlas.core.errors import ConfigError
 from latlas.report.text import table
-from latlas.verbs.common import DataLike, Flag, Progress, Result, RunLike
+from latlas.verbs.common import DataLike, Flag, Result, RunLike
 
 Set = Annotated[tuple[str, ...], Flag(
     tuple[str, ...], "key=value, any setting of the model or of training; may be repeated.",
@@ -133,8 +133,7 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
              float, "Training time of each model. Default: each model's own budget.")] = None,
          models: Annotated[tuple[str, ...], Flag(tuple[str, ...], "Models to compare.",
                                                  several=True)] = ("pca", "ae", "vae"),
-         seed: Annotated[int, Flag(int, "Decides every random draw.")] = 0,
-         progress: Progress | None = None) -> Result:
+         seed: Annotated[int, Flag(int, "Decides every random draw.")] = 0) -> Result:
     """Train pca, ae and vae on handwriting, compare them, and write one HTML report.
 
     Called again it goes on where it stopped; finished runs are not trained again.

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+#: flags of the command that runs, by the name of the option; ``None`` in Python
+_flags: Mapping[str, str] | None = None
 
 
 class LatlasError(Exception):
@@ -39,6 +44,34 @@ class RunError(LatlasError):
 
 class TrainingError(LatlasError):
     """Training that cannot go on: a loss that is not finite, a collapse."""
+
+
+def say_option(name: str, value: Any = "") -> str:
+    """An option as the person types it.
+
+    ``image_size=64`` in Python, ``--image-size 64`` on the command line, and there ``--data-option
+    drop=id`` for an option of a source that has no flag of its own.
+
+    >>> say_option("image_size", 64)
+    'image_size=64'
+    >>> with flags_of_command({"image_size": "--image-size"}):
+    ...     say_option("image_size", 64), say_option("image_size"), say_option("drop", "id")
+    ('--image-size 64', '--image-size', '--data-option drop=id')
+    """
+    if _flags is None:
+        return f"{name}={value}"
+    return f"{_flags[name]} {value}".rstrip() if name in _flags else f"--data-option {name}={value}"
+
+
+@contextmanager
+def flags_of_command(flags: Mapping[str, str]) -> Iterator[None]:
+    """Errors raised inside name options by these flags, from the name of the option to the flag."""
+    global _flags
+    before, _flags = _flags, flags
+    try:
+        yield
+    finally:
+        _flags = before
 
 
 def out_of_memory(error: BaseException) -> bool:

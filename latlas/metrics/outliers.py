@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.metrics.arrays import Array, Float, pair
 
 #: training items the controls are fitted to
@@ -65,11 +65,11 @@ def threshold(normal: Array, fpr: float) -> float:
     89.0
     """
     if not 0 < fpr < 1:
-        raise ConfigError(f"fpr={fpr}: a share between 0 and 1", option="fpr")
+        raise ConfigError(f"{say_option('fpr', fpr)}: a share between 0 and 1", option="fpr")
     m = len(normal)
     place = math.ceil(round((m + 1) * (1 - fpr), 9))
     if place > m:
-        raise ConfigError(f"fpr={fpr} needs {math.ceil(1 / fpr) - 1} "
+        raise ConfigError(f"{say_option('fpr', fpr)} needs {math.ceil(1 / fpr) - 1} "
                           f"held-out normal examples, there are {m}; allow a larger fpr")
     return float(np.partition(np.asarray(normal, np.float64), place - 1)[place - 1])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
 #: what is wrong with codes that are alike
@@ -201,7 +201,7 @@ def alpha_for(values: Array, form: str, share: float, most: float = math.inf) ->
     if form not in FORMS:
         raise ConfigError(unknown("form", form, FORMS))
     if not 0 < share < 1:
-        raise ConfigError(f"share={share}: a share between 0 and 1")
+        raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
     low, high = map(math.log, ALPHAS)
     if _left(values, form, math.exp(low), most) >= share:
         return ALPHAS[0]

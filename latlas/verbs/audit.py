@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import CapabilityError, ConfigError, DataError, unknown
+from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
 from latlas.data.dataset import encode_labels
 from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
 from latlas.data.pairs import first_side
@@ -105,8 +105,8 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None, read: dict[
     if is_arrays(data):
         x, y = data if isinstance(data, tuple) else (data, None)
         if group is not None:
-            raise ConfigError(f"group={group}: arrays have no columns; give (array, labels)",
-                              option="group")
+            raise ConfigError(f"{say_option('group', group)}: arrays have no columns; give "
+                              "(array, labels)", option="group")
         examples = open_examples(run, x, split)
         if y is None:
             return examples, None, ()
@@ -161,8 +161,8 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
                               "audit needs latents of the examples alone: train vae, ae or pca")
     if n < rarity.LEAST_ITEMS:
         raise DataError(f"{n} examples are too few for an audit, which needs {rarity.LEAST_ITEMS}: "
-                        "rarity is judged by the examples around; --split all takes every part of "
-                        "a source")
+                        "rarity is judged by the examples around; "
+                        f"{say_option('split', 'all')} takes every part of a source")
     if label is not None and len(label) != n:
         raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
     scored, counted = draws > 0 and label is not None and can(model, "score"), 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.core.space import Space
 
 Array = NDArray[Any]
@@ -230,6 +230,31 @@ class Examples(Result, NDArrayOperatorsMixin):
 
 
 @dataclass(eq=False)
+class Translations(Examples):
+    """Translated examples; of those that went to files only how many.
+
+    Attributes:
+        to: the domain; ``count`` how many examples were translated, or their files were there.
+        clips: recordings in place of ``values``.
+        files: facts about the files that were written.
+    """
+
+    to: str = "B"
+    count: int = 0
+    clips: Any = None
+    files: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        return {"to": self.to, "n": self.count, **self.files}
+
+    def __len__(self) -> int:
+        return len(self.values) if self.clips is None else len(self.clips)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index] if self.clips is None else self.clips[index]
+
+
+@dataclass(eq=False)
 class Parts(Result):
     """What a call has done: parts written and kept, of those this shard has."""
 
@@ -254,13 +279,13 @@ def counted(n: int, what: str) -> str:
 def at_least(option: str, value: int | None, low: int) -> None:
     """Raise ConfigError for a number that was given and is too small."""
     if value is not None and value < low:
-        raise ConfigError(f"{option}={value}: at least {low}", option=option)
+        raise ConfigError(f"{say_option(option, value)}: at least {low}", option=option)
 
 
 def finite(option: str, value: float) -> None:
     """Raise ConfigError for a number that is not finite."""
     if not math.isfinite(value):
-        raise ConfigError(f"{option}={value}: a finite number", option=option)
+        raise ConfigError(f"{say_option(option, value)}: a finite number", option=option)
 
 
 def whole_numbers(option: str, value: str | Sequence[int]) -> list[int]:
@@ -269,6 +294,6 @@ def whole_numbers(option: str, value: str | Sequence[int]) -> list[int]:
 
     parsed = numbers(value) if isinstance(value, str) else [int(v) for v in value]
     if parsed is None:
-        raise ConfigError(f"{option}={value}: write whole numbers, ranges by a dash, with commas "
-                          "between (1,2,5-9), at most a million", option=option)
+        raise ConfigError(f"{say_option(option, value)}: write whole numbers, ranges by a dash, "
+                          "with commas between (1,2,5-9), at most a million", option=option)
     return parsed

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
@@ -119,7 +119,7 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     if space not in ("z", "w"):
         raise ConfigError(unknown("space", space, ["z", "w"]), option="space")
     if space == "w":
-        run.require("mix", "interpolate space=w")
+        run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
     first, last = _ends(run, start, end, data, split, read, seed, label)
     condition = conditions(run, 1 if given is not None else steps, label, given)
@@ -207,7 +207,8 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
     from latlas.verbs.passes import encoded
 
     if (start is None) != (end is None):
-        raise ConfigError("give both --start and --end, or neither", option="start")
+        raise ConfigError(f"give both {say_option('start')} and {say_option('end')}, or neither",
+                          option="start")
     rows = [v for v in (start, end) if v is None or np.ndim(v) == 0]
     if not rows:
         return np.asarray(start), np.asarray(end)
@@ -223,8 +224,8 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
         chosen = [int(start), int(end)]
         for option, row in (("start", chosen[0]), ("end", chosen[1])):
             if not 0 <= row < len(examples):
-                raise ConfigError(f"{option}={row}: the data have rows 0 … {len(examples) - 1}",
-                                  option=option)
+                raise ConfigError(f"{say_option(option, row)}: the data have rows 0 … "
+                                  f"{len(examples) - 1}", option=option)
     z = encoded(run.model, examples.subset(np.asarray(chosen, np.int64)))
     return z[0], z[1]
 
@@ -250,9 +251,9 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
     takes = "" if not model.condition_dim else (
         "given" if model.takes_condition == "part" else "label")
     if not takes:
-        raise CapabilityError(f"{run.model_name} is not conditional; leave out `{option}`, or "
-                              "train a model that is: conditional-gan, conditional-vae",
-                              option=option)
+        raise CapabilityError(f"{run.model_name} is not conditional; leave out "
+                              f"`{option}`, or train a model that is: "
+                              "conditional-gan, conditional-vae", option=option)
     if takes != option:
         what = {"label": "a label", "given": "a part of a picture"}[takes]
         raise CapabilityError(f"this {run.model_name} is conditioned on {what}: name it with "
@@ -261,7 +262,7 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         from latlas.data.fitting import class_codes
 
         if label == []:
-            raise ConfigError("label: name a class, or several with commas between",
+            raise ConfigError("`label`: name a class, or several with commas between",
                               option="label")
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep

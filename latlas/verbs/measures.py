@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.core.model import BoundsDensity, Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
@@ -165,7 +165,8 @@ def _classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Met
     """Accuracy, that of the worst class, and the cross-entropy of held-out examples."""
     label, trained_on = test.take("label"), train.take("label")
     if label is None or trained_on is None:
-        raise DataError("metrics of classification need labels; name them with label=")
+        raise DataError("metrics of classification need labels; name them with "
+                        f"{say_option('label')}")
     log_p = log_probabilities(model, test)
     right, loss = log_p.argmax(1) == label, -log_p[np.arange(len(label)), label]
     shares = (np.bincount(trained_on, minlength=log_p.shape[1]) + 1) / (
@@ -221,7 +222,8 @@ def known_factors(data: Dataset, chosen: Sequence[str],
     """
     if data.factors is None:
         raise DataError("disentanglement needs data whose factors are known, and these have none: "
-                        "use --data shapes, or an npz with an array `factors` (n, f)")
+                        f"use {say_option('data', 'shapes')}, or an npz with an array `factors` "
+                        "(n, f)")
     values = np.asarray(data.subset(slice(0, FACTORED)).take("factors"), np.float64)
     names = list(data.space.factors)
     if len(names) != values.shape[1]:

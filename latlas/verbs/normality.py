@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
-from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.data.dataset import Dataset
@@ -81,7 +81,8 @@ class Normality:
         if method == "typicality":
             if setting < FEWEST:
                 raise ConfigError(f"typicality needs {FEWEST} held-out normal examples, there are "
-                                  f"{setting}; use method=nats or error, or hold more back")
+                                  f"{setting}; use {say_option('method', 'nats')} or error, or "
+                                  "hold more back")
             setting //= 2
         threshold(np.zeros(setting), fpr)  # before the long work: whether there are enough of them
         statistics = _statistics_of(model, normal, method, seed, progress)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.data.fitting import as_source, default_split, fitted, is_arrays, part_of
 from latlas.data.pairs import first_side
 from latlas.metrics.outliers import Ranking, forest_surprise, ppca_surprise, ranking
@@ -274,8 +274,8 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
 
 def _truth(label: Any, classes: Sequence[str], outlier_label: str | None) -> Array | None:
     if outlier_label is not None and label is None:
-        raise ConfigError(f"outlier_label={outlier_label}: the data have no labels; name their "
-                          "column with label=", option="outlier_label")
+        raise ConfigError(f"{say_option('outlier_label', outlier_label)}: the data have no labels; "
+                          f"name their column with {say_option('label')}", option="outlier_label")
     if label is None or (outlier_label is None and set(classes) != {"0", "1"}):
         return None
     names = [name.strip() for name in (outlier_label or "1").split(",")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
@@ -141,7 +141,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     if space not in ("auto", "z", "w"):
         raise ConfigError(unknown("space", space, ["auto", "z", "w"]), option="space")
     if space == "w":
-        run.require("mix", "project space=w")
+        run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
     examples = run.open(data, split, **read).subset(slice(0, n))
     known = run.training_examples(data, **read) if train is None else run.open(train)
@@ -175,8 +175,9 @@ class _Search:
 
             extractor = feature_extractor(features, known, seed, str(self.model.device))
             if not isinstance(extractor, Network):
-                raise ConfigError(f"features={features} is no network that a gradient passes "
-                                  "through; choose random-conv, classifier or a module",
+                raise ConfigError(f"{say_option('features', features)} is no network that a "
+                                  "gradient passes through; choose random-conv, classifier or a "
+                                  "module",
                                   option="features")
             self.features = extractor.module.to(self.model.device).eval()
         with inference(self.model, gradients=True):
@@ -208,7 +209,7 @@ class _Search:
             guesser: Any = self.model
             for k in range((n + 1) // 2):
                 near = guesser.guess(batch.x, noise=noise(guesser, self.seed, "guess", k),
-                                     **condition)
+                                        **condition)
                 drawn[k] = drawn[k] if near is None else near
         return drawn
 

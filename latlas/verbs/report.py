@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.data.pairs import PairDataset, first_side
 from latlas.report.html import Notes, Section, page
 from latlas.run import Run, as_run
@@ -106,7 +106,7 @@ def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | N
         reached = (sorted(run.model.ways, reverse=True)
                    if isinstance(run.model, Translates) else [])
         if to is not None and to not in reached:
-            raise ConfigError(f"to={to}: {type(run.model).__name__} translates to "
+            raise ConfigError(f"{say_option('to', to)}: {type(run.model).__name__} translates to "
                               f"{' and '.join(reached)} alone", option="to")
         ways = {}
         for domain in [to] if to else reached or ["B"]:

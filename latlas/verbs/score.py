@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.run import OBSERVATION, as_run
+from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.run import as_run, observation_hint
 from latlas.verbs.common import (
     Array,
     Block,
@@ -194,7 +194,8 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
                  if v is not None}
     if annealing and method != "ais":
         option = next(iter(annealing))
-        raise ConfigError(f"{option} belongs to method=ais, not to {method}", option=option)
+        raise ConfigError(f"{say_option(option)} belongs to {say_option('method', 'ais')}, not to "
+                          f"{method}", option=option)
     for option, value in {"draws": draws, **annealing}.items():
         at_least(option, value, 1)
     if precision not in ("fp32", "bf16"):
@@ -225,19 +226,21 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
         raise ConfigError(unknown("method", method, METHODS), option="method")
     if observation_sd is not None:
         if not 0 < observation_sd < math.inf:
-            raise ConfigError(f"observation_sd={observation_sd}: a standard deviation is above 0",
-                              option="observation_sd")
+            raise ConfigError(f"{say_option('observation_sd', observation_sd)}: a standard "
+                              "deviation is above 0", option="observation_sd")
         if can(model, "score"):
-            raise ConfigError(f"observation_sd: {name} has a likelihood of its own; leave "
-                              "observation_sd out", option="observation_sd")
+            raise ConfigError(f"{name} has a likelihood of its own; leave out "
+                              f"{say_option('observation_sd')}", option="observation_sd")
         if not isinstance(model, Decodes) or model.prior is None:
-            raise CapabilityError(f"{name} has no decoder with a prior; observation_sd needs both")
+            raise CapabilityError(f"{name} has no decoder with a prior; "
+                                  f"{say_option('observation_sd')} needs both")
         if method not in ("auto", "naive", "ais"):
-            raise CapabilityError(f"{name} has no method={method}; with observation_sd use "
-                                  "method=ais or method=naive")
+            raise CapabilityError(f"{say_option('method', method)} needs a likelihood; with "
+                                  f"{say_option('observation_sd')} use "
+                                  f"{say_option('method', 'ais')} or naive")
         return "ais" if method == "auto" else method
     if not can(model, "score"):
-        raise CapabilityError(f"{name} has no likelihood. {OBSERVATION}")
+        raise CapabilityError(f"{name} has no likelihood. {observation_hint()}")
     if method == "auto":
         return "exact" if model.exact_likelihood else "iw"
     decoder = isinstance(model, Observes) and model.prior is not None
@@ -248,5 +251,6 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
                   "naive": (decoder, "p(x|z) with a prior"),
                   "ais": (decoder, "p(x|z) with a prior")}[method]
     if not able:
-        raise CapabilityError(f"{name} has no {what}; use method=auto", option="method")
+        raise CapabilityError(f"{name} has no {what}; use {say_option('method', 'auto')}",
+                              option="method")
     return method

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.run import Run
 from latlas.verbs.common import Array, Progress
 
@@ -51,7 +51,7 @@ class Scorer:
                  label: str | None = None, keep: tuple[str, ...] = (), together: int = 1,
                  device: str = "auto", **options: Any) -> None:
         if together < 1:
-            raise ConfigError(f"together={together}: at least 1", option="together")
+            raise ConfigError(f"{say_option('together', together)}: at least 1", option="together")
         self.path, self.verb, self.column, self.label = str(run), verb, column, label
         self.keep, self.together, self.device = tuple(keep), together, device
         self.options = options
@@ -103,7 +103,7 @@ class Scorer:
         name = next((name for name in NAMES if name in batch), None)
         if name is None:
             raise ConfigError(f"no column of {', '.join(batch)} is known to hold examples: name it "
-                              "with column=…", option="column")
+                              f"with {say_option('column', '…')}", option="column")
         return _column(batch, name)
 
 

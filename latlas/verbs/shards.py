@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, RunError
+from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.model import Model
 from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
@@ -44,11 +44,11 @@ class Share:
         """
         number, slash, count = text.partition("/")
         if not slash or not (number.strip().isdecimal() and count.strip().isdecimal()):
-            raise ConfigError(f"shard {text}: write it as i/n, the first of four as 1/4",
-                              option="shard")
+            raise ConfigError(f"{say_option('shard', text)}: write it as i/n, the first of four "
+                              "as 1/4", option="shard")
         if not 1 <= int(number) <= int(count):
-            raise ConfigError(f"shard {text}: of {int(count)} shards the first is 1/{int(count)}, "
-                              f"the last {int(count)}/{int(count)}", option="shard")
+            raise ConfigError(f"{say_option('shard', text)}: of {int(count)} shards the first is "
+                              f"1/{int(count)}, the last {int(count)}/{int(count)}", option="shard")
         return cls(int(number), int(count))
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ def check_shard(shard: str, out: Path | str | None, block: int) -> None:
     """Raise ConfigError, before the long work, for a shard or folder that cannot be."""
     Share.parse(shard)
     if out is None:
-        raise ConfigError("shard needs out, a folder, the same for every shard", option="shard",
-                          hint="name it with --out FOLDER")
+        raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",
+                          option="out", hint=f"name it with {say_option('out', 'FOLDER')}")
     if block < BATCH or block % BATCH:
-        raise ConfigError(f"block={block}: a multiple of {BATCH}", option="block")
+        raise ConfigError(f"{say_option('block', block)}: a multiple of {BATCH}", option="block")
     if Path(out).is_file() or not is_folder(out):
         raise ConfigError(f"cannot write parts to {out}: name a folder", option="out")
 

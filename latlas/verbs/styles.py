@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.ranges import numbers
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -228,7 +228,8 @@ def latents_of_seeds(model: Any, seeds: Sequence[int], condition: Any = None) ->
 def _at_most(k: int | None, most: int, of: str) -> int:
     """How many directions are looked for among so many."""
     if k is not None and k > most:
-        raise ConfigError(f"k={k}: {of} have {most} directions; choose at most {most}", option="k")
+        raise ConfigError(f"{say_option('k', k)}: {of} have {most} directions; choose at most "
+                          f"{most}", option="k")
     return min(DIRECTIONS, most) if k is None else k
 
 

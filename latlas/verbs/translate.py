@@ -19,13 +19,14 @@ from latlas.verbs.common import (
     Progress,
     RunLike,
     Split,
+    Translations,
     at_least,
     counted,
 )
 
 if TYPE_CHECKING:
     from latlas.data.pairs import Data
-    from latlas.verbs.translating import Translations
+
 
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: Domain = "B",
               n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 16 in a "
@@ -45,7 +46,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     from latlas.data.files import FILMS
     from latlas.data.pairs import first_side
     from latlas.verbs import clips, voices, write
-    from latlas.verbs.translating import SHEET, Translations, must_reach, to_space, translated
+    from latlas.verbs.translating import SHEET, must_reach, to_space, translated
 
     run = as_run(run)
     run.require("translate")

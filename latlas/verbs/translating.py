@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.core.space import PairSpace, Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.report import pictures
-from latlas.verbs.common import Array, Examples, Progress
+from latlas.verbs.common import Array, Progress
 from latlas.verbs.passes import examples_of, in_units_of, inference, noise, to_data
 
 #: examples that are in memory at a time, and those of the contact sheet
 BLOCK, SHEET = 64, 16
-
-
-@dataclass(eq=False)
-class Translations(Examples):
-    """Translated examples; of those that went to files only how many.
-
-    Attributes:
-        to: the domain; ``count`` how many examples were translated, or their files were there.
-        clips: recordings in place of ``values``.
-        files: facts about the files that were written.
-    """
-
-    suffixes: ClassVar[tuple[str, ...]] = Examples.suffixes
-    to: str = "B"
-    count: int = 0
-    clips: Any = None
-    files: dict[str, Any] = field(default_factory=dict)
-
-    def facts(self) -> dict[str, Any]:
-        return {"to": self.to, "n": self.count, **self.files}
-
-    def __len__(self) -> int:
-        return len(self.values) if self.clips is None else len(self.clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.values[index] if self.clips is None else self.clips[index]
 
 
 def from_space(space: PairSpace, to: str) -> Space:
@@ -60,8 +33,8 @@ def to_space(space: PairSpace, to: str) -> Space:
 def must_reach(model: Any, to: str) -> None:
     """Raise ConfigError if a model does not translate to this domain."""
     if to not in model.ways:
-        raise ConfigError(f"to={to}: {type(model).__name__} translates to "
-                          f"{' and '.join(model.ways)} alone", option="to")
+        raise ConfigError(f"{say_option('to', to)}: {type(model).__name__} translates "
+                          f"to {' and '.join(model.ways)} alone", option="to")
 
 
 def translated(model: Any, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import LEVELS, Sound, Space
 from latlas.data import sound as sounds
 from latlas.data.pairs import first_side
@@ -18,9 +18,9 @@ from latlas.data.recordings import open_recordings as open_files
 from latlas.data.sound import Clip, resampled, wav_bytes
 from latlas.report import pictures
 from latlas.run import Run
-from latlas.verbs.common import Array, Progress, counted
+from latlas.verbs.common import Array, Progress, Translations, counted
 from latlas.verbs.passes import inference, noise
-from latlas.verbs.translating import BLOCK, SHEET, Translations, from_space, must_reach, to_space
+from latlas.verbs.translating import BLOCK, SHEET, from_space, must_reach, to_space
 from latlas.verbs.write import file_names, is_folder, write_bytes, write_missing
 
 #: windows that a contact sheet shows of a recording at most
@@ -116,7 +116,7 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
     place = place.get("source") if isinstance(place, Mapping) else place
     if not isinstance(place, str | Path):
         raise DataError("recordings are translated whole: name a wav file, or a folder or zip of "
-                        "them (--data)")
+                        f"them ({say_option('data')})")
     name, _, pattern = str(place).partition("::")
     path = Path(name).expanduser()
     if not path.exists():

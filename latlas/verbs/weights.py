@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.run import as_run
 from latlas.verbs.common import (
     Array,
@@ -105,19 +105,20 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
             raise ConfigError(unknown(option, value, valid), option=option)
     label = examples.take("label")
     if within == "class" and label is None:
-        raise ConfigError("within=class: these examples have no labels that the model knows",
-                          option="within")
+        raise ConfigError(f"{say_option('within', 'class')}: these examples have no labels that "
+                          "the model knows", option="within")
     model: Any = run.model
     able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
     if method == "own" and not able:
-        raise ConfigError(f"method=own: {run.model_name} weighs no data by itself; use product or "
-                          "maximum", option="method")
+        raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
+                          "itself; use product or maximum", option="method")
     method = method if method != "auto" else "own" if able else "product"
     settings = {"share": share, "clip": clip, "bins": bins, "alpha": alpha}
     heeded = [k for k, v in settings.items() if v is not None]
     if method == "own" and heeded:
-        raise ConfigError(f"{heeded[0]} is for method=product or maximum; this model's own weights "
-                          "have the settings it was trained with", option=heeded[0])
+        raise ConfigError(f"{say_option(heeded[0])} is for {say_option('method', 'product')} or "
+                          "maximum; this model's own weights have the settings it was trained with",
+                          option=heeded[0])
     latents = encoded(model, examples, progress)
     rarity.standardised(latents)
     density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
