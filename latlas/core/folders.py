@@ -61,7 +61,16 @@ class RunFolder:
         Raises:
             RunError: another process trains here.
         """
-        handle = _lock(self.path)
+        handle = None if fcntl is None else os.open(self.path, os.O_RDONLY)
+        try:
+            if handle is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise RunError(f"{self.path} is being trained by another process; wait for it, or "
+                           "choose another --out", what=str(self.path), option="out") from error
+        except OSError:  # a disk without locks
+            pass
         try:
             yield
         finally:
@@ -127,23 +136,6 @@ class RunFolder:
         path.write_text("".join(line + "\n" for line in lines), "utf-8")
 
 
-def _lock(path: Path) -> int | None:
-    """A lock on the folder itself; ``None`` where the system or its disk has no such locks."""
-    if fcntl is None:
-        return None
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise RunError(f"{path} is being trained by another process; wait for it, or choose "
-                       "another --out") from error
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _images(line: str) -> float:
     try:
         return float(json.loads(line)["images"])
@@ -158,13 +150,26 @@ def start(path: Path, request: dict[str, Any]) -> RunFolder:
         RunError: the folder holds another run, or something that is no run.
     """
     if (path / "run.json").is_file():
-        return _same(open_run(path), request)
+        run = open_run(path)
+        old, new = (_flat(tree) for tree in ({k: run.record.get(k) for k in request},
+                                             json.loads(json.dumps(request))))
+        # the data and the options come first: the model's config follows from them
+        for key in sorted(old.keys() | new.keys(), key=lambda k: (k.startswith("config."), k)):
+            if old.get(key) != new.get(key):
+                raise RunError(
+                    f"{path} holds another run ({key} is {old.get(key)!r} there, {new.get(key)!r} "
+                    "asked)", what=str(path), option=key, hint=f"choose another --out, or start "
+                    f"from its weights with --from {path}" if run.finished or run.begun else
+                    "it holds no weights yet: remove it, unless it is being trained, or choose "
+                    "another --out")
+        return run
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"{path} exists and holds no run; choose another --out")
+        raise RunError(f"{path} exists and holds no run", what=str(path), option="out",
+                       hint="choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {path}: {error.strerror}") from error
+        raise RunError(f"cannot make {path}: {error.strerror}", what=str(path)) from error
     run = RunFolder(path, {"format": FORMAT, **request})
     save_json(path / "run.json", run.record)
     return run
@@ -189,28 +194,6 @@ def open_run(path: Path) -> RunFolder:
         raise RunError(f"{path} is of format {version}, this latlas reads up to {FORMAT}; "
                        "update latlas")
     return RunFolder(path, record)
-
-
-def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:
-    """The run, if everything in the request is what its run.json says."""
-    old, new = _flat({k: run.record.get(k) for k in request}), _flat(_jsonable(request))
-    # the data and what was asked for come first: the model's config follows from them
-    for key in sorted(old.keys() | new.keys(), key=lambda k: (k.startswith("config."), k)):
-        if old.get(key) != new.get(key):
-            raise RunError(f"{run.path} holds another run ({key} is {old.get(key)!r} there, "
-                           f"{new.get(key)!r} asked); {_way_out(run)}")
-    return run
-
-
-def _way_out(run: RunFolder) -> str:
-    """What to do about a folder that holds another run."""
-    if run.finished or (run.path / "checkpoint.safetensors").is_file():
-        return f"choose another --out, or start from its weights with --from {run.path}"
-    return "it holds no weights yet: remove it, unless it is being trained, or choose another --out"
-
-
-def _jsonable(data: Any) -> Any:
-    return json.loads(json.dumps(data))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

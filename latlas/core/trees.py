@@ -31,15 +31,10 @@ def whole(target: Path) -> Iterator[Path]:
         raise RunError(f"cannot save {target}: {error.strerror or error}; what was there before "
                        "is intact") from error
     finally:
-        _discard(part)
-
-
-def _discard(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-        return
-    with suppress(OSError):  # what went wrong before is what the user must hear
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # the first error is the one to report
+            part.unlink(missing_ok=True)
 
 
 def save_tree(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
