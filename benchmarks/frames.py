@@ -38,7 +38,6 @@ from latlas.data.dataset import Dataset
 from latlas.data.source import Source, make, partition
 from latlas.metrics.flicker import flicker
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.translate import translate
 
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}

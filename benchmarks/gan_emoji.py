@@ -40,9 +40,6 @@ from latlas.data.dataset import Dataset
 from latlas.data.source import Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 from latlas.verbs.measures import measure as evaluated
 
 #: name of a row → model and its settings

@@ -24,7 +24,7 @@ from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
-from latlas.report import pictures
+from latlas.render import pictures
 
 SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24

@@ -21,7 +21,7 @@ from latlas.tasks.voices import sheet, translate_wavs
 import latlas
 from latlas.data import open_pair
 from latlas.data.wav import Clip, wav_bytes
-from latlas.report import pictures
+from latlas.render import pictures
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)

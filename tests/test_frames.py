@@ -27,7 +27,6 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
-from latlas.tasks.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
 TIMES = [50, 60, 70, 80]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from latlas.tasks import generate, read
 from latlas.tasks.common import can, require
+from latlas.tasks.score import _items, _row_bytes, _subject, elbo_parts, score
 from scipy.stats import multivariate_normal
 
 import latlas
@@ -23,7 +24,6 @@ from latlas.core.model import Model
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.run import Run
-from latlas.tasks.score import _items, _row_bytes, _subject, elbo_parts, score
 from latlas.verbs.decoding import decoded, drawn_examples, walk
 from latlas.verbs.passes import can, encoded, information, over, squared_errors
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from latlas.core.errors import ConfigError, say_option
-from latlas.report.html import Notes, Section, page
+from latlas.render.html import Notes, Section, page
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     DataLike,

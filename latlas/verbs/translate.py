@@ -98,7 +98,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
 def _draw(model: Any, data: Dataset, path: Path, to: str) -> str:
     """The contact sheet: a row for each example, of clips a row of frames above what became of
     it."""
-    from latlas.report import pictures
+    from latlas.render import pictures
     from latlas.verbs.clips import strips
     from latlas.verbs.translating import sheet
     from latlas.verbs.write import write_bytes

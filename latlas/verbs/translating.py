@@ -11,7 +11,7 @@ from latlas.core.errors import ConfigError, say_option
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.passes import examples_of, in_units_of, inference, noise, to_data
 

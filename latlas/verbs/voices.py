@@ -15,7 +15,7 @@ from latlas.core.space import LEVELS, Sound, Space
 from latlas.data import sound as sounds
 from latlas.data.recordings import Recordings, find_recordings, picture_of, sides_of
 from latlas.data.wav import Clip, resampled, wav_bytes
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.run import Run
 from latlas.verbs.common import Array, Progress, Translations, counted
 from latlas.verbs.passes import inference, noise
