@@ -34,7 +34,6 @@ from latlas.data import PairSource, open_pair, open_source, split
 from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics.flicker import flicker
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.translate import translate
 
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}

@@ -34,9 +34,6 @@ from latlas.data import split
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 from latlas.verbs.measures import measure as evaluated
 
 #: name of a row → model and its settings

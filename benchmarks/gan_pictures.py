@@ -31,7 +31,6 @@ import latlas
 from latlas.data import open_source, split
 from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
 from latlas.verbs.comparison import Evaluation
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_map_only
 
 import latlas
 from latlas.data import open_source, split
-from latlas.report import plots
+from latlas.render import plots
 from latlas.verbs.sections import read_metrics
 
 PRECISIONS = ("bf16", "fp32")

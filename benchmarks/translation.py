@@ -43,8 +43,6 @@ from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
-from latlas.tasks.translate import translate
 from latlas.verbs.sample_quality import Cache, metrics_of
 
 #: of digits: small and quick, so that a processor sees enough of them

@@ -22,9 +22,7 @@ from latlas.core.space import Images
 from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
-from latlas.report import pictures
-from latlas.tasks.output import write_bytes
-from latlas.tasks.translate import sheet
+from latlas.render import pictures
 
 SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24

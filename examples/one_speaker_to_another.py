@@ -16,12 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import latlas
-from latlas.api.voices import open_clips
 from latlas.data import open_pair
 from latlas.data.sound import Clip, wav_bytes
-from latlas.report import pictures
-from latlas.tasks.output import write_bytes
-from latlas.tasks.voices import sheet, translate_wavs
+from latlas.render import pictures
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)

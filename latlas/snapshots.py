@@ -17,7 +17,7 @@ from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples
 from latlas.verbs.passes import conditions_like, examples_of, some_of

@@ -26,7 +26,6 @@ from latlas.data.pairs import PairDataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
-from latlas.tasks.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
 TIMES = [50, 60, 70, 80]

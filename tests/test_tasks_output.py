@@ -11,8 +11,7 @@ from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Images, Points, Table
-from latlas.report.pictures import near_square
-from latlas.tasks import output
+from latlas.render.pictures import near_square
 
 
 def pictures(n=5, channels=1, levels=256, side=4):

@@ -30,61 +30,62 @@ COMMANDS: dict[str, Command] = {
         "latlas train vae --data mnist.npz --set likelihood=bernoulli --set latent_dim=40",
         "latlas train vae --help      the settings of one model")),
     "fit-prior": Command("Learn", "latlas.cli.train:fit_prior",
-                         "Fit a second prior to a run's codes: better samples.", (
+                         "Fit a second prior to a run's latents: better samples.", (
         "latlas fit-prior runs/vae-digits", "latlas fit-prior runs/vae-mnist --minutes 3")),
     "demo": Command("Learn", "latlas.cli.train:demo",
                     "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
-    "sample": Command("Make", "latlas.verbs.generate:sample", "Draw new items.", (
+    "sample": Command("Make", "latlas.verbs.generate:sample", "Draw new samples.", (
         "latlas sample runs/vae-digits --n 64 --out samples.png",
         "latlas sample runs/conditional-vae-digits --label 3 --out threes.npz",
         "latlas sample runs/style-gan-photos --seeds 1,2,5-9 --truncation 0.7")),
-    "decode": Command("Make", "latlas.verbs.generate:decode", "Turn codes into items.", (
-        "latlas decode runs/vae-digits codes.csv --out items.png",)),
+    "decode": Command("Make", "latlas.verbs.generate:decode",
+                      "Turn latent vectors into examples.", (
+        "latlas decode runs/vae-digits latents.csv --out examples.png",)),
     "interpolate": Command("Make", "latlas.verbs.generate:interpolate",
-                           "Walk from one item to another through the codes.", (
+                           "Walk from one example to another through the latent space.", (
         "latlas interpolate runs/vae-digits --out walk.gif",
         "latlas interpolate runs/vae-digits --start 3 --end 17 --method slerp --out walk.png",
         "latlas interpolate runs/style-gan-photos --space w --out walk.gif")),
     "traverse": Command("Make", "latlas.verbs.generate:traverse",
-                        "Vary one number of the code at a time.", (
+                        "Vary one latent dimension at a time.", (
         "latlas traverse runs/vae-digits --out traverse.png",)),
     "project": Command("Make", "latlas.verbs.project:project",
-                       "Find the code of given items by descent.", (
+                       "Find the latent vector of given examples by optimisation.", (
         "latlas project runs/gan-digits --n 6 --out project.png",
         "latlas project runs/style-gan-photos --data new/ --features random-conv --out way.gif")),
     "translate": Command("Make", "latlas.verbs.translate:translate",
-                         "Turn items of one domain into those of another.", (
+                         "Turn examples of one domain into those of another.", (
         "latlas translate runs/pix2pix-maps --data new/ --out scenes/",
         "latlas translate runs/cycle-gan-horses --data zebras/ --to A --out horses/",
         "latlas translate runs/pix2pix-maps --n 16 --out sheet.png")),
     "mix": Command("Make", "latlas.verbs.styles:mix",
-                   "Give some styles of one picture to another.", (
+                   "Give some styles of one image to another.", (
         "latlas mix runs/style-gan-photos --rows 1,2,3 --columns 4-8 --layers coarse",)),
     "directions": Command("Make", "latlas.verbs.styles:directions",
-                          "Directions in which items change most.", (
+                          "Directions in which examples change most.", (
         "latlas directions runs/gan-digits --k 6 --out directions.png",
         "latlas directions runs/style-gan-photos --layers fine --example 3")),
-    "encode": Command("Read", "latlas.verbs.encode:encode", "Turn items into codes.", (
-        "latlas encode runs/vae-digits --data digits --out codes.csv",)),
+    "encode": Command("Read", "latlas.verbs.encode:encode", "Turn examples into latent vectors.", (
+        "latlas encode runs/vae-digits --data digits --out latents.csv",)),
     "reconstruct": Command("Read", "latlas.verbs.encode:reconstruct",
-                           "Encode and decode: what the model keeps of each item.", (
+                           "Encode and decode: what the model keeps of each example.", (
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
-    "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy items.", (
+    "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy examples.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
     "classify": Command("Read", "latlas.verbs.classify:classify",
-                        "The class of every item, by a model with an output for classes.", (
+                        "The class of every example, by a model with an output for classes.", (
         "latlas classify runs/debiasing-vae-digits --data new/ --out classes.csv",)),
     "score": Command("Measure", "latlas.verbs.score:score",
-                     "Log-likelihood of every item, in nats.", (
+                     "Log-likelihood of every example, in nats.", (
         "latlas score runs/vae-digits --out scores.csv",
         "latlas score runs/vae-digits --method ais --n 20",
         "latlas score runs/ae-digits --observation-sd 0.2 --n 20")),
     "outliers": Command("Measure", "latlas.verbs.outliers:outliers", "Rank what does not belong.", (
         "latlas outliers runs/vae-digits",
-        "latlas outliers runs/table --data new.csv --false-alarms 0.001 --out odd.csv",
-        "latlas outliers runs/table --data labelled.csv --label kind --odd fraud,fault")),
+        "latlas outliers runs/table --data new.csv --fpr 0.001 --out outliers.csv",
+        "latlas outliers runs/table --data labelled.csv --label kind --outlier-label fraud,fault")),
     "weights": Command("Measure", "latlas.verbs.weights:weights",
-                       "Weights by which rare items come more often.", (
+                       "Weights by which rare examples come more often.", (
         "latlas weights runs/vae-digits --out weights.parquet",
         "latlas weights runs/debiasing-vae-digits --data new/ --dimensions")),
     "audit": Command("Measure", "latlas.verbs.audit:audit",

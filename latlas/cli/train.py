@@ -13,7 +13,7 @@ from latlas.cli.derive import pairs
 from latlas.cli.settings import settings
 from latlas.cli.show import tell
 from latlas.core.errors import ConfigError
-from latlas.report.text import table
+from latlas.render.text import table
 from latlas.verbs.common import DataLike, Flag, Result, RunLike
 
 Set = Annotated[tuple[str, ...], Flag(

@@ -9,8 +9,8 @@ import numpy as np
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.data.tables import as_read
-from latlas.report import plots
-from latlas.report.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
+from latlas.render import plots
+from latlas.render.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
 from latlas.verbs.audit_result import RAREST, Audit, Cluster
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import decoded

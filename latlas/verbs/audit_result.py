@@ -190,7 +190,7 @@ class Audit(Result):
                 "notes": list(self.notes)}
 
     def text(self) -> str:
-        from latlas.report.text import table
+        from latlas.render.text import table
 
         lines = [f"{counted(len(self.rarity), 'example')}; the rarest {len(self.rarest):,} in "
                  f"{counted(len(self.clusters), 'group')} of "

@@ -115,7 +115,7 @@ class Predictions(Result):
                 "classes": [asdict(c) for c in self.by_class]}
 
     def text(self) -> str:
-        from latlas.report.text import table
+        from latlas.render.text import table
 
         n = counted(len(self.log_p), "example")
         if self.accuracy is None:

@@ -17,7 +17,7 @@ from latlas.data.clips import VIDEOS, video_library
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
 from latlas.data.pairs import Data, first_side
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.translating import blocks, to_space, translated
 from latlas.verbs.write import file_names, is_folder, picture, whole, write_bytes, write_missing

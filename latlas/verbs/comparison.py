@@ -12,8 +12,8 @@ import numpy as np
 
 from latlas.core.errors import ConfigError
 from latlas.metrics.table import KINDS, Metric, number
-from latlas.report.html import Cell, Table
-from latlas.report.text import drawn
+from latlas.render.html import Cell, Table
+from latlas.render.text import drawn
 from latlas.verbs.common import Array, Result
 
 if TYPE_CHECKING:

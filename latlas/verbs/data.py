@@ -60,7 +60,7 @@ def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:
-    from latlas.report.text import table
+    from latlas.render.text import table
 
     width = max((len(str(k)) for k in values), default=0)
     lines = []

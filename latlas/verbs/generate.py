@@ -42,7 +42,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
                                            "(1,2,5-9).")] = None,
            truncation: Truncation = 1.0, seed: Seed = 0,
            out: Annotated[Out, Output("samples")] = None) -> Examples:
-    """Draw new examples.
+    """Draw new samples.
 
     Args:
         latents: Drawn from the model's own prior, or from the one of `latlas fit-prior`; auto:

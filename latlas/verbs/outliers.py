@@ -111,7 +111,7 @@ class Outliers(Result):
                 "rankings": {name: asdict(r) for name, r in self.rankings(self.k).items()}}
 
     def text(self) -> str:
-        from latlas.report.text import table
+        from latlas.render.text import table
 
         flagged, n = int(self.flag.sum()), len(self.score)
         line = (f"{counted(n, 'example')}, {flagged:,} flagged ({flagged / n:.2%}): {self.method} "
@@ -134,7 +134,7 @@ class Outliers(Result):
 
     def histogram(self) -> bytes:
         """PNG bytes: scores of held-out normal examples, of the examples, and the threshold."""
-        from latlas.report import plots
+        from latlas.render import plots
 
         sets = {"held-out normal examples": self.reference}
         if self.truth is None or self.truth.all() or not self.truth.any():

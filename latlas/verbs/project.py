@@ -86,7 +86,7 @@ class Projection(Result):
     def save(self, path: str | Path) -> str:
         """A row for each example: the original, the way, and the end; as ``.gif`` an animation of
         that. Other suffixes hold the decoded examples, as :class:`Examples` does."""
-        from latlas.report import pictures
+        from latlas.render import pictures
         from latlas.verbs.write import check_examples, write_bytes, write_examples
 
         check_examples(path, self.space)
@@ -116,7 +116,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
             train: Annotated[Any, Flag(None, "")] = None, seed: Seed = 0,
             out: Annotated[Out, Output("projection")] = None, progress: Progress | None = None,
             **read: Any) -> Projection:
-    """Find the latent vector of given examples by latent optimisation: the example, the way there,
+    """Find the latent vector of given examples by optimisation: the example, the way there,
     and what was reached.
 
     Adam on the latent vector, of each example from several starts: the encoder's where there is

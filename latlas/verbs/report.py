@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from latlas.core.errors import ConfigError, say_option
 from latlas.data.pairs import PairDataset, first_side
-from latlas.report.html import Notes, Section, page
+from latlas.render.html import Notes, Section, page
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     DataLike,

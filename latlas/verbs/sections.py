@@ -20,8 +20,8 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
 from latlas.metrics.table import KINDS
-from latlas.report import pictures, plots
-from latlas.report.html import Facts, Figure, Row, Section
+from latlas.render import pictures, plots
+from latlas.render.html import Facts, Figure, Row, Section
 from latlas.verbs.common import Array
 from latlas.verbs.comparison import Evaluation, side_by_side
 from latlas.verbs.decoding import (

@@ -104,7 +104,7 @@ def _draw(model: Any, data: Data, path: Path, to: str) -> str:
     """The contact sheet: a row for each example, of clips a row of frames above what became of
     it."""
     from latlas.data.pairs import first_side
-    from latlas.report import pictures
+    from latlas.render import pictures
     from latlas.verbs.clips import strips
     from latlas.verbs.translating import sheet
     from latlas.verbs.write import write_bytes

@@ -12,7 +12,7 @@ from latlas.core.space import PairSpace, Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.passes import examples_of, in_units_of, inference, noise, to_data
 

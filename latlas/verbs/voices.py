@@ -16,7 +16,7 @@ from latlas.data.pairs import first_side
 from latlas.data.recordings import Listening, RecordingFiles, picture_of
 from latlas.data.recordings import open_recordings as open_files
 from latlas.data.sound import Clip, resampled, wav_bytes
-from latlas.report import pictures
+from latlas.render import pictures
 from latlas.run import Run
 from latlas.verbs.common import Array, Progress, Translations, counted
 from latlas.verbs.passes import inference, noise

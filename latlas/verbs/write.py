@@ -18,7 +18,7 @@ from latlas.core import trees
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.data.tables import as_read
-from latlas.report import pictures, plots
+from latlas.render import pictures, plots
 from latlas.verbs.common import Array, counted
 
 TABLES = (".csv", ".parquet", ".npz", ".npy")
@@ -120,7 +120,7 @@ def example_columns(values: Array, space: Space, names: Any = None) -> dict[str,
 
 
 def write_plot(target: Path, data: bytes) -> str:
-    """A plot of :mod:`latlas.report.plots` as a PNG on white."""
+    """A plot of :mod:`latlas.render.plots` as a PNG on white."""
     write_bytes(target, _on_white(data))
     return f"wrote {target}"
 

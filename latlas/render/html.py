@@ -146,7 +146,7 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Sequence[Section], footer: str = "") -> str:
     """The whole document. Nothing in it points outside the file."""
-    css = resources.files("latlas.report").joinpath("style.css").read_text("utf-8")
+    css = resources.files("latlas.render").joinpath("style.css").read_text("utf-8")
     links = "".join(f'<a href="#{s.anchor}">{escape(s.title)}</a>' for s in sections)
     body = "".join(section.html() for section in sections)
     return (
