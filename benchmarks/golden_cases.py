@@ -184,7 +184,7 @@ def vaes() -> list[Case]:
     return [
         *(vae(name, BOUND, likelihood=name) for name in likelihoods),
         vae("dynamic", BOUND, binarize="dynamic", kl_warmup=0.5),
-        vae("threshold", BOUND, binarize="threshold", kl_warmup=0.5, kl_start=4.0),
+        vae("threshold", BOUND, binarize="threshold", kl_warmup=0.5, kl_weight_start=4.0),
         vae("mixture", f"{BOUND} naive ais outliers", prior="mixture", prior_components=4, **FAR),
         vae("vamp", f"{BOUND} naive", prior="vamp", prior_components=7, binarize="dynamic"),
         vae("flow", f"{BOUND} naive", TABLE, prior="flow", prior_components=3),
@@ -195,7 +195,7 @@ def vaes() -> list[Case]:
         vae("real", BOUND, "real"),
         vae("factors", f"{CODES} classifier", "factors", **FAR),
         vae("own", BOUND, **own_networks()),
-        vae("trimmed", "sample", trim=0.2, dropout=0.4, weight_decay=0.5),
+        vae("trimmed", "sample", trimmed_fraction=0.2, dropout=0.4, weight_decay=0.5),
         vae("stages", "sample", schedule="stages", clip_norm=1.0, ema=0.5, images=160),
         vae("constant", "sample", schedule="constant", warmup=0.3, ema=0.0, betas=(0.8, 0.9),
             adam_eps=1e-5, images=None, epochs=0.5),
@@ -237,12 +237,13 @@ def other_codes() -> list[Case]:
         Case("conditional-vae/vamp", given, PICTURES, f"{BOUND} naive", MLP | {
             "prior": "vamp", "prior_components": 7}, LABEL),
         Case("debiasing-vae/maximum", debias, WIDE, f"{BOUND} classify", CONV | {
-            "form": "maximum", "audited": "0,1", "images": 160}),
+            "reweighting": "maximum", "debias_classes": "0,1", "images": 160}),
         Case("debiasing-vae/loss", debias, PICTURES, f"{BOUND} classify", MLP | {
-            "form": "loss", "neighbours": 3}),
+            "reweighting": "loss", "neighbours": 3}),
         Case("debiasing-vae/all", debias, PICTURES, f"{BOUND} classify", MLP | FAR | {
             "within": "all", "share": 0.4, "clip": 3.0, "bins": 5}),
-        Case("debiasing-vae/none", debias, PICTURES, f"{CODES} classify", MLP | {"form": "none"}),
+        Case("debiasing-vae/none", debias, PICTURES, f"{CODES} classify", MLP | {
+            "reweighting": "none"}),
         Case("flow-matching/points", "flow-matching", POINTS, "sample score exact",
              {"width": 8, "depth": 2, "steps": 4}),
         Case("flow-matching/pictures", "flow-matching", PICTURES, "sample score exact",
@@ -258,36 +259,37 @@ def adversarial() -> list[Case]:
         return Case(f"gan/{label}", "gan", data, words, {**MLP, **settings})
 
     def alone(objective: str, penalty: str, **more: Any) -> Case:
-        return gan(f"{objective}-{penalty}", "sample", groups=0, objective=objective,
+        return gan(f"{objective}-{penalty}", "sample", prior="normal", objective=objective,
                    penalty=penalty, **more)
 
     mapping = {"style_dim": 8, "mapping_depth": 1}
     return [
-        gan("alone", f"{SAMPLES} observed", groups=0), gan("groups", SAMPLES, sketch=0),
+        gan("alone", f"{SAMPLES} observed", prior="normal"), gan("groups", SAMPLES, content_dims=0),
         gan("points", SAMPLES, POINTS), gan("table", SAMPLES, TABLE), gan("mixed", SAMPLES, MIXED),
-        gan("conv", SAMPLES, WIDE, **CONV), gan("conv-alone", SAMPLES, WIDE, **CONV, groups=0),
+        gan("conv", SAMPLES, WIDE, **CONV),
+        gan("conv-alone", SAMPLES, WIDE, **CONV, prior="normal"),
         gan("own", SAMPLES, **own_players()),
         *(alone(objective, "auto", images=64) for objective in (
             "relativistic", "non-saturating", "minimax", "least-squares", "hinge", "wasserstein")),
-        *(alone("non-saturating", penalty, gamma=2.0, gamma_end=0.1, penalty_every=2)
+        *(alone("non-saturating", penalty, gamma=2.0, gamma_end=0.1, r1_interval=2)
           for penalty in ("none", "r1", "r2", "r1+r2", "gp")),
-        *(alone("relativistic", penalty, penalty_every=2) for penalty in ("r1", "gp")),
-        gan("ada", "sample", WIDE, **CONV, augment="ada", penalty_every=4, images=320,
+        *(alone("relativistic", penalty, r1_interval=2) for penalty in ("r1", "gp")),
+        gan("ada", "sample", WIDE, **CONV, augment="ada", r1_interval=4, images=320,
             learning_rate=0.005),
-        gan("diff", "sample", WIDE, **CONV, augment="diff", groups=0),
+        gan("diff", "sample", WIDE, **CONV, augment="diff", prior="normal"),
         gan("spectral", SAMPLES, WIDE, **CONV, objective="hinge", penalty="none",
             spectral_norm=True, minibatch_std=4),
         Case("gan/rolled-back", "gan", PICTURES, "sample", MLP | {"images": 128}, spoilt=True),
         Case("conditional-gan/conv", "conditional-gan", WIDE, SAMPLES, CONV | {
             "augment": "diff"}, LABEL),
         Case("conditional-gan/alone", "conditional-gan", PICTURES, SAMPLES, MLP | {
-            "groups": 0, "naming": 0.0, "objective": "hinge"}, LABEL),
+            "prior": "normal", "class_loss_weight": 0.0, "objective": "hinge"}, LABEL),
         Case("conditional-gan/points", "conditional-gan", POINTS, "sample", MLP,
              {"label": "(1, 0)"}),
         Case("style-gan/wide", "style-gan", WIDE, f"{SAMPLES} styles", GROWN | mapping | {
             "path_weight": 0.0, "objective": "non-saturating", "style_mixing": 0.0}),
         Case("style-gan/lazy", "style-gan", PICTURES, "sample", GROWN | mapping | {
-            "path_every": 2, "penalty_every": 3, "minibatch_std": 0, "augment": "diff",
+            "path_every": 2, "r1_interval": 3, "minibatch_std": 0, "augment": "diff",
             "penalty": "r1"}),
         Case("progressive-gan/full", "progressive-gan", PICTURES, SAMPLES, GROWN | {
             "grow": False, "objective": "wasserstein"}),
@@ -306,18 +308,20 @@ def translations() -> list[Case]:
                     {**TURNED, **settings})
 
     return [
-        pair("unet", network="unet", blocks=1, mirror=True),
+        pair("unet", network="unet", blocks=1, horizontal_flip=True),
         pair("residual", network="residual", blocks=1, dropout=0.1, objective="hinge"),
         pair("alone", adversarial=0.0, l1=10.0),
         pair("features", features=1.0, objective="non-saturating", penalty="r1",
              discriminator_depth=1, discriminator_width=6),
-        pair("relativistic", objective="relativistic", penalty="gp", penalty_every=2),
-        cycle("unet", "domains", network="unet", pool=0, penalty="r1+r2", penalty_every=2),
-        cycle("residual", "alike", network="residual", blocks=1, pool=5, mirror=True),
+        pair("relativistic", objective="relativistic", penalty="gp", r1_interval=2),
+        cycle("unet", "domains", network="unet", replay_buffer=0, penalty="r1+r2",
+              r1_interval=2),
+        cycle("residual", "alike", network="residual", blocks=1, replay_buffer=5,
+              horizontal_flip=True),
         cycle("columns", "domains", network="columns", blocks=1),
         cycle("identity", "alike", network="unet", identity=2.0, cycle=5.0, objective="wasserstein",
               penalty="gp"),
-        cycle("frames", "frames", network="unet", pool=0),
+        cycle("frames", "frames", network="unet", replay_buffer=0),
         cycle("frames-residual", "frames", network="residual", blocks=1, temporal=5.0),
         cycle("voices", "voices"),
         cycle("voices-unet", "voices", network="unet", temporal=0.0),
