@@ -16,7 +16,7 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from latlas import checkpoint, models
+from latlas import models
 from latlas.core import model as core
 from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution
@@ -26,8 +26,10 @@ from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.engine.processes import DistributedContext
+from latlas.engine.progress import Progress
 from latlas.engine.trainer import Trainer
 from latlas.models.conditional_vae import hide
+from latlas.run import Run
 
 #: what a word of ``provides`` promises
 PROTOCOLS = {"sample": {core.Samples}, "encode": {core.Encodes}, "decode": {core.Decodes},
@@ -325,7 +327,7 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
 def test_a_loaded_model_equals_the_one_in_memory(case, trained):
     model, run = trained(case)
     mine = outputs(model, case.data())
-    loaded = checkpoint.load(run, **tiny.modules_of(case.modules))
+    loaded = Run(run, **tiny.modules_of(case.modules)).model
     theirs = outputs(loaded, case.data())
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[k], theirs[k]) for k in mine)
@@ -337,7 +339,7 @@ def test_a_loaded_model_equals_the_one_in_memory(case, trained):
 def test_loading_asks_for_the_users_own_modules(case, trained):
     _, run = trained(case)
     with pytest.raises(RunError, match=r"encoder=…"):
-        checkpoint.load(run)
+        _ = Run(run).model
 
 
 @every_case
@@ -354,7 +356,7 @@ def test_the_seed_decides_everything(case, trained, tmp_path):
 def test_a_run_that_is_stopped_from_outside_is_not_compared(tmp_path, monkeypatch):
     """It would look as if the seed did not decide everything."""
     at = tiny.At(96, lambda: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(tiny.Silent, "advance", lambda self, images: at.advance(images))
+    monkeypatch.setattr(Progress, "advance", lambda self, images: at.advance(images))
     with pytest.raises(KeyboardInterrupt, match="from outside"):
         tiny.train(tmp_path / "run", "ae", tiny.pictures(), tiny.small("ae"))
     assert at.done

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from toy_gan import ToyGAN, ToyGANConfig
 
-from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
@@ -34,6 +33,7 @@ from latlas.engine.progress import Progress
 from latlas.engine.resolve import layout_of
 from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
+from latlas.run import Run
 
 
 def run_of(path):
@@ -276,7 +276,7 @@ def test_an_interrupted_run_remembers_the_best_weights_and_how_long_ago_they_wer
     model, outcome = worsening(tmp_path / "whole")
     late = outcome.images - 3 * 64  # three checks after the best one
     worsening(tmp_path / "run", tiny.At(late, lambda: signal.raise_signal(signal.SIGINT)))
-    unfinished = checkpoint.load(tmp_path / "run")
+    unfinished = Run(tmp_path / "run").model
     assert torch.equal(tiny.weights(unfinished), tiny.weights(model))  # not those of its last step
     resumed, again = worsening(tmp_path / "run")
     assert (again.images, again.best) == (outcome.images, outcome.best)

@@ -14,10 +14,11 @@ import tiny
 import torch
 
 import latlas
-from latlas import checkpoint, models
+from latlas import models
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
+from latlas.run import Run
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "extending.md").read_text("utf-8")
@@ -46,11 +47,11 @@ def test_the_variant_trains_from_the_current_folder(variant):
     run = variant / "run"
     trained = latlas.train("dip_vae:DIPVAE", "digits", out=run, beta=6, **QUICK)
     assert trained.outcome.images == 640 and trained.model.config.beta == 6
-    loaded = checkpoint.load(run)
+    loaded = Run(run).model
     codes = latlas.encode(loaded, "digits", "test")
     np.testing.assert_array_equal(codes, latlas.encode(trained.model, "digits",
                                                        "test"))
-    assert checkpoint.run_info(run).provides == models.LIKELIHOOD
+    assert Run(run).provides == models.LIKELIHOOD
     assert latlas.sample(run, 4).shape == (4, 1, 8, 8)
 
 
@@ -160,7 +161,7 @@ def test_a_datum_passes_six_files_on_its_way_to_the_loss():
 
 def test_each_of_the_six_files_calls_the_next(tmp_path):
     """What runs from opening a file to the loss, in the order in which it is first entered."""
-    from latlas.api.training import execute  # noqa: F401  (imported before the trace begins)
+    from latlas.training import execute  # noqa: F401  (imported before the trace begins)
     np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
              x_test=np.zeros((9, 8, 8), np.uint8))
     wanted = ["npz.open_npz", "source.split", "train.train", "batches.at", "trainer.step",

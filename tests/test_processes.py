@@ -16,7 +16,6 @@ import torch
 from test_watch import DATA, Recorder, Steps
 
 from latlas import train
-from latlas.run import Run
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
@@ -25,6 +24,7 @@ from latlas.core.noise import Noise
 from latlas.engine.options import batch_size_of
 from latlas.engine.processes import DistributedContext, join, pick_device
 from latlas.engine.train import train as train_model
+from latlas.run import Run
 
 ROOT = Path(__file__).parent.parent
 #: 20 steps of 32 digits, fp32; the rate rises at once
@@ -89,14 +89,14 @@ def pair(tmp_path_factory):
 @pytest.mark.parametrize("model", ["vae", "ae"])
 def test_twenty_steps_of_two_processes_equal_one(pair, tmp_path, model):
     alone = train(model, "digits", out=tmp_path / "run", progress=False, **SETTINGS).model
-    together = checkpoint.load(pair / model)
+    together = Run(pair / model).model
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], value, atol=1e-5, rtol=1e-5,
                                    msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_closed_form_is_saved_once(pair):
-    assert checkpoint.run_info(pair / "pca").finished
+    assert Run(pair / "pca").finished
 
 
 def test_a_number_that_is_not_finite_on_one_process_takes_both_back(pair):

@@ -10,7 +10,6 @@ import pytest
 import tiny
 import torch
 
-from latlas import checkpoint
 from latlas.core.batch import Batch
 from latlas.core.model import Step
 from latlas.core.noise import Noise
@@ -21,6 +20,7 @@ from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
 from latlas.networks.equalised import enlarged, shrunk
 from latlas.networks.growing import at_stage
+from latlas.run import Run
 
 SIZES = [(4, 4), (8, 8), (16, 16)]
 #: from size 0 to 2 over the first 80% of 20 steps
@@ -138,7 +138,7 @@ def test_a_checkpoint_in_a_fade_samples_as_it_was_trained(tmp_path):
         stop = tiny.At(448, lambda: signal.raise_signal(signal.SIGINT))
         stopped = train(run, stop, precision)
         assert stopped.stage == stopped.stage_at(432 / 640) and 1 < stopped.stage < 2
-        assert checkpoint.load(run).stage == stopped.stage
+        assert Run(run).model.stage == stopped.stage
         assert torch.equal(tiny.weights(train(run, precision=precision)), tiny.weights(whole))
         assert whole.stage == 2
 

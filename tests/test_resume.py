@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 import latlas
-from latlas import checkpoint
 from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
 from latlas.core.trees import load_tree
 from latlas.engine.progress import Progress
 from latlas.engine.train import train
 from latlas.models.vae import VAE
+from latlas.run import Run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
@@ -100,8 +100,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     stop = tiny.At(64, lambda: signal.raise_signal(signal.SIGINT))
     _, outcome = short(tmp_path / "run", stop)
     assert (outcome.stopped, outcome.images) == ("interrupt", 64)
-    assert checkpoint.run_info(tmp_path / "run").finished is False
-    checkpoint.load(tmp_path / "run")  # what there is so far can be used
+    assert Run(tmp_path / "run").finished is False
+    _ = Run(tmp_path / "run").model  # what there is so far can be used
     _, outcome = short(tmp_path / "run")
     assert (outcome.stopped, outcome.images) == ("budget", 320)
     assert not (tmp_path / "run/checkpoint.safetensors").exists()
@@ -234,7 +234,7 @@ def test_a_newer_format_is_refused_in_one_line(tmp_path):
     short(tmp_path / "run")
     file = tmp_path / "run/run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
-    for use in (lambda: short(tmp_path / "run"), lambda: checkpoint.load(tmp_path / "run")):
+    for use in (lambda: short(tmp_path / "run"), lambda: Run(tmp_path / "run").model):
         with pytest.raises(RunError, match=r"is of format 99.*update latlas") as caught:
             use()
         assert "\n" not in str(caught.value)
@@ -260,7 +260,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         short(tmp_path)
     with pytest.raises(RunError, match="no run folder"):
-        checkpoint.load(tmp_path)
+        _ = Run(tmp_path).model
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
