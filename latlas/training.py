@@ -16,6 +16,7 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.options import divide, parse, to_json
 from latlas.core.space import Table
 from latlas.data.fitting import as_source, fitted
+from latlas.data.pairs import first_side
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
 
@@ -250,34 +251,9 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     if all(settings.get(name) is None for name in BUDGETS):
         settings["images"] = PRIOR_IMAGES
     plan = plan_of("flow-matching", settings, where=where)
-    source = as_source(data, run, **(read or {}))
-    examples = divided(source, run.record.get("split", "train"))
     run.device = plan.options.device
-
-    from latlas.data.dataset import Dataset as Rows
-    from latlas.data.dataset import standardised
-    from latlas.data.pairs import first_side
-    from latlas.verbs.passes import draw_latents
-
-    model = run.model
-    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
-
-    def table(data: Dataset, draws: int) -> Rows:
-        latents = draw_latents(model, fitted(data, run.space, source.name), draws,
-                               seed=plan.options.seed)
-        names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Rows(latents, Table((latents.shape[1],), columns=names))
-
-    train = table(first_side(examples.train), draws)
-    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
+    latents = latents_of(run, data, draws, plan.options.seed, read or {})
     folder = run.path / PRIOR
-    # a fit that goes on keeps the units it began with, to the last bit
-    space = Run(folder).space if (folder / "run.json").is_file() else standardised(
-        train.space, train.x)
-    weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=8)
-    latents = TrainingData(
-        replace(train, space=space), held_out and replace(held_out, space=space),
-        made_of={"weights": weights.hexdigest(), "draws": draws})
     try:
         flow = execute(plan, latents, folder, progress)
     except RunError as error:
@@ -287,7 +263,38 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     assert flow.outcome is not None
     if flow.outcome.stopped == "interrupt":
         return FittedPrior(flow)
-    return FittedPrior(flow, *_densities(model, flow.model, held_out or train))
+    return FittedPrior(flow, *_densities(run.model, flow.model,
+                                         first_side(latents.validation or latents.train)))
+
+
+def latents_of(run: Run, data: Any, draws: int, seed: int,
+               read: Mapping[str, Any]) -> TrainingData:
+    """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
+    table in units of its own."""
+    from latlas.data.dataset import Dataset as Rows
+    from latlas.data.dataset import standardised
+    from latlas.verbs.passes import draw_latents
+
+    assert run.path is not None
+    source = as_source(data, run, **read)
+    examples = divided(source, run.record.get("split", "train"))
+    model = run.model
+    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
+
+    def table(data: Dataset, draws: int) -> Rows:
+        latents = draw_latents(model, fitted(data, run.space, source.name), draws, seed=seed)
+        names = tuple(f"z{i}" for i in range(latents.shape[1]))
+        return Rows(latents, Table((latents.shape[1],), columns=names))
+
+    train = table(first_side(examples.train), draws)
+    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
+    # a fit that goes on keeps the units it began with, to the last bit
+    folder = run.path / PRIOR
+    space = Run(folder).space if (folder / "run.json").is_file() else standardised(
+        train.space, train.x)
+    weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=8)
+    return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
+                        made_of={"weights": weights.hexdigest(), "draws": draws})
 
 
 def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:

@@ -153,10 +153,10 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     loaded = latlas.load(tmp_path / "own", **modules())
     np.testing.assert_array_equal(latlas.sample(loaded, 3), latlas.sample(trained.model, 3))
     with pytest.raises(RunError, match="modules of its own"):
-        latlas.load(tmp_path / "own").model
+        _ = latlas.load(tmp_path / "own").model
     other = {k: torch.nn.Sequential(torch.nn.Identity(), v) for k, v in modules().items()}
     with pytest.raises(RunError, match=r"own do not fit the modules passed: .*Missing key"):
-        latlas.load(tmp_path / "own", **other).model
+        _ = latlas.load(tmp_path / "own", **other).model
 
 
 @pytest.mark.parametrize(("model", "modules", "message"), [

@@ -26,6 +26,8 @@ from latlas.models.hierarchical_vae import (
 from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE, VAEConfig
+from latlas.verbs.generate import sample, traverse
+from latlas.verbs.passes import information
 
 SPACE = Table((3,))
 MANY = 4000
@@ -285,7 +287,7 @@ def test_samples_come_from_the_chain_and_not_from_a_standard_normal():
     model = chain()
     with torch.no_grad():
         model.prior.links[0].bias[:2] = 50.0
-    rows = sample(model, 200, seed=0)
+    rows = sample(model, 200, seed=0).values
     ancestral = model.sample(200, noise=Noise(0)).detach().numpy()
     assert np.abs(rows.mean(0) - ancestral.mean(0)).max() < 1.0
     assert np.abs(rows).max() > 10

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import latlas
 from latlas import models
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
@@ -305,13 +306,11 @@ def test_a_batch_that_is_no_multiple_of_the_group_is_named(tmp_path, name):
 
 
 def test_what_people_do_with_styles():
-    """Mixing, directions and truncation are tasks of whatever has styles."""
-    from latlas.tasks import generate, styles
-
+    """Mixing, directions and truncation are verbs of whatever has styles."""
     model = model_of()
-    table = styles.mix(model, [1, 2], [3], layers="all")
+    table = latlas.mix(model, [1, 2], [3], layers="all")
     assert table.shape == (3, 2, 3, 16, 16)
     assert (table[1, 1] == table[0, 1]).all()  # every style is the column's
-    still = generate.sample(model, 3, truncation=0.0)
+    still = latlas.sample(model, 3, truncation=0.0)
     assert abs(still[0].astype(int) - still[1]).max() <= 1  # no grain yet: its strength is 0
-    assert styles.directions(model, 2).space == "w"
+    assert latlas.directions(model, 2).space == "w"

@@ -56,7 +56,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
     at_least("n", n, 0 if seeds is None and run.path is None else 1)
     chosen = None if seeds is None else whole_numbers("seeds", seeds)
     if truncation != 1:
-        run.require("mix", "sample truncation")
+        run.require("mix", f"sample {say_option('truncation')}")
     finite("truncation", truncation)
     write.check_examples(out, run.space)
     settings: Any = {"mean": mean, "latents": latents, "truncation": truncation}
@@ -217,7 +217,7 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
         z = prior_latents(run, 2, seed=seed, label=classes and [classes[0], classes[-1]]
                           if classes else label)
         return z[0], z[1]
-    run.require("encode", "interpolate --start")
+    run.require("encode", f"interpolate {say_option('start')}")
     examples = run.open(data, split, **read)
     chosen = np.random.default_rng(seed).integers(len(examples), size=2).tolist()
     if start is not None:

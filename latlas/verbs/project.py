@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: images of the way that are kept, and latents that are followed at once
 FRAMES, ROWS = 8, 64
+#: examples of a source that are projected, where nobody says how many
+FEW = 8
 #: step size at the start, in standard deviations of the latents, and draws it is measured on
 RATE, DRAWS = 0.1, 512
 
@@ -107,7 +109,8 @@ class Projection(Result):
 
 
 def project(run: RunLike, data: DataLike = None, *, split: Split = None,
-            n: Annotated[int | None, Flag(int, "Only the first N examples.")] = 8,
+            n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 8 of a source, "
+                                               "all of an array.")] = None,
             starts: Annotated[int, Flag(int, "Latents that each optimisation begins from.")] = 8,
             steps: Annotated[int, Flag(int, "Steps of each.")] = 200,
             space: Literal["auto", "z", "w"] = "auto",
@@ -131,6 +134,8 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     Raises:
         CapabilityError: no decoder, or no styles; ConfigError: a wrong setting.
     """
+    from latlas.data.dataset import Dataset
+    from latlas.data.fitting import is_arrays
     from latlas.verbs import write
     from latlas.verbs.passes import examples_of, sweep
 
@@ -143,17 +148,21 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
-    examples = run.open(data, split, **read).subset(slice(0, n))
-    known = run.training_examples(data, **read) if train is None else run.open(train)
-    search = _Search(run, space, features, known, seed)
+    given = isinstance(data, Dataset) or is_arrays(data)
+    examples = run.open(data, split, **read).subset(slice(0, n or (None if given else FEW)))
+    alone = given and run.data is None
+    known = None if train is None and alone else (
+        run.training_examples(data, **read) if train is None else run.open(train))
+    search = _Search(run, space, features, examples if known is None else known, seed)
     parts: list[tuple[Array, ...]] = []
     for batch in sweep(run.model, examples, max(1, ROWS // starts)):
         parts.append(search(batch, starts, steps))
         if progress:
             progress(sum(len(part[0]) for part in parts), len(examples))
     latents, values, way, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Projection(search.space, latents, examples_of(examples), values, way, error,
-                      _nearest_error(run.space, examples, known), run.space).saved(out)
+    nearest = None if known is None else _nearest_error(run.space, examples, known)
+    return Projection(search.space, latents, examples_of(examples), values, way, error, nearest,
+                      run.space).saved(out)
 
 
 class _Search:
