@@ -112,18 +112,18 @@ def test_other_features_take_the_nearest_class(blobs):
 def count(monkeypatch):
     """How often a classifier is trained and how many items are looked at."""
     calls = {"trained": 0, "items": 0}
-    train, apply = features.train_classifier, features.Network._apply
+    train, apply = features.train_classifier, features.Network.__call__
 
     def counted_train(*args, **options):
         calls["trained"] += 1
         return train(*args, **options)
 
-    def counted_apply(self, module, x):
+    def counted_apply(self, x):
         calls["items"] += len(x)
-        return apply(self, module, x)
+        return apply(self, x)
 
     monkeypatch.setattr(features, "train_classifier", counted_train)
-    monkeypatch.setattr(features.Network, "_apply", counted_apply)
+    monkeypatch.setattr(features.Network, "__call__", counted_apply)
     return calls
 
 

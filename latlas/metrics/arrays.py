@@ -53,9 +53,13 @@ def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
     """
     centre = b.mean(0, dtype=np.float64)
     for rows in _slices(len(a), ROWS):
-        left = a[rows] - centre
+        x = a[rows] - centre
         for columns in _slices(len(b), COLUMNS):
-            yield rows, columns, _squared(left, b[columns] - centre)
+            y = b[columns] - centre
+            scale = np.square(x).sum(1)[:, None] + np.square(y).sum(1)
+            square: Float = scale - 2 * (x @ y.T)
+            square[square < SAME * scale] = 0
+            yield rows, columns, square
 
 
 def nearest(queries: Array, reference: Array, k: int = 1, *,
@@ -76,35 +80,20 @@ def nearest(queries: Array, reference: Array, k: int = 1, *,
     index = np.zeros((len(queries), k), np.int64)
     for rows, columns, block in blocks(queries, reference):
         if skip_self:
-            _blank_diagonal(block, rows, columns)
-        square[rows], index[rows] = _merge(square[rows], index[rows], block, columns.start)
+            same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+            block[same - rows.start, same - columns.start] = np.inf
+        # the k best of those so far and of this block
+        if k == 1:
+            best = block.argmin(1)[:, None]
+        else:
+            best = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
+        values = np.concatenate([square[rows], np.take_along_axis(block, best, 1)], 1)
+        numbers = np.concatenate([index[rows], best + columns.start], 1)
+        order = values.argsort(1, kind="stable")[:, :k]
+        square[rows] = np.take_along_axis(values, order, 1)
+        index[rows] = np.take_along_axis(numbers, order, 1)
     return np.sqrt(square), index
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def _squared(a: Float, b: Float) -> Float:
-    scale = np.square(a).sum(1)[:, None] + np.square(b).sum(1)
-    square: Float = scale - 2 * (a @ b.T)
-    square[square < SAME * scale] = 0
-    return square
-
-
-def _blank_diagonal(block: Float, rows: slice, columns: slice) -> None:
-    same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
-    block[same - rows.start, same - columns.start] = np.inf
-
-
-def _merge(square: Float, index: Index, block: Float, start: int) -> tuple[Float, Index]:
-    """The k best of those so far (r, k) and a new block (r, c) that starts at row ``start``."""
-    k = square.shape[1]
-    if k == 1:
-        best = block.argmin(1)[:, None]
-    else:
-        best = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
-    values = np.concatenate([square, np.take_along_axis(block, best, 1)], 1)
-    numbers = np.concatenate([index, best + start], 1)
-    order = values.argsort(1, kind="stable")[:, :k]
-    return np.take_along_axis(values, order, 1), np.take_along_axis(numbers, order, 1)

@@ -7,8 +7,6 @@ to 0 and carries nothing (Kim & Mnih 2018, section 4, leave out collapsed dimens
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -160,18 +158,14 @@ def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
     other items, where the source has an error.
     """
     learn, judge = z[::2], z[1::2]
-    forests = [_forest(seed).fit(learn, column) for column in v[::2].T]
+    forests = [RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF,
+                                      random_state=seed).fit(learn, column) for column in v[::2].T]
     accuracy = [_balanced(column, forest.predict(judge))
                 for forest, column in zip(forests, v[1::2].T, strict=True)]
     importance = np.stack([forest.feature_importances_ for forest in forests], 1)
     weight = importance.sum(1) / max(importance.sum(), 1e-300)
     return (float(weight @ _sharpness(importance)), float(_sharpness(importance.T).mean()),
             float(np.mean(accuracy)))
-
-
-def _forest(seed: int) -> RandomForestClassifier:
-    return RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF,
-                                  random_state=seed)
 
 
 def _sharpness(rows: Float) -> Float:
@@ -190,15 +184,14 @@ def sap(z: Float, v: Index, *, seed: int = 0) -> float:
     second. Thresholds on one dimension predict (a tree of up to two leaves a value); they are set
     on every second item and judged on the others.
     """
-    scores = np.array([[_by_thresholds(a, b, seed) for b in v.T] for a in z.T])
+    scores = np.zeros((z.shape[1], v.shape[1]))
+    for i, code in enumerate(z.T):
+        for k, factor in enumerate(v.T):
+            tree = DecisionTreeClassifier(max_leaf_nodes=2 * (int(factor.max()) + 1),
+                                          class_weight="balanced", random_state=seed)
+            tree.fit(code[::2, None], factor[::2])
+            scores[i, k] = _balanced(factor[1::2], tree.predict(code[1::2, None]))
     return float(_lead(scores).mean())
-
-
-def _by_thresholds(code: Float, factor: Index, seed: int) -> float:
-    tree = DecisionTreeClassifier(max_leaf_nodes=2 * (int(factor.max()) + 1),
-                                  class_weight="balanced", random_state=seed)
-    tree.fit(code[::2, None], factor[::2])
-    return _balanced(factor[1::2], tree.predict(code[1::2, None]))
 
 
 def _balanced(truth: Index, said: Index) -> float:
@@ -236,19 +229,13 @@ def beta_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
     asked = rng.permutation(asked)[:2 * POINTS]
     first = rng.integers(len(z), size=(2 * POINTS, BATCH))
     second = np.empty_like(first)
-    for k, partner in enumerate(_partners(v, first, asked, rng)):
-        second[asked == k] = partner
+    for k, column in enumerate(v.T):  # partners that agree with the first in factor k
+        order, sizes = np.argsort(column, kind="stable"), np.bincount(column)
+        begins = np.cumsum(sizes) - sizes
+        value = column[first[asked == k]]
+        second[asked == k] = order[
+            begins[value] + (rng.random(value.shape) * sizes[value]).astype(np.int64)]
     distance = np.abs(z[first] - z[second]).mean(1)
     distance = (distance - distance.mean(0)) / np.maximum(distance.std(0), 1e-9)
     judge = LogisticRegression(max_iter=1000).fit(distance[:POINTS], asked[:POINTS])
     return float(judge.score(distance[POINTS:], asked[POINTS:]))
-
-
-def _partners(v: Index, first: Index, asked: Index,
-              rng: np.random.Generator) -> Iterator[Index]:
-    """For every factor: items that agree in it with the items of the points that ask for it."""
-    for k, column in enumerate(v.T):
-        order, sizes = np.argsort(column, kind="stable"), np.bincount(column)
-        begins = np.cumsum(sizes) - sizes
-        value = column[first[asked == k]]
-        yield order[begins[value] + (rng.random(value.shape) * sizes[value]).astype(np.int64)]

@@ -127,22 +127,17 @@ class Network:
     device: str = "cpu"
     batch_size: int = 512
 
-    def __call__(self, x: Array) -> Array:
-        return self._apply(self.module, x)
-
     @torch.no_grad()
-    def _apply(self, module: nn.Module, x: Array) -> Array:
-        was_training = module.training
+    def __call__(self, x: Array) -> Array:
+        was_training = self.module.training
         if was_training:
-            module.eval()
-        starts = range(0, len(x), self.batch_size)
-        out = [module(self._input(x[s:s + self.batch_size])).float().flatten(1) for s in starts]
+            self.module.eval()
+        batches = (x[i:i + self.batch_size] for i in range(0, len(x), self.batch_size))
+        out = [self.module(_to_model(self.space, batch).to(self.device)).float().flatten(1)
+               for batch in batches]
         if was_training:
-            module.train()
+            self.module.train()
         return torch.cat(out).cpu().numpy()
-
-    def _input(self, x: Array) -> Tensor:
-        return _to_model(self.space, x).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -334,20 +329,14 @@ def _module_file(path: str | Path) -> nn.Module:
     if not zipfile.is_zipfile(path):
         raise ConfigError(f"features: {path} is neither a TorchScript file nor an exported program")
     try:
-        return _exported(path) if path.suffix == ".pt2" else _scripted(path)
+        if path.suffix == ".pt2":
+            module = torch.export.load(path).module()
+            module.training = False  # its mode is fixed at export, and eval() refuses
+            return module
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        return script.eval()
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"features: cannot read {path} as a module: {reason}") from error
-
-
-def _exported(path: Path) -> nn.Module:
-    module = torch.export.load(path).module()
-    module.training = False  # its mode is fixed at export, and eval() refuses
-    return module
-
-
-def _scripted(path: Path) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    return module.eval()

@@ -29,9 +29,16 @@ def flicker(earlier: Array, later: Array, moved: Array, top: float,
         top: the largest level.
         weight: (n, 1, H, W); by default 1 where a place of the later frame is in the earlier one.
     """
-    found = [_chunk(slice(i, i + CHUNK), earlier, later, moved, weight) / top
-             for i in range(0, len(later), CHUNK)]
-    return np.concatenate(found) if found else np.zeros(0)
+    shares = np.zeros(len(later))
+    for part in (slice(i, i + CHUNK) for i in range(0, len(later), CHUNK)):
+        a, b, flow = (torch.from_numpy(np.asarray(x[part], np.float32))
+                      for x in (earlier, later, moved))
+        inside = motion.inside(flow, *b.shape[2:]) if weight is None else torch.from_numpy(
+            weight[part])
+        change = (b - motion.warped(a, flow)).abs().mean(1, keepdim=True)
+        shares[part] = ((change * inside).double().sum((1, 2, 3))
+                        / inside.double().sum((1, 2, 3))).numpy() / top
+    return shares
 
 
 def motions(earlier: Array, later: Array, top: float) -> tuple[Array, Array]:
@@ -40,15 +47,7 @@ def motions(earlier: Array, later: Array, top: float) -> tuple[Array, Array]:
     moved, weight = np.zeros((len(later), 2, 3)), np.zeros((len(later), 1, *later.shape[2:]))
     for i in range(0, len(later), CHUNK):
         a, b = (torch.from_numpy(np.asarray(x[i:i + CHUNK], np.float32)) for x in (earlier, later))
-        way = motion.estimate(motion.grey(a / top), motion.grey(b / top))
-        moved[i:i + CHUNK] = way.numpy()
-        weight[i:i + CHUNK] = motion.explained(a, b, way, top).numpy()
+        flow = motion.estimate(motion.grey(a / top), motion.grey(b / top))
+        moved[i:i + CHUNK] = flow.numpy()
+        weight[i:i + CHUNK] = motion.explained(a, b, flow, top).numpy()
     return moved.astype(np.float32), weight.astype(np.float32)
-
-
-def _chunk(part: slice, earlier: Array, later: Array, moved: Array, weight: Array | None) -> Float:
-    a, b, way = (torch.from_numpy(np.asarray(x[part], np.float32)) for x in (earlier, later, moved))
-    seen = motion.inside(way, *b.shape[2:]) if weight is None else torch.from_numpy(weight[part])
-    off = (b - motion.warped(a, way)).abs().mean(1, keepdim=True)
-    share: Float = ((off * seen).double().sum((1, 2, 3)) / seen.double().sum((1, 2, 3))).numpy()
-    return share

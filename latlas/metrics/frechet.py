@@ -22,7 +22,8 @@ def frechet_gaussian(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> fl
         The distance, ≥ 0, in squared feature units.
     """
     mean1, mean2, cov1, cov2 = (np.asarray(v, np.float64) for v in (mean1, mean2, cov1, cov2))
-    root = _root(cov1)
+    variances, axes = np.linalg.eigh((cov1 + cov1.T) / 2)
+    root = (axes * np.sqrt(variances.clip(0))) @ axes.T
     product = root @ cov2 @ root
     values = np.linalg.eigvalsh((product + product.T) / 2)
     cross = np.sqrt(values.clip(0)).sum()
@@ -51,9 +52,3 @@ def frechet_distance(a: Array, b: Array) -> float:
 def _moments(x: Array) -> tuple[Float, Float]:
     x = x.astype(np.float64)
     return x.mean(0), np.atleast_2d(np.cov(x, rowvar=False))
-
-
-def _root(cov: Float) -> Float:
-    values, vectors = np.linalg.eigh((cov + cov.T) / 2)
-    root: Float = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    return root

@@ -80,8 +80,12 @@ def mutual_information(means: Array, log_var: Array, *, seed: int = 0, rows: int
     """
     mu, lv = np.asarray(means, np.float64), np.asarray(log_var, np.float64)
     z = mu + np.exp(lv / 2) * np.random.default_rng(seed).standard_normal(mu.shape)
-    starts = range(0, len(z), rows)
-    mixture = np.concatenate([_log_mixture(z[s:s + rows], mu, lv) for s in starts])
+    # the log of the mean density of all posteriors, by the expanded square
+    precision = np.exp(-lv)
+    constant = -0.5 * (lv + math.log(2 * math.pi) + mu**2 * precision).sum(1)
+    mixture = np.concatenate([
+        logsumexp(constant - 0.5 * (part**2 @ precision.T) + part @ (mu * precision).T, axis=1)
+        for part in (z[i:i + rows] for i in range(0, len(z), rows))]) - math.log(len(mu))
     own = _log_normal(z, mu, lv)
     return float((own - mixture).mean())
 
@@ -89,11 +93,3 @@ def mutual_information(means: Array, log_var: Array, *, seed: int = 0, rows: int
 def _log_normal(z: Float, mu: Float, lv: Float) -> Float:
     values: Float = -0.5 * ((z - mu) ** 2 * np.exp(-lv) + lv + math.log(2 * math.pi)).sum(-1)
     return values
-
-
-def _log_mixture(z: Float, mu: Float, lv: Float) -> Float:
-    """(r,) log of the mean density of all posteriors, by the expanded square."""
-    precision = np.exp(-lv)
-    constant = -0.5 * (lv + math.log(2 * math.pi) + mu**2 * precision).sum(1)
-    log_p = constant - 0.5 * (z**2 @ precision.T) + z @ (mu * precision).T
-    return np.asarray(logsumexp(log_p, axis=1)) - math.log(len(mu))

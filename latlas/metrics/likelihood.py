@@ -79,11 +79,7 @@ def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
     z = (test - mean) / np.sqrt(variance)
     if step == 0:
         return np.asarray((norm.logpdf(z) - 0.5 * np.log(variance)).sum(1))
-    return np.asarray(_log_bin(z, step / 2 / np.sqrt(variance)).sum(1))
-
-
-def _log_bin(z: Float, half: Float) -> Float:
-    """log[Φ(z + h) − Φ(z − h)], taken in the lower tail, where logs stay exact."""
-    low = -np.abs(z)
+    # log[Φ(z + h) − Φ(z − h)], taken in the lower tail, where logs stay exact
+    low, half = -np.abs(z), step / 2 / np.sqrt(variance)
     upper, lower = norm.logcdf(low + half), norm.logcdf(low - half)
-    return np.asarray(upper + np.log(-np.expm1(lower - upper)))
+    return np.asarray((upper + np.log(-np.expm1(lower - upper))).sum(1))

@@ -61,8 +61,13 @@ def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | 
     near_held, item_held = _nearest(held_out, train)
     regions = _cells(train, cells or int(np.clip(len(held_out) // 100, 1, 10)), seed)
     z = _copying(near_sample, near_held, regions[item_sample], regions[item_held])
+    ranks = rankdata(np.concatenate([near_sample, near_held]))
+    u = ranks[:len(near_sample)].sum() - len(near_sample) * (len(near_sample) + 1) / 2
+    closer = float(1 - u / (len(near_sample) * len(near_held)))  # P(a < b) + ½ P(a = b)
+    median = float(np.median(near_held))
+    ratio = float(np.median(near_sample)) / median if median > 0 else float("nan")
     return Memorisation(
-        z, _closer(near_sample, near_held), _ratio(near_sample, near_held),
+        z, closer, ratio,
         float((near_sample <= np.quantile(near_held, 0.01)).mean()),
         _authentic(train, near_sample, item_sample), _authentic(train, near_held, item_held))
 
@@ -123,18 +128,6 @@ def _z(a: Float, b: Float) -> float:
     tied = (ties.astype(np.float64) ** 3 - ties).sum() / (total * (total - 1))
     variance = n * m / 12 * (total + 1 - tied)
     return float((u - n * m / 2) / np.sqrt(variance)) if variance > 0 else 0.0
-
-
-def _closer(a: Float, b: Float) -> float:
-    """P(a < b) + ½ P(a = b)."""
-    ranks = rankdata(np.concatenate([a, b]))
-    u = ranks[:len(a)].sum() - len(a) * (len(a) + 1) / 2
-    return float(1 - u / (len(a) * len(b)))
-
-
-def _ratio(a: Float, b: Float) -> float:
-    median = float(np.median(b))
-    return float(np.median(a)) / median if median > 0 else float("nan")
 
 
 def _authentic(train: Array, distance: Float, item: Index) -> float:

@@ -119,17 +119,15 @@ def smoothed(values: Array, codes: Array, groups: Array, k: int = NEIGHBOURS) ->
 
 
 def _densities(values: Float, bins: int) -> Float:
-    return np.stack([_density(column, bins) for column in values.T], 1)
-
-
-def _density(column: Float, bins: int) -> Float:
-    low, high = column.min(), column.max()
-    width = (high - low) / bins
-    if not width > 0:
-        return np.ones(len(column))
-    place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    return np.asarray(counts[place] / (len(column) * width))
+    density = np.ones(values.shape)
+    for i, column in enumerate(values.T):
+        low, high = column.min(), column.max()
+        width = (high - low) / bins
+        if width > 0:
+            place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
+            counts = np.bincount(place, minlength=bins)
+            density[:, i] = counts[place] / (len(column) * width)
+    return density
 
 
 def weights_product(density: Array, alpha: float) -> Float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from latlas.core.errors import ConfigError
-from latlas.metrics.arrays import Array, Float, pair
+from latlas.metrics.arrays import Array, pair
 
 #: directions that are sorted at once
 BLOCK = 64
@@ -32,16 +32,11 @@ def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, order: flo
                           "directions: at least 1 of either")
     directions = np.random.default_rng(seed).standard_normal((projections, a.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    costs = [_transport(a @ part.T, b @ part.T, order)
-             for part in (directions[i:i + BLOCK] for i in range(0, projections, BLOCK))]
-    return float(np.concatenate(costs).mean() ** (1 / order))
-
-
-def _transport(a: Float, b: Float, order: float) -> Float:
-    """(p,) W^order of every column of (n, p) and (m, p): both quantile functions are steps."""
     ends_a, ends_b = (np.arange(1, len(x) + 1) / len(x) for x in (a, b))
-    ends = np.union1d(ends_a, ends_b)
-    apart = (np.sort(a, 0)[np.searchsorted(ends_a, ends)]
-             - np.sort(b, 0)[np.searchsorted(ends_b, ends)])
-    cost: Float = np.diff(ends, prepend=0.0) @ np.abs(apart) ** order
-    return cost
+    ends = np.union1d(ends_a, ends_b)  # both quantile functions are steps
+    costs = []
+    for part in (directions[i:i + BLOCK] for i in range(0, projections, BLOCK)):
+        apart = (np.sort(a @ part.T, 0)[np.searchsorted(ends_a, ends)]
+                 - np.sort(b @ part.T, 0)[np.searchsorted(ends_b, ends)])
+        costs.append(np.diff(ends, prepend=0.0) @ np.abs(apart) ** order)
+    return float(np.concatenate(costs).mean() ** (1 / order))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from latlas.metrics.arrays import Array, Float, Index, nearest, pair
+from latlas.metrics.arrays import Array, nearest, pair
 
 
 @dataclass(frozen=True)
@@ -51,25 +50,13 @@ def nearest_neighbour_test(real: Array, fake: Array, *, permutations: int = 1000
     pool = np.concatenate([real, fake])[order]
     neighbour = nearest(pool, pool, skip_self=True)[1][:, 0]
     agree = label == label[neighbour]
-    null = _null(label, neighbour, permutations, rng)
-    return TwoSample(float(agree.mean()), float(agree[label].mean()), float(agree[~label].mean()),
-                     _expected(len(real), len(fake)), float(null.std()),
-                     _p_value(float(agree.mean()), null, _expected(len(real), len(fake))))
-
-
-def _null(label: NDArray[np.bool_], neighbour: Index, times: int,
-          rng: np.random.Generator) -> Float:
-    """(times,) accuracies under random labels."""
-    draws = (rng.permutation(label) for _ in range(times))
-    return np.array([(drawn == drawn[neighbour]).mean() for drawn in draws])
-
-
-def _expected(n: int, m: int) -> float:
-    """Probability that two different items carry the same label."""
-    return (n * (n - 1) + m * (m - 1)) / ((n + m) * (n + m - 1))
-
-
-def _p_value(accuracy: float, null: Float, expected: float) -> float:
+    accuracy = float(agree.mean())
+    draws = (rng.permutation(label) for _ in range(permutations))
+    null = np.array([(drawn == drawn[neighbour]).mean() for drawn in draws])
+    # the probability that two different examples carry the same label
+    n, m = len(real), len(fake)
+    expected = (n * (n - 1) + m * (m - 1)) / ((n + m) * (n + m - 1))
     # the small margin counts equal distances as equal in spite of rounding
     as_far = np.abs(null - expected) >= abs(accuracy - expected) - 1e-12
-    return float((1 + as_far.sum()) / (1 + len(null)))
+    return TwoSample(accuracy, float(agree[label].mean()), float(agree[~label].mean()), expected,
+                     float(null.std()), float((1 + as_far.sum()) / (1 + len(null))))
