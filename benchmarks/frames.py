@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import judge, judged, run_arguments, trained, write_json
+from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, titled, write_columns
@@ -34,7 +35,6 @@ from latlas.data import PairSource, open_pair, open_source, split
 from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics.flicker import flicker
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.translate import translate
 
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}

@@ -27,6 +27,9 @@ from typing import Any
 import numpy as np
 from common import judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
+from latlas.tasks.output import write_items
+from latlas.tasks.project import project
+from latlas.tasks.styles import LEVELS
 from numpy.typing import NDArray
 
 import latlas
@@ -34,9 +37,6 @@ from latlas.data import split
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 from latlas.verbs.measures import measure as evaluated
 
 #: name of a row → model and its settings

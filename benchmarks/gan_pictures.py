@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
+from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_source, split
 from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
 from latlas.verbs.comparison import Evaluation
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")

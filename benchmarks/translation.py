@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 from common import judge, judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
+from latlas.tasks.output import write_items
+from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -43,8 +45,6 @@ from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
 from latlas.metrics.table import KINDS, Metric
-from latlas.tasks.output import write_items
-from latlas.tasks.translate import translate
 from latlas.verbs.sample_quality import Cache, metrics_of
 
 #: of digits: small and quick, so that a processor sees enough of them

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latlas.tasks.output import write_bytes
+from latlas.tasks.translate import sheet
 
 import latlas
 from latlas.core.space import Images
@@ -23,8 +25,6 @@ from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
 from latlas.report import pictures
-from latlas.tasks.output import write_bytes
-from latlas.tasks.translate import sheet
 
 SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24

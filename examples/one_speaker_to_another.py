@@ -14,14 +14,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from latlas.api.voices import open_clips
+from latlas.tasks.output import write_bytes
+from latlas.tasks.voices import sheet, translate_wavs
 
 import latlas
-from latlas.api.voices import open_clips
 from latlas.data import open_pair
 from latlas.data.sound import Clip, wav_bytes
 from latlas.report import pictures
-from latlas.tasks.output import write_bytes
-from latlas.tasks.voices import sheet, translate_wavs
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)

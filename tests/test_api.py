@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latlas.api.items import class_codes, fitted, open_items
 from sklearn.linear_model import LogisticRegression
 
 import latlas
-from latlas import api
+from latlas import training
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.model import Model
 from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
+from latlas.data.fitting import class_codes, fitted, open_examples
 from latlas.networks import must_fit
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
@@ -24,13 +25,13 @@ TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp3
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "vae"
-    api.train("vae", "digits", out=folder, progress=False, **TINY)
+    latlas.train("vae", "digits", out=folder, progress=False, **TINY)
     return folder
 
 
 @pytest.fixture(scope="module")
-def model(run: Path) -> torch.nn.Module:
-    return api.load(run)
+def model(run: Path) -> Model:
+    return latlas.load(run).model
 
 
 def table_space(*columns: str, classes: tuple[str, ...] = ()) -> Space:
@@ -40,60 +41,60 @@ def table_space(*columns: str, classes: tuple[str, ...] = ()) -> Space:
 
 
 def test_the_package_offers_the_verbs() -> None:
-    assert latlas.train is api.train
-    assert "vae" in api.list_models()
+    assert latlas.train is training.train
+    assert "vae" in latlas.list_models()
 
 
-def test_a_finished_run_is_loaded_not_trained(run: Path, model: torch.nn.Module) -> None:
-    again = api.train("vae", "digits", out=run, progress=False, **TINY)
+def test_a_finished_run_is_loaded_not_trained(run: Path, model: Model) -> None:
+    again = latlas.train("vae", "digits", out=run, progress=False, **TINY)
     assert again.outcome.stopped == "already finished"
     for mine, theirs in zip(again.model.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
 def test_without_a_folder_the_same_seed_gives_the_same_model(run: Path) -> None:
-    trained = api.train("vae", "digits", progress=False, **TINY)
-    assert trained.run is None
-    np.testing.assert_array_equal(api.sample(trained.model, 4), api.sample(run, 4))
-    other = api.train("vae", "digits", progress=False, seed=1, **TINY)
-    assert not np.array_equal(api.sample(other.model, 4), api.sample(run, 4))
+    trained = latlas.train("vae", "digits", progress=False, **TINY)
+    assert trained.path is None
+    np.testing.assert_array_equal(latlas.sample(trained, 4), latlas.sample(run, 4))
+    other = latlas.train("vae", "digits", progress=False, seed=1, **TINY)
+    assert not np.array_equal(latlas.sample(other.model, 4), latlas.sample(run, 4))
 
 
-def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
-    test = api.open_data(like=run)
+def test_shapes_and_units(run: Path, model: Model) -> None:
+    test = latlas.open_data(like=run)
     assert len(test) == 180
-    codes = api.encode(run)
+    codes = latlas.encode(run)
     assert codes.shape == (180, model.latent_dim)
-    made = api.sample(run, 3)
+    made = latlas.sample(run, 3)
     assert made.shape == (3, 1, 8, 8)
     assert made.dtype == np.uint8
     assert made.max() <= 16
-    np.testing.assert_array_equal(api.decode(run, codes), api.reconstruct(model))
-    assert api.interpolate(run, codes[0], codes[1], steps=5).shape == (5, 1, 8, 8)
-    assert api.traverse(run, dims=[2, 0], steps=3, codes=codes).shape == (2, 3, 1, 8, 8)
-    assert api.score(run, draws=3).nats.shape == (180,)
+    np.testing.assert_array_equal(latlas.decode(run, codes), latlas.reconstruct(model))
+    assert latlas.interpolate(run, codes[0], codes[1], steps=5).shape == (5, 1, 8, 8)
+    assert latlas.traverse(run, dims=[2, 0], steps=3, latents=codes).shape == (2, 3, 1, 8, 8)
+    assert latlas.score(run, draws=3).nats.shape == (180,)
 
 
-def test_arrays_files_and_data_sets_mean_the_same_items(model: torch.nn.Module) -> None:
-    test = api.open_data("digits", "test")
+def test_arrays_files_and_data_sets_mean_the_same_items(model: Model) -> None:
+    test = latlas.open_data("digits", "test")
     x = test.take("x")
-    expected = api.encode(model, "digits", "test")
+    expected = latlas.encode(model, "digits", "test")
     for same in (test, x, x[:, 0], x.astype(float), x.reshape(180, 64), (x, test.take("label"))):
-        np.testing.assert_array_equal(api.encode(model, same), expected)
+        np.testing.assert_array_equal(latlas.encode(model, same), expected)
 
 
 def test_colour_channels_may_come_last() -> None:
     space = Images((3, 5, 4))
     last = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
-    got = open_items(_Like(space), last)
+    got = open_examples(_Like(space), last)
     np.testing.assert_array_equal(got.x, last.transpose(0, 3, 1, 2))
 
 
 class _Like:
-    """What open_items asks of a model."""
+    """What open_examples asks of a run."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
+        self.space, self.data = space, None
 
 
 def test_columns_are_taken_by_name() -> None:
@@ -149,15 +150,15 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
         decoder = torch.nn.Sequential(torch.nn.Linear(4, 128), torch.nn.Unflatten(1, (2, 8, 8)))
         return {"encoder": encoder, "decoder": decoder}
 
-    trained = api.train("vae", "digits", out=tmp_path / "own", progress=False, images=256,
+    trained = latlas.train("vae", "digits", out=tmp_path / "own", progress=False, images=256,
                         latent_dim=4, threads=1, **modules())
-    loaded = api.load(tmp_path / "own", **modules())
-    np.testing.assert_array_equal(api.sample(loaded, 3), api.sample(trained.model, 3))
+    loaded = latlas.load(tmp_path / "own", **modules())
+    np.testing.assert_array_equal(latlas.sample(loaded, 3), latlas.sample(trained, 3))
     with pytest.raises(RunError, match="modules of its own"):
-        api.load(tmp_path / "own")
+        _ = latlas.load(tmp_path / "own").model
     other = {k: torch.nn.Sequential(torch.nn.Identity(), v) for k, v in modules().items()}
     with pytest.raises(RunError, match=r"own do not fit the modules passed: .*Missing key"):
-        api.load(tmp_path / "own", **other)
+        _ = latlas.load(tmp_path / "own", **other).model
 
 
 @pytest.mark.parametrize(("model", "modules", "message"), [
@@ -170,7 +171,7 @@ def test_networks_of_ones_own(tmp_path: Path) -> None:
     ("pca", {"encoder": torch.nn.Flatten()}, "pca takes no encoder of your own")])
 def test_networks_that_do_not_fit(model: str, modules: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        api.train(model, "digits", images=256, latent_dim=4, progress=False, **modules)
+        latlas.train(model, "digits", images=256, latent_dim=4, progress=False, **modules)
 
 
 def test_a_network_is_tried_and_left_as_it_was() -> None:
@@ -184,38 +185,38 @@ def test_a_network_is_tried_and_left_as_it_was() -> None:
 
 
 def test_completion_keeps_the_part_that_was_given() -> None:
-    trained = api.train("conditional-vae", "digits", condition="part", part="left",
+    trained = latlas.train("conditional-vae", "digits", condition="part", part="left",
                         progress=False, **TINY)
-    x = api.open_data("digits", "test").take("x")[:2]
-    made = api.sample(trained.model, 4, given=x)
+    x = latlas.open_data("digits", "test").take("x")[:2]
+    made = latlas.sample(trained, 4, given=x)
     assert made.shape == (4, 1, 8, 8)
-    codes = api.encode(trained.model, x)
-    np.testing.assert_array_equal(api.decode(trained.model, codes, given=x),
-                                  api.reconstruct(trained.model, x))
-    walk = api.interpolate(trained.model, *codes, steps=3, given=x)
-    np.testing.assert_array_equal(walk[0], api.decode(trained.model, codes[:1], given=x)[0])
-    assert api.traverse(trained.model, dims=[0], steps=3, given=x).shape == (1, 3, 1, 8, 8)
+    codes = latlas.encode(trained, x)
+    np.testing.assert_array_equal(latlas.decode(trained, codes, given=x),
+                                  latlas.reconstruct(trained, x))
+    walk = latlas.interpolate(trained, *codes, steps=3, given=x)
+    np.testing.assert_array_equal(walk[0], latlas.decode(trained, codes[:1], given=x)[0])
+    assert latlas.traverse(trained, dims=[0], steps=3, given=x).shape == (1, 3, 1, 8, 8)
     with pytest.raises(CapabilityError, match="a part of a picture: name it with `given`"):
-        api.sample(trained.model, 4, label=3)
+        latlas.sample(trained, 4, label=3)
     with pytest.raises(DataError, match="--given"):
-        api.sample(trained.model, 4)
+        latlas.sample(trained, 4)
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
-    (lambda run: api.train("vea"), ConfigError, "did you mean 'vae'"),
-    (lambda run: api.train("vae", latentdim=3), ConfigError, "did you mean 'latent_dim'"),
-    (lambda run: api.train("vae", images=1, epochs=1), ConfigError, "at most one budget"),
-    (lambda run: api.train("vae", split="test"), ConfigError, "train on `train` or `all`"),
-    (lambda run: api.sample("nowhere"), RunError, "nowhere"),
-    (lambda run: api.encode(run, "nowhere.npz"), DataError, "no such file"),
-    (lambda run: api.encode(run, np.zeros((2, 3))), DataError, "shape 3 given"),
-    (lambda run: api.encode(run, np.full((2, 64), np.nan)), DataError, "NaN"),
-    (lambda run: api.encode(run, np.array([["a"]])), DataError, "must be numbers"),
-    (lambda run: api.encode(run, np.full((2, 64), 0.5)), DataError, r"0 … 16, these are 0.5"),
-    (lambda run: api.train("vae", None), DataError, "name a source"),
-    (lambda run: api.encode(run, "ring"), DataError, "points"),
-    (lambda run: api.sample(run, 2, label=3), CapabilityError, "not conditional"),
-    (lambda run: api.sample(run, 2, given="digits"), CapabilityError, "not conditional")])
+    (lambda run: latlas.train("vea"), ConfigError, "did you mean 'vae'"),
+    (lambda run: latlas.train("vae", latentdim=3), ConfigError, "did you mean 'latent_dim'"),
+    (lambda run: latlas.train("vae", images=1, epochs=1), ConfigError, "at most one budget"),
+    (lambda run: latlas.train("vae", split="test"), ConfigError, "train on `train` or `all`"),
+    (lambda run: latlas.sample("nowhere"), RunError, "nowhere"),
+    (lambda run: latlas.encode(run, "nowhere.npz"), DataError, "no such file"),
+    (lambda run: latlas.encode(run, np.zeros((2, 3))), DataError, "shape 3 given"),
+    (lambda run: latlas.encode(run, np.full((2, 64), np.nan)), DataError, "NaN"),
+    (lambda run: latlas.encode(run, np.array([["a"]])), DataError, "must be numbers"),
+    (lambda run: latlas.encode(run, np.full((2, 64), 0.5)), DataError, r"0 … 16, these are 0.5"),
+    (lambda run: latlas.train("vae", None), DataError, "name a source"),
+    (lambda run: latlas.encode(run, "ring"), DataError, "points"),
+    (lambda run: latlas.sample(run, 2, label=3), CapabilityError, "not conditional"),
+    (lambda run: latlas.sample(run, 2, given="digits"), CapabilityError, "not conditional")])
 def test_errors(run: Path, call: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         call(run)  # type: ignore[operator]
@@ -223,19 +224,19 @@ def test_errors(run: Path, call: object, error: type, message: str) -> None:
 
 def test_a_model_of_arrays_in_memory_asks_for_data() -> None:
     x = np.random.default_rng(0).normal(size=(200, 3))
-    trained = api.train("pca", x, progress=False)
+    trained = latlas.train("pca", x, progress=False)
     with pytest.raises(DataError, match="name the data"):
-        api.encode(trained.model)
-    assert api.encode(trained.model, x).shape == (200, trained.model.latent_dim)
+        latlas.encode(trained)
+    assert latlas.encode(trained, x).shape == (200, trained.model.latent_dim)
 
 
 def test_samples_show_the_class_that_was_asked_for() -> None:
     """By the eyes of a classifier of real digits. With labels as faint as a 1 it is 56%."""
-    x, label = (api.open_data("digits", "train").take(k) for k in ("x", "label"))
+    x, label = (latlas.open_data("digits", "train").take(k) for k in ("x", "label"))
     reader = LogisticRegression(max_iter=2000).fit(x.reshape(-1, 64) / 16, label)
-    trained = api.train("conditional-vae", "digits", progress=False,
+    trained = latlas.train("conditional-vae", "digits", progress=False,
                         **TINY | {"width": 128, "images": 20_000})
-    made = api.sample(trained.model, 300, label=list(range(10))).reshape(-1, 64) / 16
+    made = latlas.sample(trained, 300, label=list(range(10))).reshape(-1, 64) / 16
     assert (reader.predict(made) == np.resize(np.arange(10), 300)).mean() > 0.9
 
 

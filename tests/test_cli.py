@@ -15,13 +15,13 @@ import numpy as np
 import polars
 import pytest
 from latlas.cli.codes import read_codes
+from latlas.cli.flags import pairs
 from latlas.cli.learn import _slug, _stem
 from PIL import Image
 
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.cli.commands import COMMANDS
-from latlas.cli.flags import pairs
 from latlas.cli.settings import settings
 from latlas.cli.show import emit
 from latlas.core.errors import ConfigError, DataError

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from latlas.tasks.generate import likely
 from scipy.stats import multivariate_normal, norm
 from sklearn.decomposition import PCA
 from torch import nn
@@ -24,8 +22,9 @@ from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.models.cluster_prior import ClusterPrior, fit_bandwidth
 from latlas.models.gan import GAN
-from latlas.tasks import project as projecting
-from latlas.tasks.styles import codes_of_prior, codes_of_seeds
+from latlas.verbs import project as projecting
+from latlas.verbs.decoding import latents_of_prior, likely
+from latlas.verbs.styles import latents_of_seeds
 
 SIDE = 12
 PICTURES = Images((1, SIDE, SIDE),
@@ -201,7 +200,7 @@ def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
     settings = {"images": 320, "batch_size": 32, "width": 4, "threads": 1, "progress": False}
     trained = latlas.train("gan", "digits", out=tmp_path / "run", **settings)
     assert len(calls) == 1
-    model = latlas.load(tmp_path / "run")
+    model = latlas.load(tmp_path / "run").model
     assert torch.equal(model.prior.centres, trained.model.prior.centres)
     assert model.prior.counts.sum() == len(latlas.open_data("digits", split="train"))
 
@@ -259,7 +258,7 @@ def all_of_class(model, codes, label):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_tasks_take_codes_that_the_class_has(classed, monkeypatch, label):
+def test_verbs_take_latents_that_the_class_has(classed, monkeypatch, label):
     model, data = classed
     starts = []
 
@@ -271,8 +270,8 @@ def test_tasks_take_codes_that_the_class_has(classed, monkeypatch, label):
     monkeypatch.setattr(projecting, "_descend", descend)
     few = data.subset(np.flatnonzero(data.take("label") == label)[:4])
     projecting.project(model, few, starts=8, steps=1)
-    for codes in (starts[0], codes_of_prior(model, 50, condition=label),
-                  codes_of_seeds(model, range(20), condition=label)):
+    for codes in (starts[0], latents_of_prior(model, 50, condition=label),
+                  latents_of_seeds(model, range(20), condition=label)):
         assert all_of_class(model, codes, label)
 
 
@@ -281,18 +280,8 @@ def test_walks_begin_and_end_where_there_are_pictures(classed):
     start = likely(model, np.zeros(model.latent_dim), np.array([1, 0, 1]))
     assert all_of_class(model, start[None], 1)
     assert likely(model, start, 1) is start
-    ends = latlas.prior_codes(model, 6, seed=3, label=["odd", "even"])
+    ends = latlas.prior_latents(model, 6, seed=3, label=["odd", "even"])
     assert all_of_class(model, ends[::2], 1) and all_of_class(model, ends[1::2], 0)
-
-
-def test_runs_of_the_first_format_are_read(tmp_path):
-    """With settings that a model could not use."""
-    data, run = corners()[0], tmp_path / "run"
-    model = tiny.train(run, "style-gan", data, tiny.small("style-gan"))[0]
-    record = json.loads((run / "run.json").read_text())
-    config = record["config"] | {"network": "conv", "spectral_norm": False}
-    (run / "run.json").write_text(json.dumps(record | {"format": 1, "config": config}))
-    assert torch.equal(tiny.weights(latlas.load(run)), tiny.weights(model))
 
 
 def test_content_is_the_whitened_principal_coordinates(with_content):
@@ -396,7 +385,7 @@ def test_a_projection_starts_from_the_cluster_and_the_content_of_the_picture(dim
     codes = []
     model.generator.register_forward_hook(
         lambda _, given, out: codes.append(given[0].detach().clone()))
-    projecting.project(model, part, starts=3, steps=1)
+    projecting.project(model, part, n=None, starts=3, steps=1)
     batch = next(iter(Sweep(part, 9)))
     at_start = codes[0].view(3, 9, -1)
     for k, z in enumerate(at_start):

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from latlas.api.items import open_items
-from latlas.checkpoint import run_info
 from PIL import Image
 from torch import nn
 
@@ -36,6 +34,7 @@ from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.data.maps import to_ids
 from latlas.data.pairs import PairDataset, sides_for
+from latlas.run import Run
 
 N = 20
 RNG = np.random.default_rng(0)
@@ -545,15 +544,15 @@ SHORT = {"images": 64, "batch_size": 8, "threads": 1, "progress": False}
 def test_a_model_of_pairs_is_trained_and_finds_its_data_again(pairs: Path, tmp_path: Path) -> None:
     done = latlas.train(SHIFT, str(pairs), out=tmp_path / "run", **SHORT)
     assert done.outcome.best is not None  # held-out pairs have their other side
-    info_of_run = run_info(tmp_path / "run")
+    info_of_run = Run(tmp_path / "run")
     assert info_of_run.space == open_source(pairs).space
-    items = open_items(tmp_path / "run", None, "test")
+    items = Run(tmp_path / "run").open(None, "test")
     assert items.space == info_of_run.space
-    assert isinstance(open_items(tmp_path / "run", GREY), Dataset)
+    assert isinstance(Run(tmp_path / "run").open(GREY), Dataset)
     with pytest.raises(DataError, match="the other side of C: items are 1×6×8"):
         fill(tmp_path / "C/A", GREY)
         fill(tmp_path / "C/B", GREY)
-        open_items(tmp_path / "run", tmp_path / "C")
+        Run(tmp_path / "run").open(tmp_path / "C")
 
 
 def test_maps_of_other_sources_have_the_channels_of_the_run(tmp_path: Path) -> None:
@@ -563,11 +562,11 @@ def test_maps_of_other_sources_have_the_channels_of_the_run(tmp_path: Path) -> N
     source = open_source(tmp_path / "ab", maps="A")
     latlas.train(SHIFT, source, out=tmp_path / "run", **SHORT)
     few = np.minimum(ids[:3], 1)
-    found = open_items(tmp_path / "run", fill(tmp_path / "new", few))
+    found = Run(tmp_path / "run").open(fill(tmp_path / "new", few))
     np.testing.assert_array_equal(to_ids(found.x, found.space), few)
-    np.testing.assert_array_equal(open_items(tmp_path / "run", few).x, found.x)
+    np.testing.assert_array_equal(Run(tmp_path / "run").open(few).x, found.x)
     with pytest.raises(DataError, match="class id 9"):
-        open_items(tmp_path / "run", fill(tmp_path / "more", few + 9))
+        Run(tmp_path / "run").open(fill(tmp_path / "more", few + 9))
 
 
 def test_models_are_given_the_sides_they_need(pairs: Path, domains: Path, tmp_path: Path,
@@ -587,8 +586,8 @@ def test_models_are_given_the_sides_they_need(pairs: Path, domains: Path, tmp_pa
     assert cli.run(["train", "ae", "--data", str(pairs), "--images", "64", "--out", run,
                     "--set", "threads=1"]) == 0
     assert "ae learns from side A alone" in capsys.readouterr().err
-    assert run_info(run).space == open_source(pairs).a.space
-    assert isinstance(open_items(run, None, "test"), Dataset)
+    assert Run(run).space == open_source(pairs).a.space
+    assert isinstance(Run(run).open(None, "test"), Dataset)
 
 
 def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
@@ -599,7 +598,7 @@ def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
     assert cli.run(["train", TWICE, "--data", a, "--data", b, "--images", "64", "--set",
                     "threads=1"]) == 0
     folder = next((tmp_path / "runs").iterdir())
-    assert folder.name.endswith("-A-B") and run_info(folder).data == {
+    assert folder.name.endswith("-A-B") and Run(folder).data == {
         "source": [a, b], "paired": False}
     capsys.readouterr()
     assert cli.run(["data", "info", a, b, "--json"]) == 0

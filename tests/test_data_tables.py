@@ -3,13 +3,13 @@
 import numpy as np
 import polars as pl
 import pytest
-from latlas.tasks.output import write_items
 
 from latlas.core.errors import DataError
 from latlas.core.space import Table
 from latlas.data import info, open_source, split
 from latlas.data.dataset import partition
 from latlas.data.tables import as_read
+from latlas.verbs.write import write_examples
 
 N = 40
 FRAME = pl.DataFrame({
@@ -127,7 +127,7 @@ def test_rows_are_written_as_they_were_read(tmp_path):
     assert read["size"].tolist() == [1.5, None, 2.5, 3.5, 0.5, 4.0]
     assert read["colour"].tolist() == ["red", "green", None, "red", "green", "red"]
     assert read["heavy"].tolist() == ["true", "false", "true", "true", None, "true"]
-    write_items(tmp_path / "b.csv", values, space)
+    write_examples(tmp_path / "b.csv", values, space)
     again_space, again = opened(tmp_path / "b.csv")
     assert again_space.columns == space.columns
     assert np.array_equal(again[:, 1:], values[:, 1:])

@@ -12,6 +12,7 @@ import tiny
 import torch
 from torch import nn
 
+import latlas
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
@@ -26,6 +27,7 @@ from latlas.models.hierarchical_vae import (
 from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE, VAEConfig
+from latlas.verbs.passes import information
 
 SPACE = Table((3,))
 MANY = 4000
@@ -270,7 +272,7 @@ def test_an_upper_layer_moves_what_lies_below_it():
     data = tiny.pictures()
     model = tiny.build("hierarchical-vae", data, tiny.small("hierarchical-vae", latents="3,2",
                                                             latent_dim=0))
-    walks = traverse(model, dims=[0, 4], steps=3)
+    walks = latlas.traverse(model, dims=[0, 4], steps=3)
     assert walks.shape == (2, 3, 1, 8, 8)
     z = torch.randn(6, 5)
     assert torch.equal(model.fill_lower_layers(z, 0), z)
@@ -285,7 +287,7 @@ def test_samples_come_from_the_chain_and_not_from_a_standard_normal():
     model = chain()
     with torch.no_grad():
         model.prior.links[0].bias[:2] = 50.0
-    rows = sample(model, 200, seed=0)
+    rows = latlas.sample(model, 200, seed=0).values
     ancestral = model.sample(200, noise=Noise(0)).detach().numpy()
     assert np.abs(rows.mean(0) - ancestral.mean(0)).max() < 1.0
     assert np.abs(rows).max() > 10

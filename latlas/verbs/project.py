@@ -54,7 +54,7 @@ class Projection(Result):
         originals, values: (n, \\*shape) in data units, as given and as decoded from the latents.
         way: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
         error: (n,) mean squared difference per scalar, model units.
-        nearest: (n,) the same of the nearest training example; ``None`` where no data was given.
+        nearest: (n,) the same of the nearest training example; ``None`` where those are not known.
         space: what an example is.
     """
 
@@ -131,6 +131,8 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     Raises:
         CapabilityError: no decoder, or no styles; ConfigError: a wrong setting.
     """
+    from latlas.data.dataset import Dataset
+    from latlas.data.fitting import is_arrays
     from latlas.verbs import write
     from latlas.verbs.passes import examples_of, sweep
 
@@ -144,8 +146,10 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
     examples = run.open(data, split, **read).subset(slice(0, n))
-    known = run.training_examples(data, **read) if train is None else run.open(train)
-    search = _Search(run, space, features, known, seed)
+    known = None if train is None else run.open(train)
+    if train is None and not (run.data is None and (is_arrays(data) or isinstance(data, Dataset))):
+        known = run.training_examples(data, **read)
+    search = _Search(run, space, features, examples if known is None else known, seed)
     parts: list[tuple[Array, ...]] = []
     for batch in sweep(run.model, examples, max(1, ROWS // starts)):
         parts.append(search(batch, starts, steps))
@@ -153,7 +157,8 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
             progress(sum(len(part[0]) for part in parts), len(examples))
     latents, values, way, error = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Projection(search.space, latents, examples_of(examples), values, way, error,
-                      _nearest_error(run.space, examples, known), run.space).saved(out)
+                      None if known is None else _nearest_error(run.space, examples, known),
+                      run.space).saved(out)
 
 
 class _Search:

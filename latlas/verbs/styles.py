@@ -134,7 +134,7 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     at_least("k", k, 1)
     at_least("steps", steps, 1)
     if layers != "all":
-        run.require("mix", "directions layers")
+        run.require("mix", f"directions {say_option('layers', layers)}")
     write.check_examples(out, run.space)
     condition = one_condition(run, label)
     model: Any = run.model
@@ -164,6 +164,8 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
 
     run = as_run(run)
     run.require("decode", "edit")
+    if layers != "all":
+        run.require("mix", f"edit {say_option('layers', layers)}")
     at_least("steps", steps, 1)
     finite("span", span)
     condition, model, styled = one_condition(run, label), run.model, directions.space == "w"
@@ -180,15 +182,13 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
         w[:, :, chosen_layers(layers, count)] += moves[:, :, None]
         values = decode_styles(model, w.reshape(-1, *w.shape[2:]))
     else:
-        if layers != "all":
-            styles_of(model, "layers")
         values = decoded(model, (start + moves).reshape(-1, len(start)), condition=condition)
     return Examples(values.reshape(*moves.shape[:2], *values.shape[1:]), run.space, columns=steps)
 
 
 def one_condition(run: Run, label: Any) -> Any:
     """One class for all examples; ``None`` if none was named."""
-    if isinstance(label, (list, tuple)) and len(label) != 1:
+    if isinstance(label, (list, tuple)) and len(label) > 1:
         raise ConfigError(f"name one class for all examples, not {', '.join(map(str, label))}",
                           option="label")
     return conditions(run, 1, label)

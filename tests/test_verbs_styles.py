@@ -19,9 +19,9 @@ from latlas.core.ranges import numbers
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
-from latlas.tasks import generate
-from latlas.tasks.project import FRAMES, project, write_projection
-from latlas.tasks.styles import chosen_layers, codes_of_seeds, directions, edits, mix
+from latlas.verbs.decoding import decode_styles, decoded, to_styles
+from latlas.verbs.project import FRAMES, project
+from latlas.verbs.styles import chosen_layers, directions, edit, latents_of_seeds, mix
 
 PICTURE = Images((1, 4, 4), 256)
 LAYERS, WIDE = 6, 3
@@ -78,7 +78,7 @@ class Plain(Styled):
 
 def shown(model, w):
     """Data units of styles (n, layers, d_w)."""
-    return generate.decode_styles(model, w)
+    return decode_styles(model, w)
 
 
 def test_the_stand_in_has_styles():
@@ -89,34 +89,34 @@ def test_the_stand_in_has_styles():
 
 def test_an_item_of_a_seed_depends_on_that_seed_alone():
     model = Styled()
-    three, other = (generate.sample_seeds(model, seeds) for seeds in ([1, 7, 3], [7]))
+    three, other = (latlas.sample(model, seeds=seeds) for seeds in ([1, 7, 3], [7]))
     np.testing.assert_array_equal(three[1], other[0])
-    np.testing.assert_array_equal(three[0], generate.sample(model, 1, seed=1)[0])
+    np.testing.assert_array_equal(three[0], latlas.sample(model, 1, seed=1)[0])
     assert not np.array_equal(three[0], three[2])
-    assert generate.sample_seeds(model, []).shape == (0, 1, 4, 4)
+    assert latlas.sample(model, seeds=[]).shape == (0, 1, 4, 4)
 
 
 def test_truncation_moves_styles_to_their_mean():
     model = Styled()
-    whole, half, none = (generate.sample(model, 3, truncation=t).astype(float)
+    whole, half, none = (latlas.sample(model, 3, truncation=t).values.astype(float)
                          for t in (1.0, 0.5, 0.0))
     np.testing.assert_array_equal(none[0], none[1])
     np.testing.assert_array_equal(none[:1], shown(model, model.mean_w()[None]))
     np.testing.assert_allclose(half, (whole + none) / 2, atol=1.01)
     assert np.abs(whole[0] - whole[1]).max() > 5
-    with pytest.raises(CapabilityError, match="plain has no styles; `truncation`"):
-        generate.sample(Plain(), 3, truncation=0.5)
+    with pytest.raises(CapabilityError, match=r"plain cannot mix; `sample truncation=0.5` needs"):
+        latlas.sample(Plain(), 3, truncation=0.5)
 
 
 def test_a_walk_through_styles_is_straight_there():
     model, a, b = Styled(), np.array([1.0, 2.0]), np.array([-1.0, 0.0])
-    way = generate.interpolate(model, a, b, 3, space="w")
-    ends = generate.to_styles(model, np.stack([a, b]))
+    way = latlas.interpolate(model, a, b, steps=3, space="w")
+    ends = to_styles(model, np.stack([a, b]))
     np.testing.assert_array_equal(way, shown(model, np.stack([ends[0], ends.mean(0), ends[1]])))
     with pytest.raises(ConfigError, match="unknown space 'v'"):
-        generate.interpolate(model, a, b, 3, space="v")
-    with pytest.raises(CapabilityError, match="no styles"):
-        generate.interpolate(Plain(), a, b, 3, space="w")
+        latlas.interpolate(model, a, b, steps=3, space="v")
+    with pytest.raises(CapabilityError, match="plain cannot mix"):
+        latlas.interpolate(Plain(), a, b, steps=3, space="w")
 
 
 def test_lists_of_numbers():
@@ -138,10 +138,10 @@ def test_a_mixed_picture_has_the_styles_of_both():
     table = mix(model, [1, 2], [3, 4, 5], layers="fine")
     assert table.shape == (3, 4, 1, 4, 4)
     assert (table[0, 0] == 255).all()
-    alone = generate.sample_seeds(model, [1, 2, 3, 4, 5])
+    alone = latlas.sample(model, seeds=[1, 2, 3, 4, 5])
     np.testing.assert_array_equal(table[1:, 0], alone[:2])
     np.testing.assert_array_equal(table[0, 1:], alone[2:])
-    w = [generate.to_styles(model, codes_of_seeds(model, [s])) for s in (2, 4)]
+    w = [to_styles(model, latents_of_seeds(model, [s])) for s in (2, 4)]
     expected = np.repeat(w[0][:, None], LAYERS, 1)
     expected[:, 4:] = w[1][:, None]
     np.testing.assert_array_equal(table[2, 2], shown(model, expected)[0])
@@ -155,7 +155,7 @@ def test_all_styles_of_the_column_are_the_column():
 
 
 def test_what_cannot_be_mixed_is_said():
-    with pytest.raises(CapabilityError, match="plain has no styles; `mix` needs"):
+    with pytest.raises(CapabilityError, match="plain cannot mix; `mix` needs"):
         mix(Plain(), [1], [2])
     with pytest.raises(ConfigError, match="no layer 9: the model has layers 0 … 5"):
         mix(Styled(), [1], [2], layers="9")
@@ -178,14 +178,14 @@ def test_directions_of_styles_are_their_principal_axes():
 def test_edits_move_the_layers_asked_for():
     model = Styled()
     found = directions(model, 2)
-    row = edits(model, found, seed=4, steps=3, span=1.0, layers="coarse")
+    row = edit(model, found, seed=4, steps=3, span=1.0, layers="coarse")
     assert row.shape == (2, 3, 1, 4, 4)
-    np.testing.assert_array_equal(row[0, 1], generate.sample(model, 1, seed=4)[0])
+    np.testing.assert_array_equal(row[0, 1], latlas.sample(model, 1, seed=4)[0])
     np.testing.assert_array_equal(row[0, 1], row[1, 1])
-    w = np.repeat(generate.to_styles(model, np.zeros((1, 2)))[:, None], LAYERS, 1)
-    start = edits(model, found, seed=None, steps=1, span=0.0)
+    w = np.repeat(to_styles(model, np.zeros((1, 2)))[:, None], LAYERS, 1)
+    start = edit(model, found, seed=None, steps=1, span=0.0)
     assert np.abs(start[0, 0].astype(float) - shown(model, w)[0]).max() <= 2  # the mean style is 0
-    whole = edits(model, found, seed=4, steps=3, span=1.0)
+    whole = edit(model, found, seed=4, steps=3, span=1.0)
     moved = [np.abs(x[0, 2].astype(float) - x[0, 1]).mean() for x in (row, whole)]
     assert 0 < moved[0] < moved[1]
 
@@ -196,14 +196,14 @@ def test_without_styles_directions_are_those_of_decoded_items():
     assert found.space == "z"
     assert abs(found.axes[0, 0]) > 0.95 and found.share[0] > 0.8
     np.testing.assert_allclose(np.linalg.norm(found.axes, axis=1), 1)
-    assert edits(Plain(), found, steps=3).shape == (2, 3, 1, 4, 4)
-    with pytest.raises(CapabilityError, match="`layers` needs"):
-        edits(Plain(), found, layers="fine")
+    assert edit(Plain(), found, steps=3).shape == (2, 3, 1, 4, 4)
+    with pytest.raises(CapabilityError, match="`edit layers=fine` needs"):
+        edit(Plain(), found, layers="fine")
     with pytest.raises(ConfigError, match="k=0"):
         directions(Plain(), 0)
-    with pytest.raises(ConfigError, match=r"k=3: codes of 2 numbers .* 2 directions"):
+    with pytest.raises(ConfigError, match=r"k=3: latents of 2 numbers .* 2 directions"):
         directions(Plain(), 3)
-    with pytest.raises(ConfigError, match="k=4: 10,000 codes of 3 numbers"):
+    with pytest.raises(ConfigError, match="k=4: 10,000 latents of 3 numbers"):
         directions(Styled(), 4)
     assert len(directions(Plain()).axes) == 2 and len(directions(Styled()).axes) == 3
 
@@ -224,7 +224,7 @@ def test_of_an_encoder_they_are_those_of_the_codes():
 # ------------------------------------------------------------------------------ projections
 
 def of_codes(model, codes):
-    return Dataset(generate.decode(model, codes), model.space)
+    return Dataset(decoded(model, codes), model.space)
 
 
 CODES = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
@@ -234,11 +234,11 @@ CODES = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
 def test_a_decoded_item_is_found_again(model):
     data = of_codes(model, CODES)
     found = project(model, data, starts=3, steps=150)
-    assert found.space == ("w" if isinstance(model, HasStyles) else "z")
+    assert found.latent_space == ("w" if isinstance(model, HasStyles) else "z")
     assert (found.error < 2e-5).all()  # rounding to whole levels is an error of 1.3e-6
-    assert np.abs(found.items.astype(int) - data.x).max() <= 1
-    if found.space == "z":
-        np.testing.assert_allclose(found.codes, CODES, atol=0.15)
+    assert np.abs(found.values.astype(int) - data.x).max() <= 1
+    if found.latent_space == "z":
+        np.testing.assert_allclose(found.latents, CODES, atol=0.15)
     assert found.way.shape == (3, FRAMES, 1, 4, 4) and found.nearest is None
     first, last = (np.square(found.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
     assert last < 0.05 * first
@@ -251,16 +251,16 @@ def test_the_nearest_training_item_stands_beside():
     x, y = (d.x.reshape(len(d), -1).astype(float) / 127.5 for d in (data, train))
     expected = np.square(x[:, None] - y[None]).mean(-1).min(1)
     np.testing.assert_allclose(found.nearest, expected, rtol=1e-6)
-    assert list(found.columns()) == ["item", "error", "nearest"]
+    assert list(found.table()) == ["example", "error", "nearest"]
 
 
 def test_codes_follow_the_seed():
     model, data = Plain(), of_codes(Plain(), CODES)
     whole, again, other = (project(model, data, steps=20, starts=2, seed=s) for s in (0, 0, 1))
-    np.testing.assert_array_equal(whole.codes, again.codes)
-    assert not np.array_equal(whole.codes, other.codes)
+    np.testing.assert_array_equal(whole.latents, again.latents)
+    assert not np.array_equal(whole.latents, other.latents)
     one = project(model, data.subset(slice(0, 1)), steps=20, starts=1, space="z")
-    assert one.codes.shape == (1, 2)
+    assert one.latents.shape == (1, 2)
 
 
 def test_more_starts_find_what_one_misses():
@@ -282,7 +282,7 @@ def test_an_encoders_code_is_where_one_start_begins():
 
     model = Knows()
     found = project(model, of_codes(model, CODES), starts=1, steps=1)
-    np.testing.assert_allclose(found.codes, CODES, atol=1e-6)
+    np.testing.assert_allclose(found.latents, CODES, atol=1e-6)
 
 
 class Square(nn.Module):
@@ -294,15 +294,15 @@ def test_features_are_heeded():
     model, data = Plain(), of_codes(Plain(), CODES)
     plain, felt = (project(model, data, starts=1, steps=15, features=f)
                    for f in (None, Square()))
-    assert not np.array_equal(plain.codes, felt.codes)
-    assert project(model, data, starts=1, steps=2, features="random-conv").codes.shape == (3, 2)
+    assert not np.array_equal(plain.latents, felt.latents)
+    assert project(model, data, starts=1, steps=2, features="random-conv").latents.shape == (3, 2)
     with pytest.raises(ConfigError, match="features=pixels is no network"):
         project(model, data, features="pixels")
 
 
 def test_refusals():
     data = of_codes(Plain(), CODES)
-    with pytest.raises(CapabilityError, match="`space w` needs"):
+    with pytest.raises(CapabilityError, match="`project space=w` needs"):
         project(Plain(), data, space="w")
     with pytest.raises(ConfigError, match="unknown space"):
         project(Plain(), data, space="x")
@@ -322,10 +322,10 @@ def test_refusals():
 def test_the_way_is_written_as_a_strip_and_as_a_film(tmp_path):
     model, data = Plain(), of_codes(Plain(), CODES)
     found = project(model, data, starts=1, steps=10)
-    assert "wrote 30 items" in write_projection(tmp_path / "a.png", found, model)
-    assert "wrote 3 projections" in write_projection(tmp_path / "a.gif", found, model)
-    write_projection(tmp_path / "a.npy", found, model)
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), found.items)
+    assert "wrote 30 examples" in found.save(tmp_path / "a.png")
+    assert "wrote 3 projections" in found.save(tmp_path / "a.gif")
+    found.save(tmp_path / "a.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), found.values)
     with Image.open(tmp_path / "a.gif") as film, Image.open(tmp_path / "a.png") as strip:
         assert film.n_frames > 2 and strip.width > 2 * strip.height
 
@@ -351,28 +351,29 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
     for run in (gan, vae, str(runs / "conditional-gan")):
         few = ["--n", "2", "--starts", "2", "--steps", "4"]
         assert cli.run(["project", run, *few, "--out", "p.png"]) == 0
-        assert "of the nearest training items" in capsys.readouterr().out
+        assert "of the nearest training examples" in capsys.readouterr().out
     for run in (gan, vae):
         assert cli.run(["directions", run, "--k", "2", "--steps", "3", "--out", "d.png"]) == 0
     assert cli.run(["interpolate", gan, "--steps", "3", "--out", "i.npy"]) == 0
     assert np.load("i.npy").shape == (3, 1, 8, 8)
-    found = latlas.project(gan, steps=2, starts=1, split="validation")
+    found = latlas.project(gan, steps=2, starts=1, n=None, split="validation")
     assert len(found.error) == len(found.nearest) == len(latlas.open_data(None, "validation",
                                                                           like=gan))
 
 
 @pytest.mark.parametrize(("tokens", "words"), [
     (["mix"], "gan cannot mix; `mix` needs layers that have styles. Models that can: style-gan"),
-    (["sample", "--truncation", "0.5"], "`sample --truncation` needs"),
+    (["sample", "--truncation", "0.5"], "`sample --truncation 0.5` needs"),
     (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
     (["interpolate", "--space", "w"], "`interpolate --space w` needs"),
     (["project", "--starts", "0"], "--starts 0: at least 1"),
     (["project", "--space", "w"], "`project --space w` needs"),
-    (["directions", "--layers", "fine"], "`directions --layers` needs"),
+    (["directions", "--layers", "fine"], "`directions --layers fine` needs"),
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
-    (["sample", "--label", "1"], "GAN is not conditional; leave out `label`"),
-    (["directions", "--k", "65"], "k=65: codes of 264 numbers and items of 64 have 64 directions"),
+    (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),
+    (["directions", "--k", "65"],
+     "--k 65: latents of 264 numbers and examples of 64 have 64 directions"),
     (["project", "--data", "rgb.npz"], "items are 3×8×8, the run's are 1×8×8"),
     (["project", "--data", "wide.npz"], "items are 1×8×12, the run's are 1×8×8; try --image-size"),
     (["project", "--data", "rows.csv"], "the run's data are pictures")])
@@ -390,9 +391,9 @@ def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, word
 def test_a_conditional_model_is_told_a_class_of_its_own(runs, tmp_path, monkeypatch, capsys, verb):
     monkeypatch.chdir(tmp_path)
     run = str(runs / "conditional-gan")
-    for tokens, words in (((), "needs a label for every item: name the class with --label"),
+    for tokens, words in (((), "needs a label for every example: name the class with --label"),
                           (("--label", "boot"), "unknown class 'boot': Valid: 0, 1, 2"),
-                          (("--label", ","), "--label ,: name a class")):
+                          (("--label", ","), "`label`: name a class")):
         assert cli.run([verb, run, *tokens, "--out", "x.npy"]) == 2
         assert words in capsys.readouterr().err
         assert not (tmp_path / "x.npy").exists()
@@ -405,13 +406,13 @@ def test_directions_are_those_of_the_class(runs):
     assert not np.allclose(found[0].axes, found[1].axes)
     rows = [latlas.edit(run, found[0], steps=2, label=c) for c in "37"]
     assert not np.array_equal(*rows)
-    with pytest.raises(ConfigError, match="name one class for all items, not 3, 7"):
+    with pytest.raises(ConfigError, match="name one class for all examples, not 3, 7"):
         latlas.directions(run, 2, label=["3", "7"])
 
 
 def test_of_several_classes_each_has_a_stretch_of_a_walk(runs):
     run = latlas.load(runs / "conditional-gan")
-    a, b = latlas.prior_codes(run, 2, label=["3", "7"])
+    a, b = latlas.prior_latents(run, 2, label=["3", "7"])
     way = latlas.interpolate(run, a, b, steps=5, label=["3", "7"])
     for label, part in (("3", slice(0, 3)), ("7", slice(3, 5))):
         whole = latlas.interpolate(run, a, b, steps=5, label=label)
@@ -421,7 +422,7 @@ def test_of_several_classes_each_has_a_stretch_of_a_walk(runs):
 
 @pytest.mark.parametrize("truncation", [np.nan, np.inf])
 def test_truncation_is_finite(truncation):
-    for call in (lambda: generate.sample(Styled(), 1, truncation=truncation),
+    for call in (lambda: latlas.sample(Styled(), 1, truncation=truncation),
                  lambda: mix(Styled(), [1], [2], truncation=truncation)):
         with pytest.raises(ConfigError, match=f"truncation={truncation}"):
             call()
@@ -467,6 +468,6 @@ def test_the_verbs_on_a_model_with_styles(tmp_path, monkeypatch):
     assert cli.run(["sample", "run", "--seeds", "1-4", "--truncation", "0.7",
                     "--out", "s.npy"]) == 0
     assert cli.run(["interpolate", "run", "--space", "w", "--steps", "4", "--out", "w.npy"]) == 0
-    assert cli.run(["directions", "run", "--k", "2", "--layers", "coarse", "--item", "3",
+    assert cli.run(["directions", "run", "--k", "2", "--layers", "coarse", "--example", "3",
                     "--out", "d.png"]) == 0
     assert cli.run(["project", "run", "--n", "2", "--steps", "5", "--out", "p.gif"]) == 0

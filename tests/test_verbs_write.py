@@ -12,7 +12,7 @@ from PIL import Image
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Images, Points, Table
 from latlas.report.pictures import near_square
-from latlas.tasks import output
+from latlas.verbs import write
 
 
 def pictures(n=5, channels=1, levels=256, side=4):
@@ -30,7 +30,7 @@ def opened(path):
 
 def test_a_grid_shows_every_pixel_of_every_item(tmp_path):
     x, space = pictures(5)
-    said = output.write_items(tmp_path / "g.png", x, space)
+    said = write.write_examples(tmp_path / "g.png", x, space)
     picture = np.asarray(opened(tmp_path / "g.png").convert("L"))
     times, gap = 13, 3  # 5 pixels wide, so 13 times to 64
     cell_h, cell_w = 4 * times + gap, 5 * times + gap
@@ -39,27 +39,27 @@ def test_a_grid_shows_every_pixel_of_every_item(tmp_path):
         top, left = gap + i // 3 * cell_h, gap + i % 3 * cell_w
         tile = picture[top:top + 4 * times:times, left:left + 5 * times:times]
         np.testing.assert_array_equal(tile, x[i, 0])
-    assert "5 items" in said
+    assert "5 examples" in said
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "RGB"), (2, "RGB"), (3, "RGB"), (4, "RGB"),
                                                 (6, "RGB")])
 def test_grids_of_any_number_of_channels(tmp_path, channels, mode):
     x, space = pictures(3, channels)
-    said = output.write_items(tmp_path / "g.png", x, space, columns=3)
+    said = write.write_examples(tmp_path / "g.png", x, space, columns=3)
     assert opened(tmp_path / "g.png").mode == mode
     assert ("first three of 6 channels" in said) == (channels == 6)
 
 
 def test_transparent_pixels_show_the_checkerboard(tmp_path):
     x = np.zeros((1, 4, 8, 8), np.uint8)
-    output.write_items(tmp_path / "g.png", x, Images((4, 8, 8)))
+    write.write_examples(tmp_path / "g.png", x, Images((4, 8, 8)))
     assert {216, 255} == set(np.unique(np.asarray(opened(tmp_path / "g.png"))))
 
 
 def test_levels_are_stretched_to_bytes(tmp_path):
     x, space = pictures(1, levels=17)
-    output.write_items(tmp_path / "out/", x, space)
+    write.write_examples(tmp_path / "out/", x, space)
     shown = np.asarray(opened(tmp_path / "out" / "00000.png"))
     np.testing.assert_array_equal(shown, np.rint(x[0, 0] * (255 / 16)))
 
@@ -67,24 +67,24 @@ def test_levels_are_stretched_to_bytes(tmp_path):
 def test_a_folder_holds_one_picture_per_item_under_its_name(tmp_path):
     x, space = pictures(3, 3)
     names = np.array(["a/cat.jpg", "../dog.png", "../dog.png"])
-    output.write_items(f"{tmp_path}/out/", x, space, names)
+    write.write_examples(f"{tmp_path}/out/", x, space, names)
     files = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert files == ["a_cat.png", "dog_00001.png", "dog_00002.png"]
     picture = opened(tmp_path / "out" / "a_cat.png")
     np.testing.assert_array_equal(np.moveaxis(np.asarray(picture), -1, 0), x[0])
-    output.write_items(tmp_path / "out", x[:1], space, ["new.png"])  # beside what is there
+    write.write_examples(tmp_path / "out", x[:1], space, ["new.png"])  # beside what is there
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_sixteen_bits_stay_sixteen_in_a_folder(tmp_path):
     x, space = pictures(1, levels=65536)
-    output.write_items(tmp_path / "out", x, space)
+    write.write_examples(tmp_path / "out", x, space)
     np.testing.assert_array_equal(np.asarray(opened(tmp_path / "out" / "00000.png")), x[0, 0])
 
 
 def test_an_animation_plays_there_and_back(tmp_path):
     x, space = pictures(4)
-    output.write_items(tmp_path / "w.gif", x, space)
+    write.write_examples(tmp_path / "w.gif", x, space)
     with Image.open(tmp_path / "w.gif") as film:
         assert film.n_frames == 6 and film.info["loop"] == 0
         assert film.size == (5 * 26, 4 * 26)
@@ -92,8 +92,8 @@ def test_an_animation_plays_there_and_back(tmp_path):
 
 def test_numbers_come_back_exactly(tmp_path):
     x, space = pictures(3)
-    output.write_items(tmp_path / "x.npy", x, space)
-    output.write_items(tmp_path / "x.npz", x, space, ["p", "q", "r"])
+    write.write_examples(tmp_path / "x.npy", x, space)
+    write.write_examples(tmp_path / "x.npz", x, space, ["p", "q", "r"])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x)
     with np.load(tmp_path / "x.npz") as held:
         np.testing.assert_array_equal(held["x"], x)
@@ -104,7 +104,7 @@ def test_numbers_come_back_exactly(tmp_path):
 def test_tables_keep_their_columns(tmp_path, suffix):
     space = Table((2,), columns=("height", "weight"))
     x = np.array([[1.5, 2], [3, 4]], np.float32)
-    output.write_items(tmp_path / f"t.{suffix}", x, space)
+    write.write_examples(tmp_path / f"t.{suffix}", x, space)
     read = {"csv": polars.read_csv, "parquet": polars.read_parquet}[suffix]
     frame = read(tmp_path / f"t.{suffix}")
     assert frame.columns == ["height", "weight"]
@@ -112,17 +112,17 @@ def test_tables_keep_their_columns(tmp_path, suffix):
 
 
 def test_codes_and_tables_by_name(tmp_path):
-    output.write_codes(tmp_path / "z.csv", np.array([[1.0, 2], [3, 4]]), ["p", "q"])
+    write.write_latents(tmp_path / "z.csv", np.array([[1.0, 2], [3, 4]]), ["p", "q"])
     frame = polars.read_csv(tmp_path / "z.csv")
     assert frame.columns == ["name", "z0", "z1"] and frame["name"].to_list() == ["p", "q"]
-    output.write_table(tmp_path / "s.parquet", {"item": [0, 1], "odd": [True, False]})
+    write.write_table(tmp_path / "s.parquet", {"item": [0, 1], "odd": [True, False]})
     assert polars.read_parquet(tmp_path / "s.parquet")["odd"].to_list() == [True, False]
 
 
 @pytest.mark.parametrize("columns", [2, 6])
 def test_points_become_a_plot(tmp_path, columns):
     x = np.random.default_rng(0).normal(size=(40, columns)).astype(np.float32)
-    said = output.write_items(tmp_path / "p.png", x, Points((columns,)))
+    said = write.write_examples(tmp_path / "p.png", x, Points((columns,)))
     picture = opened(tmp_path / "p.png")
     assert picture.mode == "RGB" and min(picture.size) > 300
     assert np.asarray(picture).std() > 1
@@ -133,14 +133,14 @@ def test_points_become_a_plot(tmp_path, columns):
 def test_other_suffixes_name_the_valid_ones(tmp_path, name):
     x, space = pictures(1)
     with pytest.raises(ConfigError, match=r"\.png, \.gif, \.csv, .* or a folder"):
-        output.write_items(tmp_path / name, x, space)
+        write.write_examples(tmp_path / name, x, space)
 
 
 def test_tables_have_no_animation_and_no_folder(tmp_path):
     x, space = np.zeros((2, 2), np.float32), Table((2,))
     for name in ("x.gif", "folder"):
         with pytest.raises(ConfigError, match="table"):
-            output.write_items(tmp_path / name, x, space)
+            write.write_examples(tmp_path / name, x, space)
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +148,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     target = tmp_path / "old.csv"
     target.write_text("kept")
     with pytest.raises(RunError, match="what was there before is intact"), \
-            output.whole(target) as part:
+            write.whole(target) as part:
         part.write_text("half")
         raise OSError(28, "No space left on device")
     assert target.read_text() == "kept" and list(tmp_path.iterdir()) == [target]
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_line(tmp_path, name):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))  # no file grows beyond 100 bytes
     try:
         with pytest.raises(RunError, match=f"cannot save .*{name.strip('/')}.*intact"):
-            output.write_items(f"{tmp_path}/{name}", x, space)
+            write.write_examples(f"{tmp_path}/{name}", x, space)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert not list(tmp_path.iterdir())
