@@ -65,7 +65,7 @@ def test_shapes_and_units(run: Path, model: Model) -> None:
     assert len(test) == 180
     codes = latlas.encode(run)
     assert codes.shape == (180, model.latent_dim)
-    made = latlas.sample(run, 3)
+    made = latlas.sample(run, 3).values
     assert made.shape == (3, 1, 8, 8)
     assert made.dtype == np.uint8
     assert made.max() <= 16
@@ -78,7 +78,7 @@ def test_shapes_and_units(run: Path, model: Model) -> None:
 def test_arrays_files_and_data_sets_mean_the_same_items(model: Model) -> None:
     test = latlas.open_data("digits", "test")
     x = test.take("x")
-    expected = latlas.encode(model, "digits", "test")
+    expected = latlas.encode(model, "digits", split="test")
     for same in (test, x, x[:, 0], x.astype(float), x.reshape(180, 64), (x, test.take("label"))):
         np.testing.assert_array_equal(latlas.encode(model, same), expected)
 
@@ -236,7 +236,7 @@ def test_samples_show_the_class_that_was_asked_for() -> None:
     reader = LogisticRegression(max_iter=2000).fit(x.reshape(-1, 64) / 16, label)
     trained = latlas.train("conditional-vae", "digits", progress=False,
                         **TINY | {"width": 128, "images": 20_000})
-    made = latlas.sample(trained, 300, label=list(range(10))).reshape(-1, 64) / 16
+    made = latlas.sample(trained, 300, label=list(range(10))).values.reshape(-1, 64) / 16
     assert (reader.predict(made) == np.resize(np.arange(10), 300)).mean() > 0.9
 
 

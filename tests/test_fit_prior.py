@@ -101,7 +101,8 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
     assert latlas.load(runs / "vae").model.fitted_prior is None
     went_on = latlas.fit_prior(runs / "vae", progress=False, **FLOW)
     assert went_on.run.outcome.images == whole.run.outcome.images
-    for mine, theirs in zip(went_on.run.model.parameters(), whole.run.model.parameters(), strict=True):
+    flows = (fit.run.model.parameters() for fit in (went_on, whole))
+    for mine, theirs in zip(*flows, strict=True):
         assert torch.equal(mine, theirs)
 
 

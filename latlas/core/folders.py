@@ -198,7 +198,8 @@ def _same(run: RunFolder, request: dict[str, Any]) -> RunFolder:
     for key in sorted(old.keys() | new.keys(), key=lambda k: (k.startswith("config."), k)):
         if old.get(key) != new.get(key):
             raise RunError(f"{run.path} holds another run ({key} is {old.get(key)!r} there, "
-                           f"{new.get(key)!r} asked); {_way_out(run)}")
+                           f"{new.get(key)!r} asked)", what=str(run.path),
+                           option=key.rpartition(".")[2], hint=_way_out(run))
     return run
 
 
