@@ -24,18 +24,18 @@ from typing import Any
 
 import numpy as np
 from common import run_arguments, spent, table, trained, write_json
+from latlas.api import load
+from latlas.api.voices import open_clips
+from latlas.tasks.voices import sounded, translate_wavs
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from latlas.api import load
-from latlas.api.voices import open_clips
 from latlas.data import open_pair
 from latlas.data.recordings import picture_of
 from latlas.data.sound import Clip, read_wav, spectrum, wav_bytes
-from latlas.tasks.voices import sounded, translate_wavs
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others

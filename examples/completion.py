@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import make
-from latlas.tasks.output import write_items
 
 ROWS, DRAWS = 8, 5
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latlas.tasks.output import write_items
 
 import latlas
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import make
-from latlas.tasks.output import write_items
 
 STEEP = 80  # of 255: what two neighbours differ by at an edge
 TOP, BOTTOM = (250, 220, 60), (200, 30, 160)  # colours of the digits

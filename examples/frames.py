@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from latlas.tasks.clips import clips_of, translate_film, write_film
 
 import latlas
 from latlas.core import motion

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from completion import hidden
+from latlas.tasks.output import write_items
 from PIL import Image, ImageSequence
 
 import latlas
@@ -26,7 +27,6 @@ from latlas.core.space import Images
 from latlas.data import open_pair, open_source
 from latlas.data.dataset import Dataset, make
 from latlas.metrics import paired
-from latlas.tasks.output import write_items
 
 ROWS, DRAWS = 8, 5
 SIDE, FILMS, FRAMES = 16, 200, 12  # of the films that are made up

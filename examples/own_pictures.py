@@ -10,9 +10,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from latlas.tasks.output import write_items
+
 import latlas
 from latlas.data import open_source, split
-from latlas.tasks.output import write_items
 
 
 def main() -> None:

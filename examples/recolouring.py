@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from latlas.tasks.output import write_items
 
 import latlas
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
-from latlas.tasks.output import write_items
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 16, "network": "unet", "width": 16, "learning_rate": 1e-3}

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.model import Model
 from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
 from latlas.data.fitting import class_codes, fitted, open_examples
@@ -92,7 +93,7 @@ class _Like:
     """What open_examples asks of a run."""
 
     def __init__(self, space: Space) -> None:
-        self.space = space
+        self.space, self.data = space, None
 
 
 def test_columns_are_taken_by_name() -> None:

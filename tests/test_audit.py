@@ -310,12 +310,12 @@ def test_accuracy_is_by_the_names_of_classes_not_by_their_places():
     x, few = planted(200)
     model, right = Tells(6, classes=("no", "yes")), (x[:, 0] > 0) == few
     assert 0 < right[few].mean() != right[~few].mean() < 1
-    turned = audit(model, points(x), label=1 - few.astype(int), names=("yes", "no"))
+    turned = audited(model, points(x), label=1 - few.astype(int), names=("yes", "no"))
     assert {g.name: g.accuracy for g in turned.groups} == pytest.approx(
         {"yes": right[few].mean(), "no": right[~few].mean()})
-    alone = audit(model, points(x), label=few.astype(int) - 1, names=("yes",))
+    alone = audited(model, points(x), label=few.astype(int) - 1, names=("yes",))
     assert alone.groups[0].accuracy == pytest.approx(right[few].mean())
-    other = audit(model, points(x), label=few.astype(int), names=("no", "perhaps"))
+    other = audited(model, points(x), label=few.astype(int), names=("no", "perhaps"))
     assert [g.accuracy for g in other.groups] == [None, None]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -259,7 +258,7 @@ def all_of_class(model, codes, label):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_tasks_take_codes_that_the_class_has(classed, monkeypatch, label):
+def test_verbs_take_latents_that_the_class_has(classed, monkeypatch, label):
     model, data = classed
     starts = []
 
@@ -396,7 +395,7 @@ def test_a_projection_starts_from_the_cluster_and_the_content_of_the_picture(dim
     codes = []
     model.generator.register_forward_hook(
         lambda _, given, out: codes.append(given[0].detach().clone()))
-    projecting.project(model, part, starts=3, steps=1)
+    projecting.project(model, part, n=None, starts=3, steps=1)
     batch = next(iter(Sweep(part, 9)))
     at_start = codes[0].view(3, 9, -1)
     for k, z in enumerate(at_start):

@@ -34,6 +34,7 @@ from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.data.maps import to_ids
 from latlas.data.pairs import PairDataset, sides_for
+from latlas.run import Run
 
 N = 20
 RNG = np.random.default_rng(0)
@@ -445,8 +446,8 @@ def test_batches_of_pairs() -> None:
 def test_every_pass_has_an_order_of_its_own(paired: bool) -> None:
     batches = Batches(numbered(50, paired), 50, seed=3)
     passes = [batches.at(k) for k in range(4)]
-    for side in ("x", "target"):
-        orders = {tuple(getattr(batch, side).flatten().tolist()) for batch in passes}
+    for side in ("a", "b"):
+        orders = {tuple(getattr(batch, side).x.flatten().tolist()) for batch in passes}
         assert len(orders) == 4 and len({tuple(sorted(order)) for order in orders}) == 1
 
 

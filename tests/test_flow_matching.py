@@ -11,7 +11,7 @@ from scipy import stats
 from latlas.core.batch import Batch
 from latlas.core.model import Step
 from latlas.core.noise import Noise
-from latlas.core.space import Points, Space, Table
+from latlas.core.space import Images, Points, Space, Table
 from latlas.data import open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics.frechet import frechet_distance

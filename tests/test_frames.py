@@ -327,7 +327,7 @@ def test_a_gif_becomes_a_gif_of_the_same_times(run, tmp_path, capsys):
         assert cli.run(["translate", str(run), "--data", str(given), "--out",
                         str(tmp_path / name)]) == 0
     assert "wrote 4 frames" in capsys.readouterr().out
-    made = latlas.translate(run, str(given)).transpose(0, 2, 3, 1)
+    made = latlas.translate(run, str(given)).values.transpose(0, 2, 3, 1)
     x, times = shown(tmp_path / "out.webp")
     np.testing.assert_array_equal(x, made)
     assert times == TIMES

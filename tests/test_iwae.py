@@ -12,6 +12,7 @@ import tiny
 import torch
 from torch import nn
 
+import latlas
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
@@ -272,7 +273,7 @@ def test_an_upper_layer_moves_what_lies_below_it():
     data = tiny.pictures()
     model = tiny.build("hierarchical-vae", data, tiny.small("hierarchical-vae", latents="3,2",
                                                             latent_dim=0))
-    walks = traverse(model, dims=[0, 4], steps=3)
+    walks = latlas.traverse(model, dims=[0, 4], steps=3)
     assert walks.shape == (2, 3, 1, 8, 8)
     z = torch.randn(6, 5)
     assert torch.equal(model.fill_lower_layers(z, 0), z)

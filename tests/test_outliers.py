@@ -124,18 +124,18 @@ class Plain(Model):
         return x[:, 2], torch.ones(len(x))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["auto", *NEEDED])
 def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_threshold(method):
     """Few: a threshold from the items that a Gaussian was fitted to would be far too low."""
     rng, model, alarms = np.random.default_rng(5), Plain(), []
     for _ in range(150):
         x = rng.normal(size=(140, 3)).astype(np.float32)
         items = Dataset(x, model.space)
-        scores = outliers(model, items.subset(slice(40, None)), normal=items.subset(slice(0, 40)),
-                         false_alarms=0.1, method=method)
-        assert len(scores.normal) == (20 if scores.method == "typicality" else 40)
+        scores = outliers(model, items.subset(slice(40, None)), reference=items.subset(
+            slice(0, 40)), fpr=0.1, method=method, controls=False)
+        assert len(scores.reference) == (20 if scores.method == "typicality" else 40)
         alarms.append(scores.flag.mean())
-    m = len(scores.normal)
+    m = len(scores.reference)
     expected = np.floor(0.1 * (m + 1)) / (m + 1)
     error = np.std(alarms) / np.sqrt(len(alarms))
     assert np.mean(alarms) == pytest.approx(expected, abs=4 * error) and error < 0.01

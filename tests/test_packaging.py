@@ -17,8 +17,8 @@ import latlas
 ROOT = Path(latlas.__file__).parent
 REPOSITORY = ROOT.parent
 #: must be imported without torch: help, options, capability checks and reading data
-LIGHT = ("latlas", "latlas.cli.__main__", "latlas.models", "latlas.data", "latlas.checkpoint",
-         "latlas.api", "latlas.api.training", "latlas.engine.options", "latlas.metrics")
+LIGHT = ("latlas", "latlas.cli.__main__", "latlas.models", "latlas.data", "latlas.run",
+         "latlas.training", "latlas.verbs.generate", "latlas.engine.options", "latlas.metrics")
 HEAVY = ("torch", "sklearn", "matplotlib", "polars", "pandas")
 
 

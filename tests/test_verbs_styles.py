@@ -364,12 +364,12 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("tokens", "words"), [
     (["mix"], "gan cannot mix; `mix` needs layers that have styles. Models that can: style-gan"),
-    (["sample", "--truncation", "0.5"], "`sample --truncation` needs"),
+    (["sample", "--truncation", "0.5"], "`sample --truncation 0.5` needs"),
     (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
     (["interpolate", "--space", "w"], "`interpolate --space w` needs"),
     (["project", "--starts", "0"], "--starts 0: at least 1"),
     (["project", "--space", "w"], "`project --space w` needs"),
-    (["directions", "--layers", "fine"], "`directions --layers` needs"),
+    (["directions", "--layers", "fine"], "`directions --layers fine` needs"),
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
     (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),
@@ -392,7 +392,7 @@ def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, word
 def test_a_conditional_model_is_told_a_class_of_its_own(runs, tmp_path, monkeypatch, capsys, verb):
     monkeypatch.chdir(tmp_path)
     run = str(runs / "conditional-gan")
-    for tokens, words in (((), "needs a label for every item: name the class with --label"),
+    for tokens, words in (((), "needs a label for every example: name the class with --label"),
                           (("--label", "boot"), "unknown class 'boot': Valid: 0, 1, 2"),
                           (("--label", ","), "`label`: name a class")):
         assert cli.run([verb, run, *tokens, "--out", "x.npy"]) == 2

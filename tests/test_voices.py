@@ -17,16 +17,17 @@ import scipy.signal
 from scipy.io import wavfile
 
 import latlas
-from latlas.api.voices import open_clips
 from latlas.cli.__main__ import run as command
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.space import Images, PairSpace, Recordings, Sound, parse_space
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data import sound as sounds
 from latlas.data.dataset import partition
-from latlas.data.recordings import Listening, open_recordings, picture_of, starts
+from latlas.data.recordings import Listening, picture_of, starts
+from latlas.data.recordings import open_recordings as open_files
 from latlas.data.sound import Clip, read_wav, resampled, wav_bytes
-from latlas.tasks.voices import _translated, translate_clip
+from latlas.run import Run
+from latlas.verbs.voices import _translated, open_recordings, translate_clip
 
 RATE = 8000
 KIND = Sound(RATE, 64, 16, 80.0)
@@ -169,7 +170,7 @@ def test_windows_cover_a_recording_and_a_short_one_lies_anywhere_in_one(tmp_path
     source = open_source(tmp_path, **SMALL)
     data = source.base
     assert source.space.shape == (1, 32, 16) and source.space.sound == KIND
-    whole = [picture_of(open_recordings(tmp_path, how=Listening()).clip(i), KIND) for i in (0, 1)]
+    whole = [picture_of(open_files(tmp_path, how=Listening()).clip(i), KIND) for i in (0, 1)]
     assert [p.shape[2] for p in whole] == [41, 11]
     places = starts(41, 16, 2)
     assert places == [*range(0, 25, 2), 25]
@@ -389,7 +390,7 @@ def test_two_folders_to_wav_files(speakers: tuple[Path, Path], tmp_path: Path,
     assert (tmp_path / "made-sheet.png").is_file()
     # of the run's own data the held-out part, each way; one file alone
     for to, side in (("B", "A"), ("A", "B")):
-        clips = open_clips(run, None, side=side)
+        clips = open_recordings(Run(run), None, side=side)
         held = split(open_pair(*speakers, **SMALL), "test")
         held = held.a if side == "A" else held.b
         assert clips.names == list(dict.fromkeys(held.take("names").tolist()))

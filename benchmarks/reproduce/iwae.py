@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from latlas.api.training import Parts, execute, plan
+from latlas.tasks.common import inference
 from torch import Tensor, nn
 
 from latlas.core.noise import Noise, derive
@@ -35,7 +36,6 @@ from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
 from latlas.data.dataset import partition
 from latlas.metrics.latent import active_units
-from latlas.tasks.common import inference
 from latlas.verbs.score import score
 
 sys.path.append(str(Path(__file__).parents[1]))

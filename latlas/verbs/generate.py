@@ -261,7 +261,7 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
     if given is None:
         from latlas.data.fitting import class_codes
 
-        if label == []:
+        if isinstance(label, (list, tuple)) and not label:
             raise ConfigError("`label`: name a class, or several with commas between",
                               option="label")
         return np.resize(class_codes(run.space, label), n)

@@ -56,7 +56,7 @@ class Projection(Result):
         originals, values: (n, \\*shape) in data units, as given and as decoded from the latents.
         way: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
         error: (n,) mean squared difference per scalar, model units.
-        nearest: (n,) the same of the nearest training example; ``None`` where no data was given.
+        nearest: (n,) the same of the nearest training example; ``None`` where those are not known.
         space: what an example is.
     """
 

@@ -18,12 +18,14 @@ import latlas
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError
 from latlas.core.model import Model
-from latlas.core.space import Images, Table
+from latlas.core.space import Images, Points, Table
 from latlas.data.dataset import Dataset
 from latlas.run import Run
-from latlas.verbs.score import _items, _row_bytes, _subject, elbo_parts, score
+from latlas.verbs import estimators
 from latlas.verbs.decoding import decoded, drawn_examples, walk
+from latlas.verbs.estimators import Settings, Subject, elbo_parts, estimates
 from latlas.verbs.passes import can, encoded, information, over, squared_errors
+from latlas.verbs.score import score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
 SPACE = Table((4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
@@ -147,12 +149,22 @@ def test_scores_are_deterministic_and_follow_the_seed():
     assert (a != c).all()
 
 
-def test_the_batch_keeps_the_draws_within_memory():
-    row = _row_bytes(_subject(Linear(), None), table(600), "iw")
-    sizes = [_items(row, "iw", k) for k in (1, 100_000, 10**9)]
+def test_the_batch_keeps_the_draws_within_memory(monkeypatch):
+    def first_batch(method, draws):
+        """Examples whose draws are made at once; nothing is estimated."""
+        sizes = []
+        monkeypatch.setitem(estimators.ESTIMATORS, method,
+                            lambda subject, batch, *_: sizes.append(len(batch)))
+        model = Linear()
+        next(estimates(Subject(model, model, None), table(600), method, Settings(draws), 0, None))
+        return sizes[0]
+
+    sizes = [first_batch("iw", k) for k in (1, 100_000, 10**9)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == 512 and sizes[-1] == 1
     assert sizes[1] * 100_000 * 4 * 4 <= 200_000_000
-    assert _items(row, "naive", 10**9) == 512  # shared draws are taken in parts
+    # shared draws are taken in parts
+    monkeypatch.setattr(estimators, "_row_bytes", lambda *_: 64)
+    assert first_batch("naive", 10**9) == 512
 
 
 def test_progress_counts_every_item():
@@ -178,8 +190,9 @@ def test_score_options_are_checked():
 
 
 def test_columns_name_the_items():
-    columns = score(Exact(), table(3)).columns(np.array(["p", "q", "r"]))
-    assert columns["item"].tolist() == ["p", "q", "r"]
+    data = replace(table(3), names=np.array(["p", "q", "r"]))
+    columns = score(Exact(), data).table()
+    assert columns["example"].tolist() == ["p", "q", "r"]
     assert {len(v) for v in columns.values()} == {3}
 
 
@@ -233,9 +246,9 @@ def test_samples_have_the_model_s_moments():
 
 
 def test_tables_are_drawn_and_pictures_are_means():
-    for kind, drawn in (("table", False), ("points", False), ("picture", True)):
+    for space, drawn in ((SPACE, False), (Points((4,)), False), (Images((4,), None), True)):
         model = Linear()
-        model.space = replace(SPACE, kind=kind)
+        model.space = space
         made = latlas.sample(model, 3)
         np.testing.assert_array_equal(made, latlas.sample(model, 3, mean=drawn))
         assert (made != latlas.sample(model, 3, mean=not drawn)).all()
