@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from latlas.tasks.clips import clips_of, write_film
-from latlas.tasks.evaluate import evaluate
 from PIL import Image
 
 import latlas
@@ -27,6 +25,7 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
+from latlas.verbs.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
 TIMES = [50, 60, 70, 80]
@@ -313,7 +312,7 @@ def test_a_gif_becomes_a_gif_of_the_same_times(run, tmp_path, capsys):
         assert cli.run(["translate", str(run), "--data", str(given), "--out",
                         str(tmp_path / name)]) == 0
     assert "wrote 4 frames" in capsys.readouterr().out
-    made = latlas.translate(run, str(given)).transpose(0, 2, 3, 1)
+    made = latlas.translate(run, str(given)).values.transpose(0, 2, 3, 1)
     x, times = shown(tmp_path / "out.webp")
     np.testing.assert_array_equal(x, made)
     assert times == TIMES

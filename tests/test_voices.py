@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.signal
-from latlas.api.voices import open_clips
-from latlas.tasks.voices import _translated, translate_clip
 from scipy.io import wavfile
 
 import latlas
@@ -28,6 +26,7 @@ from latlas.data import sound as sounds
 from latlas.data.recordings import find_recordings, picture_of, starts
 from latlas.data.source import partition
 from latlas.data.wav import Clip, read_wav, resampled, wav_bytes
+from latlas.verbs.voices import _translated, open_recordings, translate_clip
 
 RATE = 8000
 KIND = Sound(RATE, 64, 16, 80.0)
@@ -387,7 +386,7 @@ def test_two_folders_to_wav_files(speakers: tuple[Path, Path], tmp_path: Path,
     assert (tmp_path / "made-sheet.png").is_file()
     # of the run's own data the held-out part, each way; one file alone
     for to, side in (("B", "A"), ("A", "B")):
-        clips = open_clips(run, None, side=side)
+        clips = open_recordings(latlas.load(run), None, side=side)
         held = split(open_pair(*speakers, **SMALL), "test")
         held = held if side == "A" else held.other
         assert clips.names == list(dict.fromkeys(held.take("names").tolist()))

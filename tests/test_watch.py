@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from latlas.tasks import watching
-from latlas.tasks.watching import Watcher
 from PIL import Image
 from torch import nn
 
 import latlas
+from latlas import snapshots
 from latlas.core import folders
 from latlas.core.batch import Batch
 from latlas.core.errors import TrainingError
@@ -27,6 +26,7 @@ from latlas.engine.loop import fit
 from latlas.engine.progress import Bar, Silent
 from latlas.engine.trainer import NORM_EVERY, Trainer
 from latlas.engine.watch import Alarms, NotFinite
+from latlas.snapshots import SampleMonitor
 
 
 class Steps(Model):
@@ -257,35 +257,35 @@ class Handed(Model):
 
 def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
     for data in (tiny.pictures(n=300), tiny.points(2000), tiny.table(200)):
-        watcher = Watcher(None, data)
-        assert watcher.look(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
-        assert watcher.look(Handed(data, one=True), 0)["samples/spread"] == 0
+        monitor = SampleMonitor(None, data)
+        assert monitor.look(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
+        assert monitor.look(Handed(data, one=True), 0)["samples/spread"] == 0
 
 
 def test_points_with_labels_tell_their_modes():
     data = open_ring(n=2000).parts["all"]
     some = data.subset(np.flatnonzero(data.label < 3))
-    seen = Watcher(None, data).look(Handed(some), 0)
+    seen = SampleMonitor(None, data).look(Handed(some), 0)
     assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97
     plain = Dataset(data.x, Space("points", (2,)))
-    assert Watcher(None, plain).look(Handed(plain), 0).keys() == {"samples/spread"}
+    assert SampleMonitor(None, plain).look(Handed(plain), 0).keys() == {"samples/spread"}
 
 
 def test_samples_that_are_no_numbers_are_no_terms():
     data = tiny.points(200)
     model = Handed(data)
     model.x[:] = torch.nan
-    assert Watcher(None, data).look(model, 0) == {}
+    assert SampleMonitor(None, data).look(model, 0) == {}
 
 
 def test_a_look_is_the_same_every_time_and_leaves_torchs_generator(tmp_path):
     data = tiny.pictures()
-    watcher, model, before = Watcher(tmp_path, data), Handed(data), torch.get_rng_state()
+    monitor, model, before = SampleMonitor(tmp_path, data), Handed(data), torch.get_rng_state()
     for images in (0, 100):
-        watcher.look(model, images)
+        monitor.look(model, images)
     first, second = ((tmp_path / f"{n:010d}.png").read_bytes() for n in (0, 100))
     assert first == second and torch.equal(before, torch.get_rng_state())
-    watcher.end()
+    monitor.end()
     with Image.open(tmp_path / "history.gif") as film, Image.open(
             tmp_path / "0000000000.png") as grid:
         assert film.size[0] >= grid.size[0]
@@ -343,7 +343,7 @@ def test_points_and_classes_are_watched_too(tmp_path):
 def at_once(monkeypatch):
     """Learning to tell classes is worth it at the first look."""
     for name, value in (("LEAST", 0.0), ("SHARE", 1e9), ("MOST", 1e9)):
-        monkeypatch.setattr(watching, name, value)
+        monkeypatch.setattr(snapshots, name, value)
 
 
 def test_labelled_pictures_tell_the_classes_they_reach(at_once):
@@ -351,13 +351,13 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once):
     shades = np.random.default_rng(0).integers(0, 4, (300, 1, 8, 8), np.uint8)
     shades += (6 * label[:, None, None, None]).astype(np.uint8)
     data = Dataset(shades, Space.picture((1, 8, 8), 17, classes=tuple("abc")), label)
-    watcher = Watcher(None, data)
+    monitor = SampleMonitor(None, data)
     for classes in (1, 2, 3):
         some = data.subset(np.flatnonzero(data.label < classes))
-        assert watcher.look(Handed(some), 0)["samples/modes"] == classes
+        assert monitor.look(Handed(some), 0)["samples/modes"] == classes
     plain = Dataset(data.x, Space.picture((1, 8, 8), 17))
     for few in (plain, data.subset(slice(0, 90)), data.subset(np.flatnonzero(data.label == 1))):
-        assert Watcher(None, few).look(Handed(few), 0).keys() == {"samples/spread"}
+        assert SampleMonitor(None, few).look(Handed(few), 0).keys() == {"samples/spread"}
 
 
 @pytest.mark.parametrize(("seconds", "gone", "cheap"), [
@@ -366,10 +366,10 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once):
 def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, cheap):
     """At most a fiftieth of the time that has gone by, and twenty seconds."""
     clock, timed = [5.0], []
-    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(watching, "learning_seconds",
+    monkeypatch.setattr(snapshots.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(snapshots, "learning_seconds",
                         lambda *_, **__: timed.append(1) or seconds)
-    tell = Watcher(None, tiny.pictures(n=300)).tell
+    tell = SampleMonitor(None, tiny.pictures(n=300)).tell
     clock[0] += gone
     assert [tell._cheap("cpu") for _ in range(2)] == [cheap, cheap]
     assert len(timed) == (gone >= 30)
@@ -384,6 +384,6 @@ def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
     assert len(kept) == 1 and kept[0].name.startswith("classifier-")
     latlas.evaluate(tmp_path / "told", samples=100, metrics=["samples"])
     assert kept == list((tmp_path / "told/cache").glob("classifier-*"))
-    monkeypatch.setattr(watching, "LEAST", 1e9)
+    monkeypatch.setattr(snapshots, "LEAST", 1e9)
     plain = latlas.train("gan", "digits", out=tmp_path / "plain", previews=5, **GAN)
     assert torch.equal(tiny.weights(told.model), tiny.weights(plain.model))
