@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from latlas.core.errors import ConfigError
+from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs.common import (
     DataLike,
@@ -20,7 +21,6 @@ from latlas.verbs.common import (
     Split,
     Translations,
     at_least,
-    counted,
 )
 
 if TYPE_CHECKING:

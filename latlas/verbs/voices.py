@@ -16,8 +16,9 @@ from latlas.data import sound as sounds
 from latlas.data.recordings import Recordings, find_recordings, picture_of, sides_of
 from latlas.data.wav import Clip, resampled, wav_bytes
 from latlas.render import pictures
+from latlas.render.text import counted
 from latlas.run import Run
-from latlas.verbs.common import Array, Progress, Translations, counted
+from latlas.verbs.common import Array, Progress, Translations
 from latlas.verbs.passes import inference, noise
 from latlas.verbs.translating import BLOCK, SHEET, from_space, must_reach, to_space
 from latlas.verbs.write import file_names, is_folder, write_bytes, write_missing
