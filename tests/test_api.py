@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
-from latlas.core.model import Model
 from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
 from latlas.data.fitting import class_codes, fitted, open_examples

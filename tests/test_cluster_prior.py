@@ -284,16 +284,6 @@ def test_walks_begin_and_end_where_there_are_pictures(classed):
     assert all_of_class(model, ends[::2], 1) and all_of_class(model, ends[1::2], 0)
 
 
-def test_runs_of_the_first_format_are_read(tmp_path):
-    """With settings that a model could not use."""
-    data, run = corners()[0], tmp_path / "run"
-    model = tiny.train(run, "style-gan", data, tiny.small("style-gan"))[0]
-    record = json.loads((run / "run.json").read_text())
-    config = record["config"] | {"network": "conv", "spectral_norm": False}
-    (run / "run.json").write_text(json.dumps(record | {"format": 1, "config": config}))
-    assert torch.equal(tiny.weights(latlas.load(run).model), tiny.weights(model))
-
-
 def test_content_is_the_whitened_principal_coordinates(with_content):
     clusters, x, _ = with_content
     wanted = PCA(6, whiten=True, svd_solver="full").fit_transform(x.flatten(1).double().numpy())

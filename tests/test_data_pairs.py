@@ -34,7 +34,6 @@ from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.data.maps import to_ids
 from latlas.data.pairs import PairDataset, sides_for
-from latlas.run import Run
 
 N = 20
 RNG = np.random.default_rng(0)

@@ -26,6 +26,7 @@ from latlas.data.pairs import PairDataset
 from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
+from latlas.verbs.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
 TIMES = [50, 60, 70, 80]

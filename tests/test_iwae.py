@@ -27,7 +27,7 @@ from latlas.models.hierarchical_vae import (
 from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
 from latlas.models.vae import VAE, VAEConfig
-from latlas.verbs.generate import sample, traverse
+from latlas.verbs.generate import sample
 from latlas.verbs.passes import information
 
 SPACE = Table((3,))

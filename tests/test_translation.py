@@ -412,7 +412,7 @@ def test_a_report_judges_every_way_or_the_one_asked_for(tmp_path, capsys):
 
 def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
     assert cli.run(["report", str(run), "--to", "A"]) == 2
-    assert "to=A: Pix2Pix translates to B alone" in capsys.readouterr().err
+    assert "--to A: Pix2Pix translates to B alone" in capsys.readouterr().err
 
 
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():

@@ -19,6 +19,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
+def counted(n: int, what: str) -> str:
+    """``1 example``, ``1,797 examples``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def drawn(rich_table: Any) -> str:
     """A rich table as text: as wide as the terminal, or as it needs where there is none."""
     from io import StringIO

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from latlas.metrics.rarity import Guarded
-from latlas.verbs.common import Array, Result, counted
+from latlas.render.text import counted
+from latlas.verbs.common import Array, Result
 
 #: share of the examples that counts as the rarest, and as the commonest
 RAREST = 0.05

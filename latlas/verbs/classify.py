@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from latlas.metrics.likelihood import Summary, summary
+from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs.common import (
     Array,
@@ -19,7 +20,6 @@ from latlas.verbs.common import (
     Result,
     RunLike,
     Split,
-    counted,
 )
 
 if TYPE_CHECKING:

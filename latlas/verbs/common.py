@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, say_option
 from latlas.core.space import Space
+from latlas.render.text import counted
 
 Array = NDArray[Any]
 #: called with (examples done, examples in all)
@@ -269,11 +270,6 @@ class Parts(Result):
     def text(self) -> str:
         there = f"; {self.kept:,} were there" if self.kept else ""
         return f"shard {self.shard}: wrote {counted(self.count, 'part')} to {self.folder}{there}"
-
-
-def counted(n: int, what: str) -> str:
-    """``1 example``, ``1,797 examples``."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def at_least(option: str, value: int | None, low: int) -> None:

@@ -21,6 +21,7 @@ from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.data.fitting import as_source, default_split, fitted, is_arrays, part_of
 from latlas.data.pairs import first_side
 from latlas.metrics.outliers import Ranking, forest_surprise, ppca_surprise, ranking
+from latlas.render.text import counted
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
@@ -37,7 +38,6 @@ from latlas.verbs.common import (
     Shard,
     Split,
     at_least,
-    counted,
 )
 
 if TYPE_CHECKING:

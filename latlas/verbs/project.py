@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option, unknown
+from latlas.render.text import counted
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
@@ -26,7 +27,6 @@ from latlas.verbs.common import (
     Seed,
     Split,
     at_least,
-    counted,
 )
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.render.text import counted
 from latlas.run import as_run, observation_hint
 from latlas.verbs.common import (
     Array,
@@ -25,7 +26,6 @@ from latlas.verbs.common import (
     Shard,
     Split,
     at_least,
-    counted,
 )
 
 if TYPE_CHECKING:

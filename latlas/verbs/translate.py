@@ -9,6 +9,7 @@ import numpy as np
 
 from latlas.core.errors import ConfigError
 from latlas.core.space import PairSpace
+from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs.common import (
     DataLike,
@@ -21,7 +22,6 @@ from latlas.verbs.common import (
     Split,
     Translations,
     at_least,
-    counted,
 )
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from latlas.data.recordings import Listening, RecordingFiles, picture_of
 from latlas.data.recordings import open_recordings as open_files
 from latlas.data.sound import Clip, resampled, wav_bytes
 from latlas.render import pictures
+from latlas.render.text import counted
 from latlas.run import Run
-from latlas.verbs.common import Array, Progress, Translations, counted
+from latlas.verbs.common import Array, Progress, Translations
 from latlas.verbs.passes import inference, noise
 from latlas.verbs.translating import BLOCK, SHEET, from_space, must_reach, to_space
 from latlas.verbs.write import file_names, is_folder, write_bytes, write_missing

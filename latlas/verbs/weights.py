@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option, unknown
+from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs.common import (
     Array,
@@ -20,7 +21,6 @@ from latlas.verbs.common import (
     Result,
     RunLike,
     Split,
-    counted,
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from latlas.core import trees
@@ -19,8 +20,9 @@ from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.data.tables import as_read
 from latlas.render import pictures, plots
-from latlas.verbs.common import Array, counted
+from latlas.render.text import counted
 
+Array = NDArray[Any]
 TABLES = (".csv", ".parquet", ".npz", ".npy")
 EXAMPLES = (".png", ".gif", *TABLES)
 LATENTS = (".png", *TABLES)
