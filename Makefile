@@ -4,15 +4,16 @@ PYTHON ?= python3
 BENCH_ARGS ?= $(if $(DATA),--data $(DATA))
 BIN := .venv/bin
 BENCH := .bench-venv/bin
-# a process for each core; the tests of a file share what they train
-SHARED := -n auto --dist loadfile
+# A process for each core. It is given tests that follow each other in a file, which share what they
+# train, until one has none left and takes over half of another's.
+SHARED := -n auto --dist worksteal
 USED := cyclopts, matplotlib.pyplot, polars, rich.progress, safetensors.torch, scipy.stats, \
   sklearn.datasets, torch._dynamo
 
-.PHONY: help setup demo test test-all lint bench wheel clean
+.PHONY: help setup demo test check lint bench wheel clean
 
 help:
-	@echo "make setup | demo | test | test-all | lint | bench [DATA=mnist.npz] | wheel | clean"
+	@echo "make setup | demo | test | check | lint | bench [DATA=mnist.npz] | wheel | clean"
 
 setup: .venv/.dev
 
@@ -33,11 +34,15 @@ setup: .venv/.dev
 demo: .venv/.runtime
 	$(BIN)/latlas demo
 
+# Compiled once, where the environment would have every process compile the tests anew.
+test check: export PYTHONDONTWRITEBYTECODE =
+
 test: .venv/.dev
 	$(BIN)/python -m pytest $(SHARED)
 
-test-all: .venv/.dev
-	$(BIN)/python -m pytest $(SHARED) -m 'slow or not slow'
+# the tests that `make test` leaves out
+check: .venv/.dev
+	$(BIN)/python -m pytest $(SHARED) -m slow
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

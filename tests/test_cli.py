@@ -495,6 +495,7 @@ def test_every_estimator(runs: Path, here: Path, run: str, tokens: list[str],
     assert "nan" not in text
 
 
+@pytest.mark.usefixtures("quick_classifier")
 def test_report_is_one_file(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got = result(capsys, "report", str(runs / "ae"), "--out", "r.html", "--draws", "2")
     text = Path(got["out"]).read_text()

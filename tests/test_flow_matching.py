@@ -139,7 +139,7 @@ def test_moons_are_learnt_better_than_a_normal(tmp_path):
     train, test = split(source, "train"), split(source, "test")
     model, _ = tiny.train(tmp_path / "run", "flow-matching", train,
                           tiny.small("flow-matching", width=64, depth=2),
-                          training=tiny.options(images=300_000, batch_size=64,
+                          training=tiny.options(images=200_000, batch_size=64,
                                                 learning_rate=3e-3))
     real = train.space.to_model(test.take("x"))
     drawn = model.sample(len(real), noise=Noise(0)).numpy()

@@ -130,7 +130,7 @@ def test_a_checkpoint_in_a_fade_samples_as_it_was_trained(tmp_path):
     def train(path, progress=None, precision="fp32"):
         training = tiny.options(images=640, precision=precision, ema=0.5)
         return tiny.train(path, "progressive-gan", tiny.pictures((1, 16, 16)),
-                          tiny.small("progressive-gan", augment="ada", **GROWING),
+                          tiny.small("progressive-gan", augment="ada", width=8, **GROWING),
                           training=training, progress=progress)[0]
     for precision in ("fp32", "bf16"):
         whole = train(tmp_path / f"whole-{precision}", precision=precision)

@@ -270,7 +270,7 @@ def test_the_path_penalty_reaches_the_mapping():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path, precision):
     def train(path, progress=None):
-        config = tiny.small("style-gan", augment="ada", r1_interval=4)
+        config = tiny.small("style-gan", augment="ada", r1_interval=4, width=8)
         training = tiny.options(images=320, precision=precision, ema=0.5)
         return tiny.train(path, "style-gan", tiny.pictures((1, 12, 12)), config,
                           training=training, progress=progress)[0]

@@ -205,7 +205,7 @@ def test_pairs_are_learnt(tmp_path):
     """The other side is a known function of the pixel: far better than the best constant."""
     data = tiny.pairs()
     model, _ = tiny.train(tmp_path, "pix2pix", data, tiny.small("pix2pix", width=8, features=1.0),
-                          training=tiny.options(images=9600, learning_rate=2e-3))
+                          training=tiny.options(images=4800, learning_rate=4e-3))
     batch = Batches(data, 90).at(0)
     with torch.no_grad():
         error = (model.translate(batch.a.x) - batch.b.x).abs().mean()

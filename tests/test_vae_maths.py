@@ -123,7 +123,7 @@ def trained_linear_vae(tmp_path, x: np.ndarray, space: Space, shape: tuple[int, 
         return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(6, 2 * AXES)),
                 "decoder": nn.Sequential(nn.Linear(AXES, 6), nn.Unflatten(1, shape))}
     data = Dataset(x.astype(np.float32).reshape(-1, *shape), space)
-    training = tiny.options(images=4000 * len(x), batch_size=len(x), learning_rate=0.02)
+    training = tiny.options(images=2000 * len(x), batch_size=len(x), learning_rate=0.05)
     config = VAEConfig(latent_dim=AXES, likelihood="gaussian-learnt")
     return tiny.train(tmp_path / "run", "vae", data, config, training=training,
                       modules=modules)[0]

@@ -162,7 +162,7 @@ def test_every_model_has_the_figures_it_can_have(name):
 
 
 @pytest.mark.parametrize("name", ["ae", "conditional-vae"])
-def test_a_report_shows_the_latent_space_of_pictures(name):
+def test_a_report_shows_the_latent_space_of_pictures(name, quick_classifier):
     items = tiny.pictures(n=120)
     train, test = items.subset(slice(0, 80)), items.subset(slice(80, 120))
     model = tiny.build(name, items, tiny.small(name))

@@ -344,7 +344,7 @@ def at_once(monkeypatch):
         monkeypatch.setattr(snapshots, name, value)
 
 
-def test_labelled_pictures_tell_the_classes_they_reach(at_once):
+def test_labelled_pictures_tell_the_classes_they_reach(at_once, quick_classifier):
     label = np.arange(300) % 3
     shades = np.random.default_rng(0).integers(0, 4, (300, 1, 8, 8), np.uint8)
     shades += (6 * label[:, None, None, None]).astype(np.uint8)
@@ -374,7 +374,7 @@ def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, che
 
 
 def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
-        tmp_path, monkeypatch, at_once):
+        tmp_path, monkeypatch, at_once, quick_classifier):
     told = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
     assert all(line["samples/modes"] >= 1 for line in lines_of(tmp_path / "told")
                if "samples/spread" in line)

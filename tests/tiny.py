@@ -96,7 +96,7 @@ def small(name: str, **settings: Any) -> Any:
 def build(name: str, data: Any, config: Any, modules: dict[str, Any] | None = None,
           seed: int = 0) -> Model:
     """A model whose first weights depend on the seed alone."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return models.build(name, config, data.space, **(modules or {}))
 
 
@@ -131,7 +131,7 @@ def train(path: Path, name: str, data: Any, config: Any, *,
 
 def modules_of(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Networks of the user's own, the same first weights at every call."""
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)
     return make()
 
 
