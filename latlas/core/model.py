@@ -63,7 +63,6 @@ class Step:
     progress: float
     noise: Noise
     n_train: int = 0
-    cache: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
