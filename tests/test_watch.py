@@ -22,7 +22,7 @@ from latlas.core.space import Images, Points
 from latlas.core.trees import load_tree
 from latlas.data.builtin import open_ring
 from latlas.data.dataset import Dataset
-from latlas.engine.callbacks import Monitor
+from latlas.engine.callbacks import Callback, Monitor
 from latlas.engine.progress import Bar, Progress
 from latlas.engine.train import train
 from latlas.engine.trainer import NORM_EVERY, NotFinite, Trainer
@@ -129,6 +129,22 @@ def test_a_model_that_is_not_monitored_stops(tmp_path):
     with pytest.raises(NotFinite, match=r"^height is not .* no checkpoint was made before"):
         climb(tmp_path / "run", model=Plain())
     assert not list((tmp_path / "run").glob("rollback*"))
+
+
+def test_nothing_looks_at_weights_that_are_not_finite(tmp_path, monkeypatch):
+    """Steps 10 and on fail between two lines of the log; snapshots are due after every step."""
+    monkeypatch.setattr("latlas.engine.train.LOG_LINES", 5)
+    finite = []
+
+    class Look(Callback):
+        def after_step(self, trainer, log):
+            finite.append(bool(trainer.model.weight.isfinite()))
+            return False
+
+    run = folders.start(tmp_path / "run", {"model": "steps"})
+    train(Steps(), DATA, None, tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant",
+                                            ema=0.0), run, callbacks=[Look()])
+    assert len(finite) > 20 and all(finite)
 
 
 @pytest.fixture(scope="module")

@@ -191,11 +191,20 @@ class Monitor(Callback):
     def after_step(self, trainer: Trainer, log: Log) -> bool:
         """Alarms of what was just logged and, when due, a rollback point."""
         log.warn(trainer.images, *self.alarms(log.values, trainer.index / trainer.steps))
-        if trainer.due(ROLLBACK_POINTS) or trainer.finished:
-            trainer.require_finite()
-            if self.run and trainer.distributed.leads and not trainer.finished:
-                self.run.save_rollback_point(trainer.index, *trainer.state())
+        if trainer.due(ROLLBACK_POINTS) and not trainer.finished and (
+                self.run and trainer.distributed.leads):
+            self.run.save_rollback_point(trainer.index, *trainer.state())
         return False
+
+    def check(self, trainer: Trainer) -> None:
+        """Before anyone looks at the weights of a step, or keeps them: they are finite.
+
+        Raises:
+            NotFinite: on every process, if on one.
+        """
+        times = ROLLBACK_POINTS, trainer.options.sample_snapshots or SNAPSHOTS
+        if any(map(trainer.due, times)) or trainer.finished:
+            trainer.require_finite()
 
     def alarms(self, terms: Mapping[str, float], progress: float) -> list[str]:
         """What is newly alarming, each once in a run; ``progress`` is the share of the budget."""

@@ -172,6 +172,8 @@ def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None)
                     trainer.require_finite(terms)
                     log.progress.terms({k: v for k, v in terms.items() if "/" not in k})
                     log.write(trainer.images, terms)
+                if monitor:
+                    monitor.check(trainer)
                 for callback in trainer.callbacks:
                     if callback.after_step(trainer, log):
                         return "patience"
