@@ -48,9 +48,9 @@ def test_the_variant_trains_from_the_current_folder(variant):
     trained = latlas.train("dip_vae:DIPVAE", "digits", out=run, beta=6, **QUICK)
     assert trained.outcome.images == 640 and trained.model.config.beta == 6
     loaded = Run(run).model
-    codes = latlas.encode(loaded, "digits", "test")
+    codes = latlas.encode(loaded, "digits", split="test")
     np.testing.assert_array_equal(codes, latlas.encode(trained.model, "digits",
-                                                       "test"))
+                                                       split="test"))
     assert Run(run).provides == models.LIKELIHOOD
     assert latlas.sample(run, 4).shape == (4, 1, 8, 8)
 
@@ -133,7 +133,7 @@ def test_a_reader_of_ones_own(tmp_path):
     assert data.take("label").tolist() == [i % 10 for i in range(60)]
     run = tmp_path / "run"
     latlas.train("vae", source, out=run, **{**QUICK, "images": 64})
-    assert latlas.encode(run, source, "all").shape == (60, 3)
+    assert latlas.encode(run, source, split="all").shape == (60, 3)
 
 
 def test_the_two_player_model_is_the_one_that_is_tested():
@@ -164,7 +164,7 @@ def test_each_of_the_six_files_calls_the_next(tmp_path):
     from latlas.training import execute  # noqa: F401  (imported before the trace begins)
     np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
              x_test=np.zeros((9, 8, 8), np.uint8))
-    wanted = ["npz.open_npz", "source.split", "train.train", "batches.at", "trainer.step",
+    wanted = ["arrays.open_npz", "dataset.split", "train.train", "batches.at", "trainer.step",
               "vae.loss"]
     entered: list[str] = []
 

@@ -187,9 +187,10 @@ def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, ti
     parts.append(sections.provenance(
         command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), seed, values))
     names = ", ".join(s.name for s in subjects)
-    what = {"picture": "images", "table": "rows", "points": "points"}[train.space.kind]
+    space = first_side(train).space
+    what = {"picture": "images", "table": "rows", "points": "points"}[space.kind]
     subtitle = (f"{names} trained on {len(train):,} {what} "
-                f"({' × '.join(map(str, train.space.shape))}) and judged on {len(test):,} that "
+                f"({' × '.join(map(str, space.shape))}) and judged on {len(test):,} that "
                 "were held out.")
     return page(title or f"{names}: report", subtitle, parts,
                 "One file: no script, no network. Made by latlas.")
