@@ -8,7 +8,7 @@ An annotation below says what a value is in Python, and by :class:`Flag` what is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError, say_option
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.space import Space
 from latlas.render.text import counted
 
@@ -276,6 +276,12 @@ def at_least(option: str, value: int | None, low: int) -> None:
     """Raise ConfigError for a number that was given and is too small."""
     if value is not None and value < low:
         raise ConfigError(f"{say_option(option, value)}: at least {low}", option=option)
+
+
+def one_of(option: str, value: str, valid: Iterable[str]) -> None:
+    """Raise ConfigError for a word that is none of the valid ones."""
+    if value not in valid:
+        raise ConfigError(unknown(option, value, valid), option=option)
 
 
 def finite(option: str, value: float) -> None:
