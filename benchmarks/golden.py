@@ -42,7 +42,8 @@ from latlas.models import adversarial
 FIXED = {"images": 80, "batch_size": 16, "seed": 3, "precision": "fp32", "threads": 1,
          "layout": "contiguous", "device": "cpu", "previews": 0}
 #: metrics that were renamed: new name to the name in the baseline
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {"data_copying": "copying_z", "examples": "items",
+                           "label_accuracy": "label_match", "lipschitz_ratio": "unevenness"}
 Values = list[Any]  # arrays, tensors, numbers and words, in a fixed order
 Calls = Iterator[tuple[str, Callable[[], Values]]]
 
@@ -106,42 +107,42 @@ def hasten_augmentation() -> None:
 
 
 def metrics_of(evaluation: Any) -> Values:
-    """NAME=value, error, value of the control, of the memoriser; sorted by name."""
+    """NAME=value, error, value of the control, of training copies; sorted by name."""
     return sorted(f"{RENAMED.get(m.key, m.key)}=" + " ".join(
-        "-" if v is None else f"{v:.6g}" for v in (m.value, m.error, m.control, m.memoriser))
-        for m in evaluation.figures)
+        "-" if v is None else f"{v:.6g}" for v in (m.value, m.error, m.control, m.training_copies))
+        for m in evaluation.metrics)
 
 
 #: the values in what a verb returns; of other verbs it is one array
 RESULTS: dict[str, Callable[[Any], Values]] = {
     "score": lambda r: [r.nats, r.se, r.ess, r.bits_per_dim, r.acceptance],
-    "project": lambda r: [r.codes, r.items, r.way, r.error, r.nearest],
+    "project": lambda r: [r.latents, r.values, r.way, r.error, r.nearest],
     "directions": lambda r: [r.centre, r.axes, r.sd, r.share],
-    "outliers": lambda r: [r.score, r.normal, r.threshold, *r.controls.values()],
+    "outliers": lambda r: [r.score, r.reference, r.threshold, *r.controls.values()],
     "weights": lambda r: [r.weight, r.rarity, r.effective_share],
-    "audit": lambda r: [r.codes, r.rarity, r.by_code, r.by_item, r.by_walk, r.density,
-                        r.weights.weights, *(c.items for c in r.clusters),
+    "audit": lambda r: [r.latents, r.rarity, r.by_latent, r.by_example, r.by_walk, r.density,
+                        r.weights.weights, *(c.examples for c in r.clusters),
                         *(v for g in r.groups for v in (g.count, g.rarity, g.error, g.nats,
                                                         g.accuracy))],
     "evaluate": metrics_of,
-    "fit_prior": lambda r: [*tensors(r.model), r.own, r.fitted],
-    "translate": lambda r: [r] if isinstance(r, np.ndarray) else [clip.x for clip in r],
+    "fit_prior": lambda r: [*tensors(r.run.model), r.own, r.fitted],
+    "translate": lambda r: [r.values] if r.clips is None else [clip.x for clip in r.clips],
 }
 
 
 def loaded(run: Path, modules: dict[str, Any]) -> Any:
-    """The model of a run."""
+    """A run, for its model and for verbs."""
     return latlas.load(run, device="cpu", **deepcopy(modules))
 
 
 def verb(name: str, run: Any, *args: Any, **options: Any) -> Values:
     """What a verb says of a run, a folder or a model."""
     result = getattr(latlas, name)(run, *args, **options)
-    return RESULTS.get(name, lambda array: [array])(result)
+    return RESULTS.get(name, lambda array: [np.asarray(array)])(result)
 
 
 def edited(run: Any, directions: dict[str, Any], **options: Any) -> Values:
-    return [latlas.edit(run, latlas.directions(run, 2, **directions), **options)]
+    return [np.asarray(latlas.edit(run, latlas.directions(run, 2, **directions), **options))]
 
 
 def scored(run: Path, task: str, source: Any, **options: Any) -> Values:
@@ -153,7 +154,7 @@ def scored(run: Path, task: str, source: Any, **options: Any) -> Values:
 def parts(run: Path, task: str, folder: Path, **options: Any) -> Values:
     import polars
 
-    latlas.write_parts(task, run, out=folder, block=512, **options)
+    getattr(latlas, task)(run, out=folder, shard="1/1", block=512, **options)
     return numeric(polars.read_parquet(sorted(folder.glob("*.parquet"))).to_dict(as_series=False))
 
 
@@ -211,17 +212,17 @@ def generated(run: Any, case: Case, source: Any) -> Calls:
 
     @cache
     def z() -> Any:
-        return verb("prior_codes", run, 6, seed=2, **label)[0]
+        return verb("prior_latents", run, 6, seed=2, **label)[0]
 
     yield "latents", lambda: [z()]
     yield "decode", lambda: verb("decode", run, z(), **condition)
     yield "line", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, **condition)
-    yield "circle", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, path="circle",
+    yield "circle", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, method="slerp",
                                  **condition)
     yield "traverse", lambda: verb("traverse", run, dims=[0, 2], steps=3, **condition)
-    yield "traverse-data", lambda: verb("traverse", run, codes=z(), code=z()[3], dims=[0, 2],
+    yield "traverse-data", lambda: verb("traverse", run, latents=z(), start=z()[3], dims=[0, 2],
                                         steps=3, **condition)
-    yield "project", lambda: verb("project", run, split="test", starts=3, steps=4)
+    yield "project", lambda: verb("project", run, split="test", n=1000, starts=3, steps=4)
     if condition != label:
         return
     yield "directions", lambda: verb("directions", run, 2, seed=4, **label)
@@ -234,8 +235,9 @@ def generated(run: Any, case: Case, source: Any) -> Calls:
         return
     yield "sample-truncated", lambda: verb("sample", run, 7, truncation=0.6)
     yield "line-styles", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, space="w")
-    yield "project-styles", lambda: verb("project", run, split="test", starts=2, steps=3, space="w")
-    yield "project-latents", lambda: verb("project", run, split="test", starts=2, steps=3,
+    yield "project-styles", lambda: verb("project", run, split="test", n=1000, starts=2, steps=3,
+                                         space="w")
+    yield "project-latents", lambda: verb("project", run, split="test", n=1000, starts=2, steps=3,
                                           space="z", features="random-conv")
     yield "mix", lambda: verb("mix", run, [1, 2], [3, 4, 5])
     yield "mix-fine", lambda: verb("mix", run, [1], [3], layers="fine", truncation=0.7)
@@ -264,7 +266,7 @@ def inferred(run: Any, case: Case, source: Any) -> Calls:
 
 
 #: options of what is written in parts and scored in batches
-TASKS = {"score": {"draws": 3, "seed": 2}, "encode": {}, "outliers": {"false_alarms": 0.1}}
+TASKS = {"score": {"draws": 3, "seed": 2}, "encode": {}, "outliers": {"fpr": 0.1}}
 
 
 def evaluated(run: Any, case: Case, source: Any) -> Calls:
@@ -292,13 +294,13 @@ def evaluated(run: Any, case: Case, source: Any) -> Calls:
     for method in ("nats", "error", "typicality"):
         if method != "nats" or "score" in can:
             yield f"outliers-{method}", lambda method=method: verb(
-                "outliers", run, method=method, false_alarms=0.1, seed=8,
+                "outliers", run, method=method, fpr=0.1, seed=8,
                 controls=method == "error")
     yield "audit", lambda: verb("audit", run, draws=2, seed=9)
     yield "prior-fitted", lambda: verb("fit_prior", run, progress=False, draws=2, width=8, depth=1,
                                        **{**FIXED, "images": 48})
-    yield "sample-fitted", lambda: verb("sample", run, 7, seed=1, prior="fitted")
-    yield "evaluate-fitted", lambda: verb("evaluate", run, prior="fitted", **few)
+    yield "sample-fitted", lambda: verb("sample", run, 7, seed=1, latents="fitted")
+    yield "evaluate-fitted", lambda: verb("evaluate", run, latents="fitted", **few)
 
 
 # ------------------------------------------------------------------------------ the whole
@@ -319,7 +321,7 @@ def learnt(run: Path, case: Case, source: Any) -> Calls:
         if (other / "model.safetensors").exists():
             raise AssertionError("it was not stopped")
         values = train(case.model, source, other, settings)
-        if digest(values) != digest(tensors(loaded(run, case.modules))):
+        if digest(values) != digest(tensors(loaded(run, case.modules).model)):
             raise AssertionError("it ends with other weights than an unbroken run")
         return values
 

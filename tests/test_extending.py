@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import latlas
-from latlas import checkpoint, models
+from latlas import models
+from latlas.cli import __main__ as cli
+from latlas.cli.commands import COMMANDS, Command
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "extending.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-VARIANT, LINE, SETTINGS, NETWORKS, GAN = BLOCKS
+VARIANT, LINE, SETTINGS, NETWORKS, GAN, VERB, COMMAND = BLOCKS
 QUICK = {"width": 16, "depth": 1, "latent_dim": 3, "images": 640, "batch_size": 32, "threads": 1,
          "precision": "fp32", "progress": False}
 
@@ -40,11 +42,10 @@ def test_the_variant_trains_from_the_current_folder(variant):
     run = variant / "run"
     trained = latlas.train("dip_vae:DIPVAE", "digits", out=run, beta=6, **QUICK)
     assert trained.outcome.images == 640 and trained.model.config.beta == 6
-    loaded = checkpoint.load(run)
-    codes = latlas.encode(loaded, "digits", "test")
-    np.testing.assert_array_equal(codes, latlas.encode(trained.model, "digits",
-                                                       "test"))
-    assert checkpoint.run_info(run).provides == models.LIKELIHOOD
+    loaded = latlas.load(run)
+    latents = latlas.encode(loaded, "digits", split="test")
+    np.testing.assert_array_equal(latents, latlas.encode(trained.model, "digits", split="test"))
+    assert loaded.provides == models.LIKELIHOOD
     assert latlas.sample(run, 4).shape == (4, 1, 8, 8)
 
 
@@ -110,7 +111,7 @@ def test_a_datum_passes_six_files_on_its_way_to_the_loss():
 
 def test_each_of_the_six_files_calls_the_next(tmp_path):
     """What runs from opening a file to the loss, in the order in which it is first entered."""
-    from latlas.api.training import execute  # noqa: F401  (imported before the trace begins)
+    from latlas.training import execute  # noqa: F401  (imported before the trace begins)
     np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
              x_test=np.zeros((9, 8, 8), np.uint8))
     wanted = ["npz.open_npz", "source.split", "loop.run", "batches.at", "trainer.step", "vae.loss"]
@@ -126,6 +127,31 @@ def test_each_of_the_six_files_calls_the_next(tmp_path):
     finally:
         sys.setprofile(None)
     assert entered == wanted
+
+
+def test_a_verb_becomes_a_command_and_an_option_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "average.py").write_text(VERB, "utf-8")
+    line, = [line for line in VERB.splitlines(keepends=True) if "median: " in line]
+    (tmp_path / "mean_alone.py").write_text(
+        VERB.replace(line, "").replace("np.median(values, 0) if median else ", ""), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, command in eval("{" + COMMAND + "}", {"Command": Command}).items():
+        monkeypatch.setitem(COMMANDS, name, command)
+    monkeypatch.setitem(COMMANDS, "mean", Command("Make", "mean_alone:average", "", ()))
+    latlas.train("vae", "digits", out="run", **QUICK)
+    assert cli.run(["average", "run", "--n", "5", "--median", "--out", "a.npy"]) == 0
+    from average import average
+    np.testing.assert_array_equal(np.load("a.npy"), average("run", 5, median=True))
+    assert cli.run(["average", "--help"]) == 0
+    help_of = " ".join(capsys.readouterr().out.split())
+    assert "--median" in help_of and "The median in place of the mean." in help_of
+    assert cli.run(["mean", "run", "--n", "5", "--out", "b.npy"]) == 0
+    assert cli.run(["mean", "run", "--median"]) == 2
+    assert "Unknown option: --median" in capsys.readouterr().err
+    for tokens, words in ((["--n", "0"], "--n 0: at least 1"), (["--out", "a.xyz"], "a.xyz")):
+        assert cli.run(["average", "run", *tokens]) == 2
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", ["extending", "engine", "likelihood"])

@@ -31,7 +31,7 @@ from latlas.verbs.common import (
 GRID = 64
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Latents(Result):
     """The mean latent vector of every example; an array to NumPy.
 

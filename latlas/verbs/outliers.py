@@ -49,7 +49,7 @@ SCORES = {"nats": "−log p(x), nats", "error": "squared error of the reconstruc
 GALLERY = 64
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Outliers(Result):
     """Scores of n examples, higher is more outlying, and what they are compared with.
 

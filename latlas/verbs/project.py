@@ -47,7 +47,7 @@ FEW = 8
 RATE, DRAWS = 0.1, 512
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Projection(Result):
     """Latents of given examples.
 

@@ -42,7 +42,7 @@ METHODS = {"auto": "", "exact": "exact", "elbo": "evidence lower bound",
 RELIABLE_ESS = 10.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scores(Result):
     """Log-likelihoods per example.
 

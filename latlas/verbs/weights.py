@@ -25,7 +25,7 @@ from latlas.verbs.common import (
 )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ExampleWeights(Result):
     """A weight for every example, and how it came about.
 
