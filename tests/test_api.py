@@ -73,6 +73,18 @@ def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
     assert latlas.score(run, draws=3).nats.shape == (180,)
 
 
+def test_results_say_in_a_line_what_they_are(run: Path) -> None:
+    """An array of a thousand examples is no answer to what it is."""
+    lines = [repr(result) for result in (
+        latlas.load(run), latlas.sample(run, 3), latlas.encode(run), latlas.score(run, draws=2),
+        latlas.project(run, n=2, starts=1, steps=1), latlas.outliers(run, fpr=0.1, controls=False))]
+    assert lines[0].startswith("Run(vae, ") and "sample" in lines[0]
+    assert lines[1] == "Examples(picture, (3, 1, 8, 8), uint8)"
+    assert lines[2].startswith("Latents(n=180, latent_dim=")
+    assert lines[3].startswith("Scores(examples=180, method=iw, draws=2, nats=-")
+    assert lines[4] == "Projection(space=z)" and lines[5].startswith("Outliers(examples=180, ")
+
+
 def test_arrays_files_and_data_sets_mean_the_same_examples(model: torch.nn.Module) -> None:
     test = latlas.open_data("digits", "test")
     x = test.take("x")

@@ -24,6 +24,7 @@ from latlas.cli.settings import settings
 from latlas.cli.show import emit
 from latlas.cli.train import slug, stem
 from latlas.core.errors import ConfigError, DataError, LatlasError, flags_of_command, say_option
+from latlas.run import Run
 from latlas.verbs.encode import read_latents
 
 TINY = ("--set", "width=32", "--set", "depth=1", "--set", "threads=1", "--set", "precision=fp32")
@@ -382,6 +383,18 @@ def test_default_run_folder_and_start_from_another_run(
     wide = failure(capsys, "train", "vae", "--images", "256", "--from", str(runs / "vae"),
                    "--out", "other", "--set", "width=16")
     assert "cannot start from" in wide
+
+
+def test_run_json_is_read_once_and_the_capability_asked_once(
+        runs: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, asked, watching, require = [], [], [True], Run.require
+    sys.addaudithook(lambda event, arguments: watching and event == "open" and str(
+        arguments[0]).endswith("run.json") and opened.append(arguments[0]))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Run, "require", lambda run, *words: (asked.append(words),
+                                                             require(run, *words)))
+    assert cli.run(["sample", str(runs / "vae"), "--n", "2", "--out", "a.npy"]) == 0
+    watching.clear()  # a hook cannot be taken away
+    assert len(opened) == 1 and asked == [("sample",)]
 
 
 def test_sample_is_decided_by_its_seed(runs: Path, here: Path,

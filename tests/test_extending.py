@@ -15,15 +15,16 @@ import torch
 
 import latlas
 from latlas import models
+from latlas.cli import __main__ as cli
+from latlas.cli.commands import COMMANDS, Command
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
-from latlas.run import Run
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "extending.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-VARIANT, LINE, NETWORKS, GAN, READER = BLOCKS
+VARIANT, LINE, NETWORKS, GAN, READER, VERB, COMMAND = BLOCKS
 QUICK = {"width": 16, "depth": 1, "latent_dim": 3, "images": 640, "batch_size": 32, "threads": 1,
          "precision": "fp32", "progress": False}
 
@@ -47,11 +48,10 @@ def test_the_variant_trains_from_the_current_folder(variant):
     run = variant / "run"
     trained = latlas.train("dip_vae:DIPVAE", "digits", out=run, beta=6, **QUICK)
     assert trained.outcome.images == 640 and trained.model.config.beta == 6
-    loaded = Run(run).model
-    codes = latlas.encode(loaded, "digits", split="test")
-    np.testing.assert_array_equal(codes, latlas.encode(trained.model, "digits",
-                                                       split="test"))
-    assert Run(run).provides == models.LIKELIHOOD
+    loaded = latlas.load(run)
+    latents = latlas.encode(loaded, "digits", split="test")
+    np.testing.assert_array_equal(latents, latlas.encode(trained.model, "digits", split="test"))
+    assert loaded.provides == models.LIKELIHOOD
     assert latlas.sample(run, 4).shape == (4, 1, 8, 8)
 
 
@@ -178,6 +178,31 @@ def test_each_of_the_six_files_calls_the_next(tmp_path):
     finally:
         sys.setprofile(None)
     assert entered == wanted
+
+
+def test_a_verb_becomes_a_command_and_an_option_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "average.py").write_text(VERB, "utf-8")
+    line, = [line for line in VERB.splitlines(keepends=True) if "median: " in line]
+    (tmp_path / "mean_alone.py").write_text(
+        VERB.replace(line, "").replace("np.median(values, 0) if median else ", ""), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, command in eval("{" + COMMAND + "}", {"Command": Command}).items():
+        monkeypatch.setitem(COMMANDS, name, command)
+    monkeypatch.setitem(COMMANDS, "mean", Command("Make", "mean_alone:average", "", ()))
+    latlas.train("vae", "digits", out="run", **QUICK)
+    assert cli.run(["average", "run", "--n", "5", "--median", "--out", "a.npy"]) == 0
+    from average import average
+    np.testing.assert_array_equal(np.load("a.npy"), average("run", 5, median=True))
+    assert cli.run(["average", "--help"]) == 0
+    help_of = " ".join(capsys.readouterr().out.split())
+    assert "--median" in help_of and "The median in place of the mean." in help_of
+    assert cli.run(["mean", "run", "--n", "5", "--out", "b.npy"]) == 0
+    assert cli.run(["mean", "run", "--median"]) == 2
+    assert "Unknown option: --median" in capsys.readouterr().err
+    for tokens, words in ((["--n", "0"], "--n 0: at least 1"), (["--out", "a.xyz"], "a.xyz")):
+        assert cli.run(["average", "run", *tokens]) == 2
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", ["extending", "engine", "likelihood"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import latlas
+from latlas.cli.commands import COMMANDS
 
 ROOT = Path(latlas.__file__).parent
 REPOSITORY = ROOT.parent
 #: must be imported without torch: help, options, capability checks and reading data
 LIGHT = ("latlas", "latlas.cli.__main__", "latlas.models", "latlas.data", "latlas.run",
-         "latlas.training", "latlas.verbs.generate", "latlas.engine.options", "latlas.metrics")
+         "latlas.training", "latlas.engine.options", "latlas.metrics",
+         *sorted({command.target.partition(":")[0] for command in COMMANDS.values()}))
 HEAVY = ("torch", "sklearn", "matplotlib", "polars", "pandas")
 
 
@@ -73,6 +76,82 @@ def _from_root(path: Path) -> list[str]:
 
 def _is_module(name: str) -> bool:
     return (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    """Imports inside functions and for types alone count, too."""
+    files = {_name_of(path): path for path in ROOT.rglob("*.py")}
+    graph = {name: _imported_by(path, files) - {name} for name, path in files.items()}
+    assert _circles(graph) == []
+
+
+def test_the_search_for_circles_finds_them() -> None:
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": {"d"}, "f": {"a", "e"}}
+    assert sorted(_circles(graph)) == [["a", "b", "c"], ["d", "e"]]
+    (path,) = [p for p in ROOT.rglob("run.py") if p.parent == ROOT]
+    files = {_name_of(p): p for p in ROOT.rglob("*.py")}
+    assert {"latlas.models", "latlas.data.fitting", "latlas.engine.loop"} <= _imported_by(
+        path, files)  # at the top, in a function, for a type
+
+
+def _name_of(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported_by(path: Path, files: dict[str, Path]) -> set[str]:
+    """Modules of the package that any import statement of a file names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{a.name}" for a in node.names} & files.keys()
+            found |= inside or {node.module} & files.keys()
+        elif isinstance(node, ast.Import):
+            found |= {a.name for a in node.names} & files.keys()
+    return found
+
+
+def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of modules that import each other, directly or not (Tarjan 1972)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    circles: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in graph.get(name, ()):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[name] = min(low[name], low[other])
+        if low[name] == order[name]:
+            members = stack[stack.index(name):]
+            del stack[stack.index(name):]
+            circles.extend([sorted(members)] if len(members) > 1 else [])
+
+    for name in graph:
+        if name not in order:
+            visit(name)
+    return circles
+
+
+def test_options_of_score_are_declared_in_one_place() -> None:
+    """The command has them from the function, and no other file knows a flag, type or help."""
+    from latlas.cli.derive import as_command
+    from latlas.verbs.score import score
+
+    own = ("method", "draws", "temperatures", "leapfrog", "observation_sd", "precision")
+    flags = inspect.signature(as_command("score", score)).parameters
+    assert set(own) <= set(inspect.signature(score).parameters) and set(own) <= set(flags)
+    elsewhere = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+                 for folder in (".", "cli", "verbs") for path in ROOT.joinpath(folder).glob("*.py")}
+    apart = ("verbs/estimators.py", "cli/commands.py")  # what they mean, and lines that show them
+    for option in ("temperatures", "leapfrog", "observation_sd"):
+        word = rf"\b{option}: |--{option.replace('_', '-')}\b"
+        knows = [name for name, text in elsewhere.items() if re.search(word, text)]
+        assert set(knows) - set(apart) == {"verbs/score.py"}
 
 
 def test_no_function_is_a_novel() -> None:

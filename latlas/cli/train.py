@@ -30,7 +30,7 @@ DRAWS = 1000
 DEMO_IMAGES = 100_000
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Said(Result):
     """Facts and the text for them."""
 

@@ -154,17 +154,8 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
     from latlas.verbs.passes import can
     from latlas.verbs.score import scored as scores_of
 
-    Run.of(model).require("encode", "audit")
+    _check(model, len(data), label)
     n = len(data)
-    if model.condition_dim:
-        raise CapabilityError(f"{type(model).__name__} encodes examples under a condition; an "
-                              "audit needs latents of the examples alone: train vae, ae or pca")
-    if n < rarity.LEAST_ITEMS:
-        raise DataError(f"{n} examples are too few for an audit, which needs {rarity.LEAST_ITEMS}: "
-                        "rarity is judged by the examples around; "
-                        f"{say_option('split', 'all')} takes every part of a source")
-    if label is not None and len(label) != n:
-        raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
     scored, counted = draws > 0 and label is not None and can(model, "score"), 0
 
     def count(more: int) -> None:
@@ -190,19 +181,39 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
     weights = rarity.guarded(density, "product")
     nats = scores_of(model, data, draws=draws, seed=seed, progress=scored_so_far).nats if (
         scored) else np.empty(0)
-    right, classes = np.empty(0), list(model.space.classes)
-    if label is not None and code.size and set(names) <= set(classes):
-        right = np.asarray(code == np.array([classes.index(name) for name in names])[label],
-                           np.float64)
+    right = np.empty(0) if label is None or not code.size else _accuracy(
+        code, label, names, model.space.classes)
     groups = () if label is None else tuple(_groups(
         rank, weights.weights, label, names, {"error": error, "nats": nats, "accuracy": right}))
-    sd = mean.std(0)
-    dimensions = tuple(Dimension(int(dim), float(sd[dim]), float((q < q.mean() / 10).mean()),
-                                 int(q.argmin()))
+    dimensions = tuple(Dimension(int(dim), float(mean[:, dim].std()),
+                                 float((q < q.mean() / 10).mean()), int(q.argmin()))
                        for dim, q in zip(active, density.T, strict=True))
     return Audit(mean, rank, by_latent, by_example, by_walk, density, weights, dimensions,
                  _clusters(mean, latents, rank, seed), label, tuple(names), groups,
                  tuple(_notes(active, mean.shape[1], label)), data.take("names"))
+
+
+def _check(model: Model, n: int, label: Array | None) -> None:
+    """Raise an error, before the long work, for what cannot be audited."""
+    Run.of(model).require("encode", "audit")
+    if model.condition_dim:
+        raise CapabilityError(f"{type(model).__name__} encodes examples under a condition; an "
+                              "audit needs latents of the examples alone: train vae, ae or pca")
+    if n < rarity.LEAST_ITEMS:
+        raise DataError(f"{n} examples are too few for an audit, which needs {rarity.LEAST_ITEMS}: "
+                        "rarity is judged by the examples around; "
+                        f"{say_option('split', 'all')} takes every part of a source")
+    if label is not None and len(label) != n:
+        raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
+
+
+def _accuracy(predicted: Array, label: Array, names: Sequence[str],
+              classes: Sequence[str]) -> Array:
+    """1 for every example whose predicted class is its group; empty where groups are no classes."""
+    if not set(names) <= set(classes):
+        return np.empty(0)
+    of_group = np.array([list(classes).index(name) for name in names])
+    return np.asarray(predicted == of_group[label], np.float64)
 
 
 def _pass(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Array]:

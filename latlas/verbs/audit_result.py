@@ -86,7 +86,7 @@ class Spread:
     variance: float
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Audit(Result):
     """What is rare, or under-represented, among n examples.
 

@@ -42,7 +42,7 @@ class ClassCount:
     accuracy: float | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Predictions(Result):
     """What a class output says of n examples.
 

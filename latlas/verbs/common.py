@@ -8,7 +8,7 @@ An annotation below says what a value is in Python, and by :class:`Flag` what is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError, say_option
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.space import Space
 from latlas.render.text import counted
 
@@ -147,6 +147,11 @@ class Result:
             self.written = (*self.written, self.save(out))
         return self
 
+    def __repr__(self) -> str:
+        facts = {k: f"{v:.5g}" if isinstance(v, float) else str(v)
+                 for k, v in self.facts().items() if isinstance(v, (int, float, str))}
+        return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in facts.items())})"
+
     def _repr_html_(self) -> str:
         from html import escape
 
@@ -155,7 +160,7 @@ class Result:
         return f"<table>{rows}</table>"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Examples(Result, NDArrayOperatorsMixin):
     """Examples in data units; an array to NumPy.
 
@@ -175,6 +180,9 @@ class Examples(Result, NDArrayOperatorsMixin):
     columns: int | None = None
     details: dict[str, Any] | None = None
     originals: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space.kind}, {self.shape}, {self.dtype})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
@@ -230,7 +238,7 @@ class Examples(Result, NDArrayOperatorsMixin):
         return f"wrote {counted(len(flat), 'example')} to {path}, every row under its originals"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Translations(Examples):
     """Translated examples; of those that went to files only how many.
 
@@ -245,6 +253,8 @@ class Translations(Examples):
     clips: Any = None
     files: dict[str, Any] = field(default_factory=dict)
 
+    __repr__ = Result.__repr__
+
     def facts(self) -> dict[str, Any]:
         return {"to": self.to, "n": self.count, **self.files}
 
@@ -255,7 +265,7 @@ class Translations(Examples):
         return self.values[index] if self.clips is None else self.clips[index]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Parts(Result):
     """What a call has done: parts written and kept, of those this shard has."""
 
@@ -276,6 +286,12 @@ def at_least(option: str, value: int | None, low: int) -> None:
     """Raise ConfigError for a number that was given and is too small."""
     if value is not None and value < low:
         raise ConfigError(f"{say_option(option, value)}: at least {low}", option=option)
+
+
+def one_of(option: str, value: str, valid: Iterable[str]) -> None:
+    """Raise ConfigError for a word that is none of the valid ones."""
+    if value not in valid:
+        raise ConfigError(unknown(option, value, valid), option=option)
 
 
 def finite(option: str, value: float) -> None:

@@ -23,7 +23,7 @@ LIKELIHOODS = ("nats", "bits_per_dim", "elbo", "elbo_reconstruction", "elbo_kl")
 ARROWS = {"low": "↓", "high": "↑", "fair": "≈", "": ""}
 
 
-@dataclass
+@dataclass(repr=False)
 class Evaluation(Result):
     """All metrics of one model on one held-out set.
 
@@ -111,7 +111,7 @@ class Line:
         return f"{kind.title}\u00a0{ARROWS[kind.better]}".rstrip("\u00a0")
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison(Result):
     """Several evaluations on the same data, in one table."""
 

@@ -11,7 +11,7 @@ from latlas.verbs.common import Flag, Progress, Result
 SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SourceInfo(Result):
     """Counts, shape, levels, classes, splits, memory of a source."""
 
@@ -24,7 +24,7 @@ class SourceInfo(Result):
         return _lines(self.values)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Packed(Result):
     """A source packed into a folder."""
 

@@ -12,7 +12,7 @@ from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.model import HasLayers, HasStyles, Model, SamplesLatents
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.verbs.common import Array
+from latlas.verbs.common import Array, one_of
 from latlas.verbs.passes import (
     as_condition,
     can,
@@ -195,8 +195,7 @@ def walk(start: Any, end: Any, steps: int, method: str = "linear") -> Array:
         ConfigError: another method, fewer than two steps, or vectors of different widths.
     """
     a, b = np.asarray(start, np.float64).ravel(), np.asarray(end, np.float64).ravel()
-    if method not in ("linear", "slerp"):
-        raise ConfigError(unknown("method", method, ["linear", "slerp"]), option="method")
+    one_of("method", method, ("linear", "slerp"))
     if steps < 2 or a.shape != b.shape:
         raise ConfigError(f"a walk needs two steps or more and two latent vectors of one width; "
                           f"got {steps} steps, widths {len(a)} and {len(b)}")

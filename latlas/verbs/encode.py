@@ -31,7 +31,7 @@ from latlas.verbs.common import (
 GRID = 64
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Latents(Result):
     """The mean latent vector of every example; an array to NumPy.
 
@@ -75,16 +75,13 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: First
                                                      "Default: RUN/latents.npz.")] = None,
            progress: Progress | None = None, **read: Any) -> Latents | Parts:
     """Turn examples into latent vectors: the mean of q(z|x) of each."""
-    from latlas.verbs import shards, write
+    from latlas.verbs import shards
     from latlas.verbs.passes import encoded
 
     run = as_run(run)
     run.require("encode")
     at_least("n", n, 1)
-    if shard is None:
-        write.check_suffix(out, Latents.suffixes)
-    else:
-        shards.check_shard(shard, out, block)
+    shards.check_output(shard, out, block, Latents.suffixes)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
     if shard is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_option
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
@@ -24,6 +24,7 @@ from latlas.verbs.common import (
     Truncation,
     at_least,
     finite,
+    one_of,
     whole_numbers,
 )
 from latlas.verbs.encode import read_latents
@@ -116,8 +117,7 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     run = as_run(run)
     run.require("decode", "interpolate")
     at_least("steps", steps, 2)
-    if space not in ("z", "w"):
-        raise ConfigError(unknown("space", space, ["z", "w"]), option="space")
+    one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)

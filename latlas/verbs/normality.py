@@ -13,13 +13,13 @@ from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
-from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_option
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import Typical, threshold
 from latlas.run import Run
-from latlas.verbs.common import Array, Progress
+from latlas.verbs.common import Array, Progress, one_of
 from latlas.verbs.passes import can, over
 
 #: what a method needs of the model
@@ -39,8 +39,7 @@ def method_of(run: Run, method: str) -> str:
     Raises:
         ConfigError: an unknown method. CapabilityError: a model of p(x | condition).
     """
-    if method not in ("auto", *NEEDED):
-        raise ConfigError(unknown("method", method, ("auto", *NEEDED)), option="method")
+    one_of("method", method, ("auto", *NEEDED))
     if run.conditional:
         raise CapabilityError(f"{run.model_name} knows p(x | condition) alone; outliers need a "
                               "model of x: train vae, ae or pca")

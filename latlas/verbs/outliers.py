@@ -50,7 +50,7 @@ SCORES = {"nats": "−log p(x), nats", "error": "squared error of the reconstruc
 GALLERY = 64
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Outliers(Result):
     """Scores of n examples, higher is more outlying, and what they are compared with.
 
@@ -195,7 +195,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
         CapabilityError: the model cannot do what the method needs.
         ConfigError: an unknown method or class, or too few normal examples for ``fpr``.
     """
-    from latlas.verbs import shards, write
+    from latlas.verbs import shards
     from latlas.verbs.normality import NEEDED, Normality, method_of
 
     run = as_run(run)
@@ -204,10 +204,7 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
         run.require(NEEDED[method], "outliers")
     method = method_of(run, method)  # type: ignore[assignment]
     run.require(NEEDED[method], "outliers")
-    if shard is None:
-        write.check_suffix(out)
-    else:
-        shards.check_shard(shard, out, block)
+    shards.check_output(shard, out, block)
     examples, truth = open_with_truth(run, data, split, outlier_label, **read)
     train = None
     if shard is None and controls is not False:
@@ -220,14 +217,17 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=method, fpr=fpr, seed=seed)
     scores = normality.scores(examples, progress and _shifted(progress, len(normal), len(normal)))
-    baselines = {}
-    if train is not None:  # in model units, so that no column of a table rules by its unit
-        known, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
-                      for part in (train, examples))
-        baselines = {"isolation forest": forest_surprise(known, new, seed),
-                     "ppca": ppca_surprise(known, new)}
     return Outliers(scores, normality.reference, normality.threshold, method, fpr, truth,
-                    baselines, examples, k).saved(out)
+                    {} if train is None else _baselines(train, examples, seed), examples,
+                    k).saved(out)
+
+
+def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
+    """Scores of the controls, in model units, so that no column of a table rules by its unit."""
+    known, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+                  for part in (train, examples))
+    return {"isolation forest": forest_surprise(known, new, seed),
+            "ppca": ppca_surprise(known, new)}
 
 
 def _shifted(progress: Progress, before: int, more: int) -> Progress:

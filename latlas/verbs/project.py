@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, say_option, unknown
+from latlas.core.errors import ConfigError, say_option
 from latlas.render.text import counted
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
@@ -27,6 +27,7 @@ from latlas.verbs.common import (
     Seed,
     Split,
     at_least,
+    one_of,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ FEW = 8
 RATE, DRAWS = 0.1, 512
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Projection(Result):
     """Latents of given examples.
 
@@ -143,8 +144,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     run.require("decode", "project")
     for option, value in (("n", n), ("starts", starts), ("steps", steps)):
         at_least(option, value, 1)
-    if space not in ("auto", "z", "w"):
-        raise ConfigError(unknown("space", space, ["auto", "z", "w"]), option="space")
+    one_of("space", space, ("auto", "z", "w"))
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)

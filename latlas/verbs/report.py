@@ -34,7 +34,7 @@ HEADLINE = ("bits_per_dim", "nats", "mse", "active_units", "completeness", "frec
             "recall", "two_sample", "data_copying", "l1", "ssim", "cycle")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Report(Result):
     """A page about runs.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_option
 from latlas.render.text import counted
 from latlas.run import as_run, observation_hint
 from latlas.verbs.common import (
@@ -26,6 +26,7 @@ from latlas.verbs.common import (
     Shard,
     Split,
     at_least,
+    one_of,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ METHODS = {"auto": "", "exact": "exact", "elbo": "evidence lower bound",
 RELIABLE_ESS = 10.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scores(Result):
     """Log-likelihoods per example.
 
@@ -156,15 +157,12 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
     Raises:
         CapabilityError: a model without a likelihood, or without the method asked for.
     """
-    from latlas.verbs import shards, write
+    from latlas.verbs import shards
 
     run = as_run(run)
     run.require("score" if observation_sd is None else "decode", "score")
     at_least("n", n, 1)
-    if shard is None:
-        write.check_suffix(out)
-    else:
-        shards.check_shard(shard, out, block)
+    shards.check_output(shard, out, block)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
     options: dict[str, Any] = {
@@ -198,8 +196,7 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
                           f"{method}", option=option)
     for option, value in {"draws": draws, **annealing}.items():
         at_least(option, value, 1)
-    if precision not in ("fp32", "bf16"):
-        raise ConfigError(unknown("precision", precision, ("fp32", "bf16")), option="precision")
+    one_of("precision", precision, ("fp32", "bf16"))
     settings = Settings(DRAWS[method] if draws is None or method == "exact" else draws,
                         **annealing)
     observes: Any = model if observation_sd is None else GaussianObservation(model, observation_sd)
@@ -222,8 +219,7 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
     from latlas.verbs.passes import can
 
     name = type(model).__name__.lower()
-    if method not in METHODS:
-        raise ConfigError(unknown("method", method, METHODS), option="method")
+    one_of("method", method, METHODS)
     if observation_sd is not None:
         if not 0 < observation_sd < math.inf:
             raise ConfigError(f"{say_option('observation_sd', observation_sd)}: a standard "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
 from latlas.verbs.common import Array, Parts, Progress
 from latlas.verbs.estimators import BATCH
-from latlas.verbs.write import is_folder, write_table
+from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
 FORMAT = 1
 Columns = Callable[[Dataset, Progress | None], dict[str, Array]]
@@ -55,8 +55,11 @@ class Share:
         return f"{self.number}-of-{self.count}"
 
 
-def check_shard(shard: str, out: Path | str | None, block: int) -> None:
-    """Raise ConfigError, before the long work, for a shard or folder that cannot be."""
+def check_output(shard: str | None, out: Path | str | None, block: int,
+                 suffixes: Sequence[str] = FRAMES) -> None:
+    """Raise ConfigError, before the long work, for a shard, folder or file that cannot be."""
+    if shard is None:
+        return check_suffix(out, suffixes)
     Share.parse(shard)
     if out is None:
         raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",

@@ -4,7 +4,7 @@ examples change."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -75,7 +75,7 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
                     details={"rows": seeds[0], "layers": layers}).saved(out)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Directions(Result):
     """Directions of a latent space in which examples change most.
 
@@ -94,7 +94,7 @@ class Directions(Result):
     axes: Array
     sd: Array
     share: Array
-    edits: Examples | None = field(default=None, repr=False)
+    edits: Examples | None = None
 
     def facts(self) -> dict[str, Any]:
         return {**(self.edits.facts() if self.edits else {}), "space": self.space,

@@ -43,7 +43,6 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     are translated whole and written as wav files. From Python, without out, the result is an
     array (n, \\*shape of that domain), and of recordings a list of :class:`latlas.data.sound.Clip`.
     """
-    from latlas.data.files import FILMS
     from latlas.data.pairs import first_side
     from latlas.verbs import clips, voices, write
     from latlas.verbs.translating import SHEET, must_reach, to_space, translated
@@ -52,20 +51,15 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     run.require("translate")
     at_least("n", n, 1)
     path = None if out is None else Path(out)
+    assert isinstance(run.space, PairSpace)  # of a model that translates
+    whole = run.space.a.sound is not None and (data is None or isinstance(data, str | Path))
+    _check_out(path, whole)
     drawn = path is not None and not write.is_folder(path) and path.suffix.lower() == ".png"
     side = "A" if to == "B" else "B"
-    assert isinstance(run.space, PairSpace)  # of a model that translates
-    if run.space.a.sound is not None and (data is None or isinstance(data, str | Path)):
-        if path is not None and not write.is_folder(path) and not drawn:
-            raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that "
-                              "ends in .png", option="out")
+    if whole:
         recordings = voices.open_recordings(run, data, split, side=side, **read)
         recordings = recordings.only(recordings.names[:n or (SHEET if drawn else None)])
         return voices.translate_recordings(run, recordings, path, to, progress)
-    valid = {".png", ".npz", ".npy", ".webp", *FILMS}
-    if path is not None and not write.is_folder(path) and path.suffix.lower() not in valid:
-        raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
-                          ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4", option="out")
     both = run.open(data, split, side=side, **read)
     must_reach(run.model, to)
     clip = first_side(both).clip
@@ -98,6 +92,21 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
         clips.translate_film(model, examples, path, to=to, progress=progress)
         result.written = (f"wrote {counted(len(examples), 'frame')} to {path}",)
     return result
+
+
+def _check_out(path: Path | None, recordings: bool) -> None:
+    """Raise ConfigError for a name that translations cannot be written to."""
+    from latlas.data.files import FILMS
+    from latlas.verbs.write import is_folder
+
+    if path is None or is_folder(path) or path.suffix.lower() == ".png":
+        return
+    if recordings:
+        raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that "
+                          "ends in .png", option="out")
+    if path.suffix.lower() not in {".npz", ".npy", ".webp", *FILMS}:
+        raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
+                          ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4", option="out")
 
 
 def _draw(model: Any, data: Data, path: Path, to: str) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, say_option, unknown
+from latlas.core.errors import ConfigError, say_option
 from latlas.render.text import counted
-from latlas.run import as_run
+from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
     DataLike,
@@ -21,10 +21,11 @@ from latlas.verbs.common import (
     Result,
     RunLike,
     Split,
+    one_of,
 )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ExampleWeights(Result):
     """A weight for every example, and how it came about.
 
@@ -90,7 +91,6 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
         CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
             heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
     """
-    from latlas.core.model import ReweightsData
     from latlas.metrics import rarity
     from latlas.verbs import write
     from latlas.verbs.passes import encoded, inference, sweep
@@ -99,26 +99,14 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
     run.require("encode", "weights")
     write.check_suffix(out)
     examples = run.open(data, split or ("train" if data is None else "all"), **read)
-    for option, value, valid in (("method", method, ("auto", "own", "product", "maximum")),
-                                 ("within", within, ("auto", "class", "all"))):
-        if value not in valid:
-            raise ConfigError(unknown(option, value, valid), option=option)
+    one_of("method", method, ("auto", "own", "product", "maximum"))
+    one_of("within", within, ("auto", "class", "all"))
     label = examples.take("label")
     if within == "class" and label is None:
         raise ConfigError(f"{say_option('within', 'class')}: these examples have no labels that "
                           "the model knows", option="within")
     model: Any = run.model
-    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
-    if method == "own" and not able:
-        raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
-                          "itself; use product or maximum", option="method")
-    method = method if method != "auto" else "own" if able else "product"
-    settings = {"share": share, "clip": clip, "bins": bins, "alpha": alpha}
-    heeded = [k for k, v in settings.items() if v is not None]
-    if method == "own" and heeded:
-        raise ConfigError(f"{say_option(heeded[0])} is for {say_option('method', 'product')} or "
-                          "maximum; this model's own weights have the settings it was trained with",
-                          option=heeded[0])
+    method = _method_of(run, method, share=share, clip=clip, bins=bins, alpha=alpha)
     latents = encoded(model, examples, progress)
     rarity.standardised(latents)
     density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
@@ -133,3 +121,21 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
     weight = rarity.at_mean_one(weight)
     return ExampleWeights(weight, -np.log(density), method, rarity.effective_share(weight), words,
                           dimensions, examples.take("names")).saved(out)
+
+
+def _method_of(run: Run, method: str, **settings: float | None) -> Any:
+    """What ``auto`` stands for; refuses settings that the method does not heed."""
+    from latlas.core.model import ReweightsData
+
+    model = run.model
+    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
+    if method == "own" and not able:
+        raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
+                          "itself; use product or maximum", option="method")
+    method = method if method != "auto" else "own" if able else "product"
+    own = [k for k, v in settings.items() if v is not None]
+    if method == "own" and own:
+        raise ConfigError(f"{say_option(own[0])} is for {say_option('method', 'product')} or "
+                          "maximum; this model's own weights have the settings it was trained with",
+                          option=own[0])
+    return method
