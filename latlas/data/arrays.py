@@ -1,16 +1,9 @@
 """Arrays in memory, ``.npy`` and ``.npz`` files.
 
 What an array is follows from its shape: (N, d) a table, (N, H, W) grey pictures, (N, C, H, W) or
-(N, H, W, C) pictures, where a last axis of 1 to 4 after a second axis of more means channels last;
-five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes and 16-bit words stay
-as they are; whole numbers of any wider type become the smallest of the two that holds them; other
-numbers are kept as float32.
-
-Keys of an ``.npz`` are recognised with or without their part of the data: ``x_train``,
-``train_images``, ``X``, ``images``, ``imgs``; labels ``y_train``, ``labels``, ``target``;
-``group`` names related examples and ``factors`` or ``latents_values`` known factors. A ``shape``
-key beside bytes whose last axis is an eighth of it means packed bits. Two arrays of pictures, ``A``
-and ``B``, or items and labels that are pictures of the same size themselves, are two sides.
+(N, H, W, C) pictures; five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes
+and 16-bit words stay as they are; whole numbers of any wider type become the smallest of the two
+that holds them; other numbers are kept as float32.
 """
 
 from __future__ import annotations
@@ -236,7 +229,11 @@ def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
 
 @dataclass(frozen=True)
 class Npz:
-    """The arrays of a ``.npz``, or of one side of it (``side``: its keys)."""
+    """The arrays of a ``.npz``, or of one side of it (``side``: its keys).
+
+    Keys are recognised with or without their part of the data (``x_train``, ``train_images``). A
+    ``shape`` key beside bytes whose last axis is an eighth of it means packed bits.
+    """
 
     archive: zipfile.ZipFile
     name: str
@@ -284,10 +281,6 @@ class Npz:
             raise DataError(f"{self.name}: paired= is for two arrays of pictures, such as A and B")
         return None
 
-    def together(self, other: Npz, aligned: bool) -> tuple[Npz, Npz]:
-        """Both sides are read as each is."""
-        return self, other
-
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """The examples of the file, or of the side."""
         items = self.side or self._items()
@@ -314,12 +307,11 @@ class Npz:
         return make(stem if self.side is None else f"{stem} ({', '.join(items.values())})", data,
                     parts=joined_parts(sizes), notes=notes)
 
-    def _overlie(self, a: str, b: str) -> bool:
+    def _overlie(self, *keys: str) -> bool:
         """As many pictures of one height and width, wherever their channels are, if they have."""
-        one, two = self.reader(a).shape, self.reader(b).shape
-        heights = {s[1:3] for s in (one, two)}, {s[-2:] for s in (one, two)}
-        return min(len(one), len(two)) >= 3 and one[0] == two[0] and any(
-            len(h) == 1 for h in heights)
+        shapes = [self.reader(key).shape for key in keys]
+        return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
+            len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
 
     def _first(self, names: tuple[str, ...]) -> Keys:
         roles = self.roles

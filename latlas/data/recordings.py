@@ -210,7 +210,7 @@ class RecordingFiles:
         known = attributes_of(self.files, self.how.label, self.how.attributes, np.unique(of))
         first: dict[bytes, int] = {}
         group = np.array([first.setdefault(self.digests.get(i, b""), i) for i in range(len(self))])
-        space = Recordings(x.shape[1:], sound, classes=known.classes,
+        space = Recordings(x.shape[1:], sound=sound, classes=known.classes,
                            factors=known.factor_names)
         data = Dataset(x, space, None if known.label is None else known.label[of],
                        None if known.factors is None else known.factors[of], group[of],
