@@ -47,13 +47,13 @@ class Clip(NamedTuple):
     """What a clip is called, and the files of its frames in order, or the one that holds them."""
 
     name: str
-    shown: tuple[str, ...]
+    titles: tuple[str, ...]
     files: tuple[str, ...]
     film: bool = False
 
 
 class Head(NamedTuple):
-    """What is known of every frame of a clip before pixels are kept; how long it is shown, ms."""
+    """What is known of every frame of a clip before pixels are kept; how long it is titles, ms."""
 
     headers: list[Header]
     durations: list[float]
@@ -82,8 +82,8 @@ class Clips:
         self._refuse("label", self.how.label not in (None, "none"))
         self._refuse("attributes", self.how.attributes)
 
-    def _refuse(self, option: str, given: Any) -> None:
-        if given:
+    def _refuse(self, option: str, value: Any) -> None:
+        if value:
             raise DataError(f"{option}= is for pictures by themselves; leave it out, or "
                             "frames=true")
 
@@ -144,18 +144,18 @@ class Clips:
         """Stills by their folders, films by themselves, in natural order."""
         stills: dict[str, list[tuple[str, str]]] = {}
         films: list[Clip] = []
-        for shown, stored in sorted(zip(self.files.shown, self.files.pictures, strict=True),
+        for title, stored in sorted(zip(self.files.titles, self.files.pictures, strict=True),
                                     key=lambda pair: natural(pair[0])):
             suffix = PurePosixPath(stored).suffix.lower()
             if suffix in FILMS or (suffix in MAY_MOVE and has_frames(self.files.read(stored))):
-                films.append(Clip(shown, (shown,), (stored,), True))
+                films.append(Clip(title, (title,), (stored,), True))
             else:
-                stills.setdefault(PurePosixPath(shown).parent.as_posix(), []).append(
-                    (shown, stored))
+                stills.setdefault(PurePosixPath(title).parent.as_posix(), []).append(
+                    (title, stored))
         if not stills and not films:
             raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
                             "...), GIF, APNG, animated WebP, or videos")
-        folders = [Clip(name, tuple(shown for shown, _ in pairs), tuple(file for _, file in pairs))
+        folders = [Clip(name, tuple(title for title, _ in pairs), tuple(file for _, file in pairs))
                    for name, pairs in stills.items()]
         return sorted([*folders, *films], key=lambda clip: natural(clip.name))
 
@@ -179,7 +179,7 @@ class Clips:
 
 def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
     headers, durations = [], []
-    titles: Sequence[str] = clip.shown
+    titles: Sequence[str] = clip.titles
     if clip.film:
         for image, duration in frames_of(files, clip):
             headers.append(Header(image.width, image.height, least_mode(image)))
@@ -195,9 +195,9 @@ def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
         raise DataError(f"{clip.name} holds no frames")
     sizes = {(h.width, h.height): i for i, h in reversed(list(enumerate(headers)))}
     if len(sizes) > 1 and how.image_size is None:
-        said = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
-                                                                 key=lambda pair: pair[1])[:2]]
-        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(said)}; "
+        two = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
+                                                                key=lambda pair: pair[1])[:2]]
+        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(two)}; "
                         "image_size= resizes them")
     return Head(headers, durations, titles)
 
@@ -212,7 +212,7 @@ def natural(name: str) -> list[Any]:
 
 
 def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
-    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills).
+    """The frames of a clip, upright, and how many milliseconds each is titles (0 of stills).
 
     Raises:
         DataError: a video, and its reader is not installed, or it lies in a zip.

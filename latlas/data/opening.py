@@ -292,7 +292,7 @@ def _by_contents(names: Iterable[str]) -> str:
     return RECORDINGS if sound else IMAGES
 
 
-def _read(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, Any],
+def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],
           store: Store, stem: str = "", **more: Any) -> Any:
     """Calls a reader with the options it takes; ``label=none`` is for all of them.
 
@@ -313,12 +313,12 @@ def _read(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, 
         options.pop("label")
     for key, value in options.items():
         if key == "label" and key not in valid:
-            raise DataError(f"{shown} has no labels to choose from; leave out label=")
+            raise DataError(f"{title} has no labels to choose from; leave out label=")
         if key == "pair" and key not in valid:
-            raise DataError(f"{shown}: pair={value} is for folders and zips of pictures; two "
+            raise DataError(f"{title}: pair={value} is for folders and zips of pictures; two "
                             "arrays are joined by open_pair(a, b)")
         if key not in valid:
-            raise DataError(f"{shown}: {unknown('option', key, {*valid, 'label'})}")
+            raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")
     values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"

@@ -232,11 +232,11 @@ def write(source: Source | PairSource, folder: Path, store: Store) -> None:
     else:
         data = source.base
         if not store.mapped:
-            target, done = Store(folder, share=0).allocate(data.x.shape, data.x.dtype), 0
+            target, row = Store(folder, share=0).allocate(data.x.shape, data.x.dtype), 0
             for chunk in chunks(data.x):
-                target[done:done + len(chunk)] = chunk
-                done += len(chunk)
-                store.done(done, len(data.x))
+                target[row:row + len(chunk)] = chunk
+                row += len(chunk)
+                store.done(row, len(data.x))
         rows: dict[str, Any] = {f"rows_{k}": d.rows for k, d in source.parts.items()
                                 if d.rows is not None}
         extras = {k: getattr(data, k) for k in EXTRAS if getattr(data, k) is not None}
