@@ -3,14 +3,17 @@
 import gzip
 import io
 import struct
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from latlas.core.errors import DataError
 from latlas.data import info, open_source, split
+from latlas.data.batches import Batches
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (40, 6, 5), dtype=np.uint8)
@@ -120,6 +123,25 @@ def test_npz_validation_by_any_of_its_names(tmp_path, key):
     held_out = split(source, "validation")
     np.testing.assert_array_equal(held_out.take("x")[:, 0], GREY[24:30])
     np.testing.assert_array_equal(held_out.take("label"), DIGIT[24:30])
+
+
+def test_a_digit_enters_few_files_on_its_way_from_an_npz_to_a_batch(tmp_path):
+    np.savez(tmp_path / "m.npz", x_train=GREY[:30], y_train=DIGIT[:30], x_test=GREY[30:],
+             y_test=DIGIT[30:])
+    entered = set()
+
+    def note(frame, event, _):
+        name = Path(frame.f_code.co_filename)
+        if event == "call" and frame.f_code.co_name != "<module>" and name.parent.name == "data":
+            entered.add(name.stem)
+
+    sys.setprofile(note)
+    try:
+        batch = Batches(split(open_source(tmp_path / "m.npz"), "train"), 8).at(0)
+    finally:
+        sys.setprofile(None)
+    assert batch.x.shape == (8, 1, 6, 5)
+    assert entered == {"opening", "arrays", "storage", "dataset", "batches"}
 
 
 @pytest.mark.parametrize("keys", [("X", "y"), ("images", "labels"), ("imgs", "target"),

@@ -104,6 +104,9 @@ def test_bad_folders(tmp_path, archive):
     (tmp_path / "p/meta.json").write_text(json.dumps({**meta, "format": 99}))
     with pytest.raises(DataError, match=r"newer latlas \(format 99\)"):
         open_source(tmp_path / "p")
+    (tmp_path / "p/meta.json").write_text(json.dumps({**meta, "colour": 1}))
+    with pytest.raises(DataError, match=r"not a whole packed folder: .*unknown field `colour`"):
+        open_source(tmp_path / "p")
     (tmp_path / "p/meta.json").write_text("{")
     with pytest.raises(DataError, match="not a whole packed folder"):
         open_source(tmp_path / "p")

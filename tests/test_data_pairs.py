@@ -489,7 +489,7 @@ def test_processes_share_a_batch(aligned: bool) -> None:
 
 def test_spaces_are_decoded_by_their_types() -> None:
     one = Images((1, 2, 2), classes=("a",))
-    sound = Recordings((1, 32, 16), Sound(8000, 64, 16, 80.0))
+    sound = Recordings((1, 32, 16), sound=Sound(8000, 64, 16, 80.0))
     table = Table((2,), (0.5, 1.0), (1.0, 2.5), ("a", "b=c"), ("b",))
     for space in (one, sound, table, Points((2,), factors=("t",)), Images((1, 2, 2), None, (0, 1)),
                   PairSpace(one, Images((3, 2, 2), ids=(1, 2, 9)), False)):

@@ -150,7 +150,7 @@ def test_pairs_and_neighbours_are_flipped_together_and_the_same_in_every_phase()
 
 def test_recordings_are_not_flipped():
     x = tiny.pairs().a.x
-    side = Dataset(x, Recordings(x.shape[1:], Sound(8000, 16, 4, 80.0)))
+    side = Dataset(x, Recordings(x.shape[1:], sound=Sound(8000, 16, 4, 80.0)))
     with pytest.raises(ConfigError, match="it backwards"):
         model_and_batch("pix2pix", PairDataset(side, side), horizontal_flip=True)
 

@@ -85,8 +85,8 @@ def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> T
     Args:
         scale: length of the range of ``earlier`` and ``later``.
     """
-    off = ((later.float() - warped(earlier, motion)) / scale).square().sum(1, keepdim=True)
-    return torch.exp(-SHARPNESS * off) * inside(motion, *later.shape[2:])
+    error = ((later.float() - warped(earlier, motion)) / scale).square().sum(1, keepdim=True)
+    return torch.exp(-SHARPNESS * error) * inside(motion, *later.shape[2:])
 
 
 def grey(x: Tensor) -> Tensor:
@@ -138,17 +138,18 @@ def _step(earlier: Tensor, later: Tensor, motion: Tensor) -> Tensor:
     size = max(height, width) / 2  # so that turns count like shifts at the edge
     u, v = (places(torch.eye(2, 3, device=now.device)[None], height, width) / size).unbind(-1)
     slopes = torch.stack([across * u + down * v, down * u - across * v, across, down], -1)
-    left = later - now
-    off, steep = (x.square().sum(1, keepdim=True).sqrt() for x in (left, torch.hypot(across, down)))
-    usual = ((off * steep).sum((2, 3), keepdim=True)
+    residual = later - now
+    error, steep = (x.square().sum(1, keepdim=True).sqrt()
+                    for x in (residual, torch.hypot(across, down)))
+    usual = ((error * steep).sum((2, 3), keepdim=True)
              / steep.sum((2, 3), keepdim=True).clamp_min(1e-12))
     weight = inside(motion, height, width) / (
-        1 + (off / (SPREAD * usual).clamp_min(1e-6)).square()).square()
+        1 + (error / (SPREAD * usual).clamp_min(1e-6)).square()).square()
     felt = (slopes * weight[..., None]).flatten(1, 3).mT
-    curve, pull = felt @ slopes.flatten(1, 3), (felt @ left.flatten(1)[..., None])[..., 0]
+    curve, pull = felt @ slopes.flatten(1, 3), (felt @ residual.flatten(1)[..., None])[..., 0]
     mean = curve.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    held = curve + (DAMPING * mean + 1e-9) * torch.eye(4, device=now.device)
-    zoom, turn, right, below = torch.linalg.solve_ex(held, pull).result.unbind(1)
+    damped = curve + (DAMPING * mean + 1e-9) * torch.eye(4, device=now.device)
+    zoom, turn, right, below = torch.linalg.solve_ex(damped, pull).result.unbind(1)
     zoom, turn = zoom / size, turn / size
     return torch.stack([torch.stack([1 + zoom, -turn, right], 1),
                         torch.stack([turn, 1 + zoom, below], 1)], 1)

@@ -61,10 +61,12 @@ class Sound(Record, frozen=True):
 
 
 class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
-    """What all spaces share. What a kind does not have is empty.
+    """What all spaces share; what a kind does not have is empty.
 
     Attributes:
         shape: shape of one example.
+        location, scale: the affine map to model units; one number each, or one per column.
+        levels: number of integer levels of a picture (256 for 8 bits), ``None`` if continuous.
         classes: names of the label's classes, in order of their integer codes; empty if none.
         factors: names of known generative factors; empty if none.
     """
@@ -73,8 +75,7 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
     factors: tuple[str, ...] = ()
 
     kind: ClassVar[Kind]
-    #: what the data are, for a sentence
-    words: ClassVar[str]
+    words: ClassVar[str]  # what the data are, for a sentence
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,7 +91,6 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
 
     @property
     def levels(self) -> int | None:
-        """Number of integer levels of a picture (256 for 8 bits), ``None`` if continuous."""
         return None
 
     @property
@@ -163,46 +163,27 @@ class Images(Example, frozen=True):
 
     @property
     def location(self) -> float:
-        low, high = self._ends
-        return (low + high) / 2
+        return sum(self._ends) / 2
 
     @property
     def scale(self) -> float:
-        low, high = self._ends
-        return (high - low) / 2 or 1.0
+        return (self._ends[1] - self._ends[0]) / 2 or 1.0
 
     @property
     def _ends(self) -> tuple[float, float]:
         return (0.0, self.levels - 1.0) if self.levels else self.value_range or (-1.0, 1.0)
 
 
-class Recordings(Example, frozen=True):
+class Recordings(Images, frozen=True, kw_only=True):
     """Windows of recordings as grey pictures (1, H, W) of 8 bits, of the spectra in ``sound``."""
 
-    shape: tuple[int, ...]
     sound: Sound
-
-    kind: ClassVar[Kind] = "picture"
-    words: ClassVar[str] = "pictures"
-
-    @property
-    def levels(self) -> int:
-        return LEVELS
-
-    @property
-    def location(self) -> float:
-        return (LEVELS - 1) / 2
-
-    @property
-    def scale(self) -> float:
-        return (LEVELS - 1) / 2
 
 
 class Table(Example, frozen=True):
     """Rows (d,) of a table.
 
     Attributes:
-        location, scale: the affine map to model units; one number each, or one per column.
         columns: names of the columns.
         categories: names of columns of words, which ``columns`` holds as one column of 0 and 1 per
             word, ``NAME=WORD``.
@@ -219,7 +200,7 @@ class Table(Example, frozen=True):
 
 
 class Points(Example, frozen=True):
-    """Points (d,); ``location`` and ``scale`` are as for tables, the scale the same everywhere."""
+    """Points (d,), whose ``scale`` is the same everywhere."""
 
     shape: tuple[int, ...]
     location: Units = 0.0
@@ -245,9 +226,6 @@ class PairSpace(Record, frozen=True, tag_field="type", tag="pair"):
 
 
 def parse_space(data: Any) -> Space | PairSpace:
-    """The inverse of ``to_json``.
-
-    Raises:
-        ValueError: a field that is unknown, missing or of another type, in one line.
-    """
+    """The inverse of ``to_json``; ValueError, in one line, for a field that is unknown, missing or
+    of another type."""
     return msgspec.convert(data, Space | PairSpace)

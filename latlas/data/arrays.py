@@ -1,16 +1,9 @@
 """Arrays in memory, ``.npy`` and ``.npz`` files.
 
 What an array is follows from its shape: (N, d) a table, (N, H, W) grey pictures, (N, C, H, W) or
-(N, H, W, C) pictures, where a last axis of 1 to 4 after a second axis of more means channels last;
-five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes and 16-bit words stay
-as they are; whole numbers of any wider type become the smallest of the two that holds them; other
-numbers are kept as float32.
-
-Keys of an ``.npz`` are recognised with or without their part of the data: ``x_train``,
-``train_images``, ``X``, ``images``, ``imgs``; labels ``y_train``, ``labels``, ``target``;
-``group`` names related examples and ``factors`` or ``latents_values`` known factors. A ``shape``
-key beside bytes whose last axis is an eighth of it means packed bits. Two arrays of pictures, ``A``
-and ``B``, or items and labels that are pictures of the same size themselves, are two sides.
+(N, H, W, C) pictures; five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes
+and 16-bit words stay as they are; whole numbers of any wider type become the smallest of the two
+that holds them; other numbers are kept as float32.
 """
 
 from __future__ import annotations
@@ -95,7 +88,7 @@ def load(readers: Sequence[Reader], store: Store, how: Options,
     small = first.dtype.kind == "b" or (first.dtype.kind == "u" and first.dtype.itemsize <= 2)
     dtype = np.dtype(np.float32) if not small or len(shape) == 1 else first.dtype
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
-    x, done = store.allocate((sum(r.shape[0] for r in readers), *shape), dtype), 0
+    x, row = store.allocate((sum(r.shape[0] for r in readers), *shape), dtype), 0
     for reader in readers:
         for chunk in reader.chunks():
             if bits:
@@ -108,11 +101,11 @@ def load(readers: Sequence[Reader], store: Store, how: Options,
                 top = None if chunk.dtype.kind == "f" else float(np.iinfo(chunk.dtype).max)
                 chunk = resize_planes(chunk, pixels, top)
             with np.errstate(over="ignore"):  # becomes infinite, and is refused later
-                x[done:done + len(chunk)] = chunk
-            done += len(chunk)
-            store.done(done, len(x))
+                x[row:row + len(chunk)] = chunk
+            row += len(chunk)
+            store.done(row, len(x))
     if x.ndim > 2:
-        return image_space(_narrowed(x), how.levels, first.name)
+        return image_space(x, how.levels, first.name)
     if np.isinf(x).any():
         raise DataError(f"{first.name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
                         "replace them, by NaN if they are missing")
@@ -136,13 +129,13 @@ def _layout(readers: Sequence[Reader], how: Options, bits: tuple[int, ...] | Non
     item = (bits or first.shape)[1:]
     if how.shape:
         try:
-            asked = tuple(int(part) for part in how.shape.lower().replace(",", "x").split("x"))
+            shape = tuple(int(part) for part in how.shape.lower().replace(",", "x").split("x"))
         except ValueError:
             raise DataError(f"shape={how.shape!r} is not a shape; write it as 1x28x28") from None
-        if np.prod(asked) != np.prod(item):
-            raise DataError(f"shape={how.shape} has {np.prod(asked)} numbers, but an item of "
+        if np.prod(shape) != np.prod(item):
+            raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an item of "
                             f"{first.name} has {np.prod(item)} (shape {item})")
-        item = asked
+        item = shape
     if how.layout not in (None, "NCHW", "NHWC"):
         raise DataError(f"layout={how.layout!r} is unknown; valid: NCHW (channels first), NHWC")
     if len(item) < 3:
@@ -153,33 +146,26 @@ def _layout(readers: Sequence[Reader], how: Options, bits: tuple[int, ...] | Non
     return item, ((item[2], *item[:2]) if last else item), last
 
 
-def _narrowed(x: NDArray[Any]) -> NDArray[Any]:
-    """Float pictures that hold whole numbers as the integers they are."""
-    if x.dtype.kind != "f":
-        return x
-    if not np.isfinite(x).all():
-        raise DataError(f"{int((~np.isfinite(x)).sum()):,} pixels are not finite numbers; "
-                        "repair the array first")
-    low, high = float(x.min()), float(x.max())
-    if low < 0 or high > 65535 or high <= 1 or not all(
-            np.array_equal(part, np.rint(part)) for part in chunks(x)):
-        return x
-    return x.astype(np.uint8 if high <= 255 else np.uint16)
-
-
 def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray[Any], Images]:
     """Pictures (N, C, H, W) with their space: levels from the type, 2 if they hold only 0 and 1.
 
-    Real-valued pictures in [0, 1] or [−1, 1] keep that as their range; others take their own.
+    Floats that are whole numbers become integers. Other real-valued pictures in [0, 1] or [−1, 1]
+    keep that as their range, or take their own.
     """
     shape: Any = x.shape[1:]
     if x.dtype.kind == "f":
+        if not np.isfinite(x).all():
+            raise DataError(f"{int((~np.isfinite(x)).sum()):,} pixels are not finite numbers; "
+                            "repair the array first")
         low, high = float(x.min()), float(x.max())
-        if levels is not None:
-            raise DataError(f"{name}: levels={levels} is for pictures of integers, "
-                            f"but these are real numbers from {low:.4g} to {high:.4g}")
-        usual = ((a, b) for a, b in ((0.0, 1.0), (-1.0, 1.0)) if a <= low and high <= b)
-        return x, Images(shape, None, next(usual, (low, high)))
+        if low < 0 or not 1 < high <= 65535 or not all(
+                np.array_equal(part, np.rint(part)) for part in chunks(x)):
+            if levels is not None:
+                raise DataError(f"{name}: levels={levels} is for pictures of integers, "
+                                f"but these are real numbers from {low:.4g} to {high:.4g}")
+            usual = ((a, b) for a, b in ((0.0, 1.0), (-1.0, 1.0)) if a <= low and high <= b)
+            return x, Images(shape, None, next(usual, (low, high)))
+        x = x.astype(np.uint8 if high <= 255 else np.uint16)
     top = int(x.max())
     if levels is None:
         levels = 2 if top <= 1 else int(np.iinfo(x.dtype).max) + 1
@@ -236,7 +222,11 @@ def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
 
 @dataclass(frozen=True)
 class Npz:
-    """The arrays of a ``.npz``, or of one side of it (``side``: its keys)."""
+    """The arrays of a ``.npz``, or of one side of it (``side``: its keys).
+
+    Keys are recognised with or without their part of the data (``x_train``, ``train_images``). A
+    ``shape`` key beside bytes whose last axis is an eighth of it means packed bits.
+    """
 
     archive: zipfile.ZipFile
     name: str
@@ -284,10 +274,6 @@ class Npz:
             raise DataError(f"{self.name}: paired= is for two arrays of pictures, such as A and B")
         return None
 
-    def together(self, other: Npz, aligned: bool) -> tuple[Npz, Npz]:
-        """Both sides are read as each is."""
-        return self, other
-
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """The examples of the file, or of the side."""
         items = self.side or self._items()
@@ -314,12 +300,11 @@ class Npz:
         return make(stem if self.side is None else f"{stem} ({', '.join(items.values())})", data,
                     parts=joined_parts(sizes), notes=notes)
 
-    def _overlie(self, a: str, b: str) -> bool:
+    def _overlie(self, *keys: str) -> bool:
         """As many pictures of one height and width, wherever their channels are, if they have."""
-        one, two = self.reader(a).shape, self.reader(b).shape
-        heights = {s[1:3] for s in (one, two)}, {s[-2:] for s in (one, two)}
-        return min(len(one), len(two)) >= 3 and one[0] == two[0] and any(
-            len(h) == 1 for h in heights)
+        shapes = [self.reader(key).shape for key in keys]
+        return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
+            len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
 
     def _first(self, names: tuple[str, ...]) -> Keys:
         roles = self.roles

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,24 +43,21 @@ VIDEOS = FILMS - {".apng", ".gif"}
 RATE = 10.0
 
 
-@dataclass(frozen=True)
-class Clip:
+class Clip(NamedTuple):
     """What a clip is called, and the files of its frames in order, or the one that holds them."""
 
     name: str
-    shown: tuple[str, ...]
+    titles: tuple[str, ...]
     files: tuple[str, ...]
     film: bool = False
 
 
-@dataclass(frozen=True)
-class Head:
-    """What is known of a clip before its pixels are kept: of every frame header, milliseconds, and
-    what it is called."""
+class Head(NamedTuple):
+    """What is known of every frame of a clip before pixels are kept; how long it is titles, ms."""
 
-    headers: tuple[Header, ...]
-    durations: tuple[float, ...]
-    titles: tuple[str, ...]
+    headers: list[Header]
+    durations: list[float]
+    titles: Sequence[str]
 
 
 def open_clips(path: Path, *, how: FolderReading) -> Clips:
@@ -85,8 +82,8 @@ class Clips:
         self._refuse("label", self.how.label not in (None, "none"))
         self._refuse("attributes", self.how.attributes)
 
-    def _refuse(self, option: str, given: Any) -> None:
-        if given:
+    def _refuse(self, option: str, value: Any) -> None:
+        if value:
             raise DataError(f"{option}= is for pictures by themselves; leave it out, or "
                             "frames=true")
 
@@ -95,10 +92,6 @@ class Clips:
         self._refuse("pair", pair == "side")
         two = two_sides(self.files, pair, paired)
         return two and (Clips(two[0], self.how), Clips(two[1], self.how), two[2])
-
-    def together(self, other: Clips, aligned: bool) -> tuple[Clips, Clips]:
-        """Both sides are read as each is."""
-        return self, other
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """Frames with their clips, durations, labels and splits.
@@ -114,41 +107,34 @@ class Clips:
         shape, mode, size, resized = plan(
             [h for clip in clips for h in heads[clip.name].headers], how.image_size, how.mode)
         lengths = [len(heads[clip.name].titles) for clip in clips]
-        ends, n = np.cumsum(lengths), sum(lengths)
-        x = store.allocate((n, *shape), np.uint16 if mode == "I;16" else np.uint8)
-        starts = {clip.name: int(end) - length
-                  for clip, end, length in zip(clips, ends, lengths, strict=True)}
+        number = np.repeat(np.arange(len(clips)), lengths)
+        x = store.allocate((len(number), *shape), np.uint16 if mode == "I;16" else np.uint8)
+        ends = dict(zip((clip.name for clip in clips), np.cumsum(lengths).tolist(), strict=True))
 
         def fill(clip: Clip) -> None:
-            first, length = starts[clip.name], len(heads[clip.name].titles)
-            x[first:first + length] = 0
-            for i, (image, _) in zip(range(length), frames_of(self.files, clip), strict=True):
-                x[first + i] = pixels(image, mode, size)
-            store.done(first + length, n)
+            rows = range(ends[clip.name] - len(heads[clip.name].titles), ends[clip.name])
+            x[rows.start:rows.stop] = 0
+            for row, (image, _) in zip(rows, frames_of(self.files, clip), strict=True):
+                x[row] = pixels(image, mode, size)
+            store.done(rows.stop, len(x))
 
         _, broken = self._tried(clips, fill)
+        good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips)
+                                                if c.name in broken]))
         notes += [*resized, *self._complaint(broken, len(every))]
-        return self._source(clips, heads, x, set(broken), name, notes)
-
-    def _source(self, clips: list[Clip], heads: dict[str, Head], x: NDArray[Any],
-                broken: set[str], name: str, notes: list[str]) -> Source:
-        lengths = [len(heads[clip.name].titles) for clip in clips]
-        number = np.repeat(np.arange(len(clips)), lengths)
+        single = [clip.name for clip, length in zip(clips, lengths, strict=True) if length == 1]
+        if single:
+            notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
+                         f"neighbour: {single[0]}")
         titles = [title for clip in clips for title in heads[clip.name].titles]
-        durations = np.concatenate([heads[clip.name].durations for clip in clips])
         parts, folders = splits_and_folders(titles)
         own = [PurePosixPath(clip.name).name for clip in clips]  # a clip's own folder is no class
         around = [f if f != own[i] else None for f, i in zip(folders, number, strict=True)]
         codes, classes = (None, ()) if None in around else encode_labels(
             np.array([f or "" for f in around]), "the folders around clips")
-        good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips)
-                                                if c.name in broken]))
-        single = [clip.name for clip, length in zip(clips, lengths, strict=True) if length == 1]
-        if single:
-            notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
-                         f"neighbour: {single[0]}")
-        space = Images(x.shape[1:], self.how.levels or int(np.iinfo(x.dtype).max) + 1,
-                       classes=classes, frames=len(x) > len(clips))
+        space = Images(shape, how.levels or int(np.iinfo(x.dtype).max) + 1, classes=classes,
+                       frames=len(x) > len(clips))
+        durations = np.concatenate([heads[clip.name].durations for clip in clips])
         data = Dataset(x, space, codes, group=number, names=np.array(titles), clip=number,
                        duration=durations.astype(np.float32), rows=good if broken else None)
         return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
@@ -158,18 +144,18 @@ class Clips:
         """Stills by their folders, films by themselves, in natural order."""
         stills: dict[str, list[tuple[str, str]]] = {}
         films: list[Clip] = []
-        for shown, stored in sorted(zip(self.files.shown, self.files.pictures, strict=True),
+        for title, stored in sorted(zip(self.files.titles, self.files.pictures, strict=True),
                                     key=lambda pair: natural(pair[0])):
             suffix = PurePosixPath(stored).suffix.lower()
             if suffix in FILMS or (suffix in MAY_MOVE and has_frames(self.files.read(stored))):
-                films.append(Clip(shown, (shown,), (stored,), True))
+                films.append(Clip(title, (title,), (stored,), True))
             else:
-                stills.setdefault(PurePosixPath(shown).parent.as_posix(), []).append(
-                    (shown, stored))
+                stills.setdefault(PurePosixPath(title).parent.as_posix(), []).append(
+                    (title, stored))
         if not stills and not films:
             raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
                             "...), GIF, APNG, animated WebP, or videos")
-        folders = [Clip(name, tuple(shown for shown, _ in pairs), tuple(file for _, file in pairs))
+        folders = [Clip(name, tuple(title for title, _ in pairs), tuple(file for _, file in pairs))
                    for name, pairs in stills.items()]
         return sorted([*folders, *films], key=lambda clip: natural(clip.name))
 
@@ -193,12 +179,12 @@ class Clips:
 
 def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
     headers, durations = [], []
-    titles = clip.shown
+    titles: Sequence[str] = clip.titles
     if clip.film:
         for image, duration in frames_of(files, clip):
             headers.append(Header(image.width, image.height, least_mode(image)))
             durations.append(duration)
-        titles = tuple(f"{clip.name}/{i:05d}" for i in range(len(headers)))
+        titles = [f"{clip.name}/{i:05d}" for i in range(len(headers))]
     for name in () if clip.film else clip.files:
         try:
             headers.append(read_header(files.read(name)))
@@ -209,11 +195,11 @@ def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
         raise DataError(f"{clip.name} holds no frames")
     sizes = {(h.width, h.height): i for i, h in reversed(list(enumerate(headers)))}
     if len(sizes) > 1 and how.image_size is None:
-        said = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
-                                                                 key=lambda pair: pair[1])[:2]]
-        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(said)}; "
+        two = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
+                                                                key=lambda pair: pair[1])[:2]]
+        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(two)}; "
                         "image_size= resizes them")
-    return Head(tuple(headers), tuple(durations), titles)
+    return Head(headers, durations, titles)
 
 
 def natural(name: str) -> list[Any]:
@@ -226,7 +212,7 @@ def natural(name: str) -> list[Any]:
 
 
 def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
-    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills).
+    """The frames of a clip, upright, and how many milliseconds each is titles (0 of stills).
 
     Raises:
         DataError: a video, and its reader is not installed, or it lies in a zip.

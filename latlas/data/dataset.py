@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, unknown
-from latlas.core.space import Images, Points, Recordings, Space
+from latlas.core.space import Images, Points, Space
 
 if TYPE_CHECKING:
     from latlas.data.pairs import PairDataset, PairSource
@@ -127,7 +127,7 @@ class Source:
     def ready(self, seed: int) -> Dataset:
         """All examples, missing numbers filled and units fixed by this seed's train split."""
         data = self.base
-        if isinstance(data.space, Images | Recordings):
+        if isinstance(data.space, Images):
             return data
         if seed not in self._ready:
             rows = partition(self, seed)["train"]

@@ -37,7 +37,7 @@ class Files:
     """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip, or
     of one file that is neither.
 
-    ``pictures`` are the names of the pictures as they lie there, ``shown`` what they are called:
+    ``pictures`` are the names of the pictures as they lie there, ``titles`` what they are called:
     the same, but for a choice of them made by :meth:`only`.
 
     Args:
@@ -55,12 +55,12 @@ class Files:
         self.names = sorted(n for n in names if not any(
             part.startswith(".") or part == "__MACOSX" for part in n.split("/")) or alone)
         self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in kinds]
-        self.shown = self.pictures
+        self.titles = self.pictures
 
     def only(self, chosen: Mapping[str, str]) -> Files:
         """The same place with these pictures alone: what each is called, and its name there."""
         part = copy.copy(self)
-        part.shown, part.pictures = list(chosen), list(chosen.values())
+        part.titles, part.pictures = list(chosen), list(chosen.values())
         return part
 
     def has_folder(self, name: str) -> bool:
@@ -90,8 +90,7 @@ class Files:
 def complaint(first: str, n: int, of: int, what: str, on_error: str, where: str = "") -> str:
     """A note that ``n`` of so many files are broken and left out; ``first`` is wrong with one.
 
-    Raises:
-        DataError: the same, unless they may be skipped and some are left; ``where`` precedes it.
+    Unless they may be skipped and some are left, it is a DataError, and ``where`` precedes it.
     """
     if on_error == "skip" and n < of:
         return f"left out {n:,} of {of:,} {what}: {first}"
@@ -163,27 +162,27 @@ def matched(a: Files, b: Files, where: str) -> Files:
     """B in the order of A's names, which may differ in their endings alone."""
     keys: list[dict[str, tuple[str, str]]] = []  # without its ending: called so, stored so
     for side in (a, b):
-        found: dict[str, tuple[str, str]] = {}
-        for shown, stored in zip(side.shown, side.pictures, strict=True):
-            key = PurePosixPath(shown).with_suffix("").as_posix()
-            if key in found:
-                raise DataError(f"{where}: {found[key][1]} and {stored} have one name; pairs need "
+        names: dict[str, tuple[str, str]] = {}
+        for title, stored in zip(side.titles, side.pictures, strict=True):
+            key = PurePosixPath(title).with_suffix("").as_posix()
+            if key in names:
+                raise DataError(f"{where}: {names[key][1]} and {stored} have one name; pairs need "
                                 "different ones")
-            found[key] = shown, stored
-        keys.append(found)
-    lost = [sorted(mine.keys() - theirs.keys()) for mine, theirs in (keys, keys[::-1])]
-    if any(lost):
-        said = "".join(f"; {len(names):,} only in {side} ({', '.join(names[:LISTED])}"
+            names[key] = title, stored
+        keys.append(names)
+    alone = [sorted(mine.keys() - theirs.keys()) for mine, theirs in (keys, keys[::-1])]
+    if any(alone):
+        lists = "".join(f"; {len(names):,} only in {side} ({', '.join(names[:LISTED])}"
                        f"{', ...' if len(names) > LISTED else ''})"
-                       for side, names in zip("AB", lost, strict=True) if names)
-        raise DataError(f"{where}: the names differ{said}; pairs "
+                       for side, names in zip("AB", alone, strict=True) if names)
+        raise DataError(f"{where}: the names differ{lists}; pairs "
                         "need equal names (paired=false: two domains; pair=none: one side)")
-    return b.only({shown: keys[1][key][1] for key, (shown, _) in keys[0].items()})
+    return b.only({title: keys[1][key][1] for key, (title, _) in keys[0].items()})
 
 
-def splits_and_folders(shown: list[str]) -> tuple[dict[str, Rows], list[str | None]]:
+def splits_and_folders(titles: list[str]) -> tuple[dict[str, Rows], list[str | None]]:
     """Rows of the splits that names speak of, and the class folder of each."""
-    paths = [n.split("/") for n in shown]
+    paths = [n.split("/") for n in titles]
     while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
         paths = [p[1:] for p in paths]
     heads = [p[0].lower() if len(p) > 1 else "" for p in paths]

@@ -155,9 +155,9 @@ def open_svhn(path: Path, *, store: Store, label: str | None = None,
         except Exception as error:  # scipy raises many kinds for damaged files
             raise DataError(f"{file} cannot be read as .mat: {error}") from None
         if "X" not in content or "y" not in content or content["X"].ndim != 4:
-            held = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
+            keys = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
             raise DataError(f"{file} is not an SVHN file: wanted X (H, W, C, N) and y; "
-                            f"it holds {held}")
+                            f"it holds {keys}")
         readers[part] = ArrayReader(np.moveaxis(content["X"], 3, 0), str(file))
         labels.append(content["y"].reshape(-1).astype(np.int64))
     if label not in (None, "none", "y"):

@@ -106,8 +106,8 @@ class Pictures:
         self.files, self.how, self.half = files, how, half
         self.errors: dict[int, str] = {}
         if not files.pictures:
-            known = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
-            other = next((n for n in files.names if n.endswith(known)), None)
+            data = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
+            other = next((n for n in files.names if n.endswith(data)), None)
             raise DataError(f"{files.path} holds no pictures (.png, .jpg, .tif, ...)" + (
                 f"; name the file itself if you mean {other}" if other else ""))
 
@@ -117,8 +117,8 @@ class Pictures:
         if pair not in (None, "side", "none"):
             raise DataError(unknown("pair", str(pair), ["side", "none"]))
         if pair == "side":
-            left, right = (Pictures(self.files, self.how, half) for half in (0, 1))
-            return left, right, paired is not False
+            a, b = (Pictures(self.files, self.how, half) for half in (0, 1))
+            return a, b, paired is not False
         two = two_sides(self.files, pair, paired)
         return two and (Pictures(two[0], self.how), Pictures(two[1], self.how), two[2])
 
@@ -150,10 +150,10 @@ class Pictures:
         headers = [] if how.image_size and mode else list(self.headers.values())
         shape, mode, size, notes = plan(headers, how.image_size, mode)
         kind = np.uint16 if mode == "I;16" else np.uint8
-        # one number a pixel is kept in memory until the channels of maps are known
+        # one number a pixel is kept in memory until the channels of maps are about
         x: NDArray[Any] = (Store() if maps else store).allocate((n, *shape), kind)
         digests = [i.to_bytes(9, "big") for i in range(n)]
-        for done, (i, result) in enumerate(self._each(lambda data: (
+        for count, (i, result) in enumerate(self._each(lambda data: (
                 hashlib.blake2b(data, digest_size=8).digest(),
                 decode(data, mode, size, self.half))), 1):
             x[i] = 0
@@ -161,11 +161,11 @@ class Pictures:
                 self.errors[i] = f"size {result[1].shape[1:]} is unlike its header"
             elif result is not None:
                 digests[i], x[i] = result
-            store.done(done, n)
+            store.done(count, n)
         if self.errors:
             notes.append(complaint(self._first(), len(self.errors), n, "pictures", how.on_error))
         good = np.array([i for i in range(n) if i not in self.errors], np.int64)
-        known = attributes_of(self.files, how.label, how.attributes, good)
+        about = attributes_of(self.files, how.label, how.attributes, good)
         if maps:
             x[list(self.errors)] = x[good[0]]  # black is an id like any other
             x, space = one_hot(x, store, ids, name)
@@ -175,11 +175,11 @@ class Pictures:
             if how.levels is not None and not int(x.max()) < how.levels <= 65536:
                 raise DataError(f"{self.files.path}: levels={how.levels}, but the largest pixel "
                                 f"value is {x.max()}")
-        space = space.replace(classes=known.classes, factors=known.factor_names)
-        data = Dataset(x, space, known.label, known.factors, same_group(digests),
-                       np.array(self.files.shown), good if self.errors else None)
-        rows = {k: np.intersect1d(v, good) for k, v in known.parts.items()}
-        return make(name, data, parts=rows, notes=(*notes, *known.notes))
+        space = space.replace(classes=about.classes, factors=about.factor_names)
+        data = Dataset(x, space, about.label, about.factors, same_group(digests),
+                       np.array(self.files.titles), good if self.errors else None)
+        rows = {k: np.intersect1d(v, good) for k, v in about.parts.items()}
+        return make(name, data, parts=rows, notes=(*notes, *about.notes))
 
     @cached_property
     def headers(self) -> dict[int, Header]:

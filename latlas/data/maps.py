@@ -48,12 +48,12 @@ def one_hot(ids: NDArray[Any], store: Store, known: str | None, name: str) -> tu
     if len(table) > MOST:
         raise DataError(f"{name} holds {len(table):,} different class ids, at most {MOST} are "
                         "taken; is it a picture rather than a map? Then leave out maps=")
-    x, done = store.allocate((len(ids), len(table), *ids.shape[2:]), np.uint8), 0
+    x, row = store.allocate((len(ids), len(table), *ids.shape[2:]), np.uint8), 0
     for part in chunks(ids):
         np.multiply(part == table[:, None, None].astype(ids.dtype), np.uint8(ON),
-                    out=x[done:done + len(part)])
-        done += len(part)
-        store.done(done, len(ids))
+                    out=x[row:row + len(part)])
+        row += len(part)
+        store.done(row, len(ids))
     return x, Images(x.shape[1:], ids=tuple(table.tolist()))
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 
@@ -36,31 +36,18 @@ Opened = Source | PairSource
 BUILT_IN = {"digits": "builtin:open_digits", "grid": "builtin:open_grid",
             "moons": "builtin:open_moons", "ring": "builtin:open_ring",
             "shapes": "builtin:open_shapes", "swiss-roll": "builtin:open_swiss_roll"}
-BY_SUFFIX = {".bin": "formats:open_cifar", ".csv": "tables:open_table", ".mat": "formats:open_svhn",
-             ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
-             ".parquet": "tables:open_table", ".tsv": "tables:open_table",
-             ".wav": "recordings:open_recordings"}
+IMAGES, RECORDINGS, PACKED = "images:open_pictures", "recordings:open_recordings", "packed"
+CIFAR, IDX, SVHN = "formats:open_cifar", "formats:open_idx", "formats:open_svhn"
+BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
+             ".wav": RECORDINGS, **dict.fromkeys((".csv", ".parquet", ".tsv"), "tables:open_table")}
 #: how the sides of a place are told, and which of these options readers know
 SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
-SIDED = {"images:open_pictures": "pair paired direction maps ids",
+SIDED = {IMAGES: "pair paired direction maps ids",
          "clips:open_clips": "pair paired direction maps ids",
          "images:open_two_folders": "direction maps ids", "clips:open_film": "direction",
          "arrays:open_npz": "paired direction maps ids", "arrays:open_array": "direction maps ids",
-         "recordings:open_recordings": "paired direction"}
+         RECORDINGS: "paired direction"}
 INTERNAL = {"store", "name", "maps", "ids", "how"}
-
-
-class Place(Protocol):
-    """What a reader knows of a place before it reads examples: where two sides may be found."""
-
-    def sides(self, pair: str | None, paired: bool | None) -> tuple[Self, Self, bool] | None:
-        """A, B and whether they belong together; ``None`` for one side."""
-
-    def together(self, other: Self, aligned: bool) -> tuple[Self, Self]:
-        """Both sides as they are read beside each other; DataError if they do not fit."""
-
-    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """The examples of one side; ``maps``: pixels are class ids, ``ids`` those of channels."""
 
 
 def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Opened:
@@ -114,9 +101,9 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
         DataError: sides that do not fit each other, or one that cannot be read.
     """
     aligned = bool(_coerced("paired", paired, bool))
-    _check_sides(direction, maps)
+    _first_is_map(direction, maps)
     turned = {} if direction is None else {"direction": direction}
-    if aligned and _is_folder(a) and _is_folder(b):
+    if aligned and all(_is_folder(place) for place in (a, b)):
         options = _plain({**options, **turned, "maps": maps, "ids": ids})
         spec = {"source": [_absolute(str(p)) for p in (a, b)], "paired": True, **options}
 
@@ -216,51 +203,82 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
             "source", text, BUILT_IN)
         raise DataError(f"{text}: no such file or folder{hint}")
     with _readable(path):
-        if path.suffix.lower() == ".zip":
-            chosen, data = _zip_member(path, member)
-            if chosen is not None:
-                return _read(BY_SUFFIX[Path(chosen).suffix.lower()], (data,), chosen, options,
-                             store, name=f"{path}::{chosen}")
-            target = _by_contents(_names(path))
-        else:
-            target = _folder_kind(path) if path.is_dir() else _file_kind(path)
-        if target == "packed":
+        target, inside = _kind(path, member)
+        if inside:
+            with zipfile.ZipFile(path) as archive:
+                data = io.BytesIO(archive.read(inside))
+            return _read(target, (data,), inside, options, store, name=f"{path}::{inside}")
+        if target == PACKED:
             return open_packed(path)
-        if target == "images:open_pictures" and _coerced("frames", options.get("frames", False),
-                                                         bool):
+        if target == IMAGES and _coerced("frames", options.get("frames", False), bool):
             target = "clips:open_clips"
-        pattern = (member,) if target == "recordings:open_recordings" else ()
+        pattern = (member,) if target == RECORDINGS else ()
         return _read(target, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
-def _file_kind(path: Path) -> str:
+def _kind(path: Path, member: str = "") -> tuple[str, str]:
+    """The reader of a file or folder; of a zip of data files also which of these is meant."""
     suffix, name = path.suffix.lower(), path.name.lower()
+    if suffix == ".zip":
+        return _zip_kind(path, member)
+    if path.is_dir():
+        return _folder_kind(path), ""
     if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix]
+        return BY_SUFFIX[suffix], ""
     if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
-        return "clips:open_film"
+        return "clips:open_film", ""
     if name.endswith((".tar.gz", ".tgz")):
-        return "formats:open_cifar"
+        return CIFAR, ""
     if suffix == ".gz" or "ubyte" in name or "idx" in suffix:
-        return "formats:open_idx"
+        return IDX, ""
     raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
                     f"pictures or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
                     "videos")
 
 
 def _folder_kind(path: Path) -> str:
-    names = [p.name.lower() for p in path.iterdir()]
+    names = {p.name.lower() for p in path.iterdir()}
     if not names:
         raise DataError(f"{path} is an empty folder")
     if META in names:
-        return "packed"
+        return PACKED
     if any("ubyte" in name for name in names):
-        return "formats:open_idx"
-    if {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & set(names):
-        return "formats:open_cifar"
-    if {"train_32x32.mat", "test_32x32.mat"} & set(names):
-        return "formats:open_svhn"
+        return IDX
+    if {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & names:
+        return CIFAR
+    if {"train_32x32.mat", "test_32x32.mat"} & names:
+        return SVHN
     return _by_contents(p.name for p in path.rglob("*"))
+
+
+def _is_folder(spec: Any) -> bool:
+    """A folder or zip of pictures."""
+    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
+        return False
+    path = Path(spec).expanduser()
+    there = any(path.iterdir()) if path.is_dir() else (
+        path.is_file() and path.suffix.lower() == ".zip")
+    return there and _kind(path)[0] == IMAGES
+
+
+def _zip_kind(path: Path, member: str) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} cannot be read as a zip: {error}") from None
+    target = _by_contents(names)
+    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
+    alone = len(data) == len([n for n in names if not n.endswith("/")])
+    if target == RECORDINGS or not (member or (data and alone)):
+        return target, ""
+    exact = [n for n in data if not member or member in (n, Path(n).name, Path(n).stem)]
+    if member and len(exact) != 1:
+        raise DataError(f"{path}: {unknown('member', member, data)}")
+    if len(exact) > 1:
+        raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
+                        f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
+    return BY_SUFFIX[Path(exact[0]).suffix.lower()], exact[0]
 
 
 def _by_contents(names: Iterable[str]) -> str:
@@ -269,107 +287,70 @@ def _by_contents(names: Iterable[str]) -> str:
     for name in names:  # a large folder is not gone through once a picture is seen
         suffix = Path(name).suffix.lower()
         if suffix in PICTURES:
-            return "images:open_pictures"
+            return IMAGES
         sound = sound or suffix in SOUNDS
-    return "recordings:open_recordings" if sound else "images:open_pictures"
+    return RECORDINGS if sound else IMAGES
 
 
-def _is_folder(spec: Any) -> bool:
-    """A folder or zip of pictures."""
-    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
-        return False
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        return any(path.iterdir()) and _folder_kind(path) == "images:open_pictures"
-    return path.suffix.lower() == ".zip" and path.is_file() and _zip_member(path, "")[0] is None
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} cannot be read as a zip: {error}") from None
-
-
-def _zip_member(path: Path, member: str) -> tuple[str | None, io.BytesIO]:
-    """The file in a zip that is meant, and its bytes; ``None`` for pictures or recordings."""
-    names = _names(path)
-    if _by_contents(names) == "recordings:open_recordings":
-        return None, io.BytesIO()
-    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
-    alone = len(data) == len([n for n in names if not n.endswith("/")])
-    if member:
-        exact = [n for n in data if member in (n, Path(n).name, Path(n).stem)]
-        if len(exact) != 1:
-            raise DataError(f"{path}: {unknown('member', member, data)}")
-    elif len(data) > 1 and alone:
-        raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
-                        f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
-    else:
-        exact = data if alone else []
-    if not exact:
-        return None, io.BytesIO()
-    with zipfile.ZipFile(path) as archive:
-        return exact[0], io.BytesIO(archive.read(exact[0]))
-
-
-def _read(target: str, args: tuple[Any, ...], shown: str, options: Mapping[str, Any],
+def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],
           store: Store, stem: str = "", **more: Any) -> Any:
     """Calls a reader with the options it takes; ``label=none`` is for all of them.
 
-    Where a reader gives a :class:`Place`, its sides are found and read here.
+    A reader gives a source, or a place that may have two sides: ``sides`` finds them, ``read``
+    reads one, and ``together``, where it is, makes them fit each other.
     """
     module, function = target.split(":")
     reader: Callable[..., Any] = getattr(import_module(f"latlas.data.{module}"), function)
-    parameters, kinds = inspect.signature(reader).parameters, typing.get_type_hints(reader)
-    settings = kinds.get("how")
-    own = {f.name: kind for f in dataclasses.fields(settings) for kind in (
-        typing.get_type_hints(settings)[f.name],)} if settings else {
-        k: kinds[k] for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY
-        and k not in INTERNAL}
-    valid = own | {k: v for k, v in SIDES.items() if k in SIDED.get(target, "").split()}
+    parameters, hints = inspect.signature(reader).parameters, typing.get_type_hints(reader)
+    settings = hints.get("how")  # a dataclass of options, or they are keywords of the reader
+    names = [f.name for f in dataclasses.fields(settings)] if settings else [
+        k for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in INTERNAL]
+    hints = typing.get_type_hints(settings) if settings else hints
+    valid = {k: hints[k] for k in names} | {k: SIDES[k] for k in SIDED.get(target, "").split()}
     options = {k: v for k, v in options.items() if v is not None}
     unlabelled = str(options.get("label", "")).lower() == "none"
-    given = {k: v for k, v in options.items() if not (k == "label" and unlabelled)}
-    for key in given:
+    if unlabelled:
+        options.pop("label")
+    for key, value in options.items():
         if key == "label" and key not in valid:
-            raise DataError(f"{shown} has no labels to choose from; leave out label=")
+            raise DataError(f"{title} has no labels to choose from; leave out label=")
         if key == "pair" and key not in valid:
-            raise DataError(f"{shown}: pair={given[key]} is for folders and zips of pictures; two "
+            raise DataError(f"{title}: pair={value} is for folders and zips of pictures; two "
                             "arrays are joined by open_pair(a, b)")
         if key not in valid:
-            raise DataError(f"{shown}: {unknown('option', key, {*valid, 'label'})}")
-    values = {k: _coerced(k, v, valid[k]) for k, v in given.items()}
+            raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")
+    values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"
     side = {k: values.pop(k, None) for k in SIDES}
-    first_is_map = _check_sides(side["direction"], side["maps"])
-    more |= {k: v for k, v in (("store", store), ("maps", first_is_map),
-                               ("ids", side["ids"] if first_is_map else None)) if k in parameters}
-    place = reader(*args, **({"how": settings(**values)} if settings else values), **more)
-    source = place if isinstance(place, Source) else _sides_of(place, side, store, stem)
+    is_map = _first_is_map(side["direction"], side["maps"])
+    more |= {k: v for k, v in (("store", store), ("maps", is_map),
+                               ("ids", side["ids"] if is_map else None)) if k in parameters}
+    source = reader(*args, **({"how": settings(**values)} if settings else values), **more)
+    if not isinstance(source, Source):
+        source = _read_sides(source, side, store, stem)
     return without_labels(source) if unlabelled else source
 
 
-def _sides_of(place: Any, how: dict[str, Any], store: Store, stem: str) -> Opened:
+def _read_sides(place: Any, how: dict[str, Any], store: Store, stem: str) -> Opened:
     """A place of one side or of two, read in the order asked for."""
     two = (*place, True) if isinstance(place, tuple) else place.sides(how["pair"], how["paired"])
     if two is None:
-        is_map = _check_sides(how["direction"], how["maps"])
+        is_map = _first_is_map(how["direction"], how["maps"])
         return place.read(store, stem, is_map, how["ids"] if is_map else None)
-    a, b, aligned = two
-    order = ("B", "A") if how["direction"] == "BtoA" else ("A", "B")
-    first, second = (a, b) if order[0] == "A" else (b, a)
+    turned = how["direction"] == "BtoA"
+    first, second = two[turned], two[not turned]
+    if hasattr(first, "together"):
+        first, second = first.together(second, two[2])
     sources = [side.read(to, f"{stem} ({name})", name == how["maps"],
                          how["ids"] if name == how["maps"] else None)
-               for name, side, to in zip(order, first.together(second, aligned), store.sides(),
+               for name, side, to in zip("BA" if turned else "AB", (first, second), store.sides(),
                                          strict=True)]
-    return join(*sources, aligned=aligned, name=stem)
+    return join(*sources, aligned=two[2], name=stem)
 
 
-def _check_sides(direction: str | None, maps: str | None) -> bool:
-    """Whether the side that is read first holds class ids."""
+def _first_is_map(direction: str | None, maps: str | None) -> bool:
+    """Whether the side that is read first holds class ids; DataError for options that are none."""
     if direction not in (None, "AtoB", "BtoA"):
         raise DataError(unknown("direction", str(direction), ["AtoB", "BtoA"]))
     if maps not in (None, "A", "B"):

@@ -47,8 +47,8 @@ def read_header(data: bytes, half: int | None = None) -> Header:
         width, height = image.size
         if image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(0x0112, 1) >= TURNED:
             width, height = height, width
-        left, right = _span(width, half)
-        return Header(right - left, height, _full_mode(image))
+        start, stop = _span(width, half)
+        return Header(stop - start, height, _full_mode(image))
 
 
 def _span(width: int, half: int | None) -> tuple[int, int]:
@@ -99,8 +99,8 @@ def decode(data: bytes, mode: str, size: int | None, half: int | None = None) ->
         image.load()
         upright = ImageOps.exif_transpose(image)
         if half is not None:
-            left, right = _span(upright.width, half)
-            upright = upright.crop((left, 0, right, upright.height))
+            start, stop = _span(upright.width, half)
+            upright = upright.crop((start, 0, stop, upright.height))
         return pixels(upright, mode, size)
 
 
@@ -162,8 +162,8 @@ def resize_picture(image: Image, size: int) -> Image:
     if (width, height) == (size, size):
         return image
     short = min(width, height)
-    left, top = (width - short) / 2, (height - short) / 2
-    box = (left, top, left + short, top + short)  # what a crop afterwards would keep
+    x, y = (width - short) / 2, (height - short) / 2
+    box = (x, y, x + short, y + short)  # what a crop afterwards would keep
     return image.resize((size, size), pil.Resampling.LANCZOS, box=box)
 
 

@@ -108,16 +108,16 @@ class RecordingFiles:
         self.digests: dict[int, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self.files.shown)
+        return len(self.files.titles)
 
     @property
     def names(self) -> list[str]:
         """What each is called."""
-        return self.files.shown
+        return self.files.titles
 
     def only(self, names: Sequence[str]) -> RecordingFiles:
         """Those of these names, in this order."""
-        stored = dict(zip(self.files.shown, self.files.pictures, strict=True))
+        stored = dict(zip(self.files.titles, self.files.pictures, strict=True))
         return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how)
 
     def clip(self, i: int) -> Clip:
@@ -182,7 +182,7 @@ class RecordingFiles:
         return self, other
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Every window of every recording, and what is known of the recording."""
+        """Every window of every recording, and what is about of the recording."""
         heads, window = self.heads, self.how.window
         sound, stride = self.how.sound(list(heads.values())), self.how.stride or window // WINDOWS
         frames = {i: frames_of(-(-len(head.x) * sound.rate // head.rate), sound.hop)
@@ -207,16 +207,16 @@ class RecordingFiles:
                       else np.pad(picture, ((0, 0), (0, 0), (at, short - at))))
             store.done(row + 1, len(places))
         of = np.array([i for i, _ in places])
-        known = attributes_of(self.files, self.how.label, self.how.attributes, np.unique(of))
+        about = attributes_of(self.files, self.how.label, self.how.attributes, np.unique(of))
         first: dict[bytes, int] = {}
         group = np.array([first.setdefault(self.digests.get(i, b""), i) for i in range(len(self))])
-        space = Recordings(x.shape[1:], sound, classes=known.classes,
-                           factors=known.factor_names)
-        data = Dataset(x, space, None if known.label is None else known.label[of],
-                       None if known.factors is None else known.factors[of], group[of],
+        space = Recordings(x.shape[1:], sound=sound, classes=about.classes,
+                           factors=about.factor_names)
+        data = Dataset(x, space, None if about.label is None else about.label[of],
+                       None if about.factors is None else about.factors[of], group[of],
                        np.array(self.names)[of])
-        rows = {k: np.flatnonzero(np.isin(of, v)) for k, v in known.parts.items()}
-        return make(name, data, parts=rows, notes=(*notes, *known.notes))
+        rows = {k: np.flatnonzero(np.isin(of, v)) for k, v in about.parts.items()}
+        return make(name, data, parts=rows, notes=(*notes, *about.notes))
 
 
 def starts(frames: int, window: int, stride: int) -> list[int]:

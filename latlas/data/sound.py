@@ -133,7 +133,7 @@ def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samp
     """A sound (n,) whose spectrum has nearly this magnitude (bins, frames).
 
     To and fro between spectra of this magnitude and spectra of sounds. With ``momentum`` 0 it is
-    Griffin & Lim (1984), whose :func:`inconsistency` never rises; else each round goes on beyond
+    Griffin & Lim (1984), whose error never rises; else each round goes on beyond
     its end by that share of the last change (Perraudin et al. 2013, algorithm 2), which ends
     nearer.
 
@@ -151,15 +151,6 @@ def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samp
         now = spectrum(sound(), n_fft, hop)
         ahead, before = now + momentum * (now - before), now
     return sound()
-
-
-def inconsistency(x: Samples, magnitude: Samples, n_fft: int, hop: int) -> float:
-    """How far a sound's magnitude is from the one wanted, as a share of it (spectral convergence).
-
-    ‖ |STFT(x)| − M ‖ / ‖M‖, in the Euclidean norm.
-    """
-    gap = np.abs(spectrum(x, n_fft, hop)) - magnitude
-    return float(np.linalg.norm(gap) / max(float(np.linalg.norm(magnitude)), TINY))
 
 
 def pictured(spectra: Spectrum, sound: Sound) -> NDArray[np.uint8]:

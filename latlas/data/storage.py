@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from latlas.core.errors import DataError
-from latlas.core.space import Record, Space
+from latlas.core.space import PairSpace, Record, Space
 from latlas.data.dataset import Dataset, Source, make
 from latlas.data.pairs import PairSource
 
@@ -158,12 +158,17 @@ class Store:
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if self.folder is None or (self.share > 0 and size <= self.share * available_memory()):
             return np.empty(shape, dtype)
+        array: Any = None
         self.mapped, path = True, self.folder / "x.npy"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
-            _reserve(path)
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
+            if array is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                return array  # a file system that reserves nothing
             path.unlink(missing_ok=True)
             raise DataError(f"{self.folder.parent}: cannot write {size / 1e9:.3g} GB of packed "
                             f"data ({error.strerror}); free the space or choose another folder "
@@ -174,18 +179,6 @@ class Store:
         """Tell the progress callback, if there is one."""
         if self.progress is not None:
             self.progress(items, of)
-
-
-def _reserve(path: Path) -> None:
-    """Take the file's blocks from the disk, where the file system can."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
 
 
 def available_memory() -> int:
@@ -205,22 +198,13 @@ def available_memory() -> int:
     return max(0, min(limits or [4 << 30]))
 
 
-class Packed(Record, frozen=True, tag_field="type", tag="packed"):
-    """What ``meta.json`` says of one side."""
+class Packed(Record, frozen=True):
+    """What ``meta.json`` says."""
 
     format: int
     name: str
-    space: Space
-    parts: list[str]
-    notes: tuple[str, ...] = ()
-
-
-class PackedPair(Record, frozen=True, tag_field="type", tag="packed pair"):
-    """What ``meta.json`` says of two."""
-
-    format: int
-    name: str
-    aligned: bool
+    space: Space | PairSpace
+    parts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -242,47 +226,44 @@ def building(out: Path) -> Iterator[Path]:
 
 def write(source: Source | PairSource, folder: Path, store: Store) -> None:
     """Write a source into a folder; the examples may lie there already."""
-    meta: Packed | PackedPair
     if isinstance(source, PairSource):
         for name, side, part in zip("AB", (source.a, source.b), store.sides(), strict=True):
             write(side, folder / name, part)
-        meta = PackedPair(FORMAT, source.name, source.aligned, source.notes)
     else:
         data = source.base
         if not store.mapped:
-            target, done = Store(folder, share=0).allocate(data.x.shape, data.x.dtype), 0
+            target, row = Store(folder, share=0).allocate(data.x.shape, data.x.dtype), 0
             for chunk in chunks(data.x):
-                target[done:done + len(chunk)] = chunk
-                done += len(chunk)
-                store.done(done, len(data.x))
+                target[row:row + len(chunk)] = chunk
+                row += len(chunk)
+                store.done(row, len(data.x))
         rows: dict[str, Any] = {f"rows_{k}": d.rows for k, d in source.parts.items()
                                 if d.rows is not None}
         extras = {k: getattr(data, k) for k in EXTRAS if getattr(data, k) is not None}
         np.savez(folder / "arrays.npz", **rows, **extras)
-        meta = Packed(FORMAT, source.name, data.space, list(source.parts), source.notes)
+    meta = Packed(FORMAT, source.name, source.space, tuple(source.parts), source.notes)
     (folder / META).write_text(json.dumps(meta.to_json(), indent=1), encoding="utf-8")
 
 
 def open_packed(path: Path) -> Source | PairSource:
     """A packed folder. The map is copy-on-write: writable for torch, unchanged on disk."""
     try:
-        meta = msgspec.json.decode((path / META).read_bytes(), type=dict[str, Any])
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
         if meta.get("format", 0) > FORMAT:
             raise DataError(f"{path} was packed by a newer latlas (format {meta['format']}); "
                             "upgrade latlas or pack it again")
-        said = msgspec.convert(meta, Packed | PackedPair)
-        if isinstance(said, Packed):
-            x = np.load(path / "x.npy", mmap_mode="c")
-            with np.load(path / "arrays.npz") as arrays:
-                extras = {k: arrays[k] for k in arrays.files}
-            rows = {k: extras.pop(f"rows_{k}") for k in said.parts if f"rows_{k}" in extras}
-            return make(said.name, Dataset(x, said.space, **extras), parts=rows,
-                        notes=said.notes)
+        packed = msgspec.convert(meta, Packed)
+        if isinstance(packed.space, PairSpace):
+            a, b = (open_packed(path / name) for name in "AB")
+            return PairSource(a, b, packed.space.aligned,  # type: ignore[arg-type]
+                              packed.name, notes=packed.notes)
+        x = np.load(path / "x.npy", mmap_mode="c")
+        with np.load(path / "arrays.npz") as arrays:
+            extras = {k: arrays[k] for k in arrays.files}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a whole packed folder: {error}") from None
-    a, b = open_packed(path / "A"), open_packed(path / "B")
-    assert isinstance(a, Source) and isinstance(b, Source)  # no side has sides
-    return PairSource(a, b, said.aligned, said.name, notes=said.notes)
+    rows = {k: extras.pop(f"rows_{k}") for k in packed.parts if f"rows_{k}" in extras}
+    return make(packed.name, Dataset(x, packed.space, **extras), parts=rows, notes=packed.notes)
 
 
 def stored(spec: dict[str, Any], share: float,

@@ -247,7 +247,7 @@ class Attributes:
 
 
 def attributes_of(files: Files, label: str | None, given: str | None, used: Rows) -> Attributes:
-    """The attributes of ``files.shown``, from their folders, and from a table if one is asked for:
+    """The attributes of ``files.titles``, from their folders, and from a table if one is asked for:
     CelebA's own format, CSV, TSV or Parquet.
 
     Args:
@@ -258,13 +258,13 @@ def attributes_of(files: Files, label: str | None, given: str | None, used: Rows
     Raises:
         DataError: no table, no such column (the columns there are listed), files without a row.
     """
-    parts, folders = splits_and_folders(files.shown)
+    parts, folders = splits_and_folders(files.titles)
     codes, classes, notes = (None, (), ()) if label == "none" else folder_labels(folders, used)
     if given is None and label in (None, "none"):
         return Attributes(codes, classes, parts=parts, notes=notes)
     name, data = _find(files, given)
     table = _parsed(name, data)
-    key, rows = _matched(table, files.shown, name)
+    key, rows = _matched(table, files.titles, name)
     names = [c for c in table.columns if c != key]
     if label not in (None, "none") and label not in names:
         raise DataError(f"{name}: {unknown('label', str(label), names)}")
@@ -278,7 +278,7 @@ def attributes_of(files: Files, label: str | None, given: str | None, used: Rows
         lists = [p for p in (files.path.parent / PARTITION, files.path / PARTITION) if p.is_file()]
         lines = lists[0].read_text().split("\n") if lists else []
         part = dict(line.split()[:2] for line in lines if line.strip())
-        splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.shown])
+        splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
         parts = {v: np.flatnonzero(splits == k) for k, v in enumerate(
             ("train", "validation", "test"))} if part else {}
     return Attributes(codes, classes, values, tuple(factors), parts, notes)

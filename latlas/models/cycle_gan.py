@@ -139,7 +139,7 @@ class CycleGAN(Translator):
             shown_b, replay_b = replayed(replay_b, shown_b, step.index * len(b), step.noise)
         loss_b = self.discriminate(logits_b, b, shown_b, step)
         yield "discriminators", sum_of(loss_a, loss_b)
-        if self.penalty_is_due(step):
+        if self.lazy and step.index % c.r1_interval == 0:
             yield "penalty", sum_of(self.penalise(logits_a, a, shown_a, step),
                                     self.penalise(logits_b, b, shown_b, step))
 

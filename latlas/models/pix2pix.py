@@ -69,7 +69,7 @@ class Pix2Pix(Translator):
 
         if c.adversarial:
             yield "discriminator", Loss(*self.discriminate(logits, y, fake, step))
-            if self.penalty_is_due(step):
+            if self.lazy and step.index % c.r1_interval == 0:
                 yield "penalty", Loss(*self.penalise(logits, y, fake, step))
 
         near = l1(fake, y)

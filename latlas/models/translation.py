@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Model, Phase, Step, TrainingDefaults
+from latlas.core.model import Model, Phase, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.options import option
 from latlas.core.space import PairSpace, Space
@@ -82,7 +82,6 @@ class Translator(Model):
         ways: the domains it translates to.
     """
 
-    defaults = TrainingDefaults(monitored=True)
     latent_dim = 0
     ways: tuple[str, ...] = ("B",)
     space: PairSpace  # type: ignore[assignment]
@@ -138,10 +137,6 @@ class Translator(Model):
         """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
         lazy = Phase("penalty", modules, every=self.config.r1_interval)
         return (Phase(name, modules), *((lazy,) if self.lazy else ()))
-
-    def penalty_is_due(self, step: Step) -> bool:
-        """A lazy gradient penalty is taken in this step."""
-        return self.lazy and step.index % int(self.config.r1_interval) == 0
 
     def discriminate(self, logits: Logits, real: Tensor, fake: Tensor,
                      step: Step) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""From a picture to a picture of the same size, in other channels."""
+"""From an image to an image of the same size, in other channels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SLOPE, START = 0.2, 0.02
 NOISY = 3
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)
 #: what a network of columns begins with is tanh of this times x: near x, and not flat at its ends
-KEPT = 1.5
+SKIP = 1.5
 
 
 class Dropout(nn.Module):
-    """A share of the numbers left out, in use as in training where that is the model's noise."""
+    """Dropout of a share of the units, in use as in training: it is the model's noise."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -34,20 +34,17 @@ class Dropout(nn.Module):
 
 
 class UNet(nn.Module):
-    """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1]: down, and up beside what was on the way.
+    """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1], with skip connections at every size.
 
-    Isola et al. (2017, section 3.2.1): every level of the way up sees the level of the same size of
-    the way down. Instance normalisation (their choice at batch 1) but at the ends.
+    Isola et al. (2017, section 3.2.1), with instance normalisation (their choice at batch 1) but
+    at the ends.
 
     Args:
         size: H and W, any.
         width: channels of the first level, doubled at every level up to eight times.
-        depth: halvings; ``None`` until a side is 4 … 7.
-        noise: share of numbers that dropout leaves out in the innermost levels.
-        blocks: residual ones at the innermost level.
-
-    Raises:
-        ConfigError: blocks that see a single pixel.
+        depth: downsampling stages; ``None`` until a side is 4 … 7.
+        noise: share of units that dropout leaves out in the innermost levels.
+        blocks: residual ones at the innermost level; ConfigError if they see a single pixel.
     """
 
     def __init__(self, inputs: int, outputs: int, size: Size, width: int,
@@ -58,29 +55,29 @@ class UNet(nn.Module):
             raise ConfigError(f"blocks={blocks}: after {len(sizes) - 1} halvings there is no "
                               "picture left for them; lower depth")
         wide = channels(width, len(sizes) - 1)
-        ways = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
+        stages = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
         self.downs = nn.ModuleList(
             _level(down(i, o, large, small), nn.LeakyReLU(SLOPE) if level else None,
-                   _norm(o) if level > 0 and (blocks or level < len(ways) - 1) else None)
-            for level, ((i, o), (large, small)) in enumerate(ways))
+                   nn.InstanceNorm2d(o) if level and (blocks or level < len(stages) - 1) else None)
+            for level, ((i, o), (large, small)) in enumerate(stages))
         self.inside = (nn.Sequential(nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks)))
                        if blocks else nn.Identity())
         self.ups = nn.ModuleList(
-            _level(Up(2 * wide[level] if level < len(ways) - 1 else wide[level],
+            _level(Up(2 * wide[level] if level < len(stages) - 1 else wide[level],
                       wide[level - 1] if level else outputs, small, large, Transposed), nn.ReLU(),
-                   _norm(wide[level - 1]) if level else None,
-                   Dropout(noise) if noise and level and level >= len(ways) - NOISY else None)
-            for level, (_, (large, small)) in reversed(list(enumerate(ways))))
+                   nn.InstanceNorm2d(wide[level - 1]) if level else None,
+                   Dropout(noise) if noise and level and level >= len(stages) - NOISY else None)
+            for level, (_, (large, small)) in reversed(list(enumerate(stages))))
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = []
+        skips = []
         for level in self.downs:
             x = level(x)
-            seen.append(x)
-        h = self.inside(seen.pop())
+            skips.append(x)
+        h = self.inside(skips.pop())
         for level in self.ups[:-1]:
-            h = torch.cat([level(h), seen.pop()], 1)
+            h = torch.cat([level(h), skips.pop()], 1)
         out: Tensor = self.ups[-1](h)
         return out.float().tanh()
 
@@ -88,8 +85,8 @@ class UNet(nn.Module):
 class ResidualTranslator(nn.Module):
     """(n, inputs, H, W) to (n, outputs, H, W) in [−1, 1], by residual blocks at a quarter size.
 
-    Johnson et al. (2016) as Zhu et al. (2017, appendix 7.2) use it: edges are mirrored, every
-    convolution but the last is followed by instance normalisation.
+    Johnson et al. (2016) as Zhu et al. (2017, appendix 7.2) use it: reflection padding, and
+    instance normalisation after every convolution but the last.
 
     Args:
         size: H and W, any of at least 8.
@@ -101,13 +98,13 @@ class ResidualTranslator(nn.Module):
         super().__init__()
         sizes, wide = pyramid(*size, 2), channels(width, 3)
         self.layers = nn.Sequential(
-            plain(Mirrored(inputs, width, 7)), _norm(width), nn.ReLU(),
+            plain(Mirrored(inputs, width, 7)), nn.InstanceNorm2d(width), nn.ReLU(),
             *(layer for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True)
-              for layer in (plain(down(i, o, large, small)), _norm(o), nn.ReLU())),
+              for layer in (plain(down(i, o, large, small)), nn.InstanceNorm2d(o), nn.ReLU())),
             *(Block(wide[-1]) for _ in range(blocks)),
             *(layer for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]),
                                                       strict=True)
-              for layer in (plain(Up(i, o, small, large)), _norm(o), nn.ReLU())),
+              for layer in (plain(Up(i, o, small, large)), nn.InstanceNorm2d(o), nn.ReLU())),
             Mirrored(width, outputs, 7))
         start(self)
 
@@ -121,11 +118,10 @@ class ColumnTranslator(nn.Module):
 
     Every row is a channel of its own, so that convolutions along the width see all of a column at
     once: of spectra all tones, wherever a voice has them (a one-dimensional residual network, as
-    Kaneko & Kameoka 2018, section 3.1). Edges are mirrored; instance normalisation but at the ends.
+    Kaneko & Kameoka 2018, section 3.1). Reflection padding; instance normalisation but at the ends.
     Where there are as many channels on both sides it is tanh(f(x) + 1.5 x): it begins near x.
 
     Args:
-        size: H and W.
         width: a sixteenth of the channels inside.
         blocks: residual blocks, at half the width.
     """
@@ -134,18 +130,18 @@ class ColumnTranslator(nn.Module):
         super().__init__()
         self.outputs, self.wide, inside = outputs, size[1], 16 * width
         self.layers = nn.Sequential(
-            Along(inputs * size[0], inside, 5), nn.ReLU(),
-            plain(Along(inside, inside, 3, 2)), nn.InstanceNorm1d(inside), nn.ReLU(),
+            along(inputs * size[0], inside, 5), nn.ReLU(),
+            plain(along(inside, inside, 3, 2)), nn.InstanceNorm1d(inside), nn.ReLU(),
             *(ColumnBlock(inside) for _ in range(blocks)),
             plain(nn.ConvTranspose1d(inside, inside, 4, 2, 1)), nn.InstanceNorm1d(inside),
             nn.ReLU(),
-            Along(inside, outputs * size[0], 5))
+            along(inside, outputs * size[0], 5))
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.layers(x.flatten(1, 2))[..., :self.wide]
-        change = found.unflatten(1, (self.outputs, -1)).float()
-        return (change + KEPT * x if self.outputs == x.shape[1] else change).tanh()
+        columns: Tensor = self.layers(x.flatten(1, 2))[..., :self.wide]
+        change = columns.unflatten(1, (self.outputs, -1)).float()
+        return (change + SKIP * x if self.outputs == x.shape[1] else change).tanh()
 
 
 class ColumnBlock(nn.Module):
@@ -154,29 +150,21 @@ class ColumnBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            plain(Along(width, width, 3)), nn.InstanceNorm1d(width), nn.ReLU(),
-            plain(Along(width, width, 3)), nn.InstanceNorm1d(width))
+            plain(along(width, width, 3)), nn.InstanceNorm1d(width), nn.ReLU(),
+            plain(along(width, width, 3)), nn.InstanceNorm1d(width))
 
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = h + self.layers(h)
         return out
 
 
-class Along(nn.Module):
-    """A convolution along the width; beyond the edge it sees it mirrored."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, (kernel - 1) // 2,
-                              padding_mode="reflect")
-
-    def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.conv(h)
-        return out
+def along(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
+    """A convolution along the width, with reflection padding."""
+    return nn.Conv1d(inputs, outputs, kernel, stride, (kernel - 1) // 2, padding_mode="reflect")
 
 
 class Mirrored(nn.Module):
-    """A convolution that keeps the size; beyond the edge it sees the picture mirrored."""
+    """A convolution that keeps the size, with reflection padding."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__()
@@ -192,8 +180,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(plain(Mirrored(width, width)), _norm(width), nn.ReLU(),
-                                    plain(Mirrored(width, width)), _norm(width))
+        self.layers = nn.Sequential(
+            plain(Mirrored(width, width)), nn.InstanceNorm2d(width), nn.ReLU(),
+            plain(Mirrored(width, width)), nn.InstanceNorm2d(width))
 
     def forward(self, h: Tensor) -> Tensor:
         out: Tensor = h + self.layers(h)
@@ -203,19 +192,19 @@ class Block(nn.Module):
 class PatchDiscriminator(nn.Module):
     """(n, channels, H, W) to (n, patches): how real every overlapping patch is (Isola et al. 2017).
 
-    Three halvings see patches of 70 pixels, two of 34, one of 16 (appendix 6.1.2).
+    Three stages see patches of 70 pixels, two of 34, one of 16 (appendix 6.1.2).
 
     Args:
         width: channels of the first level, doubled at every level up to eight times.
-        depth: halvings.
+        depth: downsampling stages.
     """
 
     def __init__(self, inputs: int, width: int, depth: int) -> None:
         super().__init__()
         wide = channels(width, depth + 1)
-        halves = [_level(nn.Conv2d(i, o, 4, 2, 1), None, _norm(o) if level else None)
+        halves = [_level(nn.Conv2d(i, o, 4, 2, 1), None, nn.InstanceNorm2d(o) if level else None)
                   for level, (i, o) in enumerate(pairwise([inputs, *wide[:-1]]))]
-        last = _level(nn.Conv2d(wide[-2], wide[-1], 4, 1, 1), None, _norm(wide[-1]))
+        last = _level(nn.Conv2d(wide[-2], wide[-1], 4, 1, 1), None, nn.InstanceNorm2d(wide[-1]))
         self.levels = nn.ModuleList([*halves, last])
         self.head = nn.Conv2d(wide[-1], 1, 4, 1, 1)
         self.act = nn.LeakyReLU(SLOPE)
@@ -226,16 +215,12 @@ class PatchDiscriminator(nn.Module):
         return out
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What every level makes of it, the finest first."""
-        found = []
+        """The features of every level, the finest first."""
+        features = []
         for level in self.levels:
             x = self.act(level(x))
-            found.append(x)
-        return found
-
-
-def _norm(channels: int) -> nn.Module:
-    return nn.InstanceNorm2d(channels)
+            features.append(x)
+        return features
 
 
 def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None) -> nn.Sequential:
