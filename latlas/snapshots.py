@@ -61,8 +61,8 @@ class SampleMonitor:
     def take(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real items; of labelled
         items ``samples/modes``, for points ``samples/within`` too."""
-        given = conditions_like(model, self.train, self.n, self.seed)
-        items = drawn_examples(model, self.n, seed=self.seed, condition=given, latents="own")
+        conditions = conditions_like(model, self.train, self.n, self.seed)
+        items = drawn_examples(model, self.n, seed=self.seed, condition=conditions, latents="own")
         if self.folder is not None:
             grid = pictures.grid(items[:GRID], self.train.space.levels)
             write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
@@ -97,8 +97,8 @@ class TranslationSheets:
         assert isinstance(model, Translates)
         ways = model.ways
         some = slice(0, SHEET // len(ways))
-        given = {"A": self.data.swapped(), "B": self.data}
-        rows = [sheet(model, given[way].subset(some), to=way) for way in ways]
+        sides = {"A": self.data.swapped(), "B": self.data}
+        rows = [sheet(model, sides[domain].subset(some), to=domain) for domain in ways]
         grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
                              columns=4 * rows[0].shape[1])
         write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
@@ -141,12 +141,12 @@ class _Classes:
         return {"samples/modes": float(modes_covered(self.classifier.predict(items), self.shares))}
 
     def _cheap(self, device: str) -> bool:
-        gone = time.monotonic() - self.begun
-        if gone < LEAST:
+        elapsed = time.monotonic() - self.begun
+        if elapsed < LEAST:
             return False
         if self.cost is None:
             self.cost = learning_seconds(self.train, device=device)
-        return self.cost <= min(MOST, SHARE * gone)
+        return self.cost <= min(MOST, SHARE * elapsed)
 
 
 def _teller(train: Dataset, cache: Cache) -> Callable[[Array, str], dict[str, float]]:

@@ -161,8 +161,8 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
 def _without_none(hint: Any) -> Any:
     """``int | None`` as ``int``: ``None`` is what is not given."""
     if get_origin(hint) in (Union, types.UnionType):
-        left = [a for a in get_args(hint) if a is not type(None)]
-        return left[0] if len(left) == 1 else Union[tuple(left)]  # noqa: UP007
+        others = [a for a in get_args(hint) if a is not type(None)]
+        return others[0] if len(others) == 1 else Union[tuple(others)]  # noqa: UP007
     return hint
 
 

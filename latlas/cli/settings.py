@@ -105,9 +105,9 @@ def _model_part(name: str) -> str:
 
 def _lines(cls: type, defaults: Mapping[str, Any]) -> list[str]:
     infos = fields_of(cls)
-    shown = {i.name: f"{i.name}={_shown(defaults.get(i.name, i.default))}" for i in infos}
-    width = min(max(map(len, shown.values()), default=0), 34)
-    return [f"  {shown[i.name]:<{width}}  {_describe(i)}" for i in infos]
+    defaults_of = {i.name: f"{i.name}={_shown(defaults.get(i.name, i.default))}" for i in infos}
+    width = min(max(map(len, defaults_of.values()), default=0), 34)
+    return [f"  {defaults_of[i.name]:<{width}}  {_describe(i)}" for i in infos]
 
 
 def _shown(value: Any) -> str:

@@ -12,13 +12,13 @@ def numbers(text: str) -> list[int] | None:
     >>> numbers("1,2,5-7"), numbers("a"), numbers("3-1")
     ([1, 2, 5, 6, 7], None, None)
     """
-    found: list[int] = []
+    result: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
             return None
         more = range(int(first), int(last if dash else first) + 1)
-        if len(found) + len(more) > MOST:
+        if len(result) + len(more) > MOST:
             return None
-        found += more
-    return found
+        result += more
+    return result

@@ -83,14 +83,14 @@ def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | P
 
 def _shared(like: Like | None) -> dict[str, Any]:
     spec = (like.data if like else None) or {}
-    found = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
+    options = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
     space = like.space if like else None
     sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
     ids = next((side.ids for side in sides if side.ids), ())
     for side in sides:
         if side.sound is not None:  # its choices, also where it was not told
-            return {**found, **side.sound.to_json(), "window": side.shape[2]}
-    return {**found, "ids": ",".join(map(str, ids))} if ids and "maps" in found else found
+            return {**options, **side.sound.to_json(), "window": side.shape[2]}
+    return {**options, "ids": ",".join(map(str, ids))} if ids and "maps" in options else options
 
 
 def part_of(source: Source | PairSource, which: str) -> Data:
@@ -223,11 +223,11 @@ def _known_levels(data: Dataset, space: Space, name: str) -> None:
     for i, column in enumerate(data.space.columns):
         category = category_of(column, space)
         if category and column not in space.columns and np.any(data.x[:, i]):
-            known = [c.removeprefix(f"{category}=") for c in space.columns
+            categories = [c.removeprefix(f"{category}=") for c in space.columns
                      if category_of(c, space) == category]
             raise DataError(f"{name}: column {category} holds "
                             f"{column.removeprefix(f'{category}=')!r}, which the run has not seen; "
-                            f"it knows {', '.join(known)}")
+                            f"it knows {', '.join(categories)}")
 
 
 def _hint(mine: Space, theirs: Space) -> str:

@@ -70,8 +70,8 @@ def prepared(codes: Array) -> Float:
     z = np.asarray(matrix(codes, "codes", LEAST_ITEMS), np.float64)
     z = z - z.mean(0)
     variance = z.var(0)
-    heard = variance > SILENT * variance.max()
-    return np.where(heard, z / np.sqrt(np.where(heard, variance, 1.0)), 0.0)
+    active = variance > SILENT * variance.max()
+    return np.where(active, z / np.sqrt(np.where(active, variance, 1.0)), 0.0)
 
 
 def factor_classes(factors: Array) -> Index:
@@ -91,9 +91,9 @@ def factor_classes(factors: Array) -> Index:
 
 
 def _classes(column: Float) -> Index:
-    values, found = np.unique(column, return_inverse=True)
+    values, inverse = np.unique(column, return_inverse=True)
     if len(values) <= MOST_VALUES:
-        return np.asarray(found.reshape(-1), np.int64)
+        return np.asarray(inverse.reshape(-1), np.int64)
     edges = np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1]))
     return np.asarray(np.searchsorted(edges, column, side="right"), np.int64)
 
@@ -207,15 +207,15 @@ def factor_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
     of 1,600 such votes one half makes the rule, the other is judged by it. 1/f is chance.
     """
     rng = np.random.default_rng(seed)
-    heard = z[:, z.var(0) > 0] if z.any() else z
-    least, asked = [], rng.integers(v.shape[1], size=2 * POINTS)
-    for k in asked:
+    active = z[:, z.var(0) > 0] if z.any() else z
+    least, factor_of = [], rng.integers(v.shape[1], size=2 * POINTS)
+    for k in factor_of:
         first = rng.integers(len(z))
         rows = rng.choice(np.flatnonzero(v[:, k] == v[first, k]), BATCH)
-        least.append(heard[rows].var(0).argmin())
+        least.append(active[rows].var(0).argmin())
     table = np.zeros((z.shape[1], v.shape[1]))
-    np.add.at(table, (least[:POINTS], asked[:POINTS]), 1)
-    return float((table.argmax(1)[least[POINTS:]] == asked[POINTS:]).mean())
+    np.add.at(table, (least[:POINTS], factor_of[:POINTS]), 1)
+    return float((table.argmax(1)[least[POINTS:]] == factor_of[POINTS:]).mean())
 
 
 def beta_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
@@ -225,17 +225,17 @@ def beta_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
     regression on 800 such points, judged on 800 more. 1/f is chance.
     """
     rng = np.random.default_rng(seed)
-    asked = np.repeat(np.arange(v.shape[1]), -(-2 * POINTS // v.shape[1]))
-    asked = rng.permutation(asked)[:2 * POINTS]
+    factor_of = np.repeat(np.arange(v.shape[1]), -(-2 * POINTS // v.shape[1]))
+    factor_of = rng.permutation(factor_of)[:2 * POINTS]
     first = rng.integers(len(z), size=(2 * POINTS, BATCH))
     second = np.empty_like(first)
     for k, column in enumerate(v.T):  # partners that agree with the first in factor k
         order, sizes = np.argsort(column, kind="stable"), np.bincount(column)
         begins = np.cumsum(sizes) - sizes
-        value = column[first[asked == k]]
-        second[asked == k] = order[
+        value = column[first[factor_of == k]]
+        second[factor_of == k] = order[
             begins[value] + (rng.random(value.shape) * sizes[value]).astype(np.int64)]
     distance = np.abs(z[first] - z[second]).mean(1)
     distance = (distance - distance.mean(0)) / np.maximum(distance.std(0), 1e-9)
-    judge = LogisticRegression(max_iter=1000).fit(distance[:POINTS], asked[:POINTS])
-    return float(judge.score(distance[POINTS:], asked[POINTS:]))
+    judge = LogisticRegression(max_iter=1000).fit(distance[:POINTS], factor_of[:POINTS])
+    return float(judge.score(distance[POINTS:], factor_of[POINTS:]))

@@ -208,8 +208,8 @@ class Spectrum(nn.Module):
         self.register_buffer("colours", F.normalize(colours, dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        told = torch.einsum("kc,nchw->nkhw", self.colours, x + 1).flatten(0, 1)[:, None]
-        strong = F.conv2d(told, self.filters[:, None], stride=SQUARE // 2).square().mean((2, 3))
+        planes = torch.einsum("kc,nchw->nkhw", self.colours, x + 1).flatten(0, 1)[:, None]
+        strong = F.conv2d(planes, self.filters[:, None], stride=SQUARE // 2).square().mean((2, 3))
         return (strong + UNSEEN).log().view(len(x), -1)
 
 
@@ -283,12 +283,12 @@ def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
         raise ConfigError("features 'classifier' need labels: name them, or use 'random-conv'")
     if len(labels) != len(data):
         raise DataError(f"{len(labels)} labels for {len(data)} items")
-    known = np.flatnonzero(np.asarray(labels) >= 0)
-    y = np.asarray(labels)[known].astype(np.int64)
+    labelled = np.flatnonzero(np.asarray(labels) >= 0)
+    y = np.asarray(labels)[labelled].astype(np.int64)
     if len(np.unique(y)) < 2:
         raise ConfigError("features 'classifier' need labels of at least two classes: "
                           "use 'random-conv' or 'pixels'")
-    return (data if len(known) == len(data) else data[known]), y
+    return (data if len(labelled) == len(data) else data[labelled]), y
 
 
 def _body(space: Space) -> nn.Sequential:

@@ -34,8 +34,8 @@ def half_whitened(codes: Array) -> Float:
     values = matrix(codes, "codes").astype(np.float64)
     values = values - values.mean(0)
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(values.T)))
-    kept = variances > TINY * variances[-1]
-    return np.asarray(values @ (axes[:, kept] * variances[kept] ** -0.25))
+    varying = variances > TINY * variances[-1]
+    return np.asarray(values @ (axes[:, varying] * variances[varying] ** -0.25))
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Neighbours:
         far, which = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
         for start in range(0, len(points), ROWS):
             part = slice(start, start + ROWS)
-            for held, found in zip((far, which), search.kneighbors(points[part]), strict=True):
-                held[part] = np.where(within[part], found[:, 1:], found[:, :-1])
+            for array, result in zip((far, which), search.kneighbors(points[part]), strict=True):
+                array[part] = np.where(within[part], result[:, 1:], result[:, :-1])
             count(len(far[part]))
         return cls(far, which, rows)
 
@@ -148,11 +148,12 @@ def groups(codes: Array, seed: int = 0) -> Index:
     from sklearn.cluster import KMeans
 
     most = min(MOST_GROUPS, len(codes) // SMALLEST)
-    made = [KMeans(k, n_init=4, random_state=seed).fit(codes).labels_ for k in range(2, most + 1)]
-    score = [_silhouette(codes, label) for label in made]
-    if not made or max(score) < APART:
+    partitions = [KMeans(k, n_init=4, random_state=seed).fit(codes).labels_
+                  for k in range(2, most + 1)]
+    score = [_silhouette(codes, label) for label in partitions]
+    if not partitions or max(score) < APART:
         return np.zeros(len(codes), np.int64)
-    label = made[int(np.argmax(score))]
+    label = partitions[int(np.argmax(score))]
     place = np.argsort(np.argsort(-np.bincount(label), kind="stable"), kind="stable")
     return np.asarray(place[label], np.int64)
 

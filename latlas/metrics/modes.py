@@ -59,8 +59,8 @@ def class_shares(label: Index) -> Float:
 
 def modes_covered(mode: Index, shares: Float) -> int:
     """How many classes with a share in the data (k,) occur among the modes of samples (n,)."""
-    found = np.bincount(mode, minlength=len(shares))[:len(shares)]
-    return int(((found > 0) & (shares > 0)).sum())
+    frequency = np.bincount(mode, minlength=len(shares))[:len(shares)]
+    return int(((frequency > 0) & (shares > 0)).sum())
 
 
 def mode_divergence(mode: Index, shares: Float) -> float:
@@ -69,11 +69,11 @@ def mode_divergence(mode: Index, shares: Float) -> float:
     Σ p log(p / q), p of the samples (the "reverse" KL of Lin et al. 2018, appendix). About
     (k − 1) / 2n for n fresh items, infinite for a mode that the data do not have.
     """
-    found = np.bincount(mode, minlength=len(shares)) / max(1, len(mode))
-    real = np.pad(shares, (0, len(found) - len(shares)))
-    some = found > 0
+    frequency = np.bincount(mode, minlength=len(shares)) / max(1, len(mode))
+    real = np.pad(shares, (0, len(frequency) - len(shares)))
+    some = frequency > 0
     with np.errstate(divide="ignore"):
-        return max(0.0, float((found[some] * np.log(found[some] / real[some])).sum()))
+        return max(0.0, float((frequency[some] * np.log(frequency[some] / real[some])).sum()))
 
 
 def class_diversity(fake: Array, fake_mode: Index, real: Array, real_mode: Index) -> float:

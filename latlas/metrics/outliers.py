@@ -88,8 +88,8 @@ class Typical:
         mean, sd = values.mean(0), values.std(0)
         sd = np.where(sd > TINY * (1 + np.abs(mean)), sd, np.inf)
         variances, axes = np.linalg.eigh(np.cov((values - mean).T / sd[:, None]))
-        kept = variances > max(TINY * variances[-1], 1e-300)
-        return cls(mean, (axes[:, kept] / np.sqrt(variances[kept])) / sd[:, None])
+        varying = variances > max(TINY * variances[-1], 1e-300)
+        return cls(mean, (axes[:, varying] / np.sqrt(variances[varying])) / sd[:, None])
 
     def distance(self, statistics: Array) -> Float:
         """Squared Mahalanobis distance of (n, p) statistics, (n,)."""
@@ -109,10 +109,10 @@ def ppca_surprise(train: Array, items: Array, axes: int = CONTROL_AXES) -> Float
     fitted = PCA(k, random_state=0).fit(train)
     centred = items - fitted.mean_
     codes = centred @ fitted.components_.T
-    left = np.square(centred).sum(1) - np.square(codes).sum(1)
+    residual = np.square(centred).sum(1) - np.square(codes).sum(1)
     noise = max(float(fitted.noise_variance_), TINY * float(fitted.explained_variance_[0]), 1e-300)
     inside = np.square(codes) / np.maximum(fitted.explained_variance_, noise)
-    return np.asarray(inside.sum(1) + np.maximum(left, 0) / noise, np.float64)
+    return np.asarray(inside.sum(1) + np.maximum(residual, 0) / noise, np.float64)
 
 
 def forest_surprise(train: Array, items: Array, seed: int = 0) -> Float:

@@ -29,10 +29,10 @@ def outlines(x: Tensor) -> Tensor:
     first = place.floor()
     share = place - first
     first = first.long() % DIRECTIONS  # rounding may reach the end
-    found = size.new_zeros(len(x), DIRECTIONS, *size.shape[1:])
+    histogram = size.new_zeros(len(x), DIRECTIONS, *size.shape[1:])
     for which, part in ((first, 1 - share), ((first + 1) % DIRECTIONS, share)):
-        found.scatter_add_(1, which[:, None], (size * part)[:, None])
-    return _gathered(found).clamp_min(0).sqrt().flatten(1)
+        histogram.scatter_add_(1, which[:, None], (size * part)[:, None])
+    return _gathered(histogram).clamp_min(0).sqrt().flatten(1)
 
 
 def _steepest(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,8 +85,8 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
         Row name to the metric's key to value. ``frechet`` is NaN where there are not more items
         than features. ``examples`` is their number in each set.
     """
-    seen = (Seen(extract(x)) for x in (samples, train, test))
-    return judge(*seen, control=control, k=k, seed=seed)
+    inputs = (Seen(extract(x)) for x in (samples, train, test))
+    return judge(*inputs, control=control, k=k, seed=seed)
 
 
 def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = None, k: int = 3,
@@ -108,16 +108,16 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
         "held-out": (train.take(control[_draw(rng, len(control), n)]), rest),
         "training copies": (train.take(_draw(rng, len(train), n)), features),
     }
-    rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, seen, k, seed)
-            for name, (fake, seen) in sets.items()}
+    rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, nearby, k, seed)
+            for name, (fake, nearby) in sets.items()}
     if samples.mode is None or train.label is None:
         return rows
-    shares, asked = class_shares(train.label), samples.label is not None
-    return {name: row | _mode_row(sets[name][0], real, shares, asked)
+    shares, conditional = class_shares(train.label), samples.label is not None
+    return {name: row | _mode_row(sets[name][0], real, shares, conditional)
             for name, row in rows.items()}
 
 
-def _mode_row(fake: Seen, real: Seen, shares: Float, asked: bool) -> Row:
+def _mode_row(fake: Seen, real: Seen, shares: Float, conditional: bool) -> Row:
     """``asked``: samples have labels, so every set is held against its own."""
     if fake.mode is None or real.mode is None:
         return {}
@@ -127,8 +127,8 @@ def _mode_row(fake: Seen, real: Seen, shares: Float, asked: bool) -> Row:
            "diversity": class_diversity(fake.features, fake.mode, real.features, real.mode)}
     if fake.inside is not None:
         row["high_quality"] = float(fake.inside.mean())
-    if asked and fake.label is not None and (known := fake.label >= 0).any():
-        row["label_accuracy"] = float((fake.mode == fake.label)[known].mean())
+    if conditional and fake.label is not None and (labelled := fake.label >= 0).any():
+        row["label_accuracy"] = float((fake.mode == fake.label)[labelled].mean())
     return row
 
 

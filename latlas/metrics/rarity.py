@@ -88,10 +88,10 @@ def densities(codes: Array, groups: Array | None = None, bins: int = BINS) -> Fl
     values = matrix(codes, "codes", 1).astype(np.float64)
     if groups is None or len(values) < LEAST_ITEMS:
         return histogram_density(_standard(values, values), bins)
-    found = np.empty_like(values)
+    result = np.empty_like(values)
     for rows in members(groups):
-        found[rows] = _densities(_standard(values[rows], values[rows]), bins)
-    return found
+        result[rows] = _densities(_standard(values[rows], values[rows]), bins)
+    return result
 
 
 def members(groups: Array) -> list[Index]:
@@ -108,14 +108,14 @@ def smoothed(values: Array, codes: Array, groups: Array, k: int = NEIGHBOURS) ->
     item alone (a wrong label) counts less than what is odd about many alike. Of a group of
     more than 20,000 items the neighbours are sought among every second, third … item.
     """
-    found = np.empty(len(values))
+    result = np.empty(len(values))
     for rows in members(groups):
         own = matrix(codes[rows], "codes", 1).astype(np.float64)
         own = _standard(own, own)
         some = slice(None, None, -(-len(rows) // REFERENCE))
         near = nearest(own, own[some], min(k, len(own[some])))[1]
-        found[rows] = np.asarray(values, np.float64)[rows[some]][near].mean(1)
-    return found
+        result[rows] = np.asarray(values, np.float64)[rows[some]][near].mean(1)
+    return result
 
 
 def _densities(values: Float, bins: int) -> Float:

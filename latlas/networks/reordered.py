@@ -42,10 +42,10 @@ class _Mirror(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        e, given = ctx.edge, gradients[0]
-        rows = given[..., e:-e, :].clone()
-        rows[..., 1:e + 1, :] += given[..., :e, :].flip(-2)
-        rows[..., -e - 1:-1, :] += given[..., -e:, :].flip(-2)
+        e, gradient = ctx.edge, gradients[0]
+        rows = gradient[..., e:-e, :].clone()
+        rows[..., 1:e + 1, :] += gradient[..., :e, :].flip(-2)
+        rows[..., -e - 1:-1, :] += gradient[..., -e:, :].flip(-2)
         out = rows[..., e:-e].clone()
         out[..., 1:e + 1] += rows[..., :e].flip(-1)
         out[..., -e - 1:-1] += rows[..., -e:].flip(-1)
@@ -150,8 +150,8 @@ class _Learnt(torch.autograd.Function):
 def _gradients(out: Tensor, x: Tensor, weight: Tensor, how: Any, wanted: int) -> list[Tensor]:
     """Of a convolution, by x (``wanted`` 0) or by its weights (1); the others are nothing."""
     mask = [k == wanted for k in range(3)]
-    found: list[Tensor] = torch.ops.aten.convolution_backward(out, x, weight, None, *how, mask)
-    return found
+    result: list[Tensor] = torch.ops.aten.convolution_backward(out, x, weight, None, *how, mask)
+    return result
 
 
 def _by_windows(large: Tensor, small: Tensor, kernel: torch.Size, stride: list[int],
@@ -163,8 +163,8 @@ def _by_windows(large: Tensor, small: Tensor, kernel: torch.Size, stride: list[i
     windows = wide.as_strided(
         (len(wide), *small.shape[2:], *kernel, wide.shape[3]),
         (item, stride[0] * row, stride[1] * column, row, column, 1)).flatten(3).flatten(0, 2)
-    found = small.permute(0, 2, 3, 1).flatten(0, 2).t() @ windows
-    return found.unflatten(1, (*kernel, wide.shape[3])).permute(0, 3, 1, 2)
+    result = small.permute(0, 2, 3, 1).flatten(0, 2).t() @ windows
+    return result.unflatten(1, (*kernel, wide.shape[3])).permute(0, 3, 1, 2)
 
 
 def convolved_twice(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int],

@@ -78,9 +78,9 @@ def near_square(n: int) -> int:
 
 def factor(height: int, width: int, rows: int, columns: int) -> int:
     """Whole factor that makes tiny pictures legible without making the grid huge."""
-    wanted = math.ceil(LEGIBLE / max(height, width))
+    factor = math.ceil(LEGIBLE / max(height, width))
     room = WIDEST // max(height * rows, width * columns, 1)
-    return max(1, min(wanted, room))
+    return max(1, min(factor, room))
 
 
 def enlarge(pictures: Array, times: int) -> Array:
@@ -116,8 +116,8 @@ def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
     canvas = np.empty((count * cell_h + gap, columns * cell_w + gap, 4), np.uint8)
     canvas[:] = gutter
     for i, tile in enumerate(tiles):
-        top, left = gap + i // columns * cell_h, gap + i % columns * cell_w
-        canvas[top:top + height * times, left:left + width * times] = tile
+        top, x0 = gap + i // columns * cell_h, gap + i % columns * cell_w
+        canvas[top:top + height * times, x0:x0 + width * times] = tile
     return canvas
 
 
@@ -133,17 +133,17 @@ def mosaic(points: Array, x: Array, levels: int | None = 256, *,
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     place = (points - low) / np.maximum(high - low, 1e-12) * cells
     cell = np.minimum(np.floor(place), cells - 1).astype(int)
-    off = np.abs(place - cell - 0.5).max(1)
+    distance = np.abs(place - cell - 0.5).max(1)
     height, width = x.shape[2:]
     times = max(1, math.ceil(1000 / cells / max(height, width)))
     high_px, wide_px, gap = height * times, width * times, 3
     canvas = np.zeros((cells * (high_px + gap), cells * (wide_px + gap), 4), np.uint8)
     inside = ((place >= 0) & (place <= cells)).all(1)
-    for i in sorted(np.flatnonzero(inside), key=lambda i: -off[i]):  # the nearest is put last
+    for i in sorted(np.flatnonzero(inside), key=lambda i: -distance[i]):  # the nearest is put last
         tile = checkerboard(enlarge(to_rgba(x[i:i + 1], levels), times))[0]
         top = (cells - 1 - cell[i, 1]) * (high_px + gap)
-        left = cell[i, 0] * (wide_px + gap)
-        canvas[top:top + high_px, left:left + wide_px] = tile
+        x0 = cell[i, 0] * (wide_px + gap)
+        canvas[top:top + high_px, x0:x0 + wide_px] = tile
     return canvas
 
 

@@ -38,9 +38,9 @@ def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "items seen", 
     def draw(axes: Any) -> None:
         terms = list(dict.fromkeys(map(_term, series)))
         for name, (a, b) in series.items():
-            held = name != _term(name)
+            prefixed = name != _term(name)
             axes.plot(a, b, color=COLOURS[terms.index(_term(name)) % len(COLOURS)],
-                      linestyle="--" if held else "-", linewidth=2.2 if held else 1.3,
+                      linestyle="--" if prefixed else "-", linewidth=2.2 if prefixed else 1.3,
                       marker="o" if len(a) == 1 else None, label=_title(name))
         axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log_x else {}))
         axes.set_ylim(*_limits(list(series.values())))
@@ -131,14 +131,14 @@ def plane(values: Array, picture: Array | None = None, *, span: float, label: st
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        shown = axes.imshow(values, extent=(-edge, edge, -edge, edge), **_hues(values, middle))
+        image = axes.imshow(values, extent=(-edge, edge, -edge, edge), **_hues(values, middle))
         if picture is not None:
             axes.imshow(picture, extent=(-edge, edge, -edge, edge), interpolation="antialiased")
         angle = np.linspace(0, 2 * np.pi, 200)
         axes.plot(2 * np.cos(angle), 2 * np.sin(angle), color=COLOURS[5], linewidth=1.2)
         axes.set(xlabel=x, ylabel=y, aspect="equal")
         axes.grid(visible=False)
-        figure.colorbar(shown, label=label, extend="max")
+        figure.colorbar(image, label=label, extend="max")
     return _figure(draw, dark, size)
 
 

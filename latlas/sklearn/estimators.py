@@ -134,9 +134,9 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
     def _train(self, x: Array) -> Any:
-        asked = plan_of(self.model, self._settings(), split="all", where=type(self).__name__)
+        plan = plan_of(self.model, self._settings(), split="all", where=type(self).__name__)
         train, held_out = self._divided(x)
-        return trained(asked, TrainingData(train, held_out)).cpu()
+        return trained(plan, TrainingData(train, held_out)).cpu()
 
     def _settings(self) -> dict[str, Any]:
         """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
@@ -149,13 +149,14 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _divided(self, x: Array) -> tuple[Dataset, Dataset | None]:
         """Rows to train on and rows held out, standardised in float64 by the former."""
         order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
-        held = int(self.validation_fraction * len(x))
-        held = held if held >= FEWEST_HELD_OUT and self.model != "pca" else 0
-        self.mean_, self.scale_ = _moments(x[order[held:]])
+        n_held_out = int(self.validation_fraction * len(x))
+        n_held_out = n_held_out if n_held_out >= FEWEST_HELD_OUT and self.model != "pca" else 0
+        self.mean_, self.scale_ = _moments(x[order[n_held_out:]])
         names = tuple(f"x{i}" for i in range(x.shape[1]))
         whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
                         Table((x.shape[1],), columns=names))
-        return whole.subset(np.sort(order[held:])), whole.subset(order[:held]) if held else None
+        held_out = whole.subset(order[:n_held_out]) if n_held_out else None
+        return whole.subset(np.sort(order[n_held_out:])), held_out
 
     def _checked(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
@@ -205,9 +206,9 @@ class VAE(LatentModel):
                          settings=settings, random_state=random_state)
 
 
-def trained(asked: Plan, parts: TrainingData) -> Model:
+def trained(plan: Plan, parts: TrainingData) -> Model:
     """The model of a plan trained to its end; Ctrl-C ends the caller too."""
-    run = execute(asked, parts, progress=False)
+    run = execute(plan, parts, progress=False)
     if run.outcome is not None and run.outcome.stopped == "interrupt":
         raise KeyboardInterrupt
     return run.model

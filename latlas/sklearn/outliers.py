@@ -98,13 +98,13 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._check()
         seed = seed_of(self.random_state)
         self.scale_ = RobustScale.of(x, self.clip)
-        rows, held = self._divided(self.scale_(x), seed)
-        noisy, noisy_held = (part + self._noise(part.shape, seed) for part in (rows, held))
+        rows, held_out = self._divided(self.scale_(x), seed)
+        noisy, noisy_held = (part + self._noise(part.shape, seed) for part in (rows, held_out))
         with as_value_error():
             self.vaes_ = [self._vae(noisy, noisy_held, size, derive(seed, i))
                           for i, size in enumerate(self.code_sizes)]
             self.ppca_ = _ppca(noisy, self.trim)
-            self._calibrate(rows, held)
+            self._calibrate(rows, held_out)
         return self
 
     def score_samples(self, X: ArrayLike) -> Array:
@@ -132,32 +132,32 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _divided(self, rows: Array, seed: int) -> tuple[Array, Array]:
         """Rows to fit and rows held out."""
         order = np.random.default_rng(seed).permutation(len(rows))
-        held = min(int(self.validation_fraction * len(rows)), HELD_OUT)
-        held = held if held >= FEWEST else 0
-        return rows[np.sort(order[held:])], rows[order[:held]]
+        held_out = min(int(self.validation_fraction * len(rows)), HELD_OUT)
+        held_out = held_out if held_out >= FEWEST else 0
+        return rows[np.sort(order[held_out:])], rows[order[:held_out]]
 
     def _noise(self, shape: tuple[int, ...], seed: int) -> Array:
         noise = np.random.default_rng(derive(seed, "jitter")).standard_normal(shape)
         return (self.jitter * noise).astype(np.float32)
 
-    def _vae(self, rows: Array, held: Array, size: int, seed: int) -> Model:
+    def _vae(self, rows: Array, held_out: Array, size: int, seed: int) -> Model:
         n = len(rows)
         batch = min(BATCH, n)
         steps = int(np.clip(PASSES * n // batch, LEAST, MOST))
-        asked = {"latent_dim": size, "beta": self.beta,
+        settings = {"latent_dim": size, "beta": self.beta,
                  "trimmed_fraction": self.trim, "width": 64, "depth": 1,
                  "likelihood": "gaussian-learnt",
                  "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
                  "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
                  **(self.settings or {}), "seed": seed % 2**31}
-        wanted = plan_of("beta-vae", asked, split="all", where=type(self).__name__)
-        parts = TrainingData(_dataset(rows), _dataset(held) if len(held) else None)
-        return trained(wanted, parts)
+        plan = plan_of("beta-vae", settings, split="all", where=type(self).__name__)
+        parts = TrainingData(_dataset(rows), _dataset(held_out) if len(held_out) else None)
+        return trained(plan, parts)
 
-    def _calibrate(self, rows: Array, held: Array) -> None:
+    def _calibrate(self, rows: Array, held_out: Array) -> None:
         """What members' scores are standardised by, and the threshold."""
-        seen = np.concatenate([rows, held])
-        raw = self._raw(seen)
+        everything = np.concatenate([rows, held_out])
+        raw = self._raw(everything)
         self.reference_ = quartiles(raw)
         odd = self._combined(raw)
         if self.false_alarms is None:
@@ -202,8 +202,8 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: Any = None) -> PyODDetector:
         """Fit to (n, d); ``y`` is ignored."""
-        made = clone(self.detector or OutlierDetector())
-        self.detector_ = made.set_params(contamination=self.contamination).fit(X)
+        detector = clone(self.detector or OutlierDetector())
+        self.detector_ = detector.set_params(contamination=self.contamination).fit(X)
         self.threshold_ = -self.detector_.offset_
         self.decision_scores_ = self.decision_function(X)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
@@ -224,11 +224,11 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         ``linear`` maps the training scores' range to 0 … 1; ``unify`` is the error function of the
         standardised score (Kriegel et al. 2011, section 4.2). Neither is calibrated.
         """
-        score, seen = self.decision_function(X), self.decision_scores_
+        score, fitted = self.decision_function(X), self.decision_scores_
         if method == "linear":
-            odd = (score - seen.min()) / max(float(np.ptp(seen)), 1e-12)
+            odd = (score - fitted.min()) / max(float(np.ptp(fitted)), 1e-12)
         elif method == "unify":
-            odd = erf((score - seen.mean()) / max(float(seen.std()), 1e-12) / np.sqrt(2))
+            odd = erf((score - fitted.mean()) / max(float(fitted.std()), 1e-12) / np.sqrt(2))
         else:
             raise ValueError(f"method={method!r}: linear or unify")
         odd = np.clip(odd, 0, 1)
@@ -246,14 +246,14 @@ def _ppca(rows: Array, trim: float) -> Model:
     Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999,
     section 2), from all rows.
     """
-    kept = np.arange(len(rows))
+    inliers = np.arange(len(rows))
     least = len(rows) - int(trim * len(rows))
     for _ in range(ROUNDS if trim else 1):
-        axes = max(1, min(rows.shape[1] - 1, len(kept) - 2))
-        wanted = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-        model = trained(wanted, TrainingData(_dataset(rows[kept])))
+        axes = max(1, min(rows.shape[1] - 1, len(inliers) - 2))
+        plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
+        model = trained(plan, TrainingData(_dataset(rows[inliers])))
         surprise = in_batches(torch.from_numpy(rows), _surprise(model)).numpy()
-        kept = np.sort(np.argpartition(surprise, least - 1)[:least])
+        inliers = np.sort(np.argpartition(surprise, least - 1)[:least])
     return model
 
 
