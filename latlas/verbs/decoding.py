@@ -53,12 +53,12 @@ def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
     """
     prior = which_latents(model, latents)
     mean = shows_means(model.space) if mean is None else mean
-    given = as_condition(model, condition, n)
+    conditions = as_condition(model, condition, n)
     parts = [nothing(model.space)]
     with inference(model):
         for i in range(0, n, batch_size):
             size, source = min(batch_size, n - i), noise(model, seed, "sample", i)
-            own = rows(given, slice(i, i + batch_size))
+            own = rows(conditions, slice(i, i + batch_size))
             z = (model.fitted_prior.sample(size, source) if prior == "fitted" else
                  drawn_latents(model, size, source, own))
             if z is None:
@@ -91,11 +91,11 @@ def drawn_latents(model: Any, n: int, source: Noise,
 def decoded(model: Any, latents: Any, *, condition: Any = None, batch_size: int = BATCH) -> Array:
     """The mean example at each latent vector (n, latent_dim): (n, *shape) in data units."""
     z = latents_tensor(model, latents)
-    given = as_condition(model, condition, len(z))
+    conditions = as_condition(model, condition, len(z))
     parts = [nothing(model.space)]
     with inference(model):
         for i in range(0, len(z), batch_size):
-            own = rows(given, slice(i, i + batch_size))
+            own = rows(conditions, slice(i, i + batch_size))
             parts.append(to_data(model.space, model.decode(z[i:i + batch_size], **own).mean))
     return np.concatenate(parts[1:] or parts)
 

@@ -167,8 +167,8 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     if latents is None:
         centre, unit, order = np.zeros(width), np.ones(width), np.arange(width)
     else:
-        known = np.asarray(latents, np.float64)
-        centre, unit, order = known.mean(0), known.std(0), most_active(known)
+        z = np.asarray(latents, np.float64)
+        centre, unit, order = z.mean(0), z.std(0), most_active(z)
     chosen = order if run.path is None else order[:10]
     if dims is not None:
         chosen = np.asarray(whole_numbers("dims", dims), np.int64)

@@ -224,10 +224,10 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
 
 def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
     """Scores of the controls, in model units, so that no column of a table rules by its unit."""
-    known, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
-                  for part in (train, examples))
-    return {"isolation forest": forest_surprise(known, new, seed),
-            "ppca": ppca_surprise(known, new)}
+    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+                      for part in (train, examples))
+    return {"isolation forest": forest_surprise(reference, new, seed),
+            "ppca": ppca_surprise(reference, new)}
 
 
 def _shifted(progress: Progress, before: int, more: int) -> Progress:

@@ -90,8 +90,8 @@ def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
 
     What a model hides at random depends on the rows of the batch alone.
     """
-    given = model.conditioning(batch, noise(model, "condition", first_row(batch)))
-    return {} if given is None else {"condition": given}
+    conditions = model.conditioning(batch, noise(model, "condition", first_row(batch)))
+    return {} if conditions is None else {"condition": conditions}
 
 
 def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
@@ -102,13 +102,13 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
     """
     if condition is None:
         return {}
-    given = torch.as_tensor(np.asarray(condition) if not isinstance(condition, Tensor)
+    conditions = torch.as_tensor(np.asarray(condition) if not isinstance(condition, Tensor)
                             else condition, device=model.device)
-    given = given[None] if given.dim() == 0 else given
-    given = given.expand(n, *given.shape[1:]) if len(given) == 1 else given
-    if len(given) != n:
-        raise ConfigError(f"{len(given)} conditions for {n} items: give one, or one for each")
-    return {"condition": given}
+    conditions = conditions[None] if conditions.dim() == 0 else conditions
+    conditions = conditions.expand(n, *conditions.shape[1:]) if len(conditions) == 1 else conditions
+    if len(conditions) != n:
+        raise ConfigError(f"{len(conditions)} conditions for {n} items: give one, or one for each")
+    return {"condition": conditions}
 
 
 def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
@@ -140,8 +140,8 @@ def to_data(space: Space, x: Tensor) -> Array:
 def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
     """What a conditional model needs for ``n`` items like these; ``None`` for any other model."""
     picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
-    given = [condition_of(model, b) for b in sweep(model, data.subset(picks), max(n, 1))]
-    return given[0].get("condition") if given else None
+    conditions = [condition_of(model, b) for b in sweep(model, data.subset(picks), max(n, 1))]
+    return conditions[0].get("condition") if conditions else None
 
 
 def latents_tensor(model: Model, latents: Any) -> Tensor:

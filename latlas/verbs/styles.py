@@ -219,9 +219,10 @@ def latents_of_seeds(model: Any, seeds: Sequence[int], condition: Any = None) ->
     from latlas.verbs.decoding import drawn_latents
     from latlas.verbs.passes import as_condition, inference, noise
 
-    given = as_condition(model, condition, 1)
+    conditions = as_condition(model, condition, 1)
     with inference(model):
-        drawn = [drawn_latents(model, 1, noise(model, seed, "sample", 0), given) for seed in seeds]
+        drawn = [drawn_latents(model, 1, noise(model, seed, "sample", 0), conditions)
+                 for seed in seeds]
     return np.concatenate([z.float().cpu().numpy() for z in drawn if z is not None])
 
 
@@ -251,8 +252,8 @@ def _regressed(model: Any, k: int | None, seed: int, condition: Any) -> Directio
                  f"latents of {model.latent_dim} numbers and examples of {model.space.dims}")
     z = latents_of_prior(model, DECODED, seed, condition).astype(np.float64)
     x = decoded(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
-    left, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    axes = left[:, :k].T @ (z - z.mean(0))
+    u, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    axes = u[:, :k].T @ (z - z.mean(0))
     axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
     spread = np.sqrt(np.einsum("kd,de,ke->k", axes, np.cov(z, rowvar=False).reshape(
         len(z.T), -1), axes))

@@ -73,9 +73,9 @@ def sheet(model: Any, data: Data, *, to: str = "B") -> Array:
     ``data`` are what is translated; of two sides the first is.
     """
     into = to_space(model.space, to)
-    given = first_side(data)
-    sides = [(examples_of(given), from_space(model.space, to)),
-             (translated(model, given, to=to), into)]
+    inputs = first_side(data)
+    sides = [(examples_of(inputs), from_space(model.space, to)),
+             (translated(model, inputs, to=to), into)]
     if isinstance(data, PairDataset) and data.aligned:
         sides.append((examples_of(data.b), into))
     return np.stack([_rgba(x, side) for x, side in sides], 1)

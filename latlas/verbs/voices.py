@@ -151,9 +151,9 @@ def as_loud(x: Array, like: Array) -> Array:
     >>> as_loud(np.array([1.0, -1.0]), np.array([0.5, 0.5])).tolist()
     [0.5, -0.5]
     """
-    mean, wanted = (float(np.sqrt(np.square(v).mean())) for v in (x, like))
+    mean, target = (float(np.sqrt(np.square(v).mean())) for v in (x, like))
     peak = float(np.abs(x).max())
-    return x * min(wanted / max(mean, TINY), 1 / max(peak, TINY))
+    return x * min(target / max(mean, TINY), 1 / max(peak, TINY))
 
 
 def _of_length(x: Array, n: int) -> Array:
@@ -171,8 +171,8 @@ def _translated(model: Any, picture: Array, space: Space, to: str) -> Array:
     pieces = np.stack([padded[:, :, k * step:k * step + window] for k in range(count)])
     fade = np.minimum(np.arange(1, window + 1), np.arange(window, 0, -1)).astype(np.float64)
     total, weight = np.zeros(padded.shape), np.zeros(padded.shape[2])
-    for k, made in enumerate(_pieces(model, pieces, space, to)):
-        total[:, :, k * step:k * step + window] += made * fade
+    for k, piece in enumerate(_pieces(model, pieces, space, to)):
+        total[:, :, k * step:k * step + window] += piece * fade
         weight[k * step:k * step + window] += fade
     return (total / weight)[:, :, room // 2:room // 2 + frames]
 
@@ -182,6 +182,6 @@ def _pieces(model: Any, pieces: Array, space: Space, to: str) -> Iterator[Array]
     for first in range(0, len(pieces), BLOCK):
         x = torch.from_numpy(pieces[first:first + BLOCK]).to(model.device).float()
         with inference(model):
-            made = model.translate(space.to_model(x), to=to,
-                                   noise=noise(model, "translate", to, first))
-        yield from np.clip(space.to_data(made.float().cpu()).numpy(), 0, LEVELS - 1)
+            out = model.translate(space.to_model(x), to=to,
+                                  noise=noise(model, "translate", to, first))
+        yield from np.clip(space.to_data(out.float().cpu()).numpy(), 0, LEVELS - 1)

@@ -190,8 +190,8 @@ def picture(item: Array, space: Space) -> bytes:
     """One item at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
     if (space.levels or 256) > 256 and len(item) == 1:
         return pictures.png(item[0].astype(np.uint16))
-    shown = pictures.to_rgba(item[None], space.levels)[0]
-    return pictures.png(shown[..., 0] if len(item) == 1 else shown)
+    rgba = pictures.to_rgba(item[None], space.levels)[0]
+    return pictures.png(rgba[..., 0] if len(item) == 1 else rgba)
 
 
 def write_missing(folder: Path, names: Sequence[str],
