@@ -104,7 +104,7 @@ def test_truncation_moves_styles_to_their_mean():
     np.testing.assert_array_equal(none[:1], shown(model, model.mean_w()[None]))
     np.testing.assert_allclose(half, (whole + none) / 2, atol=1.01)
     assert np.abs(whole[0] - whole[1]).max() > 5
-    with pytest.raises(CapabilityError, match=r"plain cannot mix; `sample truncation=0.5` needs"):
+    with pytest.raises(CapabilityError, match=r"plain cannot mix; `sample truncation=` needs"):
         latlas.sample(Plain(), 3, truncation=0.5)
 
 
@@ -197,7 +197,7 @@ def test_without_styles_directions_are_those_of_decoded_items():
     assert abs(found.axes[0, 0]) > 0.95 and found.share[0] > 0.8
     np.testing.assert_allclose(np.linalg.norm(found.axes, axis=1), 1)
     assert edit(Plain(), found, steps=3).shape == (2, 3, 1, 4, 4)
-    with pytest.raises(CapabilityError, match="`edit layers=fine` needs"):
+    with pytest.raises(CapabilityError, match="`edit layers=` needs"):
         edit(Plain(), found, layers="fine")
     with pytest.raises(ConfigError, match="k=0"):
         directions(Plain(), 0)
@@ -363,12 +363,12 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("tokens", "words"), [
     (["mix"], "gan cannot mix; `mix` needs layers that have styles. Models that can: style-gan"),
-    (["sample", "--truncation", "0.5"], "`sample --truncation 0.5` needs"),
+    (["sample", "--truncation", "0.5"], "`sample --truncation` needs"),
     (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
     (["interpolate", "--space", "w"], "`interpolate --space w` needs"),
     (["project", "--starts", "0"], "--starts 0: at least 1"),
     (["project", "--space", "w"], "`project --space w` needs"),
-    (["directions", "--layers", "fine"], "`directions --layers fine` needs"),
+    (["directions", "--layers", "fine"], "`directions --layers` needs"),
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
     (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),

@@ -56,7 +56,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
     at_least("n", n, 0 if seeds is None and run.path is None else 1)
     chosen = None if seeds is None else whole_numbers("seeds", seeds)
     if truncation != 1:
-        run.require("mix", f"sample {say_option('truncation', truncation)}")
+        run.require("mix", f"sample {say_option('truncation')}")
     finite("truncation", truncation)
     write.check_examples(out, run.space)
     settings: Any = {"mean": mean, "latents": latents, "truncation": truncation}

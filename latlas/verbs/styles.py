@@ -134,7 +134,7 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     at_least("k", k, 1)
     at_least("steps", steps, 1)
     if layers != "all":
-        run.require("mix", f"directions {say_option('layers', layers)}")
+        run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
     condition = one_condition(run, label)
     model: Any = run.model
@@ -165,7 +165,7 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
     run = as_run(run)
     run.require("decode", "edit")
     if layers != "all":
-        run.require("mix", f"edit {say_option('layers', layers)}")
+        run.require("mix", f"edit {say_option('layers')}")
     at_least("steps", steps, 1)
     finite("span", span)
     condition, model, styled = one_condition(run, label), run.model, directions.space == "w"
