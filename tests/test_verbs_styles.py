@@ -19,7 +19,8 @@ from latlas.core.ranges import numbers
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
-from latlas.verbs.decoding import decode_styles, decoded, to_styles
+from latlas.verbs.decoding import decode_styles, to_styles
+from latlas.verbs.generate import decode, interpolate, sample
 from latlas.verbs.project import FRAMES, project
 from latlas.verbs.styles import chosen_layers, directions, edit, latents_of_seeds, mix
 
@@ -87,36 +88,36 @@ def test_the_stand_in_has_styles():
 
 # ------------------------------------------------------------------------------ seeds, truncation
 
-def test_an_item_of_a_seed_depends_on_that_seed_alone():
+def test_an_example_of_a_seed_depends_on_that_seed_alone():
     model = Styled()
-    three, other = (latlas.sample(model, seeds=seeds) for seeds in ([1, 7, 3], [7]))
+    three, other = (sample(model, seeds=seeds) for seeds in ([1, 7, 3], [7]))
     np.testing.assert_array_equal(three[1], other[0])
-    np.testing.assert_array_equal(three[0], latlas.sample(model, 1, seed=1)[0])
+    np.testing.assert_array_equal(three[0], sample(model, 1, seed=1)[0])
     assert not np.array_equal(three[0], three[2])
-    assert latlas.sample(model, seeds=[]).shape == (0, 1, 4, 4)
+    assert sample(model, seeds=[]).shape == (0, 1, 4, 4)
 
 
 def test_truncation_moves_styles_to_their_mean():
     model = Styled()
-    whole, half, none = (latlas.sample(model, 3, truncation=t).values.astype(float)
+    whole, half, none = (sample(model, 3, truncation=t).values.astype(float)
                          for t in (1.0, 0.5, 0.0))
     np.testing.assert_array_equal(none[0], none[1])
     np.testing.assert_array_equal(none[:1], shown(model, model.mean_w()[None]))
     np.testing.assert_allclose(half, (whole + none) / 2, atol=1.01)
     assert np.abs(whole[0] - whole[1]).max() > 5
-    with pytest.raises(CapabilityError, match=r"plain cannot mix; `sample truncation=` needs"):
-        latlas.sample(Plain(), 3, truncation=0.5)
+    with pytest.raises(CapabilityError, match="plain cannot mix; `sample truncation=` needs"):
+        sample(Plain(), 3, truncation=0.5)
 
 
 def test_a_walk_through_styles_is_straight_there():
     model, a, b = Styled(), np.array([1.0, 2.0]), np.array([-1.0, 0.0])
-    way = latlas.interpolate(model, a, b, steps=3, space="w")
+    way = interpolate(model, a, b, steps=3, space="w")
     ends = to_styles(model, np.stack([a, b]))
     np.testing.assert_array_equal(way, shown(model, np.stack([ends[0], ends.mean(0), ends[1]])))
     with pytest.raises(ConfigError, match="unknown space 'v'"):
-        latlas.interpolate(model, a, b, steps=3, space="v")
-    with pytest.raises(CapabilityError, match="plain cannot mix"):
-        latlas.interpolate(Plain(), a, b, steps=3, space="w")
+        interpolate(model, a, b, steps=3, space="v")
+    with pytest.raises(CapabilityError, match="needs layers that have styles"):
+        interpolate(Plain(), a, b, steps=3, space="w")
 
 
 def test_lists_of_numbers():
@@ -138,7 +139,7 @@ def test_a_mixed_picture_has_the_styles_of_both():
     table = mix(model, [1, 2], [3, 4, 5], layers="fine")
     assert table.shape == (3, 4, 1, 4, 4)
     assert (table[0, 0] == 255).all()
-    alone = latlas.sample(model, seeds=[1, 2, 3, 4, 5])
+    alone = sample(model, seeds=[1, 2, 3, 4, 5])
     np.testing.assert_array_equal(table[1:, 0], alone[:2])
     np.testing.assert_array_equal(table[0, 1:], alone[2:])
     w = [to_styles(model, latents_of_seeds(model, [s])) for s in (2, 4)]
@@ -155,7 +156,7 @@ def test_all_styles_of_the_column_are_the_column():
 
 
 def test_what_cannot_be_mixed_is_said():
-    with pytest.raises(CapabilityError, match="plain cannot mix; `mix` needs"):
+    with pytest.raises(CapabilityError, match="plain cannot mix; `mix` needs layers"):
         mix(Plain(), [1], [2])
     with pytest.raises(ConfigError, match="no layer 9: the model has layers 0 … 5"):
         mix(Styled(), [1], [2], layers="9")
@@ -180,7 +181,7 @@ def test_edits_move_the_layers_asked_for():
     found = directions(model, 2)
     row = edit(model, found, seed=4, steps=3, span=1.0, layers="coarse")
     assert row.shape == (2, 3, 1, 4, 4)
-    np.testing.assert_array_equal(row[0, 1], latlas.sample(model, 1, seed=4)[0])
+    np.testing.assert_array_equal(row[0, 1], sample(model, 1, seed=4)[0])
     np.testing.assert_array_equal(row[0, 1], row[1, 1])
     w = np.repeat(to_styles(model, np.zeros((1, 2)))[:, None], LAYERS, 1)
     start = edit(model, found, seed=None, steps=1, span=0.0)
@@ -190,7 +191,7 @@ def test_edits_move_the_layers_asked_for():
     assert 0 < moved[0] < moved[1]
 
 
-def test_without_styles_directions_are_those_of_decoded_items():
+def test_without_styles_directions_are_those_of_decoded_examples():
     """z is round; the picture changes with z_0 four times as fast, so that comes first."""
     found = directions(Plain(), 2)
     assert found.space == "z"
@@ -208,7 +209,7 @@ def test_without_styles_directions_are_those_of_decoded_items():
     assert len(directions(Plain()).axes) == 2 and len(directions(Styled()).axes) == 3
 
 
-def test_of_an_encoder_they_are_those_of_the_codes():
+def test_of_an_encoder_they_are_those_of_the_latents():
     class Encodes(Plain):
         def encode(self, x, *, condition=None):
             return PointMass(x.flatten(1)[:, :2])
@@ -223,30 +224,30 @@ def test_of_an_encoder_they_are_those_of_the_codes():
 
 # ------------------------------------------------------------------------------ projections
 
-def of_codes(model, codes):
-    return Dataset(decoded(model, codes), model.space)
+def of_latents(model, latents):
+    return Dataset(decode(model, latents).values, model.space)
 
 
-CODES = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
+LATENTS = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
 
 
 @pytest.mark.parametrize("model", [Plain(), Styled()])
-def test_a_decoded_item_is_found_again(model):
-    data = of_codes(model, CODES)
+def test_a_decoded_example_is_found_again(model):
+    data = of_latents(model, LATENTS)
     found = project(model, data, starts=3, steps=150)
     assert found.latent_space == ("w" if isinstance(model, HasStyles) else "z")
     assert (found.error < 2e-5).all()  # rounding to whole levels is an error of 1.3e-6
     assert np.abs(found.values.astype(int) - data.x).max() <= 1
     if found.latent_space == "z":
-        np.testing.assert_allclose(found.latents, CODES, atol=0.15)
+        np.testing.assert_allclose(found.latents, LATENTS, atol=0.15)
     assert found.way.shape == (3, FRAMES, 1, 4, 4) and found.nearest is None
     first, last = (np.square(found.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
     assert last < 0.05 * first
 
 
-def test_the_nearest_training_item_stands_beside():
+def test_the_nearest_training_example_stands_beside():
     model = Styled()
-    train, data = of_codes(model, np.tile([[0.9, -0.5]], (5, 1))), of_codes(model, CODES)
+    train, data = of_latents(model, np.tile([[0.9, -0.5]], (5, 1))), of_latents(model, LATENTS)
     found = project(model, data, train=train, starts=2, steps=100)
     x, y = (d.x.reshape(len(d), -1).astype(float) / 127.5 for d in (data, train))
     expected = np.square(x[:, None] - y[None]).mean(-1).min(1)
@@ -254,8 +255,8 @@ def test_the_nearest_training_item_stands_beside():
     assert list(found.table()) == ["example", "error", "nearest"]
 
 
-def test_codes_follow_the_seed():
-    model, data = Plain(), of_codes(Plain(), CODES)
+def test_latents_follow_the_seed():
+    model, data = Plain(), of_latents(Plain(), LATENTS)
     whole, again, other = (project(model, data, steps=20, starts=2, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(whole.latents, again.latents)
     assert not np.array_equal(whole.latents, other.latents)
@@ -275,14 +276,14 @@ def test_more_starts_find_what_one_misses():
     assert errors[1] <= errors[0] and errors[1] < 1e-3
 
 
-def test_an_encoders_code_is_where_one_start_begins():
+def test_an_encoders_latent_is_where_one_start_begins():
     class Knows(Plain):
         def encode(self, x, *, condition=None):
-            return PointMass(torch.tensor(CODES[:len(x)], dtype=torch.float32))
+            return PointMass(torch.tensor(LATENTS[:len(x)], dtype=torch.float32))
 
     model = Knows()
-    found = project(model, of_codes(model, CODES), starts=1, steps=1)
-    np.testing.assert_allclose(found.latents, CODES, atol=1e-6)
+    found = project(model, of_latents(model, LATENTS), starts=1, steps=1)
+    np.testing.assert_allclose(found.latents, LATENTS, atol=1e-6)
 
 
 class Square(nn.Module):
@@ -291,7 +292,7 @@ class Square(nn.Module):
 
 
 def test_features_are_heeded():
-    model, data = Plain(), of_codes(Plain(), CODES)
+    model, data = Plain(), of_latents(Plain(), LATENTS)
     plain, felt = (project(model, data, starts=1, steps=15, features=f)
                    for f in (None, Square()))
     assert not np.array_equal(plain.latents, felt.latents)
@@ -301,7 +302,7 @@ def test_features_are_heeded():
 
 
 def test_refusals():
-    data = of_codes(Plain(), CODES)
+    data = of_latents(Plain(), LATENTS)
     with pytest.raises(CapabilityError, match="`project space=w` needs"):
         project(Plain(), data, space="w")
     with pytest.raises(ConfigError, match="unknown space"):
@@ -320,7 +321,7 @@ def test_refusals():
 
 
 def test_the_way_is_written_as_a_strip_and_as_a_film(tmp_path):
-    model, data = Plain(), of_codes(Plain(), CODES)
+    model, data = Plain(), of_latents(Plain(), LATENTS)
     found = project(model, data, starts=1, steps=10)
     assert "wrote 30 examples" in found.save(tmp_path / "a.png")
     assert "wrote 3 projections" in found.save(tmp_path / "a.gif")
@@ -356,7 +357,7 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
         assert cli.run(["directions", run, "--k", "2", "--steps", "3", "--out", "d.png"]) == 0
     assert cli.run(["interpolate", gan, "--steps", "3", "--out", "i.npy"]) == 0
     assert np.load("i.npy").shape == (3, 1, 8, 8)
-    found = latlas.project(gan, steps=2, starts=1, n=None, split="validation")
+    found = latlas.project(gan, steps=2, starts=1, split="validation", n=1000)
     assert len(found.error) == len(found.nearest) == len(latlas.open_data(None, "validation",
                                                                           like=gan))
 
@@ -372,8 +373,8 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
     (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),
-    (["directions", "--k", "65"],
-     "--k 65: latents of 264 numbers and examples of 64 have 64 directions"),
+    (["directions", "--k", "65"], "--k 65: latents of 264 numbers and examples of 64 have 64 "
+                             "directions"),
     (["project", "--data", "rgb.npz"], "items are 3×8×8, the run's are 1×8×8"),
     (["project", "--data", "wide.npz"], "items are 1×8×12, the run's are 1×8×8; try --image-size"),
     (["project", "--data", "rows.csv"], "the run's data are pictures")])
@@ -422,7 +423,7 @@ def test_of_several_classes_each_has_a_stretch_of_a_walk(runs):
 
 @pytest.mark.parametrize("truncation", [np.nan, np.inf])
 def test_truncation_is_finite(truncation):
-    for call in (lambda: latlas.sample(Styled(), 1, truncation=truncation),
+    for call in (lambda: sample(Styled(), 1, truncation=truncation),
                  lambda: mix(Styled(), [1], [2], truncation=truncation)):
         with pytest.raises(ConfigError, match=f"truncation={truncation}"):
             call()
