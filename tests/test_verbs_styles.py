@@ -364,12 +364,12 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("tokens", "words"), [
     (["mix"], "gan cannot mix; `mix` needs layers that have styles. Models that can: style-gan"),
-    (["sample", "--truncation", "0.5"], "`sample --truncation 0.5` needs"),
+    (["sample", "--truncation", "0.5"], "`sample --truncation` needs"),
     (["sample", "--seeds", "1-"], "--seeds 1-: write whole numbers"),
     (["interpolate", "--space", "w"], "`interpolate --space w` needs"),
     (["project", "--starts", "0"], "--starts 0: at least 1"),
     (["project", "--space", "w"], "`project --space w` needs"),
-    (["directions", "--layers", "fine"], "`directions --layers fine` needs"),
+    (["directions", "--layers", "fine"], "`directions --layers` needs"),
     (["mix", "--rows", "x"], "--rows x"),
     (["project", "--out", "a.xyz"], "cannot write a.xyz"),
     (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),
