@@ -57,8 +57,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             The threshold then comes from rows held out of ``X``, which are taken for normal.
         code_sizes: one VAE for each, with a code of that size; may be empty.
         beta: weight of the KL term (β-VAE).
-        trim: share of every batch, and of all rows for PPCA, its worst-fitting, that is left out
-            of an update.
+        trimmed_fraction: share of every batch, and of all rows for PPCA, its worst-fitting, that is
+            left out of an update.
         clip: robust deviations beyond which a value is cut.
         jitter: standard deviation, on the robust scale, of the noise added to the training rows:
             the least a member can take for a column's own. Without it a column that hardly
@@ -77,14 +77,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(self, contamination: float = 0.1, *, false_alarms: float | None = None,
-                 code_sizes: Sequence[int] = (1, 2, 3), beta: float = 1.0, trim: float = 0.1,
-                 clip: float = 5.0, jitter: float = 0.03, validation_fraction: float = 0.1,
-                 settings: dict[str, Any] | None = None, random_state: Any = None) -> None:
+                 code_sizes: Sequence[int] = (1, 2, 3), beta: float = 1.0,
+                 trimmed_fraction: float = 0.1, clip: float = 5.0, jitter: float = 0.03,
+                 validation_fraction: float = 0.1, settings: dict[str, Any] | None = None,
+                 random_state: Any = None) -> None:
         self.contamination = contamination
         self.false_alarms = false_alarms
         self.code_sizes = code_sizes
         self.beta = beta
-        self.trim = trim
+        self.trimmed_fraction = trimmed_fraction
         self.clip = clip
         self.jitter = jitter
         self.validation_fraction = validation_fraction
@@ -103,7 +104,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         with as_value_error():
             self.vaes_ = [self._vae(noisy, noisy_held, size, derive(seed, i))
                           for i, size in enumerate(self.code_sizes)]
-            self.ppca_ = _ppca(noisy, self.trim)
+            self.ppca_ = _ppca(noisy, self.trimmed_fraction)
             self._calibrate(rows, held_out)
         return self
 
@@ -145,7 +146,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         batch = min(BATCH, n)
         steps = int(np.clip(PASSES * n // batch, LEAST, MOST))
         settings = {"latent_dim": size, "beta": self.beta,
-                 "trimmed_fraction": self.trim, "width": 64, "depth": 1,
+                    "trimmed_fraction": self.trimmed_fraction, "width": 64, "depth": 1,
                  "likelihood": "gaussian-learnt",
                  "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
                  "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
@@ -240,15 +241,15 @@ def _dataset(rows: Array) -> Dataset:
     return Dataset(rows, Table((rows.shape[1],), columns=names))
 
 
-def _ppca(rows: Array, trim: float) -> Model:
+def _ppca(rows: Array, trimmed_fraction: float) -> Model:
     """A Gaussian with all axes but one, fitted again without the rows that fitted worst.
 
     Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999,
     section 2), from all rows.
     """
     inliers = np.arange(len(rows))
-    least = len(rows) - int(trim * len(rows))
-    for _ in range(ROUNDS if trim else 1):
+    least = len(rows) - int(trimmed_fraction * len(rows))
+    for _ in range(ROUNDS if trimmed_fraction else 1):
         axes = max(1, min(rows.shape[1] - 1, len(inliers) - 2))
         plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
         model = trained(plan, TrainingData(_dataset(rows[inliers])))
