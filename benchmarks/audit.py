@@ -26,7 +26,7 @@ import latlas
 from latlas.data import open_source
 from latlas.metrics.outliers import ppca_surprise
 from latlas.run import Run
-from latlas.verbs.score import elbo_parts
+from latlas.verbs.estimators import elbo_parts
 
 Array = NDArray[Any]
 KEPT, SHARE = 20, 0.05
