@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "β-TC-VAE": ("beta-tc-vae", {}),
     "FactorVAE": ("factor-vae", {}),
 }
-FIGURES = [key for key, kind in KINDS.items() if kind.group == "Disentanglement"]
+FIGURES = [key for key, kind in KINDS.items() if kind.group == "disentanglement"]
 #: new pictures cost nothing, so nothing has to keep a network from learning them by heart
 SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "network": "mlp", "width": 512,
             "dropout": 0.0, "weight_decay": 0.0, "batch_size": 128, "progress": False}

@@ -197,7 +197,7 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
                             **MODELS["debiasing-vae"].training)
     trainer = Trainer(model, training, budget=images, precision="fp32", n_train=len(task.train))
     values = _advance(trainer, Batches(task.train, BATCH, seed), -(-images // BATCH))
-    right = classify(trainer.averaged(), task.test).argmax(1) == task.test.label
+    right = classify(trainer.averaged(), task.test).code == task.test.label
     groups = right[~task.changed].mean(), right[task.changed].mean()
     return {"worst": min(groups), "mean": float(np.mean(groups)),
             "lift": values[task.minority].mean() / values.mean(), "ess": effective_share(values)}
@@ -210,7 +210,7 @@ def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
         log = Log(RunFolder(Path(folder)), Progress())
         for index in range(steps):
             trainer.step(batches.at(index))
-            if trainer.model.refresh > 0:
+            if trainer.model.reweighting_interval > 0:
                 reweighting.after_step(trainer, log)
     n = len(batches.data)
     return np.ones(n) if reweighting.weights is None else reweighting.weights.numpy()

@@ -35,6 +35,7 @@ from latlas.data import PairSource, open_pair, open_source, split
 from latlas.data.dataset import Dataset, make, partition
 from latlas.metrics.flicker import flicker
 from latlas.metrics.table import KINDS, Metric
+from latlas.verbs.translating import translated
 
 #: row → its settings beside those
 ROWS: dict[str, dict[str, Any]] = {"temporal": {}, "plain": {"temporal": 0.0}}
@@ -136,9 +137,9 @@ def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:
 def direction(run: Path, source: PairSource, to: str, ways: dict[str, NDArray[np.float32]],
               reader: Any, options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test clips translated to a domain; draws a strip of some."""
-    model, test = latlas.load(run, device=options.device), split(source, "test")
+    model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
-    labels, made = seen.take("label"), translate(model, seen, to=to)
+    labels, made = seen.take("label"), translated(model, seen, to=to)
     real = other.take("x"), ways[to][other.rows]
     found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),
                              float(unsteady(*real).mean())),

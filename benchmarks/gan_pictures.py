@@ -33,6 +33,7 @@ from latlas.data import open_source, split
 from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
 from latlas.verbs.comparison import Evaluation
+from latlas.verbs.write import write_examples
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")
 VAE = "vae, fitted prior"
@@ -49,7 +50,7 @@ def main() -> None:
                      "test pictures") if options.judge_steps else "auto"
     for row in options.models:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
-        model = latlas.load(run, device=options.device)
+        model = latlas.load(run, device=options.device).model
         draw(model, options.out / f"{row}-{options.seed}.png", options.seed)
         found[title] = replace(latlas.evaluate(
             model, source, split="test", metrics=("samples",), samples=options.samples,
@@ -77,7 +78,7 @@ def draw(model: Any, path: Path, seed: int) -> None:
     """A grid of samples, a column for each class where they can be asked for."""
     classes = list(model.space.classes) if getattr(model, "condition_dim", 0) else []
     made = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
-    write_items(path, made, model.space, columns=len(classes) or 10)
+    write_examples(path, made.values, model.space, columns=len(classes) or 10)
 
 
 def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace) -> dict[str, Any]:

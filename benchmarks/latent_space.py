@@ -54,16 +54,16 @@ def main() -> None:
 
 
 def trained(name: str, options: argparse.Namespace) -> Any:
-    """The model of one column, trained, or loaded where it was."""
+    """The run of one column, trained, or loaded where it was."""
     model, settings, share = ROWS[name]
     return latlas.train(
         model, options.data, out=folder(name, options), images=int(share * options.images),
         progress=False, seed=options.seed, threads=1, device="cpu",
-        latent_dim=options.latent_dim, network=options.network, **settings).model
+        latent_dim=options.latent_dim, network=options.network, **settings)
 
 
 def folder(name: str, options: argparse.Namespace) -> Path:
-    """The run of one column."""
+    """The run folder of one column."""
     return Path(options.out / f"{name}-{options.latent_dim}-{options.seed}")
 
 

@@ -100,10 +100,11 @@ def main() -> None:
     asked.add_argument("--plot", type=Path, default=Path("docs/images/likelihood-estimators.png"))
     asked.add_argument("--json", type=Path)
     args = asked.parse_args()
-    model = latlas.load(args.run) if args.run else latlas.train(
+    run = latlas.load(args.run) if args.run else latlas.train(
         "vae", args.data, images=args.images, progress=False, threads=args.threads,
-        **SETTINGS).model
-    data = latlas.open_data(args.data, "test", like=model).subset(slice(0, args.items))
+        **SETTINGS)
+    model = run.model
+    data = latlas.open_data(args.data, "test", like=run).subset(slice(0, args.items))
     asked_for = [(m, k, {}) for m, every in DRAWS.items() for k in every]
     annealing = ("ais", args.chains, {"temperatures": args.temperatures})
     rows = []

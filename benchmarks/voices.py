@@ -33,9 +33,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import picture_of
 from latlas.data.sound import Clip, read_wav, spectrum, wav_bytes
+from latlas.run import Run
+from latlas.verbs.voices import sounded
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others
@@ -75,9 +78,9 @@ def recordings(path: Path) -> dict[Key, Clip]:
 
 def translated(run: Path, data: Path, speaker: str, to: str) -> tuple[list[Key], list[Clip]]:
     """The held-out recordings of a speaker, translated, written and read again."""
-    found = open_clips(run, f"{data}::*_{speaker}_{KEPT}")
     folder = run / f"to-{to}"
-    translate_wavs(load(run, device="cpu"), found, folder, to=to)
+    latlas.translate(Run(run, device="cpu"), f"{data}::*_{speaker}_{KEPT}", to=to,
+                     out=f"{folder}/")
     files = sorted(folder.glob("*.wav"))
     print(f"{folder}: {len(files)} recordings of {speaker} in the other voice", flush=True)
     keys = [key_of(f.name) for f in files]
@@ -93,7 +96,7 @@ def key_of(name: str) -> Key:
 def controls(said: dict[Key, Clip], judges: Judges, target: str, run: Path,
              speakers: list[str]) -> Iterable[tuple[str, int, float, float]]:
     """Real ones of the target, the same through a picture, and those of the other as they are."""
-    kind = load(run, device="cpu").space.a.sound
+    kind = Run(run).space.a.sound
     other = speakers[1 - speakers.index(target)]
     for name, who in ((f"{target}, real", target), (f"{other}, unchanged", other)):
         clips = held_out(said, who)

@@ -20,6 +20,7 @@ from latlas.tasks.output import write_items
 import latlas
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import make
+from latlas.verbs.write import write_examples
 
 ROWS, DRAWS = 8, 5
 
@@ -35,8 +36,8 @@ def main() -> None:
     drawn = [latlas.sample(model, ROWS, seed=seed, given=truth) for seed in range(DRAWS)]
     answer = latlas.translate(translator(source, asked), given)
     rows = np.stack([given, *(kept(given, x, asked.part) for x in (*drawn, answer)), truth], 1)
-    print(write_items(asked.out, rows.reshape(-1, *model.space.shape), model.space,
-                      columns=DRAWS + 3))
+    print(write_examples(asked.out, rows.reshape(-1, *model.space.shape), model.space,
+                         columns=DRAWS + 3))
 
 
 def translator(source: Any, asked: argparse.Namespace) -> Any:

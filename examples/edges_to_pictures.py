@@ -20,6 +20,7 @@ import latlas
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import make
+from latlas.verbs.write import write_examples
 
 STEEP = 80  # of 255: what two neighbours differ by at an edge
 TOP, BOTTOM = (250, 220, 60), (200, 30, 160)  # colours of the digits
@@ -41,8 +42,9 @@ def main() -> None:
            else {"images": int(asked.images), **QUICK})
     model = latlas.train("pix2pix", pairs, out=asked.run, **how).model
     unseen = split(pairs, "test").subset(slice(0, 24))
-    columns = [unseen.a.take("x"), latlas.translate(model, unseen), unseen.b.take("x")]
-    print(write_items(asked.out, side_by_side(columns), model.space.b, columns=3 * len(columns)))
+    columns = [unseen.a.take("x"), latlas.translate(model, unseen).values, unseen.b.take("x")]
+    print(write_examples(asked.out, side_by_side(columns), model.space.b,
+                         columns=3 * len(columns)))
 
 
 def source_of(asked: argparse.Namespace) -> Any:

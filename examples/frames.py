@@ -22,6 +22,7 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
+from latlas.verbs.clips import clips_of, translate_film, write_film
 from latlas.verbs.measures import measure
 
 #: of the digits, so that they take seconds

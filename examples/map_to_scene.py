@@ -25,6 +25,8 @@ from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
 from latlas.render import pictures
+from latlas.verbs.translating import sheet
+from latlas.verbs.write import write_bytes
 
 SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24
@@ -41,7 +43,7 @@ def main() -> None:
     model = latlas.train("pix2pix", source, out=asked.run, **how).model
     train, test = split(source, "train"), split(source, "test")
     truth = test.b.take("x")
-    for name, made in (("pix2pix", latlas.translate(model, test)),
+    for name, made in (("pix2pix", latlas.translate(model, test).values),
                        ("one colour for each class", coloured(train, test.a.take("x")))):
         print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
               f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")

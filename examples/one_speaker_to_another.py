@@ -21,7 +21,7 @@ from latlas.tasks.voices import sheet, translate_wavs
 import latlas
 from latlas.data import open_pair
 from latlas.data.sound import Clip, wav_bytes
-from latlas.render import pictures
+from latlas.verbs.voices import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)
@@ -42,16 +42,13 @@ def main() -> None:
         source = open_pair(*sides, **({} if asked.folders else SMALL))
         how = ({"minutes": asked.minutes} if asked.folders
                else {"images": int(asked.images), **QUICK})
-        model = latlas.train("cycle-gan", source, out=asked.run, **how).model
-        held = open_clips(model, None, "test")
-        done = translate_wavs(model, held, asked.out)
-        rows = sheet(model, held.only(held.names[:8]))
+        run = latlas.train("cycle-gan", source, out=asked.run, **how)
+        held = open_recordings(run, None, "test")
+        written = latlas.translate(run, split="test", out=f"{asked.out}/").files
         pitches = [np.median([pitch(clip) for clip in clips]) for clips in (
-            [held.clip(i) for i in range(len(held))], latlas.translate(model, None, "test"))]
-    path = asked.out.with_name(f"{asked.out.name}-sheet.png")
-    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
-    print(f"wrote {done.written} recordings to {asked.out} and {path}; median pitch "
-          f"{pitches[0]:.0f} Hz before, {pitches[1]:.0f} Hz after")
+            [held.clip(i) for i in range(len(held))], latlas.translate(run, split="test"))]
+    print(f"wrote {written['written']} recordings to {asked.out} and {written['sheet']}; median "
+          f"pitch {pitches[0]:.0f} Hz before, {pitches[1]:.0f} Hz after")
 
 
 def synthetic(folder: Path, low: float, throat: float, *, seed: int, n: int = 60) -> Path:

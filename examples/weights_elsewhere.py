@@ -30,8 +30,7 @@ def main() -> None:
     x, y, negative = digits("train", 0.05)
     model = latlas.train("vae", (x, y), split="all", images=int(asked.images), width=64,
                          depth=1, out=asked.run, progress=False).model
-    found = latlas.weights(model, (x, y))
-    polars.DataFrame(found.columns()).write_parquet(asked.out)
+    latlas.weights(model, (x, y), out=asked.out)
 
     weight = polars.read_parquet(asked.out)["weight"].to_numpy()
     lift = weight[negative].mean() / weight.mean()

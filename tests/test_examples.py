@@ -99,7 +99,7 @@ def test_tables_and_outliers(tmp_path: Path) -> None:
 def test_completion(tmp_path: Path) -> None:
     said = run(tmp_path, "completion.py", "--images", "2e3", "--pairs", "64",
                "--out", "strip.png")
-    assert "64 items" in said
+    assert "64 examples" in said
     grid = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
     times, gap = 8, 3
     cell = 8 * times + gap
@@ -147,7 +147,7 @@ def test_weights_elsewhere(tmp_path: Path) -> None:
 def test_edges_to_pictures(tmp_path: Path) -> None:
     said = run(tmp_path, "edges_to_pictures.py", "--images", "64", "--out", "sheet.png", "--run",
                "kept")
-    assert "72 items" in said
+    assert "72 examples" in said
     edges, translated, truth = cells(tmp_path / "sheet.png", 16, 9).reshape(
         24, 3, 16, 16, 3).swapaxes(0, 1)
     colours = np.linspace((250, 220, 60), (200, 30, 160), 16)[:, None]
@@ -162,7 +162,7 @@ def test_edges_to_pictures(tmp_path: Path) -> None:
 
 def test_recolouring(tmp_path: Path) -> None:
     said = run(tmp_path, "recolouring.py", "--images", "64", "--out", "sheet.png", "--run", "kept")
-    assert "72 items" in said
+    assert "72 examples" in said
     day, night, again = (first(x) for x in cells(tmp_path / "sheet.png", 16, 9).reshape(
         24, 3, 16, 16, 3).swapaxes(0, 1))
     inked = (day != np.array((40, 110, 190))[:, None, None]).any(1)
@@ -233,7 +233,7 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
 
 def test_next_frame_of_films_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run(tmp_path, "next_frame.py", "--images", "64", "--pairs", "16", "--out", "a.png")
-    assert "64 items" in said
+    assert "64 examples" in said
     rows = cells(tmp_path / "a.png", 16, 8)[..., 0].astype(int)
     assert len(rows) == 8
     for still, *drawn, _, truth in rows:
@@ -256,7 +256,7 @@ def test_scenes_made_up(tmp_path: Path) -> None:
     source = functions("map_to_scene.py")["source_of"](Namespace(scenes=None))
     train, test = split(source, "train"), split(source, "test")
     (ids, scenes), (maps, truth) = (
-        (part.take("x").argmax(1), part.other.take("x").astype(int)) for part in (train, test))
+        (part.a.take("x").argmax(1), part.b.take("x").astype(int)) for part in (train, test))
     translated = latlas.translate(tmp_path / "kept", test)
     flat = np.stack([np.median(np.moveaxis(scenes, 1, -1)[ids == k], 0) for k in range(6)])
     flat = first(flat[maps].round())
