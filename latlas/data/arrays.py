@@ -24,7 +24,7 @@ from latlas.data.clips import as_clips, unrolled
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, joined_parts, make
 from latlas.data.maps import one_hot
 from latlas.data.pixels import nearest_planes, resize_planes
-from latlas.data.storage import ArrayReader, FileReader, Header, Reader, Store, chunks
+from latlas.data.storage import Array, Header, Store, chunks, in_file, in_memory
 
 ITEMS = ("x", "images", "image", "imgs", "img", "data", "features", "arr_0")
 LABELS = ("y", "labels", "label", "targets", "target", "class")
@@ -57,40 +57,40 @@ class NpzOptions(Options):
     label: str | None = None
 
 
-def read_arrays(readers: Sequence[Reader], store: Store, how: Options, maps: bool,
+def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool,
                 ids: str | None, bits: tuple[int, ...] | None = None) -> Dataset:
-    """The examples of all readers, one after the other; clips become frames that know theirs.
+    """The examples of all arrays, one after the other; clips become frames that know theirs.
 
     Args:
         maps: pixels are class ids; ``ids`` those of the channels, commas between.
         bits: the full shape of an array whose last axis is packed bits.
     """
     clip = None
-    if how.frames or all(len(reader.shape) == CLIPS for reader in readers):
-        readers, clip = unrolled(readers)
+    if how.frames or all(len(array.shape) == CLIPS for array in arrays):
+        arrays, clip = unrolled(arrays)
     if maps:
-        x, _ = load(readers, Store(), replace(how, image_size=None, levels=None), bits)
+        x, _ = load(arrays, Store(), replace(how, image_size=None, levels=None), bits)
         x = nearest_planes(x, how.image_size) if how.image_size and x.ndim == 4 else x
-        data = Dataset(*one_hot(x, store, ids, readers[0].name))
+        data = Dataset(*one_hot(x, store, ids, arrays[0].name))
     else:
-        data = Dataset(*load(readers, store, how, bits))
+        data = Dataset(*load(arrays, store, how, bits))
     return data if clip is None else as_clips(data, clip)
 
 
-def load(readers: Sequence[Reader], store: Store, how: Options,
+def load(arrays: Sequence[Array], store: Store, how: Options,
          bits: tuple[int, ...] | None = None) -> tuple[NDArray[Any], Space]:
-    """All readers' examples one after another: (N, \\*shape) in data units, and their space."""
-    first, pixels = readers[0], None
-    item, shape, last = _layout(readers, how, bits)
+    """All arrays' examples one after another: (N, \\*shape) in data units, and their space."""
+    first, pixels = arrays[0], None
+    item, shape, last = _layout(arrays, how, bits)
     if len(shape) == 3 and how.image_size:
         shape, pixels = (shape[0], how.image_size, how.image_size), how.image_size
     binary = first.dtype.kind == "b" or bits is not None
     small = first.dtype.kind == "b" or (first.dtype.kind == "u" and first.dtype.itemsize <= 2)
     dtype = np.dtype(np.float32) if not small or len(shape) == 1 else first.dtype
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
-    x, row = store.allocate((sum(r.shape[0] for r in readers), *shape), dtype), 0
-    for reader in readers:
-        for chunk in reader.chunks():
+    x, row = store.allocate((sum(r.shape[0] for r in arrays), *shape), dtype), 0
+    for array in arrays:
+        for chunk in array.pieces():
             if bits:
                 chunk = np.unpackbits(chunk, axis=-1)[..., :bits[-1]]
             chunk = chunk.reshape(len(chunk), *item)
@@ -112,19 +112,19 @@ def load(readers: Sequence[Reader], store: Store, how: Options,
     return x, Table((x.shape[1],), columns=tuple(f"x{i}" for i in range(x.shape[1])))
 
 
-def _layout(readers: Sequence[Reader], how: Options, bits: tuple[int, ...] | None) -> tuple[
+def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None) -> tuple[
         tuple[int, ...], tuple[int, ...], bool]:
     """Shape of an example as stored, its shape channels first, and whether channels come last."""
-    first = readers[0]
-    for reader in readers if bits is None else ():
-        if reader.dtype.kind not in "buif" or not 2 <= len(reader.shape) <= 4:
-            raise DataError(f"{reader.name} holds {reader.dtype} of shape {reader.shape}; wanted "
+    first = arrays[0]
+    for array in arrays if bits is None else ():
+        if array.dtype.kind not in "buif" or not 2 <= len(array.shape) <= 4:
+            raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}; wanted "
                             "numbers of shape (N, d), (N, H, W), (N, C, H, W) or (N, H, W, C), "
                             "of clips with t after N")
-        if not reader.shape[0] or not np.prod(reader.shape):
-            raise DataError(f"{reader.name} is empty (shape {reader.shape})")
-        if reader.shape[1:] != first.shape[1:]:
-            raise DataError(f"{reader.name} holds items of shape {reader.shape[1:]}, but "
+        if not array.shape[0] or not np.prod(array.shape):
+            raise DataError(f"{array.name} is empty (shape {array.shape})")
+        if array.shape[1:] != first.shape[1:]:
+            raise DataError(f"{array.name} holds items of shape {array.shape[1:]}, but "
                             f"{first.name} of shape {first.shape[1:]}")
     item = (bits or first.shape)[1:]
     if how.shape:
@@ -185,10 +185,10 @@ def open_array(x: Any, y: Any = None, *, how: Options, store: Store, maps: bool,
                ids: str | None) -> Source:
     """A ``.npy`` file, or an array in memory with one label for each example (clip) or ``None``."""
     if isinstance(x, Path):
-        file = FileReader(lambda: x.open("rb"), str(x), npy_header)
+        file = in_file(lambda: x.open("rb"), str(x), npy_header)
         return make(x.stem, read_arrays([file], store, how, maps, ids))
     array = np.asarray(x)
-    data = read_arrays([ArrayReader(array)], store, how, maps, ids)
+    data = read_arrays([in_memory(array)], store, how, maps, ids)
     if y is not None:
         codes, classes = encode_labels(y, "y")
         if len(codes) != len(array):
@@ -252,8 +252,8 @@ class Npz:
                 "validation" if part in ("val", "valid") else part, key)
         return roles
 
-    def reader(self, key: str) -> FileReader:
-        return FileReader(lambda: self.archive.open(f"{key}.npy"), f"{self.name}: {key}",
+    def array(self, key: str) -> Array:
+        return in_file(lambda: self.archive.open(f"{key}.npy"), f"{self.name}: {key}",
                           npy_header)
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Npz, Npz, bool] | None:
@@ -265,7 +265,7 @@ class Npz:
                      if name in k.split("_")} for name in "AB")  # arrays a and b stay a choice
             if x and x.keys() == y.keys() and all(self._overlie(x[p], y[p]) for p in x):
                 two = x, y
-            elif not x and a and b and all(len(self.reader(k).shape) >= 3
+            elif not x and a and b and all(len(self.array(k).shape) >= 3
                                            for k in [*a.values(), *b.values()]):
                 two = a, b
         if two is not None:
@@ -278,12 +278,12 @@ class Npz:
         """The examples of the file, or of the side."""
         items = self.side or self._items()
         items = {p: items[p] for p in PARTS if p in items}
-        readers = [self.reader(k) for k in items.values()]
-        bits = self._bits(readers) if self.side is None else None
-        data = read_arrays(readers, store, self.how, maps, ids, bits)
-        rows = [r.shape[0] for r in readers]
+        arrays = [self.array(k) for k in items.values()]
+        bits = self._bits(arrays) if self.side is None else None
+        data = read_arrays(arrays, store, self.how, maps, ids, bits)
+        rows = [r.shape[0] for r in arrays]
         sizes = {p: n if data.clip is None else n * r.shape[1]
-                 for p, n, r in zip(items, rows, readers, strict=True)}
+                 for p, n, r in zip(items, rows, arrays, strict=True)}
         notes: tuple[str, ...] = ()
         if self.side is None:
             codes, classes, notes = self._labels(sum(rows))
@@ -302,7 +302,7 @@ class Npz:
 
     def _overlie(self, *keys: str) -> bool:
         """As many pictures of one height and width, wherever their channels are, if they have."""
-        shapes = [self.reader(key).shape for key in keys]
+        shapes = [self.array(key).shape for key in keys]
         return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
             len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
 
@@ -313,7 +313,7 @@ class Npz:
     def _items(self) -> Keys:
         if self.how.key:
             return self._chosen(self.how.key)
-        wide = [k for k in self.keys if len(self.reader(k).shape) >= 2]
+        wide = [k for k in self.keys if len(self.array(k).shape) >= 2]
         items = self._first(ITEMS) or ({"all": wide[0]} if len(wide) == 1 else {})
         if not items:
             raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the items with key=")
@@ -327,16 +327,16 @@ class Npz:
             return self.roles[name.lower()]
         raise DataError(f"{self.name}: {unknown('key', name, self.keys)}")
 
-    def _bits(self, readers: Sequence[Reader]) -> tuple[int, ...] | None:
+    def _bits(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
         """The full shape, if the array's last axis is that shape's packed into bytes."""
-        if "shape" not in self.keys or len(readers) != 1:
+        if "shape" not in self.keys or len(arrays) != 1:
             return None
-        shape = self.reader("shape").whole()
-        if shape.ndim != 1 or shape.dtype.kind not in "iu" or not len(shape):
+        shape = self.array("shape")
+        if len(shape.shape) != 1 or shape.dtype.kind not in "iu" or not shape.shape[0]:
             return None
-        full = tuple(shape.tolist())
+        full = tuple(shape.whole().tolist())
         packed = (*full[:-1], -(-full[-1] // 8))
-        return full if readers[0].dtype == np.uint8 and readers[0].shape == packed else None
+        return full if arrays[0].dtype == np.uint8 and arrays[0].shape == packed else None
 
     def _labels(self, count: int) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:
         """Codes, class names and notes; labels nobody asked for are left out if no classes."""
@@ -344,8 +344,8 @@ class Npz:
             self._first(LABELS) if self.how.label is None else self._chosen(self.how.label))
         if not keys:
             return None, (), ()
-        names = (self.reader(key).whole() for key in NAMES if key in self.keys)
-        classes = next((v for v in names if v.ndim == 1 and v.dtype.kind == "U"), ())
+        names = (self.array(key) for key in NAMES if key in self.keys)
+        classes = next((v.whole() for v in names if len(v.shape) == 1 and v.dtype.kind == "U"), ())
         try:
             return (*encode_labels(self._joined(keys, count),
                                    f"{self.name}: {', '.join(keys.values())}",
@@ -357,7 +357,7 @@ class Npz:
 
     def _joined(self, keys: Keys, count: int) -> NDArray[Any]:
         """The arrays of all parts in the examples' order, one value per example."""
-        values = np.concatenate([self.reader(keys[p]).whole() for p in PARTS if p in keys])
+        values = np.concatenate([self.array(keys[p]).whole() for p in PARTS if p in keys])
         if len(values) != count:
             raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
                             f"values for {count:,} items")

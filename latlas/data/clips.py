@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latlas.core.errors import DataError
 from latlas.core.space import Images
@@ -33,7 +32,7 @@ from latlas.data.files import (
 )
 from latlas.data.images import FolderReading, plan
 from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header, reason
-from latlas.data.storage import Reader, Store
+from latlas.data.storage import Array, Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -256,27 +255,20 @@ def video_library(name: str) -> Any:
 
 # ------------------------------------------------------------------ clips in arrays
 
-class Unrolled:
-    """A reader of clips (n, t, ...) as one of frames (n · t, ...)."""
+def unrolled(arrays: Sequence[Array]) -> tuple[list[Array], Rows]:
+    """Clips (n, t, ...) as frames (n · t, ...), and the number of the clip of each frame."""
 
-    def __init__(self, reader: Reader) -> None:
-        if not 4 <= len(reader.shape) <= 5:
-            raise DataError(f"{reader.name} holds items of shape {reader.shape[1:]}, not clips: "
+    def frames(clips: Array) -> Array:
+        if not 4 <= len(clips.shape) <= 5:
+            raise DataError(f"{clips.name} holds items of shape {clips.shape[1:]}, not clips: "
                             "frames=true wants (n, t, H, W), (n, t, H, W, C) or (n, t, C, H, W)")
-        self.reader, self.name, self.dtype = reader, reader.name, reader.dtype
-        n, self.length = reader.shape[:2]
-        self.shape: tuple[int, ...] = (n * self.length, *reader.shape[2:])
+        shape = clips.shape[0] * clips.shape[1], *clips.shape[2:]
+        return Array(clips.name, shape, clips.dtype, lambda: (
+            piece.reshape(-1, *shape[1:]) for piece in clips.pieces()))
 
-    def chunks(self) -> Iterator[NDArray[Any]]:
-        for chunk in self.reader.chunks():
-            yield chunk.reshape(-1, *chunk.shape[2:])
-
-
-def unrolled(readers: Sequence[Reader]) -> tuple[list[Reader], Rows]:
-    """Readers of frames, and the number of the clip that each frame is of."""
-    rolls = [Unrolled(reader) for reader in readers]
-    lengths = np.concatenate([np.full(r.reader.shape[0], r.length) for r in rolls])
-    return list(rolls), np.repeat(np.arange(len(lengths)), lengths)
+    flat = [frames(a) for a in arrays]
+    lengths = [t for n, t in (a.shape[:2] for a in arrays) for _ in range(n)]
+    return flat, np.repeat(np.arange(len(lengths)), lengths)
 
 
 def as_clips(data: Dataset, clip: Rows) -> Dataset:

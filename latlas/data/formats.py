@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, unknown
 from latlas.data.arrays import Options, load
 from latlas.data.dataset import Dataset, Source, encode_labels, joined_parts, make
-from latlas.data.storage import ArrayReader, FileReader, Header, Reader, Store, read_exactly
+from latlas.data.storage import Array, Header, Store, in_file, in_memory, read_exactly
 
 #: NumPy's name of an IDX type code
 TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -27,8 +27,8 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
     """One IDX file (LeCun's MNIST format, plain or gzipped) of examples, or a folder with train and
     test parts; labels are those of the file beside."""
     parts = _idx_parts(path) if path.is_dir() else {"all": path}
-    readers: dict[str, Reader] = {k: _idx(p) for k, p in parts.items()}
-    x, space = load(list(readers.values()), store, Options(levels, image_size, layout))
+    arrays = {k: _idx(p) for k, p in parts.items()}
+    x, space = load(list(arrays.values()), store, Options(levels, image_size, layout))
     if label not in (None, "none"):
         raise DataError(f"{path}: IDX files have one kind of label; leave out label={label}")
     beside = []
@@ -43,7 +43,7 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
         if len(codes) != len(x):
             raise DataError(f"{path}: {len(codes):,} labels for {len(x):,} items")
     return make(path.name.split(".")[0], Dataset(x, space.replace(classes=classes), codes),
-                parts=joined_parts({k: r.shape[0] for k, r in readers.items()}))
+                parts=joined_parts({k: r.shape[0] for k, r in arrays.items()}))
 
 
 def _idx_parts(folder: Path) -> dict[str, Path]:
@@ -63,8 +63,8 @@ def _idx_parts(folder: Path) -> dict[str, Path]:
         "all": next(iter(parts.values()))}
 
 
-def _idx(path: Path) -> FileReader:
-    return FileReader(lambda: gzip.open(path) if path.suffix == ".gz" else path.open("rb"),
+def _idx(path: Path) -> Array:
+    return in_file(lambda: gzip.open(path) if path.suffix == ".gz" else path.open("rb"),
                       str(path), _idx_header)
 
 
@@ -108,9 +108,9 @@ def open_cifar(path: Path, *, store: Store, label: str | None = None,
     listed = files.get({"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt",
                         "label": "batches.meta.txt"}[chosen], b"")
     records = [np.frombuffer(batches[n], np.uint8).reshape(-1, heads[n] + PIXELS) for n in order]
-    readers: list[Reader] = [ArrayReader(r[:, heads[n]:], n)
+    arrays = [in_memory(r[:, heads[n]:], n)
                              for n, r in zip(order, records, strict=True)]
-    x, space = load(readers, store, Options(256, image_size, shape="3x32x32"))
+    x, space = load(arrays, store, Options(256, image_size, shape="3x32x32"))
     codes, classes = encode_labels(np.concatenate([r[:, kinds[chosen]] for r in records]),
                                    f"{path}: labels",
                                    tuple(listed.decode("utf-8", "replace").split()))
@@ -148,7 +148,7 @@ def open_svhn(path: Path, *, store: Store, label: str | None = None,
 
     both = {"train": path / "train_32x32.mat", "test": path / "test_32x32.mat"}
     files = {k: p for k, p in both.items() if p.exists()} if path.is_dir() else {"all": path}
-    readers, labels = dict[str, Reader](), list[NDArray[Any]]()
+    arrays, labels = dict[str, Array](), list[NDArray[Any]]()
     for part, file in files.items():
         try:
             content = loadmat(file)
@@ -158,11 +158,11 @@ def open_svhn(path: Path, *, store: Store, label: str | None = None,
             keys = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
             raise DataError(f"{file} is not an SVHN file: wanted X (H, W, C, N) and y; "
                             f"it holds {keys}")
-        readers[part] = ArrayReader(np.moveaxis(content["X"], 3, 0), str(file))
+        arrays[part] = in_memory(np.moveaxis(content["X"], 3, 0), str(file))
         labels.append(content["y"].reshape(-1).astype(np.int64))
     if label not in (None, "none", "y"):
         raise DataError(f"{path}: its one label is y; leave out label={label}")
-    x, space = load(list(readers.values()), store, Options(256, image_size, "NHWC"))
+    x, space = load(list(arrays.values()), store, Options(256, image_size, "NHWC"))
     codes, classes = encode_labels(np.concatenate(labels) % 10, f"{path}: y")  # 0 is 10 in the file
     return make(path.stem, Dataset(x, space.replace(classes=classes), codes),
-                parts=joined_parts({k: r.shape[0] for k, r in readers.items()}))
+                parts=joined_parts({k: r.shape[0] for k, r in arrays.items()}))

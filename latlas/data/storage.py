@@ -20,9 +20,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -41,63 +41,52 @@ Progress = Callable[[int, int], None]
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, column order, type
 
 
-class Reader(Protocol):
+@dataclass
+class Array:
     """An array (N, ...) that can be read in pieces (n, ...), in order."""
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    pieces: Callable[[], Iterator[NDArray[Any]]]
 
-    def chunks(self) -> Iterator[NDArray[Any]]: ...
-
-
-class ArrayReader:
-    """An array in memory."""
-
-    def __init__(self, array: NDArray[Any], name: str = "array") -> None:
-        self.array, self.name, self.shape, self.dtype = array, name, array.shape, array.dtype
-
-    def chunks(self) -> Iterator[NDArray[Any]]:
-        return chunks(self.array)
+    def whole(self) -> NDArray[Any]:
+        """All of it, for labels and the like."""
+        return np.concatenate(list(self.pieces()))
 
 
-class FileReader:
+def in_memory(array: NDArray[Any], name: str = "array") -> Array:
+    """An array that is there."""
+    return Array(name, array.shape, array.dtype, lambda: chunks(array))
+
+
+def in_file(opener: Callable[[], Any], name: str,
+            header: Callable[[IO[bytes], str], Header]) -> Array:
     """An array in a file that begins with a header.
 
     Args:
         opener: gives the stream at the start of the file.
         header: reads shape, order and type from the stream; its second argument is ``name``.
     """
+    with opener() as stream:
+        shape, column_order, dtype = header(stream, name)
 
-    def __init__(self, opener: Callable[[], Any], name: str,
-                 header: Callable[[IO[bytes], str], Header]) -> None:
-        self.opener, self.name, self._header = opener, name, header
+    def read(stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        data = read_exactly(stream, size, name) if size else b""
+        return np.frombuffer(data, dtype).reshape(shape) if size else np.empty(shape, dtype)
+
+    def pieces() -> Iterator[NDArray[Any]]:
         with opener() as stream:
-            self.shape, self.fortran, self.dtype = header(stream, name)
+            header(stream, name)
+            if column_order:
+                yield from chunks(read(stream, shape[::-1]).T)
+                return
+            step, rows = chunk_rows(shape, dtype), shape[0] if shape else 1
+            for start in range(0, max(rows, 1), step):
+                yield read(stream, (min(step, rows - start), *shape[1:]))
 
-    def chunks(self) -> Iterator[NDArray[Any]]:
-        if self.fortran or not self.shape or not self.dtype.itemsize:
-            yield from chunks(self.whole())
-            return
-        step = chunk_rows(self.shape, self.dtype)
-        with self.opener() as stream:
-            self._header(stream, self.name)
-            for start in range(0, self.shape[0], step):
-                yield self._read(stream, (min(step, self.shape[0] - start), *self.shape[1:]))
-
-    def whole(self) -> NDArray[Any]:
-        """The array at once, for small ones and those in column order."""
-        with self.opener() as stream:
-            self._header(stream, self.name)
-            if self.fortran:
-                return self._read(stream, self.shape[::-1]).T
-            return self._read(stream, self.shape)
-
-    def _read(self, stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
-        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        if not size:
-            return np.empty(shape, self.dtype)
-        return np.frombuffer(read_exactly(stream, size, self.name), self.dtype).reshape(shape)
+    return Array(name, shape, dtype, pieces)
 
 
 def read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
