@@ -234,8 +234,8 @@ def test_more_groups_than_different_pictures():
     clusters.fit(Sweep(data, 100), len(data))
     shown = next(iter(Sweep(data, len(data)))).x
     assert sorted(clusters.counts[0].tolist()) == [0.0] * 7 + [120.0] * 5
-    torch.testing.assert_close(clusters.content_of(shown), clusters.means[clusters.assign(shown)],
-                               atol=1e-4, rtol=1e-4)
+    wanted = clusters.content_means[clusters.assign(shown)]
+    torch.testing.assert_close(clusters.content_of(shown), wanted, atol=1e-4, rtol=1e-4)
     drawn = clusters.content_of_latents(clusters.sample(2000, Noise(0)))
     torch.testing.assert_close(drawn.var(0), torch.ones(4), atol=0.2, rtol=0)
 

@@ -15,26 +15,21 @@ from latlas.core.distributions import Normal
 from latlas.core.noise import Noise
 from latlas.models.priors import Prior, StandardNormal
 
-#: images are compared as thumbnails of at most so many pixels a side; centres are sought among
-#: about so many examples, in at most so many rounds; a cluster has so many examples on average
+#: largest side of thumbnails; examples and rounds of k-means; least mean size of clusters
 THUMBNAIL, FIT_EXAMPLES, ROUNDS, MIN_MEAN_SIZE = 16, 20_000, 50, 50
-#: examples of a cluster that carry a kernel of the content's density; the bandwidth is fitted to
-#: clusters of so many examples or more, and to so many clusters
+#: kernels of a cluster's density; least size, and number, of clusters that a bandwidth is fitted to
 KDE_CENTRES, MIN_KDE_SIZE, KDE_CLUSTERS = 100, 20, 50
 #: principal axes with less than this share of the largest variance are left out
 MIN_VARIANCE = 1e-6
 #: weight of the generator's content loss
 CONTENT_WEIGHT = 3.0
 
-#: what the discriminator is told of each example beside its class
+#: what the discriminator reads of each example beside its class
 Context = tuple[Tensor | None, ...]
 
 
 class NormalPrior(StandardNormal):
-    """N(0, I), the prior of a textbook GAN; the discriminator is told nothing of the latents.
-
-    A GAN makes these calls on its prior, and :class:`ClusterPrior` answers them in its own way.
-    """
+    """N(0, I), of a textbook GAN, and all that a GAN asks of its prior."""
 
     n_clusters = content_dims = 0
 
@@ -42,7 +37,7 @@ class NormalPrior(StandardNormal):
         """Learn from the training examples before the first step; nothing here."""
 
     def context(self, x: Tensor, label: Tensor | None = None) -> Context:
-        """What D is told of examples (n, *shape) and of the fakes beside them; nothing here."""
+        """What D reads of examples (n, *shape) and of the fakes beside them; nothing here."""
         return ()
 
     def latents_like(self, x: Tensor, context: Context, noise: Noise) -> Tensor:
@@ -89,10 +84,10 @@ class ClusterPrior(Prior):
 
     centres: Tensor
     counts: Tensor
-    mean: Tensor
+    pixel_mean: Tensor
     axes: Tensor
-    means: Tensor
-    factors: Tensor
+    content_means: Tensor
+    content_factors: Tensor
     kde_centres: Tensor
     bandwidth: Tensor
 
@@ -104,19 +99,16 @@ class ClusterPrior(Prior):
         self.thumbnail = (small[0], small[1]) if len(small) == 2 else None
         self.pixels = math.prod((shape[0], *small))
         self.content_dims = min(content_dims, normal_dims, self.pixels)
-        self.register_buffer("centres", torch.zeros(n_clusters, self.pixels + classes))
-        self.register_buffer("counts", torch.zeros(max(1, classes), n_clusters))
-        if not self.content_dims:
-            return
-        self.register_buffer("mean", torch.zeros(self.pixels))
-        self.register_buffer("axes", torch.zeros(self.pixels, self.content_dims))
-        self.register_buffer("means", torch.zeros(n_clusters, self.content_dims))
-        self.register_buffer("factors", torch.eye(self.content_dims).repeat(n_clusters, 1, 1))
-        self.register_buffer("kde_centres",
-                             torch.zeros(n_clusters, KDE_CENTRES, self.content_dims))
-        self.register_buffer("bandwidth", torch.ones(()))
-
-    # ------------------------------------------------------------------------------ fitting
+        d, buffers = self.content_dims, {"centres": torch.zeros(n_clusters, self.pixels + classes),
+                                         "counts": torch.zeros(max(1, classes), n_clusters)}
+        if d:
+            buffers |= {"pixel_mean": torch.zeros(self.pixels), "axes": torch.zeros(self.pixels, d),
+                        "content_means": torch.zeros(n_clusters, d),
+                        "content_factors": torch.eye(d).repeat(n_clusters, 1, 1),
+                        "kde_centres": torch.zeros(n_clusters, KDE_CENTRES, d),
+                        "bandwidth": torch.ones(())}
+        for name, start in buffers.items():
+            self.register_buffer(name, start)
 
     def fit(self, batches: Iterable[Batch], n_train: int) -> None:
         """Find clusters of the training examples unless there are some already, and count."""
@@ -175,12 +167,10 @@ class ClusterPrior(Prior):
             if len(z):  # an even choice, or all of them about equally often
                 self.kde_centres[k] = z[torch.arange(KDE_CENTRES) * len(z) // KDE_CENTRES]
         self.bandwidth.fill_(fit_bandwidth(members))
-        self.mean.copy_(thumbnails.mean(0))
+        self.pixel_mean.copy_(thumbnails.mean(0))
         self.axes.copy_(axes)
-        self.means.copy_(means)
-        self.factors.copy_(factors)
-
-    # ------------------------------------------------------------------------------ examples
+        self.content_means.copy_(means)
+        self.content_factors.copy_(factors)
 
     def assign(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """The clusters (n,) whose centres are nearest to examples, of classes where given."""
@@ -191,7 +181,7 @@ class ClusterPrior(Prior):
     def content_of(self, x: Tensor) -> Tensor:
         """Examples to their first principal coordinates, of variance 1: (n, content_dims)."""
         with torch.autocast(x.device.type, enabled=False):
-            return (self._features(x, None) - self.mean) @ self.axes
+            return (self._features(x, None) - self.pixel_mean) @ self.axes
 
     def context(self, x: Tensor, label: Tensor | None = None) -> Context:
         """Cluster (n,) and content (n, content_dims) of examples, of classes where given."""
@@ -205,8 +195,6 @@ class ClusterPrior(Prior):
             return flat
         one_hot = F.one_hot(label.long(), self.classes).to(flat)
         return torch.cat([flat, one_hot * (2 * math.sqrt(self.pixels))], 1)
-
-    # ------------------------------------------------------------------------------ latents
 
     def weights(self, label: Tensor | None = None) -> Tensor:
         """How many examples each cluster has: of all (K,), or of the classes (n,) (n, K)."""
@@ -236,8 +224,8 @@ class ClusterPrior(Prior):
             centre, h = self.kde_centres[cluster, pick.to(cluster.device)], self.bandwidth
             z = (1 - h**2).sqrt() * centre + h * normal[:, :self.content_dims]
         else:
-            residual = (content - self.means[cluster])[..., None]
-            z = torch.linalg.solve_triangular(self.factors[cluster], residual,
+            residual = (content - self.content_means[cluster])[..., None]
+            z = torch.linalg.solve_triangular(self.content_factors[cluster], residual,
                                               upper=False)[..., 0]
         return torch.cat([z, normal[:, self.content_dims:], vectors], 1)
 
@@ -246,8 +234,9 @@ class ClusterPrior(Prior):
         white = z[:, :self.content_dims, None].float()
         share = z[:, self.normal_dims:].float() / math.sqrt(2 * self.normal_dims)
         with torch.autocast(z.device.type, enabled=False):
-            factors = (share @ self.factors.flatten(1)).unflatten(1, (self.content_dims, -1))
-            return share @ self.means + (factors @ white)[..., 0]
+            factors = share @ self.content_factors.flatten(1)
+            residual = factors.unflatten(1, (self.content_dims, -1)) @ white
+            return share @ self.content_means + residual[..., 0]
 
     def expand_latent(self, z: Tensor) -> Tensor:
         """Latents (n, dims) with the content itself in place of the numbers that stand for it."""
@@ -261,8 +250,7 @@ class ClusterPrior(Prior):
         return None if content is None else (self.content_of(fakes) - content).square().mean()
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log w_k + log p(content | k) + log N(the other numbers; 0, I); −∞ off the vectors of
-        clusters."""
+        """log w_k + log p(content | k) + log N(other; 0, I); −∞ off the vectors of clusters."""
         normal, vector = z.split((self.normal_dims, self.n_clusters), -1)
         cluster = vector.argmax(-1)
         exact = vector == self._vectors(cluster)

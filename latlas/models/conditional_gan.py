@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
@@ -15,16 +16,10 @@ from latlas.core.model import Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrior
+from latlas.models.cluster_prior import CONTENT_WEIGHT
 from latlas.models.conditioning import NAME_IT, class_vectors
 from latlas.models.gan import GAN, GANConfig
-from latlas.objectives.adversarial import (
-    Objective,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-    logit_terms,
-)
+from latlas.objectives import adversarial
 
 
 @dataclass(frozen=True)
@@ -61,13 +56,10 @@ class ConditionalGAN(GAN):
     takes_condition = "label"
     config: ConditionalGANConfig
 
-    def __init__(self, config: ConditionalGANConfig, space: Space, *,
-                 generator: nn.Module | None = None, discriminator: nn.Module | None = None,
-                 prior: NormalPrior | ClusterPrior | None = None,
-                 objective: Objective | None = None) -> None:
-        self.condition_dim, self.class_logits = len(space.classes), config.class_loss_weight > 0
-        super().__init__(config, space, generator=generator, discriminator=discriminator,
-                         prior=prior, objective=objective)
+    @property
+    def class_logits(self) -> bool:
+        """Whether the discriminator learns to classify."""
+        return self.config.class_loss_weight > 0
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, else its labels."""
@@ -96,22 +88,19 @@ class ConditionalGAN(GAN):
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
-        x, gamma, label = batch.x, self.gamma(step), required(self.conditioning(batch, step.noise))
+        x, label = batch.x, required(self.conditioning(batch, step.noise))
         context = self.prior.context(x, label)
         fakes = self.generate(self.prior.latents_like(x, context, step.noise), label).float()
-
-        def discriminator(*inputs: Tensor) -> list[Tensor]:
-            return [out[:, 0] for out in self.discriminate(inputs, label, *context)]
+        logits_of = partial(self.logits, (label, *context))
 
         d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        outputs = self.discriminate(d_inputs, label, *context)
+        outputs = self.discriminate((label, *context), *d_inputs)
         real, fake = logits = [out[:, 0] for out in outputs]
-        total = discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | logit_terms(real, fake)
+        total = adversarial.discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
         if self.eager:
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise, logits)
-            total, terms = total + gamma * penalty, terms | parts
+            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
+            total, terms = total + penalty, terms | parts
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         if (class_loss := self.class_loss(outputs[0], label)) is not None:
@@ -120,14 +109,12 @@ class ConditionalGAN(GAN):
 
         if self.lazy and step.index % self.config.r1_interval == 0:
             d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise)
-            yield "penalty", Loss(gamma * penalty, parts)
+            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
 
-        outputs = self.discriminate([self.augment(fakes, step)], label, *context)
+        outputs = self.discriminate((label, *context), self.augment(fakes, step))
         fake = outputs[0][:, 0]
-        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = generator_loss(self.objective, real, fake)
+        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = adversarial.generator_loss(self.objective, real, fake)
         parts = {"generator": total}
         if (class_loss := self.class_loss(outputs[0], label)) is not None:
             total = total + class_loss

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,30 +22,17 @@ from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrio
 from latlas.networks.augment import ada_augment, diff_augment
 from latlas.networks.conv import LEAST_SIDE
 from latlas.networks.gan import make_discriminator, make_generator
-from latlas.objectives.adversarial import (
-    OBJECTIVES,
-    Objective,
-    discriminator_loss,
-    find_objective,
-    generator_loss,
-    gradient_penalty,
-    logit_terms,
-)
+from latlas.objectives import adversarial
+from latlas.objectives.adversarial import OBJECTIVES, Objective, find_objective
 
 #: sets of fewer images are augmented; of fewer examples all are memorised, augmented or not
 AUGMENT_BELOW, MEMORISED_BELOW = 10_000, 100
 #: certainty of D that adaptive augmentation aims at, and the examples over which its probability
 #: can rise from 0 to 1 (Karras et al. 2020b, section 3.1)
 ADA_TARGET, ADA_EXAMPLES = 0.6, 500_000
-#: channels of the finest size of ``style-gan`` and ``progressive-gan``, unless told otherwise
-WIDTH = 32
-#: images of up to this many scalars, and slim ones, get fully connected networks
-MLP_DIMS = 256
-#: hidden units (mlp) and channels of the first level (conv), unless told otherwise; hidden layers
-#: (mlp), of which narrow modes far apart need many: what lies between them has to be a steep step
+#: default units of hidden layers and channels of the first level; default hidden layers, of which
+#: narrow modes far apart need many: what lies between them has to be a steep step
 WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
-#: clusters and content dimensions of images, unless told otherwise
-N_CLUSTERS, CONTENT_DIMS = 200, 32
 
 
 @dataclass(frozen=True)
@@ -84,10 +72,15 @@ class AdversarialConfig:
         """The config with what was left to the data filled in.
 
         R1 of an image sums over pixels, which vary together: γ grows with their number, and is 10
-        for the gradient penalty (Gulrajani et al. 2017). γ falls to ``gamma_end``, so that edges of
-        modes can become sharp; the gradient penalty is a constraint and stays.
+        for gp (Gulrajani et al. 2017). γ falls to ``gamma_end``, so that edges of modes can become
+        sharp; gp is a constraint and stays.
+
+        Raises:
+            ConfigError: augmentation of what is no image.
         """
         image, penalty = space.kind == "picture", self.penalty
+        if not image and self.augment not in ("auto", "none"):
+            raise ConfigError(f"augment={self.augment} is for images; leave it out")
         if penalty == "auto":
             penalty = "gp" if self.objective == "wasserstein" else "r1+r2"
         gamma = 10.0 if penalty == "gp" else max(0.01, space.dims / 2048) if image else 1.0
@@ -95,8 +88,9 @@ class AdversarialConfig:
         return replace(self, penalty="none" if self.gamma == 0 else penalty,
                        gamma=gamma if self.gamma is None else self.gamma,
                        gamma_end=gamma_end if self.gamma_end is None else self.gamma_end,
-                       width=self.width or WIDTH, latent_dim=self.latent_dim or (
-                           64 if image else min(64, max(2, 2 * space.dims))))
+                       augment=self.augment if image else "none", width=self.width or 32,
+                       latent_dim=self.latent_dim or (64 if image else
+                                                      min(64, max(2, 2 * space.dims))))
 
 
 @dataclass(frozen=True)
@@ -125,20 +119,24 @@ class GANConfig(AdversarialConfig):
                                       low=0, high=1_000)
 
     def resolve(self, space: Space) -> Self:
-        """The config with what was left to the data filled in."""
+        """The config with what was left to the data filled in.
+
+        Raises:
+            ConfigError: options of clusters with another prior.
+        """
         config, image = super().resolve(space), space.kind == "picture"
         prior = self.prior if self.prior != "auto" else "clusters" if image else "normal"
         n_clusters, content_dims = self.n_clusters, self.content_dims
         if prior == "clusters":
-            n_clusters = N_CLUSTERS if n_clusters is None else n_clusters
-            content_dims = CONTENT_DIMS * image if content_dims is None else content_dims
+            n_clusters = n_clusters or 200
+            content_dims = 32 * image if content_dims is None else content_dims
         elif n_clusters or content_dims:
             setting = f"n_clusters={n_clusters}" if n_clusters else f"content_dims={content_dims}"
             raise ConfigError(f"{setting} goes with prior=clusters; choose that, too, or leave it "
                               "out")
         network = self.network
         if network == "auto":
-            large = space.dims > MLP_DIMS and min(space.shape[1:], default=0) >= LEAST_SIDE
+            large = space.dims > 256 and min(space.shape[1:], default=0) >= LEAST_SIDE
             network = "conv" if image and large else "mlp"
         return replace(config, network=network, width=self.width or WIDTHS[network],
                        depth=self.depth or DEPTHS[network], prior=prior, n_clusters=n_clusters,
@@ -162,8 +160,6 @@ class Adversarial(Model):
 
     def __init__(self, config: Any, space: Space, objective: Objective | None = None) -> None:
         super().__init__(config.resolve(space), space)
-        if space.kind != "picture" and config.augment not in ("auto", "none"):
-            raise ConfigError(f"augment={config.augment} is for images; leave it out")
         self.objective = objective or find_objective(config.objective)
         self.objective_name = config.objective if objective is None else "own objective"
         self.eager = self.config.penalty != "none" and config.r1_interval == 1
@@ -204,21 +200,11 @@ class Adversarial(Model):
         return [f"only {n_train} training {what}: so few are memorised, and samples will be copies "
                 f"of them; {hint}"]
 
-    def gamma(self, step: Step) -> float:
-        """Weight of the gradient penalty: γ at the start, ``gamma_end`` of it at the end.
-
-        It falls geometrically: γ is to D's gradient what a squared length is to the data, so every
-        scale gets the same time.
-        """
-        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
-
     def augmentation(self, n_train: int) -> str:
         """``none``, ``ada`` or ``diff``."""
-        if self.space.kind != "picture":
-            return "none"
-        if self.config.augment == "auto":
-            return "ada" if 0 < n_train < AUGMENT_BELOW else "none"
-        return str(self.config.augment)
+        if self.config.augment != "auto":
+            return str(self.config.augment)
+        return "ada" if 0 < n_train < AUGMENT_BELOW else "none"
 
     def augment(self, x: Tensor, step: Step) -> Tensor:
         """Examples as the discriminator sees them."""
@@ -232,7 +218,7 @@ class Adversarial(Model):
         return [self.augment(x, step).detach().requires_grad_(penalised)
                 for x in (real, fakes.detach())]
 
-    def discriminate(self, inputs: Sequence[Tensor], *conditions: Any) -> list[Tensor]:
+    def discriminate(self, conditions: Sequence[Any], *inputs: Tensor) -> list[Tensor]:
         """D's outputs (n, k) float32 at each of the inputs (n, *shape), of the same conditions."""
         if not self.joint or len(inputs) == 1:
             return [self.discriminator(x, *conditions).float() for x in inputs]
@@ -240,6 +226,22 @@ class Adversarial(Model):
         repeated = [c.repeat(len(inputs), *[1] * (c.dim() - 1)) if isinstance(c, Tensor) else c
                     for c in conditions]
         return list(self.discriminator(x, *repeated).float().chunk(len(inputs)))
+
+    def logits(self, conditions: Sequence[Any], *inputs: Tensor) -> list[Tensor]:
+        """The first of D's outputs, how real each of the inputs is, (n,) float32."""
+        return [out[:, 0] for out in self.discriminate(conditions, *inputs)]
+
+    def penalty(self, logits_of: Callable[..., list[Tensor]], d_inputs: list[Tensor], step: Step,
+                logits: list[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient penalty times γ, and its parts; ``logits`` if D has run there (eager).
+
+        γ falls geometrically to ``gamma_end`` of itself: it is to D's gradient what a squared
+        length is to the data, so every scale gets the same time.
+        """
+        gamma = float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
+        penalty, parts = adversarial.gradient_penalty(self.config.penalty, logits_of, d_inputs,
+                                                      step.noise, logits)
+        return gamma * penalty, parts
 
     def adapt_augmentation(self, certainty: Tensor, n: int, step: Step) -> None:
         """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less.
@@ -250,10 +252,6 @@ class Adversarial(Model):
         if self.augmentation(step.n_train) == "ada":
             share = n * step.noise.world / ADA_EXAMPLES
             self.augment_p.add_((certainty.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
-
-    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
-        """A GAN is conditioned on nothing."""
-        return None
 
     def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, latent_dim) latents, of a class where they differ by it."""
@@ -293,13 +291,14 @@ class GAN(Adversarial):
     """
 
     Config = GANConfig
-    #: the discriminator has logits of classes, too
-    class_logits = False
+    #: ``label`` for a model whose networks read the class
+    takes_condition: Literal["label"] | None = None
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None,
                  prior: NormalPrior | ClusterPrior | None = None,
                  objective: Objective | None = None) -> None:
+        self.condition_dim = len(space.classes) if self.takes_condition else 0
         if config.prior == "auto" and (generator is not None or discriminator is not None):
             config = replace(config, prior="normal")
         super().__init__(config, space, objective)
@@ -332,6 +331,11 @@ class GAN(Adversarial):
         if discriminator is not None and not self.condition_dim:
             networks.must_fit("discriminator", discriminator, space.shape, (1,))
 
+    @property
+    def class_logits(self) -> bool:
+        """Whether the discriminator learns to classify, too."""
+        return False
+
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Fit the prior, where it has something to fit."""
         self.prior.fit(batches, n_train)
@@ -343,35 +347,29 @@ class GAN(Adversarial):
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
-        x, gamma = batch.x, self.gamma(step)
+        x = batch.x
         context = self.prior.context(x)
         fakes = self.generate(self.prior.latents_like(x, context, step.noise)).float()
-        conditions = (None, *context) if context else ()  # no class
-
-        def discriminator(*inputs: Tensor) -> list[Tensor]:
-            return [out[:, 0] for out in self.discriminate(inputs, *conditions)]
+        logits_of = partial(self.logits, (None, *context) if context else ())  # of no class
 
         d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = discriminator(*d_inputs)
-        total = discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | logit_terms(real, fake)
+        real, fake = logits = logits_of(*d_inputs)
+        total = adversarial.discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
         if self.eager:
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise, logits)
-            total, terms = total + gamma * penalty, terms | parts
+            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
+            total, terms = total + penalty, terms | parts
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
         if self.lazy and step.index % self.config.r1_interval == 0:
             d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise)
-            yield "penalty", Loss(gamma * penalty, parts)
+            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
 
-        fake, = discriminator(self.augment(fakes, step))
-        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = generator_loss(self.objective, real, fake)
+        fake, = logits_of(self.augment(fakes, step))
+        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = adversarial.generator_loss(self.objective, real, fake)
         parts = {"generator": total}
         content = self.prior.content_loss(fakes, context)
         if content is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,13 +18,7 @@ from latlas.models.gan import Adversarial, AdversarialConfig
 from latlas.networks.blocks import channels
 from latlas.networks.equalised import image_sizes
 from latlas.networks.growing import GrowingDiscriminator, GrowingGenerator, at_stage
-from latlas.objectives.adversarial import (
-    Objective,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-    logit_terms,
-)
+from latlas.objectives import adversarial
 
 #: a fade goes in so many steps, all of which float32 holds exactly
 FADE_STEPS = 1024
@@ -55,7 +50,7 @@ class ProgressiveGAN(Adversarial):
     discriminator: GrowingDiscriminator
 
     def __init__(self, config: ProgressiveGANConfig, space: Space,
-                 objective: Objective | None = None) -> None:
+                 objective: adversarial.Objective | None = None) -> None:
         self.sizes = sizes = image_sizes("progressive-gan", space.shape, config.depth)
         super().__init__(config, space, objective)
         self.defaults = replace(self.defaults, progressive=config.grow)
@@ -74,36 +69,31 @@ class ProgressiveGAN(Adversarial):
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
-        gamma, stage = self.gamma(step), self.stage_at(step.progress)
+        stage = self.stage_at(step.progress)
         self.stage.fill_(stage)
         x = at_stage(batch.x, self.sizes, stage)
         z = self.prior.latents_like(x, (), step.noise)
         fakes = self.generator(z, stage).float()
-
-        def discriminator(*inputs: Tensor) -> list[Tensor]:
-            return [out[:, 0] for out in self.discriminate(inputs, stage)]
+        logits_of = partial(self.logits, (stage,))
 
         d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = discriminator(*d_inputs)
-        total = discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | logit_terms(real, fake)
+        real, fake = logits = logits_of(*d_inputs)
+        total = adversarial.discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
         if self.eager:
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise, logits)
-            total, terms = total + gamma * penalty, terms | parts
+            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
+            total, terms = total + penalty, terms | parts
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
         if self.lazy and step.index % self.config.r1_interval == 0:
             d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs,
-                                              step.noise)
-            yield "penalty", Loss(gamma * penalty, parts)
+            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
 
-        fake, = discriminator(self.augment(fakes, step))
-        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = generator_loss(self.objective, real, fake)
+        fake, = logits_of(self.augment(fakes, step))
+        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = adversarial.generator_loss(self.objective, real, fake)
         yield "generator", Loss(total, {"generator": total})
         self.adapt_augmentation(terms["certainty"], len(x), step)
 

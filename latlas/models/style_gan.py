@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,14 +20,7 @@ from latlas.networks.blocks import channels
 from latlas.networks.equalised import image_sizes, residual_trunk
 from latlas.networks.gan import Discriminator
 from latlas.networks.style import Mapping, StyleGenerator, Synthesis
-from latlas.objectives.adversarial import (
-    Objective,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-    logit_terms,
-    path_lengths,
-)
+from latlas.objectives import adversarial
 
 #: latents whose styles are averaged for w̄
 MEAN_LATENTS = 4096
@@ -60,7 +54,7 @@ class StyleGAN(Adversarial):
     generator: StyleGenerator
 
     def __init__(self, config: StyleGANConfig, space: Space,
-                 objective: Objective | None = None) -> None:
+                 objective: adversarial.Objective | None = None) -> None:
         sizes = image_sizes("style-gan", space.shape, config.depth)
         super().__init__(config, space, objective)
         wide = channels(self.config.width, len(sizes))[::-1]
@@ -82,38 +76,34 @@ class StyleGAN(Adversarial):
         """The discriminator's loss, its penalty where that is lazy, the generator's loss, and
         path-length regularisation: E(‖J_wᵀ y‖ − a)² of fresh latents, half as many as examples,
         with a the running mean of the lengths."""
-        x, n, gamma, noise = batch.x, len(batch.x), self.gamma(step), step.noise
+        x, n, noise = batch.x, len(batch.x), step.noise
         fakes = self.decode_w(self.mixed_styles(n, noise), noise=noise).mean
-
-        def discriminator(*inputs: Tensor) -> list[Tensor]:
-            return [out[:, 0] for out in self.discriminate(inputs)]
+        logits_of = partial(self.logits, ())
 
         d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = discriminator(*d_inputs)
-        total = discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | logit_terms(real, fake)
+        real, fake = logits = logits_of(*d_inputs)
+        total = adversarial.discriminator_loss(self.objective, real, fake)
+        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
         if self.eager:
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs, noise,
-                                              logits)
-            total, terms = total + gamma * penalty, terms | parts
+            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
+            total, terms = total + penalty, terms | parts
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
         if self.lazy and step.index % self.config.r1_interval == 0:
             d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            penalty, parts = gradient_penalty(self.config.penalty, discriminator, d_inputs, noise)
-            yield "penalty", Loss(gamma * penalty, parts)
+            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
 
-        fake, = discriminator(self.augment(fakes, step))
-        real, = discriminator(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = generator_loss(self.objective, real, fake)
+        fake, = logits_of(self.augment(fakes, step))
+        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
+        total = adversarial.generator_loss(self.objective, real, fake)
         yield "generator", Loss(total, {"generator": total})
 
         if self.config.path_weight > 0 and step.index % self.config.path_every == 0:
             w = self.mixed_styles(max(1, n // 2), noise)
             images = self.decode_w(w, noise=noise).mean
-            lengths = path_lengths(images, w, noise.normal(*images.shape).to(images))
+            lengths = adversarial.path_lengths(images, w, noise.normal(*images.shape).to(images))
             length = lengths.detach().mean()
             mean = torch.where(self.path_length > 0,
                                torch.lerp(self.path_length, length, PATH_DECAY), length)
