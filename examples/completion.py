@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_pair, open_source, split
 from latlas.data.source import make
+from latlas.verbs.write import write_examples
 
 ROWS, DRAWS = 8, 5
 
@@ -35,7 +35,7 @@ def main() -> None:
     drawn = [latlas.sample(model, ROWS, seed=seed, given=truth) for seed in range(DRAWS)]
     answer = latlas.translate(translator(source, asked), given)
     rows = np.stack([given, *(kept(given, x, asked.part) for x in (*drawn, answer)), truth], 1)
-    print(write_items(asked.out, rows.reshape(-1, *model.space.shape), model.space,
+    print(write_examples(asked.out, rows.reshape(-1, *model.space.shape), model.space,
                       columns=DRAWS + 3))
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.source import make
+from latlas.verbs.write import write_examples
 
 STEEP = 80  # of 255: what two neighbours differ by at an edge
 TOP, BOTTOM = (250, 220, 60), (200, 30, 160)  # colours of the digits
@@ -41,8 +41,8 @@ def main() -> None:
            else {"images": int(asked.images), **QUICK})
     model = latlas.train("pix2pix", pairs, out=asked.run, **how).model
     unseen = split(pairs, "test").subset(slice(0, 24))
-    columns = [unseen.take("x"), latlas.translate(model, unseen), unseen.other.take("x")]
-    print(write_items(asked.out, side_by_side(columns), model.other, columns=3 * len(columns)))
+    columns = [unseen.take("x"), latlas.translate(model, unseen).values, unseen.other.take("x")]
+    print(write_examples(asked.out, side_by_side(columns), model.other, columns=3 * len(columns)))
 
 
 def source_of(asked: argparse.Namespace) -> Any:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from latlas.tasks.clips import clips_of, translate_film, write_film
-from latlas.tasks.evaluate import evaluate
 
 import latlas
 from latlas.core import motion
 from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
+from latlas.verbs.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
 #: of the digits, so that they take seconds
@@ -43,7 +42,7 @@ def main() -> None:
     day = test.subset(clips_of(test)[0].frames)
     asked.out.mkdir(parents=True, exist_ok=True)
     write_film(asked.out / "day.gif", day.take("x"), model.space, day.take("duration"))
-    translate_film(model, day, asked.out / "night.gif")
+    latlas.translate(model, day, out=asked.out / "night.gif")
     found = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
     figure = found.get("flicker")
     print(f"{asked.out}/night.gif: {figure.text()} of flicker, the input "

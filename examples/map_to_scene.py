@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_bytes
-from latlas.tasks.translate import sheet
 
 import latlas
 from latlas.core.space import Space
@@ -25,6 +23,8 @@ from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
 from latlas.render import pictures
+from latlas.verbs.translating import sheet
+from latlas.verbs.write import write_bytes
 
 SIDE, SCENES = 24, 1500  # of the scenes that are made up
 SHOWN = 24
@@ -41,7 +41,7 @@ def main() -> None:
     model = latlas.train("pix2pix", source, out=asked.run, **how).model
     train, test = split(source, "train"), split(source, "test")
     truth = test.other.take("x")
-    for name, made in (("pix2pix", latlas.translate(model, test)),
+    for name, made in (("pix2pix", latlas.translate(model, test).values),
                        ("one colour for each class", coloured(train, test.take("x")))):
         print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
               f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")

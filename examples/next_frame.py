@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from completion import hidden
-from latlas.tasks.output import write_items
 from PIL import Image, ImageSequence
 
 import latlas
@@ -28,6 +27,7 @@ from latlas.data import open_pair, open_source
 from latlas.data.dataset import Dataset
 from latlas.data.source import make
 from latlas.metrics import paired
+from latlas.verbs.write import write_examples
 
 ROWS, DRAWS = 8, 5
 SIDE, FILMS, FRAMES = 16, 200, 12  # of the films that are made up
@@ -54,7 +54,7 @@ def main() -> None:
     rows = np.unique(np.linspace(0, len(still) - 1, ROWS).round().astype(int))
     shown = np.stack([x[rows] for x in (still, *drawn, answer, truth)], 1)
     space = Space.picture(still.shape[1:])
-    print(write_items(asked.out, shown.reshape(-1, *space.shape), space, columns=DRAWS + 3))
+    print(write_examples(asked.out, shown.reshape(-1, *space.shape), space, columns=DRAWS + 3))
 
 
 def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]:
@@ -65,8 +65,8 @@ def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]
                          latent_dim=8, batch_size=32, learning_rate=2e-3,
                          images=int(asked.images)).model
     given = hidden(np.concatenate([still, still], 2), "top")
-    made = [latlas.sample(model, len(still), seed=seed, given=given) for seed in range(DRAWS)]
-    return [x[:, :, still.shape[2]:] for x in made]
+    drawn = [latlas.sample(model, len(still), seed=seed, given=given) for seed in range(DRAWS)]
+    return [x[:, :, still.shape[2]:] for x in drawn]
 
 
 def answers(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> Any:
@@ -75,7 +75,7 @@ def answers(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> Any:
              for name, x in (("still", pairs.still), ("next", pairs.following))]
     model = latlas.train("pix2pix", open_pair(*sides, paired=True), images=int(asked.pairs),
                          batch_size=16, width=32, learning_rate=1e-3).model
-    return latlas.translate(model, Dataset(still, model.space))
+    return latlas.translate(model, Dataset(still, model.space)).values
 
 
 def report(drawn: list[Any], answer: Any, still: Any, truth: Any) -> None:

@@ -14,14 +14,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from latlas.api.voices import open_clips
-from latlas.tasks.output import write_bytes
-from latlas.tasks.voices import sheet, translate_wavs
 
 import latlas
 from latlas.data import open_pair
 from latlas.data.wav import Clip, wav_bytes
-from latlas.render import pictures
+from latlas.verbs.voices import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)
@@ -42,16 +39,13 @@ def main() -> None:
         source = open_pair(*sides, **({} if asked.folders else SMALL))
         how = ({"minutes": asked.minutes} if asked.folders
                else {"images": int(asked.images), **QUICK})
-        model = latlas.train("cycle-gan", source, out=asked.run, **how).model
-        held = open_clips(model, None, "test")
-        done = translate_wavs(model, held, asked.out)
-        rows = sheet(model, held.subset(slice(0, 8)))
-        pitches = [np.median([pitch(clip) for clip in clips]) for clips in (
-            [held.read(i) for i in range(len(held))], latlas.translate(model, None, "test"))]
-    path = asked.out.with_name(f"{asked.out.name}-sheet.png")
-    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
-    print(f"wrote {done.written} recordings to {asked.out} and {path}; median pitch "
-          f"{pitches[0]:.0f} Hz before, {pitches[1]:.0f} Hz after")
+        run = latlas.train("cycle-gan", source, out=asked.run, **how)
+        recordings = open_recordings(run, None, "test")
+        written = latlas.translate(run, split="test", out=asked.out).written
+        before, after = (np.median([pitch(clip) for clip in clips]) for clips in (
+            [recordings.read(i) for i in range(len(recordings))],
+            latlas.translate(run, split="test").clips))
+    print(*written, f"median pitch {before:.0f} Hz before, {after:.0f} Hz after", sep="\n")
 
 
 def synthetic(folder: Path, low: float, throat: float, *, seed: int, n: int = 60) -> Path:

@@ -10,10 +10,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from latlas.tasks.output import write_items
-
 import latlas
 from latlas.data import open_source, split
+from latlas.verbs.write import write_examples
 
 
 def main() -> None:
@@ -22,24 +21,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or shapes_in(Path(temporary) / "shapes")
         source = open_source(folder, image_size=asked.image_size)
-        run = latlas.train("vae", source, out=asked.out / "run", images=int(asked.images)).run
+        run = latlas.train("vae", source, out=asked.out / "run", images=int(asked.images))
         show(run, split(source, "test"), asked.out)
         print("report:", latlas.report(run, data=source, draws=20).save(asked.out / "report.html"))
 
 
-def show(run: Path, unseen: object, out: Path) -> None:
+def show(run: latlas.Run, unseen: object, out: Path) -> None:
     """New pictures, and a walk between two that the model has not seen."""
-    model = latlas.load(run)
-    first, last = latlas.encode(model, unseen)[:2]
-    walk = latlas.interpolate(model, first, last, steps=16, path="circle")
-    print(write_items(out / "samples.png", latlas.sample(model, 64), model.space))
-    print(write_items(out / "walk.gif", walk, model.space))
+    first, last = latlas.encode(run, unseen)[:2]
+    walk = latlas.interpolate(run, first, last, steps=16, method="slerp")
+    print(latlas.sample(run, 64).save(out / "samples.png"))
+    print(walk.save(out / "walk.gif"))
 
 
 def shapes_in(folder: Path, n: int = 3000) -> Path:
     """A folder of sprites, one PNG each, so that the script runs anywhere."""
     data = latlas.open_data("shapes", "all", n=n, image_size=16)
-    write_items(f"{folder}/", data.take("x"), data.space)
+    write_examples(f"{folder}/", data.take("x"), data.space)
     return folder
 
 
@@ -48,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, help="pictures; default: drawn shapes")
     parser.add_argument("--image-size", type=int, default=16, help="pixels a side")
-    parser.add_argument("--images", type=float, default=200_000, help="items to train on")
+    parser.add_argument("--images", type=float, default=200_000, help="examples to train on")
     parser.add_argument("--out", type=Path, default=Path("runs/own-pictures"))
     return parser.parse_args()
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.core.space import Space
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
+from latlas.verbs.write import write_examples
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 16, "network": "unet", "width": 16, "learning_rate": 1e-3}
@@ -32,10 +32,10 @@ def main() -> None:
     how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
     model = latlas.train("cycle-gan", source, out=asked.run, **how).model
     day = split(source, "test").subset(slice(0, 24))
-    night = latlas.translate(model, day, to="B")
+    night = latlas.translate(model, day, to="B").values
     again = latlas.translate(model, Dataset(night, model.other), to="A")
     rows = np.stack([day.take("x"), night, again], 1)
-    print(write_items(asked.out, rows.reshape(-1, *rows.shape[2:]), model.space, columns=9))
+    print(write_examples(asked.out, rows.reshape(-1, *rows.shape[2:]), model.space, columns=9))
 
 
 def digits(half: int, sky: Any, bright: float) -> Any:

@@ -48,7 +48,7 @@ def test_tables_and_outliers(tmp_path: Path) -> None:
 def test_completion(tmp_path: Path) -> None:
     said = run(tmp_path, "completion.py", "--images", "2e3", "--pairs", "64",
                "--out", "strip.png")
-    assert "64 items" in said
+    assert "64 examples" in said
     grid = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
     times, gap = 8, 3
     cell = 8 * times + gap
@@ -81,7 +81,7 @@ def test_weights_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", ["edges_to_pictures.py", "recolouring.py"])
 def test_translations(script: str, tmp_path: Path) -> None:
     said = run(tmp_path, script, "--images", "64", "--out", "sheet.png", "--run", "kept")
-    assert "72 items" in said
+    assert "72 examples" in said
     assert (tmp_path / "kept/model.safetensors").is_file()
     assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).shape[1] > 9 * 16
 
@@ -146,7 +146,7 @@ def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
 
 def test_next_frame_and_scenes_made_up(tmp_path: Path) -> None:
     said = run(tmp_path, "next_frame.py", "--images", "64", "--pairs", "16", "--out", "a.png")
-    assert "64 items" in said and (tmp_path / "a.png").is_file()
+    assert "64 examples" in said and (tmp_path / "a.png").is_file()
     said = run(tmp_path, "map_to_scene.py", "--images", "64", "--out", "b.png", "--run", "kept")
     assert "24 rows" in said and (tmp_path / "b.png").is_file()
     assert (tmp_path / "kept/model.safetensors").is_file()
