@@ -141,8 +141,14 @@ def verb(name: str, run: Any, *args: Any, **options: Any) -> Values:
     return RESULTS.get(name, lambda array: [np.asarray(array)])(result)
 
 
+def alone(run: Any) -> Any:
+    """The model without the data that it was trained on, which some verbs would take by default."""
+    return latlas.load(run, device="cpu").model if isinstance(run, Path) else run.model
+
+
 def edited(run: Any, directions: dict[str, Any], **options: Any) -> Values:
-    return [np.asarray(latlas.edit(run, latlas.directions(run, 2, **directions), **options))]
+    found = latlas.directions(alone(run), 2, **directions)
+    return [np.asarray(latlas.edit(run, found, **options))]
 
 
 def scored(run: Path, task: str, source: Any, **options: Any) -> Values:
@@ -219,13 +225,13 @@ def generated(run: Any, case: Case, source: Any) -> Calls:
     yield "line", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, **condition)
     yield "circle", lambda: verb("interpolate", run, z()[0], z()[1], steps=5, method="slerp",
                                  **condition)
-    yield "traverse", lambda: verb("traverse", run, dims=[0, 2], steps=3, **condition)
+    yield "traverse", lambda: verb("traverse", alone(run), dims=[0, 2], steps=3, **condition)
     yield "traverse-data", lambda: verb("traverse", run, latents=z(), start=z()[3], dims=[0, 2],
                                         steps=3, **condition)
     yield "project", lambda: verb("project", run, split="test", n=1000, starts=3, steps=4)
     if condition != label:
         return
-    yield "directions", lambda: verb("directions", run, 2, seed=4, **label)
+    yield "directions", lambda: verb("directions", alone(run), 2, seed=4, **label)
     yield "edit", lambda: edited(run, label, steps=3, **label)
     yield "edit-seed", lambda: edited(run, label, seed=5, steps=3, span=2.0, **label)
     if "encode" in can:
