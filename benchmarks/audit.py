@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 from common import table
-from latlas.api.items import open_items
 from numpy.typing import NDArray
 
 import latlas
 from latlas.data import open_source
 from latlas.metrics.outliers import ppca_surprise
-from latlas.verbs.score import elbo_parts
+from latlas.verbs.estimators import elbo_parts
 
 Array = NDArray[Any]
 KEPT, SHARE = 20, 0.05
@@ -61,7 +60,7 @@ def measure(x: Array, label: Array, code: int, options: argparse.Namespace) -> d
                          progress=False).model
     audit = latlas.audit(model, items, seed=options.seed)
     seconds = time.process_time() - begun
-    bound = elbo_parts(model, open_items(model, items), seed=options.seed)["bound"]
+    bound = elbo_parts(model, latlas.open_data(items, like=model), seed=options.seed)["bound"]
     scores = {"audit": audit.rarity, "PPCA, 20 axes": ppca_surprise(items, items, 20),
               "bound": -bound, "histograms": -np.log(audit.density).sum(1)}
     return {name: among_rarest(score, mark) for name, score in scores.items()} | {

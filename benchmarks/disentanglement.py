@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from common import table, write_json
-from latlas.tasks.figures import KINDS
 
 import latlas
 from latlas.data import open_source
@@ -29,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "β-TC-VAE": ("beta-tc-vae", {}),
     "FactorVAE": ("factor-vae", {}),
 }
-FIGURES = [key for key, kind in KINDS.items() if kind.group == "Disentanglement"]
+METRICS = [key for key, kind in KINDS.items() if kind.group == "Disentanglement"]
 #: new pictures cost nothing, so nothing has to keep a network from learning them by heart
 SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "network": "mlp", "width": 512,
             "dropout": 0.0, "weight_decay": 0.0, "batch_size": 128, "progress": False}
@@ -44,14 +43,14 @@ def main() -> None:
         for name in options.models:
             found[name].append(measure(name, source, options, seed))
             print(f"{name}, seed {seed}: MIG {found[name][-1]['value']['mig']:.3f}", flush=True)
-    print("\n" + table(["", *(KINDS[key].title for key in FIGURES)], rows(found)))
+    print("\n" + table(["", *(KINDS[key].title for key in METRICS)], rows(found)))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
                               "measured": found})
 
 
 def measure(name: str, source: Any, options: argparse.Namespace,
             seed: int) -> dict[str, dict[str, float]]:
-    """Every figure of one run, with its control and its ceiling."""
+    """Every metric of one run, with its control and its ceiling."""
     model, own = MODELS[name]
     budget = {"images": options.images} if options.images else {"minutes": options.minutes}
     out = options.out and options.out / re.sub(r"\W+", "-", f"{name} {seed}")
@@ -64,12 +63,12 @@ def measure(name: str, source: Any, options: argparse.Namespace,
 
 
 def rows(found: dict[str, list[dict[str, dict[str, float]]]]) -> list[list[str]]:
-    """The models, their rotated codes, and the oracle, which is the same for all."""
+    """The models, their rotated latents, and the oracle, which is the same for all."""
     parts = [("value", "{}"), ("control", "{}, rotated")]
-    lines = [[title.format(name), *(spread([run[part][key] for run in runs]) for key in FIGURES)]
+    lines = [[title.format(name), *(spread([run[part][key] for run in runs]) for key in METRICS)]
              for part, title in parts for name, runs in found.items()]
     first = next(iter(found.values()))[0]["ceiling"]
-    return [*lines, ["the factors as codes", *(f"{first[key]:.3f}" for key in FIGURES)]]
+    return [*lines, ["the factors as latents", *(f"{first[key]:.3f}" for key in METRICS)]]
 
 
 def spread(values: list[float]) -> str:

@@ -37,7 +37,7 @@ from latlas.engine.weighing import Weighing
 from latlas.metrics.rarity import effective_share, guarded, standardised
 from latlas.models import MODELS
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.verbs.classify import classify
+from latlas.verbs.classify import log_probabilities
 
 Array = NDArray[Any]
 BATCH = 64
@@ -196,7 +196,7 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
                             **MODELS["debiasing-vae"].training)
     trainer = Trainer(model, training, budget=images, precision="fp32", items=len(task.train))
     values = _advance(trainer, Batches(task.train, BATCH, seed), -(-images // BATCH))
-    right = classify(trainer.averaged(), task.test).argmax(1) == task.test.label
+    right = log_probabilities(trainer.averaged(), task.test).argmax(1) == task.test.label
     groups = right[~task.changed].mean(), right[task.changed].mean()
     return {"worst": min(groups), "mean": float(np.mean(groups)),
             "lift": values[task.minority].mean() / values.mean(), "ess": effective_share(values)}

@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from common import judge, judged, run_arguments, trained, write_json
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, titled, write_columns
@@ -141,7 +139,7 @@ def direction(run: Path, source: Source, to: str, ways: dict[str, NDArray[np.flo
     """Title to figure of test clips translated to a domain; draws a strip of some."""
     model, test = latlas.load(run, device=options.device), split(source, "test")
     seen = test if to == "B" else test.flipped()
-    labels, made = seen.take("label"), translate(model, seen, to=to)
+    labels, made = seen.take("label"), latlas.translate(model, seen, to=to).values
     other = seen.other
     real = other.take("x"), ways[to][other.rows]
     found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),

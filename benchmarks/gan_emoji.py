@@ -27,11 +27,6 @@ from typing import Any
 import numpy as np
 from common import judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
-from latlas.tasks.evaluate import evaluate
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 from numpy.typing import NDArray
 
 import latlas
@@ -41,6 +36,8 @@ from latlas.data.source import Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
 from latlas.verbs.measures import measure as evaluated
+from latlas.verbs.styles import LEVELS
+from latlas.verbs.write import write_examples
 
 #: name of a row → model and its settings
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -63,9 +60,8 @@ def main() -> None:
     found: dict[str, dict[str, Metric]] = {}
     for row in options.models:
         run = trained(row, ROWS[row][0], source, options, **ROWS[row][1])
-        model = latlas.load(run, device=options.device)
-        write_items(run.with_suffix(".png"), latlas.sample(model, 64, seed=options.seed),
-                    model.space)
+        model = latlas.load(run, device=options.device).model
+        latlas.sample(model, 64, seed=options.seed).save(run.with_suffix(".png"))
         found[row] = measure(model, run, train, held, options)
         print(f"{row}: {found[row]['sliced Wasserstein, pixels'].text()}", flush=True)
     print("\n" + judged(found, "training pictures"))
@@ -106,16 +102,14 @@ def averaged(key: str, draws: list[Any]) -> Metric:
 def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """Mixing grids, and held-out pictures beside projections and nearest training pictures."""
     run = options.out / f"style-gan-{options.seed}"
-    model = latlas.load(run, device=options.device)
+    model = latlas.load(run, device=options.device).model
     for layers in LEVELS:
-        made = latlas.mix(model, *MIXED, layers=layers)
-        write_items(options.out / f"mix-{layers}.png", made.reshape(-1, *made.shape[2:]),
-                    model.space, columns=made.shape[1])
+        latlas.mix(model, *MIXED, layers=layers).save(options.out / f"mix-{layers}.png")
     chosen = of_different_groups(held, options.projections, options.seed)
-    found = project(model, chosen, train=train, starts=options.starts, steps=options.steps,
+    found = latlas.project(model, chosen, train=train, starts=options.starts, steps=options.steps,
                     space=options.space, seed=options.seed)
-    beside = np.stack([found.originals, found.items, closest(chosen, train)], 1)
-    write_items(options.out / "projections.png", beside.reshape(-1, *beside.shape[2:]),
+    beside = np.stack([found.originals, found.values, closest(chosen, train)], 1)
+    write_examples(options.out / "projections.png", beside.reshape(-1, *beside.shape[2:]),
                 model.space, columns=12)
     won = float((found.error < found.nearest).mean())
     print(f"\n{len(chosen)} held-out pictures, mean squared difference in model units: projection "

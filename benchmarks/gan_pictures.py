@@ -26,9 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
-from latlas.tasks.evaluate import Evaluation
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_source, split
@@ -51,7 +48,7 @@ def main() -> None:
                      "test pictures") if options.judge_steps else "auto"
     for row in options.models:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
-        model = latlas.load(run, device=options.device)
+        model = latlas.load(run, device=options.device).model
         draw(model, options.out / f"{row}-{options.seed}.png", options.seed)
         found[title] = replace(latlas.evaluate(
             model, source, split="test", metrics=("samples",), samples=options.samples,
@@ -71,15 +68,16 @@ def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
         return trained(row, row, source, options)
     share = options.prior_share * options.minutes
     run = trained(row, row, source, options, minutes=options.minutes - share)
-    ended(latlas.fit_prior(run, **asked("prior", options, share)))
+    ended(latlas.fit_prior(run, **asked("prior", options, share)).run)
     return run
 
 
 def draw(model: Any, path: Path, seed: int) -> None:
     """A grid of samples, a column for each class where they can be asked for."""
     classes = list(model.space.classes) if getattr(model, "condition_dim", 0) else []
-    made = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
-    write_items(path, made, model.space, columns=len(classes) or 10)
+    drawn = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
+    drawn.columns = len(classes) or 10
+    drawn.save(path)
 
 
 def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace) -> dict[str, Any]:

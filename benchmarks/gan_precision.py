@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from common import judge, run_arguments, spent, table, trained, write_json
-from latlas.tasks.sections import read_metrics
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only

@@ -54,7 +54,7 @@ def measure(normal: Path, odd: Path, seed: int, options: argparse.Namespace) -> 
     items = np.concatenate([split(s, "test").take("x")[:options.items] for s in (source, strange)])
     marks = np.arange(len(items)) >= len(items) // 2
     held = split(source, "validation")
-    ask = {"normal": held, "false_alarms": 0.01}
+    ask = {"reference": held, "fpr": 0.01}
     main_one = latlas.outliers(model, (items, marks), controls=False, **ask)
     nats = latlas.outliers(model, (items, marks), controls=False, method="nats", **ask)
     train = split(source, "train").take("x")[:FITTED]

@@ -33,11 +33,6 @@ from typing import Any
 import numpy as np
 from common import judge, judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
-from latlas.tasks.cache import Cache
-from latlas.tasks.figures import KINDS, Figure
-from latlas.tasks.output import write_items
-from latlas.tasks.quality import figures_of
-from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -50,6 +45,8 @@ from latlas.metrics import paired
 from latlas.metrics.likelihood import summary
 from latlas.metrics.table import KINDS, Metric
 from latlas.verbs.sample_quality import Cache, metrics_of
+from latlas.verbs.translating import translated
+from latlas.verbs.write import write_examples
 
 #: of digits: small and quick, so that a processor sees enough of them
 QUICK = {"network": "unet", "width": 16, "depth": 2, "batch_size": 4, "learning_rate": 1e-3}
@@ -99,7 +96,8 @@ def edges_to_emoji(options: argparse.Namespace) -> Found:
     made, costs = dict(unlearnt(data)), {}
     for row in options.models:
         run = trained(row, ROWS["edges"][row][0], data.source, options, **ROWS["edges"][row][1])
-        made[row], costs[row] = translate(latlas.load(run, device=options.device), test), cost(run)
+        made[row], costs[row] = translated(latlas.load(run, device=options.device).model,
+                                           test), cost(run)
     names = [*options.models, *(name for name in made if name not in options.models)]
     found = {name: costs.get(name, {}) | beside(made[name], data.source, options.seed)
              for name in names}
@@ -254,9 +252,9 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
 def direction(run: Path, source: Source, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Metric]:
     """Title to figure of test items translated to a domain; draws a sheet of some."""
-    model, test = latlas.load(run, device=options.device), split(source, "test")
+    model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen = test if to == "B" else test.flipped()
-    labels, made = seen.take("label"), translate(model, seen, to=to)
+    labels, made = seen.take("label"), translated(model, seen, to=to)
     kept = mean("label_accuracy", (reader.predict(made) == labels).astype(float),
                  reader.accuracy(seen.other.take("x"), seen.other.take("label")))
     found = {"label_accuracy": kept}
@@ -266,7 +264,7 @@ def direction(run: Path, source: Source, to: str, reader: Any,
                                 features=reader, samples=options.samples, seed=options.seed)
     found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
-    back = translate(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
+    back = translated(model, Dataset(made[:SHEET], seen.other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
     write_columns(path, [first.take("x"), made[:SHEET], back])
     print(f"{path}: item | translation | back")
@@ -292,7 +290,7 @@ def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
     """Items (n, C, H, W) of several kinds side by side, ``across`` times that in a row."""
     coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
     shown = np.stack(coloured, 1)
-    write_items(path, shown.reshape(-1, *shown.shape[2:]), Space.picture(shown.shape[2:]),
+    write_examples(path, shown.reshape(-1, *shown.shape[2:]), Space.picture(shown.shape[2:]),
                 columns=across * len(columns))
 
 

@@ -24,19 +24,18 @@ from typing import Any
 
 import numpy as np
 from common import run_arguments, spent, table, trained, write_json
-from latlas.api import load
-from latlas.api.voices import open_clips
-from latlas.tasks.voices import sounded, translate_wavs
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import picture_of
 from latlas.data.sound import spectrum
 from latlas.data.wav import Clip, read_wav, wav_bytes
+from latlas.verbs.voices import sounded
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others
@@ -76,9 +75,9 @@ def recordings(path: Path) -> dict[Key, Clip]:
 
 def translated(run: Path, data: Path, speaker: str, to: str) -> tuple[list[Key], list[Clip]]:
     """The held-out recordings of a speaker, translated, written and read again."""
-    found = open_clips(run, f"{data}::*_{speaker}_{KEPT}")
     folder = run / f"to-{to}"
-    translate_wavs(load(run, device="cpu"), found, folder, to=to)
+    latlas.translate(latlas.load(run, device="cpu"), f"{data}::*_{speaker}_{KEPT}", to=to,
+                     out=folder)
     files = sorted(folder.glob("*.wav"))
     print(f"{folder}: {len(files)} recordings of {speaker} in the other voice", flush=True)
     keys = [key_of(f.name) for f in files]
@@ -94,7 +93,7 @@ def key_of(name: str) -> Key:
 def controls(said: dict[Key, Clip], judges: Judges, target: str, run: Path,
              speakers: list[str]) -> Iterable[tuple[str, int, float, float]]:
     """Real ones of the target, the same through a picture, and those of the other as they are."""
-    kind = load(run, device="cpu").space.sound
+    kind = latlas.load(run, device="cpu").space.sound
     other = speakers[1 - speakers.index(target)]
     for name, who in ((f"{target}, real", target), (f"{other}, unchanged", other)):
         clips = held_out(said, who)

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from latlas.api.training import Parts, execute, plan
 from torch import Tensor, nn
 
 from latlas.core.noise import Noise, derive
@@ -35,6 +34,8 @@ from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
 from latlas.data.source import partition
 from latlas.metrics.latent import active_units
+from latlas.training import TrainingData, execute, plan_of
+from latlas.verbs.passes import inference
 from latlas.verbs.score import score
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -87,13 +88,14 @@ def measure(model: str, layers: int, k: int, source: Source, asked: argparse.Nam
     """Train on everything but the test items, as the paper does; score those."""
     rows = partition(source)
     train = replace(split(source, "all"), rows=np.union1d(rows["train"], rows["validation"]))
-    done = execute(plan("hierarchical-vae" if layers > 1 else "iwae",
-                        settings(model, layers, k, asked)), Parts(train, None, source.spec),
+    done = execute(plan_of("hierarchical-vae" if layers > 1 else "iwae",
+                           settings(model, layers, k, asked)),
+                   TrainingData(train, None, source.spec),
                    asked.out / f"{model if k > 1 else 'vae'}-{layers}-{k}", asked.progress,
                    networks(layers, train, asked.seed))
     test = split(source, "test").subset(slice(0, asked.items))
     scores = score(done.model, test, draws=asked.draws, precision=asked.precision)
-    spent = json.loads((done.run / "metrics.jsonl").read_text().splitlines()[-1])
+    spent = json.loads((done.path / "metrics.jsonl").read_text().splitlines()[-1])
     return Row(model, layers, k, spent["images"] / len(train), -scores.mean,
                scores.standard_error, units(done.model, test), spent["images"] / spent["seconds"])
 
