@@ -71,13 +71,13 @@ def with_fitted_prior(options: argparse.Namespace) -> Any:
     """The VAE again, now with a second prior that knows where its codes lie."""
     run = folder("vae", options)
     latlas.fit_prior(run, progress=False, seed=options.seed, threads=1, device="cpu")
-    return latlas.load(run)
+    return latlas.load(run).model
 
 
 def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],
              options: argparse.Namespace) -> str:
     """Whether the order of the models hangs on how the support is drawn."""
-    drawn = {name: latlas.sample(model, options.samples, seed=options.seed + 1)
+    drawn = {name: latlas.sample(model, options.samples, seed=options.seed + 1).values
              for name, model in made.items()}
     lines = ["| features | k | kept | " + " | ".join(made) + " |", "| --- " * (3 + len(made)) + "|"]
     for title, extract in extractors.items():
