@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from common import judge, judged, run_arguments, trained, write_json
-from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, titled, write_columns

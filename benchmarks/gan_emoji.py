@@ -27,9 +27,6 @@ from typing import Any
 import numpy as np
 from common import judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
-from latlas.tasks.output import write_items
-from latlas.tasks.project import project
-from latlas.tasks.styles import LEVELS
 from numpy.typing import NDArray
 
 import latlas

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_source, split

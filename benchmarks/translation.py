@@ -33,8 +33,6 @@ from typing import Any
 import numpy as np
 from common import judge, judged, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
-from latlas.tasks.output import write_items
-from latlas.tasks.translate import translate
 from numpy.typing import NDArray
 from scipy import ndimage
 

@@ -24,9 +24,6 @@ from typing import Any
 
 import numpy as np
 from common import run_arguments, spent, table, trained, write_json
-from latlas.api import load
-from latlas.api.voices import open_clips
-from latlas.tasks.voices import sounded, translate_wavs
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.pipeline import make_pipeline

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_items
 
 import latlas
 from latlas.data import open_pair, open_source, split

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from latlas.tasks.clips import clips_of, translate_film, write_film
 
 import latlas
 from latlas.core import motion

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latlas.tasks.output import write_bytes
-from latlas.tasks.translate import sheet
 
 import latlas
 from latlas.core.space import Images

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from completion import hidden
-from latlas.tasks.output import write_items
 from PIL import Image, ImageSequence
 
 import latlas

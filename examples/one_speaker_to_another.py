@@ -14,9 +14,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from latlas.api.voices import open_clips
-from latlas.tasks.output import write_bytes
-from latlas.tasks.voices import sheet, translate_wavs
 
 import latlas
 from latlas.data import open_pair

@@ -10,8 +10,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from latlas.tasks.output import write_items
-
 import latlas
 from latlas.data import open_source, split
 from latlas.run import Run

@@ -90,7 +90,7 @@ def test_the_search_for_circles_finds_them() -> None:
     assert sorted(_circles(graph)) == [["a", "b", "c"], ["d", "e"]]
     (path,) = [p for p in ROOT.rglob("run.py") if p.parent == ROOT]
     files = {_name_of(p): p for p in ROOT.rglob("*.py")}
-    assert {"latlas.models", "latlas.data.fitting", "latlas.engine.loop"} <= _imported_by(
+    assert {"latlas.models", "latlas.data.fitting", "latlas.engine.train"} <= _imported_by(
         path, files)  # at the top, in a function, for a type
 
 
