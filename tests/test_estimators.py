@@ -219,15 +219,15 @@ def test_a_generator_without_an_encoder_is_scored():
 
 
 @pytest.mark.parametrize(("how", "error", "says"), [
-    ({}, CapabilityError, "--observation-sd"),
-    ({"method": "ais"}, CapabilityError, "--observation-sd"),
+    ({}, CapabilityError, "observation_sd=S"),
+    ({"method": "ais"}, CapabilityError, "observation_sd=S"),
     ({"method": "iw", "observation_sd": 1.0}, CapabilityError, "method=ais"),
     ({"observation_sd": 0.0}, ConfigError, "observation_sd=0.0"),
     ({"observation_sd": math.nan}, ConfigError, "observation_sd=nan"),
     ({"observation_sd": 1.0, "temperatures": 0}, ConfigError, "temperatures=0"),
     ({"observation_sd": 1.0, "leapfrog": 0}, ConfigError, "leapfrog=0"),
     ({"observation_sd": 1.0, "method": "naive", "leapfrog": 3}, ConfigError,
-     "leapfrog belongs to method=ais")])
+     "leapfrog= belongs to method=ais")])
 def test_what_a_decoder_lacks_is_said_in_one_line(how, error, says):
     model, data, _ = linear_ae(0.5)
     with pytest.raises(error, match=says):
