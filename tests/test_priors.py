@@ -212,7 +212,7 @@ def test_a_learnt_prior_learns_where_the_codes_are(tmp_path):
     for name in ("standard", "mixture"):
         config = tiny.small("vae", prior=name, latent_dim=2, width=32)
         model, _ = tiny.train(tmp_path / name, "vae", data, config, training=tiny.options(
-            images=60_000, batch_size=64, learning_rate=3e-3))
+            images=30_000, batch_size=64, learning_rate=3e-3))
         batch = next(iter(Sweep(data, 600)))
         found[name] = model.elbo(batch.x, noise=Noise(0))["bound"].mean().item()
     assert found["mixture"] > found["standard"] + 0.2
