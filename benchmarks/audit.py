@@ -1,9 +1,9 @@
-"""Few of a kind: does ``latlas audit`` find the 20 items that are left of one class?
+"""Few of a kind: does ``latlas audit`` find the 20 examples that are left of one class?
 
-For each class in turn all but 20 of its training pictures are taken out, a VAE is trained on what
-is left, without labels, and ``latlas audit`` ranks the very items it was trained on. Shown is the
-share of the 20 that is among the rarest 5%, beside that by −log p under PPCA with 20 axes, by the
-VAE's own likelihood (its bound), and by the product of the code's histograms; 0.05 is chance.
+For each class in turn all but 20 of its training images are taken out, a VAE is trained on what
+is left, without labels, and ``latlas audit`` ranks the very examples it was trained on. Shown is
+the share of the 20 that is among the rarest 5%, beside that by −log p under PPCA with 20 axes, by
+the VAE's own likelihood (its bound), and by the product of the code's histograms; 0.05 is chance.
 
     python benchmarks/audit.py fashion_mnist.npz --json audit.json
 
@@ -69,7 +69,7 @@ def measure(x: Array, label: Array, code: int, options: argparse.Namespace) -> d
 
 
 def among_rarest(score: Array, mark: Array) -> float:
-    """Share of the marked items that are among the 5% with the greatest scores."""
+    """Share of the marked examples that are among the 5% with the greatest scores."""
     first = np.argsort(-score, kind="stable")[:round(SHARE * len(score))]
     return float(mark[first].sum() / mark.sum())
 
@@ -90,8 +90,8 @@ def _cells(values: dict[str, float], places: int = 2) -> list[str]:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path, help="labelled pictures: fashion_mnist.npz")
-    parser.add_argument("--images", type=int, default=300_000, help="items to train on")
+    parser.add_argument("data", type=Path, help="labelled images: fashion_mnist.npz")
+    parser.add_argument("--images", type=int, default=300_000, help="examples to train on")
     parser.add_argument("--classes", type=int, nargs="+", help="codes; default: every class")
     parser.add_argument("--seed", type=int, default=0, help="which 20 are left, and training")
     parser.add_argument("--json", type=Path, help="every measurement, read and written here")

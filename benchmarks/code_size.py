@@ -1,4 +1,4 @@
-"""Quality against the size of the code: PCA, AE and VAE, held-out items, one plot and one table.
+"""Quality against the size of the code: PCA, AE and VAE, held-out examples, one plot and one table.
 
     python benchmarks/code_size.py                              # the embedded digits, minutes
     python benchmarks/code_size.py --data mnist.npz --images 3M
@@ -21,7 +21,7 @@ COLOURS = {"pca": "#666666", "ae": "#0072b2", "vae": "#d55e00"}
 
 
 def measure(model: str, size: int, data: str, images: str, draws: int, seed: int) -> dict[str, Any]:
-    """Train one model; squared error per scalar (range 0–1) and bits/dim on the test items."""
+    """Train one model; squared error per scalar (range 0–1) and bits/dim on the test examples."""
     settings = {} if model == "pca" else {"images": images, "seed": seed}
     done = latlas.train(model, data, latent_dim=size, progress=False, **settings)
     test = latlas.open_data(data, "test", like=done.model)
@@ -88,7 +88,7 @@ def main() -> None:
             rows.append(measure(model, size, args.data, args.images, args.draws,
                                 args.seed))
             print(rows[-1], flush=True)
-    plot(rows, f"{Path(args.data).stem}: held-out items", args.plot)
+    plot(rows, f"{Path(args.data).stem}: held-out examples", args.plot)
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))

@@ -1,4 +1,4 @@
-"""What benchmarks share: the pictures, the networks, subprocesses, tables, rows that are runs.
+"""What benchmarks share: the images, the networks, subprocesses, tables, rows that are runs.
 
 A measurement of speed is one subprocess, so that neither side warms the other's caches and the
 peak memory is its own. The parent runs the sides in turn (A, B, A, B, …) and compares them round
@@ -33,7 +33,7 @@ LABEL = "MEASURED "
 CORES = os.cpu_count() or 1
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 def pictures(path: Path | None, items: int = 60_000) -> NDArray[np.uint8]:
     """(N, 28, 28) uint8: ``x_train`` of an npz, or blobs made here, the same every time."""
@@ -44,7 +44,7 @@ def pictures(path: Path | None, items: int = 60_000) -> NDArray[np.uint8]:
 
 
 def _blobs(seed: int, n: int) -> NDArray[np.uint8]:
-    """Three soft spots on black: pictures with few degrees of freedom, as digits have."""
+    """Three soft spots on black: images with few degrees of freedom, as digits have."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(7, 21, (n, 3, 2, 1)).astype(np.float32)
     grid = np.arange(28, dtype=np.float32)
@@ -62,7 +62,7 @@ class Case:
     Attributes:
         hidden: width of the hidden layers of a perceptron; empty means convolutions.
         beta: weight of the divergence; 1 is a plain VAE.
-        images: items of one measurement.
+        images: examples of one measurement.
     """
 
     title: str
@@ -130,7 +130,7 @@ class Clock:
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, other: Clock, items: int = 1) -> dict[str, float]:
-        """Seconds per item."""
+        """Seconds per example."""
         return {"seconds": (self.wall - other.wall) / items,
                 "cpu_seconds": (self.cpu - other.cpu) / items}
 
@@ -186,7 +186,7 @@ def run_rounds(sides: Iterable[str], rounds: int,
         for side, measured in found.items():
             measured.append(measure(side))
             took = 1e6 * measured[-1]["seconds"]
-            print(f"round {number + 1} of {rounds}, {side}: {took:,.0f} µs an item",
+            print(f"round {number + 1} of {rounds}, {side}: {took:,.0f} µs an example",
                   file=sys.stderr, flush=True)
     return found
 
@@ -262,7 +262,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def as_unit(x: NDArray[np.uint8]) -> Tensor:
-    """(N, 1, 28, 28) float32 in [0, 1], as pythae takes pictures; one copy, no temporaries."""
+    """(N, 1, 28, 28) float32 in [0, 1], as pythae takes images; one copy, no temporaries."""
     return torch.from_numpy(x).unsqueeze(1).float().div_(255)
 
 
@@ -279,7 +279,7 @@ def run_arguments(description: str, rows: Sequence[str], *, minutes: float,
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, for every row")
     parser.add_argument("--out", type=Path, default=Path(out),
-                        help="run folders and pictures; finished runs are read")
+                        help="run folders and images; finished runs are read")
     parser.add_argument("--threads", type=int, default=0, help="0: the fastest")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--seed", type=int, default=0)
@@ -328,7 +328,7 @@ def ended(done: Any) -> None:
 
 def judge(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
     """A classifier of ``options.judge_steps`` steps (0: as usual) on the half of the training
-    pictures that is no control."""
+    images that is no control."""
     from latlas.metrics.features import train_classifier
     from latlas.metrics.quality import control_split
 
@@ -341,7 +341,7 @@ def judge(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
 
 
 def spent(run: Path) -> tuple[float, int]:
-    """Minutes and items that a finished run took."""
+    """Minutes and examples that a finished run took."""
     from latlas.core.trees import load_tree
 
     meta = load_tree(run / "model.safetensors")[1]

@@ -1,6 +1,6 @@
 """Disentanglement of `shapes` by the VAE and its variants: mean ± sd over seeds of every figure.
 
-Every model has the same networks, code, pictures and budget. Below the models stand the controls:
+Every model has the same networks, code, images and budget. Below the models stand the controls:
 their own codes rotated, which know as much and are entangled, and the factors themselves as codes.
 
     python benchmarks/disentanglement.py --seeds 3 --minutes 20
@@ -29,7 +29,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "FactorVAE": ("factor-vae", {}),
 }
 FIGURES = [key for key, kind in KINDS.items() if kind.group == "disentanglement"]
-#: new pictures cost nothing, so nothing has to keep a network from learning them by heart
+#: new images cost nothing, so nothing has to keep a network from learning them by heart
 SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "network": "mlp", "width": 512,
             "dropout": 0.0, "weight_decay": 0.0, "batch_size": 128, "progress": False}
 
@@ -82,8 +82,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20.0, help="of one run")
-    parser.add_argument("--images", type=int, help="items of one run, instead of minutes")
-    parser.add_argument("--items", type=int, default=100_000, help="pictures; a tenth is the test")
+    parser.add_argument("--images", type=int, help="examples of one run, instead of minutes")
+    parser.add_argument("--items", type=int, default=100_000, help="images; a tenth is the test")
     parser.add_argument("--size", type=int, default=32, help="pixels a side")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=0, help="0: the fastest")

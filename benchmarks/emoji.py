@@ -1,4 +1,4 @@
-"""Emoji, divided so that no variant of a picture that is learnt from is held out."""
+"""Emoji, divided so that no variant of an image that is learnt from is held out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VARIANT = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff", "200d", "2640", "2642", 
 
 
 def emoji(path: Path, size: int) -> Source:
-    """The pictures on white; variants of one base, and equal files, share a group."""
+    """The images on white; variants of one base, and equal files, share a group."""
     data = open_source(str(path), image_size=size, mode="RGB").base
     return make(f"{path.stem}-{size}", replace(data, group=groups(data.names, data.group)))
 
@@ -44,7 +44,7 @@ def base_of(name: str) -> str:
 
 
 def of_different_groups(data: Dataset, n: int, seed: int) -> Dataset:
-    """Up to ``n`` items at random, no two of a group."""
+    """Up to ``n`` examples at random, no two of a group."""
     order = np.random.default_rng(seed).permutation(len(data))
     first = np.unique(data.take("group")[order], return_index=True)[1]
     return data.subset(order[np.sort(first)[:n]])

@@ -3,8 +3,8 @@
     python benchmarks/fairness.py
     python benchmarks/fairness.py --data fashion_mnist.npz --skews rotated,inverted,subclass
 
-A share of the training items is changed (rotated, inverted, …), or of each class a hidden half is
-thinned out; the test set holds both kinds equally often. All rows train the same classifier with
+A share of the training examples is changed (rotated, inverted, …), or of each class a hidden half
+is thinned out; the test set holds both kinds equally often. All rows train the same classifier with
 the same budget and optimiser; nothing is chosen by the groups, which the oracle alone knows.
 """
 
@@ -84,7 +84,7 @@ class GroupDRO(DebiasingVAE):
 
 
 def clusters(codes: Array, labels: Array) -> Array:
-    """(n,) number of each item's cluster within its class."""
+    """(n,) number of each example's cluster within its class."""
     found = np.empty(len(codes), np.int64)
     for k, label in enumerate(np.unique(labels)):
         mine = labels == label
@@ -122,7 +122,7 @@ def red(x: Array) -> Array:
 
 
 def in_colour(x: Array, space: Space) -> tuple[Array, Space]:
-    """Grey pictures with three equal channels."""
+    """Grey images with three equal channels."""
     if x.shape[1] == 3:
         return x, space
     return np.repeat(x, 3, 1), space.replace(shape=(3, *space.shape[1:]))
@@ -140,7 +140,7 @@ SKEWS = (*CHANGES, "subclass")
 
 @dataclass(frozen=True)
 class Task:
-    """Training items with a hidden minority, and a test set of as many of either kind."""
+    """Training examples with a hidden minority, and a test set of as many of either kind."""
 
     train: Dataset
     minority: Array
@@ -149,7 +149,7 @@ class Task:
 
 
 def planted(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None) -> Task:
-    """A third of the items is for testing."""
+    """A third of the examples is for testing."""
     order = np.random.default_rng(seed).permutation(len(x))
     test, train = order[:len(x) // 3], order[len(x) // 3:]
     x, space = in_colour(x, space) if skew == "coloured" else (x, space)
@@ -172,7 +172,7 @@ def _changed(x: Array, y: Array, space: Space, skew: str, seed: int, share: floa
 
 def _subclass(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None,
               train: Array, test: Array) -> Task:
-    """Classes k and k + K/2 are one, and the latter is kept at a share of the items."""
+    """Classes k and k + K/2 are one, and the latter is kept at a share of the examples."""
     half = len(space.classes) // 2
     hidden = y >= half
     keep = round((share or 0.03) * (~hidden[train]).sum())
@@ -204,7 +204,7 @@ def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str,
 
 
 def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
-    """All steps; the last weights of the items."""
+    """All steps; the last weights of the examples."""
     reweighting = Reweighting(batches)
     with tempfile.TemporaryDirectory() as folder:
         log = Log(RunFolder(Path(folder)), Progress())
@@ -287,12 +287,12 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="a labelled source of pictures")
+    parser.add_argument("--data", default="digits", help="a labelled source of images")
     parser.add_argument("--skews", default="rotated,inverted,shifted", help=", ".join(SKEWS))
     parser.add_argument("--rows", default=",".join(ROWS), help="commas between; with plain")
     parser.add_argument("--share", type=float, help="of the minority; default: 3% to 5% by skew")
     parser.add_argument("--items", type=int, default=6000, help="at most so many")
-    parser.add_argument("--epochs", type=float, default=40, help="passes over the training items")
+    parser.add_argument("--epochs", type=float, default=40, help="passes over the training data")
     parser.add_argument("--width", type=int, default=128, help="units of a hidden layer")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="file for the table")

@@ -6,7 +6,7 @@ little (σ 0.7 pixels), so that what is moved between pixels stays what it was. 
 the same time from the same seed. Flicker is the mean difference of a translated frame and the one
 before it after the known motion, where the frame before shows the place; a classifier of the target
 domain, trained on real frames of it, says whether digits keep their class. Last line: the same of
-the real clips of the target domain, and of training items in place of samples.
+the real clips of the target domain, and of training examples in place of samples.
 
     python benchmarks/frames.py mnist.npz --minutes 20
 
@@ -60,7 +60,7 @@ def main() -> None:
     for to in "BA":
         of = {f"{row} to {to}": cost(run) | direction(run, source, to, ways, readers[to], options)
               for row, run in runs.items()}
-        print("\n" + judged(of, f"real items of {to}"), flush=True)
+        print("\n" + judged(of, f"real examples of {to}"), flush=True)
         _share(of, to)
         found |= of
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
@@ -167,7 +167,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = run_arguments((__doc__ or "").splitlines()[0], list(ROWS), minutes=20.0,
                            out="runs/frames")
-    parser.add_argument("data", type=Path, help="grey pictures with labels (mnist.npz)")
+    parser.add_argument("data", type=Path, help="grey images with labels (mnist.npz)")
     parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--clips", type=int, default=4000, help="of each domain, to train on")
     parser.add_argument("--samples", type=int, default=2000, help="a side, at most")

@@ -1,18 +1,18 @@
-"""Few pictures: does growing help, do styles mix, can pictures that were held out be projected?
+"""Few images: does growing help, do styles mix, can images that were held out be projected?
 
 Emoji come in variants (skin tones, genders), more than half of a random test set has a sibling in
 training. They are therefore divided by their base code points: whole groups are held out, a fifth
-of the pictures. No model here is chosen by them.
+of the images. No model here is chosen by them.
 
 Rows, with the same training minutes: `progressive-gan`; the same network at full size all along
 (``grow=false``); `style-gan`, with adaptive augmentation (so do the others, as there are few
-pictures). Samples are compared with the held-out pictures, in equal number, several times: mean ±
+images). Samples are compared with the held-out images, in equal number, several times: mean ±
 standard deviation over draws of the samples and of the directions. Last line: as many training
-pictures against the held-out ones, which is what a perfect model would get.
+images against the held-out ones, which is what a perfect model would get.
 
-Of the style-gan then: grids in which the picture of each row has the coarse, middle or fine styles
-of each column's; and held-out pictures, one of a group, beside their projections (``latlas
-project``) and the nearest training pictures by squared difference of pixels.
+Of the style-gan then: grids in which the image of each row has the coarse, middle or fine styles
+of each column's; and held-out images, one of a group, beside their projections (``latlas
+project``) and the nearest training images by squared difference of pixels.
 
     python benchmarks/gan_emoji.py noto_emoji_128.zip --size 32 --minutes 20
 """
@@ -46,7 +46,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 #: features → figures shown
 SHOWN = {"pixels": ("sliced", "near_copies"),
          "random-conv": ("sliced", "frechet", "precision", "recall", "density", "coverage")}
-#: seeds of the pictures that are mixed
+#: seeds of the images that are mixed
 MIXED = range(1, 6), range(11, 18)
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     options = arguments()
     source = emoji(options.data, options.size)
     train, held = split(source, "train"), held_out(source)
-    print(f"{len(train):,} pictures to train on, {len(held):,} held out", flush=True)
+    print(f"{len(train):,} images to train on, {len(held):,} held out", flush=True)
     found: dict[str, dict[str, Metric]] = {}
     for row in options.models:
         run = trained(row, ROWS[row][0], source, options, **ROWS[row][1])
@@ -63,7 +63,7 @@ def main() -> None:
         latlas.sample(model, 64, seed=options.seed).save(run.with_suffix(".png"))
         found[row] = measure(model, run, train, held, options)
         print(f"{row}: {found[row]['sliced Wasserstein, pixels'].text()}", flush=True)
-    print("\n" + judged(found, "training pictures"))
+    print("\n" + judged(found, "training images"))
     extra = styles(train, held, options) if "style-gan" in options.models else {}
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
                               "measured": {row: {t: f.to_json() for t, f in figures.items()}
@@ -81,7 +81,7 @@ def measure(model: Any, run: Path, train: Dataset, held: Dataset,
     """Title to figure, mean over draws of the samples, its error their standard deviation."""
     minutes, seen = spent(run)
     found = {"minutes": Metric("examples", round(minutes, 1)),
-             "pictures seen": Metric("examples", seen)}
+             "images seen": Metric("examples", seen)}
     for features, keys in SHOWN.items():
         draws = [evaluated(model, train=train, test=held, features=features, samples=len(held),
                            seed=options.seed + i, metrics=("samples",))
@@ -99,7 +99,7 @@ def averaged(key: str, draws: list[Any]) -> Metric:
 
 
 def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    """Mixing grids, and held-out pictures beside projections and nearest training pictures."""
+    """Mixing grids, and held-out images beside projections and nearest training images."""
     run = options.out / f"style-gan-{options.seed}"
     model = latlas.load(run, device=options.device).model
     for layers in LEVELS:
@@ -111,14 +111,14 @@ def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[s
     write_examples(options.out / "projections.png", beside.reshape(-1, *beside.shape[2:]),
                    model.space, columns=12)
     won = float((found.error < found.nearest).mean())
-    print(f"\n{len(chosen)} held-out pictures, mean squared difference in model units: projection "
-          f"{found.error.mean():.4f}, nearest training picture {found.nearest.mean():.4f}; the "
+    print(f"\n{len(chosen)} held-out images, mean squared difference in model units: projection "
+          f"{found.error.mean():.4f}, nearest training image {found.nearest.mean():.4f}; the "
           f"projection is nearer in {won:.0%}")
     return {"projection": found.error.tolist(), "nearest": found.nearest.tolist()}
 
 
 def closest(data: Dataset, train: Dataset) -> NDArray[Any]:
-    """The training item nearest to each item."""
+    """The training example nearest to each example."""
     flat = [np.asarray(part.take("x")).reshape(len(part), -1) for part in (data, train)]
     return train.take("x")[nearest(*flat)[1][:, 0]]
 
@@ -131,7 +131,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--size", type=int, default=32, help="pixels a side")
     parser.add_argument("--draws", type=int, default=5, help="times that samples are drawn")
-    parser.add_argument("--projections", type=int, default=16, help="held-out pictures projected")
+    parser.add_argument("--projections", type=int, default=16, help="held-out images projected")
     parser.add_argument("--starts", type=int, default=8, help="of each projection")
     parser.add_argument("--steps", type=int, default=200, help="of each start")
     parser.add_argument("--space", choices=("w", "z"), default="w", help="that is searched")

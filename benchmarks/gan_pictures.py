@@ -1,14 +1,14 @@
-"""Adversarial models of pictures beside a VAE with a fitted prior, on features of a classifier.
+"""Adversarial models of images beside a VAE with a fitted prior, on features of a classifier.
 
 Every row has the same training minutes: `gan`, `conditional-gan`, and a VAE with a second prior
 fitted to its codes by flow matching (``latlas fit-prior``), which takes its share of the VAE's
 minutes; `style-gan` on request.
 
-What is compared to what: the reference are test pictures; the samples are as many, and so is the
-control, real training pictures that the classifier has not seen, any more than the other two: it
-learns from the other half of the training pictures. Last line: the control. Of the conditional
+What is compared to what: the reference are test images; the samples are as many, and so is the
+control, real training images that the classifier has not seen, any more than the other two: it
+learns from the other half of the training images. Last line: the control. Of the conditional
 model also the share of samples that the classifier takes for the class they were asked to be; the
-control's is the classifier's own accuracy on real pictures that are new to it, and what a perfect
+control's is the classifier's own accuracy on real images that are new to it, and what a perfect
 model would get.
 
     python benchmarks/gan_pictures.py fashion_mnist.npz --minutes 30
@@ -46,7 +46,7 @@ def main() -> None:
     source = open_source(str(options.data))
     found: dict[str, Evaluation] = {}
     features = judge(split(source, "train"), split(source, "test"), options,
-                     "test pictures") if options.judge_steps else "auto"
+                     "test images") if options.judge_steps else "auto"
     for row in options.models:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
         model = latlas.load(run, device=options.device).model
@@ -57,7 +57,7 @@ def main() -> None:
             cache=options.out / "cache"), name=title)
         print(f"{title}: Fréchet distance {found[title].get('frechet').text()}", flush=True)
     sides = min(e.get("examples").value for e in found.values())
-    print(f"\n{options.data.stem}, {sides:,.0f} pictures a side\n")
+    print(f"\n{options.data.stem}, {sides:,.0f} images a side\n")
     print(judged({name: row_of(name, found, options) for name in found}, "held-out data"))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
                               "measured": [e.to_json() for e in found.values()]})
@@ -86,7 +86,7 @@ def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace)
     distance = row["frechet"]
     minutes, seen = took(name, options)
     return {"minutes": Metric("examples", round(minutes, 1)),
-            "pictures seen": Metric("examples", seen),
+            "images seen": Metric("examples", seen),
             KINDS["frechet"].title: distance,
             "of held-out data's": Metric("frechet", distance.value / (distance.control or 1)),
             **({"of the VAE's": Metric("frechet", distance.value / found[VAE].get("frechet").value)}
@@ -95,7 +95,7 @@ def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace)
 
 
 def took(name: str, options: argparse.Namespace) -> tuple[float, int]:
-    """Minutes of training, and pictures seen."""
+    """Minutes of training, and images seen."""
     run = options.out / f"{'vae' if name == VAE else name}-{options.seed}"
     minutes, seen = spent(run)
     return minutes + (spent(run / "prior")[0] if name == VAE else 0), seen
@@ -105,9 +105,9 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = run_arguments((__doc__ or "").splitlines()[0], (*ROWS, "prior"), minutes=30.0,
                            out="runs/gan-pictures")
-    parser.add_argument("data", type=Path, help="pictures with labels (mnist.npz)")
+    parser.add_argument("data", type=Path, help="images with labels (mnist.npz)")
     parser.add_argument("--models", nargs="+", choices=ROWS, default=ROWS[:3])
-    parser.add_argument("--samples", type=int, default=5000, help="pictures a side, at most")
+    parser.add_argument("--samples", type=int, default=5000, help="images a side, at most")
     parser.add_argument("--prior-share", type=float, default=0.1,
                         help="share of the VAE's minutes that the fit of its prior takes")
     parser.add_argument("--judge-steps", type=int, default=0,

@@ -1,8 +1,9 @@
-"""Does a game in bf16 go as it goes in fp32? Both penalties on, the same pictures and seed.
+"""Does a game in bf16 go as it goes in fp32? Both penalties on, the same images and seed.
 
-The run in bf16 has the minutes, the one in fp32 as many pictures. Printed are what the players are
-paid, the squared slopes at real items and at fakes (R1 and R2), and the gradients of both, as means
-over tenths of the run; and the Fréchet distance of samples at the end. ``--curves`` draws them.
+The run in bf16 has the minutes, the one in fp32 as many images. Printed are what the players are
+paid, the squared slopes at real examples and at fakes (R1 and R2), and the gradients of both, as
+means over tenths of the run; and the Fréchet distance of samples at the end. ``--curves`` draws
+them.
 
     python benchmarks/gan_precision.py fashion_mnist.npz --minutes 20 --curves docs/images
 
@@ -70,14 +71,14 @@ def main() -> None:
             for k in range(PARTS)]))
         if options.curves:
             draw(options.curves, key, {name: curves[key] for name, curves in found.items()})
-    features = judge(split(source, "train"), split(source, "test"), options, "test pictures")
+    features = judge(split(source, "train"), split(source, "test"), options, "test images")
     rows = []
     for name, run in runs.items():
         distance = latlas.evaluate(run, source, split="test", metrics=("samples",),
                                    features=features, samples=options.samples).get("frechet")
         minutes, images = spent(run)
         rows.append([name, f"{minutes:.1f}", f"{images:,}", distance.text()])
-    print("\n" + table(["", "minutes", "pictures seen", "Fréchet distance"], rows))
+    print("\n" + table(["", "minutes", "images seen", "Fréchet distance"], rows))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
                               "measured": rows})
 
@@ -93,15 +94,15 @@ def draw(folder: Path, key: str, curves: dict[str, Curve]) -> None:
     """``gan-precision-KEY.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"gan-precision-{key.replace('/', '-')}.png"
-    path.write_bytes(plots.curves(curves, x="pictures seen", y=key))
+    path.write_bytes(plots.curves(curves, x="images seen", y=key))
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = run_arguments((__doc__ or "").splitlines()[0], PRECISIONS, minutes=20.0,
                            out="runs/gan-precision")
-    parser.add_argument("data", type=Path, help="pictures with labels (mnist.npz)")
-    parser.add_argument("--samples", type=int, default=5000, help="pictures a side, at most")
+    parser.add_argument("data", type=Path, help="images with labels (mnist.npz)")
+    parser.add_argument("--samples", type=int, default=5000, help="images a side, at most")
     parser.add_argument("--judge-steps", type=int, default=0, help="as in gan_pictures.py")
     parser.add_argument("--widened", action="store_true",
                         help="take products of bf16 numbers in fp32, and round")

@@ -6,7 +6,7 @@ own layers (where latlas's reorder their sums, ``latlas/networks/reordered.py``)
 ``torch.optim.Adam``, fakes made anew for each player, every weight's gradient taken in every
 backward pass. "fakes once" makes them once a step, as PyTorch's own DCGAN example does. The style
 generator is latlas's, whose modulated convolutions the plain side computes as groups of filters,
-one group for every item. latlas runs as it comes (number format and layout by timing), and once
+one group for every example. latlas runs as it comes (number format and layout by timing), and once
 more held to fp32.
 
     python benchmarks/gan_speed.py --threads 1 2
@@ -37,13 +37,13 @@ from latlas.networks.reordered import Strided, StridedTransposed
 SIDES: dict[str, str | bool] = {"plain": False, "plain, fakes once": True, "latlas": "auto",
                                 "latlas fp32": "fp32"}
 LATENT = 100
-#: pictures in memory
+#: images in memory
 ITEMS = 2_000
 
 
 @dataclass(frozen=True)
 class Game:
-    """Two players and the size of their pictures."""
+    """Two players and the size of their images."""
 
     title: str
     model: str
@@ -90,7 +90,7 @@ def dcgan_judge(side: int) -> nn.Module:
 
 
 def grouped(x: Tensor, weight: Tensor, styles: Tensor, shift: Tensor, gain: float) -> Tensor:
-    """Modulated convolution as StyleGAN2 writes it: filters of its own for every item."""
+    """Modulated convolution as StyleGAN2 writes it: filters of its own for every example."""
     n, (o, i, k, _) = len(x), weight.shape
     each = weight[None] * styles[:, None, :, None, None]
     each = each * (each.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()

@@ -44,7 +44,7 @@ from latlas.run import Run
 FIXED = {"images": 80, "batch_size": 16, "seed": 3, "precision": "fp32", "threads": 1,
          "layout": "contiguous", "device": "cpu", "sample_snapshots": 0}
 #: metrics that were renamed: new name to the name in the baseline
-RENAMED = {"data_copying": "copying_z", "examples": "items", "label_accuracy": "label_match",
+RENAMED = {"data_copying": "copying_z", "examples": "examples", "label_accuracy": "label_match",
            "lipschitz_ratio": "unevenness"}
 Values = list[Any]  # arrays, tensors, numbers and words, in a fixed order
 Calls = Iterator[tuple[str, Callable[[], Values]]]

@@ -13,7 +13,7 @@ from torch import nn
 
 
 def blobs(shape: tuple[int, int, int], n: int, seed: int, top: int) -> tuple[Any, Any]:
-    """Pictures of a spot whose place depends on the class, of three classes, the last one rare."""
+    """Images of a spot whose place depends on the class, of three classes, the last one rare."""
     rng = np.random.default_rng(seed)
     label = rng.choice(3, n, p=(0.5, 0.35, 0.15))
     row, column = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
@@ -50,7 +50,7 @@ def write_data(folder: Path) -> dict[str, Any]:
     one, both, few, late, far = (save(folder / f"{name}.npz", array) for name, array in (
         ("one", x[:60]), ("both", two[:60]), ("few", two[-50:]), ("late", 16 - x[-50:]),
         ("far", other)))
-    return {"pictures": {"source": save(folder / "x.npz", x, y), "levels": 17},
+    return {"images": {"source": save(folder / "x.npz", x, y), "levels": 17},
             "wide": save(folder / "wide.npz", wide, kinds),
             "between": save(folder / "between.npz", between),
             "real": save(folder / "real.npz", (x[:90] / 16).astype(np.float32)),
@@ -125,7 +125,7 @@ class Case:
         return {k: v for k, v in self.settings.items() if isinstance(v, nn.Module)}
 
     def condition_of(self, source: Any) -> dict[str, Any]:
-        """``condition``, where pictures of which a part is known are those of the data."""
+        """``condition``, where images of which a part is known are those of the data."""
         return {k: source if v is ... else v for k, v in self.condition.items()}
 
 
@@ -133,10 +133,10 @@ SAMPLES = "sample decode evaluate"
 CODES = "sample decode encode reconstruct weights evaluate"
 BOUND = f"{CODES} score elbo iw"
 ALL = "naive ais outliers parts"
-PICTURES, WIDE, TABLE, MIXED, POINTS = "pictures", "wide", "table", "mixed", "points"
+PICTURES, WIDE, TABLE, MIXED, POINTS = "images", "wide", "table", "mixed", "points"
 MLP = {"width": 8, "depth": 1, "latent_dim": 3}
 CONV = {"network": "conv", "width": 4, "depth": 1, "latent_dim": 3}
-#: far enough for codes to vary and pictures to depend on them
+#: far enough for codes to vary and images to depend on them
 FAR = {"images": 320, "learning_rate": 0.03}
 LABEL, PART = {"label": "1"}, {"given": ...}
 GROWN = {"width": 4, "latent_dim": 3, "depth": 0}

@@ -1,9 +1,9 @@
 """Completeness and continuity of latent spaces: a VAE and an AE of equal size, side by side.
 
-Both have the same network, size of code and number of pictures; the AE draws from a Gaussian
+Both have the same network, size of code and number of images; the AE draws from a Gaussian
 fitted to its codes. Beside them stand the same VAE with a flow-matching prior fitted to its codes
 (``latlas fit-prior``), and a VAE whose KL weighs so much that its code is empty: coverage and
-active units say so, whatever its one picture scores in completeness.
+active units say so, whatever its one image scores in completeness.
 
     python benchmarks/latent_space.py --data mnist.npz --images 400000
 """
@@ -28,7 +28,7 @@ SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median
          "total_correlation", "linear_tc", "dimension_kl", "frechet", "precision", "mse")
 
 
-#: name of a row → model, its settings, its share of the pictures
+#: name of a row → model, its settings, its share of the images
 ROWS: dict[str, tuple[str, dict[str, float], float]] = {
     "vae": ("vae", {}, 1.0), "ae": ("ae", {}, 1.0),
     "collapsed": ("beta-vae", {"beta": 1000.0}, 0.1)}
@@ -45,7 +45,7 @@ def main() -> None:
     found = [replace(judge(model, latents="own"), name=name) for name, model in made.items()]
     found.insert(1, replace(
         judge(with_fitted_prior(options), latents="fitted"), name="vae, fitted prior"))
-    print(f"{options.data}: {options.images:,} pictures each, {options.network}, code of "
+    print(f"{options.data}: {options.images:,} images each, {options.network}, code of "
           f"{options.latent_dim}, seed {options.seed}\n")
     print(markdown(found))
     print("\nshare of draws within the support, by features, neighbours and share of balls kept\n")

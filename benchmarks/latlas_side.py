@@ -25,7 +25,7 @@ from latlas.verbs.score import score
 
 
 class Stopwatch(Progress):
-    """Is told of every step; times those after the first ``warm`` items."""
+    """Is told of every step; times those after the first ``warm`` examples."""
 
     def __init__(self, warm: int, device: str) -> None:
         self.warm, self.device, self.total = warm, device, 0
@@ -39,13 +39,13 @@ class Stopwatch(Progress):
             self.marks.append((images, Clock.now(self.device)))
 
     def took(self) -> dict[str, float]:
-        """Seconds per item."""
+        """Seconds per example."""
         (first, begun), (last, ended) = self.marks
         return ended.since(begun, last - first)
 
 
 def dataset(x: NDArray[np.uint8]) -> Dataset:
-    """Pictures (N, 28, 28) as they are."""
+    """Images (N, 28, 28) as they are."""
     return Dataset(x[:, None], Images((1, 28, 28)))
 
 
@@ -70,7 +70,7 @@ def options(case: Case, images: int, threads: int, precision: str, device: str) 
 
 def train_speed(case: Case, x: NDArray[np.uint8], images: int, warm: int, task: dict[str, Any],
                 precision: str) -> dict[str, Any]:
-    """Seconds per image of ``train`` after its choices by timing and ``warm`` items."""
+    """Seconds per image of ``train`` after its choices by timing and ``warm`` examples."""
     watch = Stopwatch(warm, task["device"])
     with tempfile.TemporaryDirectory() as folder:
         run = start(Path(folder) / "run", {})
@@ -91,7 +91,7 @@ def trained(case: Case, x: NDArray[np.uint8], images: int) -> Model:
 
 def likelihood(case: Case, networks: tuple[nn.Module, nn.Module], x: NDArray[np.uint8],
                draws: int, device: str) -> dict[str, Any]:
-    """Mean nats per item of the importance-weighted bound, and seconds per item."""
+    """Mean nats per example of the importance-weighted bound, and seconds per example."""
     model = build(case, networks).to(device).eval()
     items = dataset(x)
     score(model, items.subset(slice(0, 2)), draws=draws)

@@ -1,8 +1,8 @@
 """Importance-sampled likelihood: latlas against pythae's ``get_nll``, the same trained weights.
 
-The bound is log 1/K Σ p(x, z_k) / q(z_k | x) with K draws, on the same items in both. pythae takes
-one item at a time in batches of ``batch_size`` draws (100 unless told; here also all at once) and
-repeats x for every draw; it is given ``no_grad``, which it does not take by itself.
+The bound is log 1/K Σ p(x, z_k) / q(z_k | x) with K draws, on the same examples in both. pythae
+takes one example at a time in batches of ``batch_size`` draws (100 unless told; here also all at
+once) and repeats x for every draw; it is given ``no_grad``, which it does not take by itself.
 
     python benchmarks/likelihood_speed.py --data mnist.npz --draws 1000
 """
@@ -43,9 +43,9 @@ SIDES = {"pythae": 100, "pythae, all draws at once": None, "latlas": 0}
 def main() -> None:
     """Measure, or compare."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--draws", type=int, default=1_000, help="draws of the code for each item")
-    parser.add_argument("--items", type=int, default=100, help="items that are scored")
-    parser.add_argument("--train", type=int, default=300_000, help="items the model sees before")
+    parser.add_argument("--draws", type=int, default=1_000, help="draws of z for each example")
+    parser.add_argument("--items", type=int, default=100, help="examples that are scored")
+    parser.add_argument("--train", type=int, default=300_000, help="examples the model sees before")
     options = parser.parse_args()
     if options.measure:
         answer(measure(options.measure))
@@ -54,10 +54,10 @@ def main() -> None:
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """One side: nats and seconds per item, peak memory. Runs in a subprocess."""
+    """One side: nats and seconds per example, peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     networks = _load(Path(task["weights"]))
-    x = np.load(task["items"])
+    x = np.load(task["examples"])
     draws, device = task["draws"], task["device"]
     if task["side"] == "latlas":
         import latlas_side
@@ -79,7 +79,7 @@ def compare(options: Namespace) -> None:
             found = run_rounds(SIDES, options.rounds, lambda side, threads=threads: ask(
                 "likelihood_speed.py", _task(options, side, threads, folder), threads))
             data["measured"].append({"threads": threads, "sides": found})
-            print(f"\n{CASES[CASE].title}, {options.items} items, {options.draws:,} draws, "
+            print(f"\n{CASES[CASE].title}, {options.items} examples, {options.draws:,} draws, "
                   f"{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
                   "median (least … greatest)\n")
             print(table(HEAD, _rows(found)), flush=True)
@@ -88,10 +88,11 @@ def compare(options: Namespace) -> None:
 
 def _task(options: Namespace, side: str, threads: int, folder: str) -> dict[str, Any]:
     return {"side": side, "threads": threads, "device": options.device, "draws": options.draws,
-            "weights": f"{folder}/networks.pt", "items": f"{folder}/items.npy"}
+            "weights": f"{folder}/networks.pt", "examples": f"{folder}/items.npy"}
 
 
-HEAD = ["side", "log-likelihood (nats)", "ms per item", "times pythae", "by CPU time", "peak MiB",
+HEAD = ["side", "log-likelihood (nats)", "ms per example", "times pythae", "by CPU time",
+        "peak MiB",
         "of pythae's", "without torch", "of pythae's"]
 
 
@@ -104,7 +105,7 @@ def _rows(found: Measured) -> list[list[str]]:
 
 
 def _prepare(options: Namespace, folder: Path) -> None:
-    """The weights and items that every side reads."""
+    """The weights and examples that every side reads."""
     import latlas_side
     x = pictures(options.data)
     model = latlas_side.trained(CASES[CASE], x, options.train)

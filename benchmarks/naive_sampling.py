@@ -26,10 +26,10 @@ SETTINGS = {"likelihood": "bernoulli", "binarize": "dynamic", "latent_dim": 20, 
 
 
 def measure(model: Any, data: Any, method: str, draws: int, **more: Any) -> dict[str, Any]:
-    """One row: mean over the items, its effective sample size, the error of an item's figure."""
+    """One row: mean over the examples, its effective sample size, the error of one example."""
     start = time.perf_counter()
     scores = latlas.score(model, data, method=method, draws=draws, precision="fp32", **more)
-    return {"method": method, "draws": draws, "nats": scores.mean, "items": scores.nats.tolist(),
+    return {"method": method, "draws": draws, "nats": scores.mean, "examples": scores.nats.tolist(),
             "ess": float(np.median(scores.ess)), "unreliable": float(scores.unreliable.mean()),
             "se": float(np.median(scores.se)), "seconds": time.perf_counter() - start,
             "acceptance": scores.acceptance}
@@ -52,7 +52,7 @@ def plot(rows: list[dict[str, Any]], title: str, path: Path) -> None:
     right.plot([1, most], [1, most], ":", color="#999999", label="as many as draws")
     right.axhspan(0.9, 10, color="#d55e00", alpha=0.08, label="unreliable: under 10")
     for panel in (whole, top, right):
-        panel.set(xscale="log", xlabel="draws of z per item", ylabel="mean log p(x), nats")
+        panel.set(xscale="log", xlabel="draws of z per example", ylabel="mean log p(x), nats")
     best, bound = (max(r["nats"] for r in rows if r["method"] in m) for m in (COLOURS, ("elbo",)))
     top.set(ylim=(bound - 0.5 * (best - bound), best + 0.2 * (best - bound)))
     right.set(yscale="log", ylim=(0.9, 1000), ylabel="median effective sample size")
@@ -75,8 +75,8 @@ def _line(panel: Any, rows: list[dict[str, Any]], key: str, colour: str, name: s
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, a row per method and number of draws."""
-    lines = ["| method | draws | mean log p(x), nats | median se of an item | median ESS | "
-             "items with ESS < 10 | s |", "| --- " * 7 + "|"]
+    lines = ["| method | draws | mean log p(x), nats | median se of an example | median ESS | "
+             "examples with ESS < 10 | s |", "| --- " * 7 + "|"]
     for row in rows:
         ess, few = ((f"{row['ess']:.1f}", f"{row['unreliable']:.0%}") if row["method"] != "elbo"
                     else ("—", "—"))
@@ -93,7 +93,7 @@ def main() -> None:
     asked.add_argument("--data", default="digits")
     asked.add_argument("--run", type=Path, help="a trained VAE; default: train one")
     asked.add_argument("--images", default="500k", help="budget of the VAE")
-    asked.add_argument("--items", type=int, default=100, help="test items")
+    asked.add_argument("--items", type=int, default=100, help="test examples")
     asked.add_argument("--chains", type=int, default=16, help="of annealed importance sampling")
     asked.add_argument("--temperatures", type=int, default=1000)
     asked.add_argument("--threads", type=int, default=1, help="of the training")
@@ -110,8 +110,8 @@ def main() -> None:
     rows = []
     for method, draws, more in [*asked_for, annealing]:
         rows.append(measure(model, data, method, draws, **more))
-        print({k: v for k, v in rows[-1].items() if k != "items"}, flush=True)
-    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out items, a VAE with a code of "
+        print({k: v for k, v in rows[-1].items() if k != "examples"}, flush=True)
+    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out examples, a VAE with a code of "
          f"{model.latent_dim}", args.plot)
     print(table(rows))
     if args.json:

@@ -1,8 +1,8 @@
-"""Pictures of one kind as outliers among another's: MNIST and Fashion-MNIST, both directions.
+"""Images of one kind as outliers among another's: MNIST and Fashion-MNIST, both directions.
 
-A VAE is trained on the one; the test items of both are ranked by ``latlas outliers``' score for
-pictures and by the raw likelihood, beside controls that need no model: PPCA, an isolation forest,
-the count of non-zero pixels and the size of the compressed picture, both as they are, reversed, and
+A VAE is trained on the one; the test examples of both are ranked by ``latlas outliers``' score for
+images and by the raw likelihood, beside controls that need no model: PPCA, an isolation forest,
+the count of non-zero pixels and the size of the compressed image, both as they are, reversed, and
 as the distance from the training mean.
 
     python benchmarks/outlier_pictures.py --data mnist.npz fashion_mnist.npz
@@ -27,7 +27,7 @@ from latlas.data import open_source, split
 from latlas.metrics.outliers import ppca_surprise
 
 Array = NDArray[Any]
-#: training pictures that the simple controls are fitted to
+#: training images that the simple controls are fitted to
 FITTED = 10_000
 
 
@@ -68,7 +68,7 @@ def measure(normal: Path, odd: Path, seed: int, options: argparse.Namespace) -> 
 
 
 def controls(train: Array, items: Array) -> dict[str, Array]:
-    """Scores of the items, (n,) each, that know nothing but simple statistics."""
+    """Scores of the examples, (n,) each, that know nothing but simple statistics."""
     found = {f"PPCA, {k} axes": ppca_surprise(train, items, k) for k in (10, 50, 200)}
     for name, of in {"non-zero pixels": _ink, "compressed size": _size}.items():
         mine, mean = of(items), of(train).mean()
@@ -96,9 +96,9 @@ def _shown(result: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sources of pictures")
-    parser.add_argument("--images", type=int, default=300_000, help="items to train on")
-    parser.add_argument("--items", type=int, default=10_000, help="test items of each kind")
+    parser.add_argument("--data", type=Path, nargs=2, required=True, help="two sources of images")
+    parser.add_argument("--images", type=int, default=300_000, help="examples to train on")
+    parser.add_argument("--items", type=int, default=10_000, help="test examples of each kind")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()

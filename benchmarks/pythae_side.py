@@ -83,7 +83,7 @@ def _trainer(model: VAE, case: Case, x: Tensor, folder: str, device: str) -> Bas
 
 def likelihood(case: Case, networks: tuple[nn.Module, nn.Module], x: Tensor, draws: int,
                batch_size: int, device: str) -> dict[str, Any]:
-    """Mean nats per item by pythae's ``get_nll``, and seconds per item."""
+    """Mean nats per example by pythae's ``get_nll``, and seconds per example."""
     model = build(case, networks, centred=True).to(device).eval()
     x = x.to(device)
     with torch.no_grad():

@@ -99,7 +99,7 @@ def usual(network: nn.Module) -> nn.Module:
 
 
 def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:
-    """Seconds per item: the median step of so long a time."""
+    """Seconds per example: the median step of so long a time."""
     for _ in range(WARM):
         step()
     clocks = [Clock.now(device)]
@@ -111,7 +111,7 @@ def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, floa
 
 
 def coloured(path: Path | None, side: int, items: int) -> NDArray[np.uint8]:
-    """Pictures of 28 by 28, enlarged and framed: (items, 3, side, side)."""
+    """Images of 28 by 28, enlarged and framed: (examples, 3, side, side)."""
     times = side // 28
     x = pictures(path, items)[:items].repeat(times, 1).repeat(times, 2)
     edge = (side - 28 * times) // 2
@@ -139,7 +139,7 @@ def _arguments(doc: str, cases: Mapping[str, Case], sides: list[str]) -> Argumen
 
 
 def _measure(task: dict[str, Any], case: Case, make: Making) -> dict[str, Any]:
-    """One side, one case: seconds per item and peak memory. Runs in a subprocess."""
+    """One side, one case: seconds per example and peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     step, chosen = make(task)
     took = timed(step, case.batch_size, task["device"], task["seconds"])

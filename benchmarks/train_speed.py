@@ -1,7 +1,7 @@
 """Training speed and peak memory: latlas's engine against pythae's trainer, in alternation.
 
-Same networks, batch size, loss (summed binary cross-entropy + β·KL), Adam at 1e-3, pictures and
-number of pictures. Warm-up, evaluation and saving are outside the timed part of both; progress
+Same networks, batch size, loss (summed binary cross-entropy + β·KL), Adam at 1e-3, images and
+number of images. Warm-up, evaluation and saving are outside the timed part of both; progress
 bars are off in both. pythae runs as it comes (fp32, its DataLoader in the main process); latlas
 as it comes, and once more held to fp32, so that what bf16 gives is seen apart.
 

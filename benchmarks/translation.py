@@ -1,19 +1,19 @@
 """Translation judged: edges to emoji in pairs, digits to coloured ones and back without pairs.
 
-``edges``: pictures on white, and their edges: smoothed (σ 0.7 pixels), Sobel's slope of the channel
+``edges``: images on white, and their edges: smoothed (σ 0.7 pixels), Sobel's slope of the channel
 where it is steepest, kept where it is steepest across the line and over a threshold, or joined to
-such a place over a third of it. Pictures are divided by their base code points (``emoji.py``); 500
+such a place over a third of it. Images are divided by their base code points (``emoji.py``); 500
 are held out. The Fréchet distance of ``spectrum`` (48 numbers) sees blur and missing colour, that
-of ``random-conv`` (64) how forms are spread over the picture. Rows: `pix2pix`; the same network
-with ``adversarial=0`` (the absolute difference alone); and pictures that nobody had to learn: one
-colour, the L1-best of the training pictures; the true silhouette filled with one colour, the
-L1-best of the training silhouettes; the same with the best colour of each picture, which knows the
-answer and is no bar. Last line: training pictures in place of samples.
+of ``random-conv`` (64) how forms are spread over the image. Rows: `pix2pix`; the same network
+with ``adversarial=0`` (the absolute difference alone); and images that nobody had to learn: one
+colour, the L1-best of the training images; the true silhouette filled with one colour, the
+L1-best of the training silhouettes; the same with the best colour of each image, which knows the
+answer and is no bar. Last line: training images in place of samples.
 
 ``digits``: upright digits, and other digits inverted, coloured and textured; no digit is in both
-domains. A classifier of the target domain, trained on real items of it, says whether translated
-test digits keep their class; last line: what it says of the real test items of that domain, and of
-training items in place of samples.
+domains. A classifier of the target domain, trained on real examples of it, says whether translated
+test digits keep their class; last line: what it says of the real test examples of that domain, and
+of training examples in place of samples.
 
     python benchmarks/translation.py edges noto_emoji_128.zip --minutes 40
     python benchmarks/translation.py digits mnist.npz --minutes 40
@@ -56,12 +56,12 @@ FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "edges": {"pix2pix": ("pix2pix", FEW), "l1-alone": ("pix2pix", FEW | {"adversarial": 0.0})},
     "digits": {"cycle-gan": ("cycle-gan", QUICK)}}
-#: of edges, features → figures among the held-out pictures
+#: of edges, features → figures among the held-out images
 AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}
 SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 #: standard deviation of the smoothing, pixels; of Sobel's slope (at most 1,020) that makes an edge
 SMOOTH, STEEP = 0.7, 120.0
-#: items of a sheet
+#: examples of a sheet
 SHEET = 24
 Pictures = NDArray[np.uint8]
 Found = dict[str, dict[str, Metric]]
@@ -80,14 +80,14 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Emoji:
-    """Pairs of edges and pictures, and how opaque (N, 1, S, S), 0 … 1, the latter are."""
+    """Pairs of edges and images, and how opaque (N, 1, S, S), 0 … 1, the latter are."""
 
     source: PairSource
     opaque: NDArray[np.float32]
 
 
 def edges_to_emoji(options: argparse.Namespace) -> Found:
-    """Every row among the held-out pictures, and a sheet of all beside one another."""
+    """Every row among the held-out images, and a sheet of all beside one another."""
     data = edged(options.data, options.size, options.held)
     test = split(data.source, "test")
     print(f"{len(split(data.source, 'train')):,} pairs to train on, {len(test):,} held out",
@@ -100,15 +100,15 @@ def edges_to_emoji(options: argparse.Namespace) -> Found:
     names = [*options.models, *(name for name in made if name not in options.models)]
     found = {name: costs.get(name, {}) | beside(made[name], data.source, options.seed)
              for name in names}
-    print("\n" + judged(found, "training pictures") + "\n")
+    print("\n" + judged(found, "training images") + "\n")
     _bars(found)
     _sheet(options.out / "edges.png", test, [made[name] for name in names])
-    print(f"{options.out / 'edges.png'}: edges | {' | '.join(names)} | picture")
+    print(f"{options.out / 'edges.png'}: edges | {' | '.join(names)} | image")
     return found
 
 
 def edged(path: Path, size: int, held: int) -> Emoji:
-    """The pictures with their edges; ``held`` of them are the test part, in whole groups."""
+    """The images with their edges; ``held`` of them are the test part, in whole groups."""
     pictures = emoji(path, size).base
     test = held_out(pictures.group, held)
     parts = {"train": np.setdiff1d(np.arange(len(pictures)), test), "test": test}
@@ -129,7 +129,7 @@ def held_out(group: NDArray[np.int64], n: int, seed: int = 0) -> NDArray[np.int6
 
 
 def edges(x: Pictures) -> Pictures:
-    """Edges (n, 1, H, W) of pictures (n, C, H, W): 255 on thin lines, 0 elsewhere (Canny 1986)."""
+    """Edges (n, 1, H, W) of images (n, C, H, W): 255 on thin lines, 0 elsewhere (Canny 1986)."""
     return np.concatenate([_edges(x[i:i + 256]) for i in range(0, len(x), 256)])
 
 
@@ -142,7 +142,7 @@ def _edges(x: Pictures) -> Pictures:
     across = [np.maximum(np.roll(size, 1, axis), np.roll(size, -1, axis)) for axis in (1, 2)]
     ridge = size >= np.where(np.abs(down) > np.abs(right), *across)
     flat = np.zeros((3, 3, 3))
-    flat[1] = 1  # what touches within a picture
+    flat[1] = 1  # what touches within an image
     lines = ndimage.label(ridge & (size > STEEP / 3), flat)[0]
     strong = np.unique(lines[ridge & (size > STEEP)])
     return np.where(np.isin(lines, strong[strong > 0]), 255, 0).astype(np.uint8)[:, None]
@@ -193,7 +193,7 @@ def _bars(found: Found) -> None:
 
 
 def _sheet(path: Path, test: PairDataset, made: list[Pictures]) -> None:
-    """Input, every row, and target of items that are no variants of each other."""
+    """Input, every row, and target of examples that are no variants of each other."""
     rows = np.searchsorted(test.a.rows, of_different_groups(test.a, SHEET, 0).rows)
     write_columns(path, [x[rows] for x in (test.a.take("x"), *made, test.b.take("x"))])
 
@@ -201,11 +201,11 @@ def _sheet(path: Path, test: PairDataset, made: list[Pictures]) -> None:
 # ------------------------------------------------------------------------------ digits both ways
 
 def both_ways(options: argparse.Namespace) -> Found:
-    """Every row in both directions, and a sheet of each: item, translation, and back."""
+    """Every row in both directions, and a sheet of each: example, translation, and back."""
     source = two_domains(options.data)
     train = split(source, "train")
     print(f"{len(train.a):,} upright digits, {len(train.b):,} others", flush=True)
-    readers = {to: judge(*target_parts(source, to), options, f"real test items of {to}")
+    readers = {to: judge(*target_parts(source, to), options, f"real test examples of {to}")
                for to in "BA"}
     runs = {row: trained(row, ROWS["digits"][row][0], source, options, **ROWS["digits"][row][1])
             for row in options.models}
@@ -213,7 +213,7 @@ def both_ways(options: argparse.Namespace) -> Found:
     for to in "BA":
         of = {f"{row} to {to}": cost(run) | direction(run, source, to, readers[to], options)
               for row, run in runs.items()}
-        print("\n" + judged(of, f"real items of {to}"), flush=True)
+        print("\n" + judged(of, f"real examples of {to}"), flush=True)
         found |= of
     return found
 
@@ -250,7 +250,7 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
 
 def direction(run: Path, source: PairSource, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure of test items translated to a domain; draws a sheet of some."""
+    """Title to figure of test examples translated to a domain; draws a sheet of some."""
     model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
     labels, made = seen.take("label"), translated(model, seen, to=to)
@@ -266,7 +266,7 @@ def direction(run: Path, source: PairSource, to: str, reader: Any,
     back = translated(model, Dataset(made[:SHEET], other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
     write_columns(path, [first.take("x"), made[:SHEET], back])
-    print(f"{path}: item | translation | back")
+    print(f"{path}: example | translation | back")
     return titled(found)
 
 
@@ -282,11 +282,11 @@ def cost(run: Path) -> dict[str, Metric]:
     """What a finished run took."""
     minutes, seen = spent(run)
     return {"minutes": Metric("examples", round(minutes, 1)),
-            "pictures seen": Metric("examples", seen)}
+            "images seen": Metric("examples", seen)}
 
 
 def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
-    """Items (n, C, H, W) of several kinds side by side, ``across`` times that in a row."""
+    """Examples (n, C, H, W) of several kinds side by side, ``across`` times that in a row."""
     coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
     shown = np.stack(coloured, 1)
     write_examples(path, shown.reshape(-1, *shown.shape[2:]), Images(shown.shape[2:]),
@@ -311,11 +311,11 @@ def arguments() -> argparse.Namespace:
                            minutes=40.0, out="runs/translation")
     parser.add_argument("recipe", choices=ROWS)
     parser.add_argument("data", type=Path, help="edges: a zip or folder of emoji_u….png; digits: "
-                                                "grey pictures with labels (mnist.npz)")
+                                                "grey images with labels (mnist.npz)")
     parser.add_argument("--models", nargs="+", metavar="ROW", help="rows of the recipe; default "
                                                                    "all of them")
     parser.add_argument("--size", type=int, default=64, help="edges: pixels a side")
-    parser.add_argument("--held", type=int, default=500, help="edges: pictures held out")
+    parser.add_argument("--held", type=int, default=500, help="edges: images held out")
     parser.add_argument("--samples", type=int, default=5000, help="digits: a side, at most")
     parser.add_argument("--judge-steps", type=int, default=0,
                         help="digits: steps of the classifiers; 0: as `latlas evaluate`")

@@ -6,7 +6,7 @@ side is the loop as it is usually written: torch's own layers (where latlas's re
 ``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the generators first, fakes
 made once a step and shown to the discriminators without their history; every weight's gradient is
 taken in every backward pass, also of discriminators that only pass it on. "plain, frozen" does not
-take those, as the authors' own code does not. The identity loss of CycleGAN makes two more pictures
+take those, as the authors' own code does not. The identity loss of CycleGAN makes two more images
 for each domain, on both sides. latlas runs as it comes (number format and layout by timing), and
 once more held to fp32.
 
@@ -34,13 +34,13 @@ from latlas.models import build, get
 #: name of a side → precision latlas is held to, or whether the plain loop freezes discriminators
 SIDES: dict[str, str | bool] = {"plain": False, "plain, frozen": True, "latlas": "auto",
                                 "latlas fp32": "fp32"}
-#: pixels a side, pictures in memory of each domain
+#: pixels a side, images in memory of each domain
 SIDE, ITEMS = 128, 200
 
 
 @dataclass(frozen=True)
 class Task:
-    """A model with the settings of its source, and how many pictures it sees at once."""
+    """A model with the settings of its source, and how many images it sees at once."""
 
     title: str
     model: str

@@ -7,7 +7,7 @@ support vector machines on 20 mel cepstra at 20 moments, their mean and spread, 
 real training takes: one the two speakers, one the digits of all speakers. Loudness tells them
 nothing.
 
-Rows beside the translations: real held-out recordings of the target; the same through the picture
+Rows beside the translations: real held-out recordings of the target; the same through the image
 and Griffin-Lim, untouched otherwise; and what was to be translated, as it is.
 
     python benchmarks/voices.py fsdd.zip --speakers jackson theo --minutes 60
@@ -92,7 +92,7 @@ def key_of(name: str) -> Key:
 
 def controls(said: dict[Key, Clip], judges: Judges, target: str, run: Path,
              speakers: list[str]) -> Iterable[tuple[str, int, float, float]]:
-    """Real ones of the target, the same through a picture, and those of the other as they are."""
+    """Real ones of the target, the same through an image, and those of the other as they are."""
     kind = Run(run).space.a.sound
     other = speakers[1 - speakers.index(target)]
     for name, who in ((f"{target}, real", target), (f"{other}, unchanged", other)):

@@ -3,7 +3,7 @@
     python examples/completion.py
     python examples/completion.py --data mnist.npz --part top --images 1e6 --pairs 1e5
 
-Writes a row for each of eight held-out pictures: what is given, five draws of the conditional VAE,
+Writes a row for each of eight held-out images: what is given, five draws of the conditional VAE,
 the one answer of pix2pix, the truth.
 """
 
@@ -49,14 +49,14 @@ def translator(source: Any, asked: argparse.Namespace) -> Any:
 
 
 def known(x: Any, part: str) -> Any:
-    """True where a pixel of pictures (n, C, H, W) is given."""
+    """True where a pixel of images (n, C, H, W) is given."""
     rows, columns = np.indices(x.shape[-2:])
     middle = {"top": x.shape[-2] // 2, "left": x.shape[-1] // 2}[part]
     return (rows if part == "top" else columns) < middle
 
 
 def hidden(x: Any, part: str) -> Any:
-    """The pictures with black where nothing is given."""
+    """The images with black where nothing is given."""
     return np.where(known(x, part), x, 0).astype(x.dtype)
 
 
@@ -68,7 +68,7 @@ def kept(given: Any, made: Any, part: str) -> Any:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="a source of pictures")
+    parser.add_argument("--data", default="digits", help="a source of images")
     parser.add_argument("--part", choices=("left", "top"), default="left", help="what is given")
     parser.add_argument("--images", type=float, default=40_000, help="for the VAE to train on")
     parser.add_argument("--pairs", type=float, default=10_000, help="for pix2pix to train on")

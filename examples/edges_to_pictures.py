@@ -1,9 +1,9 @@
-"""Pictures from their edges: pairs are made from pictures alone, pix2pix learns the way back.
+"""Images from their edges: pairs are made from images alone, pix2pix learns the way back.
 
     python examples/edges_to_pictures.py                     # digits, painted from top to bottom
     python examples/edges_to_pictures.py photos/ --image-size 64 --minutes 40
 
-Writes a row of edges, translation and picture for each of 24 held-out pictures.
+Writes a row of edges, translation and image for each of 24 held-out images.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     pictures = source_of(asked).base
     edges = replace(pictures, x=edges_of(pictures.x), space=Images(
         (1, *pictures.space.shape[1:])))
-    pairs = open_pair(make("edges", edges), make("pictures", pictures), paired=True)
+    pairs = open_pair(make("edges", edges), make("images", pictures), paired=True)
     how = ({"minutes": asked.minutes, **FEW} if asked.pictures
            else {"images": int(asked.images), **QUICK})
     model = latlas.train("pix2pix", pairs, out=asked.run, **how).model
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def source_of(asked: argparse.Namespace) -> Any:
-    """Pictures of a folder or zip on white, or digits of 16 pixels, painted, on black."""
+    """Images of a folder or zip on white, or digits of 16 pixels, painted, on black."""
     if asked.pictures is not None:
         return open_source(asked.pictures, image_size=asked.image_size, mode="RGB")
     digits = open_source("digits").base
@@ -65,7 +65,7 @@ def edges_of(x: Any) -> Any:
 
 
 def side_by_side(columns: list[Any]) -> Any:
-    """Pictures (n, C, H, W) of several kinds in turn, all in three channels."""
+    """Images (n, C, H, W) of several kinds in turn, all in three channels."""
     coloured = [np.broadcast_to(x, (len(x), 3, *x.shape[2:])) for x in columns]
     return np.stack(coloured, 1).reshape(-1, *coloured[0].shape[1:])
 
@@ -73,7 +73,7 @@ def side_by_side(columns: list[Any]) -> Any:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", nargs="?", type=Path, help="a folder or zip; default: digits")
+    parser.add_argument("images", nargs="?", type=Path, help="a folder or zip; default: digits")
     parser.add_argument("--image-size", type=int, default=64,
                         help="pixels a side, of the folder's")
     parser.add_argument("--minutes", type=float, default=40.0, help="to train on your own")

@@ -4,7 +4,7 @@
     python examples/map_to_scene.py scenes/ --image-size 64 --minutes 40
 
 ``scenes/`` holds ``A/`` with the maps, one class id for each pixel (grey or by a palette, saved
-without loss), and ``B/`` with the pictures, under equal names. Writes a row of map, translation and
+without loss), and ``B/`` with the images, under equal names. Writes a row of map, translation and
 scene for each of 24 held-out maps; prints how near the translations come, beside the best that can
 be done by one colour for each class.
 """
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenes", nargs="?", type=Path,
-                        help="a folder or zip with A/ (maps) and B/ (pictures); default: made up")
+                        help="a folder or zip with A/ (maps) and B/ (images); default: made up")
     parser.add_argument("--image-size", type=int, default=64,
                         help="pixels a side, of the folder's")
     parser.add_argument("--minutes", type=float, default=40.0, help="to train on your own")

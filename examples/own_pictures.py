@@ -1,4 +1,4 @@
-"""A folder of pictures: train, draw new ones, walk between two, write a report.
+"""A folder of images: train, draw new ones, walk between two, write a report.
 
     python examples/own_pictures.py photos/ --image-size 64 --images 2_000_000 --out runs/photos
     python examples/own_pictures.py                  # on shapes drawn into a temporary folder
@@ -17,7 +17,7 @@ from latlas.verbs.write import write_examples
 
 
 def main() -> None:
-    """From pictures to a model, a grid of samples, a walk and a page about it all."""
+    """From images to a model, a grid of samples, a walk and a page about it all."""
     asked = arguments()
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or shapes_in(Path(temporary) / "shapes")
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def show(run: Run, unseen: object, out: Path) -> None:
-    """New pictures, and a walk between two that the model has not seen."""
+    """New images, and a walk between two that the model has not seen."""
     first, last = latlas.encode(run, unseen)[:2]
     walk = latlas.interpolate(run, first, last, steps=16, method="slerp")
     print(latlas.sample(run, 64).save(out / "samples.png"))
@@ -45,9 +45,9 @@ def shapes_in(folder: Path, n: int = 3000) -> Path:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="pictures; default: drawn shapes")
+    parser.add_argument("folder", nargs="?", type=Path, help="images; default: drawn shapes")
     parser.add_argument("--image-size", type=int, default=16, help="pixels a side")
-    parser.add_argument("--images", type=float, default=200_000, help="items to train on")
+    parser.add_argument("--images", type=float, default=200_000, help="examples to train on")
     parser.add_argument("--out", type=Path, default=Path("runs/own-pictures"))
     return parser.parse_args()
 

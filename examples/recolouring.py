@@ -1,9 +1,9 @@
-"""Day to night and back, without pairs: cycle-gan learns from two heaps of pictures.
+"""Day to night and back, without pairs: cycle-gan learns from two heaps of images.
 
     python examples/recolouring.py                    # coloured digits by day and by night
     python examples/recolouring.py day/ night/ --image-size 64 --minutes 60
 
-Writes a row of day, the same by night and by day again for each of 24 held-out pictures.
+Writes a row of day, the same by night and by day again for each of 24 held-out images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ QUICK = {"batch_size": 16, "network": "unet", "width": 16, "learning_rate": 1e-3
 
 
 def main() -> None:
-    """Train on two heaps, translate pictures that were never seen there and back."""
+    """Train on two heaps, translate images that were never seen there and back."""
     asked = arguments()
     sides = asked.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
     source = open_pair(*sides, **({"image_size": asked.image_size} if asked.folders else {}))
@@ -51,7 +51,7 @@ def digits(half: int, sky: Any, bright: float) -> Any:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", help="two sources of pictures; default: digits")
+    parser.add_argument("folders", nargs="*", help="two sources of images; default: digits")
     parser.add_argument("--image-size", type=int, default=64, help="pixels a side, of the folders")
     parser.add_argument("--minutes", type=float, default=40.0, help="to train on your own")
     parser.add_argument("--images", type=float, default=4_000, help="to train on, of the digits")
@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/recolouring.png"))
     asked = parser.parse_args()
     if len(asked.folders) not in (0, 2):
-        parser.error("name two sources of pictures, or none")
+        parser.error("name two sources of images, or none")
     return asked
 
 

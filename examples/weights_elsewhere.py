@@ -1,4 +1,4 @@
-"""Weights of a run's items, used by models outside latlas: in PyTorch and in scikit-learn.
+"""Weights of a run's examples, used by models outside latlas: in PyTorch and in scikit-learn.
 
     python examples/weights_elsewhere.py
     python examples/weights_elsewhere.py --images 2e5
@@ -34,14 +34,14 @@ def main() -> None:
 
     weight = polars.read_parquet(asked.out)["weight"].to_numpy()
     lift = weight[negative].mean() / weight.mean()
-    print(f"{asked.out}: {len(weight)} items; negatives weigh {lift:.2f} times the mean")
+    print(f"{asked.out}: {len(weight)} examples; negatives weigh {lift:.2f} times the mean")
     for name, fit in (("WeightedRandomSampler", network), ("sample_weight", regression)):
         plain, weighed = (fit(x, y, w) for w in (np.ones(len(y)), weight))
         print(f"{name:22} accuracy on negatives {plain:.3f} without weights, {weighed:.3f} with")
 
 
 def digits(split: str, share: float) -> tuple[Array, NDArray[np.int64], NDArray[np.bool_]]:
-    """Pictures (n, 1, 8, 8) of 0 … 16, a share of them negatives; classes; which are negatives."""
+    """Images (n, 1, 8, 8) of 0 … 16, a share of them negatives; classes; which are negatives."""
     items = latlas.open_data("digits", split)
     x, y = np.asarray(items.take("x")), np.asarray(items.take("label"))
     negative = np.random.default_rng(0).random(len(x)) < share
@@ -67,7 +67,7 @@ def network(x: Array, y: NDArray[np.int64], weight: Array) -> float:
 
 
 def regression(x: Array, y: NDArray[np.int64], weight: Array) -> float:
-    """A logistic regression in which each item counts as its weight says."""
+    """A logistic regression in which each example counts as its weight says."""
     fitted = LogisticRegression(max_iter=2000).fit(flat(x), y, sample_weight=weight)
     odd, truth, _ = digits("test", 1.0)
     return float(fitted.score(flat(odd), truth))
@@ -81,7 +81,7 @@ def flat(x: Array) -> Array:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=float, default=50_000, help="items the VAE sees")
+    parser.add_argument("--images", type=float, default=50_000, help="examples the VAE sees")
     parser.add_argument("--run", default="runs/weights", help="run folder of the VAE")
     parser.add_argument("--out", default="weights.parquet", help="file of the weights")
     return parser.parse_args()

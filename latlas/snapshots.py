@@ -25,16 +25,16 @@ from latlas.verbs.sample_quality import Cache, feature_extractor, learning_secon
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
 
-#: pictures of a grid; points and rows of a table looked at; pictures of each class
+#: images of a grid; points and rows of a table looked at; images of each class
 GRID, POINTS, OF_CLASS = 64, 1000, 10
-#: items of a sheet of translations
+#: examples of a sheet of translations
 SHEET = 16
 #: seconds that a grid is shown in the history
 SECONDS = 0.3
 #: share of the time so far, and seconds, that learning to tell classes may take; seconds before
-#: which it is not thought of, and scalars of a picture above which it takes too long
+#: which it is not thought of, and scalars of an image above which it takes too long
 SHARE, MOST, LEAST, LARGEST = 0.02, 20.0, 30.0, 3 * 64 * 64
-#: pictures to learn it from
+#: images to learn it from
 FEWEST = 100
 
 
@@ -43,24 +43,24 @@ class SampleMonitor:
 
     Args:
         folder: where grids go, ``IMAGES.png`` each and ``history.gif`` of all; ``None`` for none.
-        train: items that the samples are held against.
+        train: examples that the samples are held against.
         seed: decides the draws, which are no part of training's.
-        cache: keeps what tells the classes of pictures, for an evaluation too.
+        cache: keeps what tells the classes of images, for an evaluation too.
     """
 
     def __init__(self, folder: Path | None, train: Dataset, seed: int = 0,
                  cache: Path | None = None) -> None:
-        self.folder = folder if train.space.kind == "picture" else None
+        self.folder = folder if train.space.kind == "image" else None
         self.train, self.seed = train, derive(seed, "watch")
         self.tell = _teller(train, Cache(cache))
-        self.n = POINTS if train.space.kind != "picture" else GRID
+        self.n = POINTS if train.space.kind != "image" else GRID
         if isinstance(self.tell, _Classes):
             self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
         self.real = self._spread(examples_of(some_of(train, self.n)))
 
     def take(self, model: Model, images: int) -> dict[str, float]:
-        """``samples/spread``, mean distance of two samples over that of two real items; of labelled
-        items ``samples/modes``, for points ``samples/within`` too."""
+        """``samples/spread``, mean distance of two samples over that of two real examples; of
+        labelled examples ``samples/modes``, for points ``samples/within`` too."""
         conditions = conditions_like(model, self.train, self.n, self.seed)
         items = drawn_examples(model, self.n, seed=self.seed, condition=conditions, latents="own")
         if self.folder is not None:
@@ -76,17 +76,17 @@ class SampleMonitor:
         film(self.folder)
 
     def _spread(self, items: Array) -> float:
-        """Mean distance of two items, model units."""
+        """Mean distance of two examples, model units."""
         x = np.asarray(self.train.space.to_model(items.astype(np.float32)), np.float32)
         return mean_distance(x.reshape(len(x), -1)) if len(x) > 1 else 0.0
 
 
 class TranslationSheets:
-    """The same items translated at every look, to every domain that the model reaches.
+    """The same examples translated at every look, to every domain that the model reaches.
 
     Args:
         folder: where sheets go, ``IMAGES.png`` each and ``history.gif`` of all.
-        data: items of both sides.
+        data: examples of both sides.
     """
 
     def __init__(self, folder: Path, data: PairDataset) -> None:
@@ -110,7 +110,7 @@ class TranslationSheets:
 
 
 def film(folder: Path | None) -> None:
-    """``history.gif`` of the pictures in a folder, in the order of their names."""
+    """``history.gif`` of the images in a folder, in the order of their names."""
     files = [] if folder is None else sorted(folder.glob("*.png"))
     if folder is None or not files:
         return
@@ -120,7 +120,7 @@ def film(folder: Path | None) -> None:
 
 
 class _Classes:
-    """Classes of labelled pictures that samples have, by the classifier that ``evaluate`` uses.
+    """Classes of labelled images that samples have, by the classifier that ``evaluate`` uses.
 
     It learns at the first look at which that costs little, so no more than a share of the time;
     nothing is told before.
@@ -154,7 +154,7 @@ def _teller(train: Dataset, cache: Cache) -> Callable[[Array, str], dict[str, fl
     space, label = train.space, _label(train)
     if _several(label) and space.kind == "points":
         return partial(_reached, Balls.fit(examples_of(train), label), class_shares(label))
-    if (_several(label) and space.kind == "picture" and space.dims <= LARGEST
+    if (_several(label) and space.kind == "image" and space.dims <= LARGEST
             and len(train) >= FEWEST and _several(_label(learnt_from(train)))):
         return _Classes(train, class_shares(label), cache)
     return lambda items, device: {}

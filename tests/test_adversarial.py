@@ -153,7 +153,7 @@ def test_with_probability_one_everything_does():
 
 @pytest.mark.parametrize("p", [0.2, 0.5])
 def test_the_share_of_pictures_that_change(p):
-    """A picture stays only if none of its changes is made; two of eleven may do nothing."""
+    """An image stays only if none of its changes is made; two of eleven may do nothing."""
     x = pictures(2000, 3, 8)
     same = (augment.ada_augment(x, torch.tensor(p), Noise(1)) - x).abs().flatten(1).amax(1) < 1e-4
     least, most = (1 - p) ** 11, (1 - p) ** 9 * (1 - p / 4) * (1 - p / 2)
@@ -182,7 +182,7 @@ def test_shifts_are_whole_pixels():
 
 
 def test_flips_and_quarter_turns_are_as_frequent_as_their_probability():
-    """Grey pictures: nine changes each of probability p, of which the flip is half the time the
+    """Grey images: nine changes each of probability p, of which the flip is half the time the
     identity, and the quarter turn a quarter of it. Exactly one change then has the share
     p/2 (1 − 3p/4) (1 − p)⁷, or for each of three turns p/4 (1 − p/2) (1 − p)⁷."""
     n, p = 10_000, 0.2

@@ -21,7 +21,7 @@ from latlas.objectives.annealing import (
 )
 from latlas.objectives.elbo import importance_bound, mean_error, weighted_error
 
-CENTRES = torch.tensor([[1.5, -0.5], [0.0, 3.0]])  # of two items
+CENTRES = torch.tensor([[1.5, -0.5], [0.0, 3.0]])  # of two examples
 SD = 0.3
 
 
@@ -101,7 +101,7 @@ def test_one_temperature_is_naive_sampling():
 
 
 def test_steps_shorten_as_the_target_narrows_and_items_have_their_own():
-    """The second item's likelihood is ten times narrower."""
+    """The second example's likelihood is ten times narrower."""
     bridge = Bridge(log_prior, lambda z: log_likelihood(z) * torch.tensor([1.0, 100.0]))
     steps = pilot_steps(bridge, Noise(4).normal(4, 2, 2), sigmoid_schedule(200), 5, Noise(5))
     assert steps.shape == (199, 2, 1)

@@ -79,7 +79,7 @@ def test_results_say_in_a_line_what_they_are(run: Path) -> None:
         latlas.load(run), latlas.sample(run, 3), latlas.encode(run), latlas.score(run, draws=2),
         latlas.project(run, n=2, starts=1, steps=1), latlas.outliers(run, fpr=0.1, controls=False))]
     assert lines[0].startswith("Run(vae, ") and "sample" in lines[0]
-    assert lines[1] == "Examples(picture, (3, 1, 8, 8), uint8)"
+    assert lines[1] == "Examples(image, (3, 1, 8, 8), uint8)"
     assert lines[2].startswith("Latents(n=180, latent_dim=")
     assert lines[3].startswith("Scores(examples=180, method=iw, draws=2, nats=-")
     assert lines[4] == "Projection(space=z)" and lines[5].startswith("Outliers(examples=180, ")
@@ -206,7 +206,7 @@ def test_completion_keeps_the_part_that_was_given() -> None:
     walk = latlas.interpolate(trained.model, *latents, steps=3, given=x)
     np.testing.assert_array_equal(walk[0], latlas.decode(trained.model, latents[:1], given=x)[0])
     assert latlas.traverse(trained.model, dims=[0], steps=3, given=x).shape == (1, 3, 1, 8, 8)
-    with pytest.raises(CapabilityError, match="a part of a picture: name it with `given`"):
+    with pytest.raises(CapabilityError, match="a part of an image: name it with `given`"):
         latlas.sample(trained.model, 4, label=3)
     with pytest.raises(DataError, match="--given"):
         latlas.sample(trained.model, 4)

@@ -28,7 +28,7 @@ from latlas.verbs.audit_page import build_page, strip
 
 
 class Through(Model):
-    """The code is the item; of the last dimensions nothing comes through."""
+    """The code is the example; of the last dimensions nothing comes through."""
 
     def __init__(self, dims: int, silent: int = 0, classes: tuple[str, ...] = ()):
         super().__init__(None, Points((dims,), 0.0, 1.0, classes=classes))
@@ -43,7 +43,7 @@ class Through(Model):
 
 
 class Scales(Through):
-    """The code is the item, each dimension times a number."""
+    """The code is the example, each dimension times a number."""
 
     def __init__(self, dims, by):
         super().__init__(dims)
@@ -54,7 +54,7 @@ class Scales(Through):
 
 
 class Tells(Through):
-    """Says class 0 of every item left of the middle."""
+    """Says class 0 of every example left of the middle."""
 
     def classify(self, x):
         return torch.stack([-x[:, 0], x[:, 0]], 1)
@@ -68,7 +68,7 @@ class Draws(Model):
 
 
 def planted(n=2000, few=20, dims=6, seed=0):
-    """A broad Gaussian, and a tight cluster of a few items at its side; which those are."""
+    """A broad Gaussian, and a tight cluster of a few examples at its side; which those are."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, dims)) @ rng.normal(size=(dims, dims))
     centre = 6 * np.linalg.cholesky(np.cov(x.T))[:, 0]
@@ -175,7 +175,7 @@ def test_gaps_are_a_kind_of_their_own(values):
         kinds_of(np.array([None, None]), "a")
 
 
-# ------------------------------------------------------------------------------ items
+# ------------------------------------------------------------------------------ examples
 
 def test_a_planted_cluster_is_among_the_rarest_and_is_a_group_of_its_own():
     x, few = planted()
@@ -193,7 +193,7 @@ def test_few_that_one_view_alone_sees_are_among_the_rarest(seen):
     x[few, 2] = 9 + 0.3 * x[few, 2]
     blind = "example" if seen == "latent" else "latent"
     if seen == "latent":
-        x[:, 2] /= 1000  # by the items' distances nothing
+        x[:, 2] /= 1000  # by the examples' distances nothing
     found = audited(Scales(3, [1, 1, 1000 if seen == "latent" else 0]), points(x))
     assert few[found.rarest].sum() >= 18
     assert getattr(found, f"by_{seen}")[few].mean() > 0.97
@@ -306,7 +306,7 @@ def test_groups_have_counts_rarity_lift_error_and_accuracy():
 
 
 def test_accuracy_is_by_the_names_of_classes_not_by_their_places():
-    """Groups in another order than the model's classes, fewer of them, items in none, others."""
+    """Groups in another order than the model's classes, fewer of them, examples in none, others."""
     x, few = planted(200)
     model, right = Tells(6, classes=("no", "yes")), (x[:, 0] > 0) == few
     assert 0 < right[few].mean() != right[~few].mean() < 1
@@ -344,9 +344,9 @@ def test_bad_input_has_clear_words():
     model = Through(6)
     with pytest.raises(DataError, match="49 examples are too few for an audit, which needs 50"):
         audited(model, points(x[:49]))
-    with pytest.raises(DataError, match="no dimension of the codes varies over these items"):
+    with pytest.raises(DataError, match="no dimension of the codes varies over these examples"):
         audited(Through(6, silent=6), points(x))
-    with pytest.raises(DataError, match="these items are all alike, so none is rare"):
+    with pytest.raises(DataError, match="these examples are all alike, so none is rare"):
         audited(model, points(np.ones((60, 6), np.float32)))
     with pytest.raises(DataError, match="3 labels for 100 examples: give one for each"):
         latlas.audit(model, (x, [0, 1, 0]))

@@ -316,7 +316,7 @@ def test_one_example_has_no_standard_error(runs: Path, capsys: pytest.CaptureFix
 
 def test_numbers_that_are_not_finite_are_null(runs: Path,
                                               capsys: pytest.CaptureFixture[str]) -> None:
-    """One item has no standard error over items, and ``iw`` no rate of acceptance."""
+    """One example has no standard error over examples, and ``iw`` no rate of acceptance."""
     scores = result(capsys, "score", str(runs / "vae"), "--n", "1", "--draws", "2")
     assert scores["standard_error"] is None and scores["acceptance"] is None
     assert scores["nats"] < 0 < scores["se_median"]
@@ -517,9 +517,9 @@ def test_report_is_one_file(runs: Path, here: Path, capsys: pytest.CaptureFixtur
 
 
 def test_data_info_and_pack(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert result(capsys, "data", "info", "digits")["items"] == 1797
+    assert result(capsys, "data", "info", "digits")["examples"] == 1797
     assert result(capsys, "data", "pack", "digits", "packed")["n"] == 1797
-    assert result(capsys, "data", "info", "packed")["items"] == 1797
+    assert result(capsys, "data", "info", "packed")["examples"] == 1797
 
 
 @pytest.mark.slow
@@ -542,10 +542,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(here: Path) -> None:
 
 def test_options_are_named_as_the_person_types_them():
     assert say_option("image_size", 64) == "image_size=64"
-    with flags_of_command({"image_size": "--image-size", "item": "--example"}):
+    with flags_of_command({"image_size": "--image-size", "example": "--example"}):
         assert say_option("image_size", 64) == "--image-size 64"
         assert say_option("image_size") == "--image-size"
-        assert say_option("item", 3) == "--example 3"
+        assert say_option("example", 3) == "--example 3"
         assert say_option("drop", "a.b") == "--data-option drop=a.b"
     assert say_option("drop", "a.b") == "drop=a.b"
 
@@ -586,7 +586,7 @@ def test_options_in_errors_are_as_they_are_typed(runs, capsys, tokens, typed, ca
     ("my_label=3 key.label=4", "my_label=3 key.label=4"),
     ("choose another label, or label=none", "choose another label, or --data-option label=none"),
     ("write it as key=value", "write it as key=value"),
-    ("choose the items with key=", "choose the items with --key"),
+    ("choose the examples with key=", "choose the examples with --key"),
 ])
 def test_options_in_errors_of_data_are_as_they_are_typed(capsys, said, typed):
     assert cli._fail(said) == 2

@@ -29,13 +29,13 @@ from latlas.verbs.styles import latents_of_seeds
 SIDE = 12
 PICTURES = Images((1, SIDE, SIDE),
                  classes=("even", "odd"))
-#: how many pictures are bright in which corner, of each class
+#: how many images are bright in which corner, of each class
 EVEN, ODD = (300, 100, 0, 0), (0, 100, 100, 200)
 COUNTS = [[300, 100, 0, 0, 0], [0, 0, 100, 100, 200]]
 
 
 def corners(seed=0):
-    """Pictures of four kinds, and what they are of five of kind and class: 0 and 1 even, the
+    """Images of four kinds, and what they are of five of kind and class: 0 and 1 even, the
     others odd, where 1 and 2 look alike."""
     rng = np.random.default_rng(seed)
     kind = np.repeat([0, 1, 2, 3] * 2, EVEN + ODD)
@@ -60,7 +60,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def with_content():
-    """Clusters with contents of six numbers, the pictures they are of, and their clusters."""
+    """Clusters with contents of six numbers, the images they are of, and their clusters."""
     data, _ = corners()
     clusters = ClusterPrior(64, PICTURES.shape, n_clusters=5, content_dims=6)
     clusters.fit(Sweep(data, 100), len(data))
@@ -87,7 +87,7 @@ def test_kinds_of_a_class_are_groups_and_are_counted_by_class(found):
     order = of_kind(clusters, data, kind)
     assert sorted(order) == [0, 1, 2, 3, 4]
     assert clusters.counts[:, order].tolist() == COUNTS
-    x = next(iter(Sweep(data, len(data)))).x  # without its class an item is of one that it is like
+    x = next(iter(Sweep(data, len(data)))).x  # without a class
     alike = clusters.assign(x).numpy()
     assert (alike[kind == 3] == order[3]).all()
     assert set(alike[(kind == 1) | (kind == 2)]) <= {order[1], order[2]}
@@ -226,7 +226,7 @@ def test_a_prior_may_be_given(with_content):
 
 
 def test_more_groups_than_different_pictures():
-    """The numbers of a group are those of the items that are said to be in it."""
+    """The numbers of a group are those of the examples that are said to be in it."""
     rng = np.random.default_rng(0)
     x = np.repeat(rng.integers(0, 256, (5, 1, SIDE, SIDE), np.uint8), 120, 0)
     data = Dataset(rng.permutation(x), PICTURES)
@@ -342,7 +342,7 @@ def test_half_way_between_two_clusters_content_is_half_way(with_content):
     torch.testing.assert_close(between[0], clusters.content_of_latents(z).mean(0))
 
 
-@pytest.mark.parametrize("items", [1, 3])
+@pytest.mark.parametrize("examples", [1, 3])
 def test_what_does_not_vary_says_nothing(items):
     x = np.full((60, 1, SIDE, SIDE), 7, np.uint8)
     x[:items] = 200

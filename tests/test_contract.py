@@ -41,7 +41,7 @@ TOY = "toy_gan:ToyGAN"
 
 @dataclass(eq=False)
 class Case:
-    """A model on data. ``coupled`` says which term ties the items of a batch together."""
+    """A model on data. ``coupled`` says which term ties the examples of a batch together."""
 
     name: str
     data: Callable[[], Dataset] = tiny.pictures
@@ -69,7 +69,7 @@ def wide() -> Dataset:
 
 
 def between() -> Dataset:
-    """A picture that gets a perceptron, and with a mask beside it would get convolutions."""
+    """An image that gets a perceptron, and with a mask beside it would get convolutions."""
     return tiny.pictures((1, 24, 24))
 
 
@@ -89,7 +89,7 @@ def own_ae() -> dict[str, nn.Module]:
     return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}
 
 
-#: where outputs are subtracted, the bias of a unit that is on for real items and fakes alike has
+#: where outputs are subtracted, the bias of a unit that is on for real examples and fakes alike has
 #: rounding errors for a gradient, and Adam makes whole steps of them
 CANCELS_NOT = {"objective": "non-saturating"}
 CONV = {"network": "conv", "width": 4, "depth": 1}
@@ -189,7 +189,7 @@ def batch_of(data: Data, n: int = 5) -> Batch:
 
 
 def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
-    """What a conditional model is told about these items."""
+    """What a conditional model is told about these examples."""
     if model.takes_condition == "part":
         return hide(batch.x, "left", Noise(0))
     return model.conditioning(batch, Noise(0))
@@ -197,7 +197,7 @@ def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
 
 @torch.no_grad()
 def outputs(model: core.Model, data: Data) -> dict[str, Tensor]:
-    """Everything the model can do with five items."""
+    """Everything the model can do with five examples."""
     batch, found = batch_of(data), {}
     c = condition_of(model, batch)
     if isinstance(model, core.Samples):
@@ -376,7 +376,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(case, tmp_path):
 @trained_case
 def test_two_processes_equal_one(case):
     if case.coupled:
-        pytest.skip(f"{case.coupled} couple the items of a batch")
+        pytest.skip(f"{case.coupled} couple the examples of a batch")
     data = case.data()
     alone, *both = (case.build(data) for _ in range(3))
     advance(alone, data, DistributedContext())

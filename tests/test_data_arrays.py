@@ -145,7 +145,7 @@ def test_a_digit_enters_few_files_on_its_way_from_an_npz_to_a_batch(tmp_path):
 
 
 @pytest.mark.parametrize("keys", [("X", "y"), ("images", "labels"), ("imgs", "target"),
-                                  ("pictures", "class")])
+                                  ("images", "class")])
 def test_npz_keys(tmp_path, keys):
     np.savez(tmp_path / "k.npz", **{keys[0]: GREY, keys[1]: DIGIT})
     source = open_source(str(tmp_path / "k.npz"))
@@ -160,7 +160,7 @@ def test_npz_choices(tmp_path):
     source = open_source(path, key="b", label="writer")
     np.testing.assert_array_equal(in_all(source).x[:, 0], GREY[::-1])
     assert source.space.classes == ("0", "1", "2") and info(source)["groups"] == 10
-    for options, message in [({}, "choose the items with key="), ({"key": "c"}, "Valid: a, b"),
+    for options, message in [({}, "choose the examples with key="), ({"key": "c"}, "Valid: a, b"),
                              ({"key": "a", "label": "writr"}, "did you mean 'writer'"),
                              ({"key": "a", "label": "value"}, "not classes")]:
         with pytest.raises(DataError, match=message):

@@ -177,7 +177,7 @@ def test_other_npz_files_open_as_before(tmp_path: Path) -> None:
         np.savez(tmp_path / "p.npz", **arrays)
         assert isinstance(open_source(tmp_path / "p.npz"), Source)
     np.savez(tmp_path / "p.npz", a=GREY, b=COLOUR)
-    with pytest.raises(DataError, match="choose the items with key="):
+    with pytest.raises(DataError, match="choose the examples with key="):
         open_source(tmp_path / "p.npz")
     np.savez(tmp_path / "p.npz", x=GREY, y=COLOUR)
     assert isinstance(open_source(tmp_path / "p.npz", key="x"), Source)
@@ -361,12 +361,12 @@ def test_a_side_that_is_missing(domains: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is trainA, but no trainB"):
         open_source(tmp_path / "one")
     (tmp_path / "one/set/trainB").mkdir()
-    with pytest.raises(DataError, match="trainB holds no pictures"):
+    with pytest.raises(DataError, match="trainB holds no images"):
         open_source(tmp_path / "one")
     fill(tmp_path / "two/A", GREY)
     assert isinstance(open_source(tmp_path / "two"), Source)
     (tmp_path / "two/B").mkdir()
-    with pytest.raises(DataError, match="B holds no pictures"):
+    with pytest.raises(DataError, match="B holds no images"):
         open_source(tmp_path / "two")
     with pytest.raises(DataError, match="empty folder"):
         open_pair(tmp_path / "two/A", tmp_path / "two/B", paired=True)
@@ -382,7 +382,7 @@ def test_options_that_are_none(pairs: Path, options: dict[str, str], message: st
 
 
 def test_sources_that_do_not_fit(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"20 items, .* 4; pairs need as many"):
+    with pytest.raises(DataError, match=r"20 examples, .* 4; pairs need as many"):
         open_pair(GREY, COLOUR[:4], paired=True)
     with pytest.raises(DataError, match="one height and width"):
         open_pair(GREY, COLOUR[:, :4], paired=True)
@@ -393,7 +393,7 @@ def test_sources_that_do_not_fit(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="paired= is for two sides"):
         open_source(pairs / "A", paired=True)
     np.savez(tmp_path / "p.npz", A=GREY, B=COLOUR[:4])
-    with pytest.raises(DataError, match=r"p \(A\) holds 20 items, p \(B\) 4; .*paired=false"):
+    with pytest.raises(DataError, match=r"p \(A\) holds 20 examples, p \(B\) 4; .*paired=false"):
         open_source(tmp_path / "p.npz")
     assert not open_source(tmp_path / "p.npz", paired="false").aligned
 
@@ -421,7 +421,7 @@ def test_pairs_stay_together_in_every_split_and_subset() -> None:
 
 
 def numbered(n: int, aligned: bool, of: int = 0) -> PairDataset:
-    """Item i of A is i, of B 1000 + i; the first two rows of either are left out."""
+    """Example i of A is i, of B 1000 + i; the first two rows of either are left out."""
     space = Points((1,), location=(0.0,), scale=(1.0,))
     a, b = (Dataset(np.arange(k, dtype=np.float32)[:, None] + start, space,
                     rows=np.arange(2, k)) for k, start in ((n + 2, 0), ((of or n) + 2, 1000)))
@@ -548,7 +548,7 @@ def test_a_model_of_pairs_is_trained_and_finds_its_data_again(pairs: Path, tmp_p
     items = latlas.open_data(None, "test", like=tmp_path / "run")
     assert items.space == trained.space
     assert isinstance(latlas.open_data(GREY, like=tmp_path / "run"), Dataset)
-    with pytest.raises(DataError, match="the other side of C: items are 1×6×8"):
+    with pytest.raises(DataError, match="the other side of C: examples are 1×6×8"):
         fill(tmp_path / "C/A", GREY)
         fill(tmp_path / "C/B", GREY)
         latlas.open_data(tmp_path / "C", like=tmp_path / "run")

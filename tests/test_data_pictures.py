@@ -1,4 +1,4 @@
-"""Folders and zips of pictures, their modes, sizes, labels, splits and damage."""
+"""Folders and zips of images, their modes, sizes, labels, splits and damage."""
 
 import io
 import json
@@ -151,7 +151,7 @@ def broken(tmp_path, count=40):
 
 def test_a_truncated_picture_is_named_with_its_count(tmp_path):
     with pytest.raises(DataError, match=r"0007.png cannot be decoded: .*truncated.* \(1 of 40 "
-                                        r"pictures\); on_error=skip leaves it out"):
+                                        r"images\); on_error=skip leaves it out"):
         open_source(broken(tmp_path))
 
 
@@ -159,14 +159,14 @@ def test_skipping_leaves_out_only_the_broken(tmp_path):
     source = open_source(broken(tmp_path), on_error="skip")
     data = in_all(source)
     assert len(data) == 39 and "0007.png" not in data.take("names")
-    assert source.notes[-1].startswith("left out 1 of 40 pictures: 0007.png")
+    assert source.notes[-1].startswith("left out 1 of 40 images: 0007.png")
     assert sum(info(source)["splits"].values()) == 39
 
 
 def test_rubbish_is_no_picture(tmp_path):
     save(tmp_path / "a.png", pixels())
     (tmp_path / "b.png").write_bytes(b"rubbish")
-    with pytest.raises(DataError, match=r"b.png cannot be decoded: not a picture"):
+    with pytest.raises(DataError, match=r"b.png cannot be decoded: not an image"):
         open_source(tmp_path)
     (tmp_path / "a.png").write_bytes(b"rubbish")
     with pytest.raises(DataError, match=r"a.png cannot be decoded"):
@@ -209,13 +209,13 @@ def test_a_csv_table(tmp_path):
     assert json.loads(json.dumps(source.spec)) == source.spec
     assert source.base.label.tolist() == [1, 0, 1, 0] and source.space.factors == ("size",)
     save(tmp_path / "in/9.png", pixels())
-    with pytest.raises(DataError, match=r"no row for 1 of 5 pictures \(9.png\)"):
+    with pytest.raises(DataError, match=r"no row for 1 of 5 images \(9.png\)"):
         open_source(tmp_path / "in", label="kind")
 
 
 def test_bad_requests(tmp_path):
-    (tmp_path / "notes.md").write_text("no pictures here")
-    with pytest.raises(DataError, match="holds no pictures"):
+    (tmp_path / "notes.md").write_text("no images here")
+    with pytest.raises(DataError, match="holds no images"):
         open_source(tmp_path)
     save(tmp_path / "a.png", pixels())
     for options, message in [
@@ -237,5 +237,5 @@ def test_a_damaged_zip(tmp_path):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.txt", "hello")
     (tmp_path / "x.zip").write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         open_source(tmp_path / "x.zip")

@@ -117,7 +117,7 @@ def test_few_items(n):
 def test_bad_requests():
     with pytest.raises(DataError, match="did you mean 'train'"):
         split(table(noise(5)), "trian")
-    with pytest.raises(DataError, match="1 items are too few for a test split"):
+    with pytest.raises(DataError, match="1 examples are too few for a test split"):
         split(table(noise(1)), "test")
 
 

@@ -44,7 +44,7 @@ def step(seed: int = 0) -> Step:
 
 
 def parts(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy and negative bound of every item, each computed here."""
+    """Cross-entropy and negative bound of every example, each computed here."""
     q = model.encode(batch.x)
     z = q.sample(Noise(0))
     kl = 0.5 * (q.mean.square() + q.log_var.exp() - 1 - q.log_var).sum(1)
@@ -53,7 +53,7 @@ def parts(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_mask_is_on_the_vaes_term_alone():
-    """Cross-entropy of every item; the bound of those of class b."""
+    """Cross-entropy of every example; the bound of those of class b."""
     model, data = made(debias_classes="b", vae_weight=0.25, dropout=0)
     batch = next(iter(Sweep(data, 30)))
     classification, bound = parts(model, batch)
@@ -317,7 +317,7 @@ def test_weights_that_cannot_be_had_are_refused(runs):
     with pytest.raises(ConfigError, match="method=own"):
         latlas.weights(runs / "vae", method="own")
     x = latlas.open_data("digits", "test").take("x")
-    with pytest.raises(DataError, match="40 items are too few"):
+    with pytest.raises(DataError, match="40 examples are too few"):
         latlas.weights(runs / "vae", x[:40])
     with pytest.raises(DataError, match="no dimension of the codes varies"):
         latlas.weights(runs / "vae", x[:1].repeat(80, 0))

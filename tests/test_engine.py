@@ -197,7 +197,7 @@ def test_clipping_bounds_the_gradient(tmp_path):
 
 
 def test_the_average_has_the_stated_half_life():
-    """Half-life 0.1 of 1,000 items is 100: after 100 more, half of the way is left."""
+    """Half-life 0.1 of 1,000 examples is 100: after 100 more, half of the way is left."""
     source = Walk()
     average = EMA(source, 0.1)
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_only_the_modules_named_are_averaged():
     average.update(100)
     now = average.current()
     difference = (model.generator[0].bias - now.generator[0].bias).abs().max()
-    assert difference.item() == pytest.approx(0.25)  # one half-life of 50 is two of 100 items
+    assert difference.item() == pytest.approx(0.25)  # one half-life of 50 is two of 100 examples
     assert torch.equal(model.discriminator[0].bias, now.discriminator[0].bias)
 
 
@@ -256,7 +256,7 @@ def test_shared_weights_are_averaged_once():
 
 
 def worsening(path, progress=None):
-    """Held-out items unlike the training items: soon every step makes them worse."""
+    """Held-out examples unlike the training examples: soon every step makes them worse."""
     data = tiny.pictures(n=30)
     other = replace(data, x=np.ascontiguousarray(16 - data.x))
     training = tiny.options(images=16_000, patience=6, validate_every=64, learning_rate=0.01)

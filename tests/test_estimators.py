@@ -26,7 +26,7 @@ from latlas.verbs.score import Scores, score
 
 
 def ppca(k: int, dims: int, items: int = 5, sd: float = 0.5) -> tuple[PCA, Dataset]:
-    """A fitted model of a table with units, and items of it."""
+    """A fitted model of a table with units, and examples of it."""
     rng = np.random.default_rng(k)
     x = rng.standard_normal((400, k)) @ rng.standard_normal((k, dims))
     x = (x + sd * rng.standard_normal(x.shape)) * 10.0 ** (np.arange(dims) % 3)
@@ -94,7 +94,7 @@ def test_draws_in_parts_estimate_the_same(monkeypatch):
                        progress=lambda *at: ticks.append(at))
     assert (abs(error) < 5 * found.se).all()
     assert len(ticks) > 20 and ticks[-1] == (5 * 20_500, 5 * 20_500)
-    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 4000)  # a few draws and items at once
+    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 4000)  # a few draws and examples at once
     for how in ({"method": "naive", "draws": 2000}, {"method": "iw", "draws": 5},
                 {"method": "ais", "draws": 4, "temperatures": 300, "leapfrog": 3}):
         error, found = gap(model, data, **how)
@@ -116,7 +116,7 @@ def test_the_seed_decides_and_the_batch_size_does_not_reach_the_item(how):
     ({"method": "iw", "draws": 30}, 400), ({"method": "elbo", "draws": 30}, 400),
     ({"method": "ais", "draws": 30, "temperatures": 60, "leapfrog": 3}, 200)])
 def test_standard_errors_are_calibrated(how, copies):
-    """Copies of one item have draws of their own: their figures scatter as they say."""
+    """Copies of one example have draws of their own: their figures scatter as they say."""
     model, x, density = linear_gaussian(wrong_by=0.7)
     data = Dataset(model.space.to_data(x[:1]).numpy().repeat(copies, 0), model.space)
     found = score(model, data, precision="fp32", **how)
@@ -129,7 +129,7 @@ def test_standard_errors_are_calibrated(how, copies):
 
 
 def test_the_standard_error_of_naive_sampling_is_calibrated():
-    """Its draws are shared by the items of a batch, so it is repeated over seeds."""
+    """Its draws are shared by the examples of a batch, so it is repeated over seeds."""
     model, data = ppca(2, 8, items=1)
     runs = [score(model, data, method="naive", draws=4000, seed=s) for s in range(200)]
     nats, se = np.array([(r.nats[0], r.se[0]) for r in runs]).T
@@ -155,7 +155,7 @@ def test_the_elbo_of_many_draws_is_their_mean():
 
 @pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchical-vae"])
 def test_all_estimators_agree_on_a_trained_model(name, tmp_path):
-    """Each with its own draws, on the same binarised pictures."""
+    """Each with its own draws, on the same binarised images."""
     data = tiny.pictures(n=60)
     config = tiny.small(name, likelihood="bernoulli", binarize="dynamic", latent_dim=2)
     model, _ = tiny.train(tmp_path / "run", name, data, config,

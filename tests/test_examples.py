@@ -56,7 +56,7 @@ def functions(script: str) -> dict[str, Any]:
 
 
 def cells(sheet: Path, side: int, columns: int) -> np.ndarray:
-    """The pictures of a sheet, (rows, columns, side, side, 3), as small as they were."""
+    """The images of a sheet, (rows, columns, side, side, 3), as small as they were."""
     grid, gap = np.asarray(Image.open(sheet).convert("RGB")), 3
     cell = (grid.shape[1] - gap) // columns
     rows = (grid.shape[0] - gap) // cell
@@ -66,7 +66,7 @@ def cells(sheet: Path, side: int, columns: int) -> np.ndarray:
 
 
 def first(x: np.ndarray) -> np.ndarray:
-    """Pictures with their channels last, channels first."""
+    """Images with their channels last, channels first."""
     return np.moveaxis(x, -1, 1)
 
 

@@ -182,7 +182,7 @@ def test_what_is_no_clip_is_said(tmp_path):
     said("b.gif cannot be decoded", tmp_path / "films/b.gif")
     assert len(open_source(str(tmp_path / "films"), frames=True, on_error="skip").base) == 4
     said("rate=0 is no number of frames per second", tmp_path / "sizes", frames=True, rate=0)
-    said("maps= is for pictures by themselves", tmp_path / "sizes", frames=True, maps="A")
+    said("maps= is for images by themselves", tmp_path / "sizes", frames=True, maps="A")
 
 
 def test_a_still_whose_pixels_are_damaged_takes_its_clip_with_it(tmp_path):
@@ -260,13 +260,13 @@ def test_cycle_gan_pays_for_what_the_motion_does_not_explain():
 
 
 def test_the_term_is_for_frames_and_is_theirs_by_default():
-    weights = {"pictures": tiny.domains(), "frames": tiny.clips()}
+    weights = {"images": tiny.domains(), "frames": tiny.clips()}
     found = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).config.temporal
              for k, d in weights.items()}
-    assert found == {"pictures": 0.0, "frames": TEMPORAL}
+    assert found == {"images": 0.0, "frames": TEMPORAL}
     said = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).describe(9)
             for k, d in weights.items()}
-    assert said["frames"] == f"{said['pictures']}, temporal {TEMPORAL:g}"
+    assert said["frames"] == f"{said['images']}, temporal {TEMPORAL:g}"
     with pytest.raises(ConfigError, match="temporal=3 is for frames"):
         tiny.build("cycle-gan", tiny.domains(), tiny.small("cycle-gan", temporal=3.0))
     one = tiny.clips()  # one domain of frames is enough

@@ -114,7 +114,7 @@ def test_a_lazy_penalty_is_a_phase_of_its_own():
     assert due == [0, 4, 8]
 
 
-@pytest.mark.parametrize(("penalty", "items"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
+@pytest.mark.parametrize(("penalty", "examples"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
 def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
         penalty, items):
     data = tiny.points()
@@ -366,7 +366,7 @@ FEW = {"images": 64, "batch_size": 16, "width": 8, "threads": 1, "precision": "f
 
 
 def grey(side, n=60):
-    """Pictures of noise, (n, H, W), and three classes."""
+    """Images of noise, (n, H, W), and three classes."""
     return np.random.default_rng(0).integers(0, 256, (n, *side), np.uint8), np.arange(n) % 3
 
 
@@ -403,7 +403,7 @@ def test_what_cannot_be_is_said_before_there_is_a_folder(tmp_path, name, data, s
 
 
 def trained(tmp_path, monkeypatch, capsys, n, *more):
-    """What the terminal shows of a run on so many pictures; a tenth of them or one is held out."""
+    """What the terminal shows of a run on so many images; a tenth of them or one is held out."""
     monkeypatch.chdir(tmp_path)
     np.savez("x.npz", x=grey((8, 8), n)[0])
     small = [f"{k}={v}" for k, v in FEW.items() if k != "images"]
@@ -465,7 +465,7 @@ def test_batches_of_pictures_stay_small_however_many_there_are():
 
 @pytest.mark.parametrize(("n", "augmented"), [(90, True), (10_000, False)])
 def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
-    """As often in every step. A budget in minutes would otherwise not be kept where pictures are
+    """As often in every step. A budget in minutes would otherwise not be kept where images are
     few, or cut short where they are many."""
     data, how = tiny.pictures(n=n), tiny.options(images=None, minutes=1e-4)
     calls, steps, take = [], [], Trainer.step
@@ -480,7 +480,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
 
 
 def test_pixels_beyond_the_range_still_have_a_slope():
-    """Through tanh alone a generator whose pictures turned black stays black."""
+    """Through tanh alone a generator whose images turned black stays black."""
     made = make_generator(tiny.pictures().space, 4, network="conv", width=4, depth=1)
     z = torch.randn(3, 4)
     for layer in made.modules():

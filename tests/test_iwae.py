@@ -75,7 +75,7 @@ def loss(model, x=X, seed=0, progress=1.0):
 
 
 def losses(model, many=MANY, x=X):
-    """The loss of every one of many copies of an item: its distribution over the noise."""
+    """The loss of every one of many copies of an example: its distribution over the noise."""
     rows = x.repeat(many, 1)
     q, k = model.encode(rows), model.config.draws
     z = q.draws(k, Noise(1))

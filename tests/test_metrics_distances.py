@@ -64,12 +64,12 @@ def test_frechet_from_features():
 
 
 def test_frechet_refuses_too_few_items():
-    with pytest.raises(DataError, match="at least 9 items a side, got 8"):
+    with pytest.raises(DataError, match="at least 9 examples a side, got 8"):
         frechet_distance(normal(0, 8, 8), normal(1, 50, 8))
 
 
 @pytest.mark.parametrize(("bad", "words"), [
-    (np.full((9, 2), np.nan), "9 of 9 items hold NaN"),
+    (np.full((9, 2), np.nan), "9 of 9 examples hold NaN"),
     (np.zeros((9, 3)), "2 columns and second features 3"),
     (np.zeros(9), "got shape"),
 ])
@@ -187,7 +187,7 @@ def test_two_sample_shows_copies_of_the_reference():
 
 
 def test_two_sample_breaks_ties_fairly():
-    """All items equal: every neighbour is a tie, so neither class may be favoured."""
+    """All examples equal: every neighbour is a tie, so neither class may be favoured."""
     rows = np.zeros((100, 2))
     results = [nearest_neighbour_test(rows, rows, permutations=1, seed=s) for s in range(30)]
     assert np.mean([r.accuracy for r in results]) == pytest.approx(0.5, abs=0.12)

@@ -183,8 +183,8 @@ def test_an_exported_program(tmp_path):
 
 @pytest.mark.parametrize(("source", "space", "words"), [
     ("random-cov", DIGITS, "did you mean 'random-conv'"),
-    ("random-conv", TABLE, "need pictures"),
-    ("spectrum", TABLE, "need pictures"),
+    ("random-conv", TABLE, "need images"),
+    ("spectrum", TABLE, "need images"),
     ("spectrum", Images((1, 3, 9)), "at least 4 by 4"),
     ("classifier", TABLE, "need training data"),
     ("columns", TABLE, "need training data"),
@@ -200,7 +200,7 @@ def test_classifier_refuses_missing_or_single_labels():
         features("classifier", DIGITS, x)
     with pytest.raises(ConfigError, match="at least two classes"):
         features("classifier", DIGITS, x, np.zeros(6, np.int64))
-    with pytest.raises(DataError, match="2 labels for 6 items"):
+    with pytest.raises(DataError, match="2 labels for 6 examples"):
         features("classifier", DIGITS, x, np.arange(2))
 
 

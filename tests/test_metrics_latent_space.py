@@ -192,7 +192,7 @@ def test_a_correlated_aggregate_has_the_closed_forms():
 
 
 def test_what_log_n_cannot_hold_moves_to_the_other_terms():
-    """Six nats of information and four items in the mixture: the bounds still enclose it."""
+    """Six nats of information and four examples in the mixture: the bounds still enclose it."""
     within, d = 0.05, 4
     information = -0.5 * d * math.log(within)
     for n, seed in ((16, 2), (60, 3)):

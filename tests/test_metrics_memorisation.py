@@ -95,7 +95,7 @@ def test_cells_find_copying_that_is_hidden_by_underfitting_elsewhere():
 
 def test_authenticity_by_hand():
     train = np.array([[0.0], [1], [10]])
-    # nearest items 0, 10, 10; their own nearest others at 1, 9, 9; distances 2, 8, 9.5
+    # nearest examples 0, 10, 10; their own nearest others at 1, 9, 9; distances 2, 8, 9.5
     assert authenticity(np.array([[-2.0], [18], [19.5]]), train) == pytest.approx(2 / 3)
 
 
@@ -137,7 +137,7 @@ def test_frechet_is_nan_with_too_few_items():
 
 
 def test_control_rows_are_respected():
-    """With a control of far-away items, the held-out row must come from them."""
+    """With a control of far-away examples, the held-out row must come from them."""
     train = normal(0, 100)
     train[:50] += 100
     rows = quality(normal(1, 40), train, normal(2, 40), flat, control=np.arange(50))

@@ -67,7 +67,7 @@ def test_the_distance_follows_its_seed_and_is_zero_for_equal_sets():
 
 @pytest.mark.parametrize(("source", "k", "sd"), [(open_ring, 8, 0.01), (open_grid, 25, 0.05)])
 def test_balls_of_the_toy_densities(source, k, sd):
-    """Centres and spread as defined, and 1 − exp(−9/2) of fresh items within three of it."""
+    """Centres and spread as defined, and 1 − exp(−9/2) of fresh examples within three of it."""
     train, fresh = (source(n=20_000, seed=s).parts["all"] for s in (0, 1))
     balls = Balls.fit(train.x, train.label)
     assert len(balls.codes) == k
@@ -87,7 +87,7 @@ def test_modes_by_hand():
     assert modes_covered(mode, shares) == 2
     expected = 0.5 * math.log(0.5 / (2 / 6)) + 0.5 * math.log(0.5 / 0.5)
     assert mode_divergence(mode, shares) == pytest.approx(expected)
-    assert modes_covered(np.array([1, 1, 5]), shares) == 1  # no real item is a 1
+    assert modes_covered(np.array([1, 1, 5]), shares) == 1  # no real example is a 1
     assert mode_divergence(np.array([1, 5]), shares) == math.inf
     assert mode_divergence(np.array([7]), shares) == math.inf
 

@@ -1,4 +1,4 @@
-"""Motion found between two pictures, and what of a change it explains."""
+"""Motion found between two images, and what of a change it explains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latlas.objectives import temporal
 
 
 def blobs(n=6, size=(32, 40), channels=2, seed=0):
-    """Smooth random pictures in 0 … 1 as functions of place: (places (n, …, 2)) to (n, C, …)."""
+    """Smooth random images in 0 … 1 as functions of place: (places (n, …, 2)) to (n, C, …)."""
     rng = torch.Generator().manual_seed(seed)
     centre = 20 * (torch.rand(n, channels, 7, 2, generator=rng) - 0.5)
     height = torch.rand(n, channels, 7, generator=rng) / 2

@@ -1,4 +1,4 @@
-"""Convolutional networks: exact sizes, independent items, conditions that act, layout."""
+"""Convolutional networks: exact sizes, independent examples, conditions that act, layout."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_total_correlation_is_that_of_a_gaussian(rho):
 
 
 def test_total_correlation_of_codes_that_never_overlap():
-    """Every dimension tells all n items apart: (d − 1) log n nats, each item the same."""
+    """Every dimension tells all n examples apart: (d − 1) log n nats, each example the same."""
     n, dims = 16, 3
     q = Normal(100 * torch.arange(n)[:, None].expand(n, dims).float(), torch.zeros(n, dims))
     found = total_correlation(q.sample(Noise(1)), q)
@@ -133,7 +133,7 @@ def test_total_correlation_of_codes_that_never_overlap():
 
 
 def test_total_correlation_by_the_definition():
-    """Against the densities of SciPy's normals, item by item."""
+    """Against the densities of SciPy's normals, example by example."""
     m, v = normal()
     q = Normal(m, v)
     z = q.sample(Noise(5))

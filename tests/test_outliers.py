@@ -107,7 +107,7 @@ def test_an_items_score_depends_on_that_item_alone(tmp_path, name, data, method)
 
 
 class Plain(Model):
-    """Three statistics of an item: two of its three numbers, and the log of their mean square."""
+    """Three statistics of an example: two of its three numbers, and their log mean square."""
 
     latent_dim = 1
 
@@ -126,7 +126,7 @@ class Plain(Model):
 
 @pytest.mark.parametrize("method", ["auto", *NEEDED])
 def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_threshold(method):
-    """Few: a threshold from the items that a Gaussian was fitted to would be far too low."""
+    """Few: a threshold from the examples that a Gaussian was fitted to would be far too low."""
     rng, model, alarms = np.random.default_rng(5), Plain(), []
     for _ in range(150):
         x = rng.normal(size=(140, 3)).astype(np.float32)

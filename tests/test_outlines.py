@@ -11,7 +11,7 @@ from latlas.metrics.outlines import outlines
 
 
 def by_pixels(x, side):
-    """The same of one picture (C, H, W), pixel by pixel, by the words of the docstring."""
+    """The same of one image (C, H, W), pixel by pixel, by the words of the docstring."""
     slopes = np.stack([[ndimage.correlate(c, k, mode="nearest") for c in x]
                        for k in (np.array([[-1, -2, -1], [0, 0, 0], [1, 2, 1]]) / 8,
                                  np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8)])

@@ -193,7 +193,7 @@ def test_constant_pixels_of_pictures_keep_the_density_bounded():
 
 @pytest.mark.parametrize("solver", ["covariance", "randomised"])
 def test_every_batch_is_dequantised_by_noise_of_its_own(solver):
-    """Black pictures in pairs: with one draw for all pairs there would be two points, a line."""
+    """Black images in pairs: with one draw for all pairs there would be two points, a line."""
     space = Images((1, 3, 3), levels=256)
     x = space.to_model(torch.zeros(600, 1, 3, 3))
     model = fitted(x, 2, space, size=2, solver=solver)

@@ -89,7 +89,7 @@ def test_without_the_guard_the_product_leaves_few_items():
     assert rarity.effective_share(rarity.weights_product(density, 1e-3)) < 0.02
     found = rarity.guarded(density, "product", 0.2, 20)
     assert found.share >= 0.2 and found.weights.mean() == pytest.approx(1)
-    assert "effective sample 20% of 2,000 items" in found.words
+    assert "effective sample 20% of 2,000 examples" in found.words
 
 
 def test_clipping_is_told():
@@ -133,7 +133,7 @@ def test_of_a_large_group_some_are_asked(monkeypatch):
 def test_what_cannot_be_weighed_is_said():
     with pytest.raises(DataError, match="no dimension of the codes varies"):
         rarity.standardised(np.ones((80, 3)))
-    with pytest.raises(DataError, match="49 items are too few for histograms"):
+    with pytest.raises(DataError, match="49 examples are too few for histograms"):
         rarity.histogram_density(np.random.default_rng(0).normal(size=(49, 2)))
     with pytest.raises(ConfigError, match="form"):
         rarity.alpha_for(np.ones((60, 1)), "sum", 0.2)

@@ -95,7 +95,7 @@ def test_every_recipe_runs(folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def small(command: str) -> list[str]:
-    """The command on small pictures, with a budget of a few steps in place of its minutes."""
+    """The command on small images, with a budget of a few steps in place of its minutes."""
     words = shlex.split(command.replace("--image-size 64", "--image-size 16"))
     if words[0] != "train":
         return words

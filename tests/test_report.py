@@ -29,7 +29,7 @@ SPACE = Images((1, 4, 4), 17, classes=("left", "right"))
 
 
 class Half(Model):
-    """An autoencoder that keeps the left half of a picture."""
+    """An autoencoder that keeps the left half of an image."""
 
     def __init__(self, space=SPACE):
         super().__init__(None, space)

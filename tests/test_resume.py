@@ -198,7 +198,7 @@ def test_a_full_disk_while_logging_is_one_line(tmp_path):
 
 
 class Breaks(VAE):
-    """Its KL term is no number from the item counted on."""
+    """Its KL term is no number from the example counted on."""
 
     at = 160
 

@@ -1,4 +1,4 @@
-"""Shards together are the whole, a killed one goes on, and a scorer gives every item its own."""
+"""Shards together are the whole, a killed one goes on, and a scorer gives every example its own."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_any_subset_by_rows_gets_what_the_whole_gets(model):
 
 
 def test_small_batches_still_fit_into_blocks(model, monkeypatch, tmp_path):
-    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 100 * 7 * 4 * 4 * 32)  # some 100 items
+    monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 100 * 7 * 4 * 4 * 32)  # some 100 examples
     data = points()
     all_parts(model, data, tmp_path, 2, **SCORED)
     np.testing.assert_array_equal(table(tmp_path)["nats"], score(model, data, **SCORED).nats)
@@ -248,7 +248,7 @@ def test_an_item_gets_its_own_draws_in_any_batch(run):
 
 
 def test_a_scorer_estimates_what_score_does(run):
-    """By other draws: within the standard errors of both, item by item and in the mean."""
+    """By other draws: within the standard errors of both, example by example and in the mean."""
     x = latlas.open_data("ring", "all").x[:80]
     whole = latlas.score(run, x, draws=1000)
     assert np.median(whole.se) < 0.02

@@ -28,7 +28,7 @@ def model_of(shape=(3, 16, 16), **settings):
 
 
 def grouped(x, weight, styles):
-    """StyleGAN2's form: filters of every item's own, one group of the convolution for each."""
+    """StyleGAN2's form: filters of every example's own, one group of the convolution for each."""
     n, (o, i, k, _) = len(x), weight.shape
     each = weight[None] * styles[:, None, :, None, None]
     each = each * (each.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()

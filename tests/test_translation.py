@@ -241,7 +241,7 @@ def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
     data, out = run.parent / "data" / "A", run.parent / "made"
     line = ["translate", str(run), "--data", str(data), "--out", f"{out}/"]
     assert cli.run(line) == 0
-    assert "wrote 12 pictures" in capsys.readouterr().out
+    assert "wrote 12 images" in capsys.readouterr().out
     files = sorted(out.glob("*.png"))
     assert [f.name for f in files] == [f"p{i:02d}.png" for i in range(12)]
     kept, made = files[3].read_bytes(), latlas.translate(run, str(data))
@@ -250,7 +250,7 @@ def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
     files[5].unlink()
     files[3].write_bytes(b"mine")
     assert cli.run(line) == 0
-    assert "wrote 1 picture to" in (said := capsys.readouterr().out) and "11 were there" in said
+    assert "wrote 1 image to" in (said := capsys.readouterr().out) and "11 were there" in said
     assert files[3].read_bytes() == b"mine" != kept
     assert out.with_name("made-sheet.png").exists()
 

@@ -29,7 +29,7 @@ AXES = 3
 
 
 def linear_gaussian(wrong_by: float = 0.0) -> tuple[VAE, Tensor, scipy.stats.rv_continuous]:
-    """A VAE with x = W z + b + σ ε and its exact posterior, items, and the exact density.
+    """A VAE with x = W z + b + σ ε and its exact posterior, examples, and the exact density.
 
     Columns of W are orthogonal, so the posterior is diagonal: M = WᵀW + σ² I,
     N(M⁻¹ Wᵀ(x − b), σ² M⁻¹). The table has units, so data units differ from model units.
@@ -108,7 +108,7 @@ def test_the_loss_is_the_negative_bound_in_model_units():
 
 
 def with_spectrum(n: int = 400) -> np.ndarray:
-    """(n, 6) items whose sample covariance (over n) has exactly ``SPECTRUM``."""
+    """(n, 6) examples whose sample covariance (over n) has exactly ``SPECTRUM``."""
     rng = np.random.default_rng(0)
     raw = rng.standard_normal((n, 6))
     raw -= raw.mean(0)
@@ -135,7 +135,7 @@ def mean_bound(model: VAE, x: np.ndarray) -> float:
 
 
 def test_a_linear_vae_reaches_ppca(tmp_path):
-    """Pictures of continuous pixels share one learnt variance: exactly PPCA's noise.
+    """Images of continuous pixels share one learnt variance: exactly PPCA's noise.
 
     At its optimum the likelihood is −½ (Σ_{j≤k} log λ_j + (D − k) log σ² + D log 2π + D), and the
     bound is tight there (Lucas et al. 2019, theorem 1).

@@ -24,7 +24,7 @@ NAMES = ("shape", "orientation", "x", "still")
 
 
 class Reader(Model):
-    """Its code is the item, which holds the factors."""
+    """Its code is the example, which holds the factors."""
 
     def __init__(self, space):
         super().__init__(None, space)
@@ -132,7 +132,7 @@ def test_by_command_on_shapes(tmp_path, capsys):
 
 
 def test_factors_survive_models_that_were_trained_without(data):
-    """The names belong to the items, not to what the model was trained on."""
+    """The names belong to the examples, not to what the model was trained on."""
     space = Points((4,))
     model = tiny.build("ae", Dataset(data.x, space), tiny.small("ae"))
     found = latlas.evaluate(model, data, metrics=("disentanglement",))

@@ -25,7 +25,7 @@ SPACE = Images((1, 2, 2), LEVELS, classes=("dark", "light"))
 
 
 class Gaussian(Model):
-    """x ~ N(m, v) per pixel, the density of dequantised levels; the code is half the picture."""
+    """x ~ N(m, v) per pixel, the density of dequantised levels; the code is half the image."""
 
     base_measure = "integers"
     exact_likelihood = True

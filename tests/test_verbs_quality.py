@@ -1,4 +1,4 @@
-"""Figures of samples end to end: modes and labels, and what is remembered of the real items."""
+"""Figures of samples end to end: modes and labels, and what is remembered of the real examples."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_other_features_take_the_nearest_class(blobs):
 # ------------------------------------------------------------------------------ what is kept
 
 def count(monkeypatch):
-    """How often a classifier is trained and how many items are looked at."""
-    calls = {"trained": 0, "items": 0}
+    """How often a classifier is trained and how many examples are looked at."""
+    calls = {"trained": 0, "examples": 0}
     train, apply = features.train_classifier, features.Network.__call__
 
     def counted_train(*args, **options):
@@ -119,7 +119,7 @@ def count(monkeypatch):
         return train(*args, **options)
 
     def counted_apply(self, x):
-        calls["items"] += len(x)
+        calls["examples"] += len(x)
         return apply(self, x)
 
     monkeypatch.setattr(features, "train_classifier", counted_train)
@@ -136,18 +136,18 @@ def test_a_second_evaluation_looks_at_the_samples_alone(blobs, tmp_path, monkeyp
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
     without = figures(model, *blobs)
-    assert calls == {"trained": 1, "items": 300 + 150 + 150}
+    assert calls == {"trained": 1, "examples": 300 + 150 + 150}
     first = figures(model, *blobs, cache=tmp_path / "cache")
     assert calls["trained"] == 2
-    calls["items"] = 0
+    calls["examples"] = 0
     again = figures(model, *blobs, cache=tmp_path / "cache")
-    assert calls == {"trained": 2, "items": 150}
+    assert calls == {"trained": 2, "examples": 150}
     assert values(without) == values(first) == values(again)
     kinds = sorted(f.name.partition("-")[0] for f in (tmp_path / "cache").iterdir())
     assert kinds == ["classifier", "features", "features"]
 
 
-@pytest.mark.parametrize("change", ["item", "label", "seed", "features"])
+@pytest.mark.parametrize("change", ["example", "label", "seed", "features"])
 def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch, change):
     calls = count(monkeypatch)
     train, test = blobs
@@ -156,7 +156,7 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
     figures(model, train, test, cache=tmp_path)
     calls.update(trained=0, items=0)
     more = {"seed": {"seed": 1}, "features": {"features": "random-conv"}}.get(change, {})
-    if change == "item":
+    if change == "example":
         x = train.take("x").copy()
         x[7, 0, 0, 0] ^= 1
         train = Dataset(x, train.space, train.take("label"))
@@ -165,7 +165,7 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
         label[7] = (label[7] + 1) % 3
         train = Dataset(train.take("x"), train.space, label)
     found = figures(model, train, test, cache=tmp_path, **more)
-    assert calls["items"] == 600 and calls["trained"] == (change != "features")
+    assert calls["examples"] == 600 and calls["trained"] == (change != "features")
     assert values(found) == values(figures(model, train, test, **more))
 
 
@@ -179,10 +179,10 @@ def test_a_damaged_file_is_made_again(blobs, tmp_path, monkeypatch):
         file.write_bytes(bytes(data) if file.name[0] == "f" else bytes(data[:200]))
     calls = count(monkeypatch)
     assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
-    assert calls["trained"] == 1 and calls["items"] == 600
+    assert calls["trained"] == 1 and calls["examples"] == 600
     calls.update(items=0)
     assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
-    assert calls == {"trained": 1, "items": 150}
+    assert calls == {"trained": 1, "examples": 150}
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(blobs, tmp_path):

@@ -29,7 +29,7 @@ LAYERS, WIDE = 6, 3
 
 
 class Styled(Model):
-    """w = z A, and a picture that is the sum over layers of w_l B_l: everything is linear."""
+    """w = z A, and an image that is the sum over layers of w_l B_l: everything is linear."""
 
     def __init__(self, space: Space = PICTURE) -> None:
         super().__init__(None, space)
@@ -192,7 +192,7 @@ def test_edits_move_the_layers_asked_for():
 
 
 def test_without_styles_directions_are_those_of_decoded_examples():
-    """z is round; the picture changes with z_0 four times as fast, so that comes first."""
+    """z is round; the image changes with z_0 four times as fast, so that comes first."""
     found = directions(Plain(), 2)
     assert found.space == "z"
     assert abs(found.axes[0, 0]) > 0.95 and found.share[0] > 0.8
@@ -375,9 +375,9 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
     (["sample", "--label", "1"], "gan is not conditional; leave out `label`"),
     (["directions", "--k", "65"], "--k 65: latents of 264 numbers and examples of 64 have 64 "
                              "directions"),
-    (["project", "--data", "rgb.npz"], "items are 3×8×8, the run's are 1×8×8"),
-    (["project", "--data", "wide.npz"], "items are 1×8×12, the run's are 1×8×8; try --image-size"),
-    (["project", "--data", "rows.csv"], "the run's data are pictures")])
+    (["project", "--data", "rgb.npz"], "examples are 3×8×8, the run's are 1×8×8"),
+    (["project", "--data", "wide.npz"], "1×8×12, the run's are 1×8×8; try --image-size"),
+    (["project", "--data", "rows.csv"], "the run's data are images")])
 def test_refusals_are_one_line(runs, tmp_path, monkeypatch, capsys, tokens, words):
     monkeypatch.chdir(tmp_path)
     for name, shape in (("rgb", (9, 8, 8, 3)), ("wide", (9, 8, 12))):

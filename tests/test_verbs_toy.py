@@ -329,7 +329,7 @@ def test_traversal_over_codes_starts_with_the_most_active_and_uses_their_spread(
 def test_codes_of_the_wrong_width_are_refused():
     with pytest.raises(ConfigError, match="3 dimensions, the model 2"):
         latlas.decode(Linear(), np.zeros((4, 3)))
-    with pytest.raises(ConfigError, match="3 conditions for 4 items"):
+    with pytest.raises(ConfigError, match="3 conditions for 4 examples"):
         decoded(Linear(), np.zeros((4, 2)), condition=[0, 1, 2])
 
 

@@ -297,7 +297,7 @@ def test_voices_are_not_mixed_with_pictures_or_other_spectra(speakers: tuple[Pat
     with pytest.raises(DataError, match=r"A is of 8,000 Hz.*80 dB, B of 8,000 Hz.*60 dB.*floor="):
         latlas.train("cycle-gan", open_pair(a, other), images=1, progress=False, width=2)
     bare = np.zeros((4, 1, 32, 16), np.uint8)
-    with pytest.raises(DataError, match="B of pictures"):
+    with pytest.raises(DataError, match="B of images"):
         latlas.train("cycle-gan", open_pair(b, open_source(bare)), images=1, progress=False,
                      width=2)
 
@@ -411,9 +411,9 @@ def test_bad_input_to_a_run_of_voices(speakers: tuple[Path, Path], tmp_path: Pat
     run = tmp_path / "run"
     latlas.train("cycle-gan", open_pair(*speakers, **SMALL), out=run, images=2, width=2, blocks=1,
                  progress=False, threads=1)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="no recordings"):
-        latlas.translate(run, tmp_path / "pictures")
+        latlas.translate(run, tmp_path / "images")
     with pytest.raises(DataError, match="no such file"):
         latlas.translate(run, tmp_path / "nowhere")
     (tmp_path / "broken.wav").write_bytes(b"RIFF....")

@@ -54,7 +54,7 @@ DATA = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
 
 
 class Recorder(Progress):
-    """Keeps the warnings; may stop once, or die once, at so many items."""
+    """Keeps the warnings; may stop once, or die once, at so many examples."""
 
     def __init__(self, stop: int = 0, die: int = 0) -> None:
         self.warnings: list[str] = []
@@ -73,7 +73,7 @@ class Recorder(Progress):
 
 
 def climb(path, progress=None, model=None, **more):
-    """20 steps of 16 items at a steady rate of 0.1."""
+    """20 steps of 16 examples at a steady rate of 0.1."""
     training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0,
                             **({"checkpoint_seconds": 1000.0} | more))
     model = model or Steps()
@@ -256,7 +256,7 @@ def test_the_bar_prints_a_warning(capsys):
 # ------------------------------------------------------------------------------ snapshots
 
 class Handed(Model):
-    """Samples of the items that it holds, drawn by the noise; or the first, over and over."""
+    """Samples of the examples that it holds, drawn by the noise; or the first, over and over."""
 
     def __init__(self, data: Dataset, one: bool = False) -> None:
         super().__init__(None, data.space)
@@ -351,7 +351,7 @@ def test_points_and_classes_are_monitored_too(tmp_path):
     assert len(list((tmp_path / "digits/samples").glob("*.png"))) == 3
 
 
-# ------------------------------------------------------------------------------ classes of pictures
+# ------------------------------------------------------------------------------ classes of images
 
 @pytest.fixture
 def at_once(monkeypatch):

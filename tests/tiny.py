@@ -65,7 +65,7 @@ def clips() -> PairDataset:
 
 
 def data_for(name: str) -> Any:
-    """What a model can learn from: pictures, pairs of them, or two domains."""
+    """What a model can learn from: images, pairs of them, or two domains."""
     return {"pix2pix": pairs, "cycle-gan": domains}.get(name, pictures)()
 
 
@@ -101,7 +101,7 @@ def build(name: str, data: Any, config: Any, modules: dict[str, Any] | None = No
 
 
 def options(**more: Any) -> TrainOptions:
-    """Nothing left to timing: fp32, one thread, 20 steps of 16 items."""
+    """Nothing left to timing: fp32, one thread, 20 steps of 16 examples."""
     fixed = {"images": 320, "batch_size": 16, "precision": "fp32", "threads": 1, "device": "cpu",
              "layout": "channels_last"}
     return TrainOptions(**(fixed | more))
@@ -141,7 +141,7 @@ def weights(model: Model) -> torch.Tensor:
 
 
 class At(Progress):
-    """Calls ``act`` once, as soon as so many items were seen."""
+    """Calls ``act`` once, as soon as so many examples were seen."""
 
     def __init__(self, images: int, act: Callable[[], Any]) -> None:
         self.images, self.act, self.done = images, act, False

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def measure(model: str, layers: int, k: int, source: Source, asked: argparse.Namespace) -> Row:
-    """Train on everything but the test items, as the paper does; score those."""
+    """Train on everything but the test examples, as the paper does; score those."""
     rows = partition(source)
     train = replace(split(source, "all"), rows=np.union1d(rows["train"], rows["validation"]))
     done = execute(plan_of("hierarchical-vae" if layers > 1 else "iwae",
@@ -177,20 +177,20 @@ def arguments() -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits", help="pictures; the paper's: mnist.npz")
+    parser.add_argument("--data", default="digits", help="images; the paper's: mnist.npz")
     parser.add_argument("--models", nargs="+", choices=("vae", "iwae"), default=["vae", "iwae"])
     parser.add_argument("--layers", nargs="+", type=int, choices=CODES, default=[1, 2])
     parser.add_argument("--k", nargs="+", type=int, default=[1, 5, 50], help="draws in training")
     parser.add_argument("--budget", type=float, default=1.0, help="share of the 3,280 passes")
     parser.add_argument("--epochs", type=float, help="passes instead of a share")
     parser.add_argument("--minutes", type=float, help="minutes for every row instead")
-    parser.add_argument("--batch", type=int, default=20, help="items per step")
+    parser.add_argument("--batch", type=int, default=20, help="examples per step")
     parser.add_argument("--precision", choices=("fp32", "bf16", "auto"), default="fp32",
                         help="of training; likelihoods are in fp32")
     parser.add_argument("--set", nargs="+", default=[], type=setting, metavar="NAME=VALUE",
                         help="any other setting (gradient=dreg ema=0.02 schedule=cosine)")
     parser.add_argument("--draws", type=int, default=1000, help="in scoring; the paper's: 5,000")
-    parser.add_argument("--items", type=int, help="test items to score; default: all")
+    parser.add_argument("--items", type=int, help="test examples to score; default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -120,6 +120,6 @@ def overview() -> str:
 START = (
     "Start here:",
     "  latlas train vae --data digits          train on a source; any folder, npz, csv … will do",
-    "  latlas sample runs/vae-digits --n 64    draw new items from the run",
+    "  latlas sample runs/vae-digits --n 64    draw new examples from the run",
     "  latlas COMMAND --help                   options and examples of one command",
 )

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: options of a source that have a flag of their own; ``--data-option`` sets any of them
 READ = {
-    "image_size": Flag(int, "Pixels per side; pictures are scaled and cropped to it."),
+    "image_size": Flag(int, "Pixels per side; images are scaled and cropped to it."),
     "key": Flag(str, "Name of the array in an npz."),
     "on_error": Flag(Literal["raise", "skip"], "What to do with a broken file."),
     "label": Flag(str, "Column or array that holds the label, or none."),
@@ -132,7 +132,7 @@ def _default_output(output: Output | None, run: Run, values: dict[str, Any]) -> 
         return {}
     file = output.default.format(to=values.get("to", "B"))
     suffix = "" if "." in file or file.endswith("/") else (
-        ".png" if run.space.kind == "picture" else ".csv")
+        ".png" if run.space.kind == "image" else ".csv")
     assert run.path is not None
     return {"out": run.path / f"{file}{suffix}"}
 

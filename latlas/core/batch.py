@@ -1,6 +1,6 @@
 """A batch of examples as models see it.
 
-Pictures are float tensors in [−1, 1], channels first; tables are standardised. This is the one
+Images are float tensors in [−1, 1], channels first; tables are standardised. This is the one
 place that says so (``Space`` holds the map to and from the units of the file).
 """
 
@@ -20,7 +20,7 @@ class Batch:
         label: (n,) int64 class codes.
         condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
         neighbour: (n, *shape) of frames the one after each, or before it of a clip's last one;
-            ``None`` for pictures that are no frames.
+            ``None`` for images that are no frames.
         index: (n,) int64 row of each example in its data set.
     """
 

@@ -1,8 +1,8 @@
-"""How one picture moves into the next: a turn, a zoom and a shift, found without a network.
+"""How one image moves into the next: a turn, a zoom and a shift, found without a network.
 
-A motion (n, 2, 3) takes places in the later picture to those in the earlier one that show the same.
-Places are in pixels, across and down from the middle of the picture. All functions take
-(n, C, H, W) of any unit and are differentiable with respect to pictures.
+A motion (n, 2, 3) takes places in the later image to those in the earlier one that show the same.
+Places are in pixels, across and down from the middle of the image. All functions take
+(n, C, H, W) of any unit and are differentiable with respect to images.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import Tensor
 
 from latlas.core.precision import exact
 
-#: how much smaller pictures are where a motion is sought first, the sides they keep at least, and
+#: how much smaller images are where a motion is sought first, the sides they keep at least, and
 #: the steps at each size
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
-#: of the mean curvature, added to every one of them: what pictures do not show is left as it is
+#: of the mean curvature, added to every one of them: what images do not show is left as it is
 DAMPING = 1e-3
 #: rounding that a place at the edge is allowed, pixels
 EDGE = 1e-3
 #: what is so many times as far off as usual loses three quarters of its weight
 SPREAD = 2.0
-#: how fast what the motion does not explain loses its weight, pictures in 0 … 1 (Lai et al. 2018,
+#: how fast what the motion does not explain loses its weight, images in 0 … 1 (Lai et al. 2018,
 #: section 3.2)
 SHARPNESS = 50.0
 
@@ -30,7 +30,7 @@ SHARPNESS = 50.0
 def rigid(angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """Motions (n, 2, 3) of a turn by radians about the middle, then a shift, pixels (each (n,)).
 
-    The sense is that of places: those of the later picture are turned and shifted.
+    The sense is that of places: those of the later image are turned and shifted.
     """
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([torch.stack([cos, -sin, across], 1),
@@ -52,7 +52,7 @@ def inverse(motion: Tensor) -> Tensor:
 
 
 def warped(x: Tensor, motion: Tensor) -> Tensor:
-    """The earlier pictures as they look after the motion, float32; edges are repeated beyond."""
+    """The earlier images as they look after the motion, float32; edges are repeated beyond."""
     height, width = x.shape[2:]
     across, down = places(motion, height, width).unbind(-1)
     grid = torch.stack([across / (width / 2), down / (height / 2)], -1)
@@ -62,7 +62,7 @@ def warped(x: Tensor, motion: Tensor) -> Tensor:
 
 @exact
 def places(motion: Tensor, height: int, width: int) -> Tensor:
-    """Where every pixel of the later picture was, (n, H, W, 2): across, down."""
+    """Where every pixel of the later image was, (n, H, W, 2): across, down."""
     down, across = torch.meshgrid(*(torch.arange(size, device=motion.device) - (size - 1) / 2
                                     for size in (height, width)), indexing="ij")
     points = torch.stack([across, down, torch.ones_like(across)], -1)
@@ -70,7 +70,7 @@ def places(motion: Tensor, height: int, width: int) -> Tensor:
 
 
 def inside(motion: Tensor, height: int, width: int) -> Tensor:
-    """1 where a pixel of the later picture was within the earlier one, else 0: (n, 1, H, W)."""
+    """1 where a pixel of the later image was within the earlier one, else 0: (n, 1, H, W)."""
     across, down = places(motion, height, width).abs().unbind(-1)
     within = (across <= (width - 1) / 2 + EDGE) & (down <= (height - 1) / 2 + EDGE)
     return within[:, None].float()
@@ -79,7 +79,7 @@ def inside(motion: Tensor, height: int, width: int) -> Tensor:
 def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> Tensor:
     """How well the motion explains every place: exp(−50 Σ_c d²), 0 from outside, (n, 1, H, W).
 
-    d is the difference of the later picture and the earlier one after the motion, on a scale of
+    d is the difference of the later image and the earlier one after the motion, on a scale of
     0 … 1 (Lai et al. 2018, section 3.2, whose flow comes from a network).
 
     Args:
@@ -102,7 +102,7 @@ def estimate(earlier: Tensor, later: Tensor) -> Tensor:
     Gauss-Newton on the squared difference, coarse to fine (Lucas & Kanade 1981; of parametric
     motions Bergen et al. 1992), every pixel weighted by 1 / (1 + r²/σ²)², so that what moves by
     itself counts little (Geman & McClure's function, as Black & Anandan 1996 use it; σ is twice the
-    mean |r| where the picture is steep). Motions of up to about a tenth of the side are found.
+    mean |r| where the image is steep). Motions of up to about a tenth of the side are found.
     """
     size = later.shape[2:]
     still = torch.eye(2, 3, device=later.device).repeat(len(later), 1, 1)
@@ -125,7 +125,7 @@ def _smaller(x: Tensor, scale: int) -> Tensor:
 
 
 def _rescaled(motion: Tensor, wider: float, higher: float) -> Tensor:
-    """The same motion of pictures whose sides are so many times as long."""
+    """The same motion of images whose sides are so many times as long."""
     shift = torch.stack([motion[:, 0, 2:] * wider, motion[:, 1, 2:] * higher], 1)
     return torch.cat([motion[:, :, :2], shift], 2)
 

@@ -1,8 +1,8 @@
 """What one example of a data set is: its shape, its units, its labels.
 
 Two units are used everywhere. *Data units* are the numbers in the file: integers 0 … L−1 for a
-picture with L levels, the columns' own units for a table. *Model units* are what networks see:
-pictures in [−1, 1] with channels first, table columns standardised. One affine map joins them:
+image with L levels, the columns' own units for a table. *Model units* are what networks see:
+images in [−1, 1] with channels first, table columns standardised. One affine map joins them:
 
     x = (v − location) / scale
 
@@ -22,9 +22,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-Kind = Literal["picture", "table", "points"]
+Kind = Literal["image", "table", "points"]
 Units = float | tuple[float, ...]
-#: of a picture of 8 bits
+#: of an image of 8 bits
 LEVELS = 256
 
 
@@ -41,7 +41,7 @@ class Record(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True
 
 
 class Sound(Record, frozen=True):
-    """How a picture shows a stretch of sound: short-time spectra, a column for every frame.
+    """How an image shows a stretch of sound: short-time spectra, a column for every frame.
 
     Attributes:
         rate: samples a second.
@@ -66,7 +66,7 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
     Attributes:
         shape: shape of one example.
         location, scale: the affine map to model units; one number each, or one per column.
-        levels: number of integer levels of a picture (256 for 8 bits), ``None`` if continuous.
+        levels: number of integer levels of an image (256 for 8 bits), ``None`` if continuous.
         classes: names of the label's classes, in order of their integer codes; empty if none.
         factors: names of known generative factors; empty if none.
     """
@@ -144,12 +144,12 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
 
 
 class Images(Example, frozen=True):
-    """Pictures (C, H, W), of integers 0 … levels−1 unless ``levels`` is ``None``.
+    """Images (C, H, W), of integers 0 … levels−1 unless ``levels`` is ``None``.
 
     Attributes:
-        value_range: of real-valued pictures, the numbers that become −1 and 1; these by default.
+        value_range: of real-valued images, the numbers that become −1 and 1; these by default.
         ids: of a map of classes (one channel per class), the number each channel has in the file.
-        frames: pictures are frames of clips, and most have a neighbour in time.
+        frames: images are frames of clips, and most have a neighbour in time.
     """
 
     shape: tuple[int, ...]
@@ -158,8 +158,8 @@ class Images(Example, frozen=True):
     ids: tuple[int, ...] = ()
     frames: bool = False
 
-    kind: ClassVar[Kind] = "picture"
-    words: ClassVar[str] = "pictures"
+    kind: ClassVar[Kind] = "image"
+    words: ClassVar[str] = "images"
 
     @property
     def location(self) -> float:
@@ -175,7 +175,7 @@ class Images(Example, frozen=True):
 
 
 class Recordings(Images, frozen=True, kw_only=True):
-    """Windows of recordings as grey pictures (1, H, W) of 8 bits, of the spectra in ``sound``."""
+    """Windows of recordings as grey images (1, H, W) of 8 bits, of the spectra in ``sound``."""
 
     sound: Sound
 

@@ -1,7 +1,7 @@
 """Arrays in memory, ``.npy`` and ``.npz`` files.
 
-What an array is follows from its shape: (N, d) a table, (N, H, W) grey pictures, (N, C, H, W) or
-(N, H, W, C) pictures; five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes
+What an array is follows from its shape: (N, d) a table, (N, H, W) grey images, (N, C, H, W) or
+(N, H, W, C) images; five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes
 and 16-bit words stay as they are; whole numbers of any wider type become the smallest of the two
 that holds them; other numbers are kept as float32.
 """
@@ -124,7 +124,7 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
         if not array.shape[0] or not np.prod(array.shape):
             raise DataError(f"{array.name} is empty (shape {array.shape})")
         if array.shape[1:] != first.shape[1:]:
-            raise DataError(f"{array.name} holds items of shape {array.shape[1:]}, but "
+            raise DataError(f"{array.name} holds examples of shape {array.shape[1:]}, but "
                             f"{first.name} of shape {first.shape[1:]}")
     item = (bits or first.shape)[1:]
     if how.shape:
@@ -133,7 +133,7 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
         except ValueError:
             raise DataError(f"shape={how.shape!r} is not a shape; write it as 1x28x28") from None
         if np.prod(shape) != np.prod(item):
-            raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an item of "
+            raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an example of "
                             f"{first.name} has {np.prod(item)} (shape {item})")
         item = shape
     if how.layout not in (None, "NCHW", "NHWC"):
@@ -147,9 +147,9 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
 
 
 def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray[Any], Images]:
-    """Pictures (N, C, H, W) with their space: levels from the type, 2 if they hold only 0 and 1.
+    """Images (N, C, H, W) with their space: levels from the type, 2 if they hold only 0 and 1.
 
-    Floats that are whole numbers become integers. Other real-valued pictures in [0, 1] or [−1, 1]
+    Floats that are whole numbers become integers. Other real-valued images in [0, 1] or [−1, 1]
     keep that as their range, or take their own.
     """
     shape: Any = x.shape[1:]
@@ -161,7 +161,7 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
         if low < 0 or not 1 < high <= 65535 or not all(
                 np.array_equal(part, np.rint(part)) for part in chunks(x)):
             if levels is not None:
-                raise DataError(f"{name}: levels={levels} is for pictures of integers, "
+                raise DataError(f"{name}: levels={levels} is for images of integers, "
                                 f"but these are real numbers from {low:.4g} to {high:.4g}")
             usual = ((a, b) for a, b in ((0.0, 1.0), (-1.0, 1.0)) if a <= low and high <= b)
             return x, Images(shape, None, next(usual, (low, high)))
@@ -192,7 +192,7 @@ def open_array(x: Any, y: Any = None, *, how: Options, store: Store, maps: bool,
     if y is not None:
         codes, classes = encode_labels(y, "y")
         if len(codes) != len(array):
-            raise DataError(f"{len(array):,} items, but {len(codes):,} labels")
+            raise DataError(f"{len(array):,} examples, but {len(codes):,} labels")
         data = with_labels(data, codes, classes)
     return make("array", data)
 
@@ -257,7 +257,7 @@ class Npz:
                           npy_header)
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Npz, Npz, bool] | None:
-        """Two arrays of pictures; what are examples and their labels is one side."""
+        """Two arrays of images; what are examples and their labels is one side."""
         two: tuple[Keys, Keys] | None = None
         if self.how.key is None and self.how.label is None:
             x, y = self._first(ITEMS), self._first(LABELS)
@@ -271,7 +271,7 @@ class Npz:
         if two is not None:
             return replace(self, side=two[0]), replace(self, side=two[1]), paired is not False
         if paired is not None:
-            raise DataError(f"{self.name}: paired= is for two arrays of pictures, such as A and B")
+            raise DataError(f"{self.name}: paired= is for two arrays of images, such as A and B")
         return None
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
@@ -301,7 +301,7 @@ class Npz:
                     parts=joined_parts(sizes), notes=notes)
 
     def _overlie(self, *keys: str) -> bool:
-        """As many pictures of one height and width, wherever their channels are, if they have."""
+        """As many images of one height and width, wherever their channels are, if they have."""
         shapes = [self.array(key).shape for key in keys]
         return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
             len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
@@ -316,7 +316,8 @@ class Npz:
         wide = [k for k in self.keys if len(self.array(k).shape) >= 2]
         items = self._first(ITEMS) or ({"all": wide[0]} if len(wide) == 1 else {})
         if not items:
-            raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the items with key=")
+            raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the examples "
+                            "with key=")
         return items
 
     def _chosen(self, name: str) -> Keys:
@@ -360,5 +361,5 @@ class Npz:
         values = np.concatenate([self.array(keys[p]).whole() for p in PARTS if p in keys])
         if len(values) != count:
             raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
-                            f"values for {count:,} items")
+                            f"values for {count:,} examples")
         return values

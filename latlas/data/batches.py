@@ -124,7 +124,7 @@ class _Shuffled:
 
 
 def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
-    """N positions 0 … N−1, ascending, item i ⌊N w_i/Σw⌋ or ⌈N w_i/Σw⌉ times (Kitagawa 1996)."""
+    """N positions 0 … N−1, ascending, example i ⌊N w_i/Σw⌋ or ⌈N w_i/Σw⌉ times (Kitagawa 1996)."""
     n = len(weights)
     reach = weights.double().cumsum(0)
     places = (torch.arange(n, dtype=torch.float64) + torch.rand(

@@ -31,7 +31,7 @@ from latlas.data.storage import Store
 SHAPES = ("square", "ellipse", "heart", "triangle")
 SCALES, ANGLES, POSITIONS, HUES = 6, 40, 32, 8
 SYMMETRY = np.array([ANGLES // 4, ANGLES // 2, ANGLES, ANGLES])  # angles after which it repeats
-RADIUS = 0.18  # of the largest sprite, as a share of the picture's side
+RADIUS = 0.18  # of the largest sprite, as a share of the image's side
 CHUNK = 64  # sprites drawn at once: fits a processor's cache
 Floats = NDArray[np.float32]
 
@@ -102,7 +102,7 @@ def _points(name: str, x: NDArray[Any], mode: NDArray[Any], classes: tuple[str, 
 
 def _generator(n: int, seed: int) -> np.random.Generator:
     if n < 1:
-        raise DataError(f"n={n}: a source needs at least one item")
+        raise DataError(f"n={n}: a source needs at least one example")
     return np.random.default_rng(seed)
 
 
@@ -110,8 +110,8 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
                 store: Store | None = None) -> Source:
     """Shape (1, S, S) or (3, S, S), antialiased; ``factors`` holds their values, label the shape.
 
-    The orientation is in radians, positions are shares of the picture's side, scale is relative.
-    Pictures that are equal (a square turned by 90°) share a group.
+    The orientation is in radians, positions are shares of the image's side, scale is relative.
+    Images that are equal (a square turned by 90°) share a group.
     """
     if n < 1 or image_size < 8:
         raise DataError(f"n={n}, image_size={image_size}: shapes need n >= 1 and image_size >= 8")
@@ -134,7 +134,7 @@ def _values(index: NDArray[np.int64]) -> Floats:
 
 
 def _same(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers that equal pictures share."""
+    """Numbers that equal images share."""
     key = index.copy()
     key[:, 2] %= SYMMETRY[key[:, 0]]
     return np.unique(key, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)

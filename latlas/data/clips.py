@@ -1,4 +1,4 @@
-"""Clips: pictures that follow each other in time.
+"""Clips: images that follow each other in time.
 
 A sub-folder of stills is a clip, its frames in the order of their names with numbers as numbers. A
 GIF, an APNG, an animated WebP, or (with imageio-ffmpeg, ``pip install latlas[video]``) a video is
@@ -83,7 +83,7 @@ class Clips:
 
     def _refuse(self, option: str, value: Any) -> None:
         if value:
-            raise DataError(f"{option}= is for pictures by themselves; leave it out, or "
+            raise DataError(f"{option}= is for images by themselves; leave it out, or "
                             "frames=true")
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
@@ -260,7 +260,7 @@ def unrolled(arrays: Sequence[Array]) -> tuple[list[Array], Rows]:
 
     def frames(clips: Array) -> Array:
         if not 4 <= len(clips.shape) <= 5:
-            raise DataError(f"{clips.name} holds items of shape {clips.shape[1:]}, not clips: "
+            raise DataError(f"{clips.name} holds examples of shape {clips.shape[1:]}, not clips: "
                             "frames=true wants (n, t, H, W), (n, t, H, W, C) or (n, t, C, H, W)")
         shape = clips.shape[0] * clips.shape[1], *clips.shape[2:]
         return Array(clips.name, shape, clips.dtype, lambda: (

@@ -37,7 +37,7 @@ class Dataset:
     """Examples of one space.
 
     Attributes:
-        x: (N, \\*shape) uint8/uint16 for pictures, float32 otherwise; in data units; an array or
+        x: (N, \\*shape) uint8/uint16 for images, float32 otherwise; in data units; an array or
             a memory map. Never copied by :meth:`subset`.
         space: shape and units of an example.
         label: (N,) int64 class codes, indices into ``space.classes``.
@@ -143,8 +143,8 @@ class Source:
             return ready
         rows = partition(self, seed)[which]
         if not len(rows):
-            raise DataError(f"{self.name}: {len(ready)} items are too few for a {which} split; "
-                            "use --split all, or give more items")
+            raise DataError(f"{self.name}: {len(ready)} examples are too few for a {which} split; "
+                            "use --split all, or give more examples")
         return replace(ready, rows=rows)
 
 
@@ -268,7 +268,7 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
         values = values.argmax(axis=1)
     if values.ndim != 1 or values.dtype.kind not in "buifUS" or not len(values):
         raise DataError(f"{where} holds {values.dtype} of shape {values.shape}, not one label "
-                        "per item; choose another label, or label=none")
+                        "per example; choose another label, or label=none")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     elif values.dtype.kind == "f":

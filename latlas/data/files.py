@@ -21,7 +21,7 @@ from latlas.data.dataset import Rows, encode_labels
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})
-#: pictures that may have several frames
+#: images that may have several frames
 MAY_MOVE = (".png", ".webp")
 #: files that are a whole clip
 FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -37,11 +37,11 @@ class Files:
     """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip, or
     of one file that is neither.
 
-    ``pictures`` are the names of the pictures as they lie there, ``titles`` what they are called:
+    ``images`` are the names of the images as they lie there, ``titles`` what they are called:
     the same, but for a choice of them made by :meth:`only`.
 
     Args:
-        kinds: endings of what counts as a picture, or as a recording; a file with one of them is
+        kinds: endings of what counts as an image, or as a recording; a file with one of them is
             a place of its own.
     """
 
@@ -58,7 +58,7 @@ class Files:
         self.titles = self.pictures
 
     def only(self, chosen: Mapping[str, str]) -> Files:
-        """The same place with these pictures alone: what each is called, and its name there."""
+        """The same place with these images alone: what each is called, and its name there."""
         part = copy.copy(self)
         part.titles, part.pictures = list(chosen), list(chosen.values())
         return part
@@ -79,7 +79,7 @@ class Files:
             raise DataError(f"{self.path}: {name} cannot be read: {error}") from None
 
     def without_head(self) -> Files:
-        """The pictures under names without the folders that are around all of them."""
+        """The images under names without the folders that are around all of them."""
         paths, above = [n.split("/") for n in self.pictures], 0
         while paths and all(len(p) > above + 1 and p[above] == paths[0][above] for p in paths):
             above += 1
@@ -137,9 +137,9 @@ def by_folders(files: Files) -> tuple[Files, Files, bool] | None:
     twin = folder[-1].replace(side, "B" if side == "A" else "A")
     twin = twin if folder[-1].endswith(side) else folder[-1]
     if twin != folder[-1] and files.has_folder("/".join([*folder[:-1], twin])):
-        raise DataError(f"{files.path}: {twin} holds no pictures; fill it, or remove it")
+        raise DataError(f"{files.path}: {twin} holds no images; fill it, or remove it")
     if domains == {True}:
-        raise DataError(f"{files.path}: there is {folder[-1]}, but no {twin} with the pictures of "
+        raise DataError(f"{files.path}: there is {folder[-1]}, but no {twin} with the images of "
                         f"the other domain; add it, or name {folder[-1]} itself")
     return None
 
@@ -202,5 +202,5 @@ def folder_labels(folders: list[str | None], used: Rows) -> tuple[
     if names == {None}:
         return None, (), ()
     if None in names:
-        return None, (), ("no labels: some pictures lie outside the sub-folders",)
+        return None, (), ("no labels: some images lie outside the sub-folders",)
     return *encode_labels(np.array([f or "" for f in folders]), "the sub-folders"), ()

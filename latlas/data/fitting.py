@@ -116,14 +116,14 @@ def is_arrays(data: Any) -> bool:
 
 
 def _from_arrays(data: Any, space: Space) -> Dataset:
-    """Items given as numbers in data units; channels may come last, or be left out if there is
+    """Examples given as numbers in data units; channels may come last, or be left out if there is
     one."""
     x, y = data if isinstance(data, tuple) else (data, None)
     array = np.asarray(x)
     if array.dtype.kind not in "buif":
-        raise DataError(f"items must be numbers, not {array.dtype}")
+        raise DataError(f"examples must be numbers, not {array.dtype}")
     shaped = _shaped(_channels(array, space), space)
-    whole = space.kind == "picture" and array.dtype in (np.uint8, np.uint16)
+    whole = space.kind == "image" and array.dtype in (np.uint8, np.uint16)
     label = None if y is None else class_codes(space, np.asarray(y).tolist())
     _must_fit(shaped, space)
     return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
@@ -136,16 +136,16 @@ def _channels(x: NDArray[Any], space: Space) -> NDArray[Any]:
 
     if not space.ids or x.shape[1:] != space.shape[1:]:
         return x
-    return one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the items")[0]
+    return one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the examples")[0]
 
 
 def _must_fit(x: NDArray[Any], space: Space) -> None:
     """Finite numbers, and no fractions of 1 where the model knows levels 0, 1, 2, …
 
-    Other fractions may be meant: a picture with noise on it has some.
+    Other fractions may be meant: an image with noise on it has some.
     """
     if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise DataError("the items hold NaN or infinity; replace or remove them")
+        raise DataError("the examples hold NaN or infinity; replace or remove them")
     if space.levels is None or not x.size:
         return
     if x.dtype.kind == "f" and np.abs(x).max() <= 1 and (x != np.rint(x)).any():
@@ -163,20 +163,20 @@ def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:
         return x[:, None]
     if x.ndim == 2 and x.shape[1] == space.dims:
         return x.reshape(-1, *shape)
-    raise DataError(f"items of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
+    raise DataError(f"examples of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
 
 
 def fitted(data: Dataset, space: Any, name: str) -> Dataset:
-    """The same items in ``space``: its units, its order of columns, its codes of classes.
+    """The same examples in ``space``: its units, its order of columns, its codes of classes.
 
     Raises:
         DataError: another kind, shape or number of levels, or a column that is missing.
     """
-    if (data.space.kind == "picture") != (space.kind == "picture"):
+    if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     data = _reordered(data, space, name) if space.columns else data
     if data.space.shape != space.shape:
-        raise DataError(f"{name}: items are {_by(data.space.shape)}, the run's are "
+        raise DataError(f"{name}: examples are {_by(data.space.shape)}, the run's are "
                         f"{_by(space.shape)}{_hint(data.space, space)}")
     if data.space.levels != space.levels:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
@@ -186,7 +186,7 @@ def fitted(data: Dataset, space: Any, name: str) -> Dataset:
     if data.space.ids != space.ids:
         raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
                         "with the run's maps= and ids=")
-    own = space.replace(factors=data.space.factors)  # factors are known of these items alone
+    own = space.replace(factors=data.space.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=_recoded(data, space, name))
 
 
@@ -231,15 +231,15 @@ def _known_levels(data: Dataset, space: Space, name: str) -> None:
 
 
 def _hint(mine: Space, theirs: Space) -> str:
-    if theirs.kind != "picture":
+    if theirs.kind != "image":
         return ""
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     height, width = theirs.shape[1:]
     if height != width and mine.shape[1:] != theirs.shape[1:]:
-        return f"; bring the pictures to {height} by {width} pixels"
+        return f"; bring the images to {height} by {width} pixels"
     size = f" --image-size {height}" if mine.shape[1:] != theirs.shape[1:] else ""
     mode = modes.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
-    option = f"; --data-option mode={mode} converts folders of pictures" if mode else ""
+    option = f"; --data-option mode={mode} converts folders of images" if mode else ""
     return (f"; try{size}" if size else "") + option
 
 

@@ -41,7 +41,7 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
         codes, classes = encode_labels(np.concatenate([_idx(p).whole() for p in beside]),
                                        f"{path}: labels")
         if len(codes) != len(x):
-            raise DataError(f"{path}: {len(codes):,} labels for {len(x):,} items")
+            raise DataError(f"{path}: {len(codes):,} labels for {len(x):,} examples")
     return make(path.name.split(".")[0], Dataset(x, space.replace(classes=classes), codes),
                 parts=joined_parts({k: r.shape[0] for k, r in arrays.items()}))
 
@@ -57,7 +57,7 @@ def _idx_parts(folder: Path) -> dict[str, Path]:
         if first.name.removesuffix(".gz") != path.name.removesuffix(".gz"):
             raise DataError(f"{folder} holds {first.name} and {path.name}; name one of the files")
     if not parts:
-        raise DataError(f"{folder} holds IDX labels but no items (such as "
+        raise DataError(f"{folder} holds IDX labels but no examples (such as "
                         "train-images-idx3-ubyte)")
     return dict(sorted(parts.items(), reverse=True)) if len(parts) > 1 else {
         "all": next(iter(parts.values()))}

@@ -1,6 +1,6 @@
-"""The pictures of a folder or zip, of one side or of two.
+"""The images of a folder or zip, of one side or of two.
 
-Pictures of one size keep it; otherwise each is resized (shorter side, then centre crop) to
+Images of one size keep it; otherwise each is resized (shorter side, then centre crop) to
 ``image_size``, by default the median shorter side, at most 256. Equal files share a group.
 Sub-folders are splits, classes and sides as :mod:`latlas.data.files` says; with ``pair=side`` every
 file is a pair, A its left half and B its right one. ``label=COLUMN`` takes labels from an attribute
@@ -31,17 +31,17 @@ from latlas.data.storage import Store
 from latlas.data.tables import attributes_of
 
 LARGEST_DEFAULT = 256
-PIECE = 32  # pictures one thread takes at a time
+PIECE = 32  # images one thread takes at a time
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """How images are read.
 
     Attributes:
         mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
         label: a column of the attribute table; ``none`` for no labels. Of two sides it is of A.
-        attributes: the attribute table, if it is not beside the pictures.
+        attributes: the attribute table, if it is not beside the images.
         on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
     """
 
@@ -67,7 +67,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class FolderReading(Reading):
-    """How a place of pictures is read.
+    """How a place of images is read.
 
     Attributes:
         frames: sub-folders, GIFs and the like are clips (:mod:`latlas.data.clips`), of ``rate``
@@ -85,18 +85,18 @@ class FolderReading(Reading):
 
 
 def open_pictures(path: Path, *, how: FolderReading) -> Pictures:
-    """The pictures of a folder or zip."""
+    """The images of a folder or zip."""
     return Pictures(Files(path), how)
 
 
 def open_two_folders(a: Path, b: Path, *, how: Reading) -> tuple[Pictures, Pictures]:
-    """Pairs in two folders or zips of pictures with equal names."""
+    """Pairs in two folders or zips of images with equal names."""
     one, two = Files(a).without_head(), Files(b).without_head()
     return Pictures(one, how), Pictures(matched(one, two, f"{a} and {b}"), how)
 
 
 class Pictures:
-    """The pictures of one side of a place; ``errors`` holds what is wrong with some, by position.
+    """The images of one side of a place; ``errors`` holds what is wrong with some, by position.
 
     Args:
         half: 0 or 1: the left or the right half of every file.
@@ -108,7 +108,7 @@ class Pictures:
         if not files.pictures:
             data = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
             other = next((n for n in files.names if n.endswith(data)), None)
-            raise DataError(f"{files.path} holds no pictures (.png, .jpg, .tif, ...)" + (
+            raise DataError(f"{files.path} holds no images (.png, .jpg, .tif, ...)" + (
                 f"; name the file itself if you mean {other}" if other else ""))
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[
@@ -126,7 +126,7 @@ class Pictures:
         """Both as they are read beside each other.
 
         Raises:
-            DataError: a pair whose pictures would not lie on each other.
+            DataError: a pair whose images would not lie on each other.
         """
         second = Pictures(other.files, other.how.of_second(), other.half)
         for i in sorted(self.headers.keys() & second.headers.keys()
@@ -144,7 +144,7 @@ class Pictures:
         return self, second
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Pictures with their labels, splits and groups."""
+        """Images with their labels, splits and groups."""
         how, n = self.how, len(self.files.pictures)
         mode = IDS if maps else how.mode
         headers = [] if how.image_size and mode else list(self.headers.values())
@@ -163,7 +163,7 @@ class Pictures:
                 digests[i], x[i] = result
             store.done(count, n)
         if self.errors:
-            notes.append(complaint(self._first(), len(self.errors), n, "pictures", how.on_error))
+            notes.append(complaint(self._first(), len(self.errors), n, "images", how.on_error))
         good = np.array([i for i in range(n) if i not in self.errors], np.int64)
         about = attributes_of(self.files, how.label, how.attributes, good)
         if maps:
@@ -215,7 +215,7 @@ class Pictures:
 
 def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
         tuple[int, int, int], str, int | None, list[str]]:
-    """The shape that pictures get, their mode, the size they are brought to, and what to say."""
+    """The shape that images get, their mode, the size they are brought to, and what to say."""
     mode = mode or common_mode(headers)
     sizes, notes = {(h.height, h.width) for h in headers}, []
     if size is None and len(sizes) == 1:

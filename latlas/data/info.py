@@ -16,9 +16,9 @@ LOOKED_AT = 10_000
 def info(source: Source | PairSource) -> dict[str, Any]:
     """A JSON object that describes a source.
 
-    Keys: name, kind, items, shape, dtype, levels, splits {split: items}, classes {class: items},
-    groups, factors, range [low, high] (of the first 10,000 items), columns [{name, mean, sd,
-    missing}], bytes, stored ("memory" or "memory map"), notes; of frames also clips, and
+    Keys: name, kind, examples, shape, dtype, levels, splits {split: examples}, classes {class:
+    examples}, groups, factors, range [low, high] (of the first 10,000 examples), columns [{name,
+    mean, sd, missing}], bytes, stored ("memory" or "memory map"), notes; of frames also clips, and
     milliseconds (the mean a frame is shown). Of a source of two sides: name, aligned, notes, and
     the same about each, a and b.
     """
@@ -38,7 +38,7 @@ def info(source: Source | PairSource) -> dict[str, Any]:
         columns = [{"name": n, "mean": m, "sd": s, "missing": k} for n, m, s, k in
                    zip(space.columns, *(v.tolist() for v in numbers), strict=True)]
     return {
-        "name": source.name, "kind": space.kind, "items": len(data), "shape": list(space.shape),
+        "name": source.name, "kind": space.kind, "examples": len(data), "shape": list(space.shape),
         "dtype": str(data.x.dtype), "levels": space.levels,
         "splits": {k: len(rows) for k, rows in partition(source).items()},
         "classes": dict(zip(space.classes, counts, strict=label is not None)),

@@ -29,7 +29,7 @@ def one_hot(ids: NDArray[Any], store: Store, known: str | None, name: str) -> tu
         DataError: no whole numbers from 0 on, more than 256 of them, or one that is not known.
     """
     if ids.ndim != 4 or ids.shape[1] != 1:
-        raise DataError(f"{name} holds items of shape {ids.shape[1:]}; a map of classes has one "
+        raise DataError(f"{name} holds examples of shape {ids.shape[1:]}; a map of classes has one "
                         "id per pixel (N, H, W)")
     table = np.unique(np.concatenate([np.unique(part) for part in chunks(ids)]))
     if not np.array_equal(table, np.rint(table)) or table[0] < 0 or table[-1] > 65535:
@@ -47,7 +47,7 @@ def one_hot(ids: NDArray[Any], store: Store, known: str | None, name: str) -> tu
             raise DataError(f"{name} holds the class id {strange[0]}, which is none of ids={known}")
     if len(table) > MOST:
         raise DataError(f"{name} holds {len(table):,} different class ids, at most {MOST} are "
-                        "taken; is it a picture rather than a map? Then leave out maps=")
+                        "taken; is it an image rather than a map? Then leave out maps=")
     x, row = store.allocate((len(ids), len(table), *ids.shape[2:]), np.uint8), 0
     for part in chunks(ids):
         np.multiply(part == table[:, None, None].astype(ids.dtype), np.uint8(ON),

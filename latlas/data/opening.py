@@ -91,7 +91,7 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     """One source of two sides, each anything that :func:`open_source` takes.
 
     Args:
-        paired: row i of ``b`` belongs to row i of ``a``; pictures in two folders are brought
+        paired: row i of ``b`` belongs to row i of ``a``; images in two folders are brought
             together by their names. Otherwise they are two domains.
         direction: ``BtoA`` swaps the sides.
         maps: ``A`` or ``B``: the side whose pixels are class ids; ``ids``: those of its channels.
@@ -232,7 +232,7 @@ def _kind(path: Path, member: str = "") -> tuple[str, str]:
     if suffix == ".gz" or "ubyte" in name or "idx" in suffix:
         return IDX, ""
     raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
-                    f"pictures or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
+                    f"images or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
                     "videos")
 
 
@@ -252,7 +252,7 @@ def _folder_kind(path: Path) -> str:
 
 
 def _is_folder(spec: Any) -> bool:
-    """A folder or zip of pictures."""
+    """A folder or zip of images."""
     if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
         return False
     path = Path(spec).expanduser()
@@ -282,9 +282,9 @@ def _zip_kind(path: Path, member: str) -> tuple[str, str]:
 
 
 def _by_contents(names: Iterable[str]) -> str:
-    """The reader of a place of pictures, or of recordings where there are some and no picture."""
+    """The reader of a place of images, or of recordings where there are some and no image."""
     sound = False
-    for name in names:  # a large folder is not gone through once a picture is seen
+    for name in names:  # a large folder is not gone through once an image is seen
         suffix = Path(name).suffix.lower()
         if suffix in PICTURES:
             return IMAGES
@@ -315,7 +315,7 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         if key == "label" and key not in valid:
             raise DataError(f"{title} has no labels to choose from; leave out label=")
         if key == "pair" and key not in valid:
-            raise DataError(f"{title}: pair={value} is for folders and zips of pictures; two "
+            raise DataError(f"{title}: pair={value} is for folders and zips of images; two "
                             "arrays are joined by open_pair(a, b)")
         if key not in valid:
             raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")

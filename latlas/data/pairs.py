@@ -15,7 +15,7 @@ from latlas.core.errors import DataError
 from latlas.core.space import PairSpace, Recordings
 from latlas.data.dataset import Dataset, Rows, Source
 
-NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, pictures side by "
+NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
                    "side (pair=side), an npz with A and B",
           "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
                      "B)"}
@@ -101,7 +101,7 @@ def join(a: Source, b: Source, *, aligned: bool, name: str = "") -> PairSource:
     if aligned:
         x, y = a.base, b.base
         if len(x.x) != len(y.x):
-            raise DataError(f"{a.name} holds {len(x.x):,} items, {b.name} {len(y.x):,}; "
+            raise DataError(f"{a.name} holds {len(x.x):,} examples, {b.name} {len(y.x):,}; "
                             "pairs need as many on both sides (paired=false: two domains)")
         if a.space.shape[1:] != b.space.shape[1:] or a.space.kind != b.space.kind:
             raise DataError(f"{a.name} holds {a.space.words} of shape {a.space.shape}, {b.name} "

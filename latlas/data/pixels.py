@@ -1,9 +1,9 @@
-"""One picture file to pixels, by Pillow: modes, depths, orientation, transparency, size.
+"""One image file to pixels, by Pillow: modes, depths, orientation, transparency, size.
 
-Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. A picture
-with transparency that is asked for as RGB or L is laid on white. Pictures are turned as their EXIF
+Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. An image
+with transparency that is asked for as RGB or L is laid on white. Images are turned as their EXIF
 orientation says. Of a file with several frames the first counts. Class ids (mode ``ids``) are the
-numbers of a grey picture or of a palette, as they stand. Of two pictures side by side in one file
+numbers of a grey image or of a palette, as they stand. Of two images side by side in one file
 either half can be read alone. The resize rule: shorter side to the size asked for (Lanczos,
 antialiased), then centre crop.
 """
@@ -39,7 +39,7 @@ def read_header(data: bytes, half: int | None = None) -> Header:
     """Size and mode, without decoding pixels. Raises what Pillow raises.
 
     Args:
-        half: 0 for the left half of the picture, 1 for the right one; ``None`` for all of it.
+        half: 0 for the left half of the image, 1 for the right one; ``None`` for all of it.
     """
     from PIL import Image as pil
 
@@ -71,7 +71,7 @@ def _full_mode(image: Image) -> str:
 
 
 def has_frames(data: bytes) -> bool:
-    """Whether a file holds a picture of several frames; false for what is no picture."""
+    """Whether a file holds an image of several frames; false for what is no image."""
     from PIL import Image as pil
 
     try:
@@ -82,7 +82,7 @@ def has_frames(data: bytes) -> bool:
 
 
 def common_mode(headers: list[Header]) -> str:
-    """The least mode that keeps what every picture has."""
+    """The least mode that keeps what every image has."""
     modes = {h.mode for h in headers}
     order = ("RGBA", "RGB", "I;16", "L", "1")
     return next(mode for mode in order if mode in modes)
@@ -105,7 +105,7 @@ def decode(data: bytes, mode: str, size: int | None, half: int | None = None) ->
 
 
 def pixels(image: Image, mode: str, size: int | None) -> NDArray[Any]:
-    """:func:`decode` of a picture that is open and upright."""
+    """:func:`decode` of an image that is open and upright."""
     if image.mode == "F":
         raise ValueError("floating-point pixels; save them as .npy")
     if mode == IDS:
@@ -168,7 +168,7 @@ def resize_picture(image: Image, size: int) -> Image:
 
 
 def resize_planes(x: NDArray[Any], size: int, top: float | None) -> NDArray[Any]:
-    """Pictures (n, C, H, W) as (n, C, size, size), plane by plane, clipped to 0 … ``top``."""
+    """Images (n, C, H, W) as (n, C, size, size), plane by plane, clipped to 0 … ``top``."""
     from PIL import Image as pil
 
     if x.shape[2:] == (size, size):
@@ -190,8 +190,8 @@ def nearest_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def reason(error: Exception) -> str:
-    """Why a picture cannot be decoded, in one line."""
+    """Why an image cannot be decoded, in one line."""
     text = str(error).split("\n")[0]
     if "cannot identify image file" in text:
-        return "not a picture, or damaged at its head"
+        return "not an image, or damaged at its head"
     return text or type(error).__name__

@@ -1,9 +1,9 @@
-"""Recordings: the wav files of a folder or zip as pictures of sound, of one side or of two.
+"""Recordings: the wav files of a folder or zip as images of sound, of one side or of two.
 
 Each becomes short-time spectra in decibels under its own peak (:mod:`latlas.data.sound`), cut into
 windows of a fixed number of frames that lie ``stride`` frames apart; one shorter than a window lies
 at as many places within it, between silence. Windows of a recording, and of files that are equal,
-share a group and so a split. Sub-folders and tables of labels are as for pictures; ``trainA/`` and
+share a group and so a split. Sub-folders and tables of labels are as for images; ``trainA/`` and
 ``trainB/`` (or ``A/`` and ``B/``) are two domains. ``PLACE::PATTERN`` takes files by their names.
 """
 
@@ -32,7 +32,7 @@ from latlas.data.tables import attributes_of
 MOST, FRAME = 16_000, 0.032
 #: frames of a frame's length that overlap, and windows of a window's
 OVERLAP, WINDOWS = 4, 8
-EIGHT = 8  # sides of pictures that networks halve are multiples of it
+EIGHT = 8  # sides of images that networks halve are multiples of it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Listening:
         rate: samples a second that all are brought to.
         n_fft, hop, floor: see :class:`latlas.core.space.Sound`.
         window: frames of an example; ``stride`` from one to the next.
-        label, attributes, on_error: as for pictures.
+        label, attributes, on_error: as for images.
     """
 
     rate: int | None = None
@@ -62,7 +62,7 @@ class Listening:
         if self.rate is not None and self.rate < 1000:
             raise DataError(f"rate={self.rate}: samples a second, at least 1000")
         if self.window < EIGHT or self.window % EIGHT:
-            raise DataError(f"window={self.window}: frames of an item, a multiple of {EIGHT}")
+            raise DataError(f"window={self.window}: frames of an example, a multiple of {EIGHT}")
         if self.stride is not None and self.stride < 1:
             raise DataError(f"stride={self.stride}: frames from a window to the next, at least 1")
         if not self.floor > 0:

@@ -1,4 +1,4 @@
-"""Recordings in wav files, sound as a picture and back: spectra, and the phase that they leave out.
+"""Recordings in wav files, sound as an image and back: spectra, and the phase that they leave out.
 
 All functions are pure, on arrays. The spectrum of n samples has ``n_fft // 2 + 1`` bins and
 ``ceil(n / hop) + 1`` frames; frame k is centred on sample ``k · hop``, and beyond the ends there is
@@ -154,7 +154,7 @@ def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samp
 
 
 def pictured(spectra: Spectrum, sound: Sound) -> NDArray[np.uint8]:
-    """A spectrum as a picture (1, n_fft // 2, frames), 0 … 255: decibels under its own peak.
+    """A spectrum as an image (1, n_fft // 2, frames), 0 … 255: decibels under its own peak.
 
     High tones are above, 0 is ``sound.floor`` decibels under the peak or less. The highest bin,
     half the rate, is left out, so that the height is a power of two.
@@ -168,7 +168,7 @@ def pictured(spectra: Spectrum, sound: Sound) -> NDArray[np.uint8]:
 def magnitude_of(picture: NDArray[Any], sound: Sound) -> Samples:
     """The inverse of :func:`pictured` with a peak of 1: (n_fft // 2 + 1, frames).
 
-    The darkest is silence, and so is the bin that a picture leaves out.
+    The darkest is silence, and so is the bin that an image leaves out.
     """
     shade = np.asarray(picture[0, ::-1], np.float64) / (LEVELS - 1)
     level = np.where(shade > 0, 10 ** ((shade - 1) * sound.floor / 20), 0.0)

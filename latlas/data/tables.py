@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet tables, by polars: as data, and as what says something about each picture.
+"""CSV, TSV and Parquet tables, by polars: as data, and as what says something about each image.
 
 Numeric columns stay as they are. Columns of words, booleans or categories with at most 50 distinct
 values become one column of 0 and 1 per value, ``NAME=VALUE``. A missing number becomes the median
@@ -232,7 +232,7 @@ def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
         f"above {high:.3g}")
 
 
-# ------------------------------------------------------------------ about pictures and recordings
+# ------------------------------------------------------------------ about images and recordings
 
 @dataclass(frozen=True)
 class Attributes:
@@ -274,7 +274,7 @@ def attributes_of(files: Files, label: str | None, given: str | None, used: Rows
         codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
         if classes == ("-1", "1"):  # CelebA's way of writing no and yes
             classes = (f"not {label}", label)
-    if not parts:  # CelebA's own splits, if its list of them lies beside the pictures
+    if not parts:  # CelebA's own splits, if its list of them lies beside the images
         lists = [p for p in (files.path.parent / PARTITION, files.path / PARTITION) if p.is_file()]
         lines = lists[0].read_text().split("\n") if lists else []
         part = dict(line.split()[:2] for line in lines if line.strip())
@@ -300,7 +300,7 @@ def _find(files: Files, given: str | None) -> tuple[str, bytes]:
         return name, files.read(name)
     for path in sorted(beside, key=lambda p: p.name != CELEBA):
         return str(path), path.read_bytes()
-    raise DataError(f"{files.path}: labels need an attribute table beside the pictures ({CELEBA}, "
+    raise DataError(f"{files.path}: labels need an attribute table beside the images ({CELEBA}, "
                     "or a CSV with a column of file names); name one with attributes=FILE")
 
 
@@ -321,7 +321,7 @@ def _parsed(name: str, data: bytes) -> DataFrame:
 
 
 def _matched(table: DataFrame, pictures: list[str], name: str) -> tuple[str, Rows]:
-    """The column of file names, and the table's row of every picture."""
+    """The column of file names, and the table's row of every image."""
     import polars as pl
 
     for form in (str, lambda n: PurePosixPath(n).name, lambda n: PurePosixPath(n).stem):
@@ -334,7 +334,7 @@ def _matched(table: DataFrame, pictures: list[str], name: str) -> tuple[str, Row
             absent = [p for p, row in zip(pictures, rows, strict=True) if row < 0]
             if absent:
                 raise DataError(f"{name} has no row for {len(absent):,} of {len(pictures):,} "
-                                f"pictures ({absent[0]}); add the rows or move those pictures away")
+                                f"images ({absent[0]}); add the rows or move those images away")
             return column, np.array(rows, np.int64)
-    raise DataError(f"{name} has no column of the pictures' file names, such as {pictures[0]}; "
+    raise DataError(f"{name} has no column of the images' file names, such as {pictures[0]}; "
                     "name another table with attributes=FILE")

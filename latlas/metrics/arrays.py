@@ -32,7 +32,8 @@ def matrix(values: Array, what: str, least: int = 2) -> Array:
         raise DataError(f"{what}: need (n ≥ {least}, d ≥ 1) numbers, got shape {array.shape}")
     bad = int((~np.isfinite(array).all(1)).sum())
     if bad:
-        raise DataError(f"{what}: {bad} of {len(array)} items hold NaN or infinity; leave them out")
+        raise DataError(f"{what}: {bad} of {len(array)} examples hold NaN or infinity; leave "
+                        "them out")
     return array
 
 
@@ -67,7 +68,7 @@ def nearest(queries: Array, reference: Array, k: int = 1, *,
     """The k nearest rows of ``reference`` (m, d) for each query (n, d).
 
     Args:
-        skip_self: the two arrays are the same one, and an item is not its own neighbour.
+        skip_self: the two arrays are the same one, and an example is not its own neighbour.
     Returns:
         (n, k) Euclidean distances, ascending, and (n, k) row numbers. Of equal distances the
         lower row wins when k = 1. Copies are at distance exactly 0.
@@ -75,7 +76,7 @@ def nearest(queries: Array, reference: Array, k: int = 1, *,
         DataError: fewer than k neighbours to be had.
     """
     if len(reference) - skip_self < k:
-        raise DataError(f"{k} nearest neighbours need more than {len(reference)} items")
+        raise DataError(f"{k} nearest neighbours need more than {len(reference)} examples")
     square = np.full((len(queries), k), np.inf)
     index = np.zeros((len(queries), k), np.int64)
     for rows, columns, block in blocks(queries, reference):

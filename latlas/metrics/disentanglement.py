@@ -20,9 +20,9 @@ BINS, MOST_VALUES = 20, 100
 #: share of the largest variance under which a dimension is silent
 SILENT = 0.01
 LEAST_ITEMS = 50
-#: trees of the forest, least share of the items in a leaf: smaller ones would learn noise
+#: trees of the forest, least share of the examples in a leaf: smaller ones would learn noise
 TREES, LEAF = 20, 0.01
-#: points that a classifier learns from, as many that it is judged on, items behind one point
+#: points that a classifier learns from, as many that it is judged on, examples behind one point
 POINTS, BATCH = 800, 64
 
 
@@ -34,7 +34,7 @@ def disentanglement(codes: Array, factors: Array, *, seed: int = 0) -> dict[str,
         factors: (n, f) numbers, made classes by :func:`factor_classes`.
 
     Raises:
-        DataError: under 50 items, unequal numbers of them, fewer than two factors, or one that
+        DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that
             never changes.
     """
     z, v = prepared(codes), factor_classes(factors)
@@ -77,7 +77,7 @@ def prepared(codes: Array) -> Float:
 def factor_classes(factors: Array) -> Index:
     """(n, f) numbers as classes 0 … v − 1 of each column, in order of value.
 
-    A factor of more than 100 values is cut into 20 classes of equally many items.
+    A factor of more than 100 values is cut into 20 classes of equally many examples.
 
     Raises:
         DataError: values that are not finite, or a column that holds one value only.
@@ -86,7 +86,7 @@ def factor_classes(factors: Array) -> Index:
     classes = np.stack([_classes(column) for column in values.T], 1)
     if (classes.max(0) == 0).any():
         raise DataError(f"factor {int(np.argmin(classes.max(0)))} has the same value for every "
-                        "item; leave it out")
+                        "example; leave it out")
     return classes
 
 
@@ -151,11 +151,11 @@ def modularity(shared: Float, v: Index) -> float:
 def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
-    A random forest (20 trees on all dimensions, leaves of at least 1% of the items) predicts each
-    factor from the codes of every second item. R_ik is the importance of dimension i for factor
-    k, ρ_i the dimension's share of all importance. D = Σ_i ρ_i (1 − entropy of R_i· to base f),
-    C = mean_k (1 − entropy of R_·k to base d). Informativeness is the balanced accuracy on the
-    other items, where the source has an error.
+    A random forest (20 trees on all dimensions, leaves of at least 1% of the examples) predicts
+    each factor from the codes of every second example. R_ik is the importance of dimension i for
+    factor k, ρ_i the dimension's share of all importance. D = Σ_i ρ_i (1 − entropy of R_i· to base
+    f), C = mean_k (1 − entropy of R_·k to base d). Informativeness is the balanced accuracy on the
+    other examples, where the source has an error.
     """
     learn, judge = z[::2], z[1::2]
     forests = [RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF,
@@ -182,7 +182,7 @@ def sap(z: Float, v: Index, *, seed: int = 0) -> float:
 
     Balanced accuracy of the dimension that predicts the factor best − of the one that comes
     second. Thresholds on one dimension predict (a tree of up to two leaves a value); they are set
-    on every second item and judged on the others.
+    on every second example and judged on the others.
     """
     scores = np.zeros((z.shape[1], v.shape[1]))
     for i, code in enumerate(z.T):
@@ -203,7 +203,7 @@ def _balanced(truth: Index, said: Index) -> float:
 def factor_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:
     """Accuracy of the majority vote (Kim & Mnih 2018, section 4).
 
-    In 64 items that agree in one factor, the dimension of least variance votes for that factor;
+    In 64 examples that agree in one factor, the dimension of least variance votes for that factor;
     of 1,600 such votes one half makes the rule, the other is judged by it. 1/f is chance.
     """
     rng = np.random.default_rng(seed)

@@ -1,13 +1,13 @@
 """Features that the sample-quality figures are computed on. Nothing is ever downloaded.
 
 =============  ===================================================================================
-``pixels``     all scalars of an item in model units, flattened
+``pixels``     all scalars of an example in model units, flattened
 ``columns``    all scalars, each standardised on the training data
-``random-conv``  a convolutional network with seeded random weights (pictures of any size)
-``spectrum``   how strong each spatial frequency is in pictures: sharpness, grain, colour
+``random-conv``  a convolutional network with seeded random weights (images of any size)
+``spectrum``   how strong each spatial frequency is in images: sharpness, grain, colour
 ``classifier`` last hidden layer of a small network trained here on the data's own labels
 a module, a file  any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
-``auto``       ``classifier`` if there are labels, else ``random-conv`` for pictures, else
+``auto``       ``classifier`` if there are labels, else ``random-conv`` for images, else
                ``columns``
 =============  ===================================================================================
 """
@@ -41,18 +41,18 @@ NAMES = ("auto", "pixels", "columns", "random-conv", "spectrum", "classifier")
 SQUARE, UNSEEN = 4, 0.02**2
 #: grey, red against blue, both against green: orthonormal
 OPPONENT = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
-WIDTH = 64  # columns of the two built-in networks: few, so that few items suffice for a covariance
+WIDTH = 64  # columns of the two built-in networks: few, so that few suffice for a covariance
 
 
 def features(source: str | Path | nn.Module, space: Space, data: Array | None = None,
              labels: Array | None = None, *, seed: int = 0, device: str = "cpu") -> Extractor:
-    """A function from items (n, \\*shape) in data units to features (n, d) float32.
+    """A function from examples (n, \\*shape) in data units to features (n, d) float32.
 
     Args:
         source: a name of the table above, a file, or a module. Modules and files are given model
-            units, (n, \\*shape) float32 (pictures in [−1, 1]); what they return is flattened.
-        data: (N, \\*shape) training items in data units; needed by ``columns``, ``classifier``.
-        labels: (N,) class codes; negative ones mark items without a label.
+            units, (n, \\*shape) float32 (images in [−1, 1]); what they return is flattened.
+        data: (N, \\*shape) training examples in data units; needed by ``columns``, ``classifier``.
+        labels: (N,) class codes; negative ones mark examples without a label.
         seed: decides random weights and the training of the classifier.
     Raises:
         ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
@@ -71,7 +71,7 @@ def resolved(source: str | Path, space: Space, labels: Array | None) -> str | Pa
         return source
     if labels is not None and len(np.unique(labels[labels >= 0])) > 1:
         return "classifier"
-    return "random-conv" if space.kind == "picture" else "columns"
+    return "random-conv" if space.kind == "image" else "columns"
 
 
 def _named(name: str, space: Space, data: Array | None, labels: Array | None, seed: int,
@@ -152,7 +152,7 @@ class Classifier(Network):
 
     @torch.no_grad()
     def classify(self, features: Array) -> NDArray[np.int64]:
-        """(n,) most probable class codes of items by their features (n, 64)."""
+        """(n,) most probable class codes of examples by their features (n, 64)."""
         logits: Tensor = self.head(torch.from_numpy(np.asarray(features)).to(self.device))
         return logits.argmax(1).cpu().numpy()
 
@@ -161,7 +161,7 @@ class Classifier(Network):
         return dict(nn.Sequential(self.module, self.head).state_dict())
 
     def accuracy(self, x: Array, labels: Array) -> float:
-        """Share of items whose predicted class is their label."""
+        """Share of examples whose predicted class is their label."""
         return float((self.predict(x) == labels).mean())
 
 
@@ -171,8 +171,8 @@ def random_convolutions(space: Space, seed: int = 0) -> nn.Module:
     Random features tell samples apart that no trained network has an opinion on (Naeem et al.
     2020, section 4). The same seed gives the same weights on every machine.
     """
-    if space.kind != "picture":
-        raise ConfigError("features 'random-conv' need pictures: use 'columns' for this data")
+    if space.kind != "image":
+        raise ConfigError("features 'random-conv' need images: use 'columns' for this data")
     body: nn.Module = _seeded(lambda: _body(space)[:-1], seed)
     generator = torch.Generator().manual_seed(seed)
     for layer in body.modules():
@@ -187,7 +187,7 @@ class Spectrum(nn.Module):
     """(n, C, H, W) to (n, 16 C): log mean square of each coefficient of a 4 × 4 cosine transform.
 
     Over squares at every second pixel, of colours as grey and two differences. Blur lacks what is
-    fine, grain has too much of it, and features that sum a picture up see neither (statistics of
+    fine, grain has too much of it, and features that sum an image up see neither (statistics of
     local cosine transforms judge quality in Saad, Bovik & Charrier 2012).
     """
 
@@ -196,8 +196,8 @@ class Spectrum(nn.Module):
 
     def __init__(self, space: Space) -> None:
         super().__init__()
-        if space.kind != "picture" or min(space.shape[1:]) < SQUARE:
-            raise ConfigError(f"features 'spectrum' need pictures of at least {SQUARE} by {SQUARE} "
+        if space.kind != "image" or min(space.shape[1:]) < SQUARE:
+            raise ConfigError(f"features 'spectrum' need images of at least {SQUARE} by {SQUARE} "
                               "pixels: use 'columns' for this data")
         k, at = torch.arange(SQUARE)[:, None], torch.arange(SQUARE)
         waves = (math.pi * (2 * at + 1) * k / (2 * SQUARE)).cos()
@@ -216,11 +216,11 @@ class Spectrum(nn.Module):
 def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,
                      device: str = "cpu", steps: int | None = None,
                      batch_size: int = 128) -> Classifier:
-    """Train the small network on the labelled items by Adam.
+    """Train the small network on the labelled examples by Adam.
 
     ``steps`` None means ten epochs, 300 … 1,000 steps.
 
-    Label smoothing keeps the features of the training items from running away from those of
+    Label smoothing keeps the features of the training examples from running away from those of
     unseen ones. Judge samples by it only beside a held-out control that it has not seen.
     """
     x, y = _labelled(data, labels)
@@ -269,7 +269,7 @@ def _descend(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps
 
 @contextmanager
 def _threads_for(space: Space) -> Iterator[None]:
-    """One thread for items so small that several would only wait for each other."""
+    """One thread for examples so small that several would only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if space.dims <= 256 else before)
     try:
@@ -282,7 +282,7 @@ def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
     if labels is None:
         raise ConfigError("features 'classifier' need labels: name them, or use 'random-conv'")
     if len(labels) != len(data):
-        raise DataError(f"{len(labels)} labels for {len(data)} items")
+        raise DataError(f"{len(labels)} labels for {len(data)} examples")
     labelled = np.flatnonzero(np.asarray(labels) >= 0)
     y = np.asarray(labels)[labelled].astype(np.int64)
     if len(np.unique(y)) < 2:
@@ -292,13 +292,13 @@ def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
 
 
 def _body(space: Space) -> nn.Sequential:
-    """(n, \\*shape) to (n, 64), by convolutions for pictures, else by two linear layers."""
-    if space.kind != "picture":
+    """(n, \\*shape) to (n, 64), by convolutions for images, else by two linear layers."""
+    if space.kind != "image":
         return nn.Sequential(nn.Flatten(), nn.Linear(space.dims, 2 * WIDTH), nn.SiLU(),
                              nn.Linear(2 * WIDTH, WIDTH), nn.SiLU())
     channels, height, width = space.shape
     layers: list[nn.Module] = []
-    # full resolution is affordable, and needed, only in tiny pictures
+    # full resolution is affordable, and needed, only in tiny images
     stride, outer = (1 if max(height, width) <= 8 else 2), 32
     while not layers or max(height, width) > 4:
         layers += [nn.Conv2d(channels, outer, 3, stride, 1), nn.SiLU()]

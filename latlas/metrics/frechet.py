@@ -38,13 +38,13 @@ def frechet_distance(a: Array, b: Array) -> float:
     beside that of held-out data.
 
     Raises:
-        DataError: a side has fewer than d + 1 items, so that its covariance is singular and the
-            figure would tell the number of items rather than their quality.
+        DataError: a side has fewer than d + 1 examples, so that its covariance is singular and the
+            figure would tell the number of examples rather than their quality.
     """
     a, b = pair(a, b, ("first features", "second features"))
     few, dims = min(len(a), len(b)), a.shape[1]
     if few < dims + 1:
-        raise DataError(f"Fréchet distance on {dims} features needs at least {dims + 1} items a "
+        raise DataError(f"Fréchet distance on {dims} features needs at least {dims + 1} examples a "
                         f"side, got {few}: draw more, or choose features with fewer columns")
     return frechet_gaussian(*_moments(a), *_moments(b))
 

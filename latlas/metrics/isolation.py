@@ -1,4 +1,4 @@
-"""How alone items stand among others by their numbers, and the groups that the loneliest form."""
+"""How isolated examples are among others, and the groups that the most isolated ones form."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import numpy as np
 from latlas.core.errors import DataError
 from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix
 
-#: neighbours that an item's surroundings reach to: near, for few that lie scattered, and far, for
-#: those that lie close together and have near neighbours in each other
+#: neighbours that an example's surroundings reach to: near, for few that lie scattered, and far,
+#: for those that lie close together and have near neighbours in each other
 NEIGHBOURS = (5, 10, 30)
-#: items that neighbours are looked for among
+#: examples that neighbours are looked for among
 REFERENCE = 60_000
-#: of the walk: how often it starts anew, its steps, and the nearest that an item's is averaged over
+#: of the walk: how often it starts anew, its steps, and the nearest that an example's is averaged
+#: over
 ANYWHERE, STEPS, AROUND = 0.1, 40, 10
-#: principal axes of items, and share of the largest variance below which a direction is rounding
+#: principal axes of examples, and share of the largest variance below which a direction is rounding
 AXES, TINY = 50, 1e-9
-#: groups of rare items at most, items of the smallest on average, and items that decide how many
+#: groups of rare examples at most, examples of the smallest on average, and examples that decide
+#: how many
 MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
-#: below this mean silhouette rare items form no groups
+#: below this mean silhouette rare examples form no groups
 APART = 0.05
 
 
@@ -40,33 +42,33 @@ def half_whitened(codes: Array) -> Float:
 
 @dataclass(frozen=True)
 class Axes:
-    """The principal axes of some items: ``mean`` (d,) and ``axes`` (k, d)."""
+    """The principal axes of some examples: ``mean`` (d,) and ``axes`` (k, d)."""
 
     mean: Float
     axes: Float
 
     @classmethod
     def of(cls, items: Array, most: int = AXES) -> Axes:
-        """The ``most`` widest of items (m, d).
+        """The ``most`` widest of examples (m, d).
 
         Raises:
-            DataError: items that are all alike, or whose numbers are not finite.
+            DataError: examples that are all alike, or whose numbers are not finite.
         """
         from sklearn.decomposition import PCA
 
-        if not (matrix(items, "items") != items[0]).any():
-            raise DataError("these items are all alike, so none is rare")
+        if not (matrix(items, "examples") != items[0]).any():
+            raise DataError("these examples are all alike, so none is rare")
         fitted = PCA(min(most, *items.shape), random_state=0).fit(items)
         return cls(fitted.mean_, fitted.components_)
 
     def __call__(self, items: Array) -> Float:
-        """Coordinates (n, k) of items (n, d); their distances are those of the items, nearly."""
+        """Coordinates (n, k) of examples (n, d), which keep their distances nearly."""
         return np.asarray((items - self.mean) @ self.axes.T)
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest others of n items, among m of them that stand for all.
+    """The nearest others of n examples, among m of them that stand for all.
 
     Attributes:
         far: (n, k) distances, the nearest first; ``which``, (n, k), who they are among the m.
@@ -80,10 +82,10 @@ class Neighbours:
     @classmethod
     def of(cls, points: Array, most: int = REFERENCE,
            count: Callable[[int], None] = lambda more: None) -> Neighbours:
-        """Of items (n, d), the 30 nearest.
+        """Of examples (n, d), the 30 nearest.
 
-        Of more than ``most`` items, neighbours are looked for among so many, evenly spread over
-        the rows. ``count`` is called with how many more items are done.
+        Of more than ``most`` examples, neighbours are looked for among so many, evenly spread over
+        the rows. ``count`` is called with how many more examples are done.
         """
         from sklearn.neighbors import NearestNeighbors
 
@@ -102,7 +104,7 @@ class Neighbours:
     def isolation(self, neighbours: tuple[int, ...] = NEIGHBOURS) -> Float:
         """log distance to each k-th nearest other, (n, len(neighbours)).
 
-        −log density / d but for a constant (Loftsgaarden & Quesenberry 1965). Where some items
+        −log density / d but for a constant (Loftsgaarden & Quesenberry 1965). Where some examples
         stand for all, every k shrinks with their share.
         """
         share = len(self.rows) / len(self.far)
@@ -111,17 +113,17 @@ class Neighbours:
 
 
 def loneliness(view: Neighbours) -> Float:
-    """(n,) the greatest of the ranks of an item's distances to its 5th, 10th, 30th neighbour."""
+    """(n,) the greatest of the ranks of an example's distances to its 5th, 10th, 30th neighbour."""
     return np.asarray(np.max([ranks(far) for far in view.isolation().T], 0))
 
 
 def seldomness(view: Neighbours) -> Float:
-    """(n,) how seldom a walk from neighbour to neighbour comes by an item or those around it.
+    """(n,) how seldom a walk from neighbour to neighbour comes by an example or those around it.
 
     The walk goes on to any of the 30 nearest, and one time in ten anywhere (PageRank, Page et al.
     1999). What it tells of density needs no scale (Hashimoto et al. 2015): a place as sparse as its
     whole kind is not rare for that. −log of the visits in units of their mean, nats, averaged over
-    an item's 10 nearest.
+    an example's 10 nearest.
     """
     steps, m = view.which[view.rows], len(view.rows)
     visits: Float = np.ones(m)
@@ -133,17 +135,17 @@ def seldomness(view: Neighbours) -> Float:
 
 
 def ranks(values: Array) -> Float:
-    """(n,) share of the items that lie below each, ties halfway: in 0 … 1 with mean ½."""
+    """(n,) share of the examples that lie below each, ties halfway: in 0 … 1 with mean ½."""
     from scipy.stats import rankdata
 
     return np.asarray((rankdata(values) - 0.5) / len(values))
 
 
 def groups(codes: Array, seed: int = 0) -> Index:
-    """(n,) group of each of some items (n, d), the largest group first.
+    """(n,) group of each of some examples (n, d), the largest group first.
 
     k-means with the number of groups (2 … 8) of the greatest mean silhouette (Rousseeuw 1987); one
-    group where that is under 0.05, and for fewer than 20 items.
+    group where that is under 0.05, and for fewer than 20 examples.
     """
     from sklearn.cluster import KMeans
 

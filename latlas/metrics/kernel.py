@@ -29,12 +29,12 @@ def kernel_distance_subsets(a: Array, b: Array, *, subsets: int = 100, size: int
                             degree: int = 3, seed: int = 0) -> tuple[float, float]:
     """Mean and standard deviation of :func:`kernel_distance` over random subsets.
 
-    The usual way to report it (Bińkowski et al. 2018, section 4): subsets of ``size`` items drawn
-    without replacement from either side.
+    The usual way to report it (Bińkowski et al. 2018, section 4): subsets of ``size`` examples
+    drawn without replacement from either side.
     """
     a, b = pair(a, b, ("first features", "second features"))
     if size > min(len(a), len(b)):
-        raise DataError(f"subsets of {size} items need as many a side, "
+        raise DataError(f"subsets of {size} examples need as many a side, "
                         f"got {len(a)} and {len(b)}: lower the subset size")
     rng = np.random.default_rng(seed)
     values = [kernel_distance(rng.choice(a, size, False), rng.choice(b, size, False), degree)

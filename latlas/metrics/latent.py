@@ -45,7 +45,7 @@ def active_units(means: Array, threshold: float = 0.01) -> int:
 
 
 def kl_per_dim(means: Array, log_var: Array) -> Float:
-    """(d,) KL(N(μ, σ²) ‖ N(0, 1)) = ½(μ² + σ² − 1 − log σ²), mean over items (n, d), nats."""
+    """(d,) KL(N(μ, σ²) ‖ N(0, 1)) = ½(μ² + σ² − 1 − log σ²), mean over examples (n, d), nats."""
     mu, lv = np.asarray(means, np.float64), np.asarray(log_var, np.float64)
     kl: Float = (0.5 * (mu**2 + np.exp(lv) - 1 - lv)).mean(0)
     return kl
@@ -70,13 +70,13 @@ def latent_summary(means: Array, log_var: Array, threshold: float = 0.01) -> Lat
 
 
 def mutual_information(means: Array, log_var: Array, *, seed: int = 0, rows: int = 512) -> float:
-    """I(x; z) = E_x KL(q(z|x) ‖ q(z)) in nats, one draw of z per item (Hoffman & Johnson 2016).
+    """I(x; z) = E_x KL(q(z|x) ‖ q(z)) in nats, one draw of z per example (Hoffman & Johnson 2016).
 
-    q(z) is the mixture of all n posteriors given, so the figure cannot exceed log n; more items
+    q(z) is the mixture of all n posteriors given, so the figure cannot exceed log n; more examples
     give a tighter one. log q(z|x) is taken at the draw too, which cancels part of the noise.
 
     Args:
-        means, log_var: (n, d) posteriors of n items; time and n² memory by blocks of ``rows``.
+        means, log_var: (n, d) posteriors of n examples; time and n² memory by blocks of ``rows``.
     """
     mu, lv = np.asarray(means, np.float64), np.asarray(log_var, np.float64)
     z = mu + np.exp(lv / 2) * np.random.default_rng(seed).standard_normal(mu.shape)

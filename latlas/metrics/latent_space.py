@@ -1,8 +1,8 @@
 """The latent space itself: is it complete, is it continuous, and what do its codes hold?
 
 Completeness asks where draws of the prior lead, continuity how evenly the decoder moves between
-them; :func:`elbo_surgery` divides what the codes hold into what they tell of an item, what couples
-the dimensions, and what tells each dimension from the prior.
+them; :func:`elbo_surgery` divides what the codes hold into what they tell of an example, what
+couples the dimensions, and what tells each dimension from the prior.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from latlas.metrics.arrays import Array, Float, matrix, nearest
 from latlas.metrics.precision_recall import support_distance
 
 LOG_2PI = math.log(2 * math.pi)
-#: items whose mixtures are held in memory at once, (ROWS, n) numbers
+#: examples whose mixtures are held in memory at once, (ROWS, n) numbers
 ROWS = 256
 
 
 # ------------------------------------------------------------------------------ completeness
 
 def completeness(real: Array, decoded: Array, k: int = 5) -> float:
-    """Share of decoded prior draws that lie in the support of real items, 0 … 1.
+    """Share of decoded prior draws that lie in the support of real examples, 0 … 1.
 
-    The support is the union of the smaller half of the balls around real items that reach their
+    The support is the union of the smaller half of the balls around real examples that reach their
     k-th nearest neighbour, so this is the share of draws whose realism score (Kynkäänniemi et al.
-    2019, eq. 3) is at least 1. With all balls, as in precision, lone items in empty places span
+    2019, eq. 3) is at least 1. With all balls, as in precision, lone examples in empty places span
     the places between the kinds, and a blur of everything counts as covered.
 
     A decoder that makes one likely thing is complete and covers nothing: read it with coverage
@@ -55,7 +55,7 @@ class Continuity:
 
     Attributes:
         median, high: 50% and 99% quantile of the slopes ‖g(z+δ) − g(z)‖ / ‖δ‖, in distances
-            between neighbouring real items per unit of code.
+            between neighbouring real examples per unit of code.
         largest_jump: the longest single step ‖g(z+δ) − g(z)‖, in neighbour distances; of a
             continuous decoder it halves when the steps do.
     """
@@ -89,18 +89,18 @@ def lengths(path: Array) -> Float:
 
 
 def neighbour_distance(x: Array) -> float:
-    """Median distance of an item (n, d) to the nearest other: the data's own grain.
+    """Median distance of an example (n, d) to the nearest other: the data's own grain.
 
-    It shrinks as items are added: compare decoders by the same items.
+    It shrinks as examples are added: compare decoders by the same examples.
     """
-    return float(np.median(nearest(matrix(x, "items"), x, skip_self=True)[0]))
+    return float(np.median(nearest(matrix(x, "examples"), x, skip_self=True)[0]))
 
 
 def continuity(moved: Array, walked: Array, neighbour: float) -> Continuity:
     """The spectrum of the slopes moved / walked, in units of ``neighbour``.
 
     Args:
-        moved, walked: (…) lengths of the steps of decoded items and of their codes, > 0.
+        moved, walked: (…) lengths of the steps of decoded examples and of their codes, > 0.
         neighbour: :func:`neighbour_distance` of the data.
     Raises:
         DataError: a step of length 0 in code space, or a neighbour distance of 0.
@@ -118,21 +118,21 @@ def continuity(moved: Array, walked: Array, neighbour: float) -> Continuity:
 def elbo_surgery(means: Array, log_var: Array, *,
                  log_prior: Callable[[Float], Array] | None = None,
                  seed: int = 0) -> dict[str, Float]:
-    """What the KL part of the ELBO is made of, per item (n,), nats; averages are the figures.
+    """What the KL part of the ELBO is made of, per example (n,), nats; averages are the figures.
 
     E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), and for p(z) = N(0, I)
     KL(q(z) ‖ p(z)) = TC + Σ_j KL(q(z_j) ‖ p(z_j)), TC = KL(q(z) ‖ Π_j q(z_j))
     (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2).
 
     q(z) is the mixture of the n posteriors given, every term is taken at one draw of each, so
-    both sums are exact, and the averages are unbiased for *these n items*. For the population
+    both sums are exact, and the averages are unbiased for *these n examples*. For the population
     behind them I is too low by what log n cannot hold, and TC and KL(q(z) ‖ p(z)) are too high by
-    as much. ``information_upper`` leaves the item's own posterior out of the mixture: on average it
-    is not below the population's I, so the two enclose it (Poole et al. 2019, structured bounds
+    as much. ``information_upper`` leaves the example's own posterior out of the mixture: on average
+    it is not below the population's I, so the two enclose it (Poole et al. 2019, structured bounds
     with tractable encoders).
 
     Args:
-        means, log_var: (n, d) posteriors of n items; time n² d.
+        means, log_var: (n, d) posteriors of n examples; time n² d.
         log_prior: (m, d) codes to log p(z) (m,); standard normal if ``None``.
     Returns:
         ``kl``, ``information``, ``information_upper``, ``marginal_kl``, ``total_correlation``
@@ -152,7 +152,7 @@ def elbo_surgery(means: Array, log_var: Array, *,
 def linear_total_correlation(means: Array, log_var: Array | None = None) -> float:
     """−½ log|R| of the codes' correlation matrix R, nats: TC of a Gaussian with their covariance.
 
-    It sees linear dependence alone, and needs few items where :func:`elbo_surgery` needs many.
+    It sees linear dependence alone, and needs few examples where :func:`elbo_surgery` needs many.
 
     Args:
         means, log_var: (n, d) posteriors, n > d; without ``log_var`` the codes are points.
@@ -169,7 +169,7 @@ def linear_total_correlation(means: Array, log_var: Array | None = None) -> floa
 
 
 def _mixtures(z: Float, mu: Float, lv: Float, start: int) -> tuple[Float, Float, Float]:
-    """For draws ``start`` … start + ROWS: log q(z) with and without the item's own posterior,
+    """For draws ``start`` … start + ROWS: log q(z) with and without the example's own posterior,
     (r,) each, and log q(z_j) (r, d)."""
     part = z[start:start + ROWS]
     n, joint, each = len(mu), np.zeros((len(part), len(mu))), np.empty_like(part)

@@ -15,7 +15,7 @@ from latlas.metrics.arrays import Array, Float, pair
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over n items and the standard error of that mean, in the items' unit."""
+    """Mean over n examples and the standard error of that mean, in the examples' unit."""
 
     mean: float
     standard_error: float
@@ -23,7 +23,7 @@ class Summary:
 
 
 def summary(values: Array) -> Summary:
-    """Mean and standard error (sd over n − 1, divided by √n; NaN for one item) of (n,) values."""
+    """Mean and standard error (sd over n − 1, divided by √n; NaN for n = 1) of (n,) values."""
     x = np.asarray(values, np.float64).ravel()
     if not len(x):
         raise DataError("no values to summarise")
@@ -32,7 +32,7 @@ def summary(values: Array) -> Summary:
 
 
 def bits_per_dim(nats: Array | float, dims: int) -> Array | float:
-    """Log-likelihood in nats per item to bits per dimension: −nats / (dims · log 2).
+    """Log-likelihood in nats per example to bits per dimension: −nats / (dims · log 2).
 
     >>> bits_per_dim(-8 * math.log(2), 8)
     1.0
@@ -58,7 +58,8 @@ def effective_sample_size(log_weights: Array, axis: int = 0) -> Float:
 
 
 def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
-    """The control: log-likelihood of test items under independent Gaussians fitted to the training.
+    """The control: log-likelihood of test examples under independent Gaussians fitted to the
+    training.
 
     Args:
         train, test: (t, d) and (n, d), or (…, \\*shape), flattened; in the units of the figure.
@@ -66,7 +67,7 @@ def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
             bin x ± step/2 under N(mean, var + step²/12), on the base_measure of a discretised
             likelihood, and no less than the expected log-density of uniformly dequantised data.
     Returns:
-        (n,) nats per item.
+        (n,) nats per example.
     Raises:
         DataError: a constant column and step = 0, which would make the density unbounded.
     """

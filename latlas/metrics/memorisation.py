@@ -1,6 +1,7 @@
-"""Does a model copy its training set? Distances to the training items, held against held-out data.
+"""Does a model copy its training set? Distances to the training examples, held against held-out
+data.
 
-Every figure compares how near samples come to the training items with how near fresh real data
+Every figure compares how near samples come to the training examples with how near fresh real data
 comes. A copying model cannot pass: its distances are zero, whatever the features.
 """
 
@@ -16,19 +17,19 @@ from latlas.metrics.arrays import Array, Float, Index, nearest, pair
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How near samples are to the training items, beside held-out data.
+    """How near samples are to the training examples, beside held-out data.
 
     Attributes:
         z: data-copying statistic C_T, about N(0, 1) or narrower for fresh draws; under −3 the
-            samples are nearer to the training items than chance allows, over 3 farther.
-        closer: probability that a sample is nearer to its nearest training item than a held-out
-            item is to its own; 0.5 is fair, 1 means all copied.
-        ratio: median distance to the nearest training item, samples over held-out; 1 is fair, 0
+            samples are nearer to the training examples than chance allows, over 3 farther.
+        closer: probability that a sample is nearer to its nearest training example than a held-out
+            example is to its own; 0.5 is fair, 1 means all copied.
+        ratio: median distance to the nearest training example, samples over held-out; 1 is fair, 0
             copied, NaN if the held-out median is 0.
-        near_copies: share of samples as near to a training item as the nearest 1% of held-out
-            items; 0.01 is fair.
-        authenticity: share of samples farther from their nearest training item than that item is
-            from its own nearest neighbour; 0 means all copied. Compare with:
+        near_copies: share of samples as near to a training example as the nearest 1% of held-out
+            examples; 0.01 is fair.
+        authenticity: share of samples farther from their nearest training example than that example
+            is from its own nearest neighbour; 0 means all copied. Compare with:
         authenticity_held_out: the same share for held-out data.
     """
 
@@ -52,8 +53,8 @@ def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | 
     Args:
         samples: what the model made.
         train: what it was trained on, all of it.
-        held_out: real items it never saw.
-        cells: regions of C_T; ``None`` means one for every 100 held-out items, 1 … 10.
+        held_out: real examples it never saw.
+        cells: regions of C_T; ``None`` means one for every 100 held-out examples, 1 … 10.
     """
     samples, train = pair(samples, train, ("samples", "training data"))
     held_out, train = pair(held_out, train, ("held-out data", "training data"))
@@ -75,8 +76,9 @@ def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | 
 def authenticity(samples: Array, train: Array) -> float:
     """Share of samples that are authentic (Alaa et al. 2022), 0 … 1.
 
-    A sample is authentic if it is farther from its nearest training item than that item is from
-    the nearest other training item. Fresh real data does not reach 1: compare with its value.
+    A sample is authentic if it is farther from its nearest training example than that example is
+    from the nearest other training example. Fresh real data does not reach 1: compare with its
+    value.
     """
     samples, train = pair(samples, train, ("samples", "training data"))
     return _authentic(train, *_nearest(samples, train))
@@ -88,11 +90,11 @@ def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = No
 
     In every cell the Mann-Whitney statistic of the two sets of distances, standardised,
     Z = (U − mn/2) / sqrt(mn(m + n + 1)/12) with correction for ties; C_T is their mean weighted by
-    the share of held-out items. Cells with fewer than 20 samples or held-out items are left out;
-    if none is left the whole space is one cell.
+    the share of held-out examples. Cells with fewer than 20 samples or held-out examples are left
+    out; if none is left the whole space is one cell.
 
     Args:
-        samples, held_out: (m,) and (n,) distances to the nearest training item.
+        samples, held_out: (m,) and (n,) distances to the nearest training example.
         sample_cell, held_out_cell: (m,) and (n,) cell numbers; ``None`` puts all in one cell.
     Returns:
         About N(0, 1) for one cell and fresh draws; far below 0 means copying.
@@ -131,15 +133,15 @@ def _z(a: Float, b: Float) -> float:
 
 
 def _authentic(train: Array, distance: Float, item: Index) -> float:
-    """Only the training items that are somebody's nearest need a neighbour of their own."""
+    """Only the training examples that are somebody's nearest need a neighbour of their own."""
     used, back = np.unique(item, return_inverse=True)
-    # the two nearest training items of a training item are itself (or a copy) and the next
+    # the two nearest training examples of a training example are itself (or a copy) and the next
     spacing = nearest(train[used], train, 2)[0][:, 1]
     return float((distance > spacing[back]).mean())
 
 
 def _cells(train: Array, count: int, seed: int, rounds: int = 10) -> Index:
-    """(t,) region of each training item: k-means by Lloyd's iteration from random items."""
+    """(t,) region of each training example: k-means by Lloyd's iteration from random examples."""
     chosen = np.random.default_rng(seed).choice(len(train), min(count, len(train)), False)
     centres = train[chosen].astype(np.float64)
     for _ in range(rounds):

@@ -34,25 +34,25 @@ class Balls:
 
     @classmethod
     def fit(cls, x: Array, label: Index) -> Balls:
-        """From items (n, d) and their class codes (n,), negative ones of no class."""
-        x = matrix(x, "items")
+        """From examples (n, d) and their class codes (n,), negative ones of no class."""
+        x = matrix(x, "examples")
         codes = np.unique(label[label >= 0])
         if not len(codes):
-            raise DataError("modes need labelled items, and none has a label")
+            raise DataError("modes need labelled examples, and none has a label")
         members = [x[label == code].astype(np.float64) for code in codes]
         return cls(codes, np.stack([m.mean(0) for m in members]),
                    np.array([np.sqrt(m.var(0).mean() * len(m) / max(1, len(m) - 1))
                              for m in members]))
 
     def tell(self, x: Array) -> tuple[Index, Mask]:
-        """(n,) class whose centre is nearest, and whether the item lies in that ball."""
-        distance, index = nearest(matrix(x, "items", 1), self.centres)
+        """(n,) class whose centre is nearest, and whether the example lies in that ball."""
+        distance, index = nearest(matrix(x, "examples", 1), self.centres)
         row = index[:, 0]
         return self.codes[row], distance[:, 0] <= REACH * self.sd[row]
 
 
 def class_shares(label: Index) -> Float:
-    """(k,) share of every class code among labelled items; negative codes are left out."""
+    """(k,) share of every class code among labelled examples; negative codes are left out."""
     counts = np.bincount(label[label >= 0])
     return np.asarray(counts / max(1, counts.sum()))
 
@@ -67,7 +67,7 @@ def mode_divergence(mode: Index, shares: Float) -> float:
     """KL of the frequencies of modes among samples (n,) from those of the data (k,), nats.
 
     Σ p log(p / q), p of the samples (the "reverse" KL of Lin et al. 2018, appendix). About
-    (k − 1) / 2n for n fresh items, infinite for a mode that the data do not have.
+    (k − 1) / 2n for n fresh examples, infinite for a mode that the data do not have.
     """
     frequency = np.bincount(mode, minlength=len(shares)) / max(1, len(mode))
     real = np.pad(shares, (0, len(frequency) - len(shares)))
@@ -77,10 +77,10 @@ def mode_divergence(mode: Index, shares: Float) -> float:
 
 
 def class_diversity(fake: Array, fake_mode: Index, real: Array, real_mode: Index) -> float:
-    """Mean distance of two samples of one mode, over that of two real items; mean over modes.
+    """Mean distance of two samples of one mode, over that of two real examples; mean over modes.
 
-    1 for samples as varied as the data within every mode, 0 where each mode is one item over and
-    over. Modes with fewer than two items on a side are left out; NaN if none is left.
+    1 for samples as varied as the data within every mode, 0 where each mode is one example over and
+    over. Modes with fewer than two examples on a side are left out; NaN if none is left.
 
     Args:
         fake, real: features (n, d) and (m, d); ``fake_mode``, ``real_mode`` their modes.
@@ -95,6 +95,6 @@ def class_diversity(fake: Array, fake_mode: Index, real: Array, real_mode: Index
 
 def mean_distance(x: Array) -> float:
     """Mean Euclidean distance of two different rows of (n, d), n ≥ 2."""
-    x = matrix(x, "items")
+    x = matrix(x, "examples")
     total = sum(np.sqrt(square).sum() for _, _, square in blocks(x, x))
     return float(total / (len(x) * (len(x) - 1)))

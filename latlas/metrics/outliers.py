@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import ConfigError, say_option
 from latlas.metrics.arrays import Array, Float, pair
 
-#: training items the controls are fitted to
+#: training examples the controls are fitted to
 CONTROL_ITEMS = 10_000
 #: axes of the PPCA control
 CONTROL_AXES = 50
@@ -21,12 +21,12 @@ TINY = 1e-9
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well scores put the odd items first.
+    """How well scores put the odd examples first.
 
     Attributes:
-        auroc: chance that an odd item scores above a normal one.
-        average_precision: mean precision over the places of the odd items.
-        precision: share of odd items among the first ``k``; ``k`` is by default their number.
+        auroc: chance that an odd example scores above a normal one.
+        average_precision: mean precision over the places of the odd examples.
+        precision: share of odd examples among the first ``k``; ``k`` is by default their number.
     """
 
     auroc: float
@@ -38,7 +38,7 @@ class Ranking:
 def ranking(score: Array, odd: Array, k: int | None = None) -> Ranking | None:
     """Figures of ``score`` (n,), higher is odder, against ``odd`` (n,) bool.
 
-    ``None`` where all items are of one kind.
+    ``None`` where all examples are of one kind.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -52,9 +52,9 @@ def ranking(score: Array, odd: Array, k: int | None = None) -> Ranking | None:
 
 
 def threshold(normal: Array, fpr: float) -> float:
-    """The score that a new normal item exceeds with a chance of at most ``fpr``.
+    """The score that a new normal example exceeds with a chance of at most ``fpr``.
 
-    The ⌈(m + 1)(1 − α)⌉-th smallest of m scores of normal items that the model has not seen: by
+    The ⌈(m + 1)(1 − α)⌉-th smallest of m scores of normal examples that the model has not seen: by
     exchangeability P(new > threshold) ≤ α whatever their distribution (Vovk et al. 2005; Bates et
     al. 2023, eq. 3).
 
@@ -76,7 +76,7 @@ def threshold(normal: Array, fpr: float) -> float:
 
 @dataclass(frozen=True)
 class Typical:
-    """The Gaussian of several statistics of normal items."""
+    """The Gaussian of several statistics of normal examples."""
 
     mean: Float
     whiten: Float
@@ -100,7 +100,7 @@ class Typical:
 def ppca_surprise(train: Array, items: Array, axes: int = CONTROL_AXES) -> Float:
     """The control: −log p under probabilistic PCA, but for a constant; (n,), higher is odder.
 
-    Σ_j≤k t_j² / λ_j + |residual|² / σ² (Tipping & Bishop 1999) of flattened items.
+    Σ_j≤k t_j² / λ_j + |residual|² / σ² (Tipping & Bishop 1999) of flattened examples.
     """
     from sklearn.decomposition import PCA
 
@@ -124,8 +124,8 @@ def forest_surprise(train: Array, items: Array, seed: int = 0) -> Float:
 
 
 def _flat(train: Array, items: Array) -> tuple[Array, Array]:
-    """Two matrices in single precision; of the training items an even choice of the first."""
+    """Two matrices in single precision; of the training examples an even choice of the first."""
     step = max(1, len(train) // CONTROL_ITEMS)
     flat: list[NDArray[np.float32]] = [
         np.asarray(x.reshape(len(x), -1), np.float32) for x in (train[::step], items)]
-    return pair(flat[0], flat[1], ("training data", "items"), 1)
+    return pair(flat[0], flat[1], ("training data", "examples"), 1)

@@ -1,4 +1,4 @@
-"""How much edge of each direction each part of a picture has."""
+"""How much edge of each direction each part of an image has."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DIRECTIONS, PARTS, LEAST = 8, 7, 2
 
 
 def outlines(x: Tensor) -> Tensor:
-    """Pictures (n, C, H, W) to (n, 8 · parts): the roots of histograms of oriented gradients.
+    """Images (n, C, H, W) to (n, 8 · parts): the roots of histograms of oriented gradients.
 
     As Dalal & Triggs 2005: Sobel's slope of the channel where it is steepest; its size goes to the
     two nearest of 8 directions (light to dark as dark to light), and to the nearest of about 7 × 7
-    parts of the picture, in shares that fall linearly. Not normalised by blocks, which makes a
+    parts of the image, in shares that fall linearly. Not normalised by blocks, which makes a
     plain surface's grain as strong as an outline; the root keeps strong edges from drowning weak
-    ones (distances are Hellinger's then). A picture one pixel high or wide has none, (n, 0).
+    ones (distances are Hellinger's then). An image one pixel high or wide has none, (n, 0).
     """
     if min(x.shape[2:]) < LEAST:
         return x.new_empty(len(x), 0)

@@ -1,4 +1,4 @@
-"""How far pictures are from the ones that were wanted: one figure for every pair."""
+"""How far images are from the ones that were wanted: one figure for every pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = NDArray[Any]
 Float = NDArray[np.float64]
 #: side and standard deviation of the window of SSIM, pixels; its two constants
 WINDOW, SPREAD, K1, K2 = 11, 1.5, 0.01, 0.03
-#: pictures at a time
+#: images at a time
 CHUNK = 256
 
 
@@ -31,11 +31,11 @@ def psnr(made: Array, wanted: Array, top: float) -> Float:
 
 
 def ssim(made: Array, wanted: Array, top: float) -> Float:
-    """Structural similarity of each pair of pictures (n, C, H, W), at most 1.
+    """Structural similarity of each pair of images (n, C, H, W), at most 1.
 
     (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂)), moments under a Gaussian
     window of 11 pixels and deviation 1.5, c_i = (k_i top)²; mean over all places where the window
-    fits and over channels (Wang et al. 2004, eq. 13 and section III-C). Of pictures with a side
+    fits and over channels (Wang et al. 2004, eq. 13 and section III-C). Of images with a side
     under 11 the window is as large as fits.
     """
     c1, c2 = (K1 * top) ** 2, (K2 * top) ** 2

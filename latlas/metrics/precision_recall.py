@@ -24,8 +24,8 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class DensityCoverage:
-    """Density: how densely real items surround samples (1 expected, no upper limit). Coverage:
-    share of real items with a sample nearby."""
+    """Density: how densely real examples surround samples (1 expected, no upper limit). Coverage:
+    share of real examples with a sample nearby."""
 
     density: float
     coverage: float
@@ -34,8 +34,9 @@ class DensityCoverage:
 def precision_recall(real: Array, fake: Array, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eqs. 1 and 2).
 
-    A set's support is the union of balls around its items that reach their k-th nearest neighbour
-    in that set. Precision is the share of fakes in the support of the real, recall the converse.
+    A set's support is the union of balls around its examples that reach their k-th nearest
+    neighbour in that set. Precision is the share of fakes in the support of the real, recall the
+    converse.
 
     Args:
         real, fake: features (n, d) and (m, d), more than k rows each; blockwise in memory.
@@ -62,12 +63,12 @@ def density_coverage(real: Array, fake: Array, k: int = 5) -> DensityCoverage:
 
 
 def support_distance(real: Array, points: Array, k: int = 5, *, keep: float = 1.0) -> Float:
-    """How far each point (m, d) lies from the support of the real items (n, d), (m,).
+    """How far each point (m, d) lies from the support of the real examples (n, d), (m,).
 
-    min_i ‖x − x_i‖ / r_i with r_i the distance of real item i to its k-th nearest other: at most
+    min_i ‖x − x_i‖ / r_i with r_i the distance of real example i to its k-th nearest other: at most
     1 inside the support, 2 at twice the reach of a ball. With every ball kept the support is that
     of precision (Kynkäänniemi et al. 2019, eq. 1); with the smaller half of them (``keep`` 0.5)
-    this is one over their realism score (eq. 3), which lone items with huge balls do not move.
+    this is one over their realism score (eq. 3), which lone examples with huge balls do not move.
 
     Args:
         keep: share of the balls, the smallest, that make up the support.
@@ -91,7 +92,7 @@ def _checked(real: Array, fake: Array, k: int) -> tuple[Array, Array]:
 
 
 def _radii(x: Array, k: int) -> Float:
-    """(n,) distance of each item to its k-th nearest other item."""
+    """(n,) distance of each example to its k-th nearest other example."""
     return nearest(x, x, k, skip_self=True)[0][:, -1]
 
 

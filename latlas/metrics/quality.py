@@ -30,13 +30,14 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Seen:
-    """A set of items as it is judged.
+    """A set of examples as it is judged.
 
     Attributes:
         features: (n, d).
         mode: (n,) class code that each is taken for, where the data have classes.
         inside: (n,) whether it lies within that mode, where modes have an edge.
-        label: (n,) class code of its own: of real items the true one, of samples the one asked for.
+        label: (n,) class code of its own: of real examples the true one, of samples the one asked
+        for.
     """
 
     features: Array
@@ -62,13 +63,14 @@ def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
 
 def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array], Array], *,
             control: Index | None = None, k: int = 3, seed: int = 0) -> dict[str, Row]:
-    """Every metric of samples (``latlas.metrics.table``) for three sets against the test items,
+    """Every metric of samples (``latlas.metrics.table``) for three sets against the test examples,
     equal numbers all.
 
     - ``samples``: what the model made; copying is looked for in all of ``train``.
-    - ``held-out``: real items of ``train`` (rows ``control``), copying looked for in the rest: the
-      best any model can get.
-    - ``training copies``: exact copies of training items: excellent in all but the copying columns.
+    - ``held-out``: real examples of ``train`` (rows ``control``), copying looked for in the rest:
+      the best any model can get.
+    - ``training copies``: exact copies of training examples: excellent in all but the copying
+    columns.
 
     With a classifier for features, train it on the half that is not the control::
 
@@ -78,11 +80,11 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
 
     Args:
         samples, train, test: (m, \\*shape), (t, \\*shape), (n, \\*shape) in data units.
-        extract: items to features (n, d).
+        extract: examples to features (n, d).
         control: rows of ``train`` for the held-out control; ``None`` takes a random half.
         k: neighbours of precision and recall; density and coverage use 5.
     Returns:
-        Row name to the metric's key to value. ``frechet`` is NaN where there are not more items
+        Row name to the metric's key to value. ``frechet`` is NaN where there are not more examples
         than features. ``examples`` is their number in each set.
     """
     inputs = (Seen(extract(x)) for x in (samples, train, test))
@@ -93,9 +95,9 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
           seed: int = 0) -> dict[str, Row]:
     """:func:`quality` of sets whose features, and modes where there are any, are known.
 
-    With modes and the training items' labels those of modes are added: modes
+    With modes and the training examples' labels those of modes are added: modes
     reached and their frequencies against those of the training labels, and the diversity within
-    each beside the test items'.
+    each beside the test examples'.
     """
     control = control_split(len(train), seed)[1] if control is None else np.asarray(control)
     n = _size(len(samples), len(test), len(control))
@@ -135,8 +137,8 @@ def _mode_row(fake: Seen, real: Seen, shares: Float, conditional: bool) -> Row:
 def _size(samples: int, test: int, control: int) -> int:
     n = min(samples, test, control)
     if n < 6:
-        raise DataError(f"sample quality needs at least 6 items a side, got {samples} samples, "
-                        f"{test} test items and {control} held-out training items")
+        raise DataError(f"sample quality needs at least 6 examples a side, got {samples} samples, "
+                        f"{test} test examples and {control} held-out training examples")
     return n
 
 

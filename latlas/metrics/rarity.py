@@ -1,8 +1,8 @@
-"""How rare items are by their codes, and weights by which rare ones come more often.
+"""How rare examples are by their codes, and weights by which rare ones come more often.
 
 Densities are histograms of each standardised code dimension, Q̂_i; weights are the inverse of their
-product (Amini et al. 2019, eq. 3) or of the least of them, or grow with the loss of an item and of
-those like it. α tempers them until enough of the items still count.
+product (Amini et al. 2019, eq. 3) or of the least of them, or grow with the loss of an example and
+of those like it. α tempers them until enough of the examples still count.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
 #: what is wrong with codes that are alike
-UNVARIED = ("no dimension of the codes varies over these items, so none is rare: train longer, or "
-            "lower the weight of the KL")
+UNVARIED = ("no dimension of the codes varies over these examples, so none is rare: train longer, "
+            "or lower the weight of the KL")
 #: bins of a histogram of one code dimension
 BINS = 10
-#: fewer items make no histogram
+#: fewer examples make no histogram
 LEAST_ITEMS = 50
-#: items over which a loss is smoothed
+#: examples over which a loss is smoothed
 NEIGHBOURS = 5
 #: of larger groups neighbours are sought among an even choice of about so many
 REFERENCE = 20_000
@@ -38,7 +38,7 @@ ALPHAS = (1e-3, 1e6)
 def standardised(codes: Array, like: Array | None = None) -> Float:
     """Codes (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
 
-    A dimension that does not vary is 0 for all items.
+    A dimension that does not vary is 0 for all examples.
 
     Raises:
         DataError: codes that are not finite, or none of whose dimensions varies.
@@ -61,29 +61,29 @@ def _standard(values: Float, base: Float) -> Float:
 
 
 def histogram_density(codes: Array, bins: int = BINS) -> Float:
-    """Q̂_i(z_i), (n, d): for each item and dimension the density of the bin that holds it.
+    """Q̂_i(z_i), (n, d): for each example and dimension the density of the bin that holds it.
 
     Bins of equal width from the least to the greatest code; count / (n · width), which integrates
     to 1. A dimension that does not vary has density 1.
 
     Raises:
-        DataError: fewer than 50 items.
+        DataError: fewer than 50 examples.
     """
     values = matrix(codes, "codes", 1).astype(np.float64)
     if len(values) < LEAST_ITEMS:
-        raise DataError(f"{len(values)} items are too few for histograms of their codes; at least "
-                        f"{LEAST_ITEMS}")
+        raise DataError(f"{len(values)} examples are too few for histograms of their codes; at "
+                        f"least {LEAST_ITEMS}")
     return _densities(values, bins)
 
 
 def densities(codes: Array, groups: Array | None = None, bins: int = BINS) -> Float:
     """:func:`histogram_density` of standardised codes (n, d), within each of the ``groups`` (n,).
 
-    Groups of fewer than 50 items are taken together. A dimension that does not vary within a
+    Groups of fewer than 50 examples are taken together. A dimension that does not vary within a
     group has density 1 there.
 
     Raises:
-        DataError: fewer than 50 items in all.
+        DataError: fewer than 50 examples in all.
     """
     values = matrix(codes, "codes", 1).astype(np.float64)
     if groups is None or len(values) < LEAST_ITEMS:
@@ -102,11 +102,11 @@ def members(groups: Array) -> list[Index]:
 
 
 def smoothed(values: Array, codes: Array, groups: Array, k: int = NEIGHBOURS) -> Float:
-    """Each item's mean of ``values`` (n,) over its k nearest of its group, itself among them.
+    """Each example's mean of ``values`` (n,) over its k nearest of its group, itself among them.
 
     By Euclidean distance of the codes (n, d), standardised within the group: what is odd about one
-    item alone (a wrong label) counts less than what is odd about many alike. Of a group of
-    more than 20,000 items the neighbours are sought among every second, third … item.
+    example alone (a wrong label) counts less than what is odd about many alike. Of a group of
+    more than 20,000 examples the neighbours are sought among every second, third … example.
     """
     result = np.empty(len(values))
     for rows in members(groups):
@@ -131,7 +131,7 @@ def _densities(values: Float, bins: int) -> Float:
 
 
 def weights_product(density: Array, alpha: float) -> Float:
-    """Π_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the items (Amini et al. 2019, eq. 3).
+    """Π_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples (Amini et al. 2019, eq. 3).
 
     >>> weights_product(np.array([[0.5, 0.5], [0.5, 0.125]]), 0.0)
     array([0.4, 1.6])
@@ -141,7 +141,7 @@ def weights_product(density: Array, alpha: float) -> Float:
 
 
 def weights_maximum(density: Array, alpha: float) -> Float:
-    """max_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the items.
+    """max_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples.
 
     >>> weights_maximum(np.array([[0.25, 0.25], [0.5, 0.125]]), 0.125)
     array([0.8, 1.2])
@@ -151,7 +151,7 @@ def weights_maximum(density: Array, alpha: float) -> Float:
 
 
 def weights_loss(loss: Array, alpha: float) -> Float:
-    """loss / mean loss + α of losses (n,), at mean 1 over the items.
+    """loss / mean loss + α of losses (n,), at mean 1 over the examples.
 
     >>> weights_loss(np.array([1.0, 3.0]), 0.5)
     array([0.66666667, 1.33333333])
@@ -175,7 +175,7 @@ def clipped(weights: Array, most: float) -> Float:
 
 
 def effective_share(weights: Array) -> float:
-    """(Σw)² / (N Σw²): the share of the items that so weighted a sample is worth (Kish 1965).
+    """(Σw)² / (N Σw²): the share of the examples that so weighted a sample is worth (Kish 1965).
 
     >>> effective_share(np.array([1.0, 1.0, 0.0, 0.0]))
     0.5
@@ -190,7 +190,7 @@ def alpha_for(values: Array, form: str, share: float, most: float = math.inf) ->
     Args:
         values: (n, d) densities; for the form ``loss`` (n,) losses.
         form: ``product``, ``maximum`` or ``loss``.
-        share: of the items, as :func:`effective_share`, that must be left.
+        share: of the examples, as :func:`effective_share`, that must be left.
         most: weights are clipped at so many times their mean.
 
     Raises:
@@ -221,8 +221,8 @@ class Guarded:
     Attributes:
         weights: (n,) at mean 1.
         alpha: what the densities were tempered by.
-        share: effective sample size over the number of items.
-        cut: share of the items whose weight was clipped.
+        share: effective sample size over the number of examples.
+        cut: share of the examples whose weight was clipped.
     """
 
     weights: Float
@@ -240,8 +240,8 @@ class Guarded:
     def words(self) -> str:
         """For the terminal."""
         return (f"weights: alpha {self.alpha:.3g}, effective sample {self.share:.0%} of "
-                f"{len(self.weights):,} items, greatest {self.weights.max():.3g} times the mean, "
-                f"{self.cut:.1%} clipped")
+                f"{len(self.weights):,} examples, greatest {self.weights.max():.3g} times "
+                f"the mean, {self.cut:.1%} clipped")
 
 
 def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,

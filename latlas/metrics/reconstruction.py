@@ -1,4 +1,4 @@
-"""Reconstruction errors per item."""
+"""Reconstruction errors per example."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from latlas.metrics.arrays import Array, Float
 
 
 def mse(x: Array, y: Array) -> Float:
-    """(n,) mean squared difference over all scalars of an item, from two (n, \\*shape)."""
+    """(n,) mean squared difference over all scalars of an example, from two (n, \\*shape)."""
     return np.asarray(np.square(_difference(x, y)).mean(1))
 
 
 def mae(x: Array, y: Array) -> Float:
-    """(n,) mean absolute difference over all scalars of an item, from two (n, \\*shape)."""
+    """(n,) mean absolute difference over all scalars of an example, from two (n, \\*shape)."""
     return np.asarray(np.abs(_difference(x, y)).mean(1))
 
 
 def psnr(x: Array, y: Array, peak: float) -> Float:
-    """(n,) peak signal-to-noise ratio 10 log₁₀(peak² / mse) in dB; infinite for equal pictures.
+    """(n,) peak signal-to-noise ratio 10 log₁₀(peak² / mse) in dB; infinite for equal images.
 
     Args:
         peak: the largest value a scalar can have: levels − 1 in data units, 2 in model units.

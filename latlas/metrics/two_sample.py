@@ -14,10 +14,11 @@ class TwoSample:
     """Leave-one-out accuracy of telling real from fake by the nearest neighbour.
 
     Attributes:
-        accuracy: 0.5 = indistinguishable, 1 = separate; below 0.5 the fakes sit on the real items.
-        real: share of real items whose nearest other item is real (low: no neighbours of its own
-            kind, the fakes crowd around the real).
-        fake: share of fakes whose nearest other item is fake (high: the fakes form clusters,
+        accuracy: 0.5 = indistinguishable, 1 = separate; below 0.5 the fakes sit on the real
+            examples.
+        real: share of real examples whose nearest other example is real (low: no neighbours of
+            their own kind, the fakes crowd around the real).
+        fake: share of fakes whose nearest other example is fake (high: the fakes form clusters,
             as after mode collapse).
         expected: accuracy if both come from one distribution; 0.5 for equal numbers, nearly.
         standard_error: of the accuracy, if both come from one distribution.

@@ -38,7 +38,7 @@ class AEConfig:
         """With every choice that was left to the data made, as run.json keeps it."""
         kind = self.network
         if kind == "auto":
-            kind = "conv" if space.kind == "picture" and space.dims > MLP_DIMS else "mlp"
+            kind = "conv" if space.kind == "image" and space.dims > MLP_DIMS else "mlp"
         width = self.width or {"mlp": mlp.WIDTH, "conv": conv.WIDTH}[kind]
         depth = self.depth or {"mlp": mlp.DEPTH, "conv": 0}[kind]  # 0: by the shape of the data
         return replace(self, latent_dim=self.latent_dim or auto_latent_dim(space), network=kind,
@@ -47,7 +47,7 @@ class AEConfig:
 
 def auto_latent_dim(space: Space) -> int:
     """Latent dimensions when none are given: 2 for points up to 50 for images of 784 scalars."""
-    if space.kind != "picture":
+    if space.kind != "image":
         return max(2, min(32, space.dims // 2))
     return 16 if space.dims <= 256 else 50 if space.dims <= 1024 else 128
 

@@ -44,7 +44,7 @@ class ConditionalVAE(VAE):
     def __init__(self, config: ConditionalVAEConfig, space: Space, *,
                  encoder: nn.Module | None = None, decoder: nn.Module | None = None) -> None:
         part = config.condition == "part"
-        if part and space.kind != "picture":
+        if part and space.kind != "image":
             raise ConfigError(f"condition=part needs images, not {space.words}",
                               option="condition")
         if not part and not space.classes:

@@ -15,13 +15,13 @@ from latlas.objectives.adversarial import find_objective, gradient_penalty, logi
 class Contest:
     """An objective and a penalty on the slope of D, as a config chooses them.
 
-    D's outputs are log-odds that an item is real, (n,), or of its parts, (n, parts).
+    D's outputs are log-odds that an example is real, (n,), or of its parts, (n, parts).
 
     Args:
         config: has ``objective``, ``penalty``, ``penalty_every``, ``gamma`` and ``gamma_end``.
 
     Attributes:
-        together: D may see real items and fakes in one batch; not where items of it meet.
+        together: D may see real examples and fakes in one batch; not where examples of it meet.
     """
 
     def __init__(self, config: Any) -> None:
@@ -69,7 +69,7 @@ class Contest:
         return total + penalty, terms | found
 
     def odds(self, ask: Callable[[Tensor], Tensor], shown: Sequence[Tensor]) -> list[Tensor]:
-        """D's outputs at real items and fakes, in one batch where that may be.
+        """D's outputs at real examples and fakes, in one batch where that may be.
 
         A slope at one kind, part of the same loss, would go back through both.
         """
@@ -95,8 +95,8 @@ class Contest:
         """Weighted, and its parts.
 
         Args:
-            ask: D's outputs at items.
-            shown: real items and fakes; they require a gradient.
+            ask: D's outputs at examples.
+            shown: real examples and fakes; they require a gradient.
             odds: D's outputs there; none where it has not been run.
         """
         penalty, terms = gradient_penalty(self.config.penalty, lambda *xs: self.odds(ask, xs),

@@ -72,7 +72,7 @@ class CycleGANConfig(TranslationConfig):
         """
         frames = space.a.frames or space.b.frames
         if self.temporal and not frames:
-            raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are pictures "
+            raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are images "
                               "by themselves: open clips (frames=true), or leave it out")
         usual = IMAGE_DEFAULTS if space.a.sound is None else AUDIO_DEFAULTS
         blank, temporal = CycleGANConfig(), TEMPORAL if frames else 0.0

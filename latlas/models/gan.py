@@ -78,7 +78,7 @@ class AdversarialConfig:
         Raises:
             ConfigError: augmentation of what is no image.
         """
-        image, penalty = space.kind == "picture", self.penalty
+        image, penalty = space.kind == "image", self.penalty
         if not image and self.augment not in ("auto", "none"):
             raise ConfigError(f"augment={self.augment} is for images; leave it out")
         if penalty == "auto":
@@ -124,7 +124,7 @@ class GANConfig(AdversarialConfig):
         Raises:
             ConfigError: options of clusters with another prior.
         """
-        config, image = super().resolve(space), space.kind == "picture"
+        config, image = super().resolve(space), space.kind == "image"
         prior = self.prior if self.prior != "auto" else "clusters" if image else "normal"
         n_clusters, content_dims = self.n_clusters, self.content_dims
         if prior == "clusters":
@@ -186,14 +186,14 @@ class Adversarial(Model):
             words = (f"{self.objective_name}, {config.penalty} with gamma {config.gamma:.4g}, at "
                      f"the end {config.gamma * config.gamma_end:.4g}"
                      + f", every {config.r1_interval} steps" * self.lazy)
-        image = self.space.kind == "picture"
+        image = self.space.kind == "image"
         return f"{words}, augment={self.augmentation(n_train)}" if image else words
 
     def warnings(self, n_train: int) -> list[str]:
         """So few n_train that the discriminator memorises them."""
         if n_train >= MEMORISED_BELOW:
             return []
-        kind, image = self.augmentation(n_train), self.space.kind == "picture"
+        kind, image = self.augmentation(n_train), self.space.kind == "image"
         what = f"{'image' if image else 'example'}{'' if n_train == 1 else 's'}"
         hint = f"augment={kind}, in use, delays that" if kind != "none" else (
             "augment=ada would delay that" if image else "give more")
@@ -312,7 +312,7 @@ class GAN(Adversarial):
             if prior.n_clusters:
                 raise ConfigError("prior=clusters: a discriminator of your own is not told of "
                                   "clusters; choose prior=normal")
-        if space.kind == "picture":  # learning takes steps more than images
+        if space.kind == "image":  # learning takes steps more than images
             self.defaults = replace(self.defaults, max_batch_size=64, learning_rate=5e-4)
         else:  # modes are many, narrow, and cheap to learn
             self.defaults = replace(self.defaults, needs_fp32=True, min_batch_size=512,

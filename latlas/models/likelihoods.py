@@ -65,7 +65,7 @@ class BernoulliLikelihood(Likelihood):
 
     def __init__(self, space: Space, binarize: str) -> None:
         super().__init__(space)
-        if space.kind != "picture":
+        if space.kind != "image":
             raise ConfigError(f"likelihood=bernoulli needs images, not a {space.kind}; "
                               "use gaussian-learnt", option="likelihood")
         self.binarize = binarize
@@ -102,7 +102,7 @@ class GaussianLikelihood(Likelihood):
         self.name, self.noise_sd = name, noise_sd
         self.multiplier = 2 if name == "gaussian-pixel" else 1
         if name == "gaussian-learnt":
-            width = 1 if space.kind == "picture" else space.shape[0]
+            width = 1 if space.kind == "image" else space.shape[0]
             self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:

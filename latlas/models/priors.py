@@ -112,7 +112,7 @@ class Vamp(Prior):
     def __init__(self, dims: int, components: int, space: Space,
                  posterior: Callable[[Tensor], Normal]) -> None:
         super().__init__(dims)
-        self.shape, self.bounded = space.shape, space.kind == "picture"
+        self.shape, self.bounded = space.shape, space.kind == "image"
         self.raw = nn.Parameter(torch.randn(components * space.dims))
         self.posterior = posterior
 

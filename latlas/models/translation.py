@@ -93,18 +93,18 @@ class Translator(Model):
         super().__init__(config.resolve(space), space)  # type: ignore[arg-type]
         a, b = space.a, space.b
         for side in (a, b):
-            if side.kind != "picture" or min(side.shape[1:]) < LEAST_PATCHES:
-                raise ConfigError(f"pictures of at least {LEAST_PATCHES} pixels a side are "
+            if side.kind != "image" or min(side.shape[1:]) < LEAST_PATCHES:
+                raise ConfigError(f"images of at least {LEAST_PATCHES} pixels a side are "
                                   f"translated, not {side.words} of shape {side.shape}")
         if a.shape[1:] != b.shape[1:]:
             one, two = ("×".join(map(str, side.shape[1:])) for side in (a, b))
-            raise DataError(f"pictures are translated to the same size, and A is of {one}, B of "
+            raise DataError(f"images are translated to the same size, and A is of {one}, B of "
                             f"{two} pixels: give both one size with image_size=")
         if a.sound != b.sound:
-            raise DataError(f"A is of {a.sound or 'pictures'}, B of {b.sound or 'pictures'}: give "
+            raise DataError(f"A is of {a.sound or 'images'}, B of {b.sound or 'images'}: give "
                             "both one rate=, n_fft=, hop= and floor= (--data-option)")
         if config.horizontal_flip and a.sound:
-            raise ConfigError("horizontal_flip=true is for pictures: a recording's would be it "
+            raise ConfigError("horizontal_flip=true is for images: a recording's would be it "
                               "backwards")
         penalised = self.config.penalty != "none" and self.config.gamma > 0
         #: the gradient penalty is part of the discriminator's loss, or a phase of its own

@@ -67,7 +67,7 @@ class VAEConfig(AEConfig):
             likelihood = "discretised-logistic" if space.levels else "gaussian-learnt"
             likelihood = likelihood if self.binarize == "none" else "bernoulli"
         if dropout is None:
-            dropout = DROPOUT if space.kind == "picture" and config.network == "mlp" else 0.0
+            dropout = DROPOUT if space.kind == "image" and config.network == "mlp" else 0.0
         if dropout and config.network == "conv":
             raise ConfigError(f"dropout={dropout:g} is for network=mlp", option="dropout")
         return replace(config, likelihood=likelihood, dropout=dropout,

@@ -55,7 +55,7 @@ def make_generator(space: Space, inputs: int, condition: int = 0, *, network: st
     else:
         generator = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth,
                                 refined=True)
-    return Squashed(generator) if space.kind == "picture" else generator
+    return Squashed(generator) if space.kind == "image" else generator
 
 
 class Waves(nn.Module):
@@ -128,7 +128,7 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
     """
     features = width if network == "mlp" else 8 * width
     if network == "mlp":
-        waves: list[nn.Module] = [] if space.kind == "picture" else [Waves()]
+        waves: list[nn.Module] = [] if space.kind == "image" else [Waves()]
         inputs = space.dims * (1 + 2 * OCTAVES * len(waves))
         layers = leaky_mlp(inputs, 1, width, max(1, depth // 2))
         trunk = nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map

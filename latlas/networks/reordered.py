@@ -53,7 +53,7 @@ class _Mirror(torch.autograd.Function):
 
 
 def mirrored(x: Tensor, edge: int) -> Tensor:
-    """Pictures (n, C, H, W) with ``edge`` more pixels on every side, mirrored; under min(H, W)."""
+    """Images (n, C, H, W) with ``edge`` more pixels on every side, mirrored; under min(H, W)."""
     out: Tensor = _Mirror.apply(x, edge)  # type: ignore[no-untyped-call]
     return out
 
@@ -104,8 +104,8 @@ class _ToInput(torch.autograd.Function):
     """The gradient by the input x, and that of a function of it by the two it is made of.
 
     ⟨v, ∂x⟩ is ⟨v ∗ W, ∂y⟩, so v stands in the place of x: one more convolution, and one more
-    gradient by weights. torch convolves items with items, with the stride as dilation. By weights
-    from 64 × 14 × 14 to 128 channels with stride 2, batch 128, 18 ms instead of 68 ms; from
+    gradient by weights. torch convolves examples with examples, with the stride as dilation. By
+    weights from 64 × 14 × 14 to 128 channels with stride 2, batch 128, 18 ms instead of 68 ms; from
     64 × 32 × 32 to as many without stride, batch 64, 146 ms instead of 240 ms (fp32, AVX2).
     """
 
@@ -211,7 +211,7 @@ def _graph_on_cpu(x: Tensor) -> bool:
 
 
 class _Flat(torch.autograd.Function):
-    """Items in a row each; the gradient comes back in the memory layout that they had.
+    """Examples in a row each; the gradient comes back in the memory layout that they had.
 
     It would come as a row is, and what meets it further back reads two layouts at once, which
     takes five times as long.

@@ -53,7 +53,7 @@ class UNet(nn.Module):
         sizes = pyramid(*size, depth)
         if blocks and min(sizes[-1]) == 1:
             raise ConfigError(f"blocks={blocks}: after {len(sizes) - 1} halvings there is no "
-                              "picture left for them; lower depth")
+                              "image left for them; lower depth")
         wide = channels(width, len(sizes) - 1)
         stages = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
         self.downs = nn.ModuleList(

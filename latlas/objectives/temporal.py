@@ -1,4 +1,4 @@
-"""How much pictures change from one frame to the next beyond their motion."""
+"""How much images change from one frame to the next beyond their motion."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pictures, plots and the one-file HTML report: arrays in, bytes out."""
+"""Images, plots and the one-file HTML report: arrays in, bytes out."""

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: pictures inline, no script, no network, light and dark."""
+"""One self-contained HTML page: images inline, no script, no network, light and dark."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its caption.
+    """An image with its caption.
 
     Attributes:
         image: PNG or GIF bytes.
         caption: one sentence; ``title`` stands before it in bold.
-        dark: the same picture for a dark page; ``image`` serves both if ``None``.
-        rows: names of the rows of a grid of pictures, from the top.
+        dark: the same image for a dark page; ``image`` serves both if ``None``.
+        rows: names of the rows of a grid of images, from the top.
         width: CSS pixels at which it is shown at most; its own size if ``None``.
     """
 
@@ -48,7 +48,7 @@ class Figure:
         if self.dark is None:
             return img
         source = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
-        return f"<picture>{source}{img}</picture>"
+        return f"<image>{source}{img}</picture>"
 
 
 @dataclass(frozen=True)

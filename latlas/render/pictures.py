@@ -1,4 +1,4 @@
-"""Arrays of pictures to RGBA, grids, strips and animations. Pillow is the only dependency."""
+"""Arrays of images to RGBA, grids, strips and animations. Pillow is the only dependency."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 Array = NDArray[Any]
 Colour = tuple[int, int, int, int]
 WHITE: Colour = (255, 255, 255, 255)
-#: a gutter that parts pictures on a light page and on a dark one
+#: a gutter that parts images on a light page and on a dark one
 FAINT: Colour = (128, 128, 128, 110)
-#: pictures smaller than this are enlarged by a whole factor
+#: images smaller than this are enlarged by a whole factor
 LEGIBLE = 64
 #: no side of a grid grows beyond this by enlarging
 WIDEST = 1600
@@ -77,7 +77,7 @@ def near_square(n: int) -> int:
 
 
 def factor(height: int, width: int, rows: int, columns: int) -> int:
-    """Whole factor that makes tiny pictures legible without making the grid huge."""
+    """Whole factor that makes tiny images legible without making the grid huge."""
     factor = math.ceil(LEGIBLE / max(height, width))
     room = WIDEST // max(height * rows, width * columns, 1)
     return max(1, min(factor, room))
@@ -100,12 +100,12 @@ def tiles(x: Array, levels: int | None, columns: int) -> Array:
 
 def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
          scale: int | None = None, gap: int = 3, gutter: Colour = WHITE) -> Array:
-    """One RGBA picture (H, W, 4) of items (n, C, H, W), row by row.
+    """One RGBA image (H, W, 4) of examples (n, C, H, W), row by row.
 
     Args:
         columns: as near a square as can be if ``None``.
         scale: whole enlargement; chosen by :func:`factor` if ``None``.
-        gutter: colour between pictures, ``gap`` pixels wide, and around them.
+        gutter: colour between images, ``gap`` pixels wide, and around them.
     """
     n, _, height, width = x.shape
     columns = columns or near_square(n)
@@ -123,11 +123,11 @@ def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
 
 def mosaic(points: Array, x: Array, levels: int | None = 256, *,
            cells: int | None = None) -> Array:
-    """A map of thumbnails, RGBA: each cell of the plane shows the item nearest its centre.
+    """A map of thumbnails, RGBA: each cell of the plane shows the example nearest its centre.
 
     Args:
-        points: (n, 2) where each item lies; x (n, C, H, W) the items.
-        cells: cells a side, by the number of items if ``None``; empty cells stay clear.
+        points: (n, 2) where each example lies; x (n, C, H, W) the examples.
+        cells: cells a side, by the number of examples if ``None``; empty cells stay clear.
     """
     cells = cells or int(np.clip(1.1 * math.sqrt(len(points)), 6, 28))
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
@@ -148,7 +148,7 @@ def mosaic(points: Array, x: Array, levels: int | None = 256, *,
 
 
 def png(picture: Array) -> bytes:
-    """RGBA (H, W, 4), RGB, or gray (H, W) to PNG bytes; opaque pictures lose their alpha."""
+    """RGBA (H, W, 4), RGB, or gray (H, W) to PNG bytes; opaque images lose their alpha."""
     if picture.ndim == 3 and picture.shape[-1] == 4 and (picture[..., 3] == 255).all():
         picture = picture[..., :3]
     buffer = io.BytesIO()
@@ -158,7 +158,7 @@ def png(picture: Array) -> bytes:
 
 def gif(x: Array, levels: int | None = 256, *, seconds: float = 0.12,
         bounce: bool = True) -> bytes:
-    """An endless animation of items (n, C, H, W); ``bounce`` plays it back again."""
+    """An endless animation of examples (n, C, H, W); ``bounce`` plays it back again."""
     height, width = x.shape[2:]
     times = max(1, math.ceil(128 / max(height, width)))
     tiles = checkerboard(enlarge(to_rgba(x, levels), times))[..., :3]

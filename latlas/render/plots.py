@@ -31,7 +31,7 @@ def style(dark: bool) -> dict[str, Any]:
             "savefig.facecolor": "none", "axes.titlesize": 10, "axes.titleweight": "bold"}
 
 
-def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "items seen", y: str = "",
+def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "examples seen", y: str = "",
            log_x: bool = False, dark: bool = False, size: tuple[float, float] = (7.2, 3.4)
            ) -> bytes:
     """Lines by name, each ((n,), (n,)). Names with ``validation`` are dashed and thicker."""
@@ -124,7 +124,7 @@ def plane(values: Array, picture: Array | None = None, *, span: float, label: st
     """A square of cells (s, s) by colour, −span … span between the centres of the outermost.
 
     Args:
-        picture: RGBA (H, W, 4) laid over the square, transparent where the colour is to show.
+        image: RGBA (H, W, 4) laid over the square, transparent where the colour is to show.
         middle: the value at which two hues meet; ``None`` for one scale from 0.
     """
     edge = span * len(values) / max(len(values) - 1, 1)

@@ -22,7 +22,7 @@ GALLERY, FEW, DRAWN = 64, 25, 4
 #: rows and columns of a table that are listed, and columns that tell a group of rows
 ROWS, COLUMNS, TELLING = 8, 8, 5
 #: what the groups of one kind of data have besides
-MORE = {"picture": "; the path leads from the common examples to its middle, decoded.",
+MORE = {"image": "; the path leads from the common examples to its middle, decoded.",
         "table": ", and for the columns."}
 #: points that stand for all examples in a plot
 POINTS = 2000
@@ -34,7 +34,7 @@ def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command
     parts = [_summary(audit), _galleries(audit, data), _clusters(audit, model, data),
              _dimensions(audit, data), *([_groups(audit)] if audit.groups else []),
              provenance(command, seed, facts or {})]
-    what = {"picture": "images", "table": "rows", "points": "points"}[data.space.kind]
+    what = {"image": "images", "table": "rows", "points": "points"}[data.space.kind]
     subtitle = (f"{len(data):,} {what}: which are rare by the latents of the model or as they are, "
                 "what they share, and how groups of them compare.")
     return page(title, subtitle, parts, "One file: no script, no network. Made by latlas.")
@@ -94,7 +94,7 @@ def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
         parts.append(Table(["dimension", *(f"z{dim}" for dim, _ in cluster.apart)],
                            [[Cell("standard deviations apart"),
                              *(Cell(f"{value:+.2f}") for _, value in cluster.apart)]]))
-        steps = strip(model, cluster) if data.space.kind == "picture" else None
+        steps = strip(model, cluster) if data.space.kind == "image" else None
         if steps is not None:
             parts.append(Row([Figure(
                 grid_picture(steps, data.space, len(steps)), f"To group {number}",
@@ -157,7 +157,7 @@ def _groups(audit: Audit) -> Section:
 
 def _gallery(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
     x = examples_of(data.subset(rows))
-    if data.space.kind == "picture":
+    if data.space.kind == "image":
         return examples_figure(x, data.space, title, caption)
     return examples_figure(x, data.space, title, caption, examples_of(some_of(data, POINTS)),
                            "all examples")

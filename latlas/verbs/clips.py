@@ -45,7 +45,7 @@ class Clip:
 
 
 def clips_of(data: Dataset) -> list[Clip]:
-    """The clips of a data set in order; none of items that are no frames."""
+    """The clips of a data set in order; none of examples that are no frames."""
     number = data.take("clip")
     if number is None or not len(number):
         return []

@@ -54,7 +54,7 @@ class Flag:
 class Output:
     """Where a result goes: ``default`` in the run folder if nothing is named on the command line.
 
-    A default without a suffix becomes a picture (``.png``) of images, and a table (``.csv``) of
+    A default without a suffix becomes an image (``.png``) of images, and a table (``.csv``) of
     other data; without a default nothing is written.
     """
 
@@ -226,7 +226,7 @@ class Examples(Result, NDArrayOperatorsMixin):
 
         flat = self.flat
         if self.originals is None or Path(path).suffix.lower() != ".png" \
-                or self.space.kind != "picture":
+                or self.space.kind != "image":
             return write_examples(path, flat, self.space, self.names, columns=self.columns)
         across = min(8, len(flat))
         rows = []

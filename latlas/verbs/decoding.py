@@ -143,8 +143,8 @@ def which_latents(model: Model, latents: str = "auto") -> str:
 
 
 def shows_means(space: Space) -> bool:
-    """Pictures are judged and shown without pixel noise; tables and points as they are drawn."""
-    return space.kind == "picture"
+    """Images are judged and shown without pixel noise; tables and points as they are drawn."""
+    return space.kind == "image"
 
 
 def styles_of(model: Model, verb: str) -> HasStyles:

@@ -27,7 +27,7 @@ from latlas.verbs.common import (
     at_least,
 )
 
-#: examples that a picture shows of many
+#: examples that an image shows of many
 GRID = 64
 
 
@@ -97,7 +97,7 @@ def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
                 progress: Progress | None = None, **read: Any) -> Examples:
     """Encode and decode: what the model keeps of each example.
 
-    A picture shows 64 examples unless N is given, every row of originals with its reconstructions
+    An image shows 64 examples unless N is given, every row of originals with its reconstructions
     below.
     """
     return _round_trip("reconstruct", run, data, split, n, out, progress, read)
@@ -108,7 +108,7 @@ def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: Firs
             **read: Any) -> Examples:
     """Clean noisy examples, with a model trained to undo noise (Vincent et al. 2008).
 
-    A picture shows 64 examples unless N is given, every row of noisy ones with the clean ones
+    An image shows 64 examples unless N is given, every row of noisy ones with the clean ones
     below.
     """
     return _round_trip("denoise", run, data, split, n, out, progress, read)
@@ -124,7 +124,7 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
     at_least("n", n, 1)
     write.check_examples(out, run.space)
     examples = run.open(data, split, **read)
-    drawn = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "picture"
+    drawn = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "image"
     examples = examples.subset(slice(0, n or (GRID if drawn else None)))
 
     def round_trip(model: Any, batch: Any) -> Array:

@@ -103,7 +103,7 @@ class GaussianObservation:
 
     @property
     def base_measure(self) -> str:
-        """As every Gaussian's: pictures of integers are dequantised."""
+        """As every Gaussian's: images of integers are dequantised."""
         return "integers" if self.space.levels else "data units"
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:

@@ -36,7 +36,7 @@ KNOWN = 2000
 def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
            label: Classes = None, given: Given = None,
            mean: Annotated[bool | None, Flag(
-               bool, "The mean of p(x|z), or a draw from it. Default: the mean of pictures, a draw "
+               bool, "The mean of p(x|z), or a draw from it. Default: the mean of images, a draw "
                "of tables and points.", negative="--draw")] = None,
            latents: Literal["auto", "own", "fitted"] = "auto",
            seeds: Annotated[Any, Flag(str, "One example of each of these seeds instead "
@@ -255,7 +255,7 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
                               f"`{option}`, or train a model that is: "
                               "conditional-gan, conditional-vae", option=option)
     if takes != option:
-        what = {"label": "a label", "given": "a part of a picture"}[takes]
+        what = {"label": "a label", "given": "a part of an image"}[takes]
         raise CapabilityError(f"this {run.model_name} is conditioned on {what}: name it with "
                               f"`{takes}`, not `{option}`", option=option)
     if given is None:

@@ -269,7 +269,7 @@ def _translation(model: Any, train: Data, test: Data, features: Any, samples: in
         for key, distance in (("l1", paired.l1), ("psnr", paired.psnr), ("ssim", paired.ssim)):
             control = distance(np.broadcast_to(constant, truth.shape), truth, level)
             yield _mean(key, distance(outputs, truth, level), float(control.mean()),
-                        "median picture")
+                        "median image")
     else:
         notes.append("No pairs are known, so nothing says how near a translation is to its own.")
     if len(model.ways) > 1:
@@ -277,7 +277,7 @@ def _translation(model: Any, train: Data, test: Data, features: Any, samples: in
         yield _mean("cycle", paired.l1(back, x, top))
     if source.clip is not None:
         yield from _flicker(outputs, x, np.asarray(source.take("clip")), top, into, notes)
-    notes.append(f"As samples translations are judged among the pictures of {to}.")
+    notes.append(f"As samples translations are judged among the images of {to}.")
     yield from metrics_of(outputs[:samples], None, domain, target, features, seed,
                           str(model.device), notes, cache)
 

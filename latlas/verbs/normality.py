@@ -45,7 +45,7 @@ def method_of(run: Run, method: str) -> str:
                               "model of x: train vae, ae or pca")
     if method != "auto":
         return method
-    return "typicality" if run.space.kind == "picture" else (
+    return "typicality" if run.space.kind == "image" else (
         "nats" if run.can("score") else "error")
 
 

@@ -155,7 +155,7 @@ class Outliers(Result):
 
         lines = [write_table(path, self.table()),
                  write_plot(beside("histogram"), self.histogram())]
-        if self.examples is not None and self.examples.space.kind == "picture":
+        if self.examples is not None and self.examples.space.kind == "image":
             x = np.asarray(self.examples.take("x"))[self.order[:GALLERY]]
             lines.append(write_examples(beside("first"), x, self.examples.space))
         return "\n".join(lines)

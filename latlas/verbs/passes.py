@@ -63,13 +63,13 @@ def noise(model: Model, *parts: int | str) -> Noise:
 
 
 def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]:
-    """The items once, in order, in model units, on the model's device.
+    """The examples once, in order, in model units, on the model's device.
 
     Raises:
-        ConfigError: if the items do not have the shape the model was trained on.
+        ConfigError: if the examples do not have the shape the model was trained on.
     """
     if tuple(data.space.shape) != tuple(model.space.shape):
-        raise ConfigError(f"the data's items have shape {tuple(data.space.shape)}, the model was "
+        raise ConfigError(f"the examples have shape {tuple(data.space.shape)}, the model was "
                           f"trained on {tuple(model.space.shape)}")
     yield from Sweep(in_units_of(model.space, data), batch_size, model.device)
 
@@ -80,7 +80,7 @@ def in_units_of(space: Space, data: Dataset) -> Dataset:
 
 
 def first_row(batch: Batch) -> int:
-    """Row of the first item in its data set: what seeds a batch's draws, so that they are the
+    """Row of the first example in its data set: what seeds a batch's draws, so that they are the
     same whichever part of the data set is looked at."""
     return 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
 
@@ -95,7 +95,7 @@ def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
 
 
 def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
-    """A condition given by the user as keyword argument: one for all ``n`` items, or one each.
+    """A condition given by the user as keyword argument: one for all ``n`` examples, or one each.
 
     Args:
         condition: ``None``, an int class code, (n,) codes, or (n, C + 1, H, W).
@@ -107,7 +107,8 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
     conditions = conditions[None] if conditions.dim() == 0 else conditions
     conditions = conditions.expand(n, *conditions.shape[1:]) if len(conditions) == 1 else conditions
     if len(conditions) != n:
-        raise ConfigError(f"{len(conditions)} conditions for {n} items: give one, or one for each")
+        raise ConfigError(f"{len(conditions)} conditions for {n} examples: give one, or one for "
+                          "each")
     return {"condition": conditions}
 
 
@@ -122,13 +123,13 @@ def examples_of(data: Dataset) -> Array:
 
 
 def some_of(data: Dataset, most: int) -> Dataset:
-    """Up to ``most`` items spread evenly over a data set."""
+    """Up to ``most`` examples spread evenly over a data set."""
     rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
     return data.subset(np.unique(rows))
 
 
 def to_data(space: Space, x: Tensor) -> Array:
-    """Model units to the file's: pictures uint8 (uint16 above 256 levels), the rest float32."""
+    """Model units to the file's: images uint8 (uint16 above 256 levels), the rest float32."""
     v: Array = space.to_data(x.detach().float().cpu()).numpy()
     if space.levels is None:
         return v.astype(np.float32, copy=False)
@@ -138,7 +139,7 @@ def to_data(space: Space, x: Tensor) -> Array:
 
 
 def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
-    """What a conditional model needs for ``n`` items like these; ``None`` for any other model."""
+    """What a conditional model needs for ``n`` examples like these, else ``None``."""
     picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
     conditions = [condition_of(model, b) for b in sweep(model, data.subset(picks), max(n, 1))]
     return conditions[0].get("condition") if conditions else None

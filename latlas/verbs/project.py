@@ -95,7 +95,7 @@ class Projection(Result):
         check_examples(path, self.space)
         suffix, shape = Path(path).suffix.lower(), self.space.shape
         ends = self.originals[:, None], self.values[:, None]
-        if suffix not in (".png", ".gif") or self.space.kind != "picture":
+        if suffix not in (".png", ".gif") or self.space.kind != "image":
             return write_examples(path, self.values, self.space)
         if suffix == ".png":
             strip = np.concatenate([ends[0], self.way, ends[1]], 1)

@@ -171,7 +171,7 @@ def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, ti
         parts = [
             Section("Summary", "Metrics on held-out data, beside the control that could explain "
                     "them: held-out real data for samples, a diagonal Gaussian for likelihoods, "
-                    "the mean example for reconstructions, the median picture for translations."
+                    "the mean example for reconstructions, the median image for translations."
                     f"{best}", [comparison.html(HEADLINE, meaning=False), Notes(warnings)]),
             *parts,
             Section("All metrics", "Each with what it says. ↓ less is better, ↑ more is better, ≈ "
@@ -188,7 +188,7 @@ def build_page(subjects: Sequence[Subject], *, train: Dataset, test: Dataset, ti
         command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), seed, values))
     names = ", ".join(s.name for s in subjects)
     space = first_side(train).space
-    what = {"picture": "images", "table": "rows", "points": "points"}[space.kind]
+    what = {"image": "images", "table": "rows", "points": "points"}[space.kind]
     subtitle = (f"{names} trained on {len(train):,} {what} "
                 f"({' × '.join(map(str, space.shape))}) and judged on {len(test):,} that "
                 "were held out.")

@@ -101,7 +101,7 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
     able = [s for s in subjects if can(s.model, "sample")]
     if not able:
         return None
-    n = min(SAMPLES if context.space.kind == "picture" else POINTS, len(context.test))
+    n = min(SAMPLES if context.space.kind == "image" else POINTS, len(context.test))
     real = examples_of(context.examples(n))
     figures = [examples_figure(real, context.space, "Real data", "held-out examples")]
     for subject, latents in ((s, p) for s in able for p in latents_available(s.model)):
@@ -110,7 +110,7 @@ def samples(subjects: Sequence[Subject], context: Context) -> Section | None:
             condition=conditions_like(subject.model, context.test, n, context.seed))
         caption = "samples" if latents == "own" else "samples from the fitted prior"
         figures.append(examples_figure(values, context.space, subject.name, caption, real))
-    figures = figures if context.space.kind == "picture" else figures[1:]
+    figures = figures if context.space.kind == "image" else figures[1:]
     return Section("Samples", "New examples drawn from each model, beside real ones it never saw. "
                    "Nothing is picked by hand.", [Row(figures)])
 
@@ -121,9 +121,9 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Section | 
     if not able:
         return None
     text = "Held-out examples through the encoder and back: what the latent vector keeps."
-    data = context.examples(PAIRS if context.space.kind == "picture" else POINTS)
+    data = context.examples(PAIRS if context.space.kind == "image" else POINTS)
     values = [reconstruct(s.model, data).values for s in able]
-    if context.space.kind != "picture":
+    if context.space.kind != "image":
         return Section("Reconstructions", text, [Row([
             examples_figure(x, context.space, s.name, "reconstructions", examples_of(data))
             for s, x in zip(able, values, strict=True)])])
@@ -156,7 +156,7 @@ def translations(subjects: Sequence[Subject], context: Context, to: str) -> Sect
 def traversals(subjects: Sequence[Subject], context: Context) -> Section | None:
     """Each row changes one latent dimension, the most active first."""
     able = [s for s in subjects if can(s.model, "reconstruct")]
-    if not able or context.space.kind != "picture":
+    if not able or context.space.kind != "image":
         return None
     figures = []
     for subject in able:
@@ -178,7 +178,7 @@ def traversals(subjects: Sequence[Subject], context: Context) -> Section | None:
 def interpolations(subjects: Sequence[Subject], context: Context) -> Section | None:
     """Straight paths between the latent vectors of pairs of held-out examples."""
     able = [s for s in subjects if can(s.model, "reconstruct")]
-    if not able or context.space.kind != "picture" or len(context.test) < 2 * PATHS:
+    if not able or context.space.kind != "image" or len(context.test) < 2 * PATHS:
         return None
     ends, figures = _ends(context), []
     for subject in able:
@@ -209,7 +209,7 @@ def maps(subjects: Sequence[Subject], context: Context) -> Section | None:
         caption = f"{len(points):,} latent vectors" + (", by label" if label is not None else "")
         figures.append(plot_figure(plots.scatter, points, label, names, title=subject.name,
                                    caption=caption, **axes))
-        if context.space.kind == "picture" and subject is able[-1]:
+        if context.space.kind == "image" and subject is able[-1]:
             mosaic = pictures.mosaic(points, examples_of(data), data.space.levels)
             figures.append(Figure(pictures.png(mosaic), subject.name,
                                   "the examples themselves, at the same places"))
@@ -240,7 +240,7 @@ def _planes(subject: Subject, context: Context) -> Row | None:
     if places is None:
         return None
     space, captions = context.space, []
-    over = pictures.tiles(places.tiles, space.levels, CELLS) if space.kind == "picture" else None
+    over = pictures.tiles(places.tiles, space.levels, CELLS) if space.kind == "image" else None
     for key in ("completeness", "lipschitz_ratio"):
         metric = subject.evaluation.get(key) if subject.evaluation is not None else None
         captions.append(KINDS[key].title + (f": {metric.text()}" if metric else ""))
@@ -336,7 +336,7 @@ def _ends(context: Context) -> Dataset:
 def examples_figure(x: Array, space: Space, title: str, caption: str,
                     real: Array | None = None, behind: str = "real") -> Figure:
     """Images as a grid; tables and points as a plot over the real ones, named ``behind``."""
-    if space.kind == "picture":
+    if space.kind == "image":
         return Figure(grid_picture(x, space), title, caption)
     flat = {behind: real if real is not None else x, title: x}
     sets = {k: np.asarray(v).reshape(len(v), -1) for k, v in flat.items()}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: Domain = "B",
               n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 16 in a "
-                                                 "picture, else all.")] = None,
+                                                 "image, else all.")] = None,
               out: Annotated[Out, Output("to-{to}/", (
                   "Where to: folder/ (a PNG for each example, a GIF for each GIF, and a contact "
                   "sheet beside it), .png (the sheet alone), .npz, .npy, of one clip .gif, .apng, "
@@ -80,7 +80,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     elif write.is_folder(path):
         written, kept = clips.translate_files(model, examples, path, to=to, progress=progress)
         what = counted(written, "file" if any(c.suffix for c in clips.clips_of(examples))
-                       else "picture")
+                       else "image")
         beside = path.with_name(f"{path.name}-sheet.png")
         few = both if clip is not None else both.subset(slice(0, SHEET))
         there = f"; {kept:,} were there" if kept else ""

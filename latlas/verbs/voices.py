@@ -42,7 +42,7 @@ def translate_clip(model: Any, clip: Clip, *, to: str = "B") -> Clip:
 
 
 def sounded(picture: Array, kind: Sound, like: Clip) -> Clip:
-    """What a picture (1, bins, frames) shows, with the length, rate and loudness of a recording of
+    """What an image (1, bins, frames) shows, with the length, rate and loudness of a recording of
     as many frames."""
     n = -(-len(like.x) * kind.rate // like.rate)
     x = sounds.griffin_lim(sounds.magnitude_of(picture, kind), kind.n_fft, kind.hop, n)
@@ -162,7 +162,7 @@ def _of_length(x: Array, n: int) -> Array:
 
 
 def _translated(model: Any, picture: Array, space: Space, to: str) -> Array:
-    """A picture of any number of frames translated, (1, bins, frames), 0 … 255 not rounded."""
+    """An image of any number of frames translated, (1, bins, frames), 0 … 255 not rounded."""
     frames, window = picture.shape[2], space.shape[2]
     step = window // 2
     count = max(0, -(-(frames - window) // step)) + 1

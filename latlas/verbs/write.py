@@ -50,7 +50,7 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
         return write_table(target, example_columns(values, space, names))
     if suffix in (".npz", ".npy"):
         return _numbers(target, suffix, "x", values, names)
-    if space.kind != "picture":
+    if space.kind != "image":
         titles = column_names(space, int(np.prod(values.shape[1:])))
         return _scatter(target, values.reshape(len(values), -1), titles)
     write_bytes(target, pictures.gif(values, space.levels) if suffix == ".gif" else pictures.png(
@@ -65,9 +65,9 @@ def check_examples(path: Path | str | None, space: Space) -> None:
         return
     folder = is_folder(path)
     suffix = "" if folder else _suffix(Path(path), EXAMPLES, folder=True)
-    if space.kind != "picture" and (folder or suffix == ".gif"):
+    if space.kind != "image" and (folder or suffix == ".gif"):
         what = "a folder" if folder else ".gif"
-        raise ConfigError(f"cannot write {path}: {what} holds pictures, not {space.words}; valid "
+        raise ConfigError(f"cannot write {path}: {what} holds images, not {space.words}; valid "
                           f"endings are .png, {', '.join(TABLES)}", option="out")
 
 
@@ -183,11 +183,11 @@ def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
             for title, item in zip(titles, items, strict=True):
                 (part / title).parent.mkdir(parents=True, exist_ok=True)
                 (part / title).write_bytes(picture(item, space))
-    return _with_note(f"wrote {counted(len(items), 'picture')} to {target}", space)
+    return _with_note(f"wrote {counted(len(items), 'image')} to {target}", space)
 
 
 def picture(item: Array, space: Space) -> bytes:
-    """One item at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
+    """One example at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
     if (space.levels or 256) > 256 and len(item) == 1:
         return pictures.png(item[0].astype(np.uint16))
     rgba = pictures.to_rgba(item[None], space.levels)[0]
@@ -228,7 +228,7 @@ def column_names(space: Space, width: int) -> list[str]:
     """Of a table its own; else numbered: p0, p1, … of pixels, x0, x1, … of others."""
     if len(space.columns) == width:
         return list(space.columns)
-    return [f"{'p' if space.kind == 'picture' else 'x'}{i}" for i in range(width)]
+    return [f"{'p' if space.kind == 'image' else 'x'}{i}" for i in range(width)]
 
 
 def _numbers(target: Path, suffix: str, key: str, values: Array, names: Any) -> str:
@@ -246,6 +246,6 @@ def _named(names: Any) -> dict[str, Array]:
 
 
 def _with_note(line: str, space: Space) -> str:
-    """With what pictures of other than three channels show."""
+    """With what images of other than three channels show."""
     more = pictures.note(space.shape[0])
     return f"{line} ({more})" if more else line
