@@ -184,7 +184,7 @@ def test_a_soft_maximum_lies_between_mean_and_largest() -> None:
     ({"contamination": 0.7}, "contamination=0.7"), ({"clip": 0.0}, "clip=0.0"),
     ({"trim": 0.9}, "trim must be"), ({"settings": {"wdith": 3}}, "did you mean 'width'"),
     ({"code_sizes": (-1,)}, "latent_dim must be"),
-    ({"false_alarms": 0.001}, "needs 999 held-out normal items, there are 30")])
+    ({"false_alarms": 0.001}, "needs 999 held-out normal examples, there are 30")])
 def test_what_cannot_be_is_a_value_error(change, message) -> None:
     detector = OutlierDetector(**{**QUICK, **change})
     with pytest.raises(ValueError, match=message):

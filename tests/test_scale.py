@@ -60,10 +60,10 @@ def execute(text):
 
 def must_equal_the_scorer(folder, out, n=None):
     """Row by row what the scorer gives here, in whatever order and parts it came."""
-    found = polars.read_parquet(folder / out / "*.parquet").sort("item")
+    found = polars.read_parquet(folder / out / "*.parquet").sort("example")
     x = latlas.open_data("digits", "test").take("x")[:n]
     here = latlas.Scorer(folder / "runs" / "vae-digits", draws=50)({"x": x})
-    np.testing.assert_array_equal(found["item"], np.arange(len(x)))
+    np.testing.assert_array_equal(found["example"], np.arange(len(x)))
     np.testing.assert_allclose(found["nats"], here["nats"], rtol=1e-6)
     np.testing.assert_allclose(found["ess"], here["ess"], rtol=1e-4)
 
@@ -120,9 +120,9 @@ def test_every_recipe_runs_with_stand_ins(folder, monkeypatch):
     names = {}
     for text in BLOCKS:
         names |= execute(text)
-    np.testing.assert_array_equal(names["scores"]["item"], np.arange(len(names["digits"])))
+    np.testing.assert_array_equal(names["scores"]["example"], np.arange(len(names["digits"])))
     batch = names["rows"].batches(5)[0]
-    assert list(names["scorer"](batch))[:2] == ["item", "nats"]
+    assert list(names["scorer"](batch))[:2] == ["example", "nats"]
     for out in ("scores-ray", "scores-spark"):
         must_equal_the_scorer(folder, out, FEW)
         shutil.rmtree(out)
