@@ -91,7 +91,7 @@ def test_evaluate_takes_what_the_data_allow(data):
 
 def test_what_was_asked_for_and_cannot_be_is_said(data):
     without = Dataset(data.x, Points((4,)))
-    with pytest.raises(DataError, match="--data shapes"):
+    with pytest.raises(DataError, match="data=shapes"):
         measure(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
     with pytest.raises(DataError, match="two factors"):
         measure(Reader(data.space), train=data, test=data, metrics=("disentanglement",),
