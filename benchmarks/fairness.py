@@ -290,7 +290,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="digits", help="a labelled source of images")
     parser.add_argument("--skews", default="rotated,inverted,shifted", help=", ".join(SKEWS))
     parser.add_argument("--rows", default=",".join(ROWS), help="commas between; with plain")
-    parser.add_argument("--share", type=float, help="of the minority; default: 3% to 5% by skew")
+    parser.add_argument("--share", type=float, help="of the minority; default: 3%% to 5%% by skew")
     parser.add_argument("--items", type=int, default=6000, help="at most so many")
     parser.add_argument("--epochs", type=float, default=40, help="passes over the training data")
     parser.add_argument("--width", type=int, default=128, help="units of a hidden layer")

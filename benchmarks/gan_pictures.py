@@ -69,7 +69,7 @@ def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
         return trained(row, row, source, options)
     share = options.prior_share * options.minutes
     run = trained(row, row, source, options, minutes=options.minutes - share)
-    ended(latlas.fit_prior(run, **asked("prior", options, share)))
+    ended(latlas.fit_prior(run, **asked("prior", options, share)).run)
     return run
 
 
