@@ -307,7 +307,7 @@ def test_its_own_weights_are_those_of_training(runs):
     assert found.method == "own"
     np.testing.assert_allclose(found.weight, model.sampling_weights(Sweep(items, 512)).values,
                                rtol=1e-6)
-    with pytest.raises(ConfigError, match="share is for method=product or maximum"):
+    with pytest.raises(ConfigError, match="share= is for method=product or maximum"):
         latlas.weights(runs / "debiasing-vae", share=0.5)
 
 

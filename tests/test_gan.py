@@ -472,7 +472,7 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
     monkeypatch.setattr(gan, "ada_augment", lambda x, p, noise: calls.append(len(x)) or x)
     monkeypatch.setattr(Trainer, "step", lambda self, batch: steps.append(0) or take(self, batch))
     batches = Batches(data, how.batch_size, 0)
-    Trainer(model_of(data), how, budget=320, precision="fp32", items=n).step(batches.at(0))
+    Trainer(model_of(data), how, budget=320, precision="fp32", n_train=n).step(batches.at(0))
     training = list(calls)
     assert bool(training) == augmented
     resolve(model_of(data), batches, how, DistributedContext())
