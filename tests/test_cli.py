@@ -573,26 +573,6 @@ def test_options_in_errors_are_as_they_are_typed(runs, capsys, tokens, typed, ca
     assert written in str(caught.value)
 
 
-# TRANSITIONAL: until latlas.data writes its options by say_option
-@pytest.mark.parametrize(("said", "typed"), [
-    ("leave it out with drop=a.b, or", "leave it out with --data-option drop=a.b, or"),
-    ("give both one size with image_size=.", "give both one size with --image-size."),
-    ("image_size=0 is not a size", "--image-size 0 is not a size"),
-    ("(3 of 9 files); on_error=skip leaves them out", "(3 of 9 files); --on-error skip leaves "
-                                                      "them out"),
-    ("open clips (frames=true)", "open clips (--data-option frames=true)"),
-    ("--data-option mode=RGB converts", "--data-option mode=RGB converts"),
-    ("batch_size=0: at least 1", "batch_size=0: at least 1"),
-    ("my_label=3 key.label=4", "my_label=3 key.label=4"),
-    ("choose another label, or label=none", "choose another label, or --data-option label=none"),
-    ("write it as key=value", "write it as key=value"),
-    ("choose the examples with key=", "choose the examples with --key"),
-])
-def test_options_in_errors_of_data_are_as_they_are_typed(capsys, said, typed):
-    assert cli._fail(said) == 2
-    assert capsys.readouterr().err == f"error: {typed}\n"
-
-
 def test_help_of_a_model_of_two_sides_shows_two_sides(capsys):
     assert cli.run(["train", "cycle-gan", "--help"]) == 0
     assert "--data horses/ --data zebras/" in capsys.readouterr().out

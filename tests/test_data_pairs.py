@@ -375,7 +375,7 @@ def test_a_side_that_is_missing(domains: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     ({"pair": "top"}, "unknown pair 'top'"), ({"direction": "B"}, "unknown direction 'B'"),
     ({"maps": "b"}, "unknown maps 'b'"), ({"paired": "maybe"}, "paired='maybe'"),
-    ({"maps": "A", "ids": "a,b"}, "ids='a,b' is no list")])
+    ({"maps": "A", "ids": "a,b"}, "ids=a,b is no list")])
 def test_options_that_are_none(pairs: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_source(pairs, **options)

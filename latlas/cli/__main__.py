@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
 _HELP = ("--help", "-h")
-# TRANSITIONAL: only messages of latlas.data still write options themselves; this expression and
-# _as_typed go as soon as they are written by latlas.core.errors.say_option
-#: options of sources as messages of latlas.data name them: some have a flag of their own
-_OPTION = re.compile(r"(?<![-\w.])(?<!--data-option )(?:(image_size|key(?!=value)|on_error)|"
-                     r"(label|drop|levels|frames|mode))=(?:(\w[\w.-]*)\b)?")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
@@ -116,16 +110,8 @@ def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {_OPTION.sub(_as_typed, ' '.join(message.split()))}", file=sys.stderr)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return USER_ERROR
-
-
-def _as_typed(option: re.Match[str]) -> str:
-    """``image_size=64`` as ``--image-size 64``, ``drop=id`` as ``--data-option drop=id``."""
-    flag, other, value = (part or "" for part in option.groups())
-    if other:
-        return f"--data-option {other}={value}"
-    return f"--{flag.replace('_', '-')} {value}".rstrip()
 
 
 def _quiet() -> int:

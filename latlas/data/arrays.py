@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space, Table
 from latlas.data.clips import as_clips, unrolled
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, joined_parts, make
@@ -131,13 +131,15 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
         try:
             shape = tuple(int(part) for part in how.shape.lower().replace(",", "x").split("x"))
         except ValueError:
-            raise DataError(f"shape={how.shape!r} is not a shape; write it as 1x28x28") from None
+            raise DataError(f"{say_option('shape', how.shape)} is not a shape; write it as "
+                            "1x28x28") from None
         if np.prod(shape) != np.prod(item):
             raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an example of "
                             f"{first.name} has {np.prod(item)} (shape {item})")
         item = shape
     if how.layout not in (None, "NCHW", "NHWC"):
-        raise DataError(f"layout={how.layout!r} is unknown; valid: NCHW (channels first), NHWC")
+        raise DataError(f"{say_option('layout', how.layout)} is unknown; valid: NCHW (channels "
+                        "first), NHWC")
     if len(item) < 3:
         item = item if len(item) == 1 else (1, *item)
         return item, item, False
@@ -161,7 +163,8 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
         if low < 0 or not 1 < high <= 65535 or not all(
                 np.array_equal(part, np.rint(part)) for part in chunks(x)):
             if levels is not None:
-                raise DataError(f"{name}: levels={levels} is for images of integers, "
+                raise DataError(f"{name}: {say_option('levels', levels)} is for images of "
+                                "integers, "
                                 f"but these are real numbers from {low:.4g} to {high:.4g}")
             usual = ((a, b) for a, b in ((0.0, 1.0), (-1.0, 1.0)) if a <= low and high <= b)
             return x, Images(shape, None, next(usual, (low, high)))
@@ -170,7 +173,8 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
     if levels is None:
         levels = 2 if top <= 1 else int(np.iinfo(x.dtype).max) + 1
     if not max(top + 1, 2) <= levels <= 65536:
-        raise DataError(f"{name}: levels={levels}, but the largest pixel value is {top}; "
+        raise DataError(f"{name}: {say_option('levels', levels)}, but the largest pixel value is "
+                        f"{top}; "
                         f"give at least {top + 1}")
     return x, Images(shape, levels)
 
@@ -271,7 +275,8 @@ class Npz:
         if two is not None:
             return replace(self, side=two[0]), replace(self, side=two[1]), paired is not False
         if paired is not None:
-            raise DataError(f"{self.name}: paired= is for two arrays of images, such as A and B")
+            raise DataError(f"{self.name}: {say_option('paired')} is for two arrays of images, "
+                            "such as A and B")
         return None
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
@@ -317,7 +322,7 @@ class Npz:
         items = self._first(ITEMS) or ({"all": wide[0]} if len(wide) == 1 else {})
         if not items:
             raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the examples "
-                            "with key=")
+                            f"with {say_option('key')}")
         return items
 
     def _chosen(self, name: str) -> Keys:

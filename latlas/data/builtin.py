@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset, Source, make
 from latlas.data.storage import Store
@@ -102,7 +102,7 @@ def _points(name: str, x: NDArray[Any], mode: NDArray[Any], classes: tuple[str, 
 
 def _generator(n: int, seed: int) -> np.random.Generator:
     if n < 1:
-        raise DataError(f"n={n}: a source needs at least one example")
+        raise DataError(f"{say_option('n', n)}: a source needs at least one example")
     return np.random.default_rng(seed)
 
 
@@ -114,7 +114,8 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
     Images that are equal (a square turned by 90°) share a group.
     """
     if n < 1 or image_size < 8:
-        raise DataError(f"n={n}, image_size={image_size}: shapes need n >= 1 and image_size >= 8")
+        raise DataError(f"{say_option('n', n)}, {say_option('image_size', image_size)}: shapes "
+                        "need n >= 1 and image_size >= 8")
     sizes = [len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES if colour else 1]
     index = np.random.default_rng(seed).integers(0, sizes, (n, len(sizes)))
     values = _values(index)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
 from latlas.data.files import (
@@ -84,7 +84,7 @@ class Clips:
     def _refuse(self, option: str, value: Any) -> None:
         if value:
             raise DataError(f"{option}= is for images by themselves; leave it out, or "
-                            "frames=true")
+                            f"{say_option('frames', 'true')}")
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
         """What the folders say."""
@@ -197,7 +197,7 @@ def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
         two = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
                                                                 key=lambda pair: pair[1])[:2]]
         raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(two)}; "
-                        "image_size= resizes them")
+                        f"{say_option('image_size')} resizes them")
     return Head(headers, durations, titles)
 
 
@@ -261,7 +261,8 @@ def unrolled(arrays: Sequence[Array]) -> tuple[list[Array], Rows]:
     def frames(clips: Array) -> Array:
         if not 4 <= len(clips.shape) <= 5:
             raise DataError(f"{clips.name} holds examples of shape {clips.shape[1:]}, not clips: "
-                            "frames=true wants (n, t, H, W), (n, t, H, W, C) or (n, t, C, H, W)")
+                            f"{say_option('frames', 'true')} wants (n, t, H, W), (n, t, H, W, C) "
+                            "or (n, t, C, H, W)")
         shape = clips.shape[0] * clips.shape[1], *clips.shape[2:]
         return Array(clips.name, shape, clips.dtype, lambda: (
             piece.reshape(-1, *shape[1:]) for piece in clips.pieces()))

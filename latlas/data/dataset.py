@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points, Space
 
 if TYPE_CHECKING:
@@ -268,18 +268,18 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
         values = values.argmax(axis=1)
     if values.ndim != 1 or values.dtype.kind not in "buifUS" or not len(values):
         raise DataError(f"{where} holds {values.dtype} of shape {values.shape}, not one label "
-                        "per example; choose another label, or label=none")
+                        f"per example; choose another label, or {say_option('label', 'none')}")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     elif values.dtype.kind == "f":
         if not np.array_equal(values, np.round(values)):  # NaN is unequal to itself
             raise DataError(f"{where} holds real or missing numbers, not classes; "
-                            "choose another label, or label=none")
+                            f"choose another label, or {say_option('label', 'none')}")
         values = values.astype(np.int64)
     if names and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(names):
         return values.astype(np.int64), tuple(names)
     levels, codes = np.unique(values, return_inverse=True)
     if len(levels) > MOST_CLASSES:
         raise DataError(f"{where} has {len(levels):,} distinct values, too many for classes; "
-                        "choose another label, or label=none")
+                        f"choose another label, or {say_option('label', 'none')}")
     return codes.astype(np.int64), tuple(str(v) for v in levels.tolist())

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.data.dataset import Rows, encode_labels
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
@@ -94,7 +94,8 @@ def complaint(first: str, n: int, of: int, what: str, on_error: str, where: str 
     """
     if on_error == "skip" and n < of:
         return f"left out {n:,} of {of:,} {what}: {first}"
-    raise DataError(f"{where}{first} ({n:,} of {of:,} {what}); on_error=skip leaves "
+    raise DataError(f"{where}{first} ({n:,} of {of:,} {what}); {say_option('on_error', 'skip')} "
+                    "leaves "
                     f"{'it' if n == 1 else 'them'} out")
 
 
@@ -109,7 +110,8 @@ def two_sides(files: Files, pair: str | None, paired: bool | None) -> tuple[
     folders = None if pair == "none" else by_folders(files)
     if folders is None:
         if paired is not None:
-            raise DataError(f"{files.path}: paired= is for two sides (folders A and B, or trainA "
+            raise DataError(f"{files.path}: {say_option('paired')} is for two sides (folders A "
+                            "and B, or trainA "
                             "and trainB), and there is one")
         return None
     a, b, domains = folders
@@ -176,7 +178,8 @@ def matched(a: Files, b: Files, where: str) -> Files:
                        f"{', ...' if len(names) > LISTED else ''})"
                        for side, names in zip("AB", alone, strict=True) if names)
         raise DataError(f"{where}: the names differ{lists}; pairs "
-                        "need equal names (paired=false: two domains; pair=none: one side)")
+                        f"need equal names ({say_option('paired', 'false')}: two domains; "
+                        f"{say_option('pair', 'none')}: one side)")
     return b.only({title: keys[1][key][1] for key, (title, _) in keys[0].items()})
 
 

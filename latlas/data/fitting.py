@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError, DataError, unknown
+from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.core.space import PairSpace, Space
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, PairSource, first_side
@@ -180,12 +180,12 @@ def fitted(data: Dataset, space: Any, name: str) -> Dataset:
                         f"{_by(space.shape)}{_hint(data.space, space)}")
     if data.space.levels != space.levels:
         raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
-                        f"{space.levels}; open it with levels={space.levels}")
+                        f"{space.levels}; open it with {say_option('levels', space.levels)}")
     if data.space.sound != space.sound:
         raise DataError(f"{name}: {_heard(data.space)}, the run's data are {_heard(space)}")
     if data.space.ids != space.ids:
         raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
-                        "with the run's maps= and ids=")
+                        f"with the run's {say_option('maps')} and {say_option('ids')}")
     own = space.replace(factors=data.space.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=_recoded(data, space, name))
 
@@ -237,10 +237,10 @@ def _hint(mine: Space, theirs: Space) -> str:
     height, width = theirs.shape[1:]
     if height != width and mine.shape[1:] != theirs.shape[1:]:
         return f"; bring the images to {height} by {width} pixels"
-    size = f" --image-size {height}" if mine.shape[1:] != theirs.shape[1:] else ""
+    other = mine.shape[1:] != theirs.shape[1:]
     mode = modes.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
-    option = f"; --data-option mode={mode} converts folders of images" if mode else ""
-    return (f"; try{size}" if size else "") + option
+    size = f"; try {say_option('image_size', height)}" if other else ""
+    return size + (f"; {say_option('mode', mode)} converts folders of images" if mode else "")
 
 
 def _recoded(data: Dataset, space: Space, source: str) -> NDArray[np.int64] | None:

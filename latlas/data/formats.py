@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.data.arrays import Options, load
 from latlas.data.dataset import Dataset, Source, encode_labels, joined_parts, make
 from latlas.data.storage import Array, Header, Store, in_file, in_memory, read_exactly
@@ -30,7 +30,8 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
     arrays = {k: _idx(p) for k, p in parts.items()}
     x, space = load(list(arrays.values()), store, Options(levels, image_size, layout))
     if label not in (None, "none"):
-        raise DataError(f"{path}: IDX files have one kind of label; leave out label={label}")
+        raise DataError(f"{path}: IDX files have one kind of label; leave out "
+                        f"{say_option('label', label)}")
     beside = []
     for file in parts.values():
         name = file.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
@@ -161,7 +162,7 @@ def open_svhn(path: Path, *, store: Store, label: str | None = None,
         arrays[part] = in_memory(np.moveaxis(content["X"], 3, 0), str(file))
         labels.append(content["y"].reshape(-1).astype(np.int64))
     if label not in (None, "none", "y"):
-        raise DataError(f"{path}: its one label is y; leave out label={label}")
+        raise DataError(f"{path}: its one label is y; leave out {say_option('label', label)}")
     x, space = load(list(arrays.values()), store, Options(256, image_size, "NHWC"))
     codes, classes = encode_labels(np.concatenate(labels) % 10, f"{path}: y")  # 0 is 10 in the file
     return make(path.stem, Dataset(x, space.replace(classes=classes), codes),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images
 from latlas.data.dataset import Dataset, Rows, Source, make
 from latlas.data.files import Files, complaint, matched, two_sides
@@ -58,7 +58,8 @@ class Reading:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
         if self.image_size is not None and self.image_size < 1:
-            raise DataError(f"image_size={self.image_size} is not a size; give at least 1")
+            raise DataError(f"{say_option('image_size', self.image_size)} is not a size; give at "
+                            "least 1")
 
     def of_second(self) -> Reading:
         """For side B: labels that were asked for are those of A."""
@@ -80,7 +81,8 @@ class FolderReading(Reading):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rate is not None and not 0 < self.rate <= 1000:
-            raise DataError(f"rate={self.rate:g} is no number of frames per second; give one over "
+            raise DataError(f"{say_option('rate', f'{self.rate:g}')} is no number of frames per "
+                            "second; give one over "
                             "0, at most 1,000")
 
 
@@ -135,7 +137,8 @@ class Pictures:
             names = f"{self.files.pictures[i]} ({one.width}x{one.height}) and " \
                     f"{second.files.pictures[i]} ({two.width}x{two.height})"
             if self.how.image_size is None and (one.width, one.height) != (two.width, two.height):
-                raise DataError(f"{self.files.path}: {names} differ in size; image_size= resizes "
+                raise DataError(f"{self.files.path}: {names} differ in size; "
+                                f"{say_option('image_size')} resizes "
                                 "both")
             skew = abs(one.width * two.height - two.width * one.height)
             if skew > max(one.width, one.height, two.width, two.height):  # over a rounded pixel
@@ -173,7 +176,8 @@ class Pictures:
             space = Images(shape, how.levels or (
                 2 if mode == "1" else int(np.iinfo(x.dtype).max) + 1))
             if how.levels is not None and not int(x.max()) < how.levels <= 65536:
-                raise DataError(f"{self.files.path}: levels={how.levels}, but the largest pixel "
+                raise DataError(f"{self.files.path}: {say_option('levels', how.levels)}, but the "
+                                "largest pixel "
                                 f"value is {x.max()}")
         space = space.replace(classes=about.classes, factors=about.factor_names)
         data = Dataset(x, space, about.label, about.factors, same_group(digests),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Space
 from latlas.data.storage import Store, chunks
 
@@ -34,20 +34,23 @@ def one_hot(ids: NDArray[Any], store: Store, known: str | None, name: str) -> tu
     table = np.unique(np.concatenate([np.unique(part) for part in chunks(ids)]))
     if not np.array_equal(table, np.rint(table)) or table[0] < 0 or table[-1] > 65535:
         raise DataError(f"{name} holds numbers from {table[0]:g} to {table[-1]:g}, not class ids; "
-                        "number the classes 0, 1, 2, …, or leave out maps=")
+                        f"number the classes 0, 1, 2, …, or leave out {say_option('maps')}")
     table = table.astype(np.int64)
     if known is not None:
         occurring = table
         try:
             table = np.unique([int(part) for part in known.split(",")])
         except ValueError:
-            raise DataError(f"ids={known!r} is no list of class ids; write it as 0,1,2") from None
+            raise DataError(f"{say_option('ids', known)} is no list of class ids; write it as "
+                            "0,1,2") from None
         strange = np.setdiff1d(occurring, table)
         if len(strange):
-            raise DataError(f"{name} holds the class id {strange[0]}, which is none of ids={known}")
+            raise DataError(f"{name} holds the class id {strange[0]}, which is none of "
+                            f"{say_option('ids', known)}")
     if len(table) > MOST:
         raise DataError(f"{name} holds {len(table):,} different class ids, at most {MOST} are "
-                        "taken; is it an image rather than a map? Then leave out maps=")
+                        f"taken; is it an image rather than a map? Then leave out "
+                        f"{say_option('maps')}")
     x, row = store.allocate((len(ids), len(table), *ids.shape[2:]), np.uint8), 0
     for part in chunks(ids):
         np.multiply(part == table[:, None, None].astype(ids.dtype), np.uint8(ON),

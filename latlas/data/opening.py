@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.data.dataset import Dataset, Source, make
 from latlas.data.files import FILMS, MAY_MOVE, PICTURES, SOUNDS
 from latlas.data.pairs import PairDataset, PairSource, join
@@ -313,9 +313,11 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         options.pop("label")
     for key, value in options.items():
         if key == "label" and key not in valid:
-            raise DataError(f"{title} has no labels to choose from; leave out label=")
+            raise DataError(f"{title} has no labels to choose from; leave out "
+                            f"{say_option('label')}")
         if key == "pair" and key not in valid:
-            raise DataError(f"{title}: pair={value} is for folders and zips of images; two "
+            raise DataError(f"{title}: {say_option('pair', value)} is for folders and zips of "
+                            "images; two "
                             "arrays are joined by open_pair(a, b)")
         if key not in valid:
             raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")

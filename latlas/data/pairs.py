@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import DataError
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import PairSpace, Recordings
 from latlas.data.dataset import Dataset, Rows, Source
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
-                   "side (pair=side), an npz with A and B",
+                   "side ({side}), an npz with A and B",
           "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
                      "B)"}
 
@@ -97,16 +97,17 @@ def join(a: Source, b: Source, *, aligned: bool, name: str = "") -> PairSource:
     """
     if aligned and isinstance(a.space, Recordings):
         raise DataError("recordings are not taken as pairs: no two take the same time; leave out "
-                        "paired=true")
+                        f"{say_option('paired', 'true')}")
     if aligned:
         x, y = a.base, b.base
         if len(x.x) != len(y.x):
             raise DataError(f"{a.name} holds {len(x.x):,} examples, {b.name} {len(y.x):,}; "
-                            "pairs need as many on both sides (paired=false: two domains)")
+                            f"pairs need as many on both sides ({say_option('paired', 'false')}: "
+                            "two domains)")
         if a.space.shape[1:] != b.space.shape[1:] or a.space.kind != b.space.kind:
             raise DataError(f"{a.name} holds {a.space.words} of shape {a.space.shape}, {b.name} "
                             f"{b.space.words} of {b.space.shape}; pairs need one height and width: "
-                            "give image_size=")
+                            f"give {say_option('image_size')}")
         common = np.intersect1d(x.index, y.index)
         rows = {k: part.rows if len(common) == len(x.x) else np.intersect1d(part.index, common)
                 for k, part in a.parts.items()}
@@ -130,13 +131,14 @@ def sides_for(data: Data, needs: str | None, model: str) -> tuple[Data, str]:
     """
     if isinstance(data, Dataset):
         if needs is not None:
-            raise DataError(f"{model} needs data of two sides, {NEEDED[needs]}")
+            raise DataError(f"{model} needs data of two sides, "
+                            + NEEDED[needs].format(side=say_option("pair", "side")))
         return data, ""
     if needs is None:
         return data.a, f"{model} learns from side A alone"
     if needs == "pairs" and not data.aligned:
         raise DataError(f"{model} needs pairs, and these are two domains of which nothing belongs "
-                        "together; where rows or names do, say paired=true")
+                        f"together; where rows or names do, say {say_option('paired', 'true')}")
     if needs == "domains" and data.aligned:
         return replace(data, aligned=False), f"{model} makes no use of what belongs together: it " \
                                              "takes A and B as two domains"

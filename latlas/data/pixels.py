@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latlas.core.errors import say_option
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -56,7 +58,8 @@ def _span(width: int, half: int | None) -> tuple[int, int]:
     if half is None:
         return 0, width
     if width % 2:
-        raise ValueError(f"{width} pixels wide, which is odd: it has no two halves (pair=side)")
+        raise ValueError(f"{width} pixels wide, which is odd: it has no two halves "
+                         f"({say_option('pair', 'side')})")
     return half * width // 2, (half + 1) * width // 2
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Recordings, Sound
 from latlas.data.dataset import Dataset, Source, make
 from latlas.data.files import SOUNDS, Files, by_folders, complaint
@@ -60,13 +60,16 @@ class Listening:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
         if self.rate is not None and self.rate < 1000:
-            raise DataError(f"rate={self.rate}: samples a second, at least 1000")
+            raise DataError(f"{say_option('rate', self.rate)}: samples a second, at least 1000")
         if self.window < EIGHT or self.window % EIGHT:
-            raise DataError(f"window={self.window}: frames of an example, a multiple of {EIGHT}")
+            raise DataError(f"{say_option('window', self.window)}: frames of an example, a "
+                            f"multiple of {EIGHT}")
         if self.stride is not None and self.stride < 1:
-            raise DataError(f"stride={self.stride}: frames from a window to the next, at least 1")
+            raise DataError(f"{say_option('stride', self.stride)}: frames from a window to the "
+                            "next, at least 1")
         if not self.floor > 0:
-            raise DataError(f"floor={self.floor:g}: decibels under the peak, above 0")
+            raise DataError(f"{say_option('floor', f'{self.floor:g}')}: decibels under the peak, "
+                            "above 0")
 
     def sound(self, heads: Sequence[Clip]) -> Sound:
         """Of these recordings: the rate of most, at most 16,000 Hz, and frames of 32 ms."""
@@ -75,10 +78,12 @@ class Listening:
         n_fft = self.n_fft or 2 ** round(np.log2(FRAME * rate))
         hop = self.hop or n_fft // OVERLAP
         if n_fft < 2 * EIGHT or n_fft % (2 * EIGHT):
-            raise DataError(f"n_fft={n_fft}: samples of a frame, a multiple of {2 * EIGHT}")
+            raise DataError(f"{say_option('n_fft', n_fft)}: samples of a frame, a multiple of "
+                            f"{2 * EIGHT}")
         if hop < 1 or n_fft % hop or hop == n_fft:
-            raise DataError(f"hop={hop}: samples from a frame to the next, which divide "
-                            f"n_fft={n_fft} at least once")
+            raise DataError(f"{say_option('hop', hop)}: samples from a frame to the next, which "
+                            "divide "
+                            f"{say_option('n_fft', n_fft)} at least once")
         return Sound(rate, n_fft, hop, self.floor)
 
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Space, Table
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
 from latlas.data.files import Files, folder_labels, splits_and_folders
@@ -64,7 +64,8 @@ def open_table(path: Any, *, name: str = "", label: str | None = None,
         codes, classes = _codes(pick(chosen, "label"), f"{name}: label column {chosen}")
         table = table.drop(chosen)
         if label is None:
-            notes.append(f"column {chosen} is the label; label=none keeps it as a column")
+            notes.append(f"column {chosen} is the label; {say_option('label', 'none')} keeps it "
+                         "as a column")
     if group is not None:
         values = pick(group, "group").cast(str).fill_null("").to_numpy().astype(str)
         related = np.unique(values, return_inverse=True)[1].astype(np.int64)
@@ -146,7 +147,8 @@ def _column(column: Series, name: str) -> Columns:
     """A column as one or more columns of numbers."""
     import polars as pl
 
-    where, leave_out = f"{name}: column {column.name}", f"leave it out with drop={column.name}"
+    where = f"{name}: column {column.name}"
+    leave_out = f"leave it out with {say_option('drop', column.name)}"
     if column.null_count() == len(column):
         raise DataError(f"{where} is empty; {leave_out}")
     if column.dtype.is_numeric():
@@ -167,7 +169,7 @@ def _column(column: Series, name: str) -> Columns:
     if (column.dtype == pl.String and rare) or len(levels) > MOST_LEVELS:
         raise DataError(f"{where} is free text ({len(levels):,} distinct "
                         f"values in {len(words):,} rows); {leave_out}, "
-                        f"or make it the label with label={column.name}")
+                        f"or make it the label with {say_option('label', column.name)}")
     return {f"{column.name}={v}": (codes == i).astype(np.float32) for i, v in enumerate(levels)}
 
 
@@ -292,7 +294,7 @@ def _find(files: Files, given: str | None) -> tuple[str, bytes]:
     if given is not None:
         path = Path(given).expanduser()
         if not path.is_file():
-            raise DataError(f"attributes={given}: no such file")
+            raise DataError(f"{say_option('attributes', given)}: no such file")
         return str(path), path.read_bytes()
     inside = [n for n in files.names if is_table(n)]
     beside = sorted(p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
@@ -301,7 +303,8 @@ def _find(files: Files, given: str | None) -> tuple[str, bytes]:
     for path in sorted(beside, key=lambda p: p.name != CELEBA):
         return str(path), path.read_bytes()
     raise DataError(f"{files.path}: labels need an attribute table beside the images ({CELEBA}, "
-                    "or a CSV with a column of file names); name one with attributes=FILE")
+                    f"or a CSV with a column of file names); name one with "
+                    f"{say_option('attributes', 'FILE')}")
 
 
 def _parsed(name: str, data: bytes) -> DataFrame:
@@ -337,4 +340,4 @@ def _matched(table: DataFrame, pictures: list[str], name: str) -> tuple[str, Row
                                 f"images ({absent[0]}); add the rows or move those images away")
             return column, np.array(rows, np.int64)
     raise DataError(f"{name} has no column of the images' file names, such as {pictures[0]}; "
-                    "name another table with attributes=FILE")
+                    f"name another table with {say_option('attributes', 'FILE')}")

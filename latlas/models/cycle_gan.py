@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.batch import PairBatch
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, say_option
 from latlas.core.model import Loss, Phase, Step, TrainingDefaults
 from latlas.core.motion import estimate, explained, grey
 from latlas.core.noise import Noise
@@ -73,7 +73,8 @@ class CycleGANConfig(TranslationConfig):
         frames = space.a.frames or space.b.frames
         if self.temporal and not frames:
             raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are images "
-                              "by themselves: open clips (frames=true), or leave it out")
+                              "by themselves: open clips "
+                              f"({say_option('frames', 'true')}), or leave it out")
         usual = IMAGE_DEFAULTS if space.a.sound is None else AUDIO_DEFAULTS
         blank, temporal = CycleGANConfig(), TEMPORAL if frames else 0.0
         return replace(self, temporal=temporal if self.temporal is None else self.temporal,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.batch import PairBatch
-from latlas.core.errors import ConfigError, DataError
+from latlas.core.errors import ConfigError, DataError, say_option
 from latlas.core.model import Model, Phase, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.options import option
@@ -99,7 +99,8 @@ class Translator(Model):
         if a.shape[1:] != b.shape[1:]:
             one, two = ("×".join(map(str, side.shape[1:])) for side in (a, b))
             raise DataError(f"images are translated to the same size, and A is of {one}, B of "
-                            f"{two} pixels: give both one size with image_size=")
+                            f"{two} pixels: give both one size with "
+                            f"{say_option('image_size')}")
         if a.sound != b.sound:
             raise DataError(f"A is of {a.sound or 'images'}, B of {b.sound or 'images'}: give "
                             "both one rate=, n_fft=, hop= and floor= (--data-option)")
