@@ -73,7 +73,7 @@ def side_by_side(columns: list[Any]) -> Any:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="?", type=Path, help="a folder or zip; default: digits")
+    parser.add_argument("pictures", nargs="?", type=Path, help="a folder or zip; default: digits")
     parser.add_argument("--image-size", type=int, default=64,
                         help="pixels a side, of the folder's")
     parser.add_argument("--minutes", type=float, default=40.0, help="to train on your own")

@@ -154,7 +154,7 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
     figures(model, train, test, cache=tmp_path)
-    calls.update(trained=0, items=0)
+    calls.update(trained=0, examples=0)
     more = {"seed": {"seed": 1}, "features": {"features": "random-conv"}}.get(change, {})
     if change == "example":
         x = train.take("x").copy()
@@ -180,7 +180,7 @@ def test_a_damaged_file_is_made_again(blobs, tmp_path, monkeypatch):
     calls = count(monkeypatch)
     assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
     assert calls["trained"] == 1 and calls["examples"] == 600
-    calls.update(items=0)
+    calls.update(examples=0)
     assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
     assert calls == {"trained": 1, "examples": 150}
 

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, say_option, unknown
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Points, Space
-
-if TYPE_CHECKING:
-    from latlas.data.pairs import PairDataset, PairSource
 
 Rows = NDArray[np.int64]
 SPLITS = ("train", "validation", "test", "all")
@@ -160,27 +157,6 @@ def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
     stops = np.cumsum(list(sizes.values()))
     return {part: np.arange(stop - sizes[part], stop)
             for part, stop in zip(sizes, stops, strict=True)} if len(sizes) > 1 else None
-
-
-@overload
-def split(source: Source, which: str, *, seed: int = 0) -> Dataset: ...
-@overload
-def split(source: PairSource, which: str, *, seed: int = 0) -> PairDataset: ...
-
-
-def split(source: Source | PairSource, which: str, *, seed: int = 0) -> Dataset | PairDataset:
-    """The examples of one split, ready to train on. See the rule at the head of this module.
-
-    Args:
-        which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).
-        seed: decides the permutation; the default is the one every run and report uses.
-
-    Raises:
-        DataError: no such split, or the source has too few examples (or groups) to fill it.
-    """
-    if which not in SPLITS:
-        raise DataError(unknown("split", which, SPLITS))
-    return source.split(which, seed)
 
 
 def partition(source: Source, seed: int = 0) -> dict[str, Rows]:

@@ -7,13 +7,13 @@ domains nothing is known to belong together; each is divided by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from latlas.core.errors import DataError, say_option
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import PairSpace, Recordings
-from latlas.data.dataset import Dataset, Rows, Source
+from latlas.data.dataset import SPLITS, Dataset, Rows, Source
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
                    "side ({side}), an npz with A and B",
@@ -143,3 +143,24 @@ def sides_for(data: Data, needs: str | None, model: str) -> tuple[Data, str]:
         return replace(data, aligned=False), f"{model} makes no use of what belongs together: it " \
                                              "takes A and B as two domains"
     return data, ""
+
+
+@overload
+def split(source: Source, which: str, *, seed: int = 0) -> Dataset: ...
+@overload
+def split(source: PairSource, which: str, *, seed: int = 0) -> PairDataset: ...
+
+
+def split(source: Source | PairSource, which: str, *, seed: int = 0) -> Dataset | PairDataset:
+    """The examples of one split, ready to train on; the rule is in :mod:`latlas.data.dataset`.
+
+    Args:
+        which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).
+        seed: decides the permutation; the default is the one every run and report uses.
+
+    Raises:
+        DataError: no such split, or the source has too few examples (or groups) to fill it.
+    """
+    if which not in SPLITS:
+        raise DataError(unknown("split", which, SPLITS))
+    return source.split(which, seed)

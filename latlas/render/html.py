@@ -48,7 +48,7 @@ class Figure:
         if self.dark is None:
             return img
         source = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
-        return f"<image>{source}{img}</picture>"
+        return f"<picture>{source}{img}</picture>"
 
 
 @dataclass(frozen=True)

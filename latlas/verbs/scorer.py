@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TOGETHER = 512
 VERBS = ("encode", "outliers", "score")
 #: where examples are looked for when no column is named
-NAMES = ("x", "data", "example", "example", "image")
+NAMES = ("x", "data", "example", "item", "image")
 
 
 class Scorer:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: Domain = "B",
               n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 16 in a "
-                                                 "image, else all.")] = None,
+                                                 "sheet, else all.")] = None,
               out: Annotated[Out, Output("to-{to}/", (
                   "Where to: folder/ (a PNG for each example, a GIF for each GIF, and a contact "
                   "sheet beside it), .png (the sheet alone), .npz, .npy, of one clip .gif, .apng, "
@@ -78,20 +78,30 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
             names = result.names if rolled is result.values else None
             result.written = (write.write_examples(path, rolled, result.space, names),)
     elif write.is_folder(path):
-        written, kept = clips.translate_files(model, examples, path, to=to, progress=progress)
-        what = counted(written, "file" if any(c.suffix for c in clips.clips_of(examples))
-                       else "image")
-        beside = path.with_name(f"{path.name}-sheet.png")
-        few = both if clip is not None else both.subset(slice(0, SHEET))
-        there = f"; {kept:,} were there" if kept else ""
-        result.files = {"written": written, "found": kept, "sheet": str(beside)}
-        result.written = (f"wrote {what} to {path}{there}", _draw(model, few, beside, to))
+        _write_folder(result, model, both, path, progress)
     elif drawn:
         result.written = (_draw(model, both, path, to),)
     else:
         clips.translate_film(model, examples, path, to=to, progress=progress)
         result.written = (f"wrote {counted(len(examples), 'frame')} to {path}",)
     return result
+
+
+def _write_folder(result: Translations, model: Any, both: Data, path: Path,
+                  progress: Progress | None) -> None:
+    """A file for each example that has none yet, and the contact sheet beside the folder."""
+    from latlas.data.pairs import first_side
+    from latlas.verbs import clips
+    from latlas.verbs.translating import SHEET
+
+    examples, beside = first_side(both), path.with_name(f"{path.name}-sheet.png")
+    written, kept = clips.translate_files(model, examples, path, to=result.to, progress=progress)
+    what = "file" if any(c.suffix for c in clips.clips_of(examples)) else "image"
+    few = both if examples.clip is not None else both.subset(slice(0, SHEET))
+    there = f"; {kept:,} were there" if kept else ""
+    result.files = {"written": written, "found": kept, "sheet": str(beside)}
+    result.written = (f"wrote {counted(written, what)} to {path}{there}",
+                      _draw(model, few, beside, result.to))
 
 
 def _check_out(path: Path | None, recordings: bool) -> None:
