@@ -80,7 +80,7 @@ class GroupDRO(DebiasingVAE):
         self.shares = self.shares * np.exp(DRO_RATE * mean)
         self.shares /= self.shares.sum()
         found = guarded((self.shares / count)[self.group], "loss")
-        return Weights(torch.from_numpy(found.weights), found.figures, found.words)
+        return Weights(torch.from_numpy(found.weights), found.metrics, found.words)
 
 
 def clusters(codes: Array, labels: Array) -> Array:

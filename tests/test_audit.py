@@ -344,7 +344,7 @@ def test_bad_input_has_clear_words():
     model = Through(6)
     with pytest.raises(DataError, match="49 examples are too few for an audit, which needs 50"):
         audited(model, points(x[:49]))
-    with pytest.raises(DataError, match="no dimension of the codes varies over these examples"):
+    with pytest.raises(DataError, match="no dimension of the latents varies over these examples"):
         audited(Through(6, silent=6), points(x))
     with pytest.raises(DataError, match="these examples are all alike, so none is rare"):
         audited(model, points(np.ones((60, 6), np.float32)))

@@ -106,7 +106,7 @@ def test_weights_are_those_of_the_codes_histograms(form, within, settings):
     expected = by_class if within == "class" else pooled
     weights = model.eval().sampling_weights(Sweep(data, 32))
     np.testing.assert_allclose(weights.values, expected.weights, rtol=1e-5)
-    assert weights.figures["weights/alpha"] == pytest.approx(expected.alpha, rel=1e-4)
+    assert weights.metrics["weights/alpha"] == pytest.approx(expected.alpha, rel=1e-4)
     assert abs(by_class.weights - pooled.weights).max() > 0.1
 
 
@@ -319,7 +319,7 @@ def test_weights_that_cannot_be_had_are_refused(runs):
     x = latlas.open_data("digits", "test").take("x")
     with pytest.raises(DataError, match="40 examples are too few"):
         latlas.weights(runs / "vae", x[:40])
-    with pytest.raises(DataError, match="no dimension of the codes varies"):
+    with pytest.raises(DataError, match="no dimension of the latents varies"):
         latlas.weights(runs / "vae", x[:1].repeat(80, 0))
     with pytest.raises(DataError, match="needs a label for every example"):
         latlas.weights(runs / "debiasing-vae", x)

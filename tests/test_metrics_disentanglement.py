@@ -140,7 +140,7 @@ def test_what_cannot_be_judged_is_said():
     codes = np.random.default_rng(7).normal(size=(100, 3))
     varied = np.arange(100) % 5
     for factors, why in ((np.c_[varied, np.ones(100)], "factor 1 has the same value"),
-                         (np.c_[varied, varied][:99], r"100 codes and factors \(99, 2\)"),
+                         (np.c_[varied, varied][:99], r"100 latents and factors \(99, 2\)"),
                          (varied[:, None], "two factors or more"),
                          (np.c_[varied, varied * np.nan], "NaN or infinity")):
         with pytest.raises(DataError, match=why):

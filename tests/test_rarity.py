@@ -131,7 +131,7 @@ def test_of_a_large_group_some_are_asked(monkeypatch):
 
 
 def test_what_cannot_be_weighed_is_said():
-    with pytest.raises(DataError, match="no dimension of the codes varies"):
+    with pytest.raises(DataError, match="no dimension of the latents varies"):
         rarity.standardised(np.ones((80, 3)))
     with pytest.raises(DataError, match="49 examples are too few for histograms"):
         rarity.histogram_density(np.random.default_rng(0).normal(size=(49, 2)))

@@ -208,11 +208,11 @@ class Weights:
 
     Attributes:
         values: (N,) at least 0, relative to one another; of the examples in the order of the data.
-        figures: for the log, in stated units; ``words`` the same for the terminal.
+        metrics: for the log, in stated units; ``words`` the same for the terminal.
     """
 
     values: Tensor
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     words: str = ""
 
 

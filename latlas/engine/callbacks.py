@@ -110,7 +110,7 @@ class Reweighting(Callback):
         self.weights = values
         self.batches.reweigh(values)
         share = float(values.sum().square() / (len(values) * values.square().sum()))
-        log.write(trainer.images, weights.figures | {"weights/effective_share": share})
+        log.write(trainer.images, weights.metrics | {"weights/effective_share": share})
         log.progress.note(weights.words)
         return False
 

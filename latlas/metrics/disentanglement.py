@@ -1,6 +1,6 @@
-"""Does each dimension of a code stand for one known factor, and each factor for one dimension?
+"""Does each latent dimension stand for one known factor, and each factor for one dimension?
 
-Every figure is a function of codes (n, d) and of the integer classes of the factors (n, f), and
+Every metric is a function of latents (n, d) and of the integer classes of the factors (n, f), and
 lies between 0 and 1. A dimension whose variance is under 1% of the largest is silent: it is set
 to 0 and carries nothing (Kim & Mnih 2018, section 4, leave out collapsed dimensions likewise).
 """
@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 from latlas.core.errors import DataError
 from latlas.metrics.arrays import Array, Float, Index, matrix
 
-#: bins of a code dimension; bins of a factor with more than ``MOST_VALUES`` values
+#: bins of a latent dimension; bins of a factor with more than ``MOST_VALUES`` values
 BINS, MOST_VALUES = 20, 100
 #: share of the largest variance under which a dimension is silent
 SILENT = 0.01
@@ -26,20 +26,20 @@ TREES, LEAF = 20, 0.01
 POINTS, BATCH = 800, 64
 
 
-def disentanglement(codes: Array, factors: Array, *, seed: int = 0) -> dict[str, float]:
-    """Every figure of this module, by the names under which ``evaluate`` prints them.
+def disentanglement(latents: Array, factors: Array, *, seed: int = 0) -> dict[str, float]:
+    """Every metric of this module, by the names under which ``evaluate`` prints them.
 
     Args:
-        codes: (n, d); their scale does not matter.
+        latents: (n, d); their scale does not matter.
         factors: (n, f) numbers, made classes by :func:`factor_classes`.
 
     Raises:
         DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that
             never changes.
     """
-    z, v = prepared(codes), factor_classes(factors)
+    z, v = prepared(latents), factor_classes(factors)
     if len(z) != len(v) or v.shape[1] < 2:
-        raise DataError(f"{len(z)} codes and factors {v.shape}: need one row for each code, and "
+        raise DataError(f"{len(z)} latents and factors {v.shape}: need one row for each, and "
                         "two factors or more")
     shared = mutual_information(z, v)
     disentangled, complete, informative = dci(z, v, seed=seed)
@@ -50,24 +50,24 @@ def disentanglement(codes: Array, factors: Array, *, seed: int = 0) -> dict[str,
 
 
 def oracle(factors: Array, dims: int, *, seed: int = 0) -> Float:
-    """The best codes there are: the factors themselves, and noise up to ``dims`` dimensions."""
+    """The best latents there are: the factors themselves, and noise up to ``dims`` dimensions."""
     v = factor_classes(factors).astype(np.float64)
     noise = np.random.default_rng(seed).standard_normal((len(v), max(0, dims - v.shape[1])))
     return np.concatenate([(v - v.mean(0)) / v.std(0), noise], 1)
 
 
-def rotated(codes: Array, *, seed: int = 0) -> Float:
-    """The same information entangled: standardised codes times a random rotation."""
-    z = prepared(codes)
+def rotated(latents: Array, *, seed: int = 0) -> Float:
+    """The same information entangled: standardised latents times a random rotation."""
+    z = prepared(latents)
     square = np.random.default_rng(seed).standard_normal((z.shape[1], z.shape[1]))
     basis, triangle = np.linalg.qr(square)
     rotation: Float = basis * np.sign(np.diag(triangle))
     return np.asarray(z @ rotation)
 
 
-def prepared(codes: Array) -> Float:
-    """(n, d) codes standardised, silent dimensions 0."""
-    z = np.asarray(matrix(codes, "codes", LEAST_ITEMS), np.float64)
+def prepared(latents: Array) -> Float:
+    """(n, d) latents standardised, silent dimensions 0."""
+    z = np.asarray(matrix(latents, "latents", LEAST_ITEMS), np.float64)
     z = z - z.mean(0)
     variance = z.var(0)
     active = variance > SILENT * variance.max()
@@ -152,7 +152,7 @@ def dci(z: Float, v: Index, *, seed: int = 0) -> tuple[float, float, float]:
     """Disentanglement, completeness, informativeness (Eastwood & Williams 2018).
 
     A random forest (20 trees on all dimensions, leaves of at least 1% of the examples) predicts
-    each factor from the codes of every second example. R_ik is the importance of dimension i for
+    each factor from the latents of every second example. R_ik is the importance of dimension i for
     factor k, ρ_i the dimension's share of all importance. D = Σ_i ρ_i (1 − entropy of R_i· to base
     f), C = mean_k (1 − entropy of R_·k to base d). Informativeness is the balanced accuracy on the
     other examples, where the source has an error.
@@ -185,12 +185,12 @@ def sap(z: Float, v: Index, *, seed: int = 0) -> float:
     on every second example and judged on the others.
     """
     scores = np.zeros((z.shape[1], v.shape[1]))
-    for i, code in enumerate(z.T):
+    for i, column in enumerate(z.T):
         for k, factor in enumerate(v.T):
             tree = DecisionTreeClassifier(max_leaf_nodes=2 * (int(factor.max()) + 1),
                                           class_weight="balanced", random_state=seed)
-            tree.fit(code[::2, None], factor[::2])
-            scores[i, k] = _balanced(factor[1::2], tree.predict(code[1::2, None]))
+            tree.fit(column[::2, None], factor[::2])
+            scores[i, k] = _balanced(factor[1::2], tree.predict(column[1::2, None]))
     return float(_lead(scores).mean())
 
 

@@ -1,4 +1,4 @@
-"""Features that the sample-quality figures are computed on. Nothing is ever downloaded.
+"""Features that the sample-quality metrics are computed on. Nothing is ever downloaded.
 
 =============  ===================================================================================
 ``pixels``     all scalars of an example in model units, flattened

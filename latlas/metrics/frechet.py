@@ -34,12 +34,12 @@ def frechet_gaussian(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> fl
 def frechet_distance(a: Array, b: Array) -> float:
     """:func:`frechet_gaussian` of two sets of features (n, d) and (m, d), covariances over n − 1.
 
-    The estimate is biased upward, more so the smaller n is: compare figures of equal n only, and
+    The estimate is biased upward, more so the smaller n is: compare metrics of equal n only, and
     beside that of held-out data.
 
     Raises:
         DataError: a side has fewer than d + 1 examples, so that its covariance is singular and the
-            figure would tell the number of examples rather than their quality.
+            metric would tell the number of examples rather than their quality.
     """
     a, b = pair(a, b, ("first features", "second features"))
     few, dims = min(len(a), len(b)), a.shape[1]

@@ -27,13 +27,13 @@ MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
 APART = 0.05
 
 
-def half_whitened(codes: Array) -> Float:
-    """Codes (n, d) on their principal axes, each divided by the fourth root of its variance λ.
+def half_whitened(latents: Array) -> Float:
+    """Latents (n, d) on their principal axes, each divided by the fourth root of its variance λ.
 
     Half the way to covariance I: it becomes diag(√λ), and what varies little counts more than it
     did, but not as much as what varies most. Flat directions are left out.
     """
-    values = matrix(codes, "codes").astype(np.float64)
+    values = matrix(latents, "latents").astype(np.float64)
     values = values - values.mean(0)
     variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(values.T)))
     varying = variances > TINY * variances[-1]
@@ -141,7 +141,7 @@ def ranks(values: Array) -> Float:
     return np.asarray((rankdata(values) - 0.5) / len(values))
 
 
-def groups(codes: Array, seed: int = 0) -> Index:
+def groups(latents: Array, seed: int = 0) -> Index:
     """(n,) group of each of some examples (n, d), the largest group first.
 
     k-means with the number of groups (2 … 8) of the greatest mean silhouette (Rousseeuw 1987); one
@@ -149,21 +149,21 @@ def groups(codes: Array, seed: int = 0) -> Index:
     """
     from sklearn.cluster import KMeans
 
-    most = min(MOST_GROUPS, len(codes) // SMALLEST)
-    partitions = [KMeans(k, n_init=4, random_state=seed).fit(codes).labels_
+    most = min(MOST_GROUPS, len(latents) // SMALLEST)
+    partitions = [KMeans(k, n_init=4, random_state=seed).fit(latents).labels_
                   for k in range(2, most + 1)]
-    score = [_silhouette(codes, label) for label in partitions]
+    score = [_silhouette(latents, label) for label in partitions]
     if not partitions or max(score) < APART:
-        return np.zeros(len(codes), np.int64)
+        return np.zeros(len(latents), np.int64)
     label = partitions[int(np.argmax(score))]
     place = np.argsort(np.argsort(-np.bincount(label), kind="stable"), kind="stable")
     return np.asarray(place[label], np.int64)
 
 
-def _silhouette(codes: Array, label: Array) -> float:
+def _silhouette(latents: Array, label: Array) -> float:
     from sklearn.metrics import silhouette_score
 
-    rows = np.unique(np.linspace(0, len(codes) - 1, min(JUDGED, len(codes))).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(latents) - 1, min(JUDGED, len(latents))).astype(np.int64))
     if len(np.unique(label[rows])) < 2:
         return -1.0
-    return float(silhouette_score(codes[rows], label[rows]))
+    return float(silhouette_score(latents[rows], label[rows]))

@@ -12,7 +12,7 @@ def kernel_distance(a: Array, b: Array, degree: int = 3) -> float:
     """Unbiased squared MMD with the kernel k(x, y) = (x·y / d + 1)^degree.
 
     Gretton et al. 2012, eq. 3; kernel and use as a score of samples: Bińkowski et al. 2018,
-    section 4. Its expectation is 0 for two sets from one distribution, at any n, so the figure may
+    section 4. Its expectation is 0 for two sets from one distribution, at any n, so the metric may
     come out slightly negative. It has the units of the kernel: scale the features to order 1.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the codes of a model carry: active units, KL per dimension, mutual information."""
+"""What the latents of a model carry: active units, KL per dimension, mutual information."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LatentSummary:
 
     Attributes:
         active: number of active units.
-        dims: size of the code.
+        dims: number of latent dimensions.
         variance: (d,) variance of the posterior means over the data, the most active first is
             ``order[0]``.
         kl: (d,) mean KL to N(0, 1) of each dimension, nats.
@@ -33,7 +33,7 @@ class LatentSummary:
 
 def variance_of_means(means: Array) -> Float:
     """(d,) variance over the data of posterior means (n, d), divided by n − 1."""
-    return np.asarray(matrix(means, "codes").var(0, dtype=np.float64, ddof=1))
+    return np.asarray(matrix(means, "latents").var(0, dtype=np.float64, ddof=1))
 
 
 def active_units(means: Array, threshold: float = 0.01) -> int:
@@ -63,7 +63,7 @@ def channel(means: Array, log_var: Array) -> Float:
 
 
 def latent_summary(means: Array, log_var: Array, threshold: float = 0.01) -> LatentSummary:
-    """All figures of :class:`LatentSummary` from posterior means and log variances, both (n, d)."""
+    """All metrics of :class:`LatentSummary` from posterior means and log variances, both (n, d)."""
     variance = variance_of_means(means)
     return LatentSummary(int((variance > threshold).sum()), len(variance), variance,
                          kl_per_dim(means, log_var), np.argsort(-variance, kind="stable"))
@@ -72,7 +72,7 @@ def latent_summary(means: Array, log_var: Array, threshold: float = 0.01) -> Lat
 def mutual_information(means: Array, log_var: Array, *, seed: int = 0, rows: int = 512) -> float:
     """I(x; z) = E_x KL(q(z|x) ‖ q(z)) in nats, one draw of z per example (Hoffman & Johnson 2016).
 
-    q(z) is the mixture of all n posteriors given, so the figure cannot exceed log n; more examples
+    q(z) is the mixture of all n posteriors given, so the metric cannot exceed log n; more examples
     give a tighter one. log q(z|x) is taken at the draw too, which cancels part of the noise.
 
     Args:

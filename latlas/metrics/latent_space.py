@@ -1,7 +1,7 @@
-"""The latent space itself: is it complete, is it continuous, and what do its codes hold?
+"""The latent space itself: is it complete, is it continuous, and what do its latents hold?
 
 Completeness asks where draws of the prior lead, continuity how evenly the decoder moves between
-them; :func:`elbo_surgery` divides what the codes hold into what they tell of an example, what
+them; :func:`elbo_surgery` divides what the latents hold into what they tell of an example, what
 couples the dimensions, and what tells each dimension from the prior.
 """
 
@@ -55,7 +55,7 @@ class Continuity:
 
     Attributes:
         median, high: 50% and 99% quantile of the slopes ‖g(z+δ) − g(z)‖ / ‖δ‖, in distances
-            between neighbouring real examples per unit of code.
+            between neighbouring real examples per unit of latents.
         largest_jump: the longest single step ‖g(z+δ) − g(z)‖, in neighbour distances; of a
             continuous decoder it halves when the steps do.
     """
@@ -100,14 +100,14 @@ def continuity(moved: Array, walked: Array, neighbour: float) -> Continuity:
     """The spectrum of the slopes moved / walked, in units of ``neighbour``.
 
     Args:
-        moved, walked: (…) lengths of the steps of decoded examples and of their codes, > 0.
+        moved, walked: (…) lengths of the steps of decoded examples and of their latents, > 0.
         neighbour: :func:`neighbour_distance` of the data.
     Raises:
-        DataError: a step of length 0 in code space, or a neighbour distance of 0.
+        DataError: a step of length 0 in latent space, or a neighbour distance of 0.
     """
     if neighbour <= 0 or (np.asarray(walked) <= 0).any():
         raise DataError("continuity needs paths without rest and data without copies: every step "
-                        "of code and the distance between neighbours above 0")
+                        "of latents and the distance between neighbours above 0")
     moves = np.asarray(moved, np.float64) / neighbour
     median, high = np.quantile(moves / walked, [0.5, 0.99])
     return Continuity(float(median), float(high), float(moves.max()))
@@ -118,7 +118,7 @@ def continuity(moved: Array, walked: Array, neighbour: float) -> Continuity:
 def elbo_surgery(means: Array, log_var: Array, *,
                  log_prior: Callable[[Float], Array] | None = None,
                  seed: int = 0) -> dict[str, Float]:
-    """What the KL part of the ELBO is made of, per example (n,), nats; averages are the figures.
+    """What the KL part of the ELBO is made of, per example (n,), nats; averages are the metrics.
 
     E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), and for p(z) = N(0, I)
     KL(q(z) ‖ p(z)) = TC + Σ_j KL(q(z_j) ‖ p(z_j)), TC = KL(q(z) ‖ Π_j q(z_j))
@@ -133,7 +133,7 @@ def elbo_surgery(means: Array, log_var: Array, *,
 
     Args:
         means, log_var: (n, d) posteriors of n examples; time n² d.
-        log_prior: (m, d) codes to log p(z) (m,); standard normal if ``None``.
+        log_prior: (m, d) latents to log p(z) (m,); standard normal if ``None``.
     Returns:
         ``kl``, ``information``, ``information_upper``, ``marginal_kl``, ``total_correlation``
         (n,), and ``dimension_kl`` (n, d) against N(0, 1).
@@ -150,12 +150,12 @@ def elbo_surgery(means: Array, log_var: Array, *,
 
 
 def linear_total_correlation(means: Array, log_var: Array | None = None) -> float:
-    """−½ log|R| of the codes' correlation matrix R, nats: TC of a Gaussian with their covariance.
+    """−½ log|R| of the latents' correlation matrix R, nats: TC of a Gaussian with their covariance.
 
     It sees linear dependence alone, and needs few examples where :func:`elbo_surgery` needs many.
 
     Args:
-        means, log_var: (n, d) posteriors, n > d; without ``log_var`` the codes are points.
+        means, log_var: (n, d) posteriors, n > d; without ``log_var`` the latents are points.
     Returns:
         Infinity where a dimension is a linear function of the others.
     """

@@ -62,7 +62,7 @@ def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
     training.
 
     Args:
-        train, test: (t, d) and (n, d), or (…, \\*shape), flattened; in the units of the figure.
+        train, test: (t, d) and (n, d), or (…, \\*shape), flattened; in the units of the metric.
         step: 0 for a density. The width of a level for integer data: then the probability of the
             bin x ± step/2 under N(mean, var + step²/12), on the base_measure of a discretised
             likelihood, and no less than the expected log-density of uniformly dequantised data.

@@ -1,7 +1,7 @@
 """Does a model copy its training set? Distances to the training examples, held against held-out
 data.
 
-Every figure compares how near samples come to the training examples with how near fresh real data
+Every metric compares how near samples come to the training examples with how near fresh real data
 comes. A copying model cannot pass: its distances are zero, whatever the features.
 """
 
@@ -48,7 +48,7 @@ class Memorisation:
 
 def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
                  seed: int = 0) -> Memorisation:
-    """All figures of :class:`Memorisation` from features (m, d), (t, d) and (n, d).
+    """All metrics of :class:`Memorisation` from features (m, d), (t, d) and (n, d).
 
     Args:
         samples: what the model made.

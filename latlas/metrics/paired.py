@@ -1,4 +1,4 @@
-"""How far images are from the ones that were wanted: one figure for every pair."""
+"""How far images are from the ones that were wanted: one metric for every pair."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def _blurred(x: Tensor) -> Tensor:
     return x
 
 
-def _each(made: Array, wanted: Array, figure: Any) -> Float:
-    """A figure of every pair, in double precision, some pairs at a time."""
+def _each(made: Array, wanted: Array, metric: Any) -> Float:
+    """A metric of every pair, in double precision, some pairs at a time."""
     if made.shape != wanted.shape:
         raise ValueError(f"pairs of shapes {made.shape} and {wanted.shape}")
-    parts = [figure(*(torch.from_numpy(np.array(x[i:i + CHUNK], np.float64))
+    parts = [metric(*(torch.from_numpy(np.array(x[i:i + CHUNK], np.float64))
                       for x in (made, wanted))).numpy() for i in range(0, len(made), CHUNK)]
     return np.concatenate(parts) if parts else np.zeros(0)

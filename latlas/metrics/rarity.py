@@ -1,8 +1,8 @@
-"""How rare examples are by their codes, and weights by which rare ones come more often.
+"""How rare examples are by their latents, and weights by which rare ones come more often.
 
-Densities are histograms of each standardised code dimension, Q̂_i; weights are the inverse of their
-product (Amini et al. 2019, eq. 3) or of the least of them, or grow with the loss of an example and
-of those like it. α tempers them until enough of the examples still count.
+Densities are histograms of each standardised latent dimension, Q̂_i; weights are the inverse of
+their product (Amini et al. 2019, eq. 3) or of the least of them, or grow with the loss of an
+example and of those like it. α tempers them until enough of the examples still count.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
-#: what is wrong with codes that are alike
-UNVARIED = ("no dimension of the codes varies over these examples, so none is rare: train longer, "
-            "or lower the weight of the KL")
-#: bins of a histogram of one code dimension
+#: what is wrong with latents that are alike
+UNVARIED = ("no dimension of the latents varies over these examples, so none is rare: train "
+            "longer, or lower the weight of the KL")
+#: bins of a histogram of one latent dimension
 BINS = 10
 #: fewer examples make no histogram
 LEAST_ITEMS = 50
@@ -27,24 +27,24 @@ LEAST_ITEMS = 50
 NEIGHBOURS = 5
 #: of larger groups neighbours are sought among an even choice of about so many
 REFERENCE = 20_000
-#: standard deviations, relative to the size of the codes, that are rounding
+#: standard deviations, relative to the size of the latents, that are rounding
 TINY = 1e-6
 #: effective share that weights leave, and where they are clipped, times their mean
 SHARE, CLIP = 0.2, 20.0
-#: α is sought between these, in units of a density of standardised codes
+#: α is sought between these, in units of a density of standardised latents
 ALPHAS = (1e-3, 1e6)
 
 
-def standardised(codes: Array, like: Array | None = None) -> Float:
-    """Codes (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
+def standardised(latents: Array, like: Array | None = None) -> Float:
+    """Latents (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
 
     A dimension that does not vary is 0 for all examples.
 
     Raises:
-        DataError: codes that are not finite, or none of whose dimensions varies.
+        DataError: latents that are not finite, or none of whose dimensions varies.
     """
-    values = matrix(codes, "codes", 1).astype(np.float64)
-    base = values if like is None else matrix(like, "codes", 1).astype(np.float64)
+    values = matrix(latents, "latents", 1).astype(np.float64)
+    base = values if like is None else matrix(like, "latents", 1).astype(np.float64)
     if not _varies(base).any():
         raise DataError(UNVARIED)
     return _standard(values, base)
@@ -60,24 +60,24 @@ def _standard(values: Float, base: Float) -> Float:
     return np.where(varies, (values - base.mean(0)) / np.where(varies, base.std(0), 1), 0.0)
 
 
-def histogram_density(codes: Array, bins: int = BINS) -> Float:
+def histogram_density(latents: Array, bins: int = BINS) -> Float:
     """Q̂_i(z_i), (n, d): for each example and dimension the density of the bin that holds it.
 
-    Bins of equal width from the least to the greatest code; count / (n · width), which integrates
+    Bins of equal width from the least to the greatest latent; count / (n · width), which integrates
     to 1. A dimension that does not vary has density 1.
 
     Raises:
         DataError: fewer than 50 examples.
     """
-    values = matrix(codes, "codes", 1).astype(np.float64)
+    values = matrix(latents, "latents", 1).astype(np.float64)
     if len(values) < LEAST_ITEMS:
-        raise DataError(f"{len(values)} examples are too few for histograms of their codes; at "
+        raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
                         f"least {LEAST_ITEMS}")
     return _densities(values, bins)
 
 
-def densities(codes: Array, groups: Array | None = None, bins: int = BINS) -> Float:
-    """:func:`histogram_density` of standardised codes (n, d), within each of the ``groups`` (n,).
+def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
+    """:func:`histogram_density` of standardised latents (n, d), within each of the ``groups`` (n,).
 
     Groups of fewer than 50 examples are taken together. A dimension that does not vary within a
     group has density 1 there.
@@ -85,7 +85,7 @@ def densities(codes: Array, groups: Array | None = None, bins: int = BINS) -> Fl
     Raises:
         DataError: fewer than 50 examples in all.
     """
-    values = matrix(codes, "codes", 1).astype(np.float64)
+    values = matrix(latents, "latents", 1).astype(np.float64)
     if groups is None or len(values) < LEAST_ITEMS:
         return histogram_density(_standard(values, values), bins)
     result = np.empty_like(values)
@@ -101,16 +101,16 @@ def members(groups: Array) -> list[Index]:
     return [np.flatnonzero(number == k) for k in np.unique(number)]
 
 
-def smoothed(values: Array, codes: Array, groups: Array, k: int = NEIGHBOURS) -> Float:
+def smoothed(values: Array, latents: Array, groups: Array, k: int = NEIGHBOURS) -> Float:
     """Each example's mean of ``values`` (n,) over its k nearest of its group, itself among them.
 
-    By Euclidean distance of the codes (n, d), standardised within the group: what is odd about one
-    example alone (a wrong label) counts less than what is odd about many alike. Of a group of
+    By Euclidean distance of the latents (n, d), standardised within the group: what is odd about
+    one example alone (a wrong label) counts less than what is odd about many alike. Of a group of
     more than 20,000 examples the neighbours are sought among every second, third … example.
     """
     result = np.empty(len(values))
     for rows in members(groups):
-        own = matrix(codes[rows], "codes", 1).astype(np.float64)
+        own = matrix(latents[rows], "latents", 1).astype(np.float64)
         own = _standard(own, own)
         some = slice(None, None, -(-len(rows) // REFERENCE))
         near = nearest(own, own[some], min(k, len(own[some])))[1]
@@ -231,7 +231,7 @@ class Guarded:
     cut: float
 
     @property
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """For the log."""
         return {"weights/alpha": self.alpha,
                 "weights/clipped": self.cut, "weights/greatest": float(self.weights.max())}

@@ -10,9 +10,9 @@ NAME_IT = "name the class with --label or, of data, its column with --data-optio
 
 
 def class_vectors(label: Tensor, classes: int, latent_dim: int) -> Tensor:
-    """Class codes (n,) as one-hot (n, classes), to stand beside a code.
+    """Class codes (n,) as one-hot (n, classes), to stand beside latents.
 
-    The 1 is √(2 · latent_dim), longer than a code: beside a code a plain 1 is so faint that a VAE's
-    code learns the class as well, and samples then ignore the label.
+    The 1 is √(2 · latent_dim), longer than a latent vector: beside it a plain 1 is so faint that
+    a VAE's latents learn the class as well, and samples then ignore the label.
     """
     return (2 * latent_dim) ** 0.5 * F.one_hot(label.long(), classes).float()

@@ -144,7 +144,7 @@ class DebiasingVAE(VAE):
         clipped = rarity.guarded(values, c.reweighting, c.share, c.clip, c.alpha)
         weights = torch.ones(len(z), dtype=torch.float64)
         weights[torch.from_numpy(mine)] = torch.from_numpy(clipped.weights)
-        return Weights(weights, clipped.figures, clipped.words)
+        return Weights(weights, clipped.metrics, clipped.words)
 
     def latents_and_losses(self, batches: Iterable[Batch]) -> tuple[Array, Array, Array]:
         """Mean latents (n, latent_dim), cross-entropies (n,) and labels (n,) of all examples."""

@@ -50,11 +50,11 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     Args:
         model: a name that ``latlas models`` lists.
-        n_components: size of the code; ``None`` chooses from the number of columns.
+        n_components: number of latent dimensions; ``None`` chooses from the number of columns.
         images, epochs, minutes: training budget, at most one; ``None`` is automatic.
         validation_fraction: share of the rows held out to keep the best weights by; not used
             where that is fewer than 20 rows, nor by ``pca``.
-        draws: of the code per row, for the likelihood of models without an exact one.
+        draws: of the latents per row, for the likelihood of models without an exact one.
         settings: any other setting of the model or of training, name to value.
         random_state: decides weights, order and draws.
 
@@ -92,20 +92,20 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self
 
     def transform(self, X: ArrayLike) -> Array:
-        """The mean code of every row, (n, n_components)."""
+        """The mean latents of every row, (n, n_components)."""
         x = self._checked(X)
         return self._by_batches(x, lambda rows: self.model_.encode(rows).mean, x.dtype)
 
     @_available("decode")
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """The row at every code, (n, n_features_in_)."""
+        """The row at every latent vector, (n, n_features_in_)."""
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
         if z.shape[1] != self._n_features_out:
-            raise ValueError(f"the codes have {z.shape[1]} columns, the model's "
+            raise ValueError(f"the latents have {z.shape[1]} columns, the model's "
                              f"{self._n_features_out}")
         rows = in_batches(torch.from_numpy(z.astype(np.float32)),
-                           lambda codes: self.model_.decode(codes).mean)
+                           lambda latents: self.model_.decode(latents).mean)
         return (rows.numpy() * self.scale_ + self.mean_).astype(z.dtype)
 
     @_available("score")
@@ -195,7 +195,7 @@ class AE(LatentModel):
 
 
 class VAE(LatentModel):
-    """Variational autoencoder: codes, samples, and a bound on the likelihood."""
+    """Variational autoencoder: latents, samples, and a bound on the likelihood."""
 
     def __init__(self, n_components: int | None = None, *, images: int | None = None,
                  epochs: float | None = None, minutes: float | None = None,
