@@ -342,7 +342,7 @@ def test_half_way_between_two_clusters_content_is_half_way(with_content):
     torch.testing.assert_close(between[0], clusters.content_of_latents(z).mean(0))
 
 
-@pytest.mark.parametrize("examples", [1, 3])
+@pytest.mark.parametrize("items", [1, 3])
 def test_what_does_not_vary_says_nothing(items):
     x = np.full((60, 1, SIDE, SIDE), 7, np.uint8)
     x[:items] = 200

@@ -114,7 +114,7 @@ def test_a_lazy_penalty_is_a_phase_of_its_own():
     assert due == [0, 4, 8]
 
 
-@pytest.mark.parametrize(("penalty", "examples"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
+@pytest.mark.parametrize(("penalty", "items"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
 def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
         penalty, items):
     data = tiny.points()
