@@ -40,8 +40,8 @@ from latlas.engine.options import TrainOptions
 from latlas.engine.processes import DistributedContext
 from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
-from latlas.networks.reordered import Conv2d
-from latlas.networks.translators import Mirrored, Transposed
+from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
+from latlas.networks.translators import Mirrored
 
 #: Adam's, of both sides
 RATE, BETAS = 2e-4, (0.5, 0.999)
@@ -50,7 +50,7 @@ WARM, LEAST = 2, 4
 Step = Callable[[], None]
 #: latlas's layers that sum in another order → torch's own
 USUAL: dict[type[nn.Module], type[nn.Module]] = {
-    Conv2d: nn.Conv2d, Transposed: nn.ConvTranspose2d}
+    Strided: nn.Conv2d, StridedTransposed: nn.ConvTranspose2d, Transposed: nn.ConvTranspose2d}
 #: a measurement's settings to a step and what latlas chose for it
 Making = Callable[[dict[str, Any]], tuple[Step, dict[str, Any]]]
 
@@ -92,6 +92,8 @@ def usual(network: nn.Module) -> nn.Module:
             twin.load_state_dict(layer.state_dict())
             setattr(network, name, twin)
         else:
+            if isinstance(layer, Twice):
+                layer.twice = False
             usual(layer)
     return network
 

@@ -10,15 +10,47 @@ import torch.nn.functional as F
 from torch import nn
 
 from latlas.networks import reordered
-from latlas.networks.blocks import flat
 from latlas.networks.equalised import EqualConv
-from latlas.networks.gan import penalise
-from latlas.networks.reordered import Conv2d
-from latlas.networks.translators import FEW, Transposed
+from latlas.networks.reordered import (
+    FEW,
+    Strided,
+    StridedTransposed,
+    Transposed,
+    convolved,
+    convolved_twice,
+    flat,
+    memory_format,
+    mirrored,
+    penalised,
+    strided,
+)
 
 
 def doubles(*shape):
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize(("size", "edge"), [((8, 9), 1), ((8, 9), 3), ((4, 5), 3)])
+def test_edges_are_mirrored_as_torch_does(size, edge):
+    x = doubles(2, 3, *size)
+    made, known = mirrored(x, edge), F.pad(x, [edge] * 4, mode="reflect")
+    assert torch.equal(made, known)
+    weight = torch.randn_like(known)
+    mine, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (made, known))
+    torch.testing.assert_close(mine, theirs)
+    assert torch.autograd.gradgradcheck(lambda v: mirrored(v, edge), x)
+
+
+def test_mirroring_keeps_the_number_format_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mirrored(torch.randn(1, 1, 8, 8).bfloat16(), 1).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_to_few_channels_is_the_same_row_by_row(outputs, bias):
+    conv, x = nn.Conv2d(4, outputs, 7, bias=bias).double(), doubles(2, 4, 11, 12)
+    same(convolved(x, conv).double(), conv(x), [x, *conv.parameters()], 1e-5)
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [
@@ -38,36 +70,29 @@ def test_a_transposed_convolution_of_few_pixels_is_one_product(size, kernel, str
     torch.testing.assert_close(found, gradients)
 
 
-def layers(*args, **named):
-    """One of ours, whose gradient is penalised, and torch's own with the same weights."""
-    mine, known = Conv2d(*args, **named), nn.Conv2d(*args, **named)
+def layers(kind, theirs, *args, **named):
+    mine = kind(*args, **named)
+    known = theirs(*args, **named)
     known.load_state_dict(mine.state_dict())
-    mine.penalised = True
     return mine, known
 
 
-STRIDED = [(3, 2, 1), (4, 2, 1), ((4, 3), (2, 1), (1, 0)), (3, 1, 1)]
+STRIDED = [(Strided, nn.Conv2d, 3, 2, 1), (Strided, nn.Conv2d, 4, 2, 1),
+           (Strided, nn.Conv2d, (4, 3), (2, 1), (1, 0)),
+           (StridedTransposed, nn.ConvTranspose2d, 4, 2, 1),
+           (StridedTransposed, nn.ConvTranspose2d, (3, 4), (1, 2), (0, 1))]
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), STRIDED)
-def test_gradients_through_strided_convolutions_are_derived_as_torch_does(kernel, stride, padding):
-    def penalty(layer):
-        with torch.autocast("cpu", torch.bfloat16):
-            out = layer(x).float().pow(3).sum()
-        slope = torch.autograd.grad(out, x, create_graph=True)[0]
-        return torch.autograd.grad(slope.square().sum(), list(layer.parameters()))
-
-    x = torch.randn(4, 64, 9, 8, requires_grad=True)
-    for f, r in zip(*map(penalty, layers(64, 64, kernel, stride, padding)), strict=True):
-        torch.testing.assert_close(f, r, rtol=0.03, atol=0.03 * r.abs().max().item())
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
 @pytest.mark.parametrize("bias", [True, False])
-def test_in_bf16_it_is_the_same_layer(layout, bias):
-    mine, known = layers(64, 64, 4, 2, 1, bias=bias)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_of_strided_convolutions_have_their_gradient_by_windows(
+        kind, theirs, kernel, stride, padding, bias, layout):
+    mine, known = layers(kind, theirs, 64, 64, kernel, stride, padding, bias=bias)
     x = torch.randn(5, 64, 9, 8).to(memory_format=layout).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
+        assert type(strided(x, mine).grad_fn).__name__ == "_ConvolutionBackward"
+        assert strided(x, Strided(64, 64, 3)) is None  # no stride
         made, wanted = mine(x), known(x)
     assert made.dtype == torch.bfloat16
     torch.testing.assert_close(made, wanted)
@@ -77,16 +102,39 @@ def test_in_bf16_it_is_the_same_layer(layout, bias):
         torch.testing.assert_close(f, r, rtol=0.02, atol=0.02 * r.abs().max().item())
 
 
+def test_windows_give_the_exact_gradient():
+    large, small = doubles(2, 3, 9, 8), doubles(2, 5, 5, 4)
+    weight = doubles(5, 3, 3, 4)
+    made = F.conv2d(large, weight, stride=2, padding=1)
+    assert made.shape == small.shape
+    right = torch.autograd.grad((made * small).sum(), weight)[0]
+    found = reordered._by_windows(large, small, weight.shape[2:], [2, 2], [1, 1])
+    torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
+def test_slopes_through_strided_convolutions_are_derived_as_torch_does(
+        kind, theirs, kernel, stride, padding):
+    def penalty(layer):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = layer(x).float().pow(3).sum()
+        slope = torch.autograd.grad(out, x, create_graph=True)[0]
+        return torch.autograd.grad(slope.square().sum(), list(layer.parameters()))
+
+    x = torch.randn(4, 64, 9, 8, requires_grad=True)
+    for f, r in zip(*map(penalty, layers(kind, theirs, 64, 64, kernel, stride, padding)),
+                    strict=True):
+        torch.testing.assert_close(f, r, rtol=0.03, atol=0.03 * r.abs().max().item())
+
+
 def test_a_pass_that_only_goes_through_takes_no_gradient_of_weights(monkeypatch):
-    gradient = reordered._gradient
+    def never(*_):
+        raise AssertionError("not asked for")
 
-    def by_input(by, *tensors):
-        assert by == 0, "not asked for"
-        return gradient(by, *tensors)
-
-    layer, x = layers(64, 64, 4, 2, 1)[0], torch.randn(4, 64, 8, 8, requires_grad=True)
-    total = layer(x).square().sum()
-    monkeypatch.setattr(reordered, "_gradient", by_input)
+    layer, x = Strided(64, 64, 4, 2, 1), torch.randn(4, 64, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        total = layer(x).float().square().sum()
+    monkeypatch.setattr(reordered, "_by_windows", never)
     total.backward(inputs=[x], retain_graph=True)
     with pytest.raises(AssertionError, match="not asked for"):
         total.backward(inputs=list(layer.parameters()))
@@ -102,12 +150,12 @@ def of_slopes(network, x):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_networks_that_are_penalised_have_the_gradients_they_had(layout):
-    plain = nn.Sequential(Conv2d(3, 8, 3, 2, 1), nn.SiLU(), Conv2d(8, 6, (4, 3), (2, 1), 1),
+    plain = nn.Sequential(Strided(3, 8, 3, 2, 1), nn.SiLU(), Strided(8, 6, (4, 3), (2, 1), 1),
                           nn.SiLU(), EqualConv(6, 4), nn.SiLU(), EqualConv(4, 2, 1, bias=False))
     plain = plain.double().to(memory_format=layout)
     quick = copy.deepcopy(plain)
-    penalise(quick)
-    assert [m.penalised for m in quick[::2]] == [True] * 4 and not plain[0].penalised
+    penalised(quick)
+    assert [m.twice for m in quick[::2]] == [True] * 4 and not plain[0].twice
     x = doubles(3, 3, 9, 10)
     assert type(quick[0](x).grad_fn).__name__ == "_ConvolutionBackward"
     assert type(quick[0](x.detach()).grad_fn).__name__ == "ConvolutionBackward0"
@@ -115,45 +163,62 @@ def test_networks_that_are_penalised_have_the_gradients_they_had(layout):
     torch.testing.assert_close(of_slopes(quick, x), of_slopes(plain, x))
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), STRIDED)
-def test_derivatives_of_any_order_are_those_of_a_convolution(kernel, stride, padding):
-    quick, layer = (m.double() for m in layers(3, 4, kernel, stride, padding))
-    x = doubles(2, 3, 5, 6)
+@pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
+@pytest.mark.parametrize("windows", [False, True])
+def test_derivatives_of_any_order_are_those_of_a_convolution(kind, theirs, kernel, stride, padding,
+                                                            windows):
+    layer = theirs(3, 4, kernel, stride, padding).double()
+    transposed, x = theirs is nn.ConvTranspose2d, doubles(2, 3, 5, 6)
 
-    def sharpness(module):
+    def quick(x, weight, bias):
+        return convolved_twice(x, weight, bias, layer.stride, layer.padding, transposed, windows)
+
+    def sharpness(convolve):
         """Of the gradients by all, the norm's gradient, and that of its norm in turn."""
-        given = [x, *module.parameters()]
-        total = module(x).pow(3).sum()
+        given = [x, *layer.parameters()]
+        total = convolve(*given).pow(3).sum()
         for _ in range(2):
             found = torch.autograd.grad(total, given, create_graph=True)
             total = torch.stack([g.square().sum().sqrt() for g in found]).sum()
         return torch.autograd.grad(total, given)
 
-    torch.testing.assert_close(sharpness(quick), sharpness(layer))
+    plain = F.conv_transpose2d if transposed else F.conv2d
+    torch.testing.assert_close(
+        sharpness(quick), sharpness(lambda x, w, b: plain(x, w, b, stride, padding)))
 
 
-def test_one_picture_and_evaluation_are_left_to_torch():
-    mine, known = layers(4, 4, 3, padding=1)
+@pytest.mark.parametrize("more", [{"dilation": 2}, {"groups": 2}, {"padding": "same"},
+                                  {"padding": 1, "padding_mode": "circular"}])
+def test_whatever_else_a_convolution_can_do_is_left_to_torch(more):
+    mine, known = layers(Strided, nn.Conv2d, 4, 4, 3, **more)
+    penalised(mine)
     x = torch.randn(2, 4, 8, 8, requires_grad=True)
+    torch.testing.assert_close(mine(x), known(x))
     torch.testing.assert_close(mine(x[0]), known(x[0]))
-    with torch.no_grad():
-        assert torch.equal(mine(x), known(x))
 
 
-def test_rows_give_gradients_back_in_the_layout_that_images_had():
+def test_a_network_with_a_word_of_its_own_keeps_it():
+    class Own(nn.Module):
+        def twice(self, x):
+            return 2 * x
+
+    own = Own()
+    penalised(nn.Sequential(own))
+    assert own.twice(3) == 6
+
+
+def test_rows_give_gradients_back_in_the_layout_that_items_had():
     x = doubles(2, 3, 4, 5)
     torch.testing.assert_close(flat(x), x.flatten(1))
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), last)
     for layout in (torch.contiguous_format, torch.channels_last):
         h = x.detach().contiguous(memory_format=layout).requires_grad_()
-        gradient = torch.autograd.grad(flat(h).square().sum(), h)[0]
-        torch.testing.assert_close(gradient, 2 * h)
-        assert gradient.is_contiguous(memory_format=layout)
+        assert memory_format(torch.autograd.grad(flat(h).square().sum(), h)[0]) == layout
+    assert memory_format(torch.zeros(2, 1, 4, 5)) == torch.contiguous_format
 
 
-def test_edges_are_mirrored():
-    from latlas.networks.translators import Mirrored
-
-    layer, x = Mirrored(2, 3, 5), torch.randn(2, 2, 6, 7)
-    torch.testing.assert_close(layer(x), layer.conv(F.pad(x, [2] * 4, mode="reflect")))
+def same(made, known, inputs, tolerance):
+    torch.testing.assert_close(made, known, rtol=tolerance, atol=tolerance)
+    mine, theirs = (torch.autograd.grad(y.square().sum(), inputs) for y in (made, known))
+    torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=10 * tolerance)

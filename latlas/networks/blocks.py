@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.networks.reordered import Conv2d
+from latlas.networks.reordered import Strided, StridedTransposed
 
 Size = tuple[int, int]
 #: 1 / root mean square of silu(a) for a ~ N(0, 1)
@@ -48,16 +47,7 @@ def _strides(large: Size, small: Size) -> Size:
 
 def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
     """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
-    return Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
-
-
-def flat(h: Tensor) -> Tensor:
-    """(n, C, H, W) to (n, C H W). The gradient comes back in the memory layout of ``h``: where two
-    layouts meet, what reads them takes several times as long."""
-    if h.requires_grad and not h.is_contiguous():
-        h.register_hook(lambda gradient: None if gradient is None else gradient.contiguous(
-            memory_format=torch.channels_last))
-    return h.flatten(1)
+    return Strided(inputs, outputs, 3, stride=_strides(large, small), padding=1)
 
 
 class Up(nn.Module):
@@ -72,7 +62,7 @@ class Up(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, small: Size, large: Size,
-                 kind: type[nn.ConvTranspose2d] = nn.ConvTranspose2d) -> None:
+                 kind: type[nn.ConvTranspose2d] = StridedTransposed) -> None:
         super().__init__()
         stride = _strides(large, small)
         kernel = 2 + stride[0], 2 + stride[1]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Refined, Up, channels, down, flat, preserve_scale, pyramid
+from latlas.networks.blocks import Refined, Up, channels, down, preserve_scale, pyramid
+from latlas.networks.reordered import flat, memory_format
 
 LEAST_SIDE = 4
 #: channels of the first level, unless told otherwise
@@ -91,10 +92,10 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
-        weight = next(p for p in self.trunk.parameters() if p.dim() == 4)
-        last = not weight.is_contiguous()  # two layouts that meet take several times as long
-        layout = torch.channels_last if last else torch.contiguous_format
-        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))
+        # in the layout of the weights that come next: two that meet take several times as long
+        layouts = (memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
+        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(
+            memory_format=next(layouts, torch.contiguous_format)))
         return out
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Size, flat, pyramid
-from latlas.networks.reordered import Conv2d
+from latlas.networks.blocks import Size, pyramid
+from latlas.networks.reordered import Twice, convolved_twice, flat
 
 #: slope of the leaky ReLU below 0, and the gain that makes up for what it takes from the variance
 SLOPE, GAIN = 0.2, math.sqrt(2)
@@ -44,7 +44,7 @@ class EqualLinear(nn.Linear):
         return F.linear(x, self.weight * scale, self.bias * self.gain)
 
 
-class EqualConv(Conv2d):
+class EqualConv(Twice, nn.Conv2d):
     """gain · (W ∗ x/√inputs + b) with W ~ N(0, 1) at the start; the size of images stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0,
@@ -58,7 +58,10 @@ class EqualConv(Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias * self.gain
         weight = self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
-        return self._conv_forward(x, weight, bias)
+        if self.quick(x):
+            edge = weight.shape[2] // 2
+            return convolved_twice(x, weight, bias, (1, 1), (edge, edge))
+        return F.conv2d(x, weight, bias, padding=self.padding)
 
 
 def leaky(h: Tensor) -> Tensor:

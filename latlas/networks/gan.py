@@ -12,7 +12,7 @@ from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.networks.conv import ConvDecoder, ConvEncoder
 from latlas.networks.mlp import leaky_mlp
-from latlas.networks.reordered import Conv2d
+from latlas.networks.reordered import penalised
 
 #: slope of :class:`Squashed` far out; octaves of :class:`Waves`
 LEAK, OCTAVES = 0.005, 5
@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
         if self.of_content is not None:  # as long as the embeddings of classes
             nn.init.normal_(self.of_content.weight, std=1 / math.sqrt(content_dims))
         self.class_logits = nn.Linear(features, classes) if class_logits else None
-        penalise(trunk)
+        penalised(trunk)
 
     def forward(self, x: Tensor, label: Tensor | None = None, cluster: Tensor | None = None,
                 content: Tensor | None = None) -> Tensor:
@@ -143,13 +143,6 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
                     layer.reset_parameters()
                 spectral_norm(layer)
     return discriminator
-
-
-def penalise(network: nn.Module) -> None:
-    """Make ready for R1 and R2, which differentiate the gradient by the input."""
-    for layer in network.modules():
-        if isinstance(layer, Conv2d):
-            layer.penalised = True
 
 
 def minibatch_deviation(h: Tensor, group: int) -> Tensor:

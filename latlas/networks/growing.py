@@ -25,7 +25,8 @@ from latlas.networks.equalised import (
     pixel_norm,
     shrunk,
 )
-from latlas.networks.gan import Discriminator, penalise
+from latlas.networks.gan import Discriminator
+from latlas.networks.reordered import penalised
 
 
 def level_and_weight(stage: float) -> tuple[int, float]:
@@ -98,7 +99,7 @@ class GrowingDiscriminator(nn.Module):
         self.colours = nn.ModuleList(EqualConv(channels, c, 1, gain=GAIN) for c in wide)
         self.descent = Descent(sizes, wide)
         self.head = Discriminator(nn.Identity(), wide[0], minibatch_std=group, bias=bias)
-        penalise(self)
+        penalised(self)
 
     def forward(self, x: Tensor, stage: float) -> Tensor:
         level, weight = level_and_weight(stage)
