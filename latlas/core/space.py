@@ -180,23 +180,79 @@ class Recordings(Images, frozen=True, kw_only=True):
     sound: Sound
 
 
-class Table(Example, frozen=True):
-    """Rows (d,) of a table.
+#: a gap among the words of a category; the words of a category that are too rare for their own
+ABSENT, OTHER = "(missing)", "(other)"
+ColumnKind = Literal["real", "integer", "boolean", "category", "date", "text", "id", "label",
+                     "group", "dropped"]
+
+
+class Column(Record, frozen=True):
+    """A column of a table, as it was understood at training.
 
     Attributes:
-        columns: names of the columns.
-        categories: names of columns of words, which ``columns`` holds as one column of 0 and 1 per
-            word, ``NAME=WORD``.
+        name, kind: text, ids, labels, groups and dropped columns are not learnt.
+        dtype: polars' name of the type that values are written in.
+        form: of text, how a date is written (strftime), or the mark before decimals of numbers
+            that are not plain.
+        categories: the words of a category.
+        gaps: some value was missing in training; then one number says so.
+        fill: what stands in the place of a gap: the median, or the most frequent word.
+        offset: of whole numbers beyond 2^53, what was subtracted.
+        parts: of a date, the periods whose sine and cosine stand beside it.
     """
 
-    shape: tuple[int, ...]
+    name: str
+    kind: ColumnKind
+    dtype: str
+    form: str = ""
+    categories: tuple[str, ...] = ()
+    gaps: bool = False
+    fill: float | int | str | bool | None = None
+    offset: int = 0
+    parts: tuple[str, ...] = ()
+
+    @property
+    def learnt(self) -> bool:
+        return self.kind in ("real", "integer", "boolean", "category", "date")
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The words of a category, a gap among them."""
+        return (*self.categories, ABSENT) if self.gaps else self.categories
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the numbers that stand for a value."""
+        if self.kind == "category":
+            return tuple(f"{self.name}={level}" for level in self.levels)
+        parts = [f"{self.name} ({wave} of {part})" for part in self.parts for wave in (
+            "sin", "cos")]
+        return (self.name, *parts, *([f"{self.name} {ABSENT}"] if self.gaps else []))
+
+
+class Table(Example, frozen=True):
+    """Rows (d,) of a table: the numbers that stand for its columns.
+
+    Attributes:
+        fields: the table's columns, learnt or not, in the file's order.
+        location, scale: one for each of the d numbers.
+    """
+
+    fields: tuple[Column, ...]
     location: Units = 0.0
     scale: Units = 1.0
-    columns: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
 
     kind: ClassVar[Kind] = "table"
     words: ClassVar[str] = "a table"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.columns),)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the d numbers."""
+        return tuple(feature for field in self.fields if field.learnt for feature in field.features)
 
 
 class Points(Example, frozen=True):

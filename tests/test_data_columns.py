@@ -1,0 +1,189 @@
+"""Columns of tables: what they are taken for, and that a row is read the same everywhere."""
+
+import io
+import math
+from datetime import date, datetime
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latlas.core.errors import DataError
+from latlas.core.space import Table
+from latlas.data.columns import frame_of, interpret, numbers_of, with_fills
+from latlas.data.frames import read_frame
+
+KINDS = ("integer", "real", "word", "date", "boolean", "time")
+
+
+@st.composite
+def frames(draw):
+    n = draw(st.integers(3, 25))
+    columns = {}
+    for i in range(draw(st.integers(1, 5))):
+        kind = draw(st.sampled_from(KINDS))
+        value = {
+            "integer": st.integers(-2**40, 2**40),
+            "real": st.floats(-1e30, 1e30, allow_subnormal=False),
+            "word": st.sampled_from(["red", "green", "déjà vu", "x,y"]),
+            "date": st.dates(date(1950, 1, 1), date(2050, 1, 1)),
+            "boolean": st.booleans(),
+            "time": st.datetimes(datetime(1950, 1, 1), datetime(2050, 1, 1)).map(
+                lambda t: t.replace(microsecond=0)),
+        }[kind]
+        gaps = draw(st.booleans())
+        values = [None if gaps and draw(st.integers(0, 3)) == 0 else draw(value) for _ in range(n)]
+        dtype = {"integer": pl.Int64, "real": pl.Float64, "word": pl.String, "date": pl.Date,
+                 "boolean": pl.Boolean, "time": pl.Datetime("us")}[kind]
+        columns[f"{kind} {i}"] = pl.Series(values, dtype=dtype)
+    return pl.DataFrame(columns)
+
+
+def fitted(frame):
+    """A run's columns, all rows for training."""
+    data = read_frame(frame, "t")
+    result = interpret(data, "t")
+    if result.problems:
+        return None
+    raw = numbers_of(data, result.columns, "t", fill=False)
+    return with_fills(result.columns, raw.x, np.arange(len(frame)))
+
+
+def rows(columns, source, name="t"):
+    return numbers_of(read_frame(source, name), columns, name)
+
+
+def stream(frame, kind):
+    out = io.BytesIO()
+    if kind == "csv":
+        frame.write_csv(out, datetime_format="%Y-%m-%d %H:%M:%S")
+    else:
+        frame.write_parquet(out)
+    out.seek(0)
+    return out
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.x, b.x)
+    np.testing.assert_array_equal(a.key, b.key)
+
+
+@settings(max_examples=200, deadline=None)
+@given(frames(), st.randoms(use_true_random=False))
+def test_a_row_is_read_the_same_alone_and_in_any_file(frame, random):
+    columns = fitted(frame)
+    if columns is None:
+        return
+    together = rows(columns, frame)
+    assert np.isfinite(together.x).all()
+    order = list(range(len(frame)))
+    random.shuffle(order)
+    shuffled = rows(columns, frame[order])
+    np.testing.assert_array_equal(shuffled.x, together.x[order])
+    np.testing.assert_array_equal(shuffled.key, together.key[order])
+    for i in range(len(frame)):
+        alone = rows(columns, frame[[i]])
+        np.testing.assert_array_equal(alone.x[0], together.x[i])
+        assert alone.key[0] == together.key[i]
+    turned = list(frame.columns)
+    random.shuffle(turned)
+    wider = frame.select(turned).with_columns(pl.lit("more").alias("one more"))
+    same(rows(columns, wider), together)
+    if frame.width > 1:  # a line of one gap is a blank line
+        same(rows(columns, stream(frame, "csv"), "t.csv"), together)
+    same(rows(columns, stream(frame, "parquet"), "t.parquet"), together)
+    same(rows(columns, frame.to_pandas()), together)
+    same(rows(columns, pd.DataFrame({c: pd.Series(frame[c].to_list(), dtype=object)
+                                     for c in frame.columns})), together)
+    same(rows(columns, frame.to_arrow()), together)
+
+
+@settings(max_examples=100, deadline=None)
+@given(frames())
+def test_what_is_written_has_the_types_and_values_of_training(frame):
+    columns = fitted(frame)
+    if columns is None:
+        return
+    read = rows(columns, frame)
+    written = frame_of(read.x, Table(fields=columns))
+    learnt = [c.name for c in columns if c.learnt]
+    assert written.columns == learnt
+    for name in learnt:
+        assert written[name].dtype == frame[name].dtype
+        for a, b in zip(written[name].to_list(), frame[name].to_list(), strict=True):
+            assert a == b or (isinstance(a, float) and math.isclose(a, b))
+    np.testing.assert_array_equal(rows(columns, written).x, read.x)
+
+
+def meaning(text):
+    frame = read_frame(io.BytesIO(text.encode()), "t.csv")
+    result = interpret(frame, "t.csv")
+    return {c.name: c for c in result.columns}, result
+
+
+def test_what_columns_are_taken_for():
+    rows = "".join(f"{i},{i * 7919 % 1000:04d},c{i},{i % 3},{i * 0.5},{'TF'[i % 2]},"
+                   f"2020-01-{i % 28 + 1:02d},w{i % 4},note {i}\n" for i in range(60))
+    columns, result = meaning("customer_id,zip,key,pclass,size,ok,day,kind,note\n" + rows)
+    assert not result.problems
+    assert {name: c.kind for name, c in columns.items()} == {
+        "customer_id": "id", "zip": "text", "key": "text", "pclass": "integer", "size": "real",
+        "ok": "boolean", "day": "date", "kind": "category", "note": "text"}
+    assert "customer_id names rows" in " ".join(result.notes)
+
+
+def test_large_numbers_keep_their_differences():
+    values = [2**62 + i for i in range(50)]
+    frame = pl.DataFrame({"a": values})
+    columns = fitted(frame)
+    x = rows(columns, frame).x
+    assert len(np.unique(x)) == 50
+    assert frame_of(x, Table(fields=columns))["a"].to_list() == values
+
+
+def test_rare_words_share_a_column():
+    words = [f"w{i}" for i in range(45)] * 4 + [f"rare{i}" for i in range(20)]
+    frame = pl.DataFrame({"w": words, "n": range(len(words))})
+    columns = fitted(frame)
+    assert len(columns[0].categories) == 50 and columns[0].categories[-1] == "(other)"
+    assert rows(columns, pl.DataFrame({"w": ["never"], "n": [1]})).x[0, 49] == 1
+
+
+def test_columns_with_names_that_look_alike():
+    frame = pl.DataFrame({"k": ["x", "y", "x", "y"], "k=x": [0.5, 1.0, 2.0, 3.0]})
+    columns = fitted(frame)
+    read = rows(columns, frame)
+    assert read.x.shape == (4, 3)
+    assert frame_of(read.x, Table(fields=columns)).equals(frame)
+
+
+@pytest.mark.parametrize(("frame", "message"), [
+    ({"a": [1.0]}, "no column 'b', 'c'"),
+    ({"a": ["one"], "b": ["x"], "c": [True]}, "column a: 1 values are no numbers .as 'one'"),
+    ({"a": [1.0], "b": ["zebra"], "c": [True]}, "column b holds 'zebra', which the run has not"),
+    ({"a": [float("inf")], "b": ["x"], "c": [True]}, "column a holds infinite"),
+    ({"a": ["q"], "b": ["zebra"], "c": [True]}, "column a: .*; column b holds"),
+])
+def test_what_does_not_fit_a_run_is_named_at_once(frame, message):
+    columns = fitted(pl.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"], "c": [True, False]}))
+    with pytest.raises(DataError, match=message):
+        rows(columns, pl.DataFrame(frame))
+
+
+def test_positions_stand_for_names_where_there_are_none():
+    columns = fitted(pl.DataFrame({"a": [1.0, 2.0], "b": [3.0, 5.0]}))
+    read = rows(columns, np.array([[1.0, 3.0]]))
+    assert read.x.tolist() == [[1.0, 3.0]] and "by their position" in read.notes[0]
+    with pytest.raises(DataError, match="3 columns without names, the run learnt 2"):
+        rows(columns, np.zeros((1, 3)))
+
+
+def test_gaps_that_training_had_none_of_are_filled_and_said():
+    columns = fitted(pl.DataFrame({"a": [1.0, 2.0, 9.0], "b": ["x", "y", "y"]}))
+    read = rows(columns, pl.DataFrame({"a": [None], "b": [None]}, schema={"a": pl.Float64,
+                                                                           "b": pl.String}))
+    assert read.x.tolist() == [[2.0, 0.0, 1.0]]
+    assert len(read.notes) == 2 and "filled with 2" in read.notes[0]
