@@ -93,7 +93,6 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
     leave_out = f"leave it out with {say_option('drop', name)}"
     if role in ("dropped", "id", "group"):
         return Column(name, role, "String" if frame.text else dtype)
-    series = gaps_removed(series, frame.missing)
     present = series.drop_nulls()
     if not len(present):
         if role != "label":
@@ -142,15 +141,16 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
                      result: Interpretation) -> Column:
     """Text as numbers, truth values, dates or words."""
     name, present = series.name, series.drop_nulls()
-    forms = dict.fromkeys(("", decimal or ".") if decimal != "," else (",",))
-    if frame.text or _share(present, _LOOKS_NUMERIC) > 0.5:
-        codes = present.filter(present.str.contains(r"^0\d+$"))
-        if len(codes):
-            forms = {}
-            if not to_numbers(present, "").null_count():
-                result.notes.append(f"column {name} is read as words, since {codes[0]!r} begins "
-                                    "with a zero")
-        for form in forms:
+    codes = present.filter(present.str.contains(r"^0\d+$"))
+    numbers = present.cast(pl.Float64, strict=False)
+    if not numbers.null_count() and not len(codes) and decimal != ",":
+        whole = not present.cast(pl.Int64, strict=False).null_count()
+        return Column(name, "integer" if whole else "real", "Int64" if whole else "Float64")
+    if not numbers.null_count() and len(codes):
+        result.notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a "
+                            "zero")
+    elif frame.text or _share(present, _LOOKS_NUMERIC) > 0.5:
+        for form in dict.fromkeys(("", decimal or ".")) if decimal != "," else (",",):
             numbers = to_numbers(present, form)
             if numbers.null_count():
                 continue
@@ -164,12 +164,11 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
                 if len(example):
                     result.notes.append(f"column {name}: {example[0]!r} is read as "
                                         f"{to_numbers(example, form)[0]:.12g}")
-            whole = present.str.contains(r"^[+-]?\d+$").all() or (
-                bool(form) and (numbers == numbers.round()).all() and not present.str.contains(
-                    re.escape(form) + r"\d+\D*$").any())
-            small = numbers.abs().max() < 2.0 ** 63  # type: ignore[operator]
-            return Column(name, "integer" if whole and small else "real",
-                          "Int64" if whole and small else "Float64", form=form)
+            fraction = re.escape(form or ",") + r"\d+\D*$"
+            whole = bool((numbers == numbers.round()).all()) and not present.str.contains(
+                fraction).any() and numbers.abs().max() < 2.0 ** 63  # type: ignore[operator]
+            return Column(name, "integer" if whole else "real", "Int64" if whole else "Float64",
+                          form=form)
     lower = present.str.to_lowercase()
     if lower.is_in(list(TRUTH)).all() and lower.n_unique() <= 2 and (
             lower.str.len_chars().max() != 1 or lower.n_unique() == 2):
@@ -243,8 +242,11 @@ def _ambiguous(present: pl.Series) -> bool:
 def _decimal_mark(frame: Frame) -> str | None:
     """The mark before decimals by what only one of the two marks can mean; ``None``: not told."""
     comma = point = False
-    for series in frame.data:
-        words = series.str.strip_chars()
+    for words in frame.data:
+        plain = words.cast(pl.Float64, strict=False)
+        if plain.null_count() == words.null_count():
+            point = point or bool(words.str.contains(".", literal=True).any())
+            continue
         comma = comma or bool(words.str.contains(
             r"^[+-]?[$€£¥]?\s?(\d{1,3}(\.\d{3})+|\d*),(\d{1,2}|\d{4,})\s?[€%]?$|^[+-]?0,\d+$").any())
         point = point or bool(words.str.contains(
@@ -300,17 +302,6 @@ def _date_parts(dates: pl.Series, column: Column) -> Column:
 
 
 # ------------------------------------------------------------------ values
-
-def gaps_removed(series: pl.Series, missing: Iterable[str]) -> pl.Series:
-    """The words that stand for a gap, and NaN, as null."""
-    if series.dtype == pl.String:
-        stripped = series.str.strip_chars()
-        gap = stripped.str.to_lowercase().is_in(list(missing))
-        return stripped.set(gap.fill_null(False), None)
-    if series.dtype.is_float():
-        return series.fill_nan(None)
-    return series
-
 
 def to_numbers(words: pl.Series, form: str) -> pl.Series:
     """Text as Float64, null where it is no number.
@@ -409,22 +400,20 @@ def _words(series: pl.Series) -> pl.Series:
     return series.cast(pl.String, strict=False)
 
 
-def features(series: pl.Series, column: Column) -> NDArray[np.float64]:
-    """The numbers (n, k) of a canonical column, NaN for gaps that are to be filled.
+def features(series: pl.Series, column: Column, out: NDArray[np.float64]) -> None:
+    """Writes the numbers of a canonical column to zeros (n, k), NaN for gaps that are to be filled.
 
-    Whole numbers of a kind are less ``column.offset``; days are counted since 1970.
+    Whole numbers are less ``column.offset``; days are counted since 1970.
     """
-    n = len(series)
-    out = np.zeros((n, len(column.features)))
     if column.kind == "category":
         levels = {level: i for i, level in enumerate(column.levels)}
         in_place = ABSENT if column.gaps else column.fill
         filled = series if in_place is None else series.fill_null(in_place)
         place = filled.replace_strict(levels, default=levels.get(OTHER, -1),
                                       return_dtype=pl.Int64).to_numpy()
-        out[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
-        return out
-    missing = series.is_null().to_numpy()
+        rows = np.flatnonzero(place >= 0)
+        out[rows, place[rows]] = 1.0
+        return
     if column.kind == "date":
         days = series.cast(pl.Int64).cast(pl.Float64).to_numpy() / DAY
         out[:, 0] = days
@@ -437,8 +426,7 @@ def features(series: pl.Series, column: Column) -> NDArray[np.float64]:
     else:
         out[:, 0] = series.cast(pl.Float64).to_numpy()
     if column.gaps:
-        out[:, -1] = missing
-    return out
+        out[:, -1] = series.is_null().to_numpy()
 
 
 def shifted(series: pl.Series, by: int) -> pl.Series:
@@ -535,33 +523,35 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
         notes.append(f"{len(extra)} columns that the run does not know are ignored "
                      f"({', '.join(extra[:5])}{', …' * (len(extra) > 5)})")
     problems: list[str] = []
-    parts, values = [], {}
+    values: dict[str, pl.Series] = {}
+    x, start = np.zeros((len(data), sum(len(c.features) for c in learnt))), 0
     for column in learnt:
         form = frame.decimal if frame.decimal and column.kind in ("real", "integer") else None
-        read = canonical(gaps_removed(data[column.name], frame.missing),
-                         column if form is None else column.replace(form=form), problems)
+        read = canonical(data[column.name], column if form is None else column.replace(form=form), problems)
         values[column.name] = read
         _check_values(read, column, problems)
-        if not problems:
-            numbers = features(read, column)
-            if fill and column.fill is not None and column.kind != "category":
-                gaps = np.isnan(numbers)
-                numbers[gaps] = np.broadcast_to(
-                    filling(column), numbers.shape)[gaps]
-            gaps_count = read.null_count()
-            if fill and gaps_count and not column.gaps:
-                notes.append(f"column {column.name}: {gaps_count:,} gaps, of which training had "
-                             f"none, are filled with {fill_text(column)}")
-            parts.append(numbers)
+        block = x[:, start:start + len(column.features)]
+        start += len(column.features)
+        gaps = read.null_count()
+        if problems:
+            continue
+        features(read, column, block)
+        if not fill or not gaps or column.fill is None:
+            continue
+        if column.kind != "category":
+            block[read.is_null().to_numpy()] = filling(column)
+        if not column.gaps:
+            notes.append(f"column {column.name}: {gaps:,} gaps, of which training had none, are "
+                         f"filled with {fill_text(column)}")
     if problems:
         raise DataError(f"{name}: " + "; ".join(problems))
 
     def words(kind: str) -> pl.Series | None:
         own = [c.name for c in columns if c.kind == kind and c.name in data.columns]
-        return _words(gaps_removed(data[own[0]], frame.missing)) if own else None
+        return _words(data[own[0]]) if own else None
 
     ids = words("id")
-    return RowsRead(np.concatenate(parts, axis=1), words("label"),
+    return RowsRead(x, words("label"),
                     None if ids is None else ids.fill_null("").to_numpy().astype(str),
                     words("group"), content_hash(values), tuple(notes))
 
@@ -603,10 +593,11 @@ def filling(column: Column) -> NDArray[np.float64]:
         column.kind == "date" or column.offset) else pl.Float64)
     if column.kind == "date":
         series = series.cast(pl.Datetime("us"))
-    row = features(series, column)[0]
+    row = np.zeros((1, len(column.features)))
+    features(series, column, row)
     if column.gaps:
-        row[-1] = 1.0
-    return row
+        row[0, -1] = 1.0
+    return row[0]
 
 
 def _by_position(data: pl.DataFrame, columns: Sequence[Column], learnt: Sequence[Column],

@@ -17,7 +17,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 SEPARATORS = ",;\t|"
 NAMED_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|",
                     "space": " "}
-#: what stands for a gap, as written or in other letter cases
-MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "--", "#null!", "nil")
+#: what stands for a gap, in small letters
+MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "--", "#null!", "nil",
+           "-nan", "nat", "<null>", "#n/a n/a", "#value!", "#div/0!")
 #: characters and lines that the separator and the header are told by
 SAMPLE, SAMPLE_LINES = 1 << 20, 1000
 ROWS_AT_ONCE = 20_000
@@ -70,7 +71,7 @@ class Frame:
     """Rows as they stand in a file or in memory.
 
     Attributes:
-        data: columns by name; those of text files are text without blanks around it, or null.
+        data: columns by name; text has no blanks around it, and every gap is null.
         text: values are text of which nothing is known yet.
         named: the columns have names of their own; otherwise they are x0, x1, ….
         notes: what was taken for what, for people to read.
@@ -82,7 +83,6 @@ class Frame:
     named: bool = True
     notes: tuple[str, ...] = ()
     decimal: str | None = None
-    missing: frozenset[str] = field(default=frozenset(MISSING))
 
 
 def read_frame(source: Any, name: str, how: HowToRead | None = None) -> Frame:
@@ -94,7 +94,6 @@ def read_frame(source: Any, name: str, how: HowToRead | None = None) -> Frame:
     import polars as pl
 
     how = how or HowToRead()
-    missing = frozenset(MISSING) | {w.strip().lower() for w in (how.missing or "").split(",")}
     if isinstance(source, Path) or hasattr(source, "read"):
         suffix = _suffix(name)
         try:
@@ -110,7 +109,21 @@ def read_frame(source: Any, name: str, how: HowToRead | None = None) -> Frame:
         frame = _in_memory(source, name)
     if not len(frame.data) or not frame.data.width:
         raise DataError(f"{name} has no rows")
-    return Frame(frame.data, frame.text, frame.named, frame.notes, how.decimal, missing)
+    data = _with_gaps(frame.data, how.missing)
+    return Frame(data, frame.text, frame.named, frame.notes, how.decimal)
+
+
+def _with_gaps(data: DataFrame, more: str | None) -> DataFrame:
+    """NaN, and the words that stand for a gap in any letter case, as null."""
+    import polars as pl
+
+    words = {w.strip().lower() for w in (more or "").split(",")} | set(MISSING)
+    variants = pl.Series(sorted({form(w) for w in words for form in (
+        str, str.upper, str.title, str.capitalize, lambda w: w.replace("nan", "NaN"))}))
+    text, real = pl.col(pl.String), pl.selectors.float()
+    return data.with_columns(text.str.strip_chars()).with_columns(
+        pl.when(text.is_in(variants.implode())).then(None).otherwise(text).name.keep(),
+        real.fill_nan(None))
 
 
 def _suffix(name: str) -> str:
@@ -261,8 +274,9 @@ def _read_text(source: Any, name: str, suffix: str, how: HowToRead) -> Frame:
             raise _not_text(name, encoding, error) from None
     if not blocks:
         raise DataError(f"{name} has no rows")
-    table = pl.concat(blocks).with_columns(pl.all().str.strip_chars())
-    empty = [n for n in names if n.startswith(UNNAMED) and not (table[n].fill_null("") != "").any()]
+    table = pl.concat(blocks)
+    empty = [n for n in names if n.startswith(UNNAMED) and not (
+        table[n].str.strip_chars().fill_null("") != "").any()]
     if empty:
         notes.append(f"{len(empty)} empty column{'s' * (len(empty) > 1)} without a name left out")
         table = table.drop(empty)
@@ -438,7 +452,8 @@ def _has_header(rows: Sequence[list[str]], notes: list[str]) -> bool:
     first_is_index = first[0] == ""
     numbers = [i for i, cell in enumerate(first) if _looks_like_a_number(cell)]
     words = [i for i in range(len(first)) if i not in numbers and not (i == 0 and first_is_index)]
-    if any(first[i].lower() in MISSING and first[i] != "" for i in words):
+    if any(first[i].lower() in MISSING and first[i] != "" for i in words) or not any(
+            first[i] for i in (*words, *numbers)):
         return False
     columns = {i: [row[i].strip() for row in rest] for i in range(len(first))}
 
