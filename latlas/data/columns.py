@@ -140,7 +140,7 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
 def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates: str | None,
                      result: Interpretation) -> Column:
     """Text as numbers, truth values, dates or words."""
-    name, present = series.name, series.drop_nulls()
+    name, present = series.name, series.drop_nulls().unique(maintain_order=True)
     codes = present.filter(present.str.contains(r"^0\d+$"))
     numbers = present.cast(pl.Float64, strict=False)
     if not numbers.null_count() and not len(codes) and decimal != ",":
@@ -193,26 +193,26 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
 
 def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
     """Words as a category, or as text that is not learnt where they hardly repeat."""
-    name, present = series.name, series.drop_nulls()
-    levels = present.value_counts(sort=False).rows()
-    codes = bool(present.str.contains(r"^0\d+$").any())
-    numeric = 0.0 if codes else _share(present, _LOOKS_NUMERIC)
+    name = series.name
+    counts = series.drop_nulls().value_counts(sort=False)
+    words, levels, count = counts.to_series(0), counts.rows(), len(series) - series.null_count()
+    looks_numeric = words.str.contains(_LOOKS_NUMERIC)
+    codes = words.str.contains(r"^0\d+$").any()
+    numeric = 0.0 if codes else counts.to_series(1).filter(looks_numeric).sum() / count
+    others = sorted(words.filter(~looks_numeric).to_list()) or [words[0]]
     if numeric >= 0.5 and len(levels) > MOST_LEVELS:
-        odd = present.filter(~present.str.contains(_LOOKS_NUMERIC)).unique(maintain_order=True)
-        words = ", ".join(repr(w) for w in odd[:3].to_list()) or repr(present[0])
         result.problems.append(
             f"column {name}: {numeric:.0%} of its values look like numbers, others do not "
-            f"({words}); say what is a gap with {say_option('missing', 'WORD')}, or leave it out "
-            f"with {say_option('drop', name)}")
+            f"({', '.join(map(repr, others[:3]))}); say what is a gap with "
+            f"{say_option('missing', 'WORD')}, or leave it out with {say_option('drop', name)}")
         return Column(name, "dropped", dtype)
     if 0.5 <= numeric < 1:
-        odd = present.filter(~present.str.contains(_LOOKS_NUMERIC))
-        result.notes.append(f"column {name} is read as words, since {odd[0]!r} is no number; "
-                            f"{say_option('missing', odd[0])} makes that a gap")
-    if len(present) >= FEW_ROWS and len(levels) > max(len(present) / 2, 2):
-        result.notes.append(f"column {name} is text ({len(levels):,} distinct values in "
-                            f"{len(present):,} rows) and is not learnt; "
-                            f"{say_option('label', name)} makes it the label")
+        result.notes.append(f"column {name} is read as words, since {others[0]!r} is no number; "
+                            f"{say_option('missing', others[0])} makes that a gap")
+    if count >= FEW_ROWS and len(levels) > max(count / 2, 2):
+        result.notes.append(f"column {name} is text ({len(levels):,} distinct values in {count:,} "
+                            f"rows) and is not learnt; {say_option('label', name)} makes it the "
+                            "label")
         return Column(name, "text", dtype)
     if len(levels) > MOST_LEVELS:
         levels.sort(key=lambda level: (-level[1], level[0]))
