@@ -10,7 +10,7 @@ table instead.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,14 +23,11 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images
-from latlas.data.dataset import Dataset, Rows, Source, make
-from latlas.data.files import Files, complaint, matched, two_sides
-from latlas.data.maps import one_hot
-from latlas.data.pixels import CHANNELS, IDS, Header, common_mode, decode, read_header, reason
-from latlas.data.storage import Store
+from latlas.data import pixels
+from latlas.data.dataset import Dataset, Source, Store, make
+from latlas.data.files import Files, complaint, matched, same_group, two_sides
 from latlas.data.tables import attributes_of
 
-LARGEST_DEFAULT = 256
 PIECE = 32  # images one thread takes at a time
 
 
@@ -61,10 +58,6 @@ class Reading:
             raise DataError(f"{say_option('image_size', self.image_size)} is not a size; give at "
                             "least 1")
 
-    def of_second(self) -> Reading:
-        """For side B: labels that were asked for are those of A."""
-        return self if self.label is None else replace(self, label="none", attributes=None)
-
 
 @dataclass(frozen=True)
 class FolderReading(Reading):
@@ -82,158 +75,124 @@ class FolderReading(Reading):
         super().__post_init__()
         if self.rate is not None and not 0 < self.rate <= 1000:
             raise DataError(f"{say_option('rate', f'{self.rate:g}')} is no number of frames per "
-                            "second; give one over "
-                            "0, at most 1,000")
+                            "second; give one over 0, at most 1,000")
 
 
-def open_pictures(path: Path, *, how: FolderReading) -> Pictures:
+def open_images(path: Path, *, how: FolderReading) -> ImageFiles:
     """The images of a folder or zip."""
-    return Pictures(Files(path), how)
+    return ImageFiles(Files(path), how)
 
 
-def open_two_folders(a: Path, b: Path, *, how: Reading) -> tuple[Pictures, Pictures]:
+def open_two_folders(a: Path, b: Path, *, how: Reading) -> tuple[ImageFiles, ImageFiles]:
     """Pairs in two folders or zips of images with equal names."""
     one, two = Files(a).without_head(), Files(b).without_head()
-    return Pictures(one, how), Pictures(matched(one, two, f"{a} and {b}"), how)
+    return ImageFiles(one, how), ImageFiles(matched(one, two, f"{a} and {b}"), how)
 
 
-class Pictures:
-    """The images of one side of a place; ``errors`` holds what is wrong with some, by position.
-
-    Args:
-        half: 0 or 1: the left or the right half of every file.
-    """
+class ImageFiles:
+    """The images of one side of a place, or the left or right ``half`` (0, 1) of each; ``errors``
+    holds what is wrong with some, by position."""
 
     def __init__(self, files: Files, how: Reading, half: int | None = None) -> None:
         self.files, self.how, self.half = files, how, half
         self.errors: dict[int, str] = {}
-        if not files.pictures:
+        if not files.stored:
             data = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
             other = next((n for n in files.names if n.endswith(data)), None)
             raise DataError(f"{files.path} holds no images (.png, .jpg, .tif, ...)" + (
                 f"; name the file itself if you mean {other}" if other else ""))
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[
-            Pictures, Pictures, bool] | None:
+            ImageFiles, ImageFiles, bool] | None:
         """Left and right halves, or what the folders say."""
         if pair not in (None, "side", "none"):
             raise DataError(unknown("pair", str(pair), ["side", "none"]))
         if pair == "side":
-            a, b = (Pictures(self.files, self.how, half) for half in (0, 1))
+            a, b = (ImageFiles(self.files, self.how, half) for half in (0, 1))
             return a, b, paired is not False
         two = two_sides(self.files, pair, paired)
-        return two and (Pictures(two[0], self.how), Pictures(two[1], self.how), two[2])
+        return two and (ImageFiles(two[0], self.how), ImageFiles(two[1], self.how), two[2])
 
-    def together(self, other: Pictures, aligned: bool) -> tuple[Pictures, Pictures]:
-        """Both as they are read beside each other.
-
-        Raises:
-            DataError: a pair whose images would not lie on each other.
-        """
-        second = Pictures(other.files, other.how.of_second(), other.half)
+    def together(self, other: ImageFiles, aligned: bool) -> tuple[ImageFiles, ImageFiles]:
+        """Both as they are read beside each other: labels that were asked for are those of A.
+        DataError for a pair whose images would not lie on each other."""
+        how = other.how if other.how.label is None else replace(
+            other.how, label="none", attributes=None)
+        second = ImageFiles(other.files, how, other.half)
         for i in sorted(self.headers.keys() & second.headers.keys()
                         if aligned and self.half is None else ()):
             one, two = self.headers[i], second.headers[i]
-            names = f"{self.files.pictures[i]} ({one.width}x{one.height}) and " \
-                    f"{second.files.pictures[i]} ({two.width}x{two.height})"
+            names = (f"{self.files.path}: {self.files.stored[i]} ({one.width}x{one.height}) and "
+                     f"{second.files.stored[i]} ({two.width}x{two.height})")
             if self.how.image_size is None and (one.width, one.height) != (two.width, two.height):
-                raise DataError(f"{self.files.path}: {names} differ in size; "
-                                f"{say_option('image_size')} resizes "
-                                "both")
+                raise DataError(f"{names} differ in size; {say_option('image_size')} resizes both")
             skew = abs(one.width * two.height - two.width * one.height)
             if skew > max(one.width, one.height, two.width, two.height):  # over a rounded pixel
-                raise DataError(f"{self.files.path}: {names} differ in proportions, so their cuts "
-                                "would not lie on each other; bring them to one form first")
+                raise DataError(f"{names} differ in proportions, so their cuts would not lie on "
+                                "each other; bring them to one form first")
         return self, second
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """Images with their labels, splits and groups."""
-        how, n = self.how, len(self.files.pictures)
-        mode = IDS if maps else how.mode
+        how, n = self.how, len(self.files.stored)
+        mode = pixels.IDS if maps else how.mode
         headers = [] if how.image_size and mode else list(self.headers.values())
-        shape, mode, size, notes = plan(headers, how.image_size, mode)
+        shape, mode, size, notes = pixels.plan(headers, how.image_size, mode)
         kind = np.uint16 if mode == "I;16" else np.uint8
         # one number a pixel is kept in memory until the channels of maps are about
         x: NDArray[Any] = (Store() if maps else store).allocate((n, *shape), kind)
         digests = [i.to_bytes(9, "big") for i in range(n)]
         for count, (i, result) in enumerate(self._each(lambda data: (
                 hashlib.blake2b(data, digest_size=8).digest(),
-                decode(data, mode, size, self.half))), 1):
+                pixels.decode(data, mode, size, self.half))), 1):
             x[i] = 0
             if result is not None and result[1].shape != x.shape[1:]:
-                self.errors[i] = f"size {result[1].shape[1:]} is unlike its header"
+                self._note(i, f"size {result[1].shape[1:]} is unlike its header")
             elif result is not None:
                 digests[i], x[i] = result
             store.done(count, n)
-        if self.errors:
-            notes.append(complaint(self._first(), len(self.errors), n, "images", how.on_error))
+        notes += complaint(self.errors, n, "images", how.on_error)
         good = np.array([i for i in range(n) if i not in self.errors], np.int64)
         about = attributes_of(self.files, how.label, how.attributes, good)
         if maps:
             x[list(self.errors)] = x[good[0]]  # black is an id like any other
-            x, space = one_hot(x, store, ids, name)
+            x, space = pixels.one_hot(x, store, ids, name)
         else:
             space = Images(shape, how.levels or (
                 2 if mode == "1" else int(np.iinfo(x.dtype).max) + 1))
             if how.levels is not None and not int(x.max()) < how.levels <= 65536:
                 raise DataError(f"{self.files.path}: {say_option('levels', how.levels)}, but the "
-                                "largest pixel "
-                                f"value is {x.max()}")
+                                f"largest pixel value is {x.max()}")
         space = space.replace(classes=about.classes, factors=about.factor_names)
-        data = Dataset(x, space, about.label, about.factors, same_group(digests),
+        group = same_group(digests)
+        data = Dataset(x, space, about.label, about.factors,
+                       None if len(np.unique(group)) == n else group,
                        np.array(self.files.titles), good if self.errors else None)
         rows = {k: np.intersect1d(v, good) for k, v in about.parts.items()}
         return make(name, data, parts=rows, notes=(*notes, *about.notes))
 
     @cached_property
-    def headers(self) -> dict[int, Header]:
+    def headers(self) -> dict[int, pixels.Header]:
         """The heads of all files that have one, by position."""
-        headers = sorted(self._each(lambda data: read_header(data, self.half)),
-                         key=lambda pair: pair[0])
-        if not any(header for _, header in headers):
-            raise DataError(f"{self.files.path}: {self._first()}")
-        return {i: header for i, header in headers if header}
+        headers = dict(self._each(lambda data: pixels.read_header(data, self.half)))
+        if not any(headers.values()):
+            raise DataError(f"{self.files.path}: {self.errors[min(self.errors)]}")
+        return {i: headers[i] for i in sorted(headers) if headers[i]}
 
     def _each(self, task: Callable[[bytes], Any]) -> Iterator[tuple[int, Any]]:
         """Run a task on every file, in threads; what it raises is kept as that file's error."""
-        n = len(self.files.pictures)
+        n = len(self.files.stored)
 
         def tried(i: int) -> Any:
-            if i in self.errors:
-                return None
             try:
-                return task(self.files.read(self.files.pictures[i]))
+                return None if i in self.errors else task(self.files.read(self.files.stored[i]))
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-                self.errors[i] = reason(error)
-                return None
+                self._note(i, pixels.reason(error))
 
         pieces = [range(i, min(i + PIECE, n)) for i in range(0, n, PIECE)]
         with ThreadPoolExecutor(min(16, cpu_count() or 1)) as pool:
             for piece in pool.map(lambda rows: [(i, tried(i)) for i in rows], pieces):
                 yield from piece
 
-    def _first(self) -> str:
-        i = min(self.errors)
-        return f"{self.files.pictures[i]} cannot be decoded: {self.errors[i]}"
-
-
-def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
-        tuple[int, int, int], str, int | None, list[str]]:
-    """The shape that images get, their mode, the size they are brought to, and what to say."""
-    mode = mode or common_mode(headers)
-    sizes, notes = {(h.height, h.width) for h in headers}, []
-    if size is None and len(sizes) == 1:
-        return (CHANNELS[mode], *sizes.pop()), mode, None, []
-    if size is None:
-        size = min(int(np.median([min(h.width, h.height) for h in headers])), LARGEST_DEFAULT)
-        notes = [f"{len(sizes)} sizes: resized to {size}x{size} (the median shorter "
-                 f"side, at most {LARGEST_DEFAULT}); choose with image_size"]
-    mode = "L" if mode == "1" else mode
-    return (CHANNELS[mode], size, size), mode, size, notes
-
-
-def same_group(digests: Sequence[bytes]) -> Rows | None:
-    """Positions of equal files share a number; ``None`` if all files differ."""
-    first: dict[bytes, int] = {}
-    group = [first.setdefault(digest, i) for i, digest in enumerate(digests)]
-    return None if len(first) == len(digests) else np.array(group, np.int64)
+    def _note(self, i: int, error: str) -> None:
+        self.errors[i] = f"{self.files.stored[i]} cannot be decoded: {error}"

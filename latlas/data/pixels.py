@@ -1,4 +1,4 @@
-"""One image file to pixels, by Pillow: modes, depths, orientation, transparency, size.
+"""Pixels of one image file (by Pillow) or of an array: modes, depths, size, maps of classes.
 
 Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. An image
 with transparency that is asked for as RGB or L is laid on white. Images are turned as their EXIF
@@ -6,6 +6,9 @@ orientation says. Of a file with several frames the first counts. Class ids (mod
 numbers of a grey image or of a palette, as they stand. Of two images side by side in one file
 either half can be read alone. The resize rule: shorter side to the size asked for (Lanczos,
 antialiased), then centre crop.
+
+A map of classes has one id per pixel in the file and one channel per class for a model: 255 where
+a pixel belongs to the class, else 0. ``Images.ids`` keeps the number each channel has in the file.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import say_option
+from latlas.core.errors import DataError, say_option
+from latlas.core.space import Images, Space
+from latlas.data.dataset import Store, chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +31,8 @@ IDS = "ids"
 CHANNELS = {"1": 1, "L": 1, "I;16": 1, IDS: 1, "RGB": 3, "RGBA": 4}
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 TURNED = 5  # EXIF orientations from here on swap width and height
+LARGEST_DEFAULT = 256
+MOST_IDS, ON = 256, 255
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,8 @@ class Header:
 
 
 def read_header(data: bytes, half: int | None = None) -> Header:
-    """Size and mode, without decoding pixels. Raises what Pillow raises.
-
-    Args:
-        half: 0 for the left half of the image, 1 for the right one; ``None`` for all of it.
-    """
+    """Size and mode, of the left or right ``half`` (0, 1), without decoding pixels. Raises what
+    Pillow raises."""
     from PIL import Image as pil
 
     with pil.open(io.BytesIO(data)) as image:
@@ -73,6 +77,18 @@ def _full_mode(image: Image) -> str:
     return image.mode if image.mode in ("1", "L") else "RGB"
 
 
+def least_mode(image: Image) -> str:
+    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
+
+    A frame of a film may come with colours or transparency that none of its pixels has.
+    """
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] < 255).any():
+        return "RGBA"
+    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
+        rgba[..., 1] == rgba[..., 2]).all() else "RGB"
+
+
 def has_frames(data: bytes) -> bool:
     """Whether a file holds an image of several frames; false for what is no image."""
     from PIL import Image as pil
@@ -84,11 +100,21 @@ def has_frames(data: bytes) -> bool:
         return False
 
 
-def common_mode(headers: list[Header]) -> str:
-    """The least mode that keeps what every image has."""
+def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
+        tuple[int, int, int], str, int | None, list[str]]:
+    """The shape that images get, their mode (by default the least that keeps what every image has),
+    the size they are brought to, and what to say."""
     modes = {h.mode for h in headers}
-    order = ("RGBA", "RGB", "I;16", "L", "1")
-    return next(mode for mode in order if mode in modes)
+    mode = mode or next(mode for mode in ("RGBA", "RGB", "I;16", "L", "1") if mode in modes)
+    sizes, notes = {(h.height, h.width) for h in headers}, []
+    if size is None and len(sizes) == 1:
+        return (CHANNELS[mode], *sizes.pop()), mode, None, []
+    if size is None:
+        size = min(int(np.median([min(h.width, h.height) for h in headers])), LARGEST_DEFAULT)
+        notes = [f"{len(sizes)} sizes: resized to {size}x{size} (the median shorter "
+                 f"side, at most {LARGEST_DEFAULT}); choose with image_size"]
+    mode = "L" if mode == "1" else mode
+    return (CHANNELS[mode], size, size), mode, size, notes
 
 
 def decode(data: bytes, mode: str, size: int | None, half: int | None = None) -> NDArray[Any]:
@@ -145,18 +171,6 @@ def _converted(image: Image, mode: str) -> Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def least_mode(image: Image) -> str:
-    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
-
-    A frame of a film may come with colours or transparency that none of its pixels has.
-    """
-    rgba = np.asarray(image.convert("RGBA"))
-    if (rgba[..., 3] < 255).any():
-        return "RGBA"
-    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
-        rgba[..., 1] == rgba[..., 2]).all() else "RGB"
-
-
 def resize_picture(image: Image, size: int) -> Image:
     """A Pillow image as size × size: shorter side to ``size``, then the centre."""
     from PIL import Image as pil
@@ -170,15 +184,15 @@ def resize_picture(image: Image, size: int) -> Image:
     return image.resize((size, size), pil.Resampling.LANCZOS, box=box)
 
 
-def resize_planes(x: NDArray[Any], size: int, top: float | None) -> NDArray[Any]:
-    """Images (n, C, H, W) as (n, C, size, size), plane by plane, clipped to 0 … ``top``."""
+def resize_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
+    """Images (n, C, H, W) as (n, C, size, size), plane by plane; integers within their type."""
     from PIL import Image as pil
 
     if x.shape[2:] == (size, size):
         return x
     planes = x.reshape(-1, *x.shape[2:]).astype(np.float32)
     out = np.stack([np.asarray(resize_picture(pil.fromarray(p), size)) for p in planes])
-    out = out if top is None else np.clip(np.rint(out), 0, top)
+    out = out if x.dtype.kind == "f" else np.clip(np.rint(out), 0, float(np.iinfo(x.dtype).max))
     return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
 
 
@@ -198,3 +212,42 @@ def reason(error: Exception) -> str:
     if "cannot identify image file" in text:
         return "not an image, or damaged at its head"
     return text or type(error).__name__
+
+
+def one_hot(ids: NDArray[Any], store: Store, channels: str | None, name: str) -> tuple[
+        NDArray[np.uint8], Images]:
+    """Ids (N, 1, H, W) as channels (N, K, H, W) of 0 and 255, in the order of the ids: those in
+    ``channels``, commas between, by default those that occur."""
+    if ids.ndim != 4 or ids.shape[1] != 1:
+        raise DataError(f"{name} holds examples of shape {ids.shape[1:]}; a map of classes has one "
+                        "id per pixel (N, H, W)")
+    table = np.unique(np.concatenate([np.unique(part) for part in chunks(ids)]))
+    if not np.array_equal(table, np.rint(table)) or table[0] < 0 or table[-1] > 65535:
+        raise DataError(f"{name} holds numbers from {table[0]:g} to {table[-1]:g}, not class ids; "
+                        f"number the classes 0, 1, 2, …, or leave out {say_option('maps')}")
+    table = table.astype(np.int64)
+    if channels is not None:
+        occurring = table
+        try:
+            table = np.unique([int(part) for part in channels.split(",")])
+        except ValueError:
+            raise DataError(f"{say_option('ids', channels)} is no list of class ids; write it as "
+                            "0,1,2") from None
+        strange = np.setdiff1d(occurring, table)
+        if len(strange):
+            raise DataError(f"{name} holds the class id {strange[0]}, which is none of "
+                            f"{say_option('ids', channels)}")
+    if len(table) > MOST_IDS:
+        raise DataError(f"{name} holds {len(table):,} different class ids, at most {MOST_IDS} are "
+                        f"taken; is it an image rather than a map? Then leave out "
+                        f"{say_option('maps')}")
+    belongs = (part == table[:, None, None].astype(ids.dtype) for part in chunks(ids))
+    x = store.gather((len(ids), len(table), *ids.shape[2:]), np.uint8,
+                     (part * np.uint8(ON) for part in belongs))
+    return x, Images(x.shape[1:], ids=tuple(table.tolist()))
+
+
+def to_ids(x: NDArray[Any], space: Space) -> NDArray[Any]:
+    """Channels (n, K, H, W), of any numbers, as ids (n, H, W) of the likeliest class."""
+    kind = np.uint8 if max(space.ids, default=0) < 256 else np.uint16
+    return np.array(space.ids, kind)[x.argmax(axis=1)]
