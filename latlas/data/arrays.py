@@ -49,11 +49,6 @@ class Array:
         """All of it, for labels and the like."""
         return np.concatenate(list(self.pieces()))
 
-    def unpacked(self, shape: tuple[int, ...]) -> Array:
-        """An array of bits of this shape, whose last axis is packed into bytes here."""
-        return Array(self.name, shape, np.dtype(bool), lambda: (
-            np.unpackbits(piece, axis=-1)[..., :shape[-1]] for piece in self.pieces()))
-
     def frames(self) -> Array:
         """Clips (N, t, ...) as frames (N · t, ...)."""
         if not 4 <= len(self.shape) <= CLIPS:
@@ -378,7 +373,8 @@ class Npz:
         if array.dtype == np.uint8 and shape.dtype.kind in "iu" and len(shape.shape) == 1:
             full = tuple(shape.whole().tolist())
             if full and array.shape == (*full[:-1], -(-full[-1] // 8)):
-                return array.unpacked(full)
+                return Array(array.name, full, np.dtype(bool), lambda: (
+                    np.unpackbits(piece, axis=-1)[..., :full[-1]] for piece in array.pieces()))
         return array
 
     def _labels(self, count: int) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:

@@ -56,8 +56,9 @@ class Batches:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
         place = first + self.share.start, first + self.share.stop
-        return _batch([columns.at(order.at(*place), near=True)
-                       for columns, order in zip(self._columns, self._orders, strict=True)])
+        sides = [columns.at(order.at(*place), near=True)
+                 for columns, order in zip(self._columns, self._orders, strict=True)]
+        return PairBatch(*sides) if len(sides) == 2 else sides[0]
 
 
 class Sweep:
@@ -78,16 +79,13 @@ class Sweep:
             raise ValueError("two domains have no common order: sweep one of them")
         columns = _columns(self.data, self.device)
         for rows in torch.from_numpy(columns[0].data.index).split(self.batch_size):
-            yield _batch([side.at(rows) for side in columns])
+            sides = [side.at(rows) for side in columns]
+            yield PairBatch(*sides) if len(sides) == 2 else sides[0]
 
 
 def _columns(data: Dataset | PairDataset, device: torch.device) -> list[_Columns]:
     sides = [data] if isinstance(data, Dataset) else [data.a, data.b]
     return [_Columns(side, device) for side in sides]
-
-
-def _batch(sides: list[Batch]) -> Batch | PairBatch:
-    return sides[0] if len(sides) == 1 else PairBatch(*sides)
 
 
 class _Order:

@@ -79,11 +79,7 @@ class Clips:
         return two and (Clips(two[0], self.how), Clips(two[1], self.how), two[2])
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Frames with their clips, durations, labels and splits.
-
-        Raises:
-            DataError: no clips, one that cannot be decoded, or whose frames have different sizes.
-        """
+        """Frames with their clips, durations, labels and splits."""
         self._refuse("maps", maps)
         how, every = self.how, self.clips()
         results, notes = self._tried(every, self._with_heads, len(every))
@@ -91,16 +87,17 @@ class Clips:
         shape, mode, size, resized = pixels.plan(
             [h for clip in clips for h in clip.headers], how.image_size, how.mode)
         lengths = [len(clip.titles) for clip in clips]
-        number, ends = np.repeat(np.arange(len(clips)), lengths), np.cumsum(lengths).tolist()
+        number = np.repeat(np.arange(len(clips)), lengths)
         x = store.allocate((len(number), *shape), np.uint16 if mode == "I;16" else np.uint8)
-        stops = dict(zip((clip.name for clip in clips), ends, strict=True))
+        stops = dict(zip((clip.name for clip in clips), np.cumsum(lengths), strict=True))
 
         def fill(clip: Clip) -> None:
-            rows = range(stops[clip.name] - len(clip.titles), stops[clip.name])
-            x[rows.start:rows.stop] = 0
+            stop = int(stops[clip.name])
+            rows = x[stop - len(clip.titles):stop]
+            rows[:] = 0
             for row, (image, _) in zip(rows, frames_of(self.files, clip), strict=True):
-                x[row] = pixels.pixels(image, mode, size)
-            store.done(rows.stop, len(x))
+                row[:] = pixels.pixels(image, mode, size)
+            store.done(stop, len(x))
 
         filled, broken = self._tried(clips, fill, len(every))
         good = np.flatnonzero(np.isin(number, list(filled)))

@@ -131,12 +131,6 @@ class Files:
         part.titles, part.stored = list(chosen), list(chosen.values())
         return part
 
-    def has_folder(self, name: str) -> bool:
-        """Whether there is a folder of that name, even an empty one."""
-        if self.archive is None:
-            return (self.path / name).is_dir()
-        return any(n.startswith(f"{name}/") for n in self.archive.namelist())
-
     def read(self, name: str) -> bytes:
         """The bytes of one file; may be called from any thread."""
         if self.archive is None:
@@ -219,7 +213,10 @@ def by_folders(files: Files) -> tuple[Files, Files, bool] | None:
     (side,), folder = sides, paths[-1][:above + 1]  # is the counterpart missing, or empty?
     twin = folder[-1].replace(side, "B" if side == "A" else "A")
     twin = twin if folder[-1].endswith(side) else folder[-1]
-    if twin != folder[-1] and files.has_folder("/".join([*folder[:-1], twin])):
+    beside = "/".join([*folder[:-1], twin])
+    there = any(n.startswith(f"{beside}/") for n in files.archive.namelist()) if (
+        files.archive) else (files.path / beside).is_dir()
+    if twin != folder[-1] and there:
         raise DataError(f"{files.path}: {twin} holds no images; fill it, or remove it")
     if domains == {True}:
         raise DataError(f"{files.path}: there is {folder[-1]}, but no {twin} with the images of "

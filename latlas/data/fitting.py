@@ -1,7 +1,5 @@
 """Data for a model that exists already: opened, divided, and put in the model's own space."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -146,21 +144,20 @@ def conform(data: Dataset, space: Any, name: str) -> Dataset:
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     data = _reordered(data, space, name) if space.columns else data
     mine = data.space
-    if mine.shape != space.shape:
-        raise DataError(f"{name}: examples are {_by(mine.shape)}, the run's are "
-                        f"{_by(space.shape)}{_hint(mine, space)}")
-    if mine.levels != space.levels:
-        raise DataError(f"{name}: pixels have {mine.levels} levels, the run's "
-                        f"{space.levels}; open it with {say_option('levels', space.levels)}")
-    if mine.sound != space.sound:
-        both = ["no recordings" if sound is None else f"recordings at {sound}"
-                for sound in (mine.sound, space.sound)]
-        raise DataError(f"{name}: {both[0]}, the run's data are {both[1]}")
-    if mine.ids != space.ids:
-        both = [f"maps of the classes {','.join(map(str, ids))}" if ids else "no maps"
-                for ids in (mine.ids, space.ids)]
-        raise DataError(f"{name}: {both[0]}, the run's data are {both[1]}; open it "
-                        f"with the run's {say_option('maps')} and {say_option('ids')}")
+    sounds = ["no recordings" if s.sound is None else f"recordings at {s.sound}"
+              for s in (mine, space)]
+    maps = [f"maps of the classes {','.join(map(str, s.ids))}" if s.ids else "no maps"
+            for s in (mine, space)]
+    for same, words in (
+            (mine.shape == space.shape, f"examples are {_by(mine.shape)}, the run's are "
+             f"{_by(space.shape)}{_hint(mine, space)}"),
+            (mine.levels == space.levels, f"pixels have {mine.levels} levels, the run's "
+             f"{space.levels}; open it with {say_option('levels', space.levels)}"),
+            (mine.sound == space.sound, f"{sounds[0]}, the run's data are {sounds[1]}"),
+            (mine.ids == space.ids, f"{maps[0]}, the run's data are {maps[1]}; open it with the "
+             f"run's {say_option('maps')} and {say_option('ids')}")):
+        if not same:
+            raise DataError(f"{name}: {words}")
     label = data.label  # as the codes that the model knows, if it knows classes
     if label is not None and mine.classes != space.classes:
         table = np.array([space.classes.index(c) if c in space.classes else -1

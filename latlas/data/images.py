@@ -2,9 +2,8 @@
 
 Images of one size keep it; otherwise each is resized (shorter side, then centre crop) to
 ``image_size``, by default the median shorter side, at most 256. Equal files share a group.
-Sub-folders are splits, classes and sides as :mod:`latlas.data.files` says; with ``pair=side`` every
-file is a pair, A its left half and B its right one. ``label=COLUMN`` takes labels from an attribute
-table instead.
+Sub-folders are splits, classes and sides; with ``pair=side`` every file is a pair, A its left half
+and B its right one. ``label=COLUMN`` takes labels from an attribute table instead.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from latlas.core.space import Images
 from latlas.data import pixels
 from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.files import Files, complaint, matched, same_group, two_sides
-from latlas.data.tables import attributes_of
+from latlas.data.tables import annotated
 
 PIECE = 32  # images one thread takes at a time
 
@@ -153,7 +152,6 @@ class ImageFiles:
             store.done(count, n)
         notes += complaint(self.errors, n, "images", how.on_error)
         good = np.array([i for i in range(n) if i not in self.errors], np.int64)
-        about = attributes_of(self.files, how.label, how.attributes, good)
         if maps:
             x[list(self.errors)] = x[good[0]]  # black is an id like any other
             x, space = pixels.one_hot(x, store, ids, name)
@@ -163,13 +161,11 @@ class ImageFiles:
             if how.levels is not None and not int(x.max()) < how.levels <= 65536:
                 raise DataError(f"{self.files.path}: {say_option('levels', how.levels)}, but the "
                                 f"largest pixel value is {x.max()}")
-        space = space.replace(classes=about.classes, factors=about.factor_names)
         group = same_group(digests)
-        data = Dataset(x, space, about.label, about.factors,
-                       None if len(np.unique(group)) == n else group,
-                       np.array(self.files.titles), good if self.errors else None)
-        rows = {k: np.intersect1d(v, good) for k, v in about.parts.items()}
-        return make(name, data, parts=rows, notes=(*notes, *about.notes))
+        data = Dataset(x, space, group=None if len(np.unique(group)) == n else group,
+                       rows=good if self.errors else None)
+        data, parts, more = annotated(data, self.files, np.arange(n), how.label, how.attributes)
+        return make(name, data, parts=parts, notes=(*notes, *more))
 
     @cached_property
     def headers(self) -> dict[int, pixels.Header]:

@@ -1,12 +1,9 @@
-"""The one door: from what the user names to a :class:`Source`, or of two sides a
-:class:`PairSource`.
+"""The one door: from what the user names to a source of one side or of two.
 
 Sources that would take more than a share of the available memory are packed once, into
 ``$LATLAS_CACHE`` or ``~/.cache/latlas``; the folder is named by the source, its options and its
 files' sizes and times, so a changed file is packed anew.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import hashlib

@@ -1,5 +1,4 @@
-"""Data of two sides, A and B, and what is done with sources of one side or of two: divide them,
-describe them, write them to a packed folder and open it again.
+"""Data of two sides, A and B; sources of one side or of two described, packed and opened again.
 
 Pairs (``aligned``) are divided as A is, so that what belongs together stays together. Of two
 domains nothing is known to belong together; each is divided by itself.

@@ -1,11 +1,10 @@
 """Pixels of one image file (by Pillow) or of an array: modes, depths, size, maps of classes.
 
-Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. An image
-with transparency that is asked for as RGB or L is laid on white. Images are turned as their EXIF
-orientation says. Of a file with several frames the first counts. Class ids (mode ``ids``) are the
-numbers of a grey image or of a palette, as they stand. Of two images side by side in one file
-either half can be read alone. The resize rule: shorter side to the size asked for (Lanczos,
-antialiased), then centre crop.
+Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. RGB or L of
+an image with transparency is laid on white. Images are turned as their EXIF orientation says; of
+several frames the first counts. Class ids (mode ``ids``) are the numbers of a grey image or of a
+palette, as they stand. The resize rule: shorter side to the size asked for (Lanczos, antialiased),
+then centre crop.
 
 A map of classes has one id per pixel in the file and one channel per class for a model: 255 where
 a pixel belongs to the class, else 0. ``Images.ids`` keeps the number each channel has in the file.

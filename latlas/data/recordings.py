@@ -1,11 +1,10 @@
 """Recordings: wav files as images of sound, and the sound of such images.
 
-The wav files of a folder or zip, of one side or of two. Each becomes short-time spectra in decibels
-under its own peak, cut into windows of a fixed number of frames that lie ``stride`` frames apart;
-one shorter than a window lies at as many places within it, between silence. Windows of a recording,
-and of files that are equal, share a group and so a split. Sub-folders and tables of labels are as
-for images; ``trainA/`` and ``trainB/`` (or ``A/`` and ``B/``) are two domains. ``PLACE::PATTERN``
-takes files by their names.
+Each becomes short-time spectra in decibels under its own peak, cut into windows of a fixed number
+of frames that lie ``stride`` frames apart; one shorter than a window lies at as many places within
+it, between silence. Windows of a recording, and of files that are equal, share a group and so a
+split. Folders and tables of labels are as for images, but A and B are two domains.
+``PLACE::PATTERN`` takes files by their names.
 
 The spectrum of n samples has ``n_fft // 2 + 1`` bins and ``ceil(n / hop) + 1`` frames; frame k is
 centred on sample ``k · hop``, and beyond the ends there is silence.
@@ -35,7 +34,7 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
 from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.files import SOUNDS, Files, by_folders, complaint, same_group
-from latlas.data.tables import attributes_of
+from latlas.data.tables import annotated
 
 Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
@@ -209,15 +208,10 @@ class RecordingFiles:
                       else np.pad(picture, ((0, 0), (0, 0), (at, short - at))))
             store.done(row + 1, len(places))
         of = np.array([i for i, _ in places])
-        about = attributes_of(self.files, self.how.label, self.how.attributes, np.unique(of))
         group = same_group([self.digests.get(i, b"") for i in range(len(self))])
-        space = Recordings(x.shape[1:], sound=sound, classes=about.classes,
-                           factors=about.factor_names)
-        data = Dataset(x, space, None if about.label is None else about.label[of],
-                       None if about.factors is None else about.factors[of], group[of],
-                       np.array(self.names)[of])
-        rows = {k: np.flatnonzero(np.isin(of, v)) for k, v in about.parts.items()}
-        return make(name, data, parts=rows, notes=(*notes, *about.notes))
+        data = Dataset(x, Recordings(x.shape[1:], sound=sound), group=group[of])
+        data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
+        return make(name, data, parts=parts, notes=(*notes, *more))
 
 
 def starts(frames: int, window: int, stride: int) -> list[int]:

@@ -3,15 +3,11 @@
 ``digits``: 1,797 real handwritten digits of 8×8 pixels and 17 levels, part of scikit-learn
 (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, test part).
 ``ring``, ``grid``, ``moons``, ``swiss-roll``: densities in the plane whose shape is known.
-``shapes``: rendered sprites whose factors are known, after dSprites, at any resolution. Factors
-(Matthey et al., dSprites, 2017, with a triangle added): shape (square, ellipse, heart, triangle),
-scale (6 values), orientation (40 angles), x and y (32 positions each), drawn independently and
-uniformly, white on black; optionally one of 8 hues.
-
-Files of IDX (MNIST and its kin), CIFAR and SVHN, as they are published.
+``shapes``: rendered sprites at any resolution, after dSprites (Matthey et al., 2017, with a
+triangle added), of known factors drawn independently and uniformly: shape (square, ellipse, heart,
+triangle), scale (6 values), orientation (40 angles), x and y (32 positions each), white on black;
+optionally one of 8 hues. Files of IDX (MNIST and its kin), CIFAR and SVHN, as they are published.
 """
-
-from __future__ import annotations
 
 import colorsys
 import gzip
@@ -199,7 +195,18 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
              image_size: int | None = None, layout: str | None = None) -> Source:
     """One IDX file (LeCun's MNIST format, plain or gzipped) of examples, or a folder with train and
     test parts; labels are those of the file beside."""
-    parts = _idx_parts(path) if path.is_dir() else {"all": path}
+    parts = {} if path.is_dir() else {"all": path}
+    for file in sorted(path.iterdir()) if path.is_dir() else ():
+        if "ubyte" not in file.name or "labels" in file.name:
+            continue
+        part = "test" if "t10k" in file.name or "test" in file.name else "train"
+        first = parts.setdefault(part, file)  # a plain file goes before its gzipped copy
+        if first.name.removesuffix(".gz") != file.name.removesuffix(".gz"):
+            raise DataError(f"{path} holds {first.name} and {file.name}; name one of the files")
+    if not parts:
+        raise DataError(f"{path} holds IDX labels but no examples (such as "
+                        "train-images-idx3-ubyte)")
+    parts = dict(sorted(parts.items(), reverse=True))
     examples = {k: _idx(p) for k, p in parts.items()}
     how = arrays.Options(levels, image_size, layout)
     data = Dataset(*arrays.load(list(examples.values()), store, how))
@@ -218,23 +225,6 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
             raise DataError(f"{path}: {len(labels):,} labels for {len(data):,} examples")
     return make(path.name.split(".")[0], data,
                 parts=joined_parts({k: r.shape[0] for k, r in examples.items()}))
-
-
-def _idx_parts(folder: Path) -> dict[str, Path]:
-    """The files of examples in a folder by part; a plain file goes before its gzipped copy."""
-    parts: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if "ubyte" not in path.name or "labels" in path.name:
-            continue
-        part = "test" if "t10k" in path.name or "test" in path.name else "train"
-        first = parts.setdefault(part, path)
-        if first.name.removesuffix(".gz") != path.name.removesuffix(".gz"):
-            raise DataError(f"{folder} holds {first.name} and {path.name}; name one of the files")
-    if not parts:
-        raise DataError(f"{folder} holds IDX labels but no examples (such as "
-                        "train-images-idx3-ubyte)")
-    return dict(sorted(parts.items(), reverse=True)) if len(parts) > 1 else {
-        "all": next(iter(parts.values()))}
 
 
 def _idx(path: Path) -> arrays.Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -227,55 +227,54 @@ def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
 
 # ------------------------------------------------------------------ about images and recordings
 
-@dataclass(frozen=True)
-class Attributes:
-    """What is known of each file: its label, the other numeric columns as factors, the splits."""
-
-    label: Rows | None = None
-    classes: tuple[str, ...] = ()
-    factors: NDArray[np.float32] | None = None
-    factor_names: tuple[str, ...] = ()
-    parts: dict[str, Rows] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def attributes_of(files: Files, label: str | None, given: str | None, used: Rows) -> Attributes:
-    """The attributes of ``files.titles``, from their folders, and from a table if one is asked for:
-    CelebA's own format, CSV, TSV or Parquet.
+def annotated(data: Dataset, files: Files, of: Rows, label: str | None,
+              attributes: str | None) -> tuple[Dataset, dict[str, Rows], tuple[str, ...]]:
+    """Examples with what is known of the files they are of, rows of the file's own splits, and
+    notes: from the folders, and from a table if one is asked for, in CelebA's own format, CSV, TSV
+    or Parquet, whose numeric columns become factors.
 
     Args:
+        of: (N,) position of each example's file in ``files``.
         label: a column of the table; ``none`` for no labels.
-        given: the table, if it is not found beside the files.
-        used: positions of the files that could be read.
+        attributes: the table, if it is not found beside the files.
     """
     parts, folders = splits_and_folders(files.titles)
     codes, classes, notes = None, tuple[str, ...](), tuple[str, ...]()
-    inside = {folders[i] is not None for i in used}
+    inside = {folders[i] is not None for i in of[data.index]}
     if label != "none" and inside == {True}:
         codes, classes = encode_labels(np.array([f or "" for f in folders]), "the sub-folders")
     elif label != "none" and inside == {True, False}:
         notes = ("no labels: some images lie outside the sub-folders",)
-    if given is None and label in (None, "none"):
-        return Attributes(codes, classes, parts=parts, notes=notes)
-    name, table = _attribute_table(files, given)
-    key, rows = _matched(table, files.titles, name)
-    names = [c for c in table.columns if c != key]
-    if label not in (None, "none") and label not in names:
-        raise DataError(f"{name}: {unknown('label', str(label), names)}")
-    factors = [c for c in names if c != label and table[c].dtype.is_numeric()]
-    values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
-    if label in names:
-        codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
-        if classes == ("-1", "1"):  # CelebA's way of writing no and yes
-            classes = (f"not {label}", label)
-    if not parts:  # CelebA's own splits, if its list of them lies beside the images
-        lists = [p for p in (files.path.parent / PARTITION, files.path / PARTITION) if p.is_file()]
-        lines = lists[0].read_text().split("\n") if lists else []
-        part = dict(line.split()[:2] for line in lines if line.strip())
-        splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
-        parts = {v: np.flatnonzero(splits == k) for k, v in enumerate(
-            ("train", "validation", "test"))} if part else {}
-    return Attributes(codes, classes, values, tuple(factors), parts, notes)
+    if attributes is not None or label not in (None, "none"):
+        name, table = _attribute_table(files, attributes)
+        key, rows = _matched(table, files.titles, name)
+        columns = [c for c in table.columns if c != key]
+        if label not in (None, "none", *columns):
+            raise DataError(f"{name}: {unknown('label', str(label), columns)}")
+        if label in columns:
+            codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
+            if classes == ("-1", "1"):  # CelebA's way of writing no and yes
+                classes = (f"not {label}", label)
+        factors = [c for c in columns if c != label and table[c].dtype.is_numeric()]
+        values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
+        data = replace(data, factors=None if values is None else values[of],
+                       space=data.space.replace(factors=tuple(factors)))
+        parts = parts or _celebas_parts(files)
+    data = replace(data, names=np.array(files.titles)[of]).with_labels(
+        None if codes is None else codes[of], classes)
+    used = data.index
+    return data, {k: used[np.isin(of[used], v)] for k, v in parts.items()}, notes
+
+
+def _celebas_parts(files: Files) -> dict[str, Rows]:
+    """CelebA's own splits, if its list of them lies beside the images."""
+    for path in (files.path.parent / PARTITION, files.path / PARTITION):
+        if path.is_file():
+            part = dict(line.split()[:2] for line in path.read_text().split("\n") if line.strip())
+            splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
+            return {v: np.flatnonzero(splits == k) for k, v in enumerate(
+                ("train", "validation", "test"))} if part else {}
+    return {}
 
 
 def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
