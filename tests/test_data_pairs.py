@@ -32,8 +32,8 @@ from latlas.core.space import (
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset, Source, partition
+from latlas.data.images import to_ids
 from latlas.data.pairs import PairDataset, sides_for
-from latlas.data.pixels import to_ids
 
 N = 20
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space, Table
-from latlas.data import dataset, pixels
+from latlas.data import dataset, images
 from latlas.data.clips import as_clips
 from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels
 
@@ -124,8 +124,8 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool,
     if maps:
         x, _ = load(arrays, Store(), replace(how, image_size=None, levels=None))
         if how.image_size and x.ndim == 4:
-            x = pixels.nearest_planes(x, how.image_size)
-        data = Dataset(*pixels.one_hot(x, store, ids, arrays[0].name))
+            x = images.nearest_planes(x, how.image_size)
+        data = Dataset(*images.one_hot(x, store, ids, arrays[0].name))
     else:
         data = Dataset(*load(arrays, store, how))
     return data if clip is None else as_clips(data, clip)
@@ -147,7 +147,7 @@ def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[A
             chunk = np.moveaxis(chunk, -1, 1) if last else chunk
             if size and bits:  # grey levels between ink and paper need more than two levels
                 chunk = (chunk * 255).astype(np.uint8)
-            yield pixels.resize_planes(chunk, size) if size else chunk
+            yield images.resize_planes(chunk, size) if size else chunk
 
     x = store.gather((sum(r.shape[0] for r in arrays), *shape), dtype, examples())
     if x.ndim > 2:

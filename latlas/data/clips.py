@@ -21,9 +21,8 @@ import numpy as np
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images
 from latlas.data import files as places
-from latlas.data import pixels
+from latlas.data import images
 from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels, make
-from latlas.data.images import FolderReading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,11 +40,11 @@ class Clip(NamedTuple):
     files: tuple[str, ...]
     titles: Sequence[str]
     film: bool = False
-    headers: Sequence[pixels.Header] = ()
+    headers: Sequence[images.Header] = ()
     durations: Sequence[float] = ()
 
 
-def open_clips(path: Path, *, how: FolderReading) -> Clips:
+def open_clips(path: Path, *, how: images.FolderReading) -> Clips:
     """The clips of a folder or zip."""
     return Clips(places.Files(path, places.PICTURES | places.FILMS), how)
 
@@ -53,7 +52,8 @@ def open_clips(path: Path, *, how: FolderReading) -> Clips:
 def open_film(path: Path, *, image_size: int | None = None, mode: str | None = None,
               on_error: str = "raise", levels: int | None = None, frames: bool = True) -> Clips:
     """One GIF, APNG, animated WebP or video; ``frames`` is that of a run, and says nothing here."""
-    return open_clips(path, how=FolderReading(image_size, mode, on_error=on_error, levels=levels))
+    how = images.FolderReading(image_size, mode, on_error=on_error, levels=levels)
+    return open_clips(path, how=how)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Clips:
     """The clips of one side of a place."""
 
     files: places.Files
-    how: FolderReading
+    how: images.FolderReading
 
     def __post_init__(self) -> None:
         self._refuse("label", self.how.label not in (None, "none"))
@@ -84,7 +84,7 @@ class Clips:
         how, every = self.how, self.clips()
         results, notes = self._tried(every, self._with_heads, len(every))
         clips: list[Clip] = list(results.values())
-        shape, mode, size, resized = pixels.plan(
+        shape, mode, size, resized = images.plan(
             [h for clip in clips for h in clip.headers], how.image_size, how.mode)
         lengths = [len(clip.titles) for clip in clips]
         number = np.repeat(np.arange(len(clips)), lengths)
@@ -96,7 +96,7 @@ class Clips:
             rows = x[stop - len(clip.titles):stop]
             rows[:] = 0
             for row, (image, _) in zip(rows, frames_of(self.files, clip), strict=True):
-                row[:] = pixels.pixels(image, mode, size)
+                row[:] = images.pixels(image, mode, size)
             store.done(stop, len(x))
 
         filled, broken = self._tried(clips, fill, len(every))
@@ -128,7 +128,7 @@ class Clips:
                                     key=lambda pair: natural(pair[0])):
             suffix = PurePosixPath(stored).suffix.lower()
             if suffix in places.FILMS or (suffix in places.MAY_MOVE
-                                          and pixels.has_frames(self.files.read(stored))):
+                                          and places.has_frames(self.files.read(stored))):
                 clips.append(Clip(title, (stored,), (title,), True))
             else:
                 stills.setdefault(PurePosixPath(title).parent.as_posix(), []).append(
@@ -144,14 +144,14 @@ class Clips:
         headers, durations, titles = [], [], clip.titles
         if clip.film:
             for image, duration in frames_of(self.files, clip):
-                headers.append(pixels.Header(image.width, image.height, pixels.least_mode(image)))
+                headers.append(images.Header(image.width, image.height, least_mode(image)))
                 durations.append(duration)
             titles = [f"{clip.name}/{i:05d}" for i in range(len(headers))]
         for name in () if clip.film else clip.files:
             try:
-                headers.append(pixels.read_header(self.files.read(name)))
+                headers.append(images.read_header(self.files.read(name)))
             except Exception as error:
-                raise DataError(f"{name} cannot be decoded: {pixels.reason(error)}") from None
+                raise DataError(f"{name} cannot be decoded: {images.reason(error)}") from None
             durations.append(1000 / (self.how.rate or RATE))
         if not headers:
             raise DataError(f"{clip.name} holds no frames")
@@ -174,9 +174,21 @@ class Clips:
             except DataError as error:
                 errors[i] = str(error)
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-                errors[i] = f"{clip.name} cannot be decoded: {pixels.reason(error)}"
+                errors[i] = f"{clip.name} cannot be decoded: {images.reason(error)}"
         return results, places.complaint(errors, of, "clips", self.how.on_error,
                                          f"{self.files.path}: ")
+
+
+def least_mode(image: Image) -> str:
+    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
+
+    A frame of a film may come with colours or transparency that none of its pixels has.
+    """
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] < 255).any():
+        return "RGBA"
+    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
+        rgba[..., 1] == rgba[..., 2]).all() else "RGB"
 
 
 def natural(name: str) -> list[Any]:

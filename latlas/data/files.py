@@ -9,6 +9,7 @@ splits, other sub-folders classes; a folder around everything is ignored.
 from __future__ import annotations
 
 import copy
+import io
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,6 @@ import numpy as np
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.data.dataset import Rows
 from latlas.data.pairs import META
-from latlas.data.pixels import has_frames
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})
@@ -99,6 +99,17 @@ def _by_contents(names: Iterable[str]) -> str:
             return IMAGES
         sound = sound or suffix in SOUNDS
     return RECORDINGS if sound else IMAGES
+
+
+def has_frames(data: bytes) -> bool:
+    """Whether a file holds an image of several frames; false for what is no image."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(io.BytesIO(data)) as image:
+            return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, ...
+        return False
 
 
 class Files:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.core.space import PairSpace, Space
 from latlas.data.dataset import Dataset, Source, Store, split
+from latlas.data.images import one_hot
 from latlas.data.opening import open_source
 from latlas.data.pairs import Data, PairDataset, PairSource, first_side
-from latlas.data.pixels import one_hot
 from latlas.data.tables import ABSENT, category_of
 
 #: options of a run's source that other data must share to fit the model
