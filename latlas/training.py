@@ -15,7 +15,7 @@ from latlas import models
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError, say_option
 from latlas.core.options import divide, parse, to_json
 from latlas.core.space import Table
-from latlas.data.fitting import as_source, fitted
+from latlas.data.fitting import as_source, conform
 from latlas.data.pairs import first_side
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
@@ -282,7 +282,7 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
 
     def table(data: Dataset, draws: int) -> Rows:
-        latents = draw_latents(model, fitted(data, run.space, source.name), draws, seed=seed)
+        latents = draw_latents(model, conform(data, run.space, source.name), draws, seed=seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
         return Rows(latents, Table((latents.shape[1],), columns=names))
 
