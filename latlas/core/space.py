@@ -139,7 +139,8 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
         if isinstance(self.scale, (int, float)):
             return self.location, self.scale
         if isinstance(like, np.ndarray):
-            return np.asarray(self.location, np.float32), np.asarray(self.scale, np.float32)
+            dtype = np.float64 if like.dtype == np.float64 else np.float32
+            return np.asarray(self.location, dtype), np.asarray(self.scale, dtype)
         return like.new_tensor(self.location), like.new_tensor(self.scale)
 
 
@@ -178,6 +179,10 @@ class Recordings(Images, frozen=True, kw_only=True):
     """Windows of recordings as grey images (1, H, W) of 8 bits, of the spectra in ``sound``."""
 
     sound: Sound
+
+
+def _wide(tensor: Any) -> Any:
+    return tensor if tensor.device.type == "mps" else tensor.double()  # which has no float64
 
 
 #: a gap among the words of a category; the words of a category that are too rare for their own
@@ -248,6 +253,17 @@ class Table(Example, frozen=True):
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.columns),)
+
+    def to_model(self, v: Any) -> Any:
+        """Data units to model units, float32; subtracted in float64, since a column's numbers may
+        differ in places that float32 has not."""
+        if isinstance(v, np.ndarray):
+            return super().to_model(v.astype(np.float64)).astype(np.float32)
+        return super().to_model(_wide(v)).float()
+
+    def to_data(self, x: Any) -> Any:
+        """Model units to data units, float64, not rounded."""
+        return super().to_data(x.astype(np.float64) if isinstance(x, np.ndarray) else _wide(x))
 
     @property
     def columns(self) -> tuple[str, ...]:

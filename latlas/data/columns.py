@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, OTHER, Column, Table
+from latlas.data.dataset import mix
 from latlas.data.frames import NUMBER, UNNAMED, Frame
 
 MOST_LEVELS = 50
@@ -466,14 +467,6 @@ def content_hash(columns: Mapping[str, pl.Series]) -> NDArray[np.uint64]:
 def _hash_of(word: str) -> int:
     return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(),
                           "little")
-
-
-def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), which spreads every bit."""
-    with np.errstate(over="ignore"):
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return bits ^ (bits >> np.uint64(31))
 
 
 # ------------------------------------------------------------------ for a run

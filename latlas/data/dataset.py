@@ -1,10 +1,13 @@
 """Examples in memory or in a memory-mapped file, the source they are of, and how it is divided.
 
-The split rule. A file that comes with train and test parts keeps them, and validation is 5% of
-train (at most 2,000 examples). Anything else is divided 80 / 10 / 10 into train, validation and
-test. A seeded permutation decides, and examples that share a group number stay together; groups
-larger than a twentieth of the examples go to train. The seed is 0 unless asked otherwise and has
-nothing to do with the seed of training, so every model of a source is tested on the same examples.
+The split rule. What an example is, is its content, not its place: a hash of it decides its split,
+so that no other example moves when some are added, removed, renamed or put in another order, and
+equal examples are always together. A file that comes with train and test parts keeps them, and
+validation is 5% of train. Anything else is divided 80 / 10 / 10 into train, validation and test.
+Examples of one group are divided by a hash of the group; groups larger than a twentieth of the
+examples go to train. Of fewer than 200 contents (or groups) those with the smallest hashes are held
+out, so that no split is empty: there adding examples may move others. The seed is 0 unless asked
+otherwise and has nothing to do with the seed of training.
 
 Tables and points are standardised by numbers of the train split alone, and a missing number is
 replaced by the median of its column there.
@@ -21,20 +24,25 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import Images, Points, Space
+from latlas.core.space import Images, Points, Space, Table
+
+if TYPE_CHECKING:
+    from latlas.data.frames import Frame
 
 Rows = NDArray[np.int64]
 Examples = TypeVar("Examples", covariant=True)
 Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "test", "all")
-VALIDATION_SHARE, VALIDATION_MOST = 0.05, 2000
+TEST_SHARE, VALIDATION_SHARE, VALIDATION_OF_TRAIN = 0.1, 0.1, 0.05
 LARGE_GROUP = 0.05
+#: contents or groups from which the hash alone decides the split
+ENOUGH = 200
 MOST_CLASSES = 1000
 MEMORY_SHARE = 0.5
 CHUNK = 1 << 24  # bytes read or written at a time
@@ -45,17 +53,19 @@ class Dataset:
     """Examples of one space.
 
     Attributes:
-        x: (N, \\*shape) uint8/uint16 for images, float32 otherwise; in data units; an array or
-            a memory map, shared by all subsets.
+        x: (N, \\*shape) uint8/uint16 for images, float32 or float64 otherwise; in data units; an
+            array or a memory map, shared by all subsets.
         space: shape and units of an example.
         label: (N,) int64 class codes, indices into ``space.classes``.
         factors: (N, f) float32 known generative factors, named by ``space.factors``.
-        group: (N,) int64; examples that share a number are related and stay in one split.
+        group: (N,) int64 hashes of what the examples are related by; equal ones stay in one split.
         names: (N,) str, what each example is called (a file name).
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
         clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
             ``x`` in the order of time; ``None`` for examples that are no frames.
         duration: (N,) float32 milliseconds that each frame is shown.
+        key: (N,) uint64 hash of each example's content: of a file's bytes, of a table's values;
+            ``None`` for that of the row in ``x``.
     """
 
     x: NDArray[np.generic]
@@ -67,6 +77,7 @@ class Dataset:
     rows: Rows | None = None
     clip: Rows | None = None
     duration: NDArray[np.float32] | None = None
+    key: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
@@ -114,6 +125,9 @@ class Source:
         parts: rows of ``{"all"}`` or of ``{"train", "test"[, "validation"]}`` as in the file.
         spec: a JSON object :func:`latlas.data.open_source` opens again; ``None`` for arrays.
         notes: what was decided on the way (a resize, a column left out), for people to read.
+        problems: columns that cannot be learnt, each with the option that solves it; a run that
+            knows its columns can read the frame all the same.
+        frame: the rows of a table as they stand in the file.
     """
 
     name: str
@@ -121,6 +135,8 @@ class Source:
     parts: dict[str, Rows]
     spec: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    frame: Frame | None = None
     _ready: dict[int, Dataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -129,20 +145,26 @@ class Source:
         return self.ready(0).space
 
     def ready(self, seed: int) -> Dataset:
-        """All examples; missing numbers are filled and units fixed by this seed's train split."""
+        """All examples; missing numbers are filled and units fixed by this seed's train split.
+
+        Raises:
+            DataError: columns that cannot be learnt, all of them, with the option for each.
+        """
+        if self.problems:
+            raise DataError(f"{self.name}: " + "; ".join(self.problems))
         data = self.base
         if isinstance(data.space, Images):
             return data
         if seed not in self._ready:
             rows = partition(self, seed)["train"]
-            rows, x = rows if len(rows) else data.index, data.x
-            missing = np.isnan(x)
-            columns = np.flatnonzero(missing.any(axis=0))
-            x = x.copy() if len(columns) else x
-            for column in columns:
-                present = x[rows, column][~missing[rows, column]]
-                x[missing[:, column], column] = np.median(present) if len(present) else 0.0
-            self._ready[seed] = replace(data, x=x, space=standardised(data.space, x[rows]))
+            rows = rows if len(rows) else data.index
+            x, space = data.x, data.space
+            if isinstance(space, Table):
+                from latlas.data.columns import fill_gaps, with_fills
+
+                fields = with_fills(space.fields, x, rows)
+                x, space = fill_gaps(x, fields), space.replace(fields=fields)
+            self._ready[seed] = replace(data, x=x, space=standardised(space, x[rows]))
         return self._ready[seed]
 
     def split(self, which: str, seed: int) -> Dataset:
@@ -197,49 +219,102 @@ def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
     parts = dict(source.parts)
     if set(parts) == {"train", "validation"}:  # the part people hold out is the one to test on
         parts["test"] = parts.pop("validation")
-    group = source.base.group
-    if not {"train", "test"} <= set(parts):
-        everything = source.base.index
-        tenth = max(1, round(len(everything) / 10))
-        return _divide(everything, group, {"validation": tenth, "test": tenth}, seed)
-    if "validation" in parts:
+    if "validation" in parts and {"train", "test"} <= set(parts):
         return parts
-    size = max(1, min(VALIDATION_MOST, round(VALIDATION_SHARE * len(parts["train"]))))
-    return {**_divide(parts["train"], group, {"validation": size}, seed), "test": parts["test"]}
+    keys = split_keys(source.base)
+    if seed:
+        keys = mix(keys ^ mix(np.full(1, seed, np.uint64)))
+    if not {"train", "test"} <= set(parts):
+        return _divide(source.base.index, keys, source.base.group is not None,
+                       {"validation": VALIDATION_SHARE, "test": TEST_SHARE})
+    return {**_divide(parts["train"], keys, source.base.group is not None,
+                      {"validation": VALIDATION_OF_TRAIN}), "test": parts["test"]}
 
 
-def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int],
-            seed: int) -> dict[str, Rows]:
-    """Train, then each held-out split of about that many examples, by permuted whole groups."""
-    ids = np.arange(len(rows)) if group is None else np.unique(group[rows], return_inverse=True)[1]
-    sizes = np.bincount(ids)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    large = sizes[order] > max(1.0, LARGE_GROUP * len(rows))
-    order = np.concatenate([order[large], order[~large]])
-    start = np.cumsum(sizes[order]) - sizes[order]
-    names = ["train", *held_out]
-    bounds = np.maximum(1, len(rows) - np.cumsum(list(held_out.values())[::-1])[::-1])
-    which = np.searchsorted(bounds, start, side="right")
-    spare = min(len(held_out), len(order) - 1)  # large groups must not leave a split empty
-    if spare > 0:
-        which[-spare:] = np.maximum(which[-spare:], len(names) - np.arange(spare, 0, -1))
-    of_group = np.empty(len(order), np.int64)
-    of_group[order] = which
-    return {name: rows[of_group[ids] == i] for i, name in enumerate(names)}
+def split_keys(data: Dataset) -> NDArray[np.uint64]:
+    """(N,) the numbers by which rows are divided: of their groups, or of their contents."""
+    if data.group is not None:
+        return mix(np.asarray(data.group).astype(np.int64).view(np.uint64))
+    return content_keys(data)
+
+
+def content_keys(data: Dataset) -> NDArray[np.uint64]:
+    """(N,) a hash of each row's content."""
+    if data.key is not None:
+        return data.key
+    return np.concatenate([hash_rows(chunk) for chunk in chunks(data.x)] or [
+        np.zeros(0, np.uint64)])
+
+
+def hash_rows(x: NDArray[Any]) -> NDArray[np.uint64]:
+    """(n,) a hash of the bytes of each row, equal for equal rows on any machine.
+
+    Numbers that are no 8 or 16-bit levels are hashed as float64, so that it does not matter in
+    which type a file holds them.
+    """
+    flat = np.ascontiguousarray(x).reshape(len(x), -1)
+    if flat.dtype.kind == "f" or flat.dtype.itemsize > 2:
+        flat = flat.astype(np.float64) + 0.0
+        flat[np.isnan(flat)] = np.nan
+    width = flat.shape[1] * flat.dtype.itemsize
+    padded = np.zeros((len(flat), -(-width // 8) * 8), np.uint8)
+    padded[:, :width] = flat.view(np.uint8).reshape(len(flat), width)
+    words = padded.view("<u8")
+    factors = mix(np.arange(1, words.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
+    with np.errstate(over="ignore"):
+        return mix((mix(words) * factors).sum(axis=1, dtype=np.uint64) ^ np.uint64(width))
+
+
+def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), which spreads every bit."""
+    with np.errstate(over="ignore"):
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+
+def _divide(rows: Rows, keys: NDArray[np.uint64], grouped: bool,
+            held_out: Mapping[str, float]) -> dict[str, Rows]:
+    """Train, and of each held-out split about that share, by the keys of the rows."""
+    levels, place, sizes = np.unique(keys[rows], return_inverse=True, return_counts=True)
+    large = sizes > max(1.0, LARGE_GROUP * len(rows)) if grouped else np.zeros(len(sizes), bool)
+    which = np.zeros(len(levels), np.int64)  # 0: train
+    if len(levels) - large.sum() >= ENOUGH:
+        at = levels / 2.0**64
+        low = 0.0
+        for i, share in enumerate(held_out.values(), 1):
+            which[(at >= low) & (at < low + share) & ~large] = i
+            low += share
+    else:  # levels ascend: those with the smallest keys are held out, large ones last
+        order = np.concatenate([np.flatnonzero(~large), np.flatnonzero(large)])
+        at, spare = 0, len(levels) - 1
+        for i, share in enumerate(held_out.values(), 1):
+            wanted, count = max(1, round(share * len(rows))), 0
+            left = len(held_out) - i  # of which each needs a group too
+            while count < wanted and at < spare - left:
+                if count and (count + sizes[order[at]] > wanted or large[order[at]]):
+                    break
+                which[order[at]] = i
+                count += sizes[order[at]]
+                at += 1
+    of_row = which[place.reshape(-1)]
+    return {name: rows[of_row == i] for i, name in enumerate(("train", *held_out))}
 
 
 def standardised(space: Space, train: NDArray[Any]) -> Space:
     """The space with location and scale from the train rows (n, d): of table columns their mean and
     standard deviation. Columns that hold only 0 and 1 become −1 and 1; constant columns keep scale
     1. Points share one scale, which keeps their geometry."""
-    wide = train.astype(np.float64)
-    mean, sd = wide.mean(axis=0), wide.std(axis=0)
+    largest = np.abs(train).max(axis=0, initial=0).astype(np.float64)
+    unit = np.where(largest > 1e100, largest, 1.0)  # whose squares would overflow
+    wide = train / unit
+    mean, sd = wide.mean(axis=0) * unit, wide.std(axis=0) * unit
     if isinstance(space, Points):
         sd = np.full_like(sd, np.sqrt((sd**2).mean()))
     else:
         binary = ((train == 0) | (train == 1)).all(axis=0) & (sd > 0)
         mean, sd = np.where(binary, 0.5, mean), np.where(binary, 0.5, sd)
-    sd = np.where(sd > 1e-12 * np.maximum(1.0, np.abs(mean)), sd, 1.0)
+    sd = np.where(sd > 1e-12 * np.abs(mean), sd, 1.0)  # constant, but for rounding
     return space.replace(location=tuple(mean.tolist()), scale=tuple(sd.tolist()))
 
 
