@@ -208,8 +208,7 @@ def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
     return {**_divide(parts["train"], group, {"validation": size}, seed), "test": parts["test"]}
 
 
-def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int],
-            seed: int) -> dict[str, Rows]:
+def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int], seed: int) -> dict[str, Rows]:
     """Train, then each held-out split of about that many examples, by permuted whole groups."""
     ids = np.arange(len(rows)) if group is None else np.unique(group[rows], return_inverse=True)[1]
     sizes = np.bincount(ids)
