@@ -185,6 +185,10 @@ def _wide(tensor: Any) -> Any:
     return tensor if tensor.device.type == "mps" else tensor.double()  # which has no float64
 
 
+def _wide(tensor: Any) -> Any:
+    return tensor if tensor.device.type == "mps" else tensor.double()  # which has no float64
+
+
 #: a gap among the words of a category; the words of a category that are too rare for their own
 ABSENT, OTHER = "(missing)", "(other)"
 ColumnKind = Literal["real", "integer", "boolean", "category", "date", "text", "id", "label",
@@ -253,6 +257,17 @@ class Table(Example, frozen=True):
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.columns),)
+
+    def to_model(self, v: Any) -> Any:
+        """Data units to model units, float32; subtracted in float64, since a column's numbers may
+        differ in places that float32 has not."""
+        if isinstance(v, np.ndarray):
+            return super().to_model(v.astype(np.float64)).astype(np.float32)
+        return super().to_model(_wide(v)).float()
+
+    def to_data(self, x: Any) -> Any:
+        """Model units to data units, float64, not rounded."""
+        return super().to_data(x.astype(np.float64) if isinstance(x, np.ndarray) else _wide(x))
 
     def to_model(self, v: Any) -> Any:
         """Data units to model units, float32; subtracted in float64, since a column's numbers may

@@ -158,8 +158,7 @@ def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[A
     return x, Table((x.shape[1],), columns=tuple(f"x{i}" for i in range(x.shape[1])))
 
 
-def _layout(arrays: Sequence[Array], how: Options) -> tuple[
-        tuple[int, ...], tuple[int, ...], bool]:
+def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
     """Shape of an example as stored, its shape channels first, and whether channels come last."""
     first = arrays[0]
     for array in arrays:

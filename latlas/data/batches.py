@@ -140,12 +140,15 @@ class _Columns:
         def moved(column: Tensor, rows: Tensor) -> Tensor:
             return column.index_select(0, rows).to(self.device, non_blocking=True)
 
-        batch = Batch(self.data.space.to_model(moved(self.x, rows).float()), index=rows)
+        def units(rows: Tensor) -> Tensor:
+            x = moved(self.x, rows)
+            return self.data.space.to_model(x if x.dtype == torch.float64 else x.float())
+
+        batch = Batch(units(rows), index=rows)
         if self.label is not None:
             batch.label = moved(self.label, rows)
         if near and self.neighbours is not None:
-            after = self.neighbours.index_select(0, rows)
-            batch.neighbour = self.data.space.to_model(moved(self.x, after).float())
+            batch.neighbour = units(self.neighbours.index_select(0, rows))
         return batch
 
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, OTHER, Column, Table
-from latlas.data.dataset import mix
 from latlas.data.frames import NUMBER, UNNAMED, Frame
+from latlas.data.splits import mix
 
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text

@@ -130,8 +130,7 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     return replace(source, spec={"source": places, **shared, "paired": aligned, **turned})
 
 
-def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
-         **options: Any) -> Opened:
+def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **options: Any) -> Opened:
     """Writes a source to a folder that opens as a memory map, and opens it.
 
     Args:
