@@ -284,7 +284,7 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     def table(data: Dataset, draws: int) -> Rows:
         latents = draw_latents(model, conform(data, run.space, source.name), draws, seed=seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Rows(latents, Table((latents.shape[1],), columns=names))
+        return Rows(latents, Table.of_numbers(names))
 
     train = table(first_side(examples.train), draws)
     held_out = None if examples.validation is None else table(first_side(examples.validation), 1)

@@ -16,6 +16,7 @@ set of two sides has a :class:`PairSpace`, which is none of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
@@ -185,10 +186,6 @@ def _wide(tensor: Any) -> Any:
     return tensor if tensor.device.type == "mps" else tensor.double()  # which has no float64
 
 
-def _wide(tensor: Any) -> Any:
-    return tensor if tensor.device.type == "mps" else tensor.double()  # which has no float64
-
-
 #: a gap among the words of a category; the words of a category that are too rare for their own
 ABSENT, OTHER = "(missing)", "(other)"
 ColumnKind = Literal["real", "integer", "boolean", "category", "date", "text", "id", "label",
@@ -258,16 +255,10 @@ class Table(Example, frozen=True):
     def shape(self) -> tuple[int, ...]:
         return (len(self.columns),)
 
-    def to_model(self, v: Any) -> Any:
-        """Data units to model units, float32; subtracted in float64, since a column's numbers may
-        differ in places that float32 has not."""
-        if isinstance(v, np.ndarray):
-            return super().to_model(v.astype(np.float64)).astype(np.float32)
-        return super().to_model(_wide(v)).float()
-
-    def to_data(self, x: Any) -> Any:
-        """Model units to data units, float64, not rounded."""
-        return super().to_data(x.astype(np.float64) if isinstance(x, np.ndarray) else _wide(x))
+    @classmethod
+    def of_numbers(cls, names: Sequence[str], dtype: str = "Float32") -> Table:
+        """A table whose columns are all real numbers."""
+        return cls(fields=tuple(Column(name, "real", dtype) for name in names))
 
     def to_model(self, v: Any) -> Any:
         """Data units to model units, float32; subtracted in float64, since a column's numbers may
@@ -279,6 +270,11 @@ class Table(Example, frozen=True):
     def to_data(self, x: Any) -> Any:
         """Model units to data units, float64, not rounded."""
         return super().to_data(x.astype(np.float64) if isinstance(x, np.ndarray) else _wide(x))
+
+    @property
+    def fitted(self) -> bool:
+        """What stands in the place of gaps was decided, on training rows."""
+        return all(field.fill is not None for field in self.fields if field.learnt)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from latlas.core.space import Images, Space, Table
 from latlas.data import dataset, images
 from latlas.data.clips import as_clips
 from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels
+from latlas.data.splits import hash_of
 
 ITEMS = ("x", "images", "image", "imgs", "img", "data", "features", "arr_0")
 LABELS = ("y", "labels", "label", "targets", "target", "class")
@@ -139,7 +140,10 @@ def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[A
     shape = (shape[0], size, size) if size else shape
     bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
     dtype: Any = np.uint8 if bits else first.dtype if words else np.float32
-    dtype = np.float32 if len(shape) == 1 else dtype
+    if len(shape) == 1:  # float64 where float32 might not tell numbers apart
+        wide = (first.dtype.kind in "fiu" and first.dtype.itemsize > 4) or (first.dtype.kind in (
+            "iu") and first.dtype.itemsize == 4)
+        dtype = np.float64 if wide else np.float32
 
     def examples() -> Iterator[NDArray[Any]]:
         for chunk in (chunk for array in arrays for chunk in array.pieces()):
@@ -155,7 +159,8 @@ def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[A
     if np.isinf(x).any():
         raise DataError(f"{first.name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
                         "replace them, by NaN if they are missing")
-    return x, Table((x.shape[1],), columns=tuple(f"x{i}" for i in range(x.shape[1])))
+    return x, Table.of_numbers([f"x{i}" for i in range(x.shape[1])],
+                               "Float64" if x.dtype == np.float64 else "Float32")
 
 
 def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
@@ -337,8 +342,10 @@ class Npz:
             data = data.with_labels(codes, classes)
         group, factors = self._keys(GROUPS), self._keys(FACTORS)
         if group.keys() == items.keys() and data.clip is None:
-            codes = np.unique(self._joined(group, len(data.x)), return_inverse=True)[1]
-            data = replace(data, group=codes.astype(np.int64))
+            values = self._joined(group, len(data.x))
+            levels, codes = np.unique(values, return_inverse=True)
+            numbers = np.array([hash_of(str(level)) for level in levels.tolist()], np.uint64)
+            data = replace(data, group=numbers[codes].view(np.int64))
         if factors.keys() == items.keys() and data.clip is None:
             values = self._joined(factors, len(data.x)).astype(np.float32)
             names = tuple(f"factor{i}" for i in range(values.shape[1]))

@@ -17,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images
 from latlas.data import files as places
 from latlas.data import images
-from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels, make
+from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, encode_labels, make
+from latlas.data.splits import hash_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,8 +117,8 @@ class Clips:
         space = Images(shape, how.levels or int(np.iinfo(x.dtype).max) + 1, classes=classes,
                        frames=len(x) > len(clips))
         durations = np.concatenate([clip.durations for clip in clips]).astype(np.float32)
-        data = Dataset(x, space, codes, group=number, names=np.array(titles), clip=number,
-                       duration=durations, rows=good if broken else None)
+        data = Dataset(x, space, codes, group=clip_hashes(x, number), clip=number,
+                       names=np.array(titles), duration=durations, rows=good if broken else None)
         return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
                     notes=tuple(notes))
 
@@ -235,10 +237,19 @@ def video_library(name: str) -> Any:
                         "the folder") from None
 
 
+def clip_hashes(x: NDArray[Any], clip: Rows) -> Rows:
+    """(N,) of each frame a hash of the contents of its clip."""
+    keys = np.concatenate([hash_rows(chunk) for chunk in chunks(x)])
+    numbers, place = np.unique(clip, return_inverse=True)
+    total = np.zeros(len(numbers), np.uint64)
+    np.add.at(total, place, keys)
+    return total[place].view(np.int64)
+
+
 def as_clips(data: Dataset, clip: Rows) -> Dataset:
     """Frames in an array with the number (N,) of the clips they are of."""
     place = np.arange(len(clip)) - np.searchsorted(clip, clip)
     names = np.array([f"{c:05d}/{i:05d}" for c, i in zip(clip, place, strict=True)])
-    return replace(data, group=clip, names=names, clip=clip,
+    return replace(data, group=clip_hashes(data.x, clip), names=names, clip=clip,
                    duration=np.full(len(clip), 1000 / RATE, np.float32),
                    space=data.space.replace(frames=bool(place.any())))

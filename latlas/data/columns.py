@@ -9,10 +9,8 @@ types: Float64, Int64, Boolean, Datetime in microseconds, or String.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, OTHER, Column, Table
 from latlas.data.frames import NUMBER, UNNAMED, Frame
-from latlas.data.splits import mix
+from latlas.data.splits import hash_of, mix
 
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text
@@ -236,7 +234,7 @@ def _ambiguous(present: pl.Series) -> bool:
     """All that has a comma has it where a thousand and a fraction look the same."""
     commas = present.filter(present.str.contains(",", literal=True))
     return len(commas) > 0 and not commas.str.contains(
-        rf"[$€£¥₹%]|,\d{{3}},|,\d{{3}}\.\d|^[+-]?0,").any() and commas.str.contains(
+        r"[$€£¥₹%]|,\d{3},|,\d{3}\.\d|^[+-]?0,").any() and commas.str.contains(
             r"^[+-]?\d{1,3},\d{3}$").all()
 
 
@@ -444,7 +442,7 @@ def content_hash(columns: Mapping[str, pl.Series]) -> NDArray[np.uint64]:
         if series.dtype == pl.String:
             words = series.fill_null(ABSENT)
             levels = words.unique()
-            hashes = np.array([_hash_of(word) for word in levels.to_list()], np.uint64)
+            hashes = np.array([hash_of(word) for word in levels.to_list()], np.uint64)
             place = words.replace_strict(levels, pl.Series(range(len(levels)), dtype=pl.Int64),
                                          return_dtype=pl.Int64).to_numpy()
             bits = hashes[place]
@@ -459,14 +457,8 @@ def content_hash(columns: Mapping[str, pl.Series]) -> NDArray[np.uint64]:
             numbers[np.isnan(numbers)] = np.nan
             low = np.where(np.abs(numbers) > 2.0**53, low, 0).astype(np.uint64)
             bits = numbers.view(np.uint64) ^ low
-        total += mix(bits ^ np.uint64(_hash_of(name)))
+        total += mix(bits ^ np.uint64(hash_of(name)))
     return mix(total)
-
-
-@cache
-def _hash_of(word: str) -> int:
-    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(),
-                          "little")
 
 
 # ------------------------------------------------------------------ for a run
@@ -479,7 +471,7 @@ class RowsRead:
         x: (n, d) float64 in the order of ``space.columns``, gaps filled.
         label: (n,) words of the label's column; ``None`` without.
         names: (n,) words of the column that names rows; ``None`` without.
-        group: (n,) words of the column of related rows.
+        group: (n,) int64 hashes of the words of the column of related rows.
         key: (n,) hash of each row's content.
         notes: what was filled, ignored or taken by position.
     """
@@ -487,7 +479,7 @@ class RowsRead:
     x: NDArray[np.float64]
     label: pl.Series | None
     names: NDArray[np.str_] | None
-    group: pl.Series | None
+    group: NDArray[np.int64] | None
     key: NDArray[np.uint64]
     notes: tuple[str, ...]
 
@@ -520,7 +512,8 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
     x, start = np.zeros((len(data), sum(len(c.features) for c in learnt))), 0
     for column in learnt:
         form = frame.decimal if frame.decimal and column.kind in ("real", "integer") else None
-        read = canonical(data[column.name], column if form is None else column.replace(form=form), problems)
+        read = canonical(data[column.name], column.replace(form=form) if form else column,
+                         problems)
         values[column.name] = read
         _check_values(read, column, problems)
         block = x[:, start:start + len(column.features)]
@@ -529,7 +522,10 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
         if problems:
             continue
         features(read, column, block)
-        if not fill or not gaps or column.fill is None:
+        if not fill or not gaps:
+            continue
+        if column.fill is None:
+            problems.append(f"column {column.name}: {gaps:,} gaps, for which the run has no value")
             continue
         if column.kind != "category":
             block[read.is_null().to_numpy()] = filling(column)
@@ -543,10 +539,22 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
         own = [c.name for c in columns if c.kind == kind and c.name in data.columns]
         return _words(data[own[0]]) if own else None
 
-    ids = words("id")
+    ids, group = words("id"), words("group")
     return RowsRead(x, words("label"),
                     None if ids is None else ids.fill_null("").to_numpy().astype(str),
-                    words("group"), content_hash(values), tuple(notes))
+                    None if group is None else content_hash({"": group}).view(np.int64),
+                    content_hash(values) if values else np.zeros(len(data), np.uint64),
+                    tuple(notes))
+
+
+def fill_gaps(x: NDArray[np.float64], columns: Sequence[Column]) -> NDArray[np.float64]:
+    """Rows (n, d) with each NaN replaced by what stands in its place."""
+    missing = np.isnan(x)
+    if not missing.any():
+        return x
+    fills = np.concatenate([np.zeros(len(c.features)) if c.kind == "category" else filling(c)
+                            for c in columns if c.learnt])
+    return np.where(missing, fills, x)
 
 
 def fill_text(column: Column) -> str:

@@ -64,6 +64,7 @@ class Dataset:
         duration: (N,) float32 milliseconds that each frame is shown.
         key: (N,) uint64 hash of each example's content: of a file's bytes, of a table's values;
             ``None`` for that of the row in ``x``.
+        notes: what was filled, ignored or converted when rows were brought into a run's columns.
     """
 
     x: NDArray[np.generic]
@@ -76,6 +77,7 @@ class Dataset:
     clip: Rows | None = None
     duration: NDArray[np.float32] | None = None
     key: NDArray[np.uint64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x) if self.rows is None else len(self.rows)
@@ -151,7 +153,7 @@ class Source:
         if self.problems:
             raise DataError(f"{self.name}: " + "; ".join(self.problems))
         data = self.base
-        if isinstance(data.space, Images):
+        if isinstance(data.space, Images) or (isinstance(data.space, Table) and data.space.fitted):
             return data
         if seed not in self._ready:
             rows = partition(self, seed)["train"]

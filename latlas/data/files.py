@@ -12,7 +12,7 @@ import copy
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -33,8 +33,12 @@ SOUNDS = frozenset({".wav", ".wave"})
 IMAGES, RECORDINGS, PACKED = "images:open_images", "recordings:open_recordings", "packed"
 CLIPS, FILM = "clips:open_clips", "clips:open_film"
 CIFAR, IDX, SVHN = "standard:open_cifar", "standard:open_idx", "standard:open_svhn"
+TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".jsonl", ".ndjson", ".arrow", ".feather",
+          ".ipc", ".db", ".sqlite", ".sqlite3")
 BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
-             ".wav": RECORDINGS, **dict.fromkeys((".csv", ".parquet", ".tsv"), "tables:open_table")}
+             ".wav": RECORDINGS, **dict.fromkeys(TABLES, "tables:open_table")}
+#: of text files of rows that have no ending of their own
+TEXT = (".data", ".dat", ".txt")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
           "val": "validation", "valid": "validation", "validation": "validation"}
 #: names of two sides: trainA/NAME of a domain; A/NAME or train/A/NAME of pairs
@@ -57,6 +61,9 @@ def reader_of(path: Path, member: str = "") -> tuple[str, str]:
                  SVHN: {"train_32x32.mat", "test_32x32.mat"} & names}
         reader = next((reader for reader, mark in marks.items() if mark), "")
         return reader or _by_contents(p.name for p in path.rglob("*")), ""
+    inner = Path(path.stem).suffix.lower() if suffix in (".gz", ".bz2", ".xz") else suffix
+    if inner in (*TABLES, *TEXT):
+        return BY_SUFFIX[".csv"], ""
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix], ""
     if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
@@ -77,7 +84,7 @@ def _reader_of_zip(path: Path, member: str) -> tuple[str, str]:
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} cannot be read as a zip: {error}") from None
     reader = _by_contents(names)
-    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
+    data = [n for n in names if Path(n).suffix.lower() in (".npz", *TABLES[:-3])]
     alone = len(data) == len([n for n in names if not n.endswith("/")])
     if reader == RECORDINGS or not (member or (data and alone)):
         return reader, ""
@@ -92,13 +99,13 @@ def _reader_of_zip(path: Path, member: str) -> tuple[str, str]:
 
 def _by_contents(names: Iterable[str]) -> str:
     """The reader of a place of images, or of recordings where there are some and no image."""
-    sound = False
+    sound = rows = False
     for name in names:  # a large folder is not gone through once an image is seen
         suffix = Path(name).suffix.lower()
         if suffix in PICTURES:
             return IMAGES
-        sound = sound or suffix in SOUNDS
-    return RECORDINGS if sound else IMAGES
+        sound, rows = sound or suffix in SOUNDS, rows or suffix in (".parquet", ".pq")
+    return RECORDINGS if sound else BY_SUFFIX[".parquet"] if rows else IMAGES
 
 
 def has_frames(data: bytes) -> bool:
@@ -181,12 +188,6 @@ def complaint(errors: Mapping[int, str], of: int, what: str, on_error: str,
         return [f"left out {n:,} of {of:,} {what}: {first}"]
     raise DataError(f"{where}{first} ({n:,} of {of:,} {what}); {say_option('on_error', 'skip')} "
                     f"leaves {'it' if n == 1 else 'them'} out")
-
-
-def same_group(digests: Sequence[bytes]) -> Rows:
-    """Of each file the position of the first that is equal."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)], np.int64)
 
 
 def two_sides(files: Files, pair: str | None, paired: bool | None) -> tuple[

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, DataError, say_option, unknown
-from latlas.core.space import PairSpace, Space
+from latlas.core.space import PairSpace, Space, Table
 from latlas.data.dataset import Dataset, Source, Store, split
+from latlas.data.frames import is_frame
 from latlas.data.images import one_hot
 from latlas.data.opening import open_source
 from latlas.data.pairs import Data, PairDataset, PairSource, first_side
-from latlas.data.tables import ABSENT, category_of
+from latlas.data.tables import in_columns
 
 #: options of a run's source that other data must share to fit the model
 SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
@@ -47,11 +48,11 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     """
     space = None if like is None else like.space
     space = space.swapped() if isinstance(space, PairSpace) and side == "B" else space
-    if space is not None and is_arrays(data):
+    if space is not None and (is_arrays(data) or is_frame(data)):
         return _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
     examples, name = data, "the data set"
     if not isinstance(data, Dataset | PairDataset):
-        source = as_source(data, like, **options)
+        source = in_run(as_source(data, like, **options), like)
         examples, name = part_of(source, split or default_split(source, like)), source.name
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
     if space is None:
@@ -62,6 +63,23 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
         return conform(examples, space.a, name)
     return PairDataset(conform(examples.a, space.a, name),
                        conform(examples.b, space.b, f"the other side of {name}"), examples.aligned)
+
+
+def in_run(source: Source | PairSource, like: Like | None) -> Any:
+    """A source whose tables are read in the columns of a run, before it is divided."""
+    space = None if like is None else like.space
+    if isinstance(source, PairSource) and isinstance(space, PairSpace):
+        return replace(source, a=_in_table(source.a, space.a), b=_in_table(source.b, space.b))
+    if isinstance(source, PairSource):
+        return source if space is None else replace(source, a=_in_table(source.a, space))
+    return _in_table(source, space.a if isinstance(space, PairSpace) else space)
+
+
+def _in_table(source: Source, space: Any) -> Source:
+    if not isinstance(space, Table) or not isinstance(source.base.space, Table):
+        return source
+    base = in_columns(source, space, source.name)
+    return replace(source, base=base, problems=(), notes=base.notes)
 
 
 def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | PairSource:
@@ -114,6 +132,10 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     fractions may be meant, an image with noise on it has some.
     """
     x, y = data if isinstance(data, tuple) else (data, None)
+    if isinstance(space, Table):
+        rows = in_columns(x, space, "the examples")
+        codes = None if y is None else class_codes(space, np.asarray(y).tolist())
+        return rows if y is None else replace(rows, label=codes)
     x, shape = np.asarray(x), space.shape
     if x.dtype.kind not in "buif":
         raise DataError(f"examples must be numbers, not {x.dtype}")
@@ -142,7 +164,8 @@ def conform(data: Dataset, space: Any, name: str) -> Dataset:
     DataError for another kind, shape or number of levels, or a column that is missing."""
     if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
-    data = _reordered(data, space, name) if space.columns else data
+    if isinstance(space, Table) and isinstance(data.space, Table):
+        return in_columns(data, space, name)
     mine = data.space
     sounds = ["no recordings" if s.sound is None else f"recordings at {s.sound}"
               for s in (mine, space)]
@@ -168,33 +191,6 @@ def conform(data: Dataset, space: Any, name: str) -> Dataset:
         label = table[label] if space.classes else None
     own = space.replace(factors=mine.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=label)
-
-
-def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
-    """A table's columns by name, in the order the model learnt.
-
-    Levels of a category that do not occur here, and what says that numbers are missing where none
-    are, are columns of zeros. Words that the run has not seen in a category of its own are refused.
-    """
-    mine = data.space.columns
-    if mine == space.columns or not mine:
-        return data
-    for i, column in enumerate(mine):
-        category = category_of(column, space)
-        if category and column not in space.columns and np.any(data.x[:, i]):
-            words = [c.removeprefix(f"{category}=") for c in space.columns
-                     if category_of(c, space) == category]
-            raise DataError(f"{name}: column {category} holds "
-                            f"{column.removeprefix(f'{category}=')!r}, which the run has not seen; "
-                            f"it knows {', '.join(words)}")
-    x = np.zeros((len(data), len(space.columns)), data.x.dtype)
-    for i, column in enumerate(space.columns):
-        if column in mine:
-            x[:, i] = data.x[:, mine.index(column)]
-        elif not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
-            raise DataError(f"{name} has no column {column!r}, which the run was trained on")
-    own = data.space.replace(shape=(x.shape[1],), columns=space.columns)
-    return replace(data, x=x, space=own)
 
 
 def _hint(mine: Space, theirs: Space) -> str:

@@ -97,7 +97,8 @@ def read_frame(source: Any, name: str, how: HowToRead | None = None) -> Frame:
     if isinstance(source, Path) or hasattr(source, "read"):
         suffix = _suffix(name)
         try:
-            if suffix in (".csv", ".tsv", ".tab", ".txt", ".dat", ".data"):
+            folder = isinstance(source, Path) and source.is_dir()
+            if suffix in (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", "") and not folder:
                 frame = _read_text(source, name, suffix, how)
             else:
                 frame = Frame(_read_typed(source, name, suffix, how))
@@ -126,6 +127,15 @@ def _with_gaps(data: DataFrame, more: str | None) -> DataFrame:
         real.fill_nan(None))
 
 
+def is_frame(source: Any) -> bool:
+    """A data frame of any library: polars, pandas, pyarrow, …"""
+    import narwhals as nw
+
+    if isinstance(source, nw.DataFrame | nw.LazyFrame) or nw.dependencies.is_into_dataframe(source):
+        return True
+    return hasattr(source, "__arrow_c_stream__") or type(source).__name__ == "LazyFrame"
+
+
 def _suffix(name: str) -> str:
     """The ending that says what a file is, less the one that says how it is compressed."""
     path = Path(name.lower())
@@ -138,7 +148,7 @@ def _read_typed(source: Any, name: str, suffix: str, how: HowToRead) -> DataFram
     import polars as pl
 
     if isinstance(source, Path) and source.is_dir():
-        parts = sorted(p for p in source.rglob("*") if p.suffix.lower() == ".parquet"
+        parts = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".parquet", ".pq")
                        and not p.name.startswith((".", "_")))
         frames = [pl.read_parquet(part, use_pyarrow=False) for part in parts]
         for part, frame in zip(parts, frames, strict=True):
@@ -149,7 +159,7 @@ def _read_typed(source: Any, name: str, suffix: str, how: HowToRead) -> DataFram
         return _read_sqlite(source, name, how)
     with _bytes_of(source, name) as stream:
         data = stream.read()
-    if suffix == ".parquet":
+    if suffix in (".parquet", ".pq"):
         return pl.read_parquet(io.BytesIO(data))
     if suffix in (".arrow", ".feather", ".ipc"):
         return pl.read_ipc(io.BytesIO(data)) if data[:6] == b"ARROW1" else pl.read_ipc_stream(
@@ -214,13 +224,17 @@ def _in_memory(source: Any, name: str) -> Frame:
         return Frame(source)
     frame: Any = nw.from_native(source, eager_only=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
+        native = getattr(frame.to_native(), "columns", None)
+        if native is not None and list(native) == list(range(len(native))):  # pandas, unnamed
+            frame = frame.rename({c: f"x{i}" for i, c in enumerate(frame.columns)})
+        named = native is None or list(native) != list(range(len(native)))
         columns = {}
         for column in frame.iter_columns():
             if column.dtype.is_numeric() and not column.null_count():
                 columns[column.name] = pl.Series(column.name, column.to_numpy())
             else:
                 columns[column.name] = _series(column.name, column.to_list())
-        return Frame(pl.DataFrame(columns))
+        return Frame(pl.DataFrame(columns), named=named)
     if hasattr(source, "__arrow_c_stream__"):
         return Frame(pl.DataFrame(source))
     if isinstance(source, dict):
@@ -447,7 +461,8 @@ def _has_header(rows: Sequence[list[str]], notes: list[str]) -> bool:
     first, rest = [cell.strip() for cell in rows[0]], rows[1:]
     if not rest:
         return not any(_looks_like_a_number(cell) for cell in first)
-    while len(first) > 1 and first[-1] == "" and all(not row[len(first) - 1].strip() for row in rest):
+    while len(first) > 1 and first[-1] == "" and not any(
+            row[len(first) - 1].strip() for row in rest):
         first.pop()  # a separator at the end of every line
     first_is_index = first[0] == ""
     numbers = [i for i, cell in enumerate(first) if _looks_like_a_number(cell)]

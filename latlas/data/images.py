@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset, Source, Store, chunks, make
-from latlas.data.files import Files, complaint, matched, same_group, two_sides
+from latlas.data.files import Files, complaint, matched, two_sides
 from latlas.data.tables import annotated
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ImageFiles:
         kind = np.uint16 if mode == "I;16" else np.uint8
         # one number a pixel is kept in memory until the channels of maps are about
         x: NDArray[Any] = (Store() if maps else store).allocate((n, *shape), kind)
-        digests = [i.to_bytes(9, "big") for i in range(n)]
+        digests = [i.to_bytes(8, "big") for i in range(n)]
         for count, (i, result) in enumerate(self._each(lambda data: (
                 hashlib.blake2b(data, digest_size=8).digest(),
                 decode(data, mode, size, self.half))), 1):
@@ -178,8 +178,7 @@ class ImageFiles:
             if how.levels is not None and not int(x.max()) < how.levels <= 65536:
                 raise DataError(f"{self.files.path}: {say_option('levels', how.levels)}, but the "
                                 f"largest pixel value is {x.max()}")
-        group = same_group(digests)
-        data = Dataset(x, space, group=None if len(np.unique(group)) == n else group,
+        data = Dataset(x, space, key=np.frombuffer(b"".join(digests), "<u8").astype(np.uint64),
                        rows=good if self.errors else None)
         data, parts, more = annotated(data, self.files, np.arange(n), how.label, how.attributes)
         return make(name, data, parts=parts, notes=(*notes, *more))

@@ -27,6 +27,7 @@ import numpy as np
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.data import files, pairs
 from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
+from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
 
 Opened = Source | PairSource
@@ -222,7 +223,7 @@ def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
         return make("data set", spec)
     if isinstance(spec, PairDataset):
         return pairs.join(make("data set", spec.a), make("data set", spec.b), aligned=spec.aligned)
-    if hasattr(spec, "get_columns"):  # a polars DataFrame
+    if is_frame(spec):
         return _read("tables:open_table", (spec,), "table", options, Store())
     x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
     try:

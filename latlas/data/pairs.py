@@ -28,7 +28,7 @@ NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, 
                      "B)"}
 LOOKED_AT = 10_000
 META, FORMAT = "meta.json", 1
-EXTRAS = ("label", "factors", "group", "names", "clip", "duration")
+EXTRAS = ("label", "factors", "group", "names", "clip", "duration", "key")
 
 
 @dataclass(frozen=True)

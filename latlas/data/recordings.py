@@ -33,7 +33,7 @@ from scipy.io import wavfile
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
 from latlas.data.dataset import Dataset, Source, Store, make
-from latlas.data.files import SOUNDS, Files, by_folders, complaint, same_group
+from latlas.data.files import SOUNDS, Files, by_folders, complaint
 from latlas.data.tables import annotated
 
 Samples = NDArray[np.float64]
@@ -208,7 +208,8 @@ class RecordingFiles:
                       else np.pad(picture, ((0, 0), (0, 0), (at, short - at))))
             store.done(row + 1, len(places))
         of = np.array([i for i, _ in places])
-        group = same_group([self.digests.get(i, b"") for i in range(len(self))])
+        group = np.frombuffer(b"".join(self.digests.get(i, bytes(8)) for i in range(len(self))),
+                              "<i8").astype(np.int64)
         data = Dataset(x, Recordings(x.shape[1:], sound=sound), group=group[of])
         data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
         return make(name, data, parts=parts, notes=(*notes, *more))

@@ -1,6 +1,8 @@
 """Hashes of what examples hold, and splits by them."""
 
 from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,13 @@ def hash_rows(x: NDArray[Any]) -> NDArray[np.uint64]:
     factors = mix(np.arange(1, words.shape[1] + 1, dtype=np.uint64)) | np.uint64(1)
     with np.errstate(over="ignore"):
         return mix((mix(words) * factors).sum(axis=1, dtype=np.uint64) ^ np.uint64(width))
+
+
+@cache
+def hash_of(word: str) -> int:
+    """A number of 64 bits for a word, the same on any machine."""
+    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(),
+                          "little")
 
 
 def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

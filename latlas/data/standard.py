@@ -139,10 +139,11 @@ def factor_values(index: NDArray[np.int64]) -> Floats:
 
 
 def equal_images(index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers that equal images share."""
+    """Numbers that equal images share, whatever else there is."""
     key = index.copy()
     key[:, 2] %= SYMMETRY[key[:, 0]]
-    return np.unique(key, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    sizes = (len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES)
+    return np.ravel_multi_index(tuple(key.T), sizes).astype(np.int64)
 
 
 def draw(distance: Callable[[Floats, Floats], Floats], values: Floats, size: int) -> Floats:

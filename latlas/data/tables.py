@@ -1,88 +1,102 @@
-"""CSV, TSV and Parquet tables, by polars: as data, and as what says something about each image.
+"""Tables as data, and as what says something about each image.
 
-Numeric columns stay as they are. Columns of words, booleans or categories with at most 50 distinct
-values become one column of 0 and 1 per value, ``NAME=VALUE``. A missing number becomes the median
-of its column in the train split, with a column ``NAME (missing)`` of 0 and 1 beside it; a missing
-word is a value of its own, ``NAME=(missing)``.
+Columns of numbers, truth values, dates and words become numbers as
+:class:`latlas.core.space.Column` says. What a column is, and what stands in the place of a gap, is
+decided on the training table and kept in the run; every later table is brought into the same
+columns.
 """
 
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import Space, Table
+from latlas.core.space import ABSENT, Table
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
 from latlas.data.files import Files, splits_and_folders
+from latlas.data.frames import Frame, HowToRead, read_frame
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 MOST_LEVELS = 50
-#: rows from which words that hardly repeat are free text
-TELLING = 10
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
-ABSENT = "(missing)"
 USUAL_LABELS = ("label", "class", "target")
 #: distinct numbers that are kinds of their own; more are cut at their quartiles
 MOST_KINDS = 20
 CELEBA = "list_attr_celeba.txt"
 PARTITION = "list_eval_partition.txt"
-Columns = dict[str, NDArray[np.float32]]
 
 
-def open_table(path: Any, *, name: str = "", label: str | None = None,
-               drop: str | None = None, group: str | None = None) -> Source:
-    """A table with a header; a first line of numbers alone counts as data.
+@dataclass(frozen=True)
+class TableOptions(HowToRead):
+    """How a table is read, and what its columns are for.
 
-    Args:
-        path: a path, a binary stream, or a polars DataFrame.
+    Attributes:
         label: the label's column; by default one called label, class or target; ``none`` for none.
         drop: columns to leave out, separated by commas.
         group: a column whose equal values mark related rows, which stay in one split.
+        id: columns that name rows, separated by commas: carried to the output, never learnt.
+        dates: ``drop`` leaves dates out; ``dmy`` or ``mdy`` says which number of 3/4/2020 is the
+            day.
     """
-    name = name or (str(path) if isinstance(path, Path) else "table")
-    table, notes = _read(path, name), list[str]()
 
-    def pick(column: str, option: str) -> Series:
-        if column not in table.columns:
-            raise DataError(f"{name}: {option}={column}: "
-                            + unknown("column", column, table.columns))
-        return table[column]
+    label: str | None = None
+    drop: str | None = None
+    group: str | None = None
+    id: str | None = None
+    dates: str | None = None
 
-    for part in (drop or "").split(","):
-        table = table.drop(pick(part.strip(), "drop").name) if part.strip() else table
-    codes, classes, related = None, tuple[str, ...](), None
-    chosen = _usual_label(table) if label is None else label
-    if chosen != "none":
-        codes, classes = _codes(pick(chosen, "label"), f"{name}: label column {chosen}")
-        table = table.drop(chosen)
-        if label is None:
-            notes.append(f"column {chosen} is the label; {say_option('label', 'none')} keeps it "
-                         "as a column")
-    if group is not None:
-        values = pick(group, "group").cast(str).fill_null("").to_numpy().astype(str)
-        related = np.unique(values, return_inverse=True)[1].astype(np.int64)
-        table = table.drop(group)
-    columns: Columns = {}
-    for column in table:
-        columns.update(_column(column, name))
-        if column.dtype.is_numeric() and f"{column.name} {ABSENT}" in columns:
-            count = int(columns[f"{column.name} {ABSENT}"].sum())
-            notes.append(f"column {column.name}: {count:,} missing, filled with train's median")
-    if not columns:
-        raise DataError(f"{name} has no columns left to learn from")
-    words = tuple(c.name for c in table if c.name not in columns)
-    space = Table((len(columns),), columns=tuple(columns), classes=classes, categories=words)
-    data = Dataset(np.stack(list(columns.values()), axis=1), space, codes, group=related)
-    return make(Path(name).stem, data, notes=tuple(notes))
+
+def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
+    """A table from a path, a binary stream, or a data frame of any library."""
+    from latlas.data import columns
+
+    name = name or (str(source) if isinstance(source, Path) else "table")
+    if how.dates not in (None, "drop", "dmy", "mdy"):
+        raise DataError(f"{name}: {unknown('dates', how.dates, ['drop', 'dmy', 'mdy'])}")
+    frame = read_frame(source, name, how)
+    label = _usual_label(frame.data) if how.label is None else how.label
+    result = columns.interpret(
+        frame, name, label=None if label == "none" else label, drop=_list(how.drop),
+        group=how.group, ids=_list(how.id), dates=how.dates)
+    notes, problems = result.notes, result.problems
+    if how.label is None and label != "none":
+        notes.append(f"column {label} is the label; {say_option('label', 'none')} keeps it as a "
+                     "column")
+    if not problems and not any(c.learnt for c in result.columns):
+        problems.append("no columns are left to learn from")
+    # what is taken for x0, x1, … of the file is of no interest here
+    rows = columns.numbers_of(replace(frame, named=True, notes=()),
+                              [c for c in result.columns if not problems or not c.learnt], name,
+                              fill=False)
+    notes += [f"column {c.name}: {np.isnan(rows.x[:, i]).sum():,} missing, filled with train's "
+              "median" for c, i in _first_features(result.columns) if c.gaps and (
+                  c.kind != "category") and not problems]
+    codes, classes = None, tuple[str, ...]()
+    if rows.label is not None:
+        codes, classes = _codes(rows.label, f"{name}: label column {label}")
+    data = Dataset(rows.x, Table(fields=tuple(result.columns), classes=classes), codes,
+                   group=rows.group, names=rows.names, key=rows.key)
+    return replace(make(Path(name).stem, data, notes=tuple(notes)), problems=tuple(problems),
+                   frame=frame)
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _first_features(fields: Any) -> list[tuple[Any, int]]:
+    """Each column with the place of its first number."""
+    places, start = [], 0
+    for column in fields:
+        places.append((column, start))
+        start += len(column.features) if column.learnt else 0
+    return places
 
 
 def _usual_label(table: DataFrame) -> str:
@@ -97,31 +111,57 @@ def _usual_label(table: DataFrame) -> str:
     return usual[0]
 
 
-def _read(path: Any, name: str) -> DataFrame:
-    """A table; of text the separator, and whether the first line names the columns, are sniffed."""
+def in_columns(source: Any, space: Table, name: str) -> Dataset:
+    """A table, or rows in memory, in the columns of a run.
+
+    Args:
+        source: a Source or Dataset of a table, a :class:`Frame`, a data frame of any library, or an
+            array (n, d) of its columns or of the numbers that stand for them.
+
+    Raises:
+        DataError: columns that are missing, values that do not fit; all in one line.
+    """
+    from latlas.data import columns
+
+    if isinstance(source, Source):
+        source, name = source.frame or source.base, source.name
+    if isinstance(source, Dataset):
+        mine = source.space
+        if not isinstance(mine, Table):
+            raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
+        if mine.fields == space.fields:
+            return replace(source, space=space)
+        frame = columns.frame_of(np.asarray(source.take("x")), mine)
+        named = [f.name for f in mine.fields if f.learnt] != [
+            f"x{i}" for i in range(frame.width)]
+        label = source.take("label")
+        if label is not None:
+            frame = frame.with_columns(_label_of(space, mine.classes, label))
+        source = Frame(frame, named=named)
+    if not isinstance(source, Frame):
+        array = np.asarray(source) if isinstance(source, np.ndarray) else None
+        width = len(space.columns)
+        if array is not None and array.ndim == 2 and array.shape[1] == width and width not in (
+                len(space.fields), sum(c.learnt for c in space.fields)):
+            return Dataset(array.astype(np.float64), space)
+        source = read_frame(source, name)
+    rows = columns.numbers_of(source, space.fields, name)
+    codes = None
+    if rows.label is not None and space.classes:
+        known = {c: i for i, c in enumerate(space.classes)}
+        strange = [w for w in rows.label.unique().to_list() if w not in known]
+        if strange:
+            raise DataError(f"{name}: {unknown('class', str(strange[0]), space.classes)}")
+        codes = np.array([known[w] for w in rows.label.to_list()], np.int64)
+    return Dataset(rows.x, space, codes, group=rows.group, names=rows.names, key=rows.key,
+                   notes=rows.notes)
+
+
+def _label_of(space: Table, classes: tuple[str, ...], codes: Any) -> Series:
     import polars as pl
 
-    try:
-        if isinstance(path, pl.DataFrame) or name.endswith(".parquet"):
-            table = path if isinstance(path, pl.DataFrame) else pl.read_parquet(path)
-        else:
-            with path.open("rb") if isinstance(path, Path) else nullcontext(path) as stream:
-                head = stream.readline().decode("utf-8", "replace").strip()
-                stream.seek(0)
-            separator = "\t" if name.endswith(".tsv") else max(",;\t|", key=head.count)
-            try:
-                bare = bool([float(part) for part in head.split(separator)])
-            except ValueError:
-                bare = False
-            table = pl.read_csv(path, separator=separator, has_header=not bare,
-                                null_values=list(MISSING), infer_schema_length=None)
-            table = table.rename({c: f"x{i}" if bare else c.strip()
-                                  for i, c in enumerate(table.columns)})
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
-    if not len(table) or not table.width:
-        raise DataError(f"{name} has no rows")
-    return table
+    name = next((c.name for c in space.fields if c.kind == "label"), "label")
+    return pl.Series(name, np.array(classes, object)[codes].tolist(), dtype=pl.String)
 
 
 def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
@@ -129,70 +169,20 @@ def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, t
     if column.null_count():
         raise DataError(f"{where} has {column.null_count():,} missing values; fill them or choose "
                         "another label")
+    whole = column.cast(int, strict=False) if column.dtype == str else column
+    column = whole if not whole.null_count() else column
     values = column.to_numpy() if column.dtype.is_numeric() else column.cast(str).to_numpy()
     values = values.astype(str) if values.dtype.kind == "O" else values
     return encode_labels(values[rows], where)
 
 
-def _column(column: Series, name: str) -> Columns:
-    """A column as one or more columns of numbers."""
-    import polars as pl
+def as_read(values: NDArray[Any], space: Table) -> dict[str, NDArray[Any]]:
+    """Rows (n, d) in data units as the columns the file had, of its types; ``None`` for gaps."""
+    from latlas.data import columns
 
-    where = f"{name}: column {column.name}"
-    leave_out = f"leave it out with {say_option('drop', column.name)}"
-    if column.null_count() == len(column):
-        raise DataError(f"{where} is empty; {leave_out}")
-    if column.dtype.is_numeric():
-        with np.errstate(over="ignore"):  # becomes infinite, and is named below
-            numbers = column.cast(float).to_numpy().astype(np.float32)
-        if np.isinf(numbers).any():
-            raise DataError(f"{where} holds infinite (or larger than float32) "
-                            f"numbers; repair it or {leave_out}")
-        missing = np.isnan(numbers)
-        flag = {f"{column.name} {ABSENT}": missing.astype(np.float32)} if missing.any() else {}
-        return {column.name: numbers, **flag}
-    if column.dtype not in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
-        raise DataError(f"{where} holds {column.dtype}, which is neither numbers "
-                        f"nor categories; {leave_out}")
-    words = column.cast(pl.String).fill_null(ABSENT).to_numpy().astype(str)
-    levels, codes = np.unique(words, return_inverse=True)
-    rare = len(words) >= TELLING and len(levels) > len(words) / 2
-    if (column.dtype == pl.String and rare) or len(levels) > MOST_LEVELS:
-        raise DataError(f"{where} is free text ({len(levels):,} distinct "
-                        f"values in {len(words):,} rows); {leave_out}, "
-                        f"or make it the label with {say_option('label', column.name)}")
-    return {f"{column.name}={v}": (codes == i).astype(np.float32) for i, v in enumerate(levels)}
-
-
-def as_read(values: NDArray[Any], space: Space) -> dict[str, NDArray[Any]]:
-    """Rows (n, d) in data units as the columns the file had: the inverse of how a table is read.
-
-    Of a category the word with the greatest number; ``None`` where a value is likelier missing
-    than not.
-    """
-    by_name = {column: values[:, i] for i, column in enumerate(space.columns)}
-    table: dict[str, NDArray[Any]] = {}
-    for column, numbers in by_name.items():
-        category = category_of(column, space)
-        if category and category not in table:
-            levels = {c.removeprefix(f"{category}="): v for c, v in by_name.items()
-                      if c.startswith(f"{category}=")}
-            words = np.array(list(levels), object)
-            words[words == ABSENT] = None
-            table[category] = words[np.stack(list(levels.values())).argmax(0)]
-        elif not category and not (column.endswith(f" {ABSENT}")
-                                   and column.removesuffix(f" {ABSENT}") in by_name):
-            flag = by_name.get(f"{column} {ABSENT}")
-            table[column] = numbers if flag is None else numbers.astype(object)
-            if flag is not None:
-                table[column][flag > 0.5] = None
-    return table
-
-
-def category_of(column: str, space: Space) -> str:
-    """The column of words that a column of zeros and ones is of, or nothing."""
-    categories = space.categories if isinstance(space, Table) else ()
-    return max((c for c in categories if column.startswith(f"{c}=")), key=len, default="")
+    frame = columns.frame_of(values, space)
+    return {s.name: np.array(s.to_list(), object) if s.null_count() or s.dtype == str
+            else s.to_numpy() for s in frame}
 
 
 def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
@@ -281,6 +271,8 @@ def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
     """The table that is named, or one in the place or beside it, CelebA's before others."""
     import polars as pl
 
+    from latlas.data import columns
+
     def is_table(name: str) -> bool:
         pure = PurePosixPath(name)
         return pure.name == CELEBA or pure.suffix.lower() in (".csv", ".tsv", ".parquet")
@@ -301,11 +293,12 @@ def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
     else:
         path = min(beside, key=lambda p: p.name != CELEBA)
         name, data = str(path), path.read_bytes()
-    if name.endswith(".parquet"):
-        return name, pl.read_parquet(io.BytesIO(data))
     if not name.endswith(".txt"):
-        return name, pl.read_csv(io.BytesIO(data), infer_schema_length=None,
-                                 separator="\t" if name.endswith(".tsv") else ",")
+        frame = read_frame(io.BytesIO(data), name)
+        typed = columns.interpret(frame, name).columns
+        return name, pl.DataFrame([columns.canonical(series, column) if column.kind in (
+            "real", "integer") else series.cast(pl.String) for series, column in zip(
+                frame.data, typed, strict=True)])
     lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     head, *body = lines[1:] if len(lines[0]) == 1 else lines  # CelebA starts with the count
     head = head if len(head) == len(body[0]) else ["file", *head]

@@ -154,7 +154,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.mean_, self.scale_ = _moments(x[order[n_held_out:]])
         names = tuple(f"x{i}" for i in range(x.shape[1]))
         whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
-                        Table((x.shape[1],), columns=names))
+                        Table.of_numbers(names))
         held_out = whole.subset(order[:n_held_out]) if n_held_out else None
         return whole.subset(np.sort(order[n_held_out:])), held_out
 

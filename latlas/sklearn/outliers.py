@@ -238,7 +238,7 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
 
 def _dataset(rows: Array) -> Dataset:
     names = tuple(f"x{i}" for i in range(rows.shape[1]))
-    return Dataset(rows, Table((rows.shape[1],), columns=names))
+    return Dataset(rows, Table.of_numbers(names))
 
 
 def _ppca(rows: Array, trimmed_fraction: float) -> Model:
