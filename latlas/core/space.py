@@ -203,6 +203,7 @@ class Column(Record, frozen=True):
         categories: the words of a category.
         gaps: some value was missing in training; then one number says so.
         fill: what stands in the place of a gap: the median, or the most frequent word.
+        decimals: of numbers in text files, how many at most; written values are rounded to them.
         offset: of whole numbers beyond 2^53, what was subtracted.
         parts: of a date, the periods whose sine and cosine stand beside it.
     """
@@ -214,6 +215,7 @@ class Column(Record, frozen=True):
     categories: tuple[str, ...] = ()
     gaps: bool = False
     fill: float | int | str | bool | None = None
+    decimals: int | None = None
     offset: int = 0
     parts: tuple[str, ...] = ()
 

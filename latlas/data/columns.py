@@ -144,7 +144,7 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
     numbers = present.cast(pl.Float64, strict=False)
     if not numbers.null_count() and not len(codes) and decimal != ",":
         whole = not present.cast(pl.Int64, strict=False).null_count()
-        return Column(name, "integer" if whole else "real", "Int64" if whole else "Float64")
+        return _number(name, present, whole)
     if not numbers.null_count() and len(codes):
         result.notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a "
                             "zero")
@@ -166,8 +166,7 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
             fraction = re.escape(form or ",") + r"\d+\D*$"
             whole = bool((numbers == numbers.round()).all()) and not present.str.contains(
                 fraction).any() and numbers.abs().max() < 2.0 ** 63  # type: ignore[operator]
-            return Column(name, "integer" if whole else "real", "Int64" if whole else "Float64",
-                          form=form)
+            return _number(name, present, whole, form)
     lower = present.str.to_lowercase()
     if lower.is_in(list(TRUTH)).all() and lower.n_unique() <= 2 and (
             lower.str.len_chars().max() != 1 or lower.n_unique() == 2):
@@ -188,6 +187,16 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
         return Column(name, "date", "Datetime(time_unit='us', time_zone=None)" if timed else "Date",
                       form=formats[0])
     return _category(series, "String", result)
+
+
+def _number(name: str, words: pl.Series, whole: bool, form: str = "") -> Column:
+    """A column of numbers, with how many decimals its words have."""
+    if whole:
+        return Column(name, "integer", "Int64", form=form)
+    decimals = words.str.extract(rf"\{form or '.'}(\d+)\D*$").str.len_chars().max() or 0
+    exact = not words.str.contains(r"[eE]").any()
+    return Column(name, "real", "Float64", form=form,
+                  decimals=int(decimals) if exact else None)  # type: ignore[call-overload]
 
 
 def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
@@ -666,6 +675,7 @@ def _as_series(block: NDArray[np.float64], column: Column) -> pl.Series:
         else:
             series = whole.cast(pl.Int64).cast(dtype)
     else:
+        first = first if column.decimals is None else first.round(column.decimals)
         series = pl.Series(name, first).cast(dtype if dtype.is_float() else pl.Float64)
     if column.gaps:
         series = series.set(pl.Series(block[:, -1] > 0.5), None)

@@ -20,7 +20,7 @@ import numpy as np
 
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import PairSpace, Record, Recordings, Space, Table
-from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, make, partition
+from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, content_keys, make, partition
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
                    "side ({side}), an npz with A and B",
@@ -116,7 +116,7 @@ def join(a: Source, b: Source, *, aligned: bool, name: str = "") -> PairSource:
         rows = {k: part if len(common) == len(x.x) else np.intersect1d(part, common)
                 for k, part in a.parts.items()}
         a, b = (make(side.name, data, parts=rows, notes=side.notes)
-                for side, data in ((a, x), (b, replace(y, group=x.group))))
+                for side, data in ((a, x), (b, replace(y, group=x.group, key=content_keys(x)))))
     notes = tuple(f"{side.name}: {note}" for side in (a, b) for note in side.notes)
     return PairSource(a, b, aligned, name or a.name, notes=notes)
 

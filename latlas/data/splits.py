@@ -51,6 +51,13 @@ def divide(rows: NDArray[np.int64], keys: NDArray[np.uint64], grouped: bool,
             held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
     """Train, and of each held-out split about that share, by the keys of the rows."""
     levels, place, sizes = np.unique(keys[rows], return_inverse=True, return_counts=True)
+    if not grouped and len(levels) < min(ENOUGH, len(rows) / 2):
+        # few kinds of rows that come again and again: each time is an example of its own
+        order = np.argsort(place.reshape(-1), kind="stable")
+        time = np.empty(len(rows), np.uint64)
+        time[order] = np.concatenate([np.arange(size, dtype=np.uint64) for size in sizes])
+        levels, place, sizes = np.unique(mix(keys[rows] + mix(time)), return_inverse=True,
+                                         return_counts=True)
     large = sizes > max(1.0, LARGE_GROUP * len(rows)) if grouped else np.zeros(len(sizes), bool)
     which = np.zeros(len(levels), np.int64)  # 0: train
     if len(levels) - large.sum() >= ENOUGH:
