@@ -342,7 +342,7 @@ def judge(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
 
 def spent(run: Path) -> tuple[float, int]:
     """Minutes and examples that a finished run took."""
-    from latlas.core.trees import load_tree
+    from latlas.core.files import load_tree
 
     meta = load_tree(run / "model.safetensors")[1]
     return meta["seconds"] / 60, meta["images"]

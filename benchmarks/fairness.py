@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from sklearn.cluster import KMeans
 
-from latlas.core.batch import Batch
-from latlas.core.folders import RunFolder
-from latlas.core.model import Weights
+from latlas.core.model import Batch, Weights
 from latlas.core.options import parse
 from latlas.core.space import Space
 from latlas.data import open_source, split
@@ -207,7 +205,7 @@ def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
     """All steps; the last weights of the examples."""
     reweighting = Reweighting(batches)
     with tempfile.TemporaryDirectory() as folder:
-        log = Log(RunFolder(Path(folder)), Progress())
+        log = Log(Path(folder), Progress())
         for index in range(steps):
             trainer.step(batches.at(index))
             if trainer.model.reweighting_interval > 0:

@@ -103,7 +103,9 @@ def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tupl
     canvas = canvas if paint is None else paint(canvas)
     canvas = ndimage.gaussian_filter(canvas, (0, 0, SMOOTH, SMOOTH), mode="nearest")
     way = ways_of(len(rows), seed)
-    step = motion.after(way[:, 1:].flatten(0, 1), motion.inverse(way[:, :-1].flatten(0, 1)))
+    before = way[:, :-1].flatten(0, 1)
+    back = torch.linalg.inv(before[:, :, :2])
+    step = motion.after(way[:, 1:].flatten(0, 1), torch.cat([back, -back @ before[:, :, 2:]], 2))
     still = torch.eye(2, 3).expand(len(rows), 1, 2, 3)
     moved = torch.cat([still, step.unflatten(0, (len(rows), FRAMES - 1))], 1).flatten(0, 1)
     clip = np.repeat(np.arange(len(rows)), FRAMES)
@@ -119,8 +121,12 @@ def ways_of(n: int, seed: int) -> torch.Tensor:
     time = np.arange(FRAMES) - (FRAMES - 1) / 2
     turn, across, down = (rng.uniform(-most, most, (n, 1)) for most in (TURN, DRIFT, DRIFT))
     angles = turn * time + rng.normal(0, TILT, (n, 1))
-    parts = (torch.from_numpy(v).float().flatten() for v in (angles, across * time, down * time))
-    return motion.rigid(*parts).unflatten(0, (n, FRAMES))
+    angle, across, down = (torch.from_numpy(v).float().flatten() for v in (
+        angles, across * time, down * time))
+    cos, sin = angle.cos(), angle.sin()
+    motions = torch.stack([torch.stack([cos, -sin, across], 1),
+                           torch.stack([sin, cos, down], 1)], 1)
+    return motions.unflatten(0, (n, FRAMES))
 
 
 def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:

@@ -31,14 +31,12 @@ from common import (
 from numpy.typing import NDArray
 from torch import nn
 
-from latlas.core.memory import keep_freed_memory
+from latlas.core.devices import DistributedContext, apply_layout, keep_freed_memory
 from latlas.core.model import Model
-from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches
 from latlas.data.pairs import Data
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import DistributedContext
-from latlas.engine.resolve import resolve
+from latlas.engine.train import resolve
 from latlas.engine.trainer import Trainer
 from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
 from latlas.networks.translators import Mirrored

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from latlas.core.devices import autocast
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
-from latlas.core.precision import autocast
 from latlas.networks import augment
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import (

@@ -13,9 +13,8 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import latlas
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images
 from latlas.data.batches import Sweep

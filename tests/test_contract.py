@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from latlas import models
 from latlas.core import model as core
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext
 from latlas.core.distributions import Distribution
 from latlas.core.errors import RunError
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
-from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Progress
 from latlas.engine.trainer import Trainer
 from latlas.models.conditional_vae import hide
@@ -312,9 +312,9 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
                  if p.grad is not None and p.grad.abs().max() > 0}
         reached.setdefault(modules, set()).update(moved)
 
-    for group in trainer.groups:
-        modules = group.phases[0].modules
-        tiny.before_steps(group.optimiser, lambda m=modules: look(m))
+    for optimiser in trainer.optimisers:
+        modules = next(p.modules for p, adam in trainer.phases.values() if adam is optimiser)
+        tiny.before_steps(optimiser, lambda m=modules: look(m))
     batches = Batches(data, 16)
     for k in range(5):  # some weights start at zero and hold back the gradient of others
         trainer.step(batches.at(k))

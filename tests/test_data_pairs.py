@@ -16,9 +16,8 @@ from torch import nn
 
 import latlas
 from latlas.cli import __main__ as cli
-from latlas.core.batch import PairBatch
 from latlas.core.errors import DataError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Loss, Model, PairBatch, Phase, Step
 from latlas.core.options import option
 from latlas.core.space import (
     Images,

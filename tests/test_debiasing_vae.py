@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 
 import latlas
-from latlas.core import folders
-from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError, TrainingError
-from latlas.core.folders import RunFolder
-from latlas.core.model import Step, Weights
+from latlas.core.files import create_run, load_tree
+from latlas.core.model import Batch, Step, Weights
 from latlas.core.noise import Noise
 from latlas.core.space import Images
 from latlas.data.batches import Batches, Sweep, systematic
@@ -173,7 +171,7 @@ def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_
     whole = tiny.train(tmp_path / "whole", "debiasing-vae", data, config)[0]
     stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
     tiny.train(tmp_path / "run", "debiasing-vae", data, config, progress=stop)
-    held, meta = RunFolder(tmp_path / "run").load_checkpoint()
+    held, meta = load_tree(tmp_path / "run/checkpoint.safetensors")
     assert meta["step"] == 11 and held["order.weights"].shape == (90,)
     assert held["order.weights"].max() > 4 and held["order.weights"].median() < 0.5
     again = tiny.train(tmp_path / "run", "debiasing-vae", data, config)[0]
@@ -203,7 +201,7 @@ def train_class_c(path, progress=None):
     data = tiny.pictures()
     model = ClassC(tiny.small("debiasing-vae", reweighting_interval=0.5), data.space)
     train(model, data, None, tiny.options(images=360, batch_size=18),
-          folders.start(path, {"model": "class c"}), progress)
+          create_run(path, {"model": "class c"}), progress)
     return model
 
 
@@ -247,7 +245,7 @@ def test_weights_that_are_none_stop_the_run(tmp_path):
     data = tiny.pictures()
     model = Askew(tiny.small("debiasing-vae"), data.space)
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
-    reweighting, log = Reweighting(Batches(data, 16)), Log(RunFolder(tmp_path), Progress())
+    reweighting, log = Reweighting(Batches(data, 16)), Log(tmp_path, Progress())
     for index in (0, 1):
         trainer.index = index
         reweighting.after_step(trainer, log)

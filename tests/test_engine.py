@@ -16,28 +16,24 @@ import torch
 from torch import nn
 from toy_gan import ToyGAN, ToyGANConfig
 
-from latlas.core import folders
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext, autocast, transposed
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.files import create_run, read_run
+from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dropout
-from latlas.core.precision import autocast, transposed
 from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine import resolve
-from latlas.engine.optimiser import EMA, Adam, learning_rate_share, parameter_groups
+from latlas.engine import train as engine
 from latlas.engine.options import TrainOptions, batch_size_of, default_images, with_defaults
-from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Progress
-from latlas.engine.resolve import layout_of
-from latlas.engine.train import train
-from latlas.engine.trainer import Trainer
+from latlas.engine.train import layout_of, train
+from latlas.engine.trainer import EMA, Adam, Trainer, learning_rate_share, phase_optimisers
 from latlas.run import Run
 
 
 def run_of(path):
-    return folders.start(path, {"model": "test"})
+    return create_run(path, {"model": "test"})
 
 
 def lines_of(path):
@@ -70,8 +66,8 @@ def walk(**more):
 def test_a_gradient_reaches_its_own_group_and_a_lazy_loss_is_scaled():
     model, trainer, batch = walk()
     pairs = []
-    for group in trainer.groups:
-        tiny.before_steps(group.optimiser, lambda: pairs.append(
+    for optimiser in trainer.optimisers:
+        tiny.before_steps(optimiser, lambda: pairs.append(
             (model.a.weight.grad, model.b.weight.grad)))
     for _ in range(4):
         trainer.step(batch)
@@ -91,11 +87,13 @@ def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
     model = ToyGAN(ToyGANConfig(), Points((2,)))
     options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
-    discriminator, generator = parameter_groups(model, model.phases, options)
-    assert [phase.name for phase in discriminator.phases] == ["discriminator", "penalty"]
-    assert discriminator.optimiser.learning_rate == pytest.approx(1e-3 * 4 / 5)
-    assert discriminator.optimiser.betas == pytest.approx((0.5**0.8, 0.99**0.8))
-    assert generator.optimiser.betas == (0.5, 0.99)
+    optimisers = {k: v[1] for k, v in phase_optimisers(model, model.phases, options).items()}
+    assert list(optimisers) == ["discriminator", "penalty", "generator"]
+    discriminator, penalty, generator = optimisers.values()
+    assert discriminator is penalty
+    assert discriminator.learning_rate == pytest.approx(1e-3 * 4 / 5)
+    assert discriminator.betas == pytest.approx((0.5**0.8, 0.99**0.8))
+    assert generator.betas == (0.5, 0.99)
 
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-1])
@@ -113,7 +111,6 @@ def test_adam_takes_the_steps_of_torchs(eps):
             network(x).square().sum().backward()
         own.step(0.5)
         peer.step()
-        own.zero_grad()
         peer.zero_grad()
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
     assert torch.allclose(mine.bias, theirs.bias, atol=1e-6)
@@ -190,7 +187,7 @@ def test_stages_are_eight_of_triple_length_a_seventh_of_a_decade_apart():
 def test_clipping_bounds_the_gradient(tmp_path):
     model, trainer, batch = walk(clip_norm=0.25)
     norms = []
-    tiny.before_steps(trainer.groups[0].optimiser,
+    tiny.before_steps(trainer.optimisers[0],
                       lambda: norms.append(model.a.weight.grad.norm().item()))
     trainer.step(batch)
     assert norms == pytest.approx([0.25], rel=1e-4)
@@ -356,7 +353,7 @@ def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
     training, run = tiny.options(images=None, minutes=0.5), run_of(tmp_path / "run")
     outcome = train(Takes(), data, None, training, run)
     assert 27 <= clock.seconds - 1000 <= 30
-    assert outcome.stopped == "budget" and outcome.images == run.record["chosen"]["images"]
+    assert outcome.stopped == "budget" and outcome.images == read_run(run)["chosen"]["images"]
     assert 16 * 22 / seconds <= outcome.images <= 16 * 30 / seconds
     assert outcome.images % 16 == 0
 
@@ -456,7 +453,7 @@ def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
 
 
 def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(resolve, "Trial", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(engine, "Trial", lambda *_: pytest.fail("timed"))
     training = tiny.options(images=160, precision="auto", threads=0)
     _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
                             training=training)
@@ -500,7 +497,7 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
 
     data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     options = tiny.options(images=16 * 500, threads=0)
-    chosen = resolve.resolve(Takes(), Batches(data, 16), options, DistributedContext())
+    chosen = engine.resolve(Takes(), Batches(data, 16), options, DistributedContext())
     assert (chosen.threads, used[-1]) == (threads, threads)
     assert chosen.examples_per_second == pytest.approx(16 / 0.1)
 

@@ -12,9 +12,8 @@ import torch
 from test_vae_maths import linear_gaussian, set_linear
 from torch import nn
 
-from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import Observes
+from latlas.core.model import Batch, Observes
 from latlas.core.noise import Noise
 from latlas.core.space import Table
 from latlas.data.batches import Sweep

@@ -8,8 +8,7 @@ import tiny
 import torch
 from scipy import stats
 
-from latlas.core.batch import Batch
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images, Points, Space, Table
 from latlas.data import open_source, split

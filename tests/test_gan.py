@@ -15,16 +15,15 @@ from torch import nn
 import latlas
 from latlas import models
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext
 from latlas.core.errors import ConfigError, DataError, RunError
-from latlas.core.model import Phase, Step
+from latlas.core.model import Batch, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images, Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.options import batch_size_of
-from latlas.engine.processes import DistributedContext
-from latlas.engine.resolve import resolve
+from latlas.engine.train import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models import gan
 from latlas.models.cluster_prior import NormalPrior

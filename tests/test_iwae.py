@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 import latlas
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Table
 from latlas.models.hierarchical_vae import (

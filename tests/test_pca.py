@@ -9,9 +9,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA as SklearnPCA
 
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
+from latlas.core.model import Batch, Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Images, Table
 from latlas.models.autoencoder import auto_latent_dim

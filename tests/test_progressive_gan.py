@@ -10,12 +10,11 @@ import pytest
 import tiny
 import torch
 
-from latlas.core.batch import Batch
-from latlas.core.model import Step
+from latlas.core.devices import DistributedContext
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches
-from latlas.engine import resolve
-from latlas.engine.processes import DistributedContext
+from latlas.engine import train as engine
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
 from latlas.networks.equalised import enlarged, shrunk
@@ -188,5 +187,5 @@ def test_minutes_are_counted_over_the_whole_of_growth():
     options = replace(tiny.options(), images=None, minutes=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", look)
-        resolve.resolve(model, batches, options, DistributedContext(), 0.0)
+        engine.resolve(model, batches, options, DistributedContext(), 0.0)
     assert set(seen) >= {0.0, 2.0} and len(set(seen)) > 3

@@ -20,10 +20,9 @@ import torch
 from torch import nn
 
 import latlas
-from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
-from latlas.core.trees import load_tree
-from latlas.engine.progress import Progress
+from latlas.core.files import alone, create_run, load_tree
+from latlas.engine.progress import Log, Progress
 from latlas.engine.train import train
 from latlas.models.vae import VAE
 from latlas.run import Run
@@ -143,7 +142,7 @@ def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):
     model, _ = short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(RunError, match="batches of 16, here they are of 18; go on with as many"):
         train(model, tiny.pictures(), None, tiny.options(batch_size=18),
-              folders.open_run(tmp_path / "run"))
+              tmp_path / "run")
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
@@ -192,9 +191,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
 
 
 def test_a_full_disk_while_logging_is_one_line(tmp_path):
-    run = folders.start(tmp_path / "run", {"model": "vae"})
+    run = create_run(tmp_path / "run", {"model": "vae"})
     with disk_of(10), pytest.raises(RunError, match=r"cannot write .*metrics.jsonl"):
-        run.log({"images": 1, "loss": 2.0})
+        Log(run, Progress()).write(1, {"loss": 2.0})
 
 
 class Breaks(VAE):
@@ -210,19 +209,20 @@ class Breaks(VAE):
 def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, kept):
     data, training = tiny.pictures(), tiny.options(checkpoint_seconds=seconds)
     model = Breaks(tiny.small("vae"), data.space)
-    run = folders.start(tmp_path / "run", {"model": "vae"})
+    run = create_run(tmp_path / "run", {"model": "vae"})
     with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{kept}"):
         train(model, data, None, training, run)
-    found = run.load_checkpoint()
-    assert (found is None) == (seconds > 0)
-    if found is not None:
-        assert found[1]["images"] == 160
-        assert all(v.isfinite().all() for v in found[0].values())
+    checkpoint = run / "checkpoint.safetensors"
+    assert checkpoint.exists() == (seconds == 0)
+    if seconds == 0:
+        tensors, meta = load_tree(checkpoint)
+        assert meta["images"] == 160
+        assert all(v.isfinite().all() for v in tensors.values())
 
 
 def test_the_term_that_broke_is_named_rather_than_the_sum(tmp_path):
     data = tiny.pictures()
-    run = folders.start(tmp_path / "run", {"model": "vae"})
+    run = create_run(tmp_path / "run", {"model": "vae"})
     model = VAE(tiny.small("vae", likelihood="gaussian"), data.space)
     with torch.no_grad():
         model.decoder.net[-1].bias[3] = float("inf")
@@ -247,9 +247,9 @@ def test_another_request_is_refused_and_the_difference_named(tmp_path):
 
 
 def test_another_request_in_a_folder_without_weights_may_remove_it(tmp_path):
-    folders.start(tmp_path / "run", {"model": "vae"})
+    create_run(tmp_path / "run", {"model": "vae"})
     with pytest.raises(RunError, match="holds no weights yet: remove it"):
-        folders.start(tmp_path / "run", {"model": "ae"})
+        create_run(tmp_path / "run", {"model": "ae"})
     short(tmp_path / "trained")
     with pytest.raises(RunError, match="--from"):
         short(tmp_path / "trained", learning_rate=0.1)
@@ -275,7 +275,7 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
     train = partial(latlas.train, "vae", "digits", out=tmp_path / "run", images=64,
                     batch_size=32, width=8, progress=False)
     train()
-    with (folders.open_run(tmp_path / "run").alone(),
+    with (alone(tmp_path / "run"),
           pytest.raises(RunError, match=r"run is being trained by another process")):
         train()
     assert train().outcome.stopped == "already finished"

@@ -13,9 +13,8 @@ from torch import nn
 
 import latlas
 from latlas import models
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
-from latlas.core.model import HasStyles, Step
+from latlas.core.model import Batch, HasStyles, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images
 from latlas.networks import equalised, style

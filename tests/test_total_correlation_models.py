@@ -9,8 +9,7 @@ import pytest
 import tiny
 import torch
 
-from latlas.core.batch import Batch
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
 from latlas.engine.trainer import Trainer
@@ -109,4 +108,4 @@ def test_codes_are_scored_with_gradients_to_the_encoder_alone():
 def test_each_player_has_its_own_decay_rates():
     model, _ = model_and_batch("factor-vae")
     trainer = Trainer(model, tiny.options(betas=(0.8, 0.95)), budget=320, precision="fp32")
-    assert [g.optimiser.betas for g in trainer.groups] == [(0.8, 0.95), (0.5, 0.9)]
+    assert [adam.betas for adam in trainer.optimisers] == [(0.8, 0.95), (0.5, 0.9)]

@@ -13,9 +13,8 @@ from PIL import Image
 import latlas
 import latlas.data
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch, PairBatch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
-from latlas.core.model import Step
+from latlas.core.model import Batch, PairBatch, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.space import Images, Recordings, Sound
 from latlas.data import open_source

@@ -101,7 +101,7 @@ def test_draws_in_chunks_estimate_the_same(monkeypatch):
 
 def test_the_loss_is_the_negative_bound_in_model_units():
     model, x, _ = linear_gaussian(wrong_by=1.0)
-    from latlas.core.batch import Batch
+    from latlas.core.model import Batch
     loss = model.loss(Batch(x), Step(0, 0, 1.0, Noise(3)))
     bound = model.elbo(x, noise=Noise(3))["bound"].mean() + model.space.log_volume
     torch.testing.assert_close(loss.total, -bound)

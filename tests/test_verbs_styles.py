@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 import latlas
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import HasStyles, Loss, Model, Phase, Step
-from latlas.core.ranges import numbers
+from latlas.core.model import Batch, HasStyles, Loss, Model, Phase, Step
+from latlas.core.options import numbers
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal

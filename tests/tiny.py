@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from latlas import models
-from latlas.core import folders
+from latlas.core.files import create_run
 from latlas.core.model import Model
 from latlas.core.options import fields_of, parse, to_json
 from latlas.core.space import Images, Table
@@ -122,8 +122,8 @@ def train(path: Path, name: str, data: Any, config: Any, *,
     model = build(name, data, config, made, training.seed)
     request = {"model": name, "config": to_json(model.config), "space": data.space.to_json(),
                "data": None, "training": to_json(training), "custom": sorted(made)}
-    run = folders.start(path, request)
-    outcome = engine.train(model, data, validation, training, run, progress)
+    create_run(path, request)
+    outcome = engine.train(model, data, validation, training, path, progress)
     if progress is None and outcome.stopped == "interrupt":
         raise KeyboardInterrupt("a signal from outside stopped the training of a test")
     return model.eval(), outcome

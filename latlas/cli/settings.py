@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latlas.core.errors import ConfigError
-from latlas.core.options import FieldInfo, convert, fields_of, known
+from latlas.core.options import FieldInfo, check_names, convert, fields_of
 from latlas.engine.options import BUDGETS, TrainOptions
 from latlas.models import MODELS, get
 
@@ -33,7 +33,7 @@ def settings(model: str, file: Path | None, texts: Mapping[str, str],
 def checked(model: str, values: Mapping[str, Any], where: str) -> Values:
     """Values converted to the types of their fields."""
     fields = _fields(model)
-    known(values, fields, f"{where}, model {model}")
+    check_names(values, fields, f"{where}, model {model}")
     return {k: convert(fields[k], v, where) for k, v in values.items()}
 
 

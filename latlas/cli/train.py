@@ -72,16 +72,16 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.training import divided, execute, plan_of
+    from latlas.training import execute, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
         k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
                           "device": device}.items() if v is not None})
-    plan = plan_of(model, values, split=split, start=start, where="train")
+    plan = plan_of(model, values, split=split, start=start, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or Path("runs") / f"{slug(model)}-{slug('-'.join(map(stem, sources)))}"
     source = open_source(sources if len(sources) == 2 else sources[0], **read)
-    run = execute(plan, divided(source, split), out)
+    run = execute(plan, training_data(source, split), out)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
@@ -114,7 +114,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
     values = settings("flow-matching", config, pairs(set, "--set"), {
         k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
                           "device": device}.items() if v is not None})
-    prior = fit(run, data, draws=draws, where="fit-prior", read=read, **values)
+    prior = fit(run, data, draws=draws, origin="fit-prior", read=read, **values)
     outcome: Any = prior.run.outcome
     stopped = outcome.stopped == "interrupt"
     facts = {"run": str(prior.run.path), "stopped": outcome.stopped, "images": outcome.images,
@@ -139,15 +139,15 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     Called again it goes on where it stopped; finished runs are not trained again.
     """
     from latlas.data import open_source
-    from latlas.training import divided, execute, plan_of
+    from latlas.training import execute, plan_of, training_data
     from latlas.verbs.report import write_report
 
     if not models:
         raise ConfigError("--models: name at least one; `latlas models` lists them")
     budget: dict[str, Any] = {"minutes": minutes} if minutes else (
         {"images": DEMO_IMAGES} if data == "digits" else {})
-    plans = [plan_of(model, {**budget, "seed": seed}, where="demo") for model in models]
-    examples = divided(open_source(data))
+    plans = [plan_of(model, {**budget, "seed": seed}, origin="demo") for model in models]
+    examples = training_data(open_source(data))
     for plan in plans:
         tell(f"{plan.model}:")
         outcome: Any = execute(plan, examples, out / plan.model).outcome

@@ -38,22 +38,13 @@ class Noise:
 
     def __init__(self, seed: int | torch.Generator, device: torch.device | str = "cpu",
                  rank: int = 0, world: int = 1) -> None:
-        if isinstance(seed, torch.Generator):
-            self.generator = seed
-        else:
-            self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = seed if isinstance(seed, torch.Generator) else torch.Generator(
+            device).manual_seed(seed)
         self.rank, self.world = rank, world
 
-    def reseed(self, seed: int) -> Noise:
-        """The same object, at the start of another stream."""
-        self.generator.manual_seed(seed)
-        return self
-
     def normal(self, *shape: int, batch: int = 0) -> Tensor:
-        """Standard normal draws of this shape (the global batch's rows of this process).
-
-        ``batch`` is the dimension that holds the batch: 1 for several draws of every example.
-        """
+        """Standard normal draws of this shape (the global batch's rows of this process); ``batch``
+        is the dimension that holds the batch: 1 for several draws of every example."""
         return self._rows(torch.randn, shape, batch)
 
     def uniform(self, *shape: int, batch: int = 0) -> Tensor:

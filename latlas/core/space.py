@@ -77,37 +77,15 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
     kind: ClassVar[Kind]
     words: ClassVar[str]  # what the data are, for a sentence
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    @property
-    def location(self) -> Units:
-        return 0.0
-
-    @property
-    def scale(self) -> Units:
-        return 1.0
-
-    @property
-    def levels(self) -> int | None:
-        return None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def frames(self) -> bool:
-        return False
-
-    @property
-    def sound(self) -> Sound | None:
-        return None
+    # comments instead of annotations: those would make fields of all kinds
+    shape = ()  # type: tuple[int, ...]
+    location = 0.0  # type: Units
+    scale = 1.0  # type: Units
+    levels = None  # type: int | None
+    columns = ()  # type: tuple[str, ...]
+    ids = ()  # type: tuple[int, ...]
+    frames = False
+    sound = None  # type: Sound | None
 
     @property
     def dims(self) -> int:
@@ -162,11 +140,11 @@ class Images(Example, frozen=True):
     words: ClassVar[str] = "images"
 
     @property
-    def location(self) -> float:
+    def location(self) -> float:  # type: ignore[override]
         return sum(self._ends) / 2
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> float:  # type: ignore[override]
         return (self._ends[1] - self._ends[0]) / 2 or 1.0
 
     @property
@@ -226,6 +204,5 @@ class PairSpace(Record, frozen=True, tag_field="type", tag="pair"):
 
 
 def parse_space(data: Any) -> Space | PairSpace:
-    """The inverse of ``to_json``; ValueError, in one line, for a field that is unknown, missing or
-    of another type."""
+    """The inverse of ``to_json``; ValueError, in one line, for a field that does not fit."""
     return msgspec.convert(data, Space | PairSpace)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from latlas.core.devices import autocast
 from latlas.core.errors import TrainingError
-from latlas.core.folders import RunFolder
+from latlas.core.files import FORMAT, load_tree, save_tree
 from latlas.core.model import Model, Step, Weights
 from latlas.core.noise import Noise, derive
-from latlas.core.precision import autocast
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.progress import Log
@@ -29,11 +30,8 @@ EARLY = 0.1
 
 
 class Validation(Callback):
-    """The averaged model's loss on held-out data, and the best weights so far.
-
-    Held-out draws come from their own stream, the same in every check, so that two checks differ
-    by the weights alone.
-    """
+    """The averaged model's loss on held-out data, and the best weights so far. Draws come from
+    their own stream, the same in every check, so that two checks differ by the weights alone."""
 
     def __init__(self, data: Data) -> None:
         self.data = data.subset(slice(0, VALIDATION_EXAMPLES))
@@ -75,7 +73,6 @@ class Validation(Callback):
         self.best, self.misses = meta["best"], int(meta["misses"])
 
     def finish(self, model: Model) -> dict[str, Any]:
-        """The best weights instead of the last ones."""
         if self.weights:
             model.load_state_dict(self.weights)
         return {"best": self.best}
@@ -83,8 +80,7 @@ class Validation(Callback):
 
 class Reweighting(Callback):
     """Asks the averaged model for weights of the data after every ``reweighting_interval`` of the
-    budget, and
-    draws batches by them."""
+    budget, and draws batches by them."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -126,17 +122,16 @@ class SampleSnapshots(Callback):
     """Looks at the averaged model's samples now and then, first before the first step.
 
     Args:
-        snapshots: ``take(model, images)`` looks at them and returns terms for the log,
-            ``samples/spread`` among them: the mean distance of two samples over that of two
-            training examples. It must not depend on those before it, nor draw from torch's own
-            generators: training is the same with and without. ``finish()`` comes after the last.
+        snapshots: ``take(model, images)`` returns terms for the log, ``samples/spread`` among them:
+            the mean distance of two samples over that of two training examples. It must not draw
+            from torch's own generators: training is the same with and without. ``finish()`` comes
+            after the last.
     """
 
     def __init__(self, snapshots: Any) -> None:
         self.snapshots = snapshots
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """A snapshot when due. It leaves the averaged weights as they are."""
         if trainer.due(trainer.options.sample_snapshots or SNAPSHOTS) or trainer.finished:
             terms = self.snapshots.take(trainer.ema.current(), trainer.images)
             if terms:
@@ -177,24 +172,36 @@ ALARMS = {
 
 
 class Monitor(Callback):
-    """Alarms, and the way back from numbers that are not finite.
+    """Alarms, and the way back from numbers that are not finite, for models whose generator and
+    discriminator may drive each other off. It comes after the callbacks whose terms it reads.
 
-    For models whose generator and discriminator may drive each other off. It comes after the
-    callbacks whose terms it reads.
+    Args:
+        folder: the run folder, which holds the rollback points; ``None`` for none.
     """
 
-    def __init__(self, run: RunFolder | None = None) -> None:
-        self.run, self.rollbacks = run, 0
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder, self.rollbacks = folder, 0
         self.streaks: dict[str, int] = {}
         self.raised: list[str] = []
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """Alarms of what was just logged and, when due, a rollback point."""
+        """Alarms of what was just logged and, when due, a rollback point; of the points so far the
+        last two stay."""
         log.warn(trainer.images, *self.alarms(log.values, trainer.index / trainer.steps))
         if trainer.due(ROLLBACK_POINTS) and not trainer.finished and (
-                self.run and trainer.distributed.leads):
-            self.run.save_rollback_point(trainer.index, *trainer.state())
+                self.folder and trainer.distributed.leads):
+            tensors, meta = trainer.state()
+            save_tree(self.folder / f"rollback-{trainer.index}.safetensors", tensors,
+                      {"format": FORMAT, **meta})
+            for old in self._points(trainer.index + 1)[:-2]:
+                old.unlink(missing_ok=True)
         return False
+
+    def _points(self, stop: int) -> list[Path]:
+        """Rollback points of the steps before ``stop``, in order."""
+        points = {int(number): file for file in self.folder.glob("rollback-*.safetensors")
+                  if (number := file.stem.partition("-")[2]).isdigit()} if self.folder else {}
+        return [points[step] for step in sorted(points) if step < stop]
 
     def check(self, trainer: Trainer) -> None:
         """Before anyone looks at the weights of a step, or keeps them: they are finite.
@@ -221,9 +228,8 @@ class Monitor(Callback):
         return texts
 
     def roll_back(self, trainer: Trainer, error: NotFinite) -> None:
-        """Restore the last rollback point but one, at half the learning rate.
-
-        Not the last one: what ends in numbers that are not finite began before.
+        """Restore the last rollback point but one, as what ends in numbers that are not finite
+        began before the last one; at half the learning rate.
 
         Raises:
             NotFinite: ``error``, where there is no such point or that has not helped.
@@ -233,10 +239,10 @@ class Monitor(Callback):
             raise NotFinite(f"{error.message}, after {MAX_ROLLBACKS} roll-backs to earlier "
                             "weights, each at half the learning rate", what=error.what,
                             option=error.option, hint=error.hint) from error
-        point = self.run and self.run.load_rollback_point(trainer.index)
-        if not point:
+        points = self._points(trainer.index)[-2:]
+        if not points:
             raise error
-        trainer.restore(*point)
+        trainer.restore(*load_tree(points[0]))
         self.rollbacks, trainer.rate_scale = rollbacks, 0.5 ** rollbacks
 
     def state(self) -> State:

@@ -9,9 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.models.priors import Prior, StandardNormal
 

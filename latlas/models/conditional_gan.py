@@ -10,9 +10,8 @@ from typing import Self
 import torch.nn.functional as F
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Loss, Step
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space

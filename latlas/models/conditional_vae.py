@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, say_option
-from latlas.core.model import Loss, Phase, Step, TrainingDefaults
+from latlas.core.model import Loss, PairBatch, Phase, Step, TrainingDefaults
 from latlas.core.motion import estimate, explained, grey
 from latlas.core.noise import Noise
 from latlas.core.options import option

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.core.model import Loss, Step, Weights
+from latlas.core.model import Batch, Loss, Step, Weights
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Batch, Loss, Phase, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.vae import VAE, VAEConfig

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from latlas import networks
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -152,7 +151,7 @@ class Adversarial(Model):
     """
 
     defaults = TrainingDefaults(ema_modules=("generator",), monitored=True,
-                                group_option="minibatch_std")
+                                batch_multiple="minibatch_std")
     prior: NormalPrior | ClusterPrior
     generator: nn.Module
     discriminator: nn.Module

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Posterior
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Step
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.vae import VAE, VAEConfig

@@ -21,10 +21,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Model
+from latlas.core.model import Batch, Model
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.core.options import option
 from latlas.core.space import Space

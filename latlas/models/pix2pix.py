@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import PairBatch
-from latlas.core.model import Loss, Phase, Step, TrainingDefaults
+from latlas.core.model import Loss, PairBatch, Phase, Step, TrainingDefaults
 from latlas.core.options import option
 from latlas.core.space import PairSpace
 from latlas.models.translation import TranslationConfig, Translator, l1

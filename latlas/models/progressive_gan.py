@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
-from latlas.core.model import Loss, Step
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig

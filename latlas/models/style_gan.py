@@ -9,9 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Batch, Loss, Phase, Step
 from latlas.core.noise import Noise, derive
 from latlas.core.options import option
 from latlas.core.space import Space

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, DataError, say_option
-from latlas.core.model import Model, Phase, Step
+from latlas.core.model import Model, PairBatch, Phase, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.options import option
 from latlas.core.space import PairSpace, Space

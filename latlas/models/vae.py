@@ -8,10 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution, Normal, Posterior
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Step
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space

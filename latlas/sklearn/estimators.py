@@ -134,7 +134,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return tags
 
     def _train(self, x: Array) -> Any:
-        plan = plan_of(self.model, self._settings(), split="all", where=type(self).__name__)
+        plan = plan_of(self.model, self._settings(), split="all", origin=type(self).__name__)
         train, held_out = self._divided(x)
         return trained(plan, TrainingData(train, held_out)).cpu()
 

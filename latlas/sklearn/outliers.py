@@ -151,7 +151,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                  "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
                  "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
                  **(self.settings or {}), "seed": seed % 2**31}
-        plan = plan_of("beta-vae", settings, split="all", where=type(self).__name__)
+        plan = plan_of("beta-vae", settings, split="all", origin=type(self).__name__)
         parts = TrainingData(_dataset(rows), _dataset(held_out) if len(held_out) else None)
         return trained(plan, parts)
 

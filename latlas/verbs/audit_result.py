@@ -210,7 +210,7 @@ class Audit(Result):
 
     def save(self, path: str | Path) -> str:
         """A folder with report.html, audit.json and examples.csv; or the table by its suffix."""
-        from latlas.core.trees import save_json
+        from latlas.core.files import save_json
         from latlas.verbs import write
 
         if not write.is_folder(path):

@@ -302,7 +302,7 @@ def finite(option: str, value: float) -> None:
 
 def whole_numbers(option: str, value: str | Sequence[int]) -> list[int]:
     """``"1,2,5-9"``, or a sequence, as whole numbers."""
-    from latlas.core.ranges import numbers
+    from latlas.core.options import numbers
 
     parsed = numbers(value) if isinstance(value, str) else [int(v) for v in value]
     if parsed is None:

@@ -276,7 +276,7 @@ def _first(metrics: Sequence[Metric], what: str) -> str:
 
 def _save(result: Evaluation | Comparison, path: str | Path) -> str:
     """The facts as ``.json``, or the table by its suffix."""
-    from latlas.core.trees import save_json
+    from latlas.core.files import save_json
     from latlas.verbs import write
 
     write.check_suffix(path, Evaluation.suffixes)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
+from latlas.core.model import Batch
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.data.dataset import Dataset
 from latlas.objectives.annealing import Bridge, annealed_weights, pilot_steps, sigmoid_schedule

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, say_option
-from latlas.core.model import Model
+from latlas.core.model import Batch, Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.data.dataset import Dataset
 from latlas.metrics.outliers import Typical, threshold

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
-from latlas.core.model import Model, Observes
+from latlas.core.model import Batch, Model, Observes
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep

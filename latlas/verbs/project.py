@@ -33,7 +33,7 @@ from latlas.verbs.common import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latlas.core.batch import Batch
+    from latlas.core.model import Batch
     from latlas.core.space import Space
     from latlas.data.dataset import Dataset
 

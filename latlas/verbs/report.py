@@ -124,7 +124,7 @@ def _report(runs: Sequence[Run], data: Any, read: dict[str, Any], *, to: str | N
 
 def _facts(run: Run) -> dict[str, str]:
     """What was set, what was chosen, how long training took."""
-    from latlas.core.trees import load_tree
+    from latlas.core.files import load_tree
 
     facts = {"model": run.model_name, "settings": ", ".join(
         f"{f.name}={getattr(run.config, f.name)}" for f in fields(run.config))}

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import DataError, RunError
+from latlas.core.files import load_tree, save_tree
 from latlas.core.model import Model
 from latlas.core.noise import derive
-from latlas.core.trees import load_tree, save_tree
 from latlas.data.dataset import Dataset
 from latlas.metrics.arrays import Index
 from latlas.metrics.features import (

@@ -182,8 +182,7 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
            progress: Progress | None = None) -> Scores:
     """:func:`score` of a model; ``progress`` counts examples, times draws with ``naive`` and
     temperatures with ``ais``."""
-    from latlas.core.memory import keep_freed_memory
-    from latlas.core.precision import autocast
+    from latlas.core.devices import autocast, keep_freed_memory
     from latlas.verbs.estimators import GaussianObservation, Settings, Subject, estimates
     from latlas.verbs.passes import base_measure_of, inference
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError, RunError, say_option
+from latlas.core.files import save_json
 from latlas.core.model import Model
-from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
 from latlas.verbs.common import Array, Parts, Progress
 from latlas.verbs.estimators import BATCH

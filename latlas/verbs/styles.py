@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option, unknown
-from latlas.core.ranges import numbers
+from latlas.core.options import numbers
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,

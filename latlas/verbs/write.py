@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latlas.core import trees
+from latlas.core import files
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.data.tables import as_read
@@ -134,8 +134,8 @@ def is_folder(path: Path | str) -> bool:
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """:func:`latlas.core.trees.whole` in a folder that is made if it is not there."""
-    with trees.whole(target) as part:
+    """:func:`latlas.core.files.whole` in a folder that is made if it is not there."""
+    with files.whole(target) as part:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part
 
