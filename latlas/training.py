@@ -160,8 +160,10 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             Bar() if progress and context.leads else nullcontext(Progress()) as show:
         if note:
             show.warn(note)
-        watched = context.leads and model.defaults.monitored
-        callbacks = _snapshots(model, examples, plan.options, out) if watched else []
+        callbacks = []
+        if (context.leads and model.defaults.monitored and len(examples)
+                and not (out / MODEL).is_file()):
+            callbacks = _snapshots(model, examples, plan.options, out)
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
@@ -172,16 +174,13 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
 
 
 def _snapshots(model: Model, examples: Any, options: TrainOptions, out: Path) -> list[Any]:
-    """What takes snapshots of the samples of a model that is monitored."""
-    from latlas.engine.callbacks import SampleSnapshots
+    """What looks at the samples of a model that is monitored."""
     from latlas.snapshots import SampleMonitor, TranslationSheets
 
     folder = out / "samples" if options.sample_snapshots else None
-    if (out / MODEL).is_file() or not len(examples):
-        return []
     if model.needs is None:
-        return [SampleSnapshots(SampleMonitor(folder, examples, options.seed, out / "cache"))]
-    return [SampleSnapshots(TranslationSheets(folder, examples))] if folder else []
+        return [SampleMonitor(folder, examples, options.seed, out / "cache")]
+    return [TranslationSheets(folder, examples)] if folder else []
 
 
 def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:

@@ -299,7 +299,7 @@ def test_a_look_is_the_same_every_time_and_leaves_torchs_generator(tmp_path):
         watcher.take(model, images)
     first, second = ((tmp_path / f"{n:010d}.png").read_bytes() for n in (0, 100))
     assert first == second and torch.equal(before, torch.get_rng_state())
-    watcher.finish()
+    watcher.finish(model)
     with Image.open(tmp_path / "history.gif") as film, Image.open(
             tmp_path / "0000000000.png") as grid:
         assert film.size[0] >= grid.size[0]
@@ -383,9 +383,9 @@ def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, che
     monkeypatch.setattr(snapshots.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(snapshots, "learning_seconds",
                         lambda *_, **__: timed.append(1) or seconds)
-    tell = SampleMonitor(None, tiny.pictures(n=300)).tell
+    monitor = SampleMonitor(None, tiny.pictures(n=300))
     clock[0] += gone
-    assert [tell._cheap("cpu") for _ in range(2)] == [cheap, cheap]
+    assert [monitor.is_cheap("cpu") for _ in range(2)] == [cheap, cheap]
     assert len(timed) == (gone >= 30)
 
 

@@ -1,4 +1,4 @@
-"""Held-out checks, re-weighting of the data, sample snapshots, and monitoring with roll-back."""
+"""Held-out checks, re-weighting of the data, and monitoring with roll-back."""
 
 from __future__ import annotations
 
@@ -116,31 +116,6 @@ class Reweighting(Callback):
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         self.weights = tensors.get("order.weights")
         self.batches.reweigh(self.weights)
-
-
-class SampleSnapshots(Callback):
-    """Looks at the averaged model's samples now and then, first before the first step.
-
-    Args:
-        snapshots: ``take(model, images)`` returns terms for the log, ``samples/spread`` among them:
-            the mean distance of two samples over that of two training examples. It must not draw
-            from torch's own generators: training is the same with and without. ``finish()`` comes
-            after the last.
-    """
-
-    def __init__(self, snapshots: Any) -> None:
-        self.snapshots = snapshots
-
-    def after_step(self, trainer: Trainer, log: Log) -> bool:
-        if trainer.due(trainer.options.sample_snapshots or SNAPSHOTS) or trainer.finished:
-            terms = self.snapshots.take(trainer.ema.current(), trainer.images)
-            if terms:
-                log.write(trainer.images, terms)
-        return False
-
-    def finish(self, model: Model) -> dict[str, Any]:
-        self.snapshots.finish()
-        return {}
 
 
 class Alarm(NamedTuple):
