@@ -3,6 +3,7 @@
     run.json                what was asked for; written before the first step
     metrics.jsonl           one JSON object a line
     checkpoint.safetensors  everything training needs to go on; removed when it has ended
+    rollback-K.safetensors  the same as of step K, of a monitored model; removed likewise
     model.safetensors       the trained model
     prior/                  a run of its own: the prior fitted to the latents
 

@@ -453,7 +453,7 @@ def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
 
 
 def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "Trial", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(engine, "seconds_per_step", lambda *_: pytest.fail("timed"))
     training = tiny.options(images=160, precision="auto", threads=0)
     _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
                             training=training)

@@ -107,9 +107,8 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ [t·l − log(1 + eˡ)] with t = (x + 1)/2: stable for any logit."""
-        flat = self.logits.flatten(-self.event_dims)
-        log_p: Tensor = _BernoulliLogProb.apply(flat, (x + 1).flatten(-self.event_dims) / 2)
-        return log_p
+        return _BernoulliLogProb.apply(self.logits.flatten(-self.event_dims),  # type: ignore
+                                       (x + 1).flatten(-self.event_dims) / 2)
 
 
 class _BernoulliLogProb(torch.autograd.Function):

@@ -1,11 +1,4 @@
-"""Files of tensors and JSON, written so that a crash leaves the old file whole; the run folder.
-
-    run.json                the request and the resolved options; written before the first step
-    metrics.jsonl           one JSON object a line
-    checkpoint.safetensors  everything training needs to go on; removed when it has ended
-    rollback-K.safetensors  the same as of step K, of a monitored model; removed likewise
-    model.safetensors       the finished model
-"""
+"""Files of tensors and JSON, written so that a crash leaves the old file whole; the run folder."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ from latlas.core.devices import exact
 #: how much smaller images are where a motion is sought first, the sides they keep at least, and
 #: the steps at each size
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
-#: of the mean curvature, added to every one of them: what images do not show is left as it is
-DAMPING = 1e-3
+#: of the mean curvature, added to every one of them: what images do not show is left as it is;
 #: rounding that a place at the edge is allowed, pixels
-EDGE = 1e-3
+DAMPING, EDGE = 1e-3, 1e-3
 #: what is so many times as far off as usual loses three quarters of its weight
 SPREAD = 2.0
 #: how fast what the motion does not explain loses its weight, images in 0 … 1 (Lai et al. 2018,
@@ -62,11 +61,8 @@ def inside(motion: Tensor, height: int, width: int) -> Tensor:
 def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> Tensor:
     """How well the motion explains every place: exp(−50 Σ_c d²), 0 from outside, (n, 1, H, W).
 
-    d is the difference of the later image and the earlier one after the motion, on a scale of
-    0 … 1 (Lai et al. 2018, section 3.2, whose flow comes from a network).
-
-    Args:
-        scale: length of the range of ``earlier`` and ``later``.
+    d is the difference of the later image and the earlier one after the motion, over the length
+    ``scale`` of their range (Lai et al. 2018, section 3.2, whose flow comes from a network).
     """
     error = ((later.float() - warped(earlier, motion)) / scale).square().sum(1, keepdim=True)
     return torch.exp(-SHARPNESS * error) * inside(motion, *later.shape[2:])

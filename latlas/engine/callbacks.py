@@ -21,10 +21,9 @@ from latlas.engine.trainer import Callback, NotFinite, State, Trainer
 
 #: held-out checks in a run, and examples of each
 VALIDATIONS, VALIDATION_EXAMPLES = 25, 2000
-#: sample snapshots in a run that keeps no images of them, and rollback points in a run
-SNAPSHOTS, ROLLBACK_POINTS = 20, 25
-#: how often a run may roll back
-MAX_ROLLBACKS = 3
+#: sample snapshots in a run that keeps no images of them, rollback points in a run, and how often
+#: a run may roll back
+SNAPSHOTS, ROLLBACK_POINTS, MAX_ROLLBACKS = 20, 25, 3
 #: share of the budget before which nothing is alarming: no generator begins with varied samples
 EARLY = 0.1
 
@@ -87,11 +86,8 @@ class Reweighting(Callback):
         self.weights: Tensor | None = None
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """New weights when due; all processes take those of rank 0.
-
-        Raises:
-            TrainingError: weights that are negative, not finite, or all 0.
-        """
+        """New weights when due; all processes take those of rank 0. TrainingError: weights that
+        are negative, not finite, or all 0."""
         model: Any = trainer.model
         every, index = max(1, round(model.reweighting_interval * trainer.steps)), trainer.index
         if index % every or index == 0 or trainer.finished:
@@ -179,11 +175,8 @@ class Monitor(Callback):
         return [points[step] for step in sorted(points) if step < stop]
 
     def check(self, trainer: Trainer) -> None:
-        """Before anyone looks at the weights of a step, or keeps them: they are finite.
-
-        Raises:
-            NotFinite: on every process, if on one.
-        """
+        """Before anyone looks at the weights of a step, or keeps them: NotFinite if they are not,
+        on every process if on one."""
         times = ROLLBACK_POINTS, trainer.options.sample_snapshots or SNAPSHOTS
         if any(map(trainer.due, times)) or trainer.finished:
             trainer.require_finite()

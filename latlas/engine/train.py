@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -286,18 +287,29 @@ def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: 
 
     twin = copy.deepcopy(model)
     devices.apply_layout(twin, resolved.layout)
-    trial = Trial(Trainer(twin, options, budget=ENDLESS, precision=precision,
-                          distributed=distributed, n_train=n), batches)
-    if model.device.type == "cpu":
-        if threads > 1 and not options.threads:  # small steps end before a second thread has helped
-            resolved = trial.faster(resolved, replace(resolved, threads=1))
-        if precision == "bf16" and options.precision == "auto" and devices.transposed(model):
-            resolved = trial.faster(resolved, replace(resolved, precision="mixed"))
+    trainer = Trainer(twin, options, budget=ENDLESS, precision=precision, distributed=distributed,
+                      n_train=n)
+    timed = partial(seconds_per_step, trainer, batches)
+    changes = [change for change, worth_a_try in (
+        ({"threads": 1}, threads > 1 and not options.threads),  # of small steps one is faster
+        ({"precision": "mixed"}, precision == "bf16" and options.precision == "auto"
+         and devices.transposed(model))) if worth_a_try and model.device.type == "cpu"]
+    for change in changes:  # by the best of three tries each, in turns
+        other = replace(resolved, **change)
+        tries = [[timed(r, 0.1, 1) for r in (resolved, other)] for _ in range(3)]
+        first, second = map(min, zip(*tries, strict=True))
+        resolved = distributed.agree(resolved if first < 1.05 * second else other)
     if options.minutes is None:
-        seconds = trial.seconds_per_step(resolved, 0.5, 1)
-    else:
-        seconds = trial.mean_seconds_per_step(resolved, options.minutes)
-        budget = 60 * options.minutes * TRAINING_SHARE - (time.perf_counter() - start)
+        seconds = timed(resolved, 0.5, 1)
+    else:  # over the whole of training; every lazy phase is due among the steps
+        minutes, period = options.minutes, max(phase.every for phase, _ in trainer.phases.values())
+        if defaults.progressive:  # the more it has grown, the longer a step
+            seconds = sum(timed(resolved, min(0.3, 0.3 * minutes), period, moment / 16)
+                          for moment in range(1, 16, 2)) / 8
+        else:
+            timed(resolved, min(0.3, minutes), 3)
+            seconds = timed(resolved, min(3.0, 2.4 * minutes), max(5, period))
+        budget = 60 * minutes * TRAINING_SHARE - (time.perf_counter() - start)
         images = max(1, int(budget / seconds)) * size
     return distributed.agree(replace(resolved, images=images,
                                      examples_per_second=round(size / seconds, 1)))
@@ -312,43 +324,20 @@ def layout_of(model: nn.Module, options: TrainOptions) -> str:
     return "channels_last" if plain and not normed else "contiguous"
 
 
-@dataclass
-class Trial:
-    """Steps of a copy of the model against the clock."""
-
-    trainer: Trainer
-    batches: Batches
-
-    def faster(self, one: Resolved, other: Resolved) -> Resolved:
-        """By the best of three tries each, in turns."""
-        tries = [[self.seconds_per_step(r, 0.1, 1) for r in (one, other)] for _ in range(3)]
-        first, second = map(min, zip(*tries, strict=True))
-        return self.trainer.distributed.agree(one if first < 1.05 * second else other)
-
-    def mean_seconds_per_step(self, resolved: Resolved, minutes: float) -> float:
-        """Over the whole of training; every lazy phase is due among the steps."""
-        period = max(phase.every for phase, _ in self.trainer.phases.values())
-        if self.trainer.model.defaults.progressive:  # the more it has grown, the longer a step
-            return sum(self.seconds_per_step(resolved, min(0.3, 0.3 * minutes), period, moment / 16)
-                       for moment in range(1, 16, 2)) / 8
-        self.seconds_per_step(resolved, min(0.3, minutes), 3)
-        return self.seconds_per_step(resolved, min(3.0, 2.4 * minutes), max(5, period))
-
-    def seconds_per_step(self, resolved: Resolved, seconds: float, least: int,
-                         progress: float = 1.0) -> float:
-        """Of ``least`` steps, or as many as fit into ``seconds``; one more is made before."""
-        trainer, batches = self.trainer, self.batches
-        torch.set_num_threads(resolved.threads)
-        trainer.precision = resolved.precision
-        if trainer.model.defaults.progressive:
-            trainer.index = round(progress * ENDLESS / resolved.batch_size)
+def seconds_per_step(trainer: Trainer, batches: Batches, resolved: Resolved, seconds: float,
+                     least: int, progress: float = 1.0) -> float:
+    """Of ``least`` steps, or as many as fit into ``seconds``; one more is made before."""
+    torch.set_num_threads(resolved.threads)
+    trainer.precision = resolved.precision
+    if trainer.model.defaults.progressive:
+        trainer.index = round(progress * ENDLESS / resolved.batch_size)
+    trainer.step(batches.at(trainer.index))
+    begin, steps = _clock(trainer.device), 0
+    while steps < least or (trainer.distributed.size == 1
+                            and _clock(trainer.device) - begin < seconds):
         trainer.step(batches.at(trainer.index))
-        begin, steps = _clock(trainer.device), 0
-        while steps < least or (trainer.distributed.size == 1
-                                and _clock(trainer.device) - begin < seconds):
-            trainer.step(batches.at(trainer.index))
-            steps += 1
-        return (_clock(trainer.device) - begin) / steps
+        steps += 1
+    return (_clock(trainer.device) - begin) / steps
 
 
 def _clock(device: torch.device) -> float:
