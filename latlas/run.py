@@ -187,9 +187,6 @@ class Run:
 
         Args:
             capability: the word among ``provides``; ``verb`` what was asked for, if it differs.
-
-        Raises:
-            CapabilityError: if the model lacks it.
         """
         if self.can(capability):
             return

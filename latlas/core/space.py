@@ -1,16 +1,10 @@
 """What one example of a data set is: its shape, its units, its labels.
 
-Two units are used everywhere. *Data units* are the numbers in the file: integers 0 … L−1 for a
-image with L levels, the columns' own units for a table. *Model units* are what networks see:
-images in [−1, 1] with channels first, table columns standardised. One affine map joins them:
-
-    x = (v − location) / scale
-
-so a density in model units becomes one in data units by subtracting Σ log scale, which is how
-every log-likelihood is reported: nats per example in data units.
-
-``Space`` is any of :class:`Images`, :class:`Table`, :class:`Points` and :class:`Recordings`. A data
-set of two sides has a :class:`PairSpace`, which is none of them.
+*Data units* are the numbers in the file: integers 0 … L−1 for an image with L levels, the columns'
+own units for a table. *Model units* are what networks see: images in [−1, 1] with channels first,
+table columns standardised. One affine map joins them, x = (v − location) / scale, so a density in
+model units becomes one in data units by subtracting Σ log scale, which is how every log-likelihood
+is reported: nats per example in data units.
 """
 
 from __future__ import annotations
@@ -44,9 +38,7 @@ class Sound(Record, frozen=True):
     """How an image shows a stretch of sound: short-time spectra, a column for every frame.
 
     Attributes:
-        rate: samples a second.
-        n_fft: samples of a frame.
-        hop: samples from one frame to the next.
+        rate: samples a second; ``n_fft`` samples of a frame, ``hop`` from one to the next.
         floor: decibels under the loudest place that are still told apart.
     """
 

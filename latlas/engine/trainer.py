@@ -105,10 +105,8 @@ class Trainer:
         return self.index % max(1, self.steps // times) == 0
 
     def step(self, batch: Batch) -> None:
-        """Every phase that is due, then the model's own buffers and the averaged weights.
-
-        Nothing in here waits for the device.
-        """
+        """Every phase that is due, then the model's own buffers and the averaged weights. Nothing
+        in here waits for the device."""
         seed = derive(self.options.seed, "step", self.index)
         self.noise.generator.manual_seed(seed)
         self.global_rng.manual_seed(seed + self.distributed.rank)
@@ -154,8 +152,7 @@ class Trainer:
         self.counts.update(terms.keys())
 
     def drain(self) -> dict[str, float]:
-        """Mean of every term over the steps since the last call that had it. This waits for the
-        device."""
+        """Mean of every term over the steps since the last call. This waits for the device."""
         means = {k: v / self.counts[k] for k, v in to_host(self.sums).items()}
         self.sums, self.counts = {}, Counter()
         return means
@@ -173,11 +170,8 @@ class Trainer:
         return ([k for k in names if "/" not in k] or names or [""])[-1]
 
     def require_finite(self, terms: Mapping[str, float] | None = None) -> None:
-        """Stop at a number of :meth:`not_finite`: it would spread.
-
-        Raises:
-            NotFinite: on every process of a monitored model, if on one.
-        """
+        """Stop at a number of :meth:`not_finite`, which would spread, by NotFinite: on every
+        process of a monitored model, if on one."""
         name = self.not_finite(terms)
         if self.model.defaults.monitored and self.distributed.any(bool(name)):
             name = name or "a number of another process"
@@ -239,11 +233,6 @@ class Adam:
     Only matrices decay: a bias, or a variance that is learnt, has no reason to be near 0.
     ``torch.optim`` computes the same; building one of its optimisers imports the compiler, which
     costs 70 MB and a second at every start, and its bookkeeping a tenth of a small network's step.
-
-    Args:
-        learning_rate: at its peak; :meth:`step` takes a share of it.
-        betas: decay rates of the two moments.
-        eps: added to the root of the second moment.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float,
@@ -332,14 +321,9 @@ def learning_rate_share(options: TrainOptions, progress: float) -> float:
 
 
 class EMA:
-    """Exponential moving average of the weights; its half-life is a share of the examples seen.
-
-    A half-life that grows with training needs no tuning to the budget (the power-function average
-    of Karras et al. 2024, section 3.1, in its simplest form).
-
-    Args:
-        share: half-life / examples seen; 0 keeps no average.
-    """
+    """Exponential moving average of the weights, whose half-life is a ``share`` of the examples
+    seen, so that it needs no tuning to the budget (the power-function average of Karras et al.
+    2024, section 3.1, in its simplest form); 0 keeps no average."""
 
     def __init__(self, model: Model, share: float) -> None:
         self.share, self.images = share, 0
