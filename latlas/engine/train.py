@@ -137,9 +137,15 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
         checks, Reweighting(batches) if reweights else None, *callbacks, monitor) if callback]
 
     if resumes:
-        _resume(trainer, log)
-    else:
-        log.rewind(-1)  # of a process that was killed before its first checkpoint
+        tensors, meta = files.load_tree(folder / files.CHECKPOINT)
+        trainer.restore(tensors, meta)
+        if trainer.images != meta["images"]:
+            raise RunError(f"{folder} was trained in batches of {meta['images'] // meta['step']}, "
+                           f"here they are of {options.batch_size}", what=str(folder),
+                           option="batch_size", hint="go on with as many processes as before")
+        log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
+    # without a checkpoint lines are those of a process that was killed before its first one
+    log.rewind(trainer.images if resumes else -1)
     speed, description = resolved.examples_per_second, model.describe(n)
     log.progress.begin(resolved.images, trainer.images, ", ".join([
         f"{trainer.steps:,} step{'s' * (trainer.steps != 1)} of {resolved.batch_size:,} examples "
@@ -157,18 +163,6 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
         log.progress.end(f"stopped at {trainer.saved_images:,} of {resolved.images:,} examples and "
                          "saved; the same command goes on from here")
     return trainer, stopped
-
-
-def _resume(trainer: Trainer, log: Log) -> None:
-    """Go on from the checkpoint."""
-    tensors, meta = files.load_tree(log.folder / files.CHECKPOINT)
-    trainer.restore(tensors, meta)
-    if trainer.images != meta["images"]:
-        raise RunError(f"{log.folder} was trained in batches of {meta['images'] // meta['step']}, "
-                       f"here they are of {trainer.options.batch_size}", what=str(log.folder),
-                       option="batch_size", hint="go on with as many processes as before")
-    log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
-    log.rewind(trainer.images)
 
 
 def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None) -> str:
