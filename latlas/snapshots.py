@@ -134,12 +134,14 @@ class TranslationSheets(Snapshots):
     """The same examples of both sides translated at every look, to every domain that the model
     reaches: rows of input, output and, of pairs, the target."""
 
-    def __init__(self, folder: Path, data: PairDataset) -> None:
+    def __init__(self, folder: Path | None, data: PairDataset) -> None:
         super().__init__(folder)
         self.data = data
 
     def take(self, model: Model, images: int) -> dict[str, float]:
-        assert isinstance(model, Translates) and self.folder is not None
+        assert isinstance(model, Translates)
+        if self.folder is None:
+            return {}
         some = slice(0, SHEET // len(model.ways))
         sides = {"A": self.data.swapped(), "B": self.data}
         rows = [sheet(model, sides[domain].subset(some), to=domain) for domain in model.ways]

@@ -149,21 +149,23 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         config["latent_dim"] = model.latent_dim
     request = {"model": plan.model, "config": config, "space": model.space.to_json(),
                "data": data.spec, "split": plan.split, "training": to_json(plan.options),
-               "custom": sorted(modules), "from": None if plan.start is None else str(plan.start),
+               "custom": sorted(modules), "from": plan.start and str(plan.start),
                **({"made_of": data.inputs} if data.inputs else {})}
     if context.leads:
         create_run(out, request)
     context.agree(None)  # nobody opens it before it is there
-
-    # the bar gives the terminal back whatever ends the training
     with alone(out) if context.leads else nullcontext(), \
             Bar() if progress and context.leads else nullcontext(Progress()) as show:
         if note:
             show.warn(note)
-        callbacks = []
+        callbacks: list[Any] = []
         if (context.leads and model.defaults.monitored and len(examples)
                 and not (out / MODEL).is_file()):
-            callbacks = _snapshots(model, examples, plan.options, out)
+            from latlas.snapshots import SampleMonitor, TranslationSheets
+
+            folder = out / "samples" if plan.options.sample_snapshots else None
+            callbacks = [SampleMonitor(folder, examples, plan.options.seed, out / "cache")
+                         if needs is None else TranslationSheets(folder, examples)]
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
@@ -171,16 +173,6 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
-
-
-def _snapshots(model: Model, examples: Any, options: TrainOptions, out: Path) -> list[Any]:
-    """What looks at the samples of a model that is monitored."""
-    from latlas.snapshots import SampleMonitor, TranslationSheets
-
-    folder = out / "samples" if options.sample_snapshots else None
-    if model.needs is None:
-        return [SampleMonitor(folder, examples, options.seed, out / "cache")]
-    return [TranslationSheets(folder, examples)] if folder else []
 
 
 def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
