@@ -16,7 +16,7 @@ from latlas.core.model import Model, Translates
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
-from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
+from latlas.metrics.quality import Balls, class_shares, mean_distance, modes_covered
 from latlas.render import pictures
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples

@@ -14,8 +14,7 @@ from latlas.core.noise import Noise
 from latlas.core.space import Images, Points, Space, Table
 from latlas.data import open_source, split
 from latlas.data.dataset import Dataset
-from latlas.metrics.frechet import frechet_distance
-from latlas.metrics.two_sample import nearest_neighbour_test
+from latlas.metrics.distances import frechet_distance, nearest_neighbour_test
 from latlas.models.flow_matching import (
     FittedPrior,
     FlowMatching,

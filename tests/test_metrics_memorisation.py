@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from latlas.core.errors import DataError
-from latlas.metrics.memorisation import authenticity, data_copying, memorisation
-from latlas.metrics.quality import control_split, quality
+from latlas.metrics.quality import control_split, data_copying, memorisation, quality
 from latlas.metrics.table import KINDS
 
 #: of data without labels; completeness stands beside the latent space
@@ -96,7 +95,8 @@ def test_cells_find_copying_that_is_hidden_by_underfitting_elsewhere():
 def test_authenticity_by_hand():
     train = np.array([[0.0], [1], [10]])
     # nearest examples 0, 10, 10; their own nearest others at 1, 9, 9; distances 2, 8, 9.5
-    assert authenticity(np.array([[-2.0], [18], [19.5]]), train) == pytest.approx(2 / 3)
+    samples = np.array([[-2.0], [18], [19.5]])
+    assert memorisation(samples, train, samples).authenticity == pytest.approx(2 / 3)
 
 
 def flat(x):

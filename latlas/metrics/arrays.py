@@ -53,9 +53,11 @@ def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
     are centred on b's mean first, which keeps |a|² + |b|² − 2ab accurate far from the origin.
     """
     centre = b.mean(0, dtype=np.float64)
-    for rows in _slices(len(a), ROWS):
+    for i in range(0, len(a), ROWS):
+        rows = slice(i, min(i + ROWS, len(a)))
         x = a[rows] - centre
-        for columns in _slices(len(b), COLUMNS):
+        for j in range(0, len(b), COLUMNS):
+            columns = slice(j, min(j + COLUMNS, len(b)))
             y = b[columns] - centre
             scale = np.square(x).sum(1)[:, None] + np.square(y).sum(1)
             square: Float = scale - 2 * (x @ y.T)
@@ -84,17 +86,11 @@ def nearest(queries: Array, reference: Array, k: int = 1, *,
             same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
             block[same - rows.start, same - columns.start] = np.inf
         # the k best of those so far and of this block
-        if k == 1:
-            best = block.argmin(1)[:, None]
-        else:
-            best = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
+        best = (block.argmin(1)[:, None] if k == 1 else
+                np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k])
         values = np.concatenate([square[rows], np.take_along_axis(block, best, 1)], 1)
         numbers = np.concatenate([index[rows], best + columns.start], 1)
         order = values.argsort(1, kind="stable")[:, :k]
         square[rows] = np.take_along_axis(values, order, 1)
         index[rows] = np.take_along_axis(numbers, order, 1)
     return np.sqrt(square), index
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

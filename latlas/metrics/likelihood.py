@@ -58,8 +58,7 @@ def effective_sample_size(log_weights: Array, axis: int = 0) -> Float:
 
 
 def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
-    """The control: log-likelihood of test examples under independent Gaussians fitted to the
-    training.
+    """The control: log-likelihood of test examples under independent Gaussians fitted to training.
 
     Args:
         train, test: (t, d) and (n, d), or (…, \\*shape), flattened; in the units of the metric.

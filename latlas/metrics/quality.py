@@ -1,32 +1,225 @@
-"""All metrics of sample quality, each beside its held-out control and that of training copies."""
+"""Metrics of samples: copies of training examples, modes of data whose classes are known, and all
+metrics of quality, each beside its held-out control and that of training copies."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import rel_entr
+from scipy.stats import rankdata
 
 from latlas.core.errors import DataError
-from latlas.metrics.arrays import Array, Float, Index, matrix
-from latlas.metrics.frechet import frechet_distance
-from latlas.metrics.kernel import kernel_distance
+from latlas.metrics import distances
+from latlas.metrics.arrays import Array, Float, Index, blocks, matrix, nearest, pair
 from latlas.metrics.latent_space import completeness
-from latlas.metrics.memorisation import memorisation
-from latlas.metrics.modes import (
-    Mask,
-    class_diversity,
-    class_shares,
-    mode_divergence,
-    modes_covered,
-)
-from latlas.metrics.precision_recall import density_coverage, precision_recall
-from latlas.metrics.sliced import sliced_wasserstein
-from latlas.metrics.two_sample import nearest_neighbour_test
 
+Mask = NDArray[np.bool_]
 Row = dict[str, float]
+#: standard deviations around its centre that belong to a mode
+REACH = 3.0
+#: rounds of k-means for the cells of C_T; examples of either side that a cell needs
+ROUNDS, LEAST = 10, 20
 
+
+# ------------------------------------------------------------------------------ memorisation
+
+@dataclass(frozen=True)
+class Memorisation:
+    """How near samples are to the training examples, beside held-out data.
+
+    A copying model cannot pass: its distances are zero, whatever the features.
+
+    Attributes:
+        z: data-copying statistic C_T, about N(0, 1) or narrower for fresh draws; under −3 the
+            samples are nearer to the training examples than chance allows, over 3 farther.
+        closer: probability that a sample is nearer to its nearest training example than a held-out
+            example is to its own; 0.5 is fair, 1 means all copied.
+        ratio: median distance to the nearest training example, samples over held-out; 1 is fair, 0
+            copied, NaN if the held-out median is 0.
+        near_copies: share of samples as near to a training example as the nearest 1% of held-out
+            examples; 0.01 is fair.
+        authenticity: share of samples farther from their nearest training example than that example
+            is from its own nearest neighbour (Alaa et al. 2022); 0 means all copied. Compare with:
+        authenticity_held_out: the same share for held-out data, which does not reach 1.
+    """
+
+    z: float
+    closer: float
+    ratio: float
+    near_copies: float
+    authenticity: float
+    authenticity_held_out: float
+
+    @property
+    def copies(self) -> bool:
+        """Whether the test finds copying: C_T < −3."""
+        return self.z < -3
+
+
+def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
+                 seed: int = 0) -> Memorisation:
+    """All metrics of :class:`Memorisation` from features (m, d), (t, d) and (n, d).
+
+    Args:
+        samples: what the model made.
+        train: what it was trained on, all of it.
+        held_out: real examples it never saw.
+        cells: regions of C_T; ``None`` means one for every 100 held-out examples, 1 … 10.
+    """
+    samples, train = pair(samples, train, ("samples", "training data"))
+    held_out, train = pair(held_out, train, ("held-out data", "training data"))
+    near, row = (v[:, 0] for v in nearest(samples, train))
+    near_held, row_held = (v[:, 0] for v in nearest(held_out, train))
+
+    # the cell of each training example: k-means by Lloyd's iteration from random examples
+    count = min(cells or int(np.clip(len(held_out) // 100, 1, 10)), len(train))
+    centres = train[np.random.default_rng(seed).choice(len(train), count, False)].astype(np.float64)
+    for _ in range(ROUNDS):
+        cell = nearest(train, centres)[1][:, 0]
+        for k in np.unique(cell):
+            centres[k] = train[cell == k].mean(0, dtype=np.float64)
+    cell = nearest(train, centres)[1][:, 0]
+
+    def authenticity(distance: Float, item: Index) -> float:
+        used, back = np.unique(item, return_inverse=True)
+        # the two nearest training examples of a training example are itself (or a copy), the next
+        spacing = nearest(train[used], train, 2)[0][:, 1]
+        return float((distance > spacing[back]).mean())
+
+    median = float(np.median(near_held))
+    return Memorisation(
+        data_copying(near, near_held, cell[row], cell[row_held]),
+        float(1 - _mann_whitney(near, near_held)[0] / (len(near) * len(near_held))),
+        float(np.median(near)) / median if median > 0 else float("nan"),
+        float((near <= np.quantile(near_held, 0.01)).mean()),
+        authenticity(near, row), authenticity(near_held, row_held))
+
+
+def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = None,
+                 held_out_cell: Array | None = None) -> float:
+    """Data-copying statistic C_T (Meehan et al. 2020) from nearest-train distances.
+
+    In every cell the Mann-Whitney statistic of the two sets of distances, standardised,
+    Z = (U − mn/2) / sqrt(mn(m + n + 1)/12) with correction for ties; C_T is their mean weighted by
+    the share of held-out examples. Cells with fewer than 20 samples or held-out examples are left
+    out; if none is left the whole space is one cell.
+
+    Args:
+        samples, held_out: (m,) and (n,) distances to the nearest training example.
+        sample_cell, held_out_cell: (m,) and (n,) cell numbers; ``None`` puts all in one cell.
+    Returns:
+        About N(0, 1) for one cell and fresh draws; far below 0 means copying.
+    """
+    weights, scores = [], []
+    if sample_cell is not None and held_out_cell is not None:
+        for cell in np.unique(held_out_cell):
+            a, b = samples[sample_cell == cell], held_out[held_out_cell == cell]
+            if min(len(a), len(b)) >= LEAST:
+                weights.append(len(b))
+                scores.append(_mann_whitney(a, b)[1])
+    return (float(np.average(scores, weights=weights)) if scores else
+            _mann_whitney(samples, held_out)[1])
+
+
+def _mann_whitney(a: Float, b: Float) -> tuple[float, float]:
+    """U of a over b, P(a > b) + ½ P(a = b) times both numbers, and U standardised."""
+    n, m = len(a), len(b)
+    ranks = rankdata(np.concatenate([a, b]))
+    u = ranks[:n].sum() - n * (n + 1) / 2
+    _, ties = np.unique(ranks, return_counts=True)
+    total = n + m
+    tied = (ties.astype(np.float64) ** 3 - ties).sum() / (total * (total - 1))
+    variance = n * m / 12 * (total + 1 - tied)
+    return float(u), float((u - n * m / 2) / np.sqrt(variance)) if variance > 0 else 0.0
+
+
+# ------------------------------------------------------------------------------ modes
+
+@dataclass(frozen=True)
+class Balls:
+    """Every class as a ball of three standard deviations around its mean.
+
+    For modes that are Gaussians, such as those of ``ring`` and ``grid``, whose standard measure
+    this is (Srivastava et al. 2017; Lin et al. 2018). In the plane 98.9% of a Gaussian lies inside.
+
+    Attributes:
+        codes: (k,) class codes.
+        centres: (k, d) means of the classes.
+        sd: (k,) standard deviation of each, over all its coordinates.
+    """
+
+    codes: Index
+    centres: Float
+    sd: Float
+
+    @classmethod
+    def fit(cls, x: Array, label: Index) -> Balls:
+        """From examples (n, d) and their class codes (n,), negative ones of no class."""
+        x = matrix(x, "examples")
+        codes = np.unique(label[label >= 0])
+        if not len(codes):
+            raise DataError("modes need labelled examples, and none has a label")
+        members = [x[label == code].astype(np.float64) for code in codes]
+        return cls(codes, np.stack([m.mean(0) for m in members]),
+                   np.array([np.sqrt(m.var(0).mean() * len(m) / max(1, len(m) - 1))
+                             for m in members]))
+
+    def tell(self, x: Array) -> tuple[Index, Mask]:
+        """(n,) class whose centre is nearest, and whether the example lies in that ball."""
+        distance, row = (v[:, 0] for v in nearest(matrix(x, "examples", 1), self.centres))
+        return self.codes[row], distance <= REACH * self.sd[row]
+
+
+def class_shares(label: Index) -> Float:
+    """(k,) share of every class code among labelled examples; negative codes are left out."""
+    counts = np.bincount(label[label >= 0])
+    return np.asarray(counts / max(1, counts.sum()))
+
+
+def modes_covered(mode: Index, shares: Float) -> int:
+    """How many classes with a share in the data (k,) occur among the modes of samples (n,)."""
+    return int((np.bincount(mode, minlength=len(shares))[:len(shares)] * shares > 0).sum())
+
+
+def mode_divergence(mode: Index, shares: Float) -> float:
+    """KL of the frequencies of modes among samples (n,) from those of the data (k,), nats.
+
+    Σ p log(p / q), p of the samples (the "reverse" KL of Lin et al. 2018, appendix). About
+    (k − 1) / 2n for n fresh examples, infinite for a mode that the data do not have.
+    """
+    frequency = np.bincount(mode, minlength=len(shares)) / max(1, len(mode))
+    real = np.pad(shares, (0, len(frequency) - len(shares)))
+    return max(0.0, float(rel_entr(frequency, real).sum()))
+
+
+def class_diversity(fake: Array, fake_mode: Index, real: Array, real_mode: Index) -> float:
+    """Mean distance of two samples of one mode, over that of two real examples; mean over modes.
+
+    1 for samples as varied as the data within every mode, 0 where each mode is one example over and
+    over. Modes with fewer than two examples on a side are left out; NaN if none is left.
+
+    Args:
+        fake, real: features (n, d) and (m, d); ``fake_mode``, ``real_mode`` their modes.
+    """
+    ratios = []
+    for code in np.unique(real_mode):
+        mine, theirs = fake[fake_mode == code], real[real_mode == code]
+        if min(len(mine), len(theirs)) > 1 and (apart := mean_distance(theirs)) > 0:
+            ratios.append(mean_distance(mine) / apart)
+    return float(np.mean(ratios)) if ratios else float("nan")
+
+
+def mean_distance(x: Array) -> float:
+    """Mean Euclidean distance of two different rows of (n, d), n ≥ 2."""
+    x = matrix(x, "examples")
+    total = sum(np.sqrt(square).sum() for _, _, square in blocks(x, x))
+    return float(total / (len(x) * (len(x) - 1)))
+
+
+# ------------------------------------------------------------------------------ the table
 
 @dataclass(frozen=True)
 class Seen:
@@ -37,7 +230,7 @@ class Seen:
         mode: (n,) class code that each is taken for, where the data have classes.
         inside: (n,) whether it lies within that mode, where modes have an edge.
         label: (n,) class code of its own: of real examples the true one, of samples the one asked
-        for.
+            for.
     """
 
     features: Array
@@ -50,9 +243,8 @@ class Seen:
 
     def take(self, rows: Index | slice) -> Seen:
         """Some of them."""
-        parts: Any = {"mode": self.mode, "inside": self.inside, "label": self.label}
-        return replace(self, features=self.features[rows],
-                       **{k: None if v is None else v[rows] for k, v in parts.items()})
+        return Seen(self.features[rows], *(None if v is None else v[rows] for v in (
+            self.mode, self.inside, self.label)))
 
 
 def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
@@ -70,7 +262,7 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
     - ``held-out``: real examples of ``train`` (rows ``control``), copying looked for in the rest:
       the best any model can get.
     - ``training copies``: exact copies of training examples: excellent in all but the copying
-    columns.
+      columns.
 
     With a classifier for features, train it on the half that is not the control::
 
@@ -95,32 +287,57 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
           seed: int = 0) -> dict[str, Row]:
     """:func:`quality` of sets whose features, and modes where there are any, are known.
 
-    With modes and the training examples' labels those of modes are added: modes
-    reached and their frequencies against those of the training labels, and the diversity within
-    each beside the test examples'.
+    With modes and the training examples' labels the metrics of modes are added: modes reached and
+    their frequencies against those of the training labels, and the diversity within each beside
+    the test examples'. Where samples have labels every set is compared with its own.
     """
     control = control_split(len(train), seed)[1] if control is None else np.asarray(control)
-    n = _size(len(samples), len(test), len(control))
+    n = min(len(samples), len(test), len(control))
+    if n < 6:
+        raise DataError(f"sample quality needs at least 6 examples a side, got {len(samples)} "
+                        f"samples, {len(test)} test examples and {len(control)} held-out training "
+                        "examples")
     rng = np.random.default_rng(seed)
+
+    def draw(total: int) -> Index:
+        return np.sort(rng.permutation(total)[:n])
+
     features = matrix(train.features, "training features")
-    real = test.take(_draw(rng, len(test), n))
-    rest = np.delete(features, control, axis=0)
+    real = test.take(draw(len(test)))
     sets = {
         "samples": (samples.take(slice(0, n)), features),
-        "held-out": (train.take(control[_draw(rng, len(control), n)]), rest),
-        "training copies": (train.take(_draw(rng, len(train), n)), features),
+        "held-out": (train.take(control[draw(len(control))]), np.delete(features, control, axis=0)),
+        "training copies": (train.take(draw(len(train))), features),
     }
     rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, nearby, k, seed)
             for name, (fake, nearby) in sets.items()}
-    if samples.mode is None or train.label is None:
-        return rows
-    shares, conditional = class_shares(train.label), samples.label is not None
-    return {name: row | _mode_row(sets[name][0], real, shares, conditional)
-            for name, row in rows.items()}
+    if samples.mode is not None and train.label is not None:
+        shares = class_shares(train.label)
+        for name, (fake, _) in sets.items():
+            rows[name] |= _mode_row(fake, real, shares, conditional=samples.label is not None)
+    return rows
 
 
-def _mode_row(fake: Seen, real: Seen, shares: Float, conditional: bool) -> Row:
-    """``asked``: samples have labels, so every set is held against its own."""
+def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
+    precision, recall = distances.precision_recall(real, fake, k)
+    density, coverage = distances.density_coverage(real, fake)
+    test = distances.nearest_neighbour_test(real, fake, seed=seed)
+    copying = memorisation(fake, train, real)
+    frechet = (distances.frechet_distance(fake, real) if len(real) > real.shape[1] else
+               float("nan"))
+    return {
+        "frechet": frechet, "kernel": distances.kernel_distance(fake, real),
+        "sliced": distances.sliced_wasserstein(fake, real, seed=seed),
+        "precision": precision, "recall": recall, "density": density, "coverage": coverage,
+        "completeness": completeness(real, fake),
+        "two_sample": test.accuracy, "two_sample_p": test.p_value,
+        "data_copying": copying.z, "near_copies": copying.near_copies,
+        "nearest_ratio": copying.ratio, "authenticity": copying.authenticity,
+        "examples": float(len(real)),
+    }
+
+
+def _mode_row(fake: Seen, real: Seen, shares: Float, *, conditional: bool) -> Row:
     if fake.mode is None or real.mode is None:
         return {}
     reached = fake.mode if fake.inside is None else fake.mode[fake.inside]
@@ -132,31 +349,3 @@ def _mode_row(fake: Seen, real: Seen, shares: Float, conditional: bool) -> Row:
     if conditional and fake.label is not None and (labelled := fake.label >= 0).any():
         row["label_accuracy"] = float((fake.mode == fake.label)[labelled].mean())
     return row
-
-
-def _size(samples: int, test: int, control: int) -> int:
-    n = min(samples, test, control)
-    if n < 6:
-        raise DataError(f"sample quality needs at least 6 examples a side, got {samples} samples, "
-                        f"{test} test examples and {control} held-out training examples")
-    return n
-
-
-def _draw(rng: np.random.Generator, total: int, n: int) -> Index:
-    return np.sort(rng.permutation(total)[:n])
-
-
-def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
-    support, balls = precision_recall(real, fake, k), density_coverage(real, fake)
-    test, copied = nearest_neighbour_test(real, fake, seed=seed), memorisation(fake, train, real)
-    return {
-        "frechet": frechet_distance(fake, real) if len(real) > real.shape[1] else float("nan"),
-        "kernel": kernel_distance(fake, real),
-        "sliced": sliced_wasserstein(fake, real, seed=seed),
-        "precision": support.precision, "recall": support.recall,
-        "density": balls.density, "coverage": balls.coverage,
-        "completeness": completeness(real, fake),
-        "two_sample": test.accuracy, "two_sample_p": test.p_value,
-        "data_copying": copied.z, "near_copies": copied.near_copies, "nearest_ratio": copied.ratio,
-        "authenticity": copied.authenticity, "examples": float(len(real)),
-    }

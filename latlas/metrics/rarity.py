@@ -8,7 +8,6 @@ example and of those like it. α tempers them until enough of the examples still
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,29 +34,22 @@ SHARE, CLIP = 0.2, 20.0
 ALPHAS = (1e-3, 1e6)
 
 
-def standardised(latents: Array, like: Array | None = None) -> Float:
-    """Latents (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
-
-    A dimension that does not vary is 0 for all examples.
+def standardised(latents: Array) -> Float:
+    """Latents (n, d) at mean 0 and standard deviation 1; a dimension that does not vary is 0.
 
     Raises:
         DataError: latents that are not finite, or none of whose dimensions varies.
     """
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    base = values if like is None else matrix(like, "latents", 1).astype(np.float64)
-    if not _varies(base).any():
+    result = _standard(matrix(latents, "latents", 1).astype(np.float64))
+    if not result.any():
         raise DataError(UNVARIED)
-    return _standard(values, base)
+    return result
 
 
-def _varies(base: Float) -> Array:
-    """(d,) dimensions whose spread is more than rounding."""
-    return np.asarray(base.std(0) > TINY * (1 + np.abs(base.mean(0))))
-
-
-def _standard(values: Float, base: Float) -> Float:
-    varies = _varies(base)
-    return np.where(varies, (values - base.mean(0)) / np.where(varies, base.std(0), 1), 0.0)
+def _standard(values: Float) -> Float:
+    mean, sd = values.mean(0), values.std(0)
+    varies = sd > TINY * (1 + np.abs(mean))
+    return np.where(varies, (values - mean) / np.where(varies, sd, 1), 0.0)
 
 
 def histogram_density(latents: Array, bins: int = BINS) -> Float:
@@ -69,11 +61,7 @@ def histogram_density(latents: Array, bins: int = BINS) -> Float:
     Raises:
         DataError: fewer than 50 examples.
     """
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    if len(values) < LEAST_ITEMS:
-        raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
-                        f"least {LEAST_ITEMS}")
-    return _densities(values, bins)
+    return _histograms(_enough(latents), bins)
 
 
 def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
@@ -85,12 +73,10 @@ def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> 
     Raises:
         DataError: fewer than 50 examples in all.
     """
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    if groups is None or len(values) < LEAST_ITEMS:
-        return histogram_density(_standard(values, values), bins)
+    values = _enough(latents)
     result = np.empty_like(values)
-    for rows in members(groups):
-        result[rows] = _densities(_standard(values[rows], values[rows]), bins)
+    for rows in [np.arange(len(values))] if groups is None else members(groups):
+        result[rows] = _histograms(_standard(values[rows]), bins)
     return result
 
 
@@ -110,15 +96,22 @@ def smoothed(values: Array, latents: Array, groups: Array, k: int = NEIGHBOURS) 
     """
     result = np.empty(len(values))
     for rows in members(groups):
-        own = matrix(latents[rows], "latents", 1).astype(np.float64)
-        own = _standard(own, own)
+        own = _standard(matrix(latents[rows], "latents", 1).astype(np.float64))
         some = slice(None, None, -(-len(rows) // REFERENCE))
         near = nearest(own, own[some], min(k, len(own[some])))[1]
         result[rows] = np.asarray(values, np.float64)[rows[some]][near].mean(1)
     return result
 
 
-def _densities(values: Float, bins: int) -> Float:
+def _enough(latents: Array) -> Float:
+    values = matrix(latents, "latents", 1).astype(np.float64)
+    if len(values) < LEAST_ITEMS:
+        raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
+                        f"least {LEAST_ITEMS}")
+    return values
+
+
+def _histograms(values: Float, bins: int) -> Float:
     density = np.ones(values.shape)
     for i, column in enumerate(values.T):
         low, high = column.min(), column.max()
@@ -130,38 +123,28 @@ def _densities(values: Float, bins: int) -> Float:
     return density
 
 
-def weights_product(density: Array, alpha: float) -> Float:
-    """Π_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples (Amini et al. 2019, eq. 3).
+def tempered_weights(values: Array, form: str, alpha: float) -> Float:
+    """Weights at mean 1 over the examples, of densities Q̂ (n, d) or of losses (n,).
 
-    >>> weights_product(np.array([[0.5, 0.5], [0.5, 0.125]]), 0.0)
+    ``product``: Π_i 1/(Q̂_i + α) (Amini et al. 2019, eq. 3); ``maximum``: max_i 1/(Q̂_i + α);
+    ``loss``: loss / mean loss + α.
+
+    >>> tempered_weights(np.array([[0.5, 0.5], [0.5, 0.125]]), "product", 0.0)
     array([0.4, 1.6])
-    """
-    logs = -np.log(np.maximum(density, np.finfo(float).tiny) + alpha).sum(1)
-    return at_mean_one(np.exp(logs - logs.max()))
-
-
-def weights_maximum(density: Array, alpha: float) -> Float:
-    """max_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples.
-
-    >>> weights_maximum(np.array([[0.25, 0.25], [0.5, 0.125]]), 0.125)
+    >>> tempered_weights(np.array([[0.25, 0.25], [0.5, 0.125]]), "maximum", 0.125)
     array([0.8, 1.2])
-    """
-    least = np.maximum(density, np.finfo(float).tiny).min(1)
-    return at_mean_one(1 / (least + alpha))
-
-
-def weights_loss(loss: Array, alpha: float) -> Float:
-    """loss / mean loss + α of losses (n,), at mean 1 over the examples.
-
-    >>> weights_loss(np.array([1.0, 3.0]), 0.5)
+    >>> tempered_weights(np.array([1.0, 3.0]), "loss", 0.5)
     array([0.66666667, 1.33333333])
     """
-    return at_mean_one(loss / max(float(np.mean(loss)), np.finfo(float).tiny) + alpha)
-
-
-#: of densities (n, d), and of losses (n,)
-FORMS: dict[str, Callable[[Array, float], Float]] = {
-    "product": weights_product, "maximum": weights_maximum, "loss": weights_loss}
+    tiny = np.finfo(float).tiny
+    if form == "product":
+        logs = -np.log(np.maximum(values, tiny) + alpha).sum(1)
+        return at_mean_one(np.exp(logs - logs.max()))
+    if form == "maximum":
+        return at_mean_one(1 / (np.maximum(values, tiny).min(1) + alpha))
+    if form == "loss":
+        return at_mean_one(values / max(float(np.mean(values)), tiny) + alpha)
+    raise ConfigError(unknown("form", form, ("product", "maximum", "loss")))
 
 
 def at_mean_one(weights: Array) -> Float:
@@ -185,33 +168,30 @@ def effective_share(weights: Array) -> float:
 
 
 def alpha_for(values: Array, form: str, share: float, most: float = math.inf) -> float:
-    """The least α, found by bisection of its logarithm, whose weights leave this effective share.
+    """The least α, by bisection of its logarithm, whose weights leave this effective share.
 
     Args:
-        values: (n, d) densities; for the form ``loss`` (n,) losses.
-        form: ``product``, ``maximum`` or ``loss``.
+        values, form: as of :func:`tempered_weights`.
         share: of the examples, as :func:`effective_share`, that must be left.
         most: weights are clipped at so many times their mean.
 
     Raises:
         ConfigError: another form, or a share that is none.
     """
-    if form not in FORMS:
-        raise ConfigError(unknown("form", form, FORMS))
     if not 0 < share < 1:
         raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
+
+    def enough(log_alpha: float) -> bool:
+        weights = clipped(tempered_weights(values, form, math.exp(log_alpha)), most)
+        return effective_share(weights) >= share
+
     low, high = map(math.log, ALPHAS)
-    if _left(values, form, math.exp(low), most) >= share:
+    if enough(low):
         return ALPHAS[0]
     for _ in range(40):
         middle = (low + high) / 2
-        enough = _left(values, form, math.exp(middle), most) >= share
-        low, high = (low, middle) if enough else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return math.exp(high)
-
-
-def _left(values: Array, form: str, alpha: float, most: float) -> float:
-    return effective_share(clipped(FORMS[form](values, alpha), most))
 
 
 @dataclass(frozen=True)
@@ -251,6 +231,6 @@ def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,
     ``alpha`` takes another one; ``most`` is where weights are clipped, times their mean.
     """
     alpha = alpha_for(values, form, share, most) if alpha is None else alpha
-    raw = FORMS[form](values, alpha)
+    raw = tempered_weights(values, form, alpha)
     weights = clipped(raw, most)
     return Guarded(weights, alpha, effective_share(weights), float((raw > most).mean()))
