@@ -280,7 +280,7 @@ def test_the_weights_are_those_of_the_histograms_product():
 
     x, _ = planted(300, dims=2)
     found = audited(Through(2), points(x))
-    density = rarity.histogram_density(rarity.standardised(x.astype(np.float64)))
+    density = rarity.densities(x.astype(np.float64))
     np.testing.assert_allclose(found.density, density, rtol=1e-6)
     expected = rarity.guarded(density, "product")
     np.testing.assert_allclose(found.weights.weights, expected.weights, rtol=1e-6)

@@ -146,36 +146,33 @@ def test_collapsed_samples_are_precise_and_have_no_recall():
     precision, recall = precision_recall(real, fake)
     assert precision == 1 and recall < 0.05
     assert density_coverage(real, fake)[1] < 0.2
-    test = nearest_neighbour_test(real, fake)
-    assert test.fake > 0.95
+    assert nearest_neighbour_test(real, fake)[0] > 0.9
 
 
 def test_two_sample_on_one_distribution_is_a_coin():
     results = [nearest_neighbour_test(normal(2 * s, 100, 3), normal(2 * s + 1, 100, 3), seed=s,
                                       permutations=200) for s in range(60)]
-    accuracy = np.array([r.accuracy for r in results])
-    assert results[0].expected == pytest.approx(99 / 199)
+    accuracy, p_value = np.array(results).T
     assert accuracy.mean() == pytest.approx(0.5, abs=0.02)
-    # the stated error is the true spread, and p-values are uniform
-    assert accuracy.std() == pytest.approx(results[0].standard_error, rel=0.3)
-    assert 0.35 < np.mean([r.p_value for r in results]) < 0.65
+    assert 0.35 < p_value.mean() < 0.65  # p-values are uniform
+    assert 0.2 < p_value.std() < 0.38
 
 
 def test_two_sample_separates():
-    test = nearest_neighbour_test(normal(0, 80, 2), normal(1, 80, 2, shift=100))
-    assert (test.accuracy, test.real, test.fake) == (1, 1, 1)
-    assert test.p_value == pytest.approx(1 / 1001)
+    accuracy, p_value = nearest_neighbour_test(normal(0, 80, 2), normal(1, 80, 2, shift=100))
+    assert accuracy == 1
+    assert p_value == pytest.approx(1 / 1001)
 
 
 def test_two_sample_shows_copies_of_the_reference():
     real = normal(0, 200, 5)
-    test = nearest_neighbour_test(real, real + 1e-3)
-    assert test.accuracy < 0.05
-    assert test.p_value < 0.01
+    accuracy, p_value = nearest_neighbour_test(real, real + 1e-3)
+    assert accuracy < 0.05
+    assert p_value < 0.01
 
 
 def test_two_sample_breaks_ties_fairly():
     """All examples equal: every neighbour is a tie, so neither class may be favoured."""
     rows = np.zeros((100, 2))
     results = [nearest_neighbour_test(rows, rows, permutations=1, seed=s) for s in range(30)]
-    assert np.mean([r.accuracy for r in results]) == pytest.approx(0.5, abs=0.12)
+    assert np.mean([accuracy for accuracy, _ in results]) == pytest.approx(0.5, abs=0.12)

@@ -17,7 +17,7 @@ def spread() -> np.ndarray:
 
 def test_a_histogram_by_hand():
     """Ranges 4 and 1 in two bins: widths 2 and 1/2."""
-    found = rarity.histogram_density(spread(), 2)
+    found = rarity.densities(spread(), bins=2) / spread().std(0)
     np.testing.assert_allclose(found[:45, 0], 45 / (60 * 2))
     np.testing.assert_allclose(found[45:, 0], 15 / (60 * 2))
     np.testing.assert_allclose(found[:, 1], 30 / (60 * 0.5))
@@ -25,20 +25,16 @@ def test_a_histogram_by_hand():
 
 def test_a_density_is_numpys():
     codes = np.random.default_rng(0).normal(size=(500, 3))
-    found = rarity.histogram_density(codes, 10)
-    for column, mine in zip(codes.T, found.T, strict=True):
+    found = rarity.densities(codes)
+    for column, mine in zip(rarity.standardised(codes).T, found.T, strict=True):
         density, edges = np.histogram(column, 10, density=True)
         np.testing.assert_allclose(mine, density[np.digitize(column, edges[1:-1])])
 
 
-def test_standardised_codes_have_unit_variance_and_densities_follow():
-    codes = spread()
-    z = rarity.standardised(codes)
+def test_standardised_codes_have_unit_variance():
+    z = rarity.standardised(spread())
     np.testing.assert_allclose(z.std(0), 1)
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-12)
-    sd = codes.std(0)
-    np.testing.assert_allclose(rarity.densities(codes, bins=2),
-                               rarity.histogram_density(codes, 2) * sd)
 
 
 def test_weights_by_hand():
@@ -77,7 +73,7 @@ def test_alpha_is_the_least_that_keeps_the_share(form):
     rng = np.random.default_rng(2)
     values = rng.exponential(size=1000) ** 4 if form == "loss" else rarity.densities(
         rng.standard_t(2, size=(1000, 12)))
-    alpha = rarity.alpha_for(values, form, 0.6)
+    alpha = rarity.guarded(values, form, 0.6, np.inf).alpha
     assert alpha > rarity.ALPHAS[0]
     assert rarity.effective_share(rarity.tempered_weights(values, form, alpha)) >= 0.6
     assert rarity.effective_share(rarity.tempered_weights(values, form, alpha / 1.01)) < 0.6
@@ -135,11 +131,11 @@ def test_what_cannot_be_weighed_is_said():
     with pytest.raises(DataError, match="no dimension of the latents varies"):
         rarity.standardised(np.ones((80, 3)))
     with pytest.raises(DataError, match="49 examples are too few for histograms"):
-        rarity.histogram_density(np.random.default_rng(0).normal(size=(49, 2)))
+        rarity.densities(np.random.default_rng(0).normal(size=(49, 2)))
     with pytest.raises(ConfigError, match="form"):
-        rarity.alpha_for(np.ones((60, 1)), "sum", 0.2)
+        rarity.guarded(np.ones((60, 1)), "sum", 0.2)
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        rarity.alpha_for(np.ones((60, 1)), "product", 1.5)
+        rarity.guarded(np.ones((60, 1)), "product", 1.5)
 
 
 def test_a_dimension_that_does_not_vary_changes_nothing():

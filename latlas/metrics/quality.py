@@ -26,48 +26,26 @@ ROUNDS, LEAST = 10, 20
 
 # ------------------------------------------------------------------------------ memorisation
 
-@dataclass(frozen=True)
-class Memorisation:
+def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
+                 seed: int = 0) -> Row:
     """How near samples are to the training examples, beside held-out data.
 
     A copying model cannot pass: its distances are zero, whatever the features.
 
-    Attributes:
-        z: data-copying statistic C_T, about N(0, 1) or narrower for fresh draws; under −3 the
-            samples are nearer to the training examples than chance allows, over 3 farther.
-        closer: probability that a sample is nearer to its nearest training example than a held-out
-            example is to its own; 0.5 is fair, 1 means all copied.
-        ratio: median distance to the nearest training example, samples over held-out; 1 is fair, 0
-            copied, NaN if the held-out median is 0.
-        near_copies: share of samples as near to a training example as the nearest 1% of held-out
-            examples; 0.01 is fair.
-        authenticity: share of samples farther from their nearest training example than that example
-            is from its own nearest neighbour (Alaa et al. 2022); 0 means all copied. Compare with:
-        authenticity_held_out: the same share for held-out data, which does not reach 1.
-    """
-
-    z: float
-    closer: float
-    ratio: float
-    near_copies: float
-    authenticity: float
-    authenticity_held_out: float
-
-    @property
-    def copies(self) -> bool:
-        """Whether the test finds copying: C_T < −3."""
-        return self.z < -3
-
-
-def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
-                 seed: int = 0) -> Memorisation:
-    """All metrics of :class:`Memorisation` from features (m, d), (t, d) and (n, d).
-
     Args:
-        samples: what the model made.
-        train: what it was trained on, all of it.
-        held_out: real examples it never saw.
+        samples, train, held_out: features (m, d) of what the model made, (t, d) of all that it was
+            trained on, (n, d) of real examples that it never saw.
         cells: regions of C_T; ``None`` means one for every 100 held-out examples, 1 … 10.
+    Returns:
+        - ``data_copying``: :func:`data_copying`, C_T; under −3 the samples are nearer to the
+          training examples than chance allows, over 3 farther.
+        - ``near_copies``: share of samples as near to a training example as the nearest 1% of
+          held-out examples; 0.01 is fair.
+        - ``nearest_ratio``: median distance to the nearest training example, samples over held-out;
+          1 is fair, 0 copied, NaN if the held-out median is 0.
+        - ``authenticity``: share of samples farther from their nearest training example than that
+          example is from the nearest other (Alaa et al. 2022); 0 means all copied. Fresh real data
+          does not reach 1: compare with its value.
     """
     samples, train = pair(samples, train, ("samples", "training data"))
     held_out, train = pair(held_out, train, ("held-out data", "training data"))
@@ -83,19 +61,14 @@ def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | 
             centres[k] = train[cell == k].mean(0, dtype=np.float64)
     cell = nearest(train, centres)[1][:, 0]
 
-    def authenticity(distance: Float, item: Index) -> float:
-        used, back = np.unique(item, return_inverse=True)
-        # the two nearest training examples of a training example are itself (or a copy), the next
-        spacing = nearest(train[used], train, 2)[0][:, 1]
-        return float((distance > spacing[back]).mean())
-
+    used, back = np.unique(row, return_inverse=True)
+    # the two nearest training examples of a training example are itself (or a copy), the next
+    spacing = nearest(train[used], train, 2)[0][:, 1]
     median = float(np.median(near_held))
-    return Memorisation(
-        data_copying(near, near_held, cell[row], cell[row_held]),
-        float(1 - _mann_whitney(near, near_held)[0] / (len(near) * len(near_held))),
-        float(np.median(near)) / median if median > 0 else float("nan"),
-        float((near <= np.quantile(near_held, 0.01)).mean()),
-        authenticity(near, row), authenticity(near_held, row_held))
+    return {"data_copying": data_copying(near, near_held, cell[row], cell[row_held]),
+            "near_copies": float((near <= np.quantile(near_held, 0.01)).mean()),
+            "nearest_ratio": float(np.median(near)) / median if median > 0 else float("nan"),
+            "authenticity": float((near > spacing[back]).mean())}
 
 
 def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = None,
@@ -113,27 +86,22 @@ def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = No
     Returns:
         About N(0, 1) for one cell and fresh draws; far below 0 means copying.
     """
+    def standardised(a: Array, b: Array) -> float:
+        n, m = len(a), len(b)
+        ranks = rankdata(np.concatenate([a, b]))
+        u = ranks[:n].sum() - n * (n + 1) / 2
+        _, ties = np.unique(ranks, return_counts=True)
+        tied = (ties.astype(np.float64) ** 3 - ties).sum() / ((n + m) * (n + m - 1))
+        variance = n * m / 12 * (n + m + 1 - tied)
+        return float((u - n * m / 2) / np.sqrt(variance)) if variance > 0 else 0.0
+
     weights, scores = [], []
-    if sample_cell is not None and held_out_cell is not None:
-        for cell in np.unique(held_out_cell):
-            a, b = samples[sample_cell == cell], held_out[held_out_cell == cell]
-            if min(len(a), len(b)) >= LEAST:
-                weights.append(len(b))
-                scores.append(_mann_whitney(a, b)[1])
-    return (float(np.average(scores, weights=weights)) if scores else
-            _mann_whitney(samples, held_out)[1])
-
-
-def _mann_whitney(a: Float, b: Float) -> tuple[float, float]:
-    """U of a over b, P(a > b) + ½ P(a = b) times both numbers, and U standardised."""
-    n, m = len(a), len(b)
-    ranks = rankdata(np.concatenate([a, b]))
-    u = ranks[:n].sum() - n * (n + 1) / 2
-    _, ties = np.unique(ranks, return_counts=True)
-    total = n + m
-    tied = (ties.astype(np.float64) ** 3 - ties).sum() / (total * (total - 1))
-    variance = n * m / 12 * (total + 1 - tied)
-    return float(u), float((u - n * m / 2) / np.sqrt(variance)) if variance > 0 else 0.0
+    for cell in () if held_out_cell is None else np.unique(held_out_cell):
+        a, b = samples[sample_cell == cell], held_out[held_out_cell == cell]
+        if min(len(a), len(b)) >= LEAST:
+            weights.append(len(b))
+            scores.append(standardised(a, b))
+    return float(np.average(scores, weights=weights)) if scores else standardised(samples, held_out)
 
 
 # ------------------------------------------------------------------------------ modes
@@ -181,7 +149,7 @@ def class_shares(label: Index) -> Float:
 
 def modes_covered(mode: Index, shares: Float) -> int:
     """How many classes with a share in the data (k,) occur among the modes of samples (n,)."""
-    return int((np.bincount(mode, minlength=len(shares))[:len(shares)] * shares > 0).sum())
+    return len(np.intersect1d(mode, np.flatnonzero(shares)))
 
 
 def mode_divergence(mode: Index, shares: Float) -> float:
@@ -229,8 +197,7 @@ class Seen:
         features: (n, d).
         mode: (n,) class code that each is taken for, where the data have classes.
         inside: (n,) whether it lies within that mode, where modes have an edge.
-        label: (n,) class code of its own: of real examples the true one, of samples the one asked
-            for.
+        label: (n,) its own class code: true of real examples, of samples the one asked for.
     """
 
     features: Array
@@ -304,40 +271,29 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
 
     features = matrix(train.features, "training features")
     real = test.take(draw(len(test)))
-    sets = {
-        "samples": (samples.take(slice(0, n)), features),
-        "held-out": (train.take(control[draw(len(control))]), np.delete(features, control, axis=0)),
-        "training copies": (train.take(draw(len(train))), features),
-    }
-    rows = {name: _row(matrix(fake.features, f"{name} features"), real.features, nearby, k, seed)
-            for name, (fake, nearby) in sets.items()}
-    if samples.mode is not None and train.label is not None:
-        shares = class_shares(train.label)
-        for name, (fake, _) in sets.items():
-            rows[name] |= _mode_row(fake, real, shares, conditional=samples.label is not None)
+    rows = {}
+    for name, fake, nearby in (
+            ("samples", samples.take(slice(0, n)), features),
+            ("held-out", train.take(control[draw(len(control))]), np.delete(features, control, 0)),
+            ("training copies", train.take(draw(len(train))), features)):
+        x = matrix(fake.features, f"{name} features")
+        precision, recall = distances.precision_recall(real.features, x, k)
+        density, coverage = distances.density_coverage(real.features, x)
+        accuracy, p_value = distances.nearest_neighbour_test(real.features, x, seed=seed)
+        frechet = distances.frechet_distance(x, real.features) if n > x.shape[1] else float("nan")
+        rows[name] = {
+            "frechet": frechet, "kernel": distances.kernel_distance(x, real.features),
+            "sliced": distances.sliced_wasserstein(x, real.features, seed=seed),
+            "precision": precision, "recall": recall, "density": density, "coverage": coverage,
+            "completeness": completeness(real.features, x),
+            "two_sample": accuracy, "two_sample_p": p_value,
+            **memorisation(x, nearby, real.features), "examples": float(n)}
+        if samples.mode is not None and train.label is not None:
+            rows[name] |= _of_modes(fake, real, class_shares(train.label), samples.label)
     return rows
 
 
-def _row(fake: Array, real: Array, train: Array, k: int, seed: int) -> Row:
-    precision, recall = distances.precision_recall(real, fake, k)
-    density, coverage = distances.density_coverage(real, fake)
-    test = distances.nearest_neighbour_test(real, fake, seed=seed)
-    copying = memorisation(fake, train, real)
-    frechet = (distances.frechet_distance(fake, real) if len(real) > real.shape[1] else
-               float("nan"))
-    return {
-        "frechet": frechet, "kernel": distances.kernel_distance(fake, real),
-        "sliced": distances.sliced_wasserstein(fake, real, seed=seed),
-        "precision": precision, "recall": recall, "density": density, "coverage": coverage,
-        "completeness": completeness(real, fake),
-        "two_sample": test.accuracy, "two_sample_p": test.p_value,
-        "data_copying": copying.z, "near_copies": copying.near_copies,
-        "nearest_ratio": copying.ratio, "authenticity": copying.authenticity,
-        "examples": float(len(real)),
-    }
-
-
-def _mode_row(fake: Seen, real: Seen, shares: Float, *, conditional: bool) -> Row:
+def _of_modes(fake: Seen, real: Seen, shares: Float, asked: Index | None) -> Row:
     if fake.mode is None or real.mode is None:
         return {}
     reached = fake.mode if fake.inside is None else fake.mode[fake.inside]
@@ -346,6 +302,6 @@ def _mode_row(fake: Seen, real: Seen, shares: Float, *, conditional: bool) -> Ro
            "diversity": class_diversity(fake.features, fake.mode, real.features, real.mode)}
     if fake.inside is not None:
         row["high_quality"] = float(fake.inside.mean())
-    if conditional and fake.label is not None and (labelled := fake.label >= 0).any():
+    if asked is not None and fake.label is not None and (labelled := fake.label >= 0).any():
         row["label_accuracy"] = float((fake.mode == fake.label)[labelled].mean())
     return row

@@ -52,32 +52,31 @@ def _standard(values: Float) -> Float:
     return np.where(varies, (values - mean) / np.where(varies, sd, 1), 0.0)
 
 
-def histogram_density(latents: Array, bins: int = BINS) -> Float:
+def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
     """Q̂_i(z_i), (n, d): for each example and dimension the density of the bin that holds it.
 
-    Bins of equal width from the least to the greatest latent; count / (n · width), which integrates
-    to 1. A dimension that does not vary has density 1.
-
-    Raises:
-        DataError: fewer than 50 examples.
-    """
-    return _histograms(_enough(latents), bins)
-
-
-def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
-    """:func:`histogram_density` of standardised latents (n, d), within each of the ``groups`` (n,).
-
-    Groups of fewer than 50 examples are taken together. A dimension that does not vary within a
-    group has density 1 there.
+    Of latents (n, d) standardised within each of the ``groups`` (n,), or all together; groups of
+    fewer than 50 examples are taken together. Bins of equal width from the least to the greatest
+    latent; count / (n · width), which integrates to 1. A dimension that does not vary has density
+    1.
 
     Raises:
         DataError: fewer than 50 examples in all.
     """
-    values = _enough(latents)
-    result = np.empty_like(values)
+    values = matrix(latents, "latents", 1).astype(np.float64)
+    if len(values) < LEAST_ITEMS:
+        raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
+                        f"least {LEAST_ITEMS}")
+    density = np.ones(values.shape)
     for rows in [np.arange(len(values))] if groups is None else members(groups):
-        result[rows] = _histograms(_standard(values[rows]), bins)
-    return result
+        for i, column in enumerate(_standard(values[rows]).T):
+            low, high = column.min(), column.max()
+            width = (high - low) / bins
+            if width > 0:
+                place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
+                counts = np.bincount(place, minlength=bins)
+                density[rows, i] = counts[place] / (len(column) * width)
+    return density
 
 
 def members(groups: Array) -> list[Index]:
@@ -101,26 +100,6 @@ def smoothed(values: Array, latents: Array, groups: Array, k: int = NEIGHBOURS) 
         near = nearest(own, own[some], min(k, len(own[some])))[1]
         result[rows] = np.asarray(values, np.float64)[rows[some]][near].mean(1)
     return result
-
-
-def _enough(latents: Array) -> Float:
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    if len(values) < LEAST_ITEMS:
-        raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
-                        f"least {LEAST_ITEMS}")
-    return values
-
-
-def _histograms(values: Float, bins: int) -> Float:
-    density = np.ones(values.shape)
-    for i, column in enumerate(values.T):
-        low, high = column.min(), column.max()
-        width = (high - low) / bins
-        if width > 0:
-            place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
-            counts = np.bincount(place, minlength=bins)
-            density[:, i] = counts[place] / (len(column) * width)
-    return density
 
 
 def tempered_weights(values: Array, form: str, alpha: float) -> Float:
@@ -152,11 +131,6 @@ def at_mean_one(weights: Array) -> Float:
     return np.asarray(weights / weights.mean(), np.float64)
 
 
-def clipped(weights: Array, most: float) -> Float:
-    """At most ``most`` times the mean before, and then at mean 1."""
-    return at_mean_one(np.minimum(at_mean_one(weights), most))
-
-
 def effective_share(weights: Array) -> float:
     """(Σw)² / (N Σw²): the share of the examples that so weighted a sample is worth (Kish 1965).
 
@@ -165,33 +139,6 @@ def effective_share(weights: Array) -> float:
     """
     w = np.asarray(weights, np.float64)
     return float(w.sum() ** 2 / (len(w) * np.square(w).sum()))
-
-
-def alpha_for(values: Array, form: str, share: float, most: float = math.inf) -> float:
-    """The least α, by bisection of its logarithm, whose weights leave this effective share.
-
-    Args:
-        values, form: as of :func:`tempered_weights`.
-        share: of the examples, as :func:`effective_share`, that must be left.
-        most: weights are clipped at so many times their mean.
-
-    Raises:
-        ConfigError: another form, or a share that is none.
-    """
-    if not 0 < share < 1:
-        raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
-
-    def enough(log_alpha: float) -> bool:
-        weights = clipped(tempered_weights(values, form, math.exp(log_alpha)), most)
-        return effective_share(weights) >= share
-
-    low, high = map(math.log, ALPHAS)
-    if enough(low):
-        return ALPHAS[0]
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return math.exp(high)
 
 
 @dataclass(frozen=True)
@@ -226,11 +173,30 @@ class Guarded:
 
 def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,
             alpha: float | None = None) -> Guarded:
-    """Weights of densities (n, d) or losses (n,) with the least α that leaves this share.
+    """:func:`tempered_weights` with the least α that leaves a share, by bisection of log α.
 
-    ``alpha`` takes another one; ``most`` is where weights are clipped, times their mean.
+    Args:
+        share: effective sample size that must be left, as :func:`effective_share`.
+        most: weights are clipped at so many times their mean.
+        alpha: another α than that.
+    Raises:
+        ConfigError: another form, or a share that is none.
     """
-    alpha = alpha_for(values, form, share, most) if alpha is None else alpha
-    raw = tempered_weights(values, form, alpha)
-    weights = clipped(raw, most)
+    if alpha is None and not 0 < share < 1:
+        raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
+
+    def weights_of(alpha: float) -> tuple[Float, Float]:
+        raw = tempered_weights(values, form, alpha)
+        return raw, at_mean_one(np.minimum(at_mean_one(raw), most))
+
+    if alpha is None:
+        low, high = map(math.log, ALPHAS)
+        alpha = ALPHAS[0]
+        if effective_share(weights_of(alpha)[1]) < share:
+            for _ in range(40):
+                middle = (low + high) / 2
+                enough = effective_share(weights_of(math.exp(middle))[1]) >= share
+                low, high = (low, middle) if enough else (middle, high)
+            alpha = math.exp(high)
+    raw, weights = weights_of(alpha)
     return Guarded(weights, alpha, effective_share(weights), float((raw > most).mean()))

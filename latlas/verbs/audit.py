@@ -174,7 +174,7 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
     active = np.flatnonzero(mean.var(0) > np.maximum(INACTIVE * variance, rounding))
     if not len(active):
         raise DataError(rarity.UNVARIED)
-    density = rarity.histogram_density(rarity.standardised(mean[:, active]))
+    density = rarity.densities(mean[:, active])
     latents = outliers.half_whitened(mean[:, active] / np.sqrt(variance)[active])
     by_latent, by_example, by_walk = _ranks(latents, looks, outline, count)
     rank = outliers.ranks(either(np.maximum(by_latent, by_example), by_walk))
