@@ -21,11 +21,8 @@ SAME = 1e-12
 
 
 def matrix(values: Array, what: str, least: int = 2) -> Array:
-    """``values`` as (n, d) finite floats with n ≥ ``least``; integers become float64.
-
-    Raises:
-        DataError: wrong shape, too few rows, or numbers that are not finite; ``what`` names it.
-    """
+    """``values`` as (n, d) finite floats with n ≥ ``least``; integers become float64. Else a
+    DataError, in which ``what`` names them."""
     array = np.asarray(values)
     array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
     if array.ndim != 2 or len(array) < least or array.shape[1] == 0:
@@ -67,15 +64,14 @@ def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
 
 def nearest(queries: Array, reference: Array, k: int = 1, *,
             skip_self: bool = False) -> tuple[Float, Index]:
-    """The k nearest rows of ``reference`` (m, d) for each query (n, d).
+    """The k nearest rows of ``reference`` (m, d) for each query (n, d): Euclidean distances (n, k),
+    ascending, and row numbers (n, k).
+
+    Of equal distances the lower row wins when k = 1. Copies are at distance exactly 0. DataError
+    for fewer than k neighbours to be had.
 
     Args:
         skip_self: the two arrays are the same one, and an example is not its own neighbour.
-    Returns:
-        (n, k) Euclidean distances, ascending, and (n, k) row numbers. Of equal distances the
-        lower row wins when k = 1. Copies are at distance exactly 0.
-    Raises:
-        DataError: fewer than k neighbours to be had.
     """
     if len(reference) - skip_self < k:
         raise DataError(f"{k} nearest neighbours need more than {len(reference)} examples")

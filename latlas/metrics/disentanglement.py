@@ -30,15 +30,10 @@ POINTS, BATCH = 800, 64
 
 
 def disentanglement(latents: Array, factors: Array, *, seed: int = 0) -> dict[str, float]:
-    """Every metric of this module, by the names under which ``evaluate`` prints them.
+    """Every metric of this module by its key, of latents (n, d) and factors (n, f), any numbers.
 
-    Args:
-        latents: (n, d); their scale does not matter.
-        factors: (n, f) numbers, made classes by :func:`factor_classes`.
-
-    Raises:
-        DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that
-            never changes.
+    DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that never
+    changes.
     """
     z, v = prepared(latents), factor_classes(factors)
     if len(z) != len(v) or v.shape[1] < 2:
@@ -76,13 +71,8 @@ def prepared(latents: Array) -> Float:
 
 
 def factor_classes(factors: Array) -> Index:
-    """(n, f) numbers as classes 0 … v − 1 of each column, in order of value.
-
-    A factor of more than 100 values is cut into 20 classes of equally many examples.
-
-    Raises:
-        DataError: values that are not finite, or a column that holds one value only.
-    """
+    """(n, f) numbers as classes 0 … v − 1 of each column, in order of value; a factor of more than
+    100 values is cut into 20 classes of equally many examples."""
     classes = []
     for k, column in enumerate(np.asarray(matrix(factors, "factors", LEAST_ITEMS), np.float64).T):
         values, inverse = np.unique(column, return_inverse=True)
@@ -109,9 +99,8 @@ def _entropies(v: Index) -> Float:
 def mig(shared: Float, v: Index) -> float:
     """Mutual information gap (Chen et al. 2018, eq. 6), mean over factors.
 
-    1/H(v_k) · [I(z_i; v_k) of the dimension that has most − of the one that comes second]; 1 if
-    one dimension holds the whole factor and no other any of it. ``shared`` is
-    :func:`mutual_information`.
+    1/H(v_k) · [I(z_i; v_k) of the dimension that has most − of the one that comes second], from
+    ``shared``, :func:`mutual_information`; 1 if one dimension holds the whole factor, no other any.
     """
     return float((_lead(shared) / _entropies(v)).mean())
 
@@ -160,8 +149,7 @@ def _sharpness(rows: Float) -> Float:
     """1 − entropy of every row's shares, to the base of their number; 0 for a row of zeros."""
     total = rows.sum(1, keepdims=True)
     shares = np.where(total > 0, rows / np.where(total > 0, total, 1), 1 / rows.shape[1])
-    terms = shares * np.log(np.where(shares > 0, shares, 1))
-    return np.asarray(1 + terms.sum(1) / np.log(max(2, rows.shape[1])))
+    return np.asarray(1 - entropy(shares, axis=1) / np.log(max(2, rows.shape[1])))
 
 
 def sap(z: Float, v: Index, *, seed: int = 0) -> float:

@@ -15,18 +15,12 @@ DIRECTIONS = 64
 SLACK = 1 + 1e-10
 
 
-# ------------------------------------------------------------------------------ distances
-
 def frechet_gaussian(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> float:
-    """Squared 2-Wasserstein distance of N(mean1, cov1) and N(mean2, cov2), ≥ 0.
+    """Squared 2-Wasserstein distance of two Gaussians by means (d,) and covariances (d, d), ≥ 0.
 
     |μ₁ − μ₂|² + Tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), Dowson & Landau 1982; as a score of samples
     Heusel et al. 2017, eq. 6. Σ₁Σ₂ has the eigenvalues of the symmetric Σ₁^½ Σ₂ Σ₁^½, so two
     symmetric eigen-decompositions suffice, and singular covariances do no harm.
-
-    Args:
-        mean1, mean2: (d,).
-        cov1, cov2: (d, d) symmetric, positive semi-definite.
     """
     mean1, mean2, cov1, cov2 = (np.asarray(v, np.float64) for v in (mean1, mean2, cov1, cov2))
     variances, axes = np.linalg.eigh((cov1 + cov1.T) / 2)
@@ -41,12 +35,8 @@ def frechet_gaussian(mean1: Array, cov1: Array, mean2: Array, cov2: Array) -> fl
 def frechet_distance(a: Array, b: Array) -> float:
     """:func:`frechet_gaussian` of two sets of features, covariances over n − 1.
 
-    The estimate is biased upward, more so the smaller n is: compare metrics of equal n only, and
-    beside that of held-out data.
-
-    Raises:
-        DataError: a side has fewer than d + 1 examples, so that its covariance is singular and the
-            metric would tell the number of examples rather than their quality.
+    Biased upward, more so the smaller n is: compare metrics of equal n only, and beside that of
+    held-out data. DataError for fewer than d + 1 examples a side, whose covariance is singular.
     """
     a, b = (x.astype(np.float64) for x in pair(a, b, FEATURES))
     few, dims = min(len(a), len(b)), a.shape[1]
@@ -61,8 +51,8 @@ def kernel_distance(a: Array, b: Array, degree: int = 3) -> float:
     """Unbiased squared MMD with the kernel k(x, y) = (x·y / d + 1)^degree.
 
     Gretton et al. 2012, eq. 3; kernel and use as a score of samples: Bińkowski et al. 2018,
-    section 4. Its expectation is 0 for two sets from one distribution, at any n, so the metric may
-    come out slightly negative. It has the units of the kernel: scale the features to order 1.
+    section 4. Its expectation is 0 for two sets from one distribution, at any n, so it may come out
+    slightly negative. It has the units of the kernel: scale the features to order 1.
     """
     a, b = pair(a, b, FEATURES)
 
@@ -108,17 +98,12 @@ def sliced_wasserstein(a: Array, b: Array, *, projections: int = 256, order: flo
     return float(np.concatenate(costs).mean() ** (1 / order))
 
 
-# ------------------------------------------------------------------------------ supports
-
 def precision_recall(real: Array, fake: Array, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eqs. 1 and 2).
 
     A set's support is the union of balls around its examples that reach their k-th nearest
     neighbour in that set. Precision is the share of fakes in the support of the real, recall the
     converse: does the fake look real, and is all of the real produced?
-
-    Args:
-        real, fake: features of more than k examples each; blockwise in memory.
     """
     real, fake = _checked(real, fake, k)
     _, fakes = _inside(real, k, fake)
@@ -132,9 +117,6 @@ def density_coverage(real: Array, fake: Array, k: int = 5) -> tuple[float, float
     Density is the number of real balls a fake lies in, divided by k, on average, without an upper
     limit; coverage the share of real balls with at least one fake. For fakes as good as real data
     density is 1 and coverage 1 − 2^−k for large n (0.969 at k = 5).
-
-    Args:
-        real, fake: features of more than k examples each; blockwise in memory.
     """
     real, fake = _checked(real, fake, k)
     balls, fakes = _inside(real, k, fake)
@@ -146,11 +128,8 @@ def support_distance(real: Array, points: Array, k: int = 5, *, keep: float = 1.
 
     min_i ‖x − x_i‖ / r_i with r_i the distance of real example i to its k-th nearest other: at most
     1 inside the support, 2 at twice the reach of a ball. With every ball kept the support is that
-    of precision (Kynkäänniemi et al. 2019, eq. 1); with the smaller half of them (``keep`` 0.5)
+    of precision (Kynkäänniemi et al. 2019, eq. 1); with ``keep`` 0.5, the smaller half of them,
     this is one over their realism score (eq. 3), which lone examples with huge balls do not move.
-
-    Args:
-        keep: share of the balls, the smallest, that make up the support.
     """
     real, points = _checked(real, points, k)
     least = np.full(len(points), np.inf)
@@ -181,8 +160,6 @@ def _inside(centres: Array, k: int, points: Array) -> tuple[Index, Index]:
     return in_ball, around
 
 
-# ------------------------------------------------------------------------------ two-sample test
-
 def nearest_neighbour_test(real: Array, fake: Array, *, permutations: int = 1000,
                            seed: int = 0) -> tuple[float, float]:
     """How well the nearest other example tells real from fake: leave-one-out accuracy, p-value.
@@ -192,10 +169,8 @@ def nearest_neighbour_test(real: Array, fake: Array, *, permutations: int = 1000
 
     The null distribution comes from permuting the labels over the fixed neighbour graph (Friedman
     & Rafsky 1979; Schilling 1986), which accounts for the dependence of neighbours that a binomial
-    error would miss. Ties (duplicates) are broken at random by ``seed``.
-
-    Args:
-        real, fake: features; use equal numbers, so that 0.5 is the fair value.
+    error would miss. Ties (duplicates) are broken at random by ``seed``. Use equal numbers, so that
+    0.5 is the fair value.
     """
     real, fake = pair(real, fake, ("real features", "fake features"))
     rng = np.random.default_rng(seed)

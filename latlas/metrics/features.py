@@ -1,16 +1,13 @@
 """Features that the sample-quality metrics are computed on, and outlines that an audit compares.
 Nothing is ever downloaded.
 
-=============  ===================================================================================
-``pixels``     all scalars of an example in model units, flattened
-``columns``    all scalars, each standardised on the training data
-``random-conv``  a convolutional network with seeded random weights (images of any size)
-``spectrum``   how strong each spatial frequency is in images: sharpness, grain, colour
-``classifier`` last hidden layer of a small network trained here on the data's own labels
-a module, a file  any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
-``auto``       ``classifier`` if there are labels, else ``random-conv`` for images, else
-               ``columns``
-=============  ===================================================================================
+- ``pixels``: all scalars of an example in model units, flattened
+- ``columns``: all scalars, each standardised on the training data
+- ``random-conv``: a convolutional network with seeded random weights (images of any size)
+- ``spectrum``: how strong each spatial frequency is in images: sharpness, grain, colour
+- ``classifier``: last hidden layer of a small network trained here on the data's own labels
+- a module, a file: any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
+- ``auto``: ``classifier`` if there are labels, else ``random-conv`` for images, else ``columns``
 """
 
 from __future__ import annotations
@@ -51,7 +48,7 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
     """A function from examples (n, \\*shape) in data units to features (n, d) float32.
 
     Args:
-        source: a name of the table above, a file, or a module. Modules and files are given model
+        source: a name of the list above, a file, or a module. Modules and files are given model
             units, (n, \\*shape) float32 (images in [−1, 1]); what they return is flattened.
         data: (N, \\*shape) training examples in data units; needed by ``columns``, ``classifier``.
         labels: (N,) class codes; negative ones mark examples without a label.
@@ -68,7 +65,10 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
             raise ConfigError(f"features {source!r} need training data")
         if source == "classifier":
             return train_classifier(space, data, labels, seed=seed, device=device)
-        return Columns.fit(data)
+        flat = np.asarray(data).reshape(len(data), -1)
+        mean, sd = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
+        sd = np.where(sd > 0, sd, 1.0)  # a constant column is only centred
+        return lambda x: ((np.asarray(x).reshape(len(x), -1) - mean) / sd).astype(np.float32)
     if source == "random-conv":
         source = random_convolutions(space, seed)
     elif source == "spectrum":
@@ -84,24 +84,6 @@ def resolved(source: str | Path, space: Space, labels: Array | None) -> str | Pa
     if labels is not None and len(np.unique(labels[labels >= 0])) > 1:
         return "classifier"
     return "random-conv" if space.kind == "image" else "columns"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """(v − mean) / sd of every scalar; a constant one is only centred."""
-
-    mean: Array
-    sd: Array
-
-    @classmethod
-    def fit(cls, data: Array) -> Columns:
-        flat = np.asarray(data).reshape(len(data), -1)
-        sd = flat.std(0, dtype=np.float64)
-        return cls(flat.mean(0, dtype=np.float64), np.where(sd > 0, sd, 1.0))
-
-    def __call__(self, x: Array) -> Array:
-        flat = np.asarray(x).reshape(len(x), -1)
-        return ((flat - self.mean) / self.sd).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -213,12 +195,11 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     if len(labels) != len(data):
         raise DataError(f"{len(labels)} labels for {len(data)} examples")
     labelled = np.flatnonzero(np.asarray(labels) >= 0)
-    x, y = data, np.asarray(labels)[labelled].astype(np.int64)
-    if len(labelled) < len(data):
-        x = data[labelled]
+    y = np.asarray(labels)[labelled].astype(np.int64)
     if len(np.unique(y)) < 2:
         raise ConfigError("features 'classifier' need labels of at least two classes: "
                           "use 'random-conv' or 'pixels'")
+    x = data if len(labelled) == len(data) else data[labelled]
     body, head = _seeded_classifier(space, max(len(space.classes), int(y.max()) + 1), seed)
     network = nn.Sequential(body, head).to(device)
     steps = classifier_steps(len(x), batch_size) if steps is None else steps
@@ -313,7 +294,7 @@ def outlines(x: Tensor) -> Tensor:
     two nearest of 8 directions (light to dark as dark to light), and to the nearest of about 7 × 7
     parts of the image, in shares that fall linearly. Not normalised by blocks, which makes a
     plain surface's grain as strong as an outline; the root keeps strong edges from drowning weak
-    ones (distances are Hellinger's then). An image one pixel high or wide has none, (n, 0).
+    ones (Hellinger's distance). An image one pixel high or wide has none, (n, 0).
     """
     n, channels, height, width = x.shape
     if min(height, width) < LEAST:

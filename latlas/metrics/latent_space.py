@@ -1,10 +1,5 @@
-"""The latent space: what do its dimensions carry, is it complete, is it continuous, and what do
-its latents hold?
-
-Completeness asks where draws of the prior lead, continuity how evenly the decoder moves between
-them; :func:`elbo_surgery` divides what the latents hold into what they tell of an example, what
-couples the dimensions, and what tells each dimension from the prior.
-"""
+"""The latent space: what its dimensions carry, where draws of the prior lead (completeness), how
+evenly the decoder moves between them (continuity), and what its latents hold (ELBO surgery)."""
 
 from __future__ import annotations
 
@@ -23,8 +18,6 @@ LOG_2PI = math.log(2 * math.pi)
 #: examples whose mixtures are held in memory at once, (ROWS, n) numbers
 ROWS = 256
 
-
-# ------------------------------------------------------------------------------ dimensions
 
 def active_units(means: Array, threshold: float = 0.01) -> int:
     """Units whose posterior mean varies by more than ``threshold`` over the data, from (n, d).
@@ -51,8 +44,6 @@ def channel(means: Array, log_var: Array) -> Float:
     return np.asarray(0.5 * (np.log(mu.var(0) + np.exp(lv).mean(0)) - lv.mean(0)))
 
 
-# ------------------------------------------------------------------------------ completeness
-
 def completeness(real: Array, decoded: Array, k: int = 5) -> float:
     """Share of decoded prior draws that lie in the support of real examples, 0 … 1.
 
@@ -63,9 +54,6 @@ def completeness(real: Array, decoded: Array, k: int = 5) -> float:
 
     A decoder that makes one likely thing is complete and covers nothing: read it with coverage
     (Naeem et al. 2020), the converse, and active units. Fresh real data gets about a half.
-
-    Args:
-        real, decoded: features (n, d) and (m, d), more than k rows each.
     """
     return float((reach(real, decoded, k) <= 1).mean())
 
@@ -75,18 +63,11 @@ def reach(real: Array, decoded: Array, k: int = 5) -> Float:
     return support_distance(real, decoded, k, keep=0.5)
 
 
-# ------------------------------------------------------------------------------ continuity
-
 @dataclass(frozen=True)
 class Continuity:
-    """The local Lipschitz spectrum of a decoder along paths.
-
-    Attributes:
-        median, high: 50% and 99% quantile of the slopes ‖g(z+δ) − g(z)‖ / ‖δ‖, in distances
-            between neighbouring real examples per unit of latents.
-        largest_jump: the longest single step ‖g(z+δ) − g(z)‖, in neighbour distances; of a
-            continuous decoder it halves when the steps do.
-    """
+    """The local Lipschitz spectrum of a decoder along paths, in distances between neighbouring real
+    examples: 50% and 99% quantile of the slopes ‖g(z+δ) − g(z)‖ / ‖δ‖, and the longest single step
+    ‖g(z+δ) − g(z)‖, which halves when the steps do if the decoder is continuous."""
 
     median: float
     high: float
@@ -117,22 +98,14 @@ def lengths(path: Array) -> Float:
 
 
 def neighbour_distance(x: Array) -> float:
-    """Median distance of an example (n, d) to the nearest other: the data's own grain.
-
-    It shrinks as examples are added: compare decoders by the same examples.
-    """
+    """Median distance of an example (n, d) to the nearest other: the data's own grain, which
+    shrinks as examples are added: compare decoders by the same examples."""
     return float(np.median(nearest(matrix(x, "examples"), x, skip_self=True)[0]))
 
 
 def continuity(steps: Array, latent_steps: Array, neighbour: float) -> Continuity:
-    """The spectrum of the slopes steps / latent_steps, in units of ``neighbour``.
-
-    Args:
-        steps, latent_steps: (…) lengths of the steps of decoded examples and of their latents, > 0.
-        neighbour: :func:`neighbour_distance` of the data.
-    Raises:
-        DataError: a step of length 0 in latent space, or a neighbour distance of 0.
-    """
+    """The spectrum from the lengths (…) of steps of decoded examples and of latents, in units of
+    ``neighbour``, :func:`neighbour_distance` of the data; DataError where one of those is 0."""
     if neighbour <= 0 or (np.asarray(latent_steps) <= 0).any():
         raise DataError("continuity needs paths without rest and data without copies: every step "
                         "of latents and the distance between neighbours above 0")
@@ -141,8 +114,6 @@ def continuity(steps: Array, latent_steps: Array, neighbour: float) -> Continuit
     return Continuity(float(median), float(high), float(moves.max()))
 
 
-# ------------------------------------------------------------------------------ information
-
 def elbo_surgery(means: Array, log_var: Array, *,
                  log_prior: Callable[[Float], Array] | None = None,
                  seed: int = 0) -> dict[str, Float]:
@@ -150,7 +121,7 @@ def elbo_surgery(means: Array, log_var: Array, *,
 
     E_x KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ p(z)), and for p(z) = N(0, I)
     KL(q(z) ‖ p(z)) = TC + Σ_j KL(q(z_j) ‖ p(z_j)), TC = KL(q(z) ‖ Π_j q(z_j))
-    (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2).
+    (Hoffman & Johnson 2016; Chen et al. 2018, eq. 2). Time n² d.
 
     q(z) is the mixture of the n posteriors given, every term is taken at one draw of each, so
     both sums are exact, and the averages are unbiased for *these n examples*. I never exceeds
@@ -160,7 +131,7 @@ def elbo_surgery(means: Array, log_var: Array, *,
     it (Poole et al. 2019, structured bounds with tractable encoders).
 
     Args:
-        means, log_var: (n, d) posteriors of n examples; time n² d.
+        means, log_var: (n, d) posteriors of n examples.
         log_prior: (m, d) latents to log p(z) (m,); standard normal if ``None``.
     Returns:
         ``kl``, ``information``, ``information_upper``, ``marginal_kl``, ``total_correlation``
@@ -191,12 +162,9 @@ def elbo_surgery(means: Array, log_var: Array, *,
 def linear_total_correlation(means: Array, log_var: Array | None = None) -> float:
     """−½ log|R| of the latents' correlation matrix R, nats: TC of a Gaussian with their covariance.
 
-    It sees linear dependence alone, and needs few examples where :func:`elbo_surgery` needs many.
-
-    Args:
-        means, log_var: (n, d) posteriors, n > d; without ``log_var`` the latents are points.
-    Returns:
-        Infinity where a dimension is a linear function of the others.
+    From posteriors (n, d), n > d; without ``log_var`` the latents are points. It sees linear
+    dependence alone, and needs few examples where :func:`elbo_surgery` needs many. Infinite where a
+    dimension is a linear function of the others.
     """
     mu = matrix(means, "means", 2).astype(np.float64)
     spread = 0.0 if log_var is None else np.exp(np.asarray(log_var, np.float64)).mean(0)

@@ -12,8 +12,8 @@ import numpy as np
 from latlas.core.errors import ConfigError, DataError, say_option
 from latlas.metrics.arrays import ROWS, Array, Float, Index, matrix, pair
 
-#: training examples that the controls are fitted to, axes of the PPCA control
-CONTROL_EXAMPLES, CONTROL_AXES = 10_000, 50
+#: training examples that the controls are fitted to; principal axes of examples
+CONTROL_EXAMPLES, AXES = 10_000, 50
 #: share of the largest variance below which a direction is rounding error
 TINY = 1e-9
 #: neighbours that an example's surroundings reach to: near, for few that lie scattered, and far,
@@ -24,26 +24,16 @@ REFERENCE = 60_000
 #: of the walk: how often it starts anew, its steps, and the nearest that an example's is averaged
 #: over
 ANYWHERE, STEPS, AROUND = 0.1, 40, 10
-#: principal axes of examples
-AXES = 50
-#: groups of rare examples at most, examples of the smallest on average, and examples that decide
-#: how many
-MOST_GROUPS, SMALLEST, JUDGED = 8, 10, 2000
-#: below this mean silhouette rare examples form no groups
-APART = 0.05
+#: groups of rare examples at most, examples of the smallest on average, examples that decide how
+#: many, and the mean silhouette below which there are none
+MOST_GROUPS, SMALLEST, JUDGED, APART = 8, 10, 2000, 0.05
 
-
-# ------------------------------------------------------------------------------ rankings
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well scores put the odd examples first.
-
-    Attributes:
-        auroc: chance that an odd example scores above a normal one.
-        average_precision: mean precision over the places of the odd examples.
-        precision: share of odd examples among the first ``k``; ``k`` is by default their number.
-    """
+    """How well scores put the odd examples first: the chance that one scores above a normal one,
+    the mean precision over their places, and their share among the first ``k``, by default their
+    number."""
 
     auroc: float
     average_precision: float
@@ -52,10 +42,7 @@ class Ranking:
 
 
 def ranking(score: Array, odd: Array, k: int | None = None) -> Ranking | None:
-    """Figures of ``score`` (n,), higher is odder, against ``odd`` (n,) bool.
-
-    ``None`` where all examples are of one kind.
-    """
+    """Of ``score`` (n,), higher is odder, against ``odd`` (n,) bool; ``None`` if all are alike."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     truth = np.asarray(odd, bool)
@@ -72,10 +59,7 @@ def threshold(normal: Array, fpr: float) -> float:
 
     The ⌈(m + 1)(1 − α)⌉-th smallest of m scores of normal examples that the model has not seen: by
     exchangeability P(new > threshold) ≤ α whatever their distribution (Vovk et al. 2005; Bates et
-    al. 2023, eq. 3).
-
-    Raises:
-        ConfigError: α is no share, or m is too small for it.
+    al. 2023, eq. 3). ConfigError: α is no share, or m is too small for it.
 
     >>> threshold(np.arange(99), 0.1)
     89.0
@@ -113,7 +97,7 @@ class Typical:
         return np.asarray(np.square(white).sum(1))
 
 
-def ppca_surprise(train: Array, examples: Array, axes: int = CONTROL_AXES) -> Float:
+def ppca_surprise(train: Array, examples: Array, axes: int = AXES) -> Float:
     """The control: −log p under probabilistic PCA, but for a constant; (n,), higher is odder.
 
     Σ_j≤k t_j² / λ_j + |residual|² / σ² (Tipping & Bishop 1999) of flattened examples.
@@ -146,8 +130,6 @@ def _flat(train: Array, examples: Array) -> tuple[Array, Array]:
     return pair(flat[0], flat[1], ("training data", "examples"), 1)
 
 
-# ------------------------------------------------------------------------------ isolation
-
 def half_whitened(latents: Array) -> Float:
     """Latents (n, d) on their principal axes, each divided by the fourth root of its variance λ.
 
@@ -170,11 +152,7 @@ class Axes:
 
     @classmethod
     def of(cls, examples: Array, most: int = AXES) -> Axes:
-        """The ``most`` widest of examples (m, d).
-
-        Raises:
-            DataError: examples that are all alike, or whose numbers are not finite.
-        """
+        """The ``most`` widest of examples (m, d); DataError if all are alike, or not finite."""
         from sklearn.decomposition import PCA
 
         if not (matrix(examples, "examples") != examples[0]).any():
@@ -189,12 +167,8 @@ class Axes:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest others of n examples, among m of them that stand for all.
-
-    Attributes:
-        far: (n, k) distances, the nearest first; ``which``, (n, k), who they are among the m.
-        rows: (m,) rows of those.
-    """
+    """The nearest others of n examples, among m of them that stand for all: distances (n, k), the
+    nearest first, ``which`` of the m they are (n, k), and the ``rows`` (m,) of those."""
 
     far: Float
     which: Index
@@ -203,11 +177,8 @@ class Neighbours:
     @classmethod
     def of(cls, points: Array, most: int = REFERENCE,
            count: Callable[[int], None] = lambda more: None) -> Neighbours:
-        """Of examples (n, d), the 30 nearest.
-
-        Of more than ``most`` examples, neighbours are looked for among so many, evenly spread over
-        the rows. ``count`` is called with how many more examples are done.
-        """
+        """Of examples (n, d), the 30 nearest, of more than ``most`` among so many, evenly spread
+        over the rows. ``count`` is called with how many more examples are done."""
         from sklearn.neighbors import NearestNeighbors
 
         rows = _evenly(len(points), most)

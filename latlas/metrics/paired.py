@@ -31,11 +31,8 @@ def l1(x: Array, target: Array, top: float = 1.0) -> Float:
 
 
 def psnr(x: Array, target: Array, top: float) -> Float:
-    """(n,) peak signal-to-noise ratio, dB: 10 log₁₀(top² / mse); infinite for equal examples.
-
-    Args:
-        top: the largest value a scalar can have: levels − 1 in data units, 2 in model units.
-    """
+    """(n,) peak signal-to-noise ratio, dB: 10 log₁₀(top² / mse); infinite for equal examples. The
+    largest value a scalar can have is ``top``: levels − 1 in data units, 2 in model units."""
     if top <= 0:
         raise DataError(f"psnr: peak must be positive, got {top}")
     with np.errstate(divide="ignore"):

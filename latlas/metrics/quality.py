@@ -24,8 +24,6 @@ REACH = 3.0
 ROUNDS, LEAST = 10, 20
 
 
-# ------------------------------------------------------------------------------ memorisation
-
 def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
                  seed: int = 0) -> Row:
     """How near samples are to the training examples, beside held-out data.
@@ -77,14 +75,13 @@ def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = No
 
     In every cell the Mann-Whitney statistic of the two sets of distances, standardised,
     Z = (U − mn/2) / sqrt(mn(m + n + 1)/12) with correction for ties; C_T is their mean weighted by
-    the share of held-out examples. Cells with fewer than 20 samples or held-out examples are left
-    out; if none is left the whole space is one cell.
+    the share of held-out examples: about N(0, 1) for one cell and fresh draws, far below 0 for
+    copies. Cells with fewer than 20 samples or held-out examples are left out; if none is left the
+    whole space is one cell.
 
     Args:
         samples, held_out: (m,) and (n,) distances to the nearest training example.
         sample_cell, held_out_cell: (m,) and (n,) cell numbers; ``None`` puts all in one cell.
-    Returns:
-        About N(0, 1) for one cell and fresh draws; far below 0 means copying.
     """
     def standardised(a: Array, b: Array) -> float:
         n, m = len(a), len(b)
@@ -104,19 +101,13 @@ def data_copying(samples: Array, held_out: Array, sample_cell: Array | None = No
     return float(np.average(scores, weights=weights)) if scores else standardised(samples, held_out)
 
 
-# ------------------------------------------------------------------------------ modes
-
 @dataclass(frozen=True)
 class Balls:
-    """Every class as a ball of three standard deviations around its mean.
+    """Every class as a ball of three standard deviations around its mean: codes (k,), means (k, d),
+    and the standard deviation (k,) over all coordinates.
 
     For modes that are Gaussians, such as those of ``ring`` and ``grid``, whose standard measure
     this is (Srivastava et al. 2017; Lin et al. 2018). In the plane 98.9% of a Gaussian lies inside.
-
-    Attributes:
-        codes: (k,) class codes.
-        centres: (k, d) means of the classes.
-        sd: (k,) standard deviation of each, over all its coordinates.
     """
 
     codes: Index
@@ -166,11 +157,9 @@ def mode_divergence(mode: Index, shares: Float) -> float:
 def class_diversity(fake: Array, fake_mode: Index, real: Array, real_mode: Index) -> float:
     """Mean distance of two samples of one mode, over that of two real examples; mean over modes.
 
-    1 for samples as varied as the data within every mode, 0 where each mode is one example over and
-    over. Modes with fewer than two examples on a side are left out; NaN if none is left.
-
-    Args:
-        fake, real: features (n, d) and (m, d); ``fake_mode``, ``real_mode`` their modes.
+    From features and the modes of either. 1 for samples as varied as the data within every mode, 0
+    where each mode is one example over and over. Modes with fewer than two examples on a side are
+    left out; NaN if none is left.
     """
     ratios = []
     for code in np.unique(real_mode):
@@ -187,18 +176,11 @@ def mean_distance(x: Array) -> float:
     return float(total / (len(x) * (len(x) - 1)))
 
 
-# ------------------------------------------------------------------------------ the table
-
 @dataclass(frozen=True)
 class Seen:
-    """A set of examples as it is judged.
-
-    Attributes:
-        features: (n, d).
-        mode: (n,) class code that each is taken for, where the data have classes.
-        inside: (n,) whether it lies within that mode, where modes have an edge.
-        label: (n,) its own class code: true of real examples, of samples the one asked for.
-    """
+    """A set of n examples as it is judged: features (n, d), the class code (n,) that each is taken
+    for, whether it lies inside that mode, and its label: the true one of real examples, the one
+    that a sample was drawn for."""
 
     features: Array
     mode: Index | None = None
@@ -231,16 +213,11 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
     - ``training copies``: exact copies of training examples: excellent in all but the copying
       columns.
 
-    With a classifier for features, train it on the half that is not the control::
-
-        fit, control = control_split(len(train))
-        extract = features("classifier", space, train[fit], labels[fit])
-        rows = quality(samples, train, test, extract, control=control)
-
     Args:
         samples, train, test: (m, \\*shape), (t, \\*shape), (n, \\*shape) in data units.
         extract: examples to features (n, d).
-        control: rows of ``train`` for the held-out control; ``None`` takes a random half.
+        control: rows of ``train`` for the held-out control, ``None`` for a random half. A
+            classifier for features must have learnt from others: see :func:`control_split`.
         k: neighbours of precision and recall; density and coverage use 5.
     Returns:
         Row name to the metric's key to value. ``frechet`` is NaN where there are not more examples

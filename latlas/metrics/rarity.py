@@ -18,14 +18,10 @@ from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 #: what is wrong with latents that are alike
 UNVARIED = ("no dimension of the latents varies over these examples, so none is rare: train "
             "longer, or lower the weight of the KL")
-#: bins of a histogram of one latent dimension
-BINS = 10
-#: fewer examples make no histogram
-LEAST_ITEMS = 50
-#: examples over which a loss is smoothed
-NEIGHBOURS = 5
-#: of larger groups neighbours are sought among an even choice of about so many
-REFERENCE = 20_000
+#: bins of a histogram of one latent dimension; fewer examples make none
+BINS, LEAST_ITEMS = 10, 50
+#: examples that a loss is smoothed over; of larger groups neighbours are sought among so many
+NEIGHBOURS, REFERENCE = 5, 20_000
 #: standard deviations, relative to the size of the latents, that are rounding
 TINY = 1e-6
 #: effective share that weights leave, and where they are clipped, times their mean
@@ -35,11 +31,8 @@ ALPHAS = (1e-3, 1e6)
 
 
 def standardised(latents: Array) -> Float:
-    """Latents (n, d) at mean 0 and standard deviation 1; a dimension that does not vary is 0.
-
-    Raises:
-        DataError: latents that are not finite, or none of whose dimensions varies.
-    """
+    """Latents (n, d) at mean 0 and standard deviation 1; a dimension that does not vary is 0, and
+    a DataError says that none does."""
     result = _standard(matrix(latents, "latents", 1).astype(np.float64))
     if not result.any():
         raise DataError(UNVARIED)
@@ -56,12 +49,9 @@ def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> 
     """Q̂_i(z_i), (n, d): for each example and dimension the density of the bin that holds it.
 
     Of latents (n, d) standardised within each of the ``groups`` (n,), or all together; groups of
-    fewer than 50 examples are taken together. Bins of equal width from the least to the greatest
-    latent; count / (n · width), which integrates to 1. A dimension that does not vary has density
-    1.
-
-    Raises:
-        DataError: fewer than 50 examples in all.
+    fewer than 50 examples are taken together (DataError: fewer in all). Bins of equal width from
+    the least to the greatest latent; count / (n · width), which integrates to 1; density 1 of a
+    dimension that does not vary.
     """
     values = matrix(latents, "latents", 1).astype(np.float64)
     if len(values) < LEAST_ITEMS:
@@ -143,14 +133,8 @@ def effective_share(weights: Array) -> float:
 
 @dataclass(frozen=True)
 class Guarded:
-    """Weights whose effective sample size was held.
-
-    Attributes:
-        weights: (n,) at mean 1.
-        alpha: what the densities were tempered by.
-        share: effective sample size over the number of examples.
-        cut: share of the examples whose weight was clipped.
-    """
+    """Weights (n,) at mean 1, the α that they were tempered by, their effective sample size as a
+    ``share`` of the examples, and the share ``cut`` whose weight was clipped."""
 
     weights: Float
     alpha: float
@@ -176,11 +160,9 @@ def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,
     """:func:`tempered_weights` with the least α that leaves a share, by bisection of log α.
 
     Args:
-        share: effective sample size that must be left, as :func:`effective_share`.
+        share: least :func:`effective_share`.
         most: weights are clipped at so many times their mean.
         alpha: another α than that.
-    Raises:
-        ConfigError: another form, or a share that is none.
     """
     if alpha is None and not 0 < share < 1:
         raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")

@@ -16,14 +16,10 @@ GROUPS = {"likelihood": "score", "reconstruction": "reconstruct", "translation":
 
 @dataclass(frozen=True)
 class Kind:
-    """What a metric is, whatever the model.
+    """What a metric is, whatever the model: title in tables, one of :data:`GROUPS`, its meaning.
 
-    Attributes:
-        title: its name in tables.
-        group: one of :data:`GROUPS`.
-        better: ``low``, ``high``, ``fair`` (near ``fair``, or near the control where that is not
-            fixed), or nothing.
-        meaning: one sentence.
+    What is better is ``low``, ``high``, ``fair`` (near ``fair``, or near the control where that is
+    not fixed), or nothing.
     """
 
     title: str
@@ -239,8 +235,5 @@ def number(value: float | None) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    if value == round(value) and abs(value) < 1e9:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    return text.replace("-", "−")
+    whole = value == round(value) or abs(value) >= 1e4
+    return (f"{value:,.0f}" if whole else f"{value:.4g}").replace("-", "−")
