@@ -47,13 +47,11 @@ def channel(means: Array, log_var: Array) -> Float:
 def completeness(real: Array, decoded: Array, k: int = 5) -> float:
     """Share of decoded prior draws that lie in the support of real examples, 0 … 1.
 
-    The support is the union of the smaller half of the balls around real examples that reach their
-    k-th nearest neighbour, so this is the share of draws whose realism score (Kynkäänniemi et al.
-    2019, eq. 3) is at least 1. With all balls, as in precision, lone examples in empty places span
-    the places between the kinds, and a blur of everything counts as covered.
-
-    A decoder that makes one likely thing is complete and covers nothing: read it with coverage
-    (Naeem et al. 2020), the converse, and active units. Fresh real data gets about a half.
+    The support is the smaller half of the balls around real examples that reach their k-th nearest
+    neighbour, so this is the share of draws of realism score (Kynkäänniemi et al. 2019, eq. 3) at
+    least 1. With all balls, as in precision, lone examples span the places between the kinds, and a
+    blur of everything counts as covered. One likely thing repeated is complete and covers nothing:
+    read it with coverage, the converse, and active units. Fresh real data gets about a half.
     """
     return float((reach(real, decoded, k) <= 1).mean())
 

@@ -26,24 +26,16 @@ ROUNDS, LEAST = 10, 20
 
 def memorisation(samples: Array, train: Array, held_out: Array, *, cells: int | None = None,
                  seed: int = 0) -> Row:
-    """How near samples are to the training examples, beside held-out data.
+    """How near samples are to the training examples, beside held-out data, by the metrics' keys:
+    ``data_copying`` (C_T), ``near_copies``, ``nearest_ratio``, ``authenticity`` (Alaa et al. 2022).
 
-    A copying model cannot pass: its distances are zero, whatever the features.
+    A copying model cannot pass: its distances are zero, whatever the features. The ratio is NaN if
+    the held-out median is 0. The authenticity of fresh real data does not reach 1: compare with it.
 
     Args:
         samples, train, held_out: features (m, d) of what the model made, (t, d) of all that it was
             trained on, (n, d) of real examples that it never saw.
         cells: regions of C_T; ``None`` means one for every 100 held-out examples, 1 … 10.
-    Returns:
-        - ``data_copying``: :func:`data_copying`, C_T; under −3 the samples are nearer to the
-          training examples than chance allows, over 3 farther.
-        - ``near_copies``: share of samples as near to a training example as the nearest 1% of
-          held-out examples; 0.01 is fair.
-        - ``nearest_ratio``: median distance to the nearest training example, samples over held-out;
-          1 is fair, 0 copied, NaN if the held-out median is 0.
-        - ``authenticity``: share of samples farther from their nearest training example than that
-          example is from the nearest other (Alaa et al. 2022); 0 means all copied. Fresh real data
-          does not reach 1: compare with its value.
     """
     samples, train = pair(samples, train, ("samples", "training data"))
     held_out, train = pair(held_out, train, ("held-out data", "training data"))
@@ -204,13 +196,12 @@ def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:
 
 def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array], Array], *,
             control: Index | None = None, k: int = 3, seed: int = 0) -> dict[str, Row]:
-    """Every metric of samples (``latlas.metrics.table``) for three sets against the test examples,
-    equal numbers all.
+    """Every metric of samples by its key: three sets of equal size against the test examples.
 
     - ``samples``: what the model made; copying is looked for in all of ``train``.
     - ``held-out``: real examples of ``train`` (rows ``control``), copying looked for in the rest:
       the best any model can get.
-    - ``training copies``: exact copies of training examples: excellent in all but the copying
+    - ``training copies``: exact copies of training examples, excellent in all but the copying
       columns.
 
     Args:
