@@ -32,7 +32,7 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import PairSource, open_pair, open_source, split
 from latlas.data.dataset import Dataset, make, partition
-from latlas.metrics.flicker import flicker
+from latlas.metrics.paired import flicker
 from latlas.metrics.table import KINDS, Metric
 from latlas.verbs.translating import translated
 

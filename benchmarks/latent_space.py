@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import latlas
+from latlas.metrics.distances import support_distance
 from latlas.metrics.features import features
-from latlas.metrics.precision_recall import support_distance
 from latlas.verbs.comparison import Evaluation, side_by_side
 from latlas.verbs.sample_quality import feature_extractor
 

@@ -17,7 +17,7 @@ from latlas.data.pairs import PairDataset
 from latlas.engine.callbacks import SNAPSHOTS
 from latlas.engine.progress import Log
 from latlas.engine.trainer import Callback, Trainer
-from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
+from latlas.metrics.quality import Balls, class_shares, mean_distance, modes_covered
 from latlas.render import pictures
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples

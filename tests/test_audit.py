@@ -20,9 +20,9 @@ from latlas.core.model import Model
 from latlas.core.space import Images, Points, Table
 from latlas.data.dataset import Dataset
 from latlas.data.tables import kinds_of
-from latlas.metrics import isolation
-from latlas.metrics.isolation import Neighbours, loneliness, seldomness
-from latlas.metrics.outlines import outlines
+from latlas.metrics import outliers
+from latlas.metrics.features import outlines
+from latlas.metrics.outliers import Neighbours, loneliness, seldomness
 from latlas.verbs.audit import audited
 from latlas.verbs.audit_page import build_page, strip
 
@@ -124,8 +124,8 @@ def test_few_beside_a_dense_kind_are_seldom_and_a_sparse_kind_is_not():
     x = np.concatenate([rng.normal(size=(1000, 2)), 60 * rng.normal(size=(1000, 2)) + 300,
                         rng.normal(size=(10, 2)) + 8])
     view = Neighbours.of(x)
-    assert isolation.ranks(loneliness(view))[-10:].mean() < 0.95
-    found = isolation.ranks(seldomness(view))
+    assert outliers.ranks(loneliness(view))[-10:].mean() < 0.95
+    found = outliers.ranks(seldomness(view))
     assert found[-10:].min() > 0.95
     assert abs(found[:1000].mean() - found[1000:2000].mean()) < 0.1
 
@@ -134,28 +134,28 @@ def test_half_whitened_codes_have_the_root_of_their_covariance():
     x = np.random.default_rng(2).normal(size=(500, 3)) @ np.array([[1, 5, 0], [0, 9, 1], [2, 0, 1]])
     variances = np.linalg.eigvalsh(np.cov(x.T))
     flat = np.column_stack([x, x[:, 0], np.ones(500)])
-    white = isolation.half_whitened(np.column_stack([x, np.ones(500)]))
+    white = outliers.half_whitened(np.column_stack([x, np.ones(500)]))
     np.testing.assert_allclose(np.cov(white.T), np.diag(np.sqrt(variances)), atol=1e-8)
-    assert isolation.half_whitened(flat).shape == (500, 3)
-    assert isolation.half_whitened(flat[:, :1]).shape == (500, 1)
+    assert outliers.half_whitened(flat).shape == (500, 3)
+    assert outliers.half_whitened(flat[:, :1]).shape == (500, 1)
 
 
 def test_on_all_its_axes_items_have_their_distances():
     x = np.random.default_rng(3).normal(size=(90, 6)).astype(np.float32)
-    np.testing.assert_allclose(cdist(*2 * [isolation.Axes.of(x)(x)]), cdist(x, x), atol=1e-4)
-    assert isolation.Axes.of(x, 2)(x[:4]).shape == (4, 2)
+    np.testing.assert_allclose(cdist(*2 * [outliers.Axes.of(x)(x)]), cdist(x, x), atol=1e-4)
+    assert outliers.Axes.of(x, 2)(x[:4]).shape == (4, 2)
 
 
 def test_ranks_share_ties():
-    assert isolation.ranks(np.array([3.0, 1.0, 1.0, 9.0])).tolist() == [0.625, 0.25, 0.25, 0.875]
+    assert outliers.ranks(np.array([3.0, 1.0, 1.0, 9.0])).tolist() == [0.625, 0.25, 0.25, 0.875]
 
 
 def test_groups_are_found_and_one_cloud_is_one_group():
     rng = np.random.default_rng(4)
     label = np.repeat([0, 1, 2], [50, 30, 15])
     apart = rng.normal(size=(95, 2)) * 0.1 + 5 * np.array([[0, 0], [1, 0], [0, 1]])[label]
-    np.testing.assert_array_equal(isolation.groups(apart), label)
-    assert not isolation.groups(apart[:15]).any()
+    np.testing.assert_array_equal(outliers.groups(apart), label)
+    assert not outliers.groups(apart[:15]).any()
 
 
 def test_numbers_of_few_values_are_kinds_and_others_are_cut_at_quartiles():
@@ -209,10 +209,10 @@ def test_large_pictures_are_compared_by_thumbnails(tmp_path):
     mean = whole.reshape(60, 3, 32, 2, 40).mean(3)  # 64 rows become 32
     thumbnails = F.adaptive_avg_pool2d(torch.from_numpy(mean), (32, 32))
     looks = [look.flatten(1).numpy() for look in (thumbnails, outlines(thumbnails))]
-    views = [Neighbours.of(isolation.Axes.of(look)(look)) for look in looks]
+    views = [Neighbours.of(outliers.Axes.of(look)(look)) for look in looks]
     alone = np.max([loneliness(view) for view in views], 0)
-    np.testing.assert_allclose(found.by_example, isolation.ranks(alone), atol=1.1 / 60)
-    np.testing.assert_allclose(found.by_walk, isolation.ranks(seldomness(views[1])), atol=1.1 / 60)
+    np.testing.assert_allclose(found.by_example, outliers.ranks(alone), atol=1.1 / 60)
+    np.testing.assert_allclose(found.by_walk, outliers.ranks(seldomness(views[1])), atol=1.1 / 60)
 
 
 @pytest.mark.parametrize("sides", [(8, 8), (1, 8), (8, 1)])
@@ -231,12 +231,12 @@ def test_pictures_without_outlines_are_compared_as_they_are(tmp_path, sides):
 def test_rarity_is_the_greatest_rank_with_the_walk_of_pictures_from_half_up(tmp_path):
     x, _ = planted(300)
     found = audited(Through(6), points(x))
-    np.testing.assert_allclose(found.rarity, isolation.ranks(np.maximum(found.by_latent,
+    np.testing.assert_allclose(found.rarity, outliers.ranks(np.maximum(found.by_latent,
                                                                         found.by_example)))
     data = pictures((1, 8, 8), n=200)
     found = audited(train(tmp_path, "pca", data, small("pca"))[0], data)
     expected = np.max([found.by_latent, found.by_example, (1 + found.by_walk) / 2], 0)
-    np.testing.assert_allclose(found.rarity, isolation.ranks(expected))
+    np.testing.assert_allclose(found.rarity, outliers.ranks(expected))
     order = np.argsort(-found.rarity, kind="stable")
     np.testing.assert_array_equal(found.table()["by_walk"], found.by_walk[order])
 
@@ -280,7 +280,7 @@ def test_the_weights_are_those_of_the_histograms_product():
 
     x, _ = planted(300, dims=2)
     found = audited(Through(2), points(x))
-    density = rarity.histogram_density(rarity.standardised(x.astype(np.float64)))
+    density = rarity.densities(x.astype(np.float64))
     np.testing.assert_allclose(found.density, density, rtol=1e-6)
     expected = rarity.guarded(density, "product")
     np.testing.assert_allclose(found.weights.weights, expected.weights, rtol=1e-6)

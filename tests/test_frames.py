@@ -23,7 +23,7 @@ from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
-from latlas.metrics.flicker import flicker, motions
+from latlas.metrics.paired import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
 from latlas.verbs.clips import clips_of, write_film

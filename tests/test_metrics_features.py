@@ -14,7 +14,7 @@ from torch import nn
 
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.space import Images, Table
-from latlas.metrics.features import Classifier, Columns, features, train_classifier
+from latlas.metrics.features import Classifier, features, train_classifier
 
 DIGITS = Images((1, 8, 8), levels=17)
 KNOWN = [0.1355, -0.3848, 0.1483]
@@ -138,7 +138,9 @@ def test_classifier_of_a_table():
 
 def test_auto_without_labels():
     assert features("auto", DIGITS)(noise((1, 8, 8), levels=17)).shape == (6, 64)
-    assert isinstance(features("auto", TABLE, np.ones((4, 3))), Columns)
+    x = np.random.default_rng(3).normal(size=(4, 3))
+    standardised = features("columns", TABLE, x)(x)
+    np.testing.assert_array_equal(features("auto", TABLE, x)(x), standardised)
     one_class = features("auto", DIGITS, noise((1, 8, 8)), np.zeros(6, np.int64))
     assert not isinstance(one_class, Classifier)
 

@@ -10,16 +10,17 @@ from scipy.stats import wasserstein_distance
 
 from latlas.core.errors import ConfigError, DataError
 from latlas.data.builtin import open_grid, open_ring
-from latlas.metrics.modes import (
+from latlas.metrics.distances import sliced_wasserstein
+from latlas.metrics.quality import (
     Balls,
+    Seen,
     class_diversity,
     class_shares,
+    judge,
     mean_distance,
     mode_divergence,
     modes_covered,
 )
-from latlas.metrics.quality import Seen, judge
-from latlas.metrics.sliced import sliced_wasserstein
 from latlas.metrics.table import KINDS
 
 

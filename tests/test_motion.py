@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from latlas.core import motion
-from latlas.metrics.flicker import flicker, motions
+from latlas.metrics.paired import flicker, motions
 from latlas.objectives import temporal
 
 

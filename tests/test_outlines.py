@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from latlas.metrics.outlines import outlines
+from latlas.metrics.features import outlines
 
 
 def by_pixels(x, side):

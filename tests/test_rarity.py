@@ -17,7 +17,7 @@ def spread() -> np.ndarray:
 
 def test_a_histogram_by_hand():
     """Ranges 4 and 1 in two bins: widths 2 and 1/2."""
-    found = rarity.histogram_density(spread(), 2)
+    found = rarity.densities(spread(), bins=2) / spread().std(0)
     np.testing.assert_allclose(found[:45, 0], 45 / (60 * 2))
     np.testing.assert_allclose(found[45:, 0], 15 / (60 * 2))
     np.testing.assert_allclose(found[:, 1], 30 / (60 * 0.5))
@@ -25,36 +25,33 @@ def test_a_histogram_by_hand():
 
 def test_a_density_is_numpys():
     codes = np.random.default_rng(0).normal(size=(500, 3))
-    found = rarity.histogram_density(codes, 10)
-    for column, mine in zip(codes.T, found.T, strict=True):
+    found = rarity.densities(codes)
+    for column, mine in zip(rarity.standardised(codes).T, found.T, strict=True):
         density, edges = np.histogram(column, 10, density=True)
         np.testing.assert_allclose(mine, density[np.digitize(column, edges[1:-1])])
 
 
-def test_standardised_codes_have_unit_variance_and_densities_follow():
-    codes = spread()
-    z = rarity.standardised(codes)
+def test_standardised_codes_have_unit_variance():
+    z = rarity.standardised(spread())
     np.testing.assert_allclose(z.std(0), 1)
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-12)
-    sd = codes.std(0)
-    np.testing.assert_allclose(rarity.densities(codes, bins=2),
-                               rarity.histogram_density(codes, 2) * sd)
-    np.testing.assert_allclose(rarity.standardised(codes + 1, codes), z + 1 / sd)
 
 
 def test_weights_by_hand():
     """1/(0.1 + 0.1) · 1/(0.4 + 0.1) = 10, 1/0.2 · 1/0.2 = 25; the larger factor is 5 in both."""
     density = np.array([[0.1, 0.4], [0.1, 0.1]])
-    np.testing.assert_allclose(rarity.weights_product(density, 0.1), np.array([10, 25]) / 17.5)
-    np.testing.assert_allclose(rarity.weights_maximum(density, 0.1), [1, 1])
+    product = rarity.tempered_weights(density, "product", 0.1)
+    np.testing.assert_allclose(product, np.array([10, 25]) / 17.5)
+    np.testing.assert_allclose(rarity.tempered_weights(density, "maximum", 0.1), [1, 1])
     density = np.array([[0.9, 0.4], [0.1, 0.9]])
-    np.testing.assert_allclose(rarity.weights_maximum(density, 0.1), np.array([2, 5]) / 3.5)
+    maximum = rarity.tempered_weights(density, "maximum", 0.1)
+    np.testing.assert_allclose(maximum, np.array([2, 5]) / 3.5)
 
 
 def test_the_product_of_many_dimensions_does_not_overflow():
     density = np.full((60, 400), 1e-3)
     density[0] = 1e-4
-    assert np.isfinite(rarity.weights_product(density, 1e-6)).all()
+    assert np.isfinite(rarity.tempered_weights(density, "product", 1e-6)).all()
 
 
 def test_densities_within_a_class_do_not_see_the_others():
@@ -76,17 +73,17 @@ def test_alpha_is_the_least_that_keeps_the_share(form):
     rng = np.random.default_rng(2)
     values = rng.exponential(size=1000) ** 4 if form == "loss" else rarity.densities(
         rng.standard_t(2, size=(1000, 12)))
-    alpha = rarity.alpha_for(values, form, 0.6)
+    alpha = rarity.guarded(values, form, 0.6, np.inf).alpha
     assert alpha > rarity.ALPHAS[0]
-    assert rarity.effective_share(rarity.FORMS[form](values, alpha)) >= 0.6
-    assert rarity.effective_share(rarity.FORMS[form](values, alpha / 1.01)) < 0.6
+    assert rarity.effective_share(rarity.tempered_weights(values, form, alpha)) >= 0.6
+    assert rarity.effective_share(rarity.tempered_weights(values, form, alpha / 1.01)) < 0.6
 
 
 def test_without_the_guard_the_product_leaves_few_items():
     """What was measured of the published formula: under 1% at α = 0.001."""
     codes = np.random.default_rng(3).standard_normal((2000, 16))
     density = rarity.densities(codes)
-    assert rarity.effective_share(rarity.weights_product(density, 1e-3)) < 0.02
+    assert rarity.effective_share(rarity.tempered_weights(density, "product", 1e-3)) < 0.02
     found = rarity.guarded(density, "product", 0.2, 20)
     assert found.share >= 0.2 and found.weights.mean() == pytest.approx(1)
     assert "effective sample 20% of 2,000 examples" in found.words
@@ -134,15 +131,15 @@ def test_what_cannot_be_weighed_is_said():
     with pytest.raises(DataError, match="no dimension of the latents varies"):
         rarity.standardised(np.ones((80, 3)))
     with pytest.raises(DataError, match="49 examples are too few for histograms"):
-        rarity.histogram_density(np.random.default_rng(0).normal(size=(49, 2)))
+        rarity.densities(np.random.default_rng(0).normal(size=(49, 2)))
     with pytest.raises(ConfigError, match="form"):
-        rarity.alpha_for(np.ones((60, 1)), "sum", 0.2)
+        rarity.guarded(np.ones((60, 1)), "sum", 0.2)
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        rarity.alpha_for(np.ones((60, 1)), "product", 1.5)
+        rarity.guarded(np.ones((60, 1)), "product", 1.5)
 
 
 def test_a_dimension_that_does_not_vary_changes_nothing():
     codes = np.random.default_rng(5).normal(size=(100, 2))
     more = np.concatenate([codes, np.full((100, 1), 3.0)], 1)
-    np.testing.assert_allclose(rarity.weights_product(rarity.densities(more), 0.0),
-                               rarity.weights_product(rarity.densities(codes), 0.0))
+    np.testing.assert_allclose(rarity.tempered_weights(rarity.densities(more), "product", 0.0),
+                               rarity.tempered_weights(rarity.densities(codes), "product", 0.0))

@@ -33,7 +33,7 @@ from latlas.core.noise import Noise, derive
 from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
 from latlas.data.dataset import partition
-from latlas.metrics.latent import active_units
+from latlas.metrics.latent_space import active_units
 from latlas.training import TrainingData, execute, plan_of
 from latlas.verbs.passes import inference
 from latlas.verbs.score import score

@@ -15,9 +15,9 @@ from latlas.data.dataset import encode_labels
 from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
 from latlas.data.pairs import first_side
 from latlas.data.tables import as_read, kinds_of
-from latlas.metrics import isolation, rarity
+from latlas.metrics import outliers, rarity
 from latlas.metrics.arrays import nearest
-from latlas.metrics.isolation import Axes, Neighbours, loneliness, seldomness
+from latlas.metrics.outliers import Axes, Neighbours, loneliness, seldomness
 from latlas.run import Run, as_run
 from latlas.verbs.audit_result import (
     Audit,
@@ -174,10 +174,10 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
     active = np.flatnonzero(mean.var(0) > np.maximum(INACTIVE * variance, rounding))
     if not len(active):
         raise DataError(rarity.UNVARIED)
-    density = rarity.histogram_density(rarity.standardised(mean[:, active]))
-    latents = isolation.half_whitened(mean[:, active] / np.sqrt(variance)[active])
+    density = rarity.densities(mean[:, active])
+    latents = outliers.half_whitened(mean[:, active] / np.sqrt(variance)[active])
     by_latent, by_example, by_walk = _ranks(latents, looks, outline, count)
-    rank = isolation.ranks(either(np.maximum(by_latent, by_example), by_walk))
+    rank = outliers.ranks(either(np.maximum(by_latent, by_example), by_walk))
     weights = rarity.guarded(density, "product")
     nats = scores_of(model, data, draws=draws, seed=seed, progress=scored_so_far).nats if (
         scored) else np.empty(0)
@@ -251,7 +251,7 @@ def _looks(x: Tensor) -> tuple[Array, Array]:
     """(n, d) numbers of examples, of images as thumbnails, and (n, k) their outlines, else none."""
     from torch.nn.functional import adaptive_avg_pool2d
 
-    from latlas.metrics.outlines import outlines
+    from latlas.metrics.features import outlines
 
     if x.dim() != 4:
         return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
@@ -267,10 +267,10 @@ def _ranks(latents: Array, looks: Array, outline: Array,
     by_latent, alone = (loneliness(Neighbours.of(view, count=count)) for view in (latents, looks))
     if not outline.size:
         count(len(latents))
-        return isolation.ranks(by_latent), isolation.ranks(alone), None
+        return outliers.ranks(by_latent), outliers.ranks(alone), None
     edges = Neighbours.of(outline, count=count)
     measures = by_latent, np.maximum(alone, loneliness(edges)), seldomness(edges)
-    by_latent, by_example, by_walk = (isolation.ranks(measure) for measure in measures)
+    by_latent, by_example, by_walk = (outliers.ranks(measure) for measure in measures)
     return by_latent, by_example, by_walk
 
 
@@ -280,7 +280,7 @@ def _clusters(mean: Array, latents: Array, rank: Array, seed: int) -> tuple[Clus
 
     order = rarest_first(rank)
     rare, common = order[:rarest_count(len(rank))], np.sort(order[len(rank) // 2:])
-    number = isolation.groups(latents[rare], seed)
+    number = outliers.groups(latents[rare], seed)
     clusters = []
     for rows in (rare[number == k] for k in range(int(number.max()) + 1)):
         rest = np.delete(mean, rows, 0)

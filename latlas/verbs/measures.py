@@ -18,9 +18,9 @@ from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset
 from latlas.metrics import disentanglement as scores_of
 from latlas.metrics import paired
-from latlas.metrics.flicker import flicker, motions
-from latlas.metrics.latent import active_units
+from latlas.metrics.latent_space import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
+from latlas.metrics.paired import flicker, motions
 from latlas.metrics.table import GROUPS, Metric
 from latlas.run import Run
 from latlas.verbs.classify import log_probabilities

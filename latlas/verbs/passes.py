@@ -18,7 +18,7 @@ from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
-from latlas.metrics.latent import channel
+from latlas.metrics.latent_space import channel
 from latlas.run import provides_of
 from latlas.verbs.common import Array, Progress
 

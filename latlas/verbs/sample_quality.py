@@ -32,8 +32,7 @@ from latlas.metrics.features import (
     train_classifier,
 )
 from latlas.metrics.features import features as extractor
-from latlas.metrics.modes import Balls, Mask
-from latlas.metrics.quality import Row, Seen, control_split, judge
+from latlas.metrics.quality import Balls, Mask, Row, Seen, control_split, judge
 from latlas.metrics.table import Metric
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples
