@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Up, down, pyramid
-from latlas.networks.conv import ConvDecoder, ConvEncoder
+from latlas.networks.conv import ConvDecoder, ConvEncoder, Up, down, pyramid
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (4, 64, 64), (1, 4, 4), (2, 5, 7), (1, 8, 9), (5, 33, 12),
           (1, 105, 105), (3, 4, 50), (1, 63, 65)]

@@ -18,8 +18,7 @@ from latlas.engine import resolve
 from latlas.engine.processes import DistributedContext
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
-from latlas.networks.equalised import enlarged, shrunk
-from latlas.networks.growing import at_stage
+from latlas.networks.equalised import at_stage, enlarged, shrunk
 from latlas.run import Run
 
 SIZES = [(4, 4), (8, 8), (16, 16)]
