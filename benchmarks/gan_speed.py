@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
+from steps import BETAS, RATE, Step, coloured, latlas_step, run
 from torch import Tensor, nn
 
 from latlas.core.model import Model
@@ -101,7 +101,7 @@ def grouped(x: Tensor, weight: Tensor, styles: Tensor, shift: Tensor, gain: floa
 
 def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
     """One step of both players."""
-    model = usual(game.build()).to(device)
+    model = game.build().to(device)
     setattr(equalised, "modulated", grouped)  # noqa: B010
     g, d = model.generator, model.discriminator
     players = [torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d)]

@@ -29,7 +29,6 @@ from common import (
     write_json,
 )
 from numpy.typing import NDArray
-from torch import nn
 
 from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Model
@@ -40,7 +39,6 @@ from latlas.engine.options import TrainOptions
 from latlas.engine.processes import DistributedContext
 from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
-from latlas.networks.conv import Conv2d
 
 #: Adam's, of both sides
 RATE, BETAS = 2e-4, (0.5, 0.999)
@@ -75,14 +73,6 @@ def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, An
     trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
                       n_train=len(data))
     return lambda: trainer.step(batches.at(trainer.index)), asdict(resolved)
-
-
-def usual(network: nn.Module) -> nn.Module:
-    """The same network; gradients of its convolutions are differentiated as torch does."""
-    for layer in network.modules():
-        if isinstance(layer, Conv2d):
-            layer.penalised = False
-    return network
 
 
 def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,64 +50,6 @@ def channels(width: int, levels: int, cap: int = 8) -> list[int]:
     return [width * min(2**level, cap) for level in range(levels)]
 
 
-class _Learnt(torch.autograd.Function):
-    """y = x ∗ W + b with the gradients by W and b: a node of its own, which a backward pass to
-    the input alone leaves out. x comes in a list, because its gradient does not come from here."""
-
-    @staticmethod
-    def forward(ctx: Any, x: list[Tensor], weight: Tensor, bias: Any, *how: Any) -> Tensor:
-        ctx.save_for_backward(x[0], weight)
-        ctx.how = how
-        return F.conv2d(x[0], weight, bias, *how)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        by_weight = torch.nn.grad.conv2d_weight(x, weight.shape, grad, *ctx.how)
-        return None, by_weight, grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None
-
-
-class _Passed(torch.autograd.Function):
-    """The same y with the gradient by x."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, *how: Any) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.mark_dirty(y)
-        (stride, padding), kernel = how, weight.shape[2:]
-        beyond = [(n + 2 * p - k) % s
-                  for n, k, s, p in zip(x.shape[2:], kernel, stride, padding, strict=True)]
-        ctx.how = stride, padding, beyond
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        weight, = ctx.saved_tensors
-        return grad, F.conv_transpose2d(grad, weight, None, *ctx.how), None, None, None
-
-
-class Conv2d(nn.Conv2d):
-    """With stride and zero padding.
-
-    Attributes:
-        penalised: its gradient by the input will be differentiated (R1, R2). It is taken as a
-            transposed convolution, whose derivative is a convolution and a gradient by weights;
-            torch would convolve examples with examples, and a step of ``gan`` take 1.1 times as
-            long.
-    """
-
-    penalised = False
-
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (self.penalised and x.requires_grad and torch.is_grad_enabled()
-                and x.device.type == "cpu" and x.dim() == 4):
-            return super()._conv_forward(x, weight, bias)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        y = _Learnt.apply([x], weight, bias, self.stride, self.padding)  # type: ignore
-        return _Passed.apply(y, x, weight, self.stride, self.padding)  # type: ignore
-
-
 def flat(h: Tensor) -> Tensor:
     """(n, C, H, W) to (n, C H W); the gradient comes back in the memory layout of ``h``."""
     if h.requires_grad and not h.is_contiguous():
@@ -123,7 +64,7 @@ def _strides(large: Size, small: Size) -> Size:
 
 def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
     """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
-    return Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
+    return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
 
 
 class Up(nn.Module):

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
-from latlas.networks.conv import Conv2d, Size, flat, pyramid
-from latlas.networks.gan import Discriminator, penalise
+from latlas.networks.conv import Size, flat, pyramid
+from latlas.networks.gan import Discriminator
 
 #: slope of the leaky ReLU below 0, and the gain that makes up for what it takes from the variance
 SLOPE, GAIN = 0.2, math.sqrt(2)
@@ -50,7 +50,7 @@ class EqualLinear(nn.Linear):
         return F.linear(x, self.weight * scale, self.bias * self.gain)
 
 
-class EqualConv(Conv2d):
+class EqualConv(nn.Conv2d):
     """gain · (W ∗ x/√inputs + b) with W ~ N(0, 1) at the start; the size of images stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0,
@@ -64,7 +64,7 @@ class EqualConv(Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias * self.gain
         weight = self.weight * (self.gain / math.sqrt(self.weight[0].numel()))
-        return self._conv_forward(x, weight, bias)
+        return F.conv2d(x, weight, bias, padding=self.padding)
 
 
 def leaky(h: Tensor) -> Tensor:
@@ -219,7 +219,6 @@ class GrowingDiscriminator(nn.Module):
         self.colours = nn.ModuleList(EqualConv(channels, c, 1, gain=GAIN) for c in wide)
         self.descent = Descent(sizes, wide)
         self.head = Discriminator(nn.Identity(), wide[0], minibatch_std=group, bias=bias)
-        penalise(self)
 
     def forward(self, x: Tensor, stage: float) -> Tensor:
         level, weight = level_and_weight(stage)

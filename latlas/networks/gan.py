@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
-from latlas.networks.conv import Conv2d, ConvDecoder, ConvEncoder
+from latlas.networks.conv import ConvDecoder, ConvEncoder
 from latlas.networks.mlp import leaky_mlp
 
 #: slope of :class:`Squashed` far out; octaves of :class:`Waves`
@@ -111,7 +111,6 @@ class Discriminator(nn.Module):
         if self.of_content is not None:  # as long as the embeddings of classes
             nn.init.normal_(self.of_content.weight, std=1 / math.sqrt(content_dims))
         self.class_logits = nn.Linear(features, classes) if class_logits else None
-        penalise(trunk)
 
     def forward(self, x: Tensor, label: Tensor | None = None, cluster: Tensor | None = None,
                 content: Tensor | None = None) -> Tensor:
@@ -151,13 +150,6 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
     return discriminator
 
 
-def penalise(network: nn.Module) -> None:
-    """Make ready for R1 and R2, which differentiate the gradient by the input."""
-    for layer in network.modules():
-        if isinstance(layer, Conv2d):
-            layer.penalised = True
-
-
 def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     """How much the examples of a group differ, (n, d) to (n, 1), the same for all of a group.
 
@@ -195,10 +187,7 @@ def diff_augment(x: Tensor, noise: Noise) -> Tensor:
     hole = int(HOLE * height), int(HOLE * width)
     top = (noise.uniform(n, 1).to(x) * (height + 1)).floor() - hole[0] // 2
     start = (noise.uniform(n, 1).to(x) * (width + 1)).floor() - hole[1] // 2
-    rows, columns = (torch.arange(side, device=x.device)[None] for side in (height, width))
-    inside = (((rows >= top) & (rows < top + hole[0]))[:, None, :, None]
-              & ((columns >= start) & (columns < start + hole[1]))[:, None, None, :])
-    return x * ~inside
+    return x * ~box(x, top, start, *hole)
 
 
 def shift_images(x: Tensor, shift: Tensor) -> Tensor:
@@ -206,12 +195,17 @@ def shift_images(x: Tensor, shift: Tensor) -> Tensor:
     n, _, height, width = x.shape
     rows = torch.arange(height, device=x.device) - shift[:, :1]
     columns = torch.arange(width, device=x.device) - shift[:, 1:]
-    inside = (((rows >= 0) & (rows < height))[:, None, :, None]
-              & ((columns >= 0) & (columns < width))[:, None, None, :])
     rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     each = torch.arange(n, device=x.device)[:, None, None]
     moved = x.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2) * inside
+    return moved.permute(0, 3, 1, 2) * box(x, shift[:, :1], shift[:, 1:], height, width)
+
+
+def box(x: Tensor, top: Tensor, start: Tensor, height: int, width: int) -> Tensor:
+    """Whether pixels of images lie in a box of theirs, (n, 1, H, W); its corner (n, 1) each."""
+    rows, columns = (torch.arange(side, device=x.device) for side in x.shape[2:])
+    return (((rows >= top) & (rows < top + height))[:, None, :, None]
+            & ((columns >= start) & (columns < start + width))[:, None, None, :])
 
 
 def ada_augment(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
