@@ -1,7 +1,5 @@
 """Convolutional networks: exact sizes, independent examples, conditions that act, layout."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -4,8 +4,6 @@ Blocks hit every size exactly. Memory layout is left as it comes: where two layo
 them takes several times as long.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -8,8 +8,6 @@ one after it, so the factor that keeps the variance costs nothing of its own.
 ``sizes`` and ``wide`` are sizes of the image and channels, the coarsest first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -302,8 +300,8 @@ class Styled(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Noise | None = None) -> Tensor:
         style = self.style(w) * self.scale
         h = modulated(x, self.conv.weight, style, GAIN * self.bias, GAIN)
-        normal = (self.fixed if noise is None
-                  else noise.normal(len(h), 1, *self.size).to(self.fixed))
+        shape = len(h), 1, *self.size
+        normal = self.fixed if noise is None else noise.normal(*shape).to(self.fixed)
         grain = GAIN * self.strength * normal
         return leaky(enlarged(h, self.size).add_(grain.to(h.dtype)))
 
@@ -325,13 +323,10 @@ class Colours(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Styles (n, d) or, one for each layer, (n, layers, d) to images (n, channels, H, W).
+    """Styles (n, styles) or, one for each layer, (n, layers, styles) to images (n, channels, H, W).
 
     A learnt constant, two layers at every size but one at the coarsest, and the sum of what every
     size adds to the image (Karras et al. 2020, figures 2c and 7b).
-
-    Args:
-        styles: length of w.
     """
 
     def __init__(self, channels: int, sizes: Sequence[Size], wide: Sequence[int],

@@ -1,7 +1,5 @@
 """Generator and discriminator of ``gan``, for images, rows and points, and what augments images."""
 
-from __future__ import annotations
-
 import math
 
 import torch

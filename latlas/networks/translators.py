@@ -1,7 +1,5 @@
 """From an image to an image of the same size, in other channels."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
