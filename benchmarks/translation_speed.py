@@ -2,8 +2,7 @@
 
 Same layers and weights, batch, losses (least squares; weights as the sources have them), pool
 of fakes and optimiser (Adam) on both sides; what is timed are whole steps of all players. The plain
-side is the loop as it is usually written: torch's own layers (where latlas's reorder their sums,
-``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the generators first, fakes
+side is the loop as it is usually written: fp32, ``torch.optim.Adam``, the generators first, fakes
 made once a step and shown to the discriminators without their history; every weight's gradient is
 taken in every backward pass, also of discriminators that only pass it on. "plain, frozen" does not
 take those, as the authors' own code does not. The identity loss of CycleGAN makes two more images
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
+from steps import BETAS, RATE, Step, coloured, latlas_step, run
 from torch import Tensor, nn
 
 from latlas.core.model import Model
@@ -152,7 +151,7 @@ def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> S
 
 def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:
     """One step as it is usually written; B is A inverted."""
-    model = usual(case.build()).to(device)
+    model = case.build().to(device)
     a = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
     loop = plain_pairs if case.model == "pix2pix" else plain_cycle
     return loop(model, a, -a, case.batch_size, freeze)

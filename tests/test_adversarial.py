@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from latlas.core.devices import autocast
 from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
-from latlas.networks import augment
+from latlas.networks import gan
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import (
     OBJECTIVES,
@@ -130,14 +130,14 @@ def pictures(n=64, channels=3, side=16):
 def test_without_probability_nothing_changes(precision):
     x = pictures(8)
     with autocast(x.device, precision):
-        same = augment.ada_augment(x, torch.zeros(()), Noise(0))
+        same = gan.ada_augment(x, torch.zeros(()), Noise(0))
     torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
 
 
 def test_an_oblong_picture_is_turned_and_stretched_as_a_square_one():
     """In pixels, that is, though places are −1 … 1 along either side."""
-    square, oblong = (augment.random_geometry(torch.zeros(500, 1, 16, wide), torch.tensor(0.8),
-                                              Noise(3)) for wide in (16, 48))
+    square, oblong = (gan.random_geometry(torch.zeros(500, 1, 16, wide), torch.tensor(0.8),
+                                          Noise(3)) for wide in (16, 48))
     pixels = torch.tensor([48.0, 16.0])
     linear = pixels[:, None] * oblong[:, :2, :2] / pixels
     torch.testing.assert_close(linear, square[:, :2, :2])
@@ -147,7 +147,7 @@ def test_an_oblong_picture_is_turned_and_stretched_as_a_square_one():
 
 def test_with_probability_one_everything_does():
     x = pictures(8)
-    moved = augment.ada_augment(x, torch.ones(()), Noise(0))
+    moved = gan.ada_augment(x, torch.ones(()), Noise(0))
     assert moved.shape == x.shape and ((moved - x).abs().flatten(1).mean(1) > 0.1).all()
 
 
@@ -155,27 +155,27 @@ def test_with_probability_one_everything_does():
 def test_the_share_of_pictures_that_change(p):
     """An image stays only if none of its changes is made; two of eleven may do nothing."""
     x = pictures(2000, 3, 8)
-    same = (augment.ada_augment(x, torch.tensor(p), Noise(1)) - x).abs().flatten(1).amax(1) < 1e-4
+    same = (gan.ada_augment(x, torch.tensor(p), Noise(1)) - x).abs().flatten(1).amax(1) < 1e-4
     least, most = (1 - p) ** 11, (1 - p) ** 9 * (1 - p / 4) * (1 - p / 2)
     assert 0.6 * least < same.float().mean() < 1.4 * most + 0.002
 
 
 def test_a_quarter_turn_is_exact():
     x, quarter = pictures(1), torch.tensor([math.pi / 2])
-    turned = augment.resample(x, augment.rotation(quarter))
+    turned = gan.resample(x, gan.rotation(quarter))
     torch.testing.assert_close(turned, x.rot90(1, (2, 3)), atol=1e-4, rtol=0)
 
 
 def test_colours_turn_about_grey():
     colour = torch.tensor([[1.0, -0.5, -0.5]]).view(1, 3, 1, 1)
-    third = augment.rotate_hue(colour, torch.tensor(2 * math.pi / 3).view(1, 1, 1, 1))
+    third = gan.rotate_hue(colour, torch.tensor(2 * math.pi / 3).view(1, 1, 1, 1))
     assert sorted(third.flatten().tolist()) == pytest.approx([-0.5, -0.5, 1.0])
     assert third.flatten().argmax() != 0
 
 
 def test_shifts_are_whole_pixels():
     x = pictures(2, 1, 6)
-    moved = augment.shift_images(x, torch.tensor([[1, 0], [0, -2]]))
+    moved = gan.shift_images(x, torch.tensor([[1, 0], [0, -2]]))
     torch.testing.assert_close(moved[0, :, 1:], x[0, :, :-1])
     torch.testing.assert_close(moved[1, :, :, :-2], x[1, :, :, 2:])
     assert not moved[0, :, 0].any() and not moved[1, :, :, -2:].any()
@@ -187,7 +187,7 @@ def test_flips_and_quarter_turns_are_as_frequent_as_their_probability():
     p/2 (1 − 3p/4) (1 − p)⁷, or for each of three turns p/4 (1 − p/2) (1 − p)⁷."""
     n, p = 10_000, 0.2
     x = pictures(n, 1, 6)
-    changed = augment.ada_augment(x, torch.tensor(p), Noise(5))
+    changed = gan.ada_augment(x, torch.tensor(p), Noise(5))
     rest = (1 - p) ** 7
     turns = [(x.rot90(k, (2, 3)), p / 4 * (1 - p / 2) * rest) for k in (1, 2, 3)]
     for result, share in [(x.flip(3), p / 2 * (1 - 3 * p / 4) * rest), *turns]:
@@ -198,7 +198,7 @@ def test_flips_and_quarter_turns_are_as_frequent_as_their_probability():
 def test_a_quarter_of_a_picture_is_cut_out():
     """Of those whose edge is whole, which neither the shift nor the hole has reached."""
     ones = torch.ones(2000, 1, 8, 16)
-    black = augment.diff_augment(ones, Noise(2))[:, 0] == 0
+    black = gan.diff_augment(ones, Noise(2))[:, 0] == 0
     edge = black.clone()
     edge[:, 1:-1, 1:-1] = False
     holes = black[~edge.flatten(1).any(1)]
@@ -207,8 +207,8 @@ def test_a_quarter_of_a_picture_is_cut_out():
     assert (holes.any(2).sum(1) == 4).all() and (holes.any(1).sum(1) == 8).all()
 
 
-@pytest.mark.parametrize("change", [augment.diff_augment,
-                                    partial(augment.ada_augment, p=torch.tensor(0.8))])
+@pytest.mark.parametrize("change", [gan.diff_augment,
+                                    partial(gan.ada_augment, p=torch.tensor(0.8))])
 def test_augmentations_pass_gradients_and_follow_the_noise(change):
     x = pictures(6).requires_grad_()
     first, again, other = (change(x, noise=Noise(s)) for s in (3, 3, 4))

@@ -1,14 +1,11 @@
 """Convolutional networks: exact sizes, independent examples, conditions that act, layout."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Up, down, pyramid
-from latlas.networks.conv import ConvDecoder, ConvEncoder
+from latlas.networks.conv import ConvDecoder, ConvEncoder, Up, down, flat, pyramid
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (4, 64, 64), (1, 4, 4), (2, 5, 7), (1, 8, 9), (5, 33, 12),
           (1, 105, 105), (3, 4, 50), (1, 63, 65)]
@@ -102,6 +99,18 @@ def test_channels_last_gives_the_same_numbers(dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     for one, two in zip(before, after, strict=True):
         torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance)
+
+
+def test_rows_give_gradients_back_in_the_layout_that_images_had():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(flat(x), x.flatten(1))
+    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), last)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        h = x.detach().contiguous(memory_format=layout).requires_grad_()
+        gradient = torch.autograd.grad(flat(h).square().sum(), h)[0]
+        torch.testing.assert_close(gradient, 2 * h)
+        assert gradient.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("shape", [(3, 128, 128), (1, 45, 28)])

@@ -17,8 +17,7 @@ from latlas.data.batches import Batches
 from latlas.engine import train as engine
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
-from latlas.networks.equalised import enlarged, shrunk
-from latlas.networks.growing import at_stage
+from latlas.networks.equalised import at_stage, enlarged, shrunk
 from latlas.run import Run
 
 SIZES = [(4, 4), (8, 8), (16, 16)]

@@ -17,7 +17,7 @@ from latlas.core.errors import ConfigError
 from latlas.core.model import Batch, HasStyles, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images
-from latlas.networks import equalised, style
+from latlas.networks import equalised
 from latlas.objectives.adversarial import path_lengths
 
 
@@ -40,11 +40,11 @@ def test_scales_around_one_convolution_equal_a_group_for_every_item():
     torch.manual_seed(0)
     x, weight, styles = torch.randn(5, 7, 9, 6), torch.randn(4, 7, 3, 3), torch.randn(5, 7) + 1
     shift = torch.randn(4)
-    found = style.modulated(x, weight, styles, shift, gain=2.0)
+    found = equalised.modulated(x, weight, styles, shift, gain=2.0)
     wanted = 2 * grouped(x, weight, styles) + shift[:, None, None]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     given = [t.double().requires_grad_() for t in (x, weight, styles, shift)]
-    ours = torch.autograd.grad(style.modulated(*given).square().sum(), given[:3])
+    ours = torch.autograd.grad(equalised.modulated(*given).square().sum(), given[:3])
     theirs = torch.autograd.grad((grouped(*given[:3]) + given[3][:, None, None]).square().sum(),
                                  given[:3])
     for mine, other in zip(ours, theirs, strict=True):
@@ -55,7 +55,7 @@ def test_scales_around_one_convolution_equal_a_group_for_every_item():
 def test_outputs_have_unit_variance_whatever_the_style(size):
     torch.manual_seed(0)
     x, weight = torch.randn(4, 64, 32, 32), torch.randn(8, 64, 3, 3)
-    h = style.modulated(x, weight, size * (torch.randn(4, 64) + 1), torch.zeros(8))
+    h = equalised.modulated(x, weight, size * (torch.randn(4, 64) + 1), torch.zeros(8))
     inside = h[..., 1:-1, 1:-1].var((2, 3))  # at the edges there are fewer inputs
     assert ((inside > 0.8) & (inside < 1.2)).all() and 0.97 < inside.mean() < 1.03
 
@@ -91,7 +91,7 @@ def test_a_rate_is_the_layers_share_of_a_step():
 def test_the_mapping_learns_at_a_hundredth_of_the_rate():
     """Karras et al. 2019, appendix C: a step of every weight moves w by a hundredth as much."""
     torch.manual_seed(0)
-    mapping = style.Mapping(64, 64, 1)
+    mapping = equalised.Mapping(64, 64, 1)
     w = mapping(torch.randn(1, 64))
     bias, = torch.autograd.grad(w.sum(), mapping.layers[0].bias)
     slope = torch.where(w[0] > 0, 1.0, equalised.SLOPE)
@@ -111,7 +111,7 @@ def test_every_layer_is_given_the_style_of_its_own_place():
     """Where a layer's own style is made to say nothing, the image depends on w_k no more."""
     torch.manual_seed(0)
     w = torch.randn(2, 5, 6)
-    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    synthesis = equalised.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
     for colour in synthesis.colours:
         nn.init.zeros_(colour.style.weight)
     assert (sensitivity(synthesis, w) > 1e-4).all()
@@ -124,7 +124,7 @@ def test_every_layer_is_given_the_style_of_its_own_place():
 
 def test_every_size_is_coloured_by_the_style_of_its_last_layer():
     torch.manual_seed(0)
-    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    synthesis = equalised.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
     for layer in synthesis.layers:
         nn.init.zeros_(layer.style.weight)
     depends = sensitivity(synthesis, torch.randn(2, 5, 6)) > 1e-4

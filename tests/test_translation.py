@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import latlas
@@ -32,6 +33,7 @@ from latlas.networks.translators import (
     PatchDiscriminator,
     ResidualTranslator,
     UNet,
+    mirrored,
 )
 from latlas.verbs.measures import measure
 from latlas.verbs.report import build_page
@@ -61,6 +63,12 @@ def test_translators_keep_any_size(size):
         made = network(x)
         assert made.shape == (2, 2, *size) and made.dtype == torch.float32
         assert made.abs().max() <= 1
+
+
+def test_edges_are_mirrored():
+    layer, x = mirrored(2, 3, 5), torch.randn(2, 2, 6, 7)
+    padded = F.pad(x, [2] * 4, mode="reflect")
+    torch.testing.assert_close(layer(x), F.conv2d(padded, layer.conv.weight, layer.conv.bias))
 
 
 @pytest.mark.parametrize("blocks", [0, 3])

@@ -18,9 +18,8 @@ from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrior
-from latlas.networks.augment import ada_augment, diff_augment
 from latlas.networks.conv import LEAST_SIDE
-from latlas.networks.gan import make_discriminator, make_generator
+from latlas.networks.gan import ada_augment, diff_augment, make_discriminator, make_generator
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import OBJECTIVES, Objective, find_objective
 

@@ -14,9 +14,13 @@ from latlas.core.model import Batch, Loss, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig
-from latlas.networks.blocks import channels
-from latlas.networks.equalised import image_sizes
-from latlas.networks.growing import GrowingDiscriminator, GrowingGenerator, at_stage
+from latlas.networks.conv import channels
+from latlas.networks.equalised import (
+    GrowingDiscriminator,
+    GrowingGenerator,
+    at_stage,
+    image_sizes,
+)
 from latlas.objectives import adversarial
 
 #: a fade goes in so many steps, all of which float32 holds exactly

@@ -15,10 +15,15 @@ from latlas.core.noise import Noise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig
-from latlas.networks.blocks import channels
-from latlas.networks.equalised import image_sizes, residual_trunk
+from latlas.networks.conv import channels
+from latlas.networks.equalised import (
+    Mapping,
+    StyleGenerator,
+    Synthesis,
+    image_sizes,
+    residual_trunk,
+)
 from latlas.networks.gan import Discriminator
-from latlas.networks.style import Mapping, StyleGenerator, Synthesis
 from latlas.objectives import adversarial
 
 #: latents whose styles are averaged for w̄

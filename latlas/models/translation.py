@@ -16,7 +16,7 @@ from latlas.core.model import Model, PairBatch, Phase, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.options import option
 from latlas.core.space import PairSpace, Space
-from latlas.networks.blocks import pyramid
+from latlas.networks.conv import pyramid
 from latlas.networks.translators import (
     ColumnTranslator,
     PatchDiscriminator,
