@@ -25,8 +25,7 @@ from latlas.data.pairs import PairDataset
 from latlas.engine.callbacks import ALARMS
 from latlas.metrics import paired
 from latlas.models.cycle_gan import replayed
-from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import flipped
+from latlas.models.translation import Pix2Pix, flipped
 from latlas.networks.translators import (
     Block,
     ColumnTranslator,
@@ -418,7 +417,7 @@ def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
     terms = losses(model, batch)["discriminators"].terms
-    for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
+    for name in ("discriminator", "D(real)", "D(fake)", "ada_signal", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)
     assert set(ALARMS["losing"].terms) <= terms.keys()

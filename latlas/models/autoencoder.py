@@ -39,10 +39,10 @@ class AEConfig:
         kind = self.network
         if kind == "auto":
             kind = "conv" if space.kind == "image" and space.dims > MLP_DIMS else "mlp"
-        width = self.width or {"mlp": mlp.WIDTH, "conv": conv.WIDTH}[kind]
-        depth = self.depth or {"mlp": mlp.DEPTH, "conv": 0}[kind]  # 0: by the shape of the data
+        # depth 0 of conv: by the shape of the data
+        width, depth = {"mlp": (mlp.WIDTH, mlp.DEPTH), "conv": (conv.WIDTH, 0)}[kind]
         return replace(self, latent_dim=self.latent_dim or auto_latent_dim(space), network=kind,
-                       width=width, depth=depth)
+                       width=self.width or width, depth=self.depth or depth)
 
 
 def auto_latent_dim(space: Space) -> int:
@@ -77,16 +77,15 @@ class Autoencoding(Model):
         self.latent_dim = self.config.latent_dim
         inputs, condition = self.decoder_inputs, self.condition_dim
         outputs = self.outputs_per_latent * inputs + self.more_outputs
+        size = self.multiplier, self.config.width, self.config.depth
         self.encoder = self.make_encoder(space.shape, outputs, condition) if encoder is None else (
             encoder)
         if decoder is not None:
             self.decoder = decoder
         elif self.config.network == "mlp":
-            self.decoder = mlp.MLPDecoder(space.shape, inputs, condition, self.multiplier,
-                                          self.config.width, self.config.depth, self.dropout)
+            self.decoder = mlp.MLPDecoder(space.shape, inputs, condition, *size, self.dropout)
         else:
-            self.decoder = conv.ConvDecoder(space.shape, inputs, condition, self.multiplier,
-                                            self.config.width, self.config.depth)
+            self.decoder = conv.ConvDecoder(space.shape, inputs, condition, *size)
         if encoder is not None:
             must_fit("encoder", encoder, space.shape, (outputs,), condition)
         if decoder is not None:
@@ -107,24 +106,6 @@ class Autoencoding(Model):
     def phases(self) -> tuple[Phase, ...]:
         """One phase that trains everything."""
         return (Phase("model", tuple(name for name, _ in self.named_children())),)
-
-    def embed(self, condition: Tensor | None) -> Tensor | None:
-        """The condition as the vector (n, condition_dim) that the networks take."""
-        return None
-
-    def run_encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """The encoder's output (n, outputs) for examples (n, *shape)."""
-        c = self.embed(condition)
-        out: Tensor = self.encoder(x) if c is None else self.encoder(x, c)
-        return out
-
-    def run_decoder(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """The decoder's output for latents (*batch, d); a condition (n, …) serves all draws."""
-        leading, flat = z.shape[:-1], z.reshape(-1, z.shape[-1])
-        c = self.embed(condition)
-        out: Tensor = self.decoder(flat) if c is None else self.decoder(
-            flat, c.expand(*leading, -1).reshape(len(flat), -1))
-        return out.unflatten(0, leading)
 
 
 class AE(Autoencoding):
@@ -151,11 +132,12 @@ class AE(Autoencoding):
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(n, *shape) to latents (n, latent_dim)."""
-        return PointMass(self.run_encoder(x, condition).float())
+        return PointMass(self.encoder(x).float())
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to examples (*batch, *shape), model units."""
-        return PointMass(self.run_decoder(z, condition).float(), len(self.space.shape))
+        x = self.decoder(z.reshape(-1, z.shape[-1])).unflatten(0, z.shape[:-1])
+        return PointMass(x.float(), len(self.space.shape))
 
     def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
         """What the encoder sees in training; the example itself here."""

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, say_option
 from latlas.core.model import Loss, Phase, Step, TrainingDefaults
-from latlas.core.motion import estimate, explained, grey
+from latlas.core.motion import estimate, explained, grey, warped
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import PairSpace
 from latlas.models.translation import TranslationConfig, Translator, l1
-from latlas.objectives.adversarial import generator_loss
-from latlas.objectives.temporal import flicker
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
@@ -65,11 +63,8 @@ class CycleGANConfig(TranslationConfig):
                                 low=0)
 
     def resolve(self, space: PairSpace) -> CycleGANConfig:
-        """The config with what it leaves open chosen by the data.
-
-        Raises:
-            ConfigError: ``temporal`` is asked for, and neither domain has frames.
-        """
+        """With what it leaves open chosen by the data; ConfigError for ``temporal`` where neither
+        domain has frames."""
         frames = space.a.frames or space.b.frames
         if self.temporal and not frames:
             raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are images "
@@ -125,31 +120,28 @@ class CycleGAN(Translator):
         fake_a, *same_a = self.G_BA(torch.cat([b, a]) if alike else b).split(len(a))
         fake_b, *same_b = self.G_AB(torch.cat([a, b]) if alike else a).split(len(a))
 
-        def logits_a(image: Tensor) -> Tensor:
+        def discriminate_a(image: Tensor) -> Tensor:
             return self.D_A(image).float()
 
-        def logits_b(image: Tensor) -> Tensor:
+        def discriminate_b(image: Tensor) -> Tensor:
             return self.D_B(image).float()
 
-        replay_a, replay_b = self.replay_a, self.replay_b
-        shown_a, shown_b = fake_a.detach(), fake_b.detach()
+        old_a, replay_a = fake_a.detach(), self.replay_a
+        old_b, replay_b = fake_b.detach(), self.replay_b
         if c.replay_buffer:
-            shown_a, replay_a = replayed(replay_a, shown_a, step.index * len(a), step.noise)
-        loss_a = self.discriminate(logits_a, a, shown_a, step)
+            old_a, replay_a = replayed(replay_a, old_a, step.index * len(a), step.noise)
+        loss_a, terms_a, _ = self.adversarial.discriminator(discriminate_a, a, old_a, step)
         if c.replay_buffer:
-            shown_b, replay_b = replayed(replay_b, shown_b, step.index * len(b), step.noise)
-        loss_b = self.discriminate(logits_b, b, shown_b, step)
-        yield "discriminators", sum_of(loss_a, loss_b)
-        if self.lazy and step.index % c.r1_interval == 0:
-            yield "penalty", sum_of(self.penalise(logits_a, a, shown_a, step),
-                                    self.penalise(logits_b, b, shown_b, step))
+            old_b, replay_b = replayed(replay_b, old_b, step.index * len(b), step.noise)
+        loss_b, terms_b, _ = self.adversarial.discriminator(discriminate_b, b, old_b, step)
+        yield "discriminators", Loss(loss_a + loss_b, both(terms_a, terms_b))
+        if self.adversarial.due(step):
+            loss_a, terms_a = self.adversarial.penalty(discriminate_a, a, old_a, step)
+            loss_b, terms_b = self.adversarial.penalty(discriminate_b, b, old_b, step)
+            yield "penalty", Loss(loss_a + loss_b, both(terms_a, terms_b))
 
-        fake_logits_a, fake_logits_b = logits_a(fake_a), logits_b(fake_b)
-        adversarial = (
-            generator_loss(c.objective, logits_a(a) if self.paired else fake_logits_a,
-                           fake_logits_a)
-            + generator_loss(c.objective, logits_b(b) if self.paired else fake_logits_b,
-                             fake_logits_b))
+        adversarial = (self.adversarial.generator(discriminate_a, fake_a, a)[0]
+                       + self.adversarial.generator(discriminate_b, fake_b, b)[0])
         cycle = l1(self.G_BA(fake_b), a) + l1(self.G_AB(fake_a), b)
         total, terms = adversarial + (c.cycle or 0.0) * cycle, {
             "generators": adversarial, "cycle": cycle}
@@ -214,9 +206,22 @@ def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Te
     return torch.where(swap, old, fakes), buffer.index_copy(0, slots, torch.where(swap, fakes, old))
 
 
-def sum_of(a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]) -> Loss:
-    """The sum of both domains' losses; of terms the mean, and each domain's own, ``NAME/A``."""
-    (loss_a, terms_a), (loss_b, terms_b) = a, b
-    means = {name: (value + terms_b[name]) / 2 for name, value in terms_a.items()}
-    return Loss(loss_a + loss_b, means | {f"{name}/{side}": value for side, terms in (
-        ("A", terms_a), ("B", terms_b)) for name, value in terms.items()})
+def flicker(earlier: Tensor, later: Tensor, motion: Tensor, weight: Tensor) -> Tensor:
+    """mean over places and channels of w |later − W(earlier)|, of each pair: (n,).
+
+    The short-term temporal loss of Lai et al. (2018, section 3.2; Ruder et al. 2016, eq. 7, with
+    squares).
+
+    Args:
+        earlier, later: (n, C, H, W) what was made of two frames that follow each other.
+        motion: (n, 2, 3) of the frames, see :mod:`latlas.core.motion`.
+        weight: (n, 1, H, W), how well the motion explains the frames themselves.
+    """
+    return (weight * (later.float() - warped(earlier, motion)).abs()).flatten(1).mean(1)
+
+
+def both(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For the log: of both domains' terms the mean, and each domain's own, ``NAME/A``."""
+    means = {name: (value + b[name]) / 2 for name, value in a.items()}
+    return means | {f"{name}/{side}": value for side, terms in (("A", a), ("B", b))
+                    for name, value in terms.items()}

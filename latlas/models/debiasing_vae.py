@@ -18,7 +18,7 @@ from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity
 from latlas.metrics.arrays import Array
-from latlas.models.conditioning import NAME_IT
+from latlas.models.priors import NAME_IT
 from latlas.models.vae import VAE, VAEConfig, normal_of
 
 
@@ -91,7 +91,7 @@ class DebiasingVAE(VAE):
 
     def encode_and_classify(self, x: Tensor) -> tuple[Normal, Tensor]:
         """q(z|x), and the logits (n, classes)."""
-        latents, logits = self.run_encoder(x, None).float().split(
+        latents, logits = self.encoder(x).float().split(
             [2 * self.latent_dim, self.more_outputs], -1)
         return normal_of(latents), logits
 

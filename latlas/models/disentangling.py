@@ -15,8 +15,7 @@ from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.vae import VAE, VAEConfig
 from latlas.networks.mlp import leaky_mlp
-from latlas.objectives.elbo import trimmed_mean
-from latlas.objectives.total_correlation import permute_dims, total_correlation
+from latlas.objectives.elbo import permute_dims, total_correlation, trimmed_mean
 
 #: a discriminator that lags behind the latents finds them independent whatever they are
 DISCRIMINATOR_BETAS = (0.5, 0.9)

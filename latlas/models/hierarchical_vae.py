@@ -18,9 +18,8 @@ from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models import priors
 from latlas.models.autoencoder import auto_latent_dim
-from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
-from latlas.models.vae import normal_of
+from latlas.models.vae import IWAE, IWAEConfig, normal_of
 from latlas.networks import mlp, must_fit
 
 
@@ -81,15 +80,15 @@ class Chain:
     @property
     def mean(self) -> Tensor:
         """The mean of z_1, and of every further layer where the one below is at its mean."""
-        return self._upward(self.bottom.mean)
+        return self.upward(self.bottom.mean)
 
     def sample(self, noise: Noise) -> Tensor:
         """(*batch, Σ d_l), layer by layer."""
-        return self._upward(self.bottom.sample(noise), noise)
+        return self.upward(self.bottom.sample(noise), noise)
 
     def draws(self, k: int, noise: Noise) -> Tensor:
         """(k, n, Σ d_l): ``k`` samples of every example."""
-        return self._upward(self.bottom.draws(k, noise), noise)
+        return self.upward(self.bottom.draws(k, noise), noise)
 
     def detached(self) -> Chain:
         """The same density, through whose parameters no gradient flows."""
@@ -103,7 +102,7 @@ class Chain:
             log_q = log_q + conditional(link, below, self.fixed).log_prob(above)
         return log_q
 
-    def _upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
+    def upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the bottom one, each a sample, or without ``noise`` a mean."""
         layers = [z]
         for link in self.links:
@@ -115,9 +114,9 @@ class Chain:
 class ChainPrior(Prior):
     """p(z_L) Π p(z_l|z_l+1) over the same latents; ``top`` is p(z_L), ``links[l]`` p(z_l|z_l+1)."""
 
-    def __init__(self, top: Prior, links: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+    def __init__(self, top: Prior, links: nn.ModuleList, sizes: tuple[int, ...]) -> None:
         super().__init__(sum(sizes))
-        self.top, self.links, self.sizes = top, nn.ModuleList(links), tuple(sizes)
+        self.top, self.links, self.sizes = top, links, sizes
 
     def log_prob(self, z: Tensor) -> Tensor:
         layers = z.split(self.sizes, -1)
@@ -129,9 +128,9 @@ class ChainPrior(Prior):
     def sample(self, n: int, noise: Noise) -> Tensor:
         """Ancestral: the top layer first."""
         top = self.top.sample(n, noise).to(next(self.links.parameters()).device)
-        return self.downward([top], noise)
+        return self.downward(top, noise=noise)
 
-    def downward(self, upper: Sequence[Tensor], noise: Noise | None = None) -> Tensor:
+    def downward(self, *upper: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the upper ones; the others are samples, or without ``noise`` means."""
         layers = list(upper)
         for link in reversed(self.links[:len(self.sizes) - len(upper)]):
@@ -159,17 +158,30 @@ class HierarchicalVAE(IWAE):
                  up: nn.Module | None = None, down: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         sizes: tuple[int, ...] = self.config.latents
-        pairs = list(pairwise(sizes))
-        self.up = nn.ModuleList(self._links("up", up, pairs))
-        links = self._links("down", down, [(above, below) for below, above in pairs])
+        self.up = self.links("up", up, list(pairwise(sizes)))
+        links = self.links("down", down, [(above, below) for below, above in pairwise(sizes)])
         top = priors.make(self.config.prior, sizes[-1], self.config.prior_components, space)
         self.prior: ChainPrior = ChainPrior(top, links, sizes)
+
+    def links(self, name: str, own: nn.Module | None,
+              pairs: Sequence[tuple[int, int]]) -> nn.ModuleList:
+        """One network for each pair of sizes (given, of), or those of the user's ``own``."""
+        if own is None:
+            width, depth = ((self.config.width, self.config.depth) if self.config.network == "mlp"
+                            else (mlp.WIDTH, mlp.DEPTH))
+            return nn.ModuleList(mlp.mlp(a, 2 * b, width, depth) for a, b in pairs)
+        modules = list(own.children())
+        if len(modules) != len(pairs):
+            raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
+                              f"{len(pairs)}")
+        for module, (a, b) in zip(modules, pairs, strict=True):
+            must_fit(name, module, (a,), (2 * b,))
+        return nn.ModuleList(modules)
 
     @property
     def decoder_inputs(self) -> int:
         """The latent dimensions of z_1, next to the data."""
-        size: int = self.config.latents[0]
-        return size
+        return self.config.latents[0]  # type: ignore[no-any-return]
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -187,20 +199,4 @@ class HierarchicalVAE(IWAE):
 
     def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
         """The latents with every layer below ``layer`` (from 0) at its mean given the one above."""
-        return self.prior.downward(z.split(self.config.latents, -1)[layer:])
-
-    def _links(self, name: str, own: nn.Module | None,
-               pairs: Sequence[tuple[int, int]]) -> list[nn.Module]:
-        """One network for each pair of sizes (given, of)."""
-        if own is None:
-            perceptron = self.config.network == "mlp"
-            width, depth = ((self.config.width, self.config.depth) if perceptron else
-                            (mlp.WIDTH, mlp.DEPTH))
-            return [mlp.mlp(a, 2 * b, width, depth) for a, b in pairs]
-        modules = list(own.children())
-        if len(modules) != len(pairs):
-            raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
-                              f"{len(pairs)}")
-        for module, (a, b) in zip(modules, pairs, strict=True):
-            must_fit(name, module, (a,), (2 * b,))
-        return modules
+        return self.prior.downward(*z.split(self.config.latents, -1)[layer:])

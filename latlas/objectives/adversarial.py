@@ -25,14 +25,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.errors import ConfigError, unknown
+from latlas.core.model import Step
 from latlas.core.noise import Noise
 
+#: examples (n, *shape) to D's outputs, float32: (n, 1 + others), or (n, patches)
+Discriminate = Callable[[Tensor], Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -41,14 +45,14 @@ class Objective:
     """The losses of discriminator and generator, functions of logits (real, fake), (n,) to (n,).
 
     Attributes:
-        paired: the generator's loss depends on the real examples too.
-        relative: a number added to all logits changes nothing.
+        generator_uses_real: the generator's loss depends on the real examples too.
+        shift_invariant: a number added to all logits changes nothing.
     """
 
     discriminator: LossFunction
     generator: LossFunction
-    paired: bool = False
-    relative: bool = False
+    generator_uses_real: bool = False
+    shift_invariant: bool = False
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -57,8 +61,8 @@ def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
 
 _BUILT_IN: dict[str, Objective] = {
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real),
-                              lambda real, fake: F.softplus(real - fake), paired=True,
-                              relative=True),
+                              lambda real, fake: F.softplus(real - fake),
+                              generator_uses_real=True, shift_invariant=True),
     "non-saturating": Objective(_cross_entropy, lambda real, fake: F.softplus(-fake)),
     "minimax": Objective(_cross_entropy, lambda real, fake: -F.softplus(fake)),
     "least-squares": Objective(
@@ -67,7 +71,7 @@ _BUILT_IN: dict[str, Objective] = {
     "hinge": Objective(lambda real, fake: F.relu(1 - real) + F.relu(1 + fake),
                        lambda real, fake: -fake),
     "wasserstein": Objective(lambda real, fake: fake - real, lambda real, fake: -fake,
-                             relative=True),
+                             shift_invariant=True),
 }
 #: the names of the objectives that latlas has
 OBJECTIVES = tuple(_BUILT_IN)
@@ -105,7 +109,7 @@ def discriminator_loss(objective: str | Objective, real: Tensor, fake: Tensor) -
 
 
 def generator_loss(objective: str | Objective, real: Tensor, fake: Tensor) -> Tensor:
-    """The generator's loss, mean; ``real`` matters where the objective is ``paired`` only."""
+    """The generator's loss, mean; ``real`` matters where ``generator_uses_real``."""
     return find_objective(objective).generator(real, fake).mean()
 
 
@@ -147,7 +151,7 @@ def squared_gradients(logits: Sequence[Tensor], d_inputs: Sequence[Tensor]) -> l
     return [gradient.float().square().flatten(1).sum(1) for gradient in gradients]
 
 
-def certainty(real: Tensor, fake: Tensor) -> Tensor:
+def ada_signal(real: Tensor, fake: Tensor) -> Tensor:
     """How sure D is of real examples, −1 … 1: E sign(D(x) − m), m half-way between both means.
 
     r_t of Karras et al. (2020b, eq. 1) has m = 0, which means nothing to a relativistic D.
@@ -156,9 +160,91 @@ def certainty(real: Tensor, fake: Tensor) -> Tensor:
     return (real - middle).sign().mean()
 
 
-def logit_terms(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """For the log: the mean logits of real examples and of fakes, and :func:`certainty`."""
-    return {"D(real)": real.mean(), "D(fake)": fake.mean(), "certainty": certainty(real, fake)}
+class AdversarialLoss:
+    """What discriminator and generator minimise by a config, and the gradient penalty of D.
+
+    The penalty is part of D's loss at every step (eager), or a phase of its own at every
+    ``interval``-th (lazy; Karras et al. 2020, appendix B). γ falls geometrically to ``gamma_end``
+    of itself over the budget: it is to D's gradient what a squared length is to the data, so every
+    scale gets the same time.
+
+    Args:
+        config: has ``objective``, ``penalty``, ``gamma``, ``gamma_end`` and ``r1_interval``.
+        objective: in place of the one that the config names.
+        patches: all of D's outputs say how real an example is, not the first alone.
+
+    Attributes:
+        joint: D sees real examples and fakes in one batch; not where the gradient at one kind alone
+            would go back through both.
+    """
+
+    def __init__(self, config: Any, objective: Objective | None = None,
+                 patches: bool = False) -> None:
+        self.objective = objective or find_objective(config.objective)
+        self.name = config.objective if objective is None else "own objective"
+        self.kind, self.gamma, self.gamma_end = config.penalty, config.gamma, config.gamma_end
+        self.interval, self.patches = config.r1_interval, patches
+        penalised = self.kind != "none" and self.gamma > 0
+        self.eager, self.lazy = penalised and self.interval == 1, penalised and self.interval > 1
+        self.joint = not (self.eager and self.kind in ("r1", "r2"))
+
+    def describe(self) -> str:
+        """Objective, and gradient penalty with its weight at the start and at the end."""
+        if not (self.eager or self.lazy):
+            return f"{self.name}, no penalty"
+        return (f"{self.name}, {self.kind} with gamma {self.gamma:.4g}, at the end "
+                f"{self.gamma * self.gamma_end:.4g}" + f", every {self.interval} steps" * self.lazy)
+
+    def discriminator(self, discriminate: Discriminate, real: Tensor, fakes: Tensor, step: Step,
+                      ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """D's loss, with the penalty if that is eager; what to log; D's outputs at ``real``."""
+        inputs = [x.detach().requires_grad_(self.eager) for x in (real, fakes)]
+        outputs = self._run(discriminate, *inputs)
+        logits = [self._logits(out) for out in outputs]
+        loss = discriminator_loss(self.objective, *logits)
+        terms = {"discriminator": loss, "D(real)": logits[0].mean(), "D(fake)": logits[1].mean(),
+                 "ada_signal": ada_signal(*logits)}
+        if self.eager:
+            penalty, parts = self._penalty(discriminate, inputs, step, logits)
+            loss, terms = loss + penalty, terms | parts
+        return loss, terms, outputs[0]
+
+    def due(self, step: Step) -> bool:
+        """Whether this step has a phase of the penalty."""
+        return bool(self.lazy) and step.index % self.interval == 0
+
+    def penalty(self, discriminate: Discriminate, real: Tensor, fakes: Tensor,
+                step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """The lazy penalty times γ, and its parts for the log."""
+        inputs = [x.detach().requires_grad_() for x in (real, fakes)]
+        return self._penalty(discriminate, inputs, step)
+
+    def generator(self, discriminate: Discriminate, fakes: Tensor,
+                  real: Tensor) -> tuple[Tensor, Tensor]:
+        """G's loss, and D's outputs at the fakes."""
+        outputs = discriminate(fakes)
+        fake = self._logits(outputs)
+        shift = self.objective.generator_uses_real
+        return generator_loss(
+            self.objective, self._logits(discriminate(real)) if shift else fake, fake), outputs
+
+    def _penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
+                 logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        gamma = float(self.gamma * self.gamma_end ** min(1.0, step.progress))
+        penalty, parts = gradient_penalty(
+            self.kind, lambda *xs: [self._logits(out) for out in self._run(discriminate, *xs)],
+            inputs, step.noise, logits)
+        return gamma * penalty, parts
+
+    def _run(self, discriminate: Discriminate, *inputs: Tensor) -> list[Tensor]:
+        """D's outputs at each of the inputs."""
+        if not self.joint or len(inputs) == 1:
+            return [discriminate(x) for x in inputs]
+        batch = torch.cat([x.to(inputs[0].dtype) for x in inputs])
+        return list(discriminate(batch).chunk(len(inputs)))
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        return outputs if self.patches else outputs[:, 0]
 
 
 def path_lengths(images: Tensor, w: Tensor, y: Tensor) -> Tensor:
