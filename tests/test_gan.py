@@ -97,7 +97,7 @@ def test_the_penalty_is_half_gamma_times_both_slopes():
 def test_gamma_falls_geometrically_to_its_share():
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
     d_inputs = [torch.zeros(3, 2) for _ in range(2)]
-    found = [model.adversarial.penalty(lambda x: x.sum(1, keepdim=True), *d_inputs,
+    found = [model.adversarial.penalty(lambda x: x.sum(1, keepdim=True), d_inputs,
                                        Step(0, 0, p, Noise(0)))[0]
              / 2 for p in (0.0, 0.5, 1.0)]  # both gradients are (1, 1), of square 2
     assert [v.item() for v in found] == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])

@@ -315,9 +315,8 @@ class GAN(Adversarial):
         def discriminate(images: Tensor) -> Tensor:
             """D's outputs for one batch of the step's conditions, or several in a row."""
             times = len(images) // len(x)
-            out: Tensor = self.discriminator(images, *(
+            return self.discriminator(images, *(  # type: ignore[no-any-return]
                 c if c is None else c.repeat(times, *[1] * (c.dim() - 1)) for c in conditions))
-            return out.float()
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
         total, terms, outputs = self.adversarial.discriminator(discriminate, *inputs, step)
@@ -329,7 +328,7 @@ class GAN(Adversarial):
 
         if self.adversarial.due(step):
             inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-            yield "penalty", Loss(*self.adversarial.penalty(discriminate, *inputs, step))
+            yield "penalty", Loss(*self.adversarial.penalty(discriminate, inputs, step))
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import scipy.linalg
 import torch
@@ -50,11 +51,7 @@ class PCAConfig:
 
     def resolve(self, space: Space) -> PCAConfig:
         """Latent dimensions as the other families take for this data, as far as that is possible,
-        and the solver.
-
-        Raises:
-            ConfigError: more latent dimensions than D − 1, which already is a full Gaussian.
-        """
+        and the solver; ConfigError for more than D − 1, which already is a full Gaussian."""
         k, dims, solver = self.latent_dim, space.dims, self.solver
         if dims < 2:
             raise ConfigError("pca needs at least 2 numbers per example, this data has 1")
@@ -119,7 +116,7 @@ class PCA(Model):
                 plane of at most k dimensions, where the density has no bound.
         """
         solve = covariance_spectrum if self.config.solver == "covariance" else randomised_spectrum
-        s = solve(_Rows(batches, self.space), self.latent_dim, self.config.ddof)
+        s = solve(Rows(batches, self.space), self.latent_dim, self.config.ddof)
         rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
         if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
@@ -179,7 +176,7 @@ class PCA(Model):
         return nats - self.space.log_volume, torch.full_like(nats, math.inf)
 
 
-class _Rows:
+class Rows:
     """Batches as (n, D) float64, dequantised; each sweep sees the same noise."""
 
     def __init__(self, batches: Iterable[Batch], space: Space) -> None:
@@ -191,15 +188,11 @@ class _Rows:
             yield dequantise(batch.x.double(), self.space.step, noise).flatten(1)
 
 
-@dataclass
-class Spectrum:
+class Spectrum(NamedTuple):
     """Leading part of the eigendecomposition of a covariance matrix, float64.
 
-    Attributes:
-        mean: (D,).
-        axes: (D, k) orthonormal eigenvectors; the largest entry of each is positive.
-        eigenvalues: (k,), descending.
-        total: trace of the covariance.
+    ``axes`` (D, k) are orthonormal eigenvectors, the largest entry of each positive, of the
+    ``eigenvalues`` (k,), descending; ``total`` is the trace of the covariance.
     """
 
     mean: Tensor
@@ -209,22 +202,17 @@ class Spectrum:
 
 
 def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectrum:
-    """Exact, one sweep; D² memory.
+    """Exact ``k`` eigenpairs of rows (n, D) float64, one sweep; D² memory.
 
-    Args:
-        rows: (n, D) float64 batches.
-        k: how many eigenpairs.
-        ddof: the covariance divides by n − ddof.
-
-    Raises:
-        DataError: fewer than k + 2 rows, or values that are not finite.
+    The covariance divides by n − ``ddof``. DataError for fewer than k + 2 rows, or values that are
+    not finite.
     """
-    n, mean, scatter = _moments(rows, k, full=True)
+    n, mean, scatter = moments(rows, k, full=True)
     covariance = scatter / (n - ddof)
     dims = len(covariance)
     values, vectors = scipy.linalg.eigh(covariance.cpu().numpy(),
                                         subset_by_index=[dims - k, dims - 1])
-    return _spectrum(mean, torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy()),
+    return ordered(mean, torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy()),
                      covariance.trace())
 
 
@@ -236,17 +224,12 @@ def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra:
     D × 2 (k + extra). The eigenvalues are never above the exact ones.
 
     Args:
-        rows: (n, D) float64 batches; swept several times, the same every time.
-        k: how many eigenpairs.
-        ddof: the covariance divides by n − ddof.
+        rows, k, ddof: as for :func:`covariance_spectrum`; every sweep gives the same rows.
         extra: further columns that speed up convergence.
         sweeps: at most so many after the first.
         tolerance: relative change of Σλ at which to stop.
-
-    Raises:
-        DataError: fewer than k + 2 rows, or values that are not finite.
     """
-    n, mean, scatter = _moments(rows, k, full=False)
+    n, mean, scatter = moments(rows, k, full=False)
     dims, total = len(mean), -math.inf
     start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
     basis = torch.linalg.qr(start.to(mean)).Q
@@ -261,10 +244,10 @@ def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra:
         if abs(total - before) <= tolerance * abs(total):
             break
         basis = torch.linalg.qr(image).Q
-    return _spectrum(mean, values[-k:], axes[:, -k:], scatter.sum() / (n - ddof))
+    return ordered(mean, values[-k:], axes[:, -k:], scatter.sum() / (n - ddof))
 
 
-def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Tensor]:
+def moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Tensor]:
     """Count, mean (D,), and sum of products about the mean, updated by batches.
 
     Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel. The products are
@@ -289,7 +272,7 @@ def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, T
     return count, mean, scatter
 
 
-def _spectrum(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
+def ordered(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
     """Descending order; signs fixed, so that the latents of two fits agree."""
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,10 +74,7 @@ class ProgressiveGAN(Adversarial):
         x = at_stage(batch.x, self.sizes, stage)
         z = self.prior.sample_matching(x, (), step.noise)
         fakes = self.generator(z, stage).float()
-
-        def discriminate(images: Tensor) -> Tensor:
-            out: Tensor = self.discriminator(images, stage)
-            return out.float()
+        discriminate = partial(self.discriminator, stage=stage)
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
         total, terms, _ = self.adversarial.discriminator(discriminate, *inputs, step)
@@ -86,7 +84,7 @@ class ProgressiveGAN(Adversarial):
 
         if self.adversarial.due(step):
             inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-            yield "penalty", Loss(*self.adversarial.penalty(discriminate, *inputs, step))
+            yield "penalty", Loss(*self.adversarial.penalty(discriminate, inputs, step))
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x

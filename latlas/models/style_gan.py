@@ -78,23 +78,19 @@ class StyleGAN(Adversarial):
         x, n, noise = batch.x, len(batch.x), step.noise
         fakes = self.decode_w(self.mixed_styles(n, noise), noise=noise).mean
 
-        def discriminate(images: Tensor) -> Tensor:
-            out: Tensor = self.discriminator(images)
-            return out.float()
-
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-        total, terms, _ = self.adversarial.discriminator(discriminate, *inputs, step)
+        total, terms, _ = self.adversarial.discriminator(self.discriminator, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
         if self.adversarial.due(step):
             inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-            yield "penalty", Loss(*self.adversarial.penalty(discriminate, *inputs, step))
+            yield "penalty", Loss(*self.adversarial.penalty(self.discriminator, inputs, step))
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x
-        total, _ = self.adversarial.generator(discriminate, augmented, real)
+        total, _ = self.adversarial.generator(self.discriminator, augmented, real)
         yield "generator", Loss(total, {"generator": total})
 
         if self.config.path_weight > 0 and step.index % self.config.path_every == 0:

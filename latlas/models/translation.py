@@ -211,13 +211,13 @@ class Pix2Pix(Translator):
             return torch.cat([x.repeat(len(image) // len(x), 1, 1, 1), image.to(x.dtype)], 1)
 
         def discriminate(image: Tensor) -> Tensor:
-            return self.discriminator(pair(image)).float()
+            return self.discriminator(pair(image))  # type: ignore[no-any-return]
 
         if c.adversarial:
             yield "discriminator", Loss(*self.adversarial.discriminator(
                 discriminate, y, fake, step)[:2])
             if self.adversarial.due(step):
-                yield "penalty", Loss(*self.adversarial.penalty(discriminate, y, fake, step))
+                yield "penalty", Loss(*self.adversarial.penalty(discriminate, (y, fake), step))
 
         near = l1(fake, y)
         total, terms = c.l1 * near, {"l1": near}

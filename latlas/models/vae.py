@@ -181,6 +181,10 @@ class VAE(Autoencoding):
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative evidence lower bound, mean nats per example in model units (eq. 3)."""
+        return self.loss_and_latents(batch, step)[0]
+
+    def loss_and_latents(self, batch: Batch, step: Step) -> tuple[Loss, Tensor]:
+        """The loss, and the draws of z (n, latent_dim) that it is of."""
         condition = self.conditioning(batch, step.noise)
         x = self.preprocess(batch.x, step.noise)
         q = self.encode(x, condition=condition)
@@ -194,7 +198,7 @@ class VAE(Autoencoding):
             terms[name] = values.mean()
         bound = reconstruction + self.kl_weight(step) * regulariser
         total = elbo.trimmed_mean(bound, self.config.trimmed_fraction)
-        return Loss(total, {"loss": total, **terms})
+        return Loss(total, {"loss": total, **terms}), z
 
     def regularisers(self, z: Tensor, q: Normal,
                      step: Step) -> dict[str, tuple[float, Tensor]]:

@@ -35,7 +35,7 @@ from latlas.core.errors import ConfigError, unknown
 from latlas.core.model import Step
 from latlas.core.noise import Noise
 
-#: examples (n, *shape) to D's outputs, float32: (n, 1 + others), or (n, patches)
+#: examples (n, *shape) to D's outputs: (n, 1 + others), or (n, patches)
 Discriminate = Callable[[Tensor], Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -199,13 +199,12 @@ class AdversarialLoss:
                       ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """D's loss, with the penalty if that is eager; what to log; D's outputs at ``real``."""
         inputs = [x.detach().requires_grad_(self.eager) for x in (real, fakes)]
-        outputs = self._run(discriminate, *inputs)
-        logits = [self._logits(out) for out in outputs]
+        outputs, logits = self.run(discriminate, *inputs)
         loss = discriminator_loss(self.objective, *logits)
         terms = {"discriminator": loss, "D(real)": logits[0].mean(), "D(fake)": logits[1].mean(),
                  "ada_signal": ada_signal(*logits)}
         if self.eager:
-            penalty, parts = self._penalty(discriminate, inputs, step, logits)
+            penalty, parts = self.penalty(discriminate, inputs, step, logits)
             loss, terms = loss + penalty, terms | parts
         return loss, terms, outputs[0]
 
@@ -213,38 +212,33 @@ class AdversarialLoss:
         """Whether this step has a phase of the penalty."""
         return bool(self.lazy) and step.index % self.interval == 0
 
-    def penalty(self, discriminate: Discriminate, real: Tensor, fakes: Tensor,
-                step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The lazy penalty times γ, and its parts for the log."""
-        inputs = [x.detach().requires_grad_() for x in (real, fakes)]
-        return self._penalty(discriminate, inputs, step)
+    def penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
+                logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The penalty at (real, fakes) times γ, and its parts; ``logits`` if D has run (eager)."""
+        if logits is None:
+            inputs = [x.detach().requires_grad_() for x in inputs]
+        gamma = float(self.gamma * self.gamma_end ** min(1.0, step.progress))
+        penalty, parts = gradient_penalty(self.kind, lambda *xs: self.run(discriminate, *xs)[1],
+                                          inputs, step.noise, logits)
+        return gamma * penalty, parts
 
     def generator(self, discriminate: Discriminate, fakes: Tensor,
                   real: Tensor) -> tuple[Tensor, Tensor]:
         """G's loss, and D's outputs at the fakes."""
-        outputs = discriminate(fakes)
-        fake = self._logits(outputs)
-        shift = self.objective.generator_uses_real
-        return generator_loss(
-            self.objective, self._logits(discriminate(real)) if shift else fake, fake), outputs
+        outputs, logits = self.run(discriminate, fakes)
+        if self.objective.generator_uses_real:
+            logits = [*self.run(discriminate, real)[1], *logits]
+        return generator_loss(self.objective, logits[0], logits[-1]), outputs[0]
 
-    def _penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
-                 logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        gamma = float(self.gamma * self.gamma_end ** min(1.0, step.progress))
-        penalty, parts = gradient_penalty(
-            self.kind, lambda *xs: [self._logits(out) for out in self._run(discriminate, *xs)],
-            inputs, step.noise, logits)
-        return gamma * penalty, parts
-
-    def _run(self, discriminate: Discriminate, *inputs: Tensor) -> list[Tensor]:
-        """D's outputs at each of the inputs."""
-        if not self.joint or len(inputs) == 1:
-            return [discriminate(x) for x in inputs]
-        batch = torch.cat([x.to(inputs[0].dtype) for x in inputs])
-        return list(discriminate(batch).chunk(len(inputs)))
-
-    def _logits(self, outputs: Tensor) -> Tensor:
-        return outputs if self.patches else outputs[:, 0]
+    def run(self, discriminate: Discriminate,
+            *inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """D's outputs, and its logits, at each of the inputs, float32."""
+        if self.joint and len(inputs) > 1:
+            batch = torch.cat([x.to(inputs[0].dtype) for x in inputs])
+            outputs = list(discriminate(batch).float().chunk(len(inputs)))
+        else:
+            outputs = [discriminate(x).float() for x in inputs]
+        return outputs, outputs if self.patches else [out[:, 0] for out in outputs]
 
 
 def path_lengths(images: Tensor, w: Tensor, y: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,7 @@ RATE = 0.3
 JITTER = 0.2
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """Where chains are, (K, n, d), with both log densities (K, n) and their gradients."""
 
     z: Tensor
@@ -42,19 +42,6 @@ class Point:
     log_likelihood: Tensor
     prior_gradient: Tensor
     likelihood_gradient: Tensor
-
-    def density(self, beta: float) -> Tensor:
-        """log p(z) + β log p(x|z), (K, n) float64."""
-        return self.log_prior.double() + beta * self.log_likelihood.double()
-
-    def gradient(self, beta: float) -> Tensor:
-        """Its gradient with respect to z."""
-        return self.prior_gradient + beta * self.likelihood_gradient
-
-    def moved(self, accept: Tensor, new: Point) -> Point:
-        """``new`` for the chains (K, n) that ``accept``."""
-        return Point(*(torch.where(accept.view(*accept.shape, *[1] * (b.dim() - 2)), a, b)
-                       for a, b in zip(vars(new).values(), vars(self).values(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -95,18 +82,25 @@ def transition(bridge: Bridge, point: Point, beta: float, step: Tensor, leapfrog
     Returns:
         Where the chains are then, and the chance (K, n) with which each move was accepted.
     """
+    def density(at: Point) -> Tensor:
+        return at.log_prior.double() + beta * at.log_likelihood.double()
+
+    def gradient(at: Point) -> Tensor:
+        return at.prior_gradient + beta * at.likelihood_gradient
+
     start = p = noise.normal(*point.z.shape).to(point.z)
     step = step * (1 + JITTER * (2 * noise.uniform(*point.z.shape[:-1], 1).to(point.z) - 1))
     new = point
     for _ in range(leapfrog):
-        p = p + 0.5 * step * new.gradient(beta)
+        p = p + 0.5 * step * gradient(new)
         new = bridge.at(new.z + step * p)
-        p = p + 0.5 * step * new.gradient(beta)
+        p = p + 0.5 * step * gradient(new)
     kinetic = 0.5 * (start.double().square() - p.double().square()).sum(-1)
-    gain = new.density(beta) - point.density(beta) + kinetic
+    gain = density(new) - density(point) + kinetic
     chance = gain.clamp(max=0).exp().nan_to_num(0.0)  # a path that ran off to infinity is refused
     accept = noise.uniform(*chance.shape).to(chance) < chance
-    return point.moved(accept, new), chance
+    return Point(*(torch.where(accept[..., None] if a.dim() > accept.dim() else accept, a, b)
+                   for a, b in zip(new, point, strict=True))), chance
 
 
 @torch.no_grad()
