@@ -208,7 +208,7 @@ def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
 def test_a_discriminator_of_ones_own_is_not_told_of_groups():
     space = Images((1, SIDE, SIDE))
     model = GAN(tiny.small("gan", network="conv"), space, discriminator=Listening())
-    assert model.config.prior == "normal" and model.prior.n_clusters == 0
+    assert model.config.prior == "normal" and model.clusters is None
     asked = tiny.small("gan", network="conv", prior="clusters", n_clusters=5)
     with pytest.raises(ConfigError, match="prior=clusters: a discriminator of your own"):
         GAN(asked, space, discriminator=Listening())

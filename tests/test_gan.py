@@ -27,8 +27,8 @@ from latlas.engine.processes import DistributedContext
 from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models import gan
-from latlas.models.cluster_prior import NormalPrior
 from latlas.models.gan import GAN
+from latlas.models.priors import StandardNormal
 from latlas.networks.gan import Waves, make_generator, minibatch_deviation
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import Objective, find_objective
@@ -167,7 +167,7 @@ def test_the_textbook_gan():
     data = tiny.pictures()
     model = model_of(data, prior="normal", objective="non-saturating", penalty="none",
                      augment="none")
-    assert isinstance(model.prior, NormalPrior) and model.latent_dim == 3
+    assert isinstance(model.prior, StandardNormal) and model.latent_dim == 3
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32))
     latents, found = shown_to(model.generator), losses_of(model, batch)
     assert torch.equal(latents[0], Noise(1).normal(8, 3))

@@ -140,7 +140,7 @@ class AE(Autoencoding):
         return PointMass(x.float(), len(self.space.shape))
 
     def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
-        """What the encoder sees in training; the example itself here."""
+        """What the encoder sees in training: here the example itself."""
         return x
 
     def loss(self, batch: Batch, step: Step) -> Loss:
@@ -167,8 +167,7 @@ class AE(Autoencoding):
 class DAEConfig(AEConfig):
     """Denoising autoencoder: reconstruct the clean example from a corrupted one."""
 
-    corruption: str = option("gaussian", "how the input is corrupted",
-                             choices=("gaussian", "mask"))
+    corruption: str = option("gaussian", "how the input is corrupted", choices=("gaussian", "mask"))
     noise: float = option(0.5, "standard deviation of the noise in model units, or the share of "
                           "masked scalars", low=0)
 

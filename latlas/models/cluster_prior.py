@@ -1,4 +1,4 @@
-"""Priors of a GAN's latents: N(0, I), or clusters of alike training images and their content."""
+"""A prior of a GAN's latents: clusters of alike training images, and the content of these."""
 
 from __future__ import annotations
 
@@ -23,38 +23,6 @@ KDE_CENTRES, MIN_KDE_SIZE, KDE_CLUSTERS = 100, 20, 50
 MIN_VARIANCE = 1e-6
 #: weight of the generator's content loss
 CONTENT_WEIGHT = 3.0
-
-#: what the discriminator reads of each example beside its class
-Context = tuple[Tensor | None, ...]
-
-
-class NormalPrior(StandardNormal):
-    """N(0, I), of a textbook GAN, and all that a GAN asks of its prior."""
-
-    n_clusters = content_dims = 0
-
-    def fit(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Learn from the training examples before the first step; nothing here."""
-
-    def context(self, x: Tensor, label: Tensor | None = None) -> Context:
-        """What D reads of examples (n, *shape) and of the fakes beside them; nothing here."""
-        return ()
-
-    def sample(self, n: int, noise: Noise, label: Tensor | None = None) -> Tensor:
-        """(n, dims) latents, of classes (n,) where they are given."""
-        return super().sample(n, noise)
-
-    def sample_matching(self, x: Tensor, context: Context, noise: Noise) -> Tensor:
-        """As many latents as examples, of the same :meth:`context`: (n, dims)."""
-        return noise.normal(len(x), self.dims).to(x.device)
-
-    def expand_latent(self, z: Tensor) -> Tensor:
-        """Latents as the generator reads them: here as they are."""
-        return z
-
-    def content_loss(self, fakes: Tensor, context: Context) -> Tensor | None:
-        """How far fakes are from the content of their latents; latents have none here."""
-        return None
 
 
 class ClusterPrior(Prior):
@@ -192,8 +160,9 @@ class ClusterPrior(Prior):
         with torch.autocast(x.device.type, enabled=False):
             return (self.features(x, None) - self.pixel_mean) @ self.axes
 
-    def context(self, x: Tensor, label: Tensor | None = None) -> Context:
-        """Cluster (n,) and content (n, content_dims) of examples, of classes where given."""
+    def context(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Cluster (n,) and content (n, content_dims) of examples, of classes where given: what D
+        reads of them, and of the fakes beside them."""
         return self.assign(x, label), self.content_of(x) if self.content_dims else None
 
     def weights(self, label: Tensor | None = None) -> Tensor:
@@ -206,12 +175,6 @@ class ClusterPrior(Prior):
         edges = self.weights(label).cumsum(-1)
         level = noise.uniform(n).to(edges)[:, None] * edges[..., -1:]
         return self.sample_in((level >= edges).sum(1).clamp(max=self.n_clusters - 1), noise)
-
-    def sample_matching(self, x: Tensor, context: Context, noise: Noise) -> Tensor:
-        """Latents (n, dims) of the clusters and the content of examples."""
-        cluster, content = context
-        assert cluster is not None
-        return self.sample_in(cluster, noise, content)
 
     def sample_in(self, cluster: Tensor, noise: Noise, content: Tensor | None = None) -> Tensor:
         """Latents (n, dims) of clusters (n,), and of content (n, content_dims) where given."""
@@ -243,11 +206,6 @@ class ClusterPrior(Prior):
         if not self.content_dims:
             return z
         return torch.cat([self.content_of_latents(z).to(z), z[:, self.content_dims:]], 1)
-
-    def content_loss(self, fakes: Tensor, context: Context) -> Tensor | None:
-        """Mean squared distance of fakes from the content of their latents; none without."""
-        content = context[1]
-        return None if content is None else (self.content_of(fakes) - content).square().mean()
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log w_k + log p(content | k) + log N(other; 0, I); −∞ off the vectors of clusters."""

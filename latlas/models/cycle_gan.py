@@ -16,7 +16,7 @@ from latlas.core.motion import estimate, explained, grey, warped
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import PairSpace
-from latlas.models.translation import TranslationConfig, Translator, l1
+from latlas.models.translation import TranslationConfig, Translator, flipped, l1
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
@@ -112,7 +112,9 @@ class CycleGAN(Translator):
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
         """One step: both discriminators on this step's fakes and earlier ones, then both
         generators."""
-        c, batch = self.config, self.augmented(batch, step)
+        c = self.config
+        if c.horizontal_flip:
+            batch = flipped(batch, step.noise.uniform(len(batch)) < 0.5)
         a, b = batch.a.x, batch.b.x
         # what is to stay as it is goes through in the same batch, which takes less time
         identity_weight = c.identity if c.identity and a.shape[1] == b.shape[1] else 0.0

@@ -19,6 +19,7 @@ from latlas.core.space import Space
 from latlas.metrics import rarity
 from latlas.models.priors import NAME_IT
 from latlas.models.vae import VAE, VAEConfig, normal_of
+from latlas.objectives.elbo import free_bits
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class DebiasingVAE(VAE):
         z = q.sample(step.noise)
         reconstruction = -self.decode(z).log_prob(x)
         kl = self.prior.kl(q, z)
-        bound = reconstruction + self.kl_weight(step) * self.with_free_bits(kl)
+        floor = self.config.free_bits * self.latent_dim / kl.shape[1]
+        bound = reconstruction + self.kl_weight(step) * free_bits(kl, floor)
         classification = F.cross_entropy(logits, label)
         total = classification + self.vae_weight * (self.debiased[label] * bound).mean()
         return Loss(total, {"loss": total, "classification": classification,

@@ -18,8 +18,8 @@ from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrior
-from latlas.models.priors import NAME_IT, class_vectors
+from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior
+from latlas.models.priors import NAME_IT, Prior, StandardNormal, class_vectors
 from latlas.networks.augment import ada_augment, diff_augment
 from latlas.networks.conv import LEAST_SIDE
 from latlas.networks.gan import make_discriminator, make_generator
@@ -155,14 +155,11 @@ class ConditionalGANConfig(GANConfig):
 
 
 class Adversarial(Model):
-    """A generator G of latents z and a discriminator D: what the steps of all GANs share.
-
-    A family builds ``generator`` and ``discriminator`` and writes its own ``losses``.
-    """
+    """A generator G of latents z and a discriminator D: what all GANs share but their step."""
 
     defaults = TrainingDefaults(ema_modules=("generator",), monitored=True,
                                 group_option="minibatch_std")
-    prior: NormalPrior | ClusterPrior
+    prior: Prior
     generator: nn.Module
     discriminator: nn.Module
     augment_p: Tensor
@@ -172,7 +169,7 @@ class Adversarial(Model):
         self.adversarial = AdversarialLoss(self.config, objective)
         self.objective = self.adversarial.objective
         self.latent_dim = self.config.latent_dim
-        self.prior = NormalPrior(self.latent_dim)
+        self.prior = StandardNormal(self.latent_dim)
         self.register_buffer("augment_p", torch.zeros(()))
 
     @property
@@ -181,6 +178,11 @@ class Adversarial(Model):
         lazy = Phase("penalty", ("discriminator",), every=self.config.r1_interval)
         return (Phase("discriminator", ("discriminator",)),
                 *((lazy,) if self.adversarial.lazy else ()), Phase("generator", ("generator",)))
+
+    @property
+    def clusters(self) -> ClusterPrior | None:
+        """The prior, if it has clusters."""
+        return self.prior if isinstance(self.prior, ClusterPrior) else None
 
     def describe(self, n_train: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
@@ -212,18 +214,17 @@ class Adversarial(Model):
         return diff_augment(x, step.noise) if kind == "diff" else x
 
     def adapt_augmentation(self, ada_signal: Tensor, n: int, step: Step) -> None:
-        """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less.
-
-        (Karras et al. 2020b, section 3.) ``ada_signal`` is of the n examples of this process; those
-        of all processes count.
-        """
+        """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less (Karras
+        et al. 2020b, section 3). ``n`` are this process's examples; those of all count."""
         if self.augmentation(step.n_train) == "ada":
             share = n * step.noise.world / ADA_EXAMPLES
             self.augment_p.add_((ada_signal.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
 
     def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """(n, latent_dim) latents, of a class where they differ by it."""
-        return self.prior.sample(n, noise, condition).to(self.device)
+        """(n, latent_dim) latents; where they differ by the class, of a condition (n,)."""
+        z = self.prior.sample(n, noise) if self.clusters is None else (
+            self.clusters.sample(n, noise, condition))
+        return z.to(self.device)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """G(z) of such latents: (n, *shape) model units."""
@@ -263,8 +264,7 @@ class GAN(Adversarial):
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None,
-                 prior: NormalPrior | ClusterPrior | None = None,
-                 objective: Objective | None = None) -> None:
+                 prior: Prior | None = None, objective: Objective | None = None) -> None:
         self.condition_dim = classes = len(space.classes) if self.takes_condition else 0
         if config.prior == "auto" and (generator is not None or discriminator is not None):
             config = replace(config, prior="normal")
@@ -288,13 +288,14 @@ class GAN(Adversarial):
             self.discriminator = make_discriminator(
                 space, classes=classes,
                 class_logits=bool(classes) and self.config.class_loss_weight > 0,
-                clusters=prior.n_clusters, content_dims=prior.content_dims,
+                clusters=self.clusters.n_clusters if self.clusters else 0,
+                content_dims=self.clusters.content_dims if self.clusters else 0,
                 minibatch_std=config.minibatch_std, bias=not self.objective.shift_invariant,
                 spectral=config.spectral_norm, **size)
             return
         self.discriminator = discriminator
         self.adversarial.joint = False  # examples may meet in a batch, as in BatchNorm
-        if prior.n_clusters:
+        if self.clusters:
             raise ConfigError("prior=clusters: a discriminator of your own is not told of "
                               "clusters; choose prior=normal")
         if not classes:
@@ -302,15 +303,21 @@ class GAN(Adversarial):
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Fit the prior, where it has something to fit."""
-        self.prior.fit(batches, n_train)
+        if self.clusters:
+            self.clusters.fit(batches, n_train)
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
         x, label = batch.x, self.conditioning(batch, step.noise)
-        context = self.prior.context(x, label)
-        z = self.prior.sample_matching(x, context, step.noise)
+        clusters, content = self.clusters, None
+        conditions: tuple[Tensor | None, ...] = (label,) if self.condition_dim else ()
+        if clusters is None:
+            z = self.prior.sample(len(x), step.noise).to(x.device)
+        else:
+            cluster, content = clusters.context(x, label)
+            z = clusters.sample_in(cluster, step.noise, content)
+            conditions = (label, cluster, content)
         fakes = self.generate(z, label).float()
-        conditions = (label, *context) if self.condition_dim or context else ()
 
         def discriminate(images: Tensor) -> Tensor:
             """D's outputs for one batch of the step's conditions, or several in a row."""
@@ -336,16 +343,15 @@ class GAN(Adversarial):
         parts = {"generator": total}
         if (class_loss := self.class_loss(outputs, label)) is not None:
             total = total + class_loss
-        if (content := self.prior.content_loss(fakes, context)) is not None:
-            total, parts = total + CONTENT_WEIGHT * content, parts | {"content": content}
+        if clusters and content is not None:
+            distance = (clusters.content_of(fakes) - content).square().mean()
+            total, parts = total + CONTENT_WEIGHT * distance, parts | {"content": distance}
         yield "generator", Loss(total, parts)
         self.adapt_augmentation(terms["ada_signal"], len(x), step)
 
     def class_loss(self, outputs: Tensor, label: Tensor | None) -> Tensor | None:
-        """−log p(class | example), mean nats times ``class_loss_weight``, by D's further outputs.
-
-        ``None`` without classes, or for a discriminator of the user's own that gives one logit.
-        """
+        """−log p(class | example), mean nats times ``class_loss_weight``, by D's further outputs;
+        none for a discriminator of the user's own that gives one logit."""
         if label is None or outputs.shape[1] == 1:
             return None
         if outputs.shape[1] != 1 + self.condition_dim:
@@ -364,7 +370,7 @@ class GAN(Adversarial):
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) of latents (n, latent_dim), and of classes (n,), or fewer, which then repeat."""
-        inputs = [self.prior.expand_latent(z)]
+        inputs = [self.clusters.expand_latent(z) if self.clusters else z]
         if self.takes_condition:
             if condition is None:
                 raise DataError(f"conditional-gan needs a label for every example: {NAME_IT}")
@@ -375,8 +381,10 @@ class GAN(Adversarial):
     def initial_latents(self, x: Tensor, *, noise: Noise,
                         condition: Tensor | None = None) -> Tensor | None:
         """Latents (n, latent_dim) of the images' clusters and content."""
-        context = self.prior.context(x, condition)
-        return self.prior.sample_matching(x, context, noise) if context else None
+        if self.clusters is None:
+            return None
+        cluster, content = self.clusters.context(x, condition)
+        return self.clusters.sample_in(cluster, noise, content)
 
 
 class ConditionalGAN(GAN):

@@ -49,8 +49,8 @@ class HierarchicalVAEConfig(IWAEConfig):
             raise ConfigError("latent_dim=1: two layers need two numbers or more",
                               option="latent_dim")
         top = max(1, total // 3)
-        return IWAEConfig.resolve(replace(self, latent_dim=total, latents=self.latents or (
-            total - top, top)), space)
+        latents = self.latents or (total - top, top)
+        return IWAEConfig.resolve(replace(self, latent_dim=total, latents=latents), space)
 
 
 def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
@@ -65,11 +65,10 @@ def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
 
 @dataclass
 class Chain:
-    """q(z_1|x) Π q(z_l+1|z_l) over flat latents (*batch, Σ d_l), z_1 first.
+    """q(z_1|x) Π q(z_l+1|z_l) over flat latents (*batch, Σ d_l), z_1 first: a posterior.
 
-    Attributes:
-        bottom: q(z_1|x); ``links[l]`` gives the next layer; ``sizes`` are the d_l.
-        fixed: no gradient flows to the weights of the links.
+    ``bottom`` is q(z_1|x), ``links[l]`` gives the next layer, ``sizes`` are the d_l. Where it is
+    ``fixed``, no gradient flows to the weights of the links.
     """
 
     bottom: Normal
@@ -83,19 +82,15 @@ class Chain:
         return self.upward(self.bottom.mean)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(*batch, Σ d_l), layer by layer."""
         return self.upward(self.bottom.sample(noise), noise)
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, n, Σ d_l): ``k`` samples of every example."""
         return self.upward(self.bottom.draws(k, noise), noise)
 
     def detached(self) -> Chain:
-        """The same density, through whose parameters no gradient flows."""
         return replace(self, bottom=self.bottom.detached(), fixed=True)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Σ_l log q(z_l|z_l−1), (*batch, Σ d_l) to (*batch,), nats."""
         layers = z.split(self.sizes, -1)
         log_q = self.bottom.log_prob(layers[0])
         for link, (below, above) in zip(self.links, pairwise(layers), strict=True):

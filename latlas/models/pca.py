@@ -69,12 +69,8 @@ class PCA(Model):
 
     Integer images are fitted and scored with uniform noise of one level added, which makes their
     density comparable in bits per dimension with a likelihood of the integers themselves.
-
-    Attributes:
-        mean: (D,) μ.
-        axes: (D, k) orthonormal principal axes U.
-        eigenvalues: (k,) variances λ along them, descending.
-        noise_variance: () σ².
+    ``mean`` is μ (D,), ``axes`` are the orthonormal principal axes U (D, k), ``eigenvalues`` the
+    variances λ (k,) along them, descending, and ``noise_variance`` is σ².
     """
 
     Config = PCAConfig
@@ -111,12 +107,11 @@ class PCA(Model):
     def fit(self, batches: Iterable[Batch]) -> None:
         """Maximum likelihood (variances over n − ``ddof``), in one sweep, or a few above 4,096 D.
 
-        Raises:
-            DataError: fewer than k + 2 examples, values that are not finite, or data that lie in a
-                plane of at most k dimensions, where the density has no bound.
+        DataError for fewer than k + 2 examples, values that are not finite, or data that lie in a
+        plane of at most k dimensions, where the density has no bound.
         """
-        solve = covariance_spectrum if self.config.solver == "covariance" else randomised_spectrum
-        s = solve(Rows(batches, self.space), self.latent_dim, self.config.ddof)
+        s = spectrum(Rows(batches, self.space), self.latent_dim, self.config.ddof,
+                     exact=self.config.solver == "covariance")
         rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
         if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
@@ -201,62 +196,26 @@ class Spectrum(NamedTuple):
     total: Tensor
 
 
-def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectrum:
-    """Exact ``k`` eigenpairs of rows (n, D) float64, one sweep; D² memory.
+def spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, exact: bool = True, extra: int = 10,
+             sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+    """``k`` eigenpairs of the covariance of rows (n, D) float64, which divides by n − ``ddof``.
 
-    The covariance divides by n − ``ddof``. DataError for fewer than k + 2 rows, or values that are
-    not finite.
-    """
-    n, mean, scatter = moments(rows, k, full=True)
-    covariance = scatter / (n - ddof)
-    dims = len(covariance)
-    values, vectors = scipy.linalg.eigh(covariance.cpu().numpy(),
-                                        subset_by_index=[dims - k, dims - 1])
-    return ordered(mean, torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy()),
-                     covariance.trace())
-
-
-def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra: int = 10,
-                        sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
-    """Subspace iteration from a random start (Halko et al. 2011, algorithms 4.4 and 5.3).
-
-    One sweep for the mean, then sweeps until the sum of the eigenvalues is steady; memory
-    D × 2 (k + extra). The eigenvalues are never above the exact ones.
+    Exact in one sweep with D² memory; otherwise by subspace iteration from a random start (Halko et
+    al. 2011, algorithms 4.4 and 5.3), the eigenvalues never above the exact ones, in several sweeps
+    of the same rows with D × 2 (k + extra) memory, until the sum of the eigenvalues is steady.
 
     Args:
-        rows, k, ddof: as for :func:`covariance_spectrum`; every sweep gives the same rows.
         extra: further columns that speed up convergence.
         sweeps: at most so many after the first.
         tolerance: relative change of Σλ at which to stop.
-    """
-    n, mean, scatter = moments(rows, k, full=False)
-    dims, total = len(mean), -math.inf
-    start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
-    basis = torch.linalg.qr(start.to(mean)).Q
-    for _ in range(sweeps):
-        image = torch.zeros_like(basis)  # the covariance times the basis, without its (D, D) matrix
-        for x in rows:
-            centred = x - mean
-            image += centred.T @ (centred @ basis)
-        image = image / (n - ddof)
-        values, rotation = torch.linalg.eigh(basis.T @ image)
-        axes, before, total = basis @ rotation, total, float(values[-k:].sum())
-        if abs(total - before) <= tolerance * abs(total):
-            break
-        basis = torch.linalg.qr(image).Q
-    return ordered(mean, values[-k:], axes[:, -k:], scatter.sum() / (n - ddof))
 
-
-def moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Tensor]:
-    """Count, mean (D,), and sum of products about the mean, updated by batches.
-
-    Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel. The products are
-    (D, D), or without ``full`` only the (D,) squares. DataError if k axes and a noise variance
-    cannot be fitted to them.
+    Raises:
+        DataError: fewer than k + 2 rows, or values that are not finite.
     """
     def products(centred: Tensor) -> Tensor:
-        return centred.T @ centred if full else centred.square().sum(0)
+        return centred.T @ centred if exact else centred.square().sum(0)
 
+    # Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
     for x in rows:
         n, delta = len(x), x.mean(0) - mean
@@ -269,7 +228,26 @@ def moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Te
                         f"got {count}")
     if not torch.isfinite(scatter).all():
         raise DataError("pca: the training examples hold values that are not finite numbers")
-    return count, mean, scatter
+    dims = len(mean)
+    if exact:
+        covariance = scatter / (count - ddof)
+        values, vectors = map(torch.tensor, scipy.linalg.eigh(
+            covariance.cpu().numpy(), subset_by_index=[dims - k, dims - 1]))
+        return ordered(mean, values, vectors, covariance.trace())
+    start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+    basis, total = torch.linalg.qr(start.to(mean)).Q, -math.inf
+    for _ in range(sweeps):
+        image = torch.zeros_like(basis)  # the covariance times the basis, without its (D, D) matrix
+        for x in rows:
+            centred = x - mean
+            image += centred.T @ (centred @ basis)
+        image = image / (count - ddof)
+        values, rotation = torch.linalg.eigh(basis.T @ image)
+        vectors, before, total = basis @ rotation, total, float(values[-k:].sum())
+        if abs(total - before) <= tolerance * abs(total):
+            break
+        basis = torch.linalg.qr(image).Q
+    return ordered(mean, values[-k:], vectors[:, -k:], scatter.sum() / (count - ddof))
 
 
 def ordered(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:

@@ -72,7 +72,7 @@ class ProgressiveGAN(Adversarial):
         stage = self.stage_at(step.progress)
         self.stage.fill_(stage)
         x = at_stage(batch.x, self.sizes, stage)
-        z = self.prior.sample_matching(x, (), step.noise)
+        z = self.prior.sample(len(x), step.noise).to(x.device)
         fakes = self.generator(z, stage).float()
         discriminate = partial(self.discriminator, stage=stage)
 

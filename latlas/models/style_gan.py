@@ -126,13 +126,9 @@ class StyleGAN(Adversarial):
 
     @torch.no_grad()
     def mean_w(self) -> Tensor:
-        """Mean style of 4,096 latents, always the same ones, (d_w,).
-
-        It is computed when it is asked for, so it is that of these weights, averaged ones too.
-        """
+        """Mean style of 4,096 latents, always the same ones, under the present weights: (d_w,)."""
         z = self.prior.sample(MEAN_LATENTS, Noise(derive("mean w")))
-        mean: Tensor = self.generator.mapping(z.to(self.device)).mean(0)
-        return mean
+        return self.generator.mapping(z.to(self.device)).mean(0)  # type: ignore[no-any-return]
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
         """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second."""

@@ -120,12 +120,6 @@ class Translator(Model):
         lazy = Phase("penalty", modules, every=self.config.r1_interval)
         return (Phase(name, modules), *((lazy,) if self.adversarial.lazy else ()))
 
-    def augmented(self, batch: PairBatch, step: Step) -> PairBatch:
-        """The batch; with ``horizontal_flip`` half of its examples are flipped, on both sides."""
-        if not self.config.horizontal_flip:
-            return batch
-        return flipped(batch, step.noise.uniform(len(batch)) < 0.5)
-
     def make_generator(self, a: Space, b: Space) -> nn.Module:
         """From images of ``a`` to images of ``b``."""
         size, c = (a.shape[1], a.shape[2]), self.config
@@ -202,7 +196,9 @@ class Pix2Pix(Translator):
 
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
         """One step: the discriminator on this step's fakes, then the generator that made them."""
-        c, batch = self.config, self.augmented(batch, step)
+        c = self.config
+        if c.horizontal_flip:
+            batch = flipped(batch, step.noise.uniform(len(batch)) < 0.5)
         x, y = batch.a.x, batch.b.x
         fake = self.generator(x)
 

@@ -192,7 +192,8 @@ class VAE(Autoencoding):
         reconstruction = -self.decode(z, condition=condition).log_prob(x)
         kl = self.prior.kl(q, z)
         terms = {"reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()}
-        regulariser = self.with_free_bits(kl)
+        # parts are latent dimensions; of a learnt prior the one part has the free bits of all
+        regulariser = elbo.free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
         for name, (weight, values) in self.regularisers(z, q, step).items():
             regulariser = regulariser + weight * values
             terms[name] = values.mean()
@@ -220,14 +221,6 @@ class VAE(Autoencoding):
         weight: float = (start ** (1 - progress) if start > 1 else
                          start + (1 - start) * progress)
         return weight
-
-    def with_free_bits(self, kl: Tensor) -> Tensor:
-        """KL (n, parts) to what it costs, (n,) nats.
-
-        The parts are the latent dimensions under the standard prior; under a learnt one there is a
-        single part, which has the free bits of all dimensions.
-        """
-        return elbo.free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""

@@ -55,16 +55,14 @@ class Objective:
     shift_invariant: bool = False
 
 
-def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
-    return F.softplus(-real) + F.softplus(fake)
-
-
 _BUILT_IN: dict[str, Objective] = {
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real),
                               lambda real, fake: F.softplus(real - fake),
                               generator_uses_real=True, shift_invariant=True),
-    "non-saturating": Objective(_cross_entropy, lambda real, fake: F.softplus(-fake)),
-    "minimax": Objective(_cross_entropy, lambda real, fake: -F.softplus(fake)),
+    "non-saturating": Objective(lambda real, fake: F.softplus(-real) + F.softplus(fake),
+                                lambda real, fake: F.softplus(-fake)),
+    "minimax": Objective(lambda real, fake: F.softplus(-real) + F.softplus(fake),
+                         lambda real, fake: -F.softplus(fake)),
     "least-squares": Objective(
         lambda real, fake: 0.5 * ((real - 1).square() + fake.square()),
         lambda real, fake: 0.5 * (fake - 1).square()),
@@ -79,22 +77,15 @@ _registered: dict[str, Objective] = {}
 
 
 def register_objective(name: str, objective: Objective) -> None:
-    """Make an objective known as ``objective=NAME`` to every adversarial model of this process.
-
-    Raises:
-        ConfigError: latlas has an objective of that name.
-    """
+    """Make an objective known as ``objective=NAME`` to every adversarial model of this process;
+    ConfigError for a name of latlas's own."""
     if name in _BUILT_IN:
         raise ConfigError(f"objective {name!r} is one of latlas's own; choose another name")
     _registered[name] = objective
 
 
 def find_objective(objective: str | Objective) -> Objective:
-    """The objective of a name, or the one that is given.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """The objective of a name, or the objective itself; ConfigError for an unknown name."""
     if isinstance(objective, Objective):
         return objective
     objectives = _BUILT_IN | _registered
@@ -126,9 +117,7 @@ def gradient_penalty(kind: str, discriminator: Callable[..., Sequence[Tensor]],
     Args:
         discriminator: D's logits for each of the inputs it is called with.
         d_inputs: real examples and fakes as D sees them; they require a gradient.
-        noise: draws the points of ``gp``.
-        logits: D's outputs at both inputs, if it has run (an eager penalty); otherwise D runs where
-            the penalty is taken and nowhere else (a lazy one).
+        logits: D's logits at both, if it has run; otherwise it runs where the penalty is taken.
     """
     if kind == "gp":
         real, fake = (x.detach() for x in d_inputs)
@@ -166,16 +155,12 @@ class AdversarialLoss:
     The penalty is part of D's loss at every step (eager), or a phase of its own at every
     ``interval``-th (lazy; Karras et al. 2020, appendix B). γ falls geometrically to ``gamma_end``
     of itself over the budget: it is to D's gradient what a squared length is to the data, so every
-    scale gets the same time.
+    scale gets the same time. D sees real examples and fakes in one batch (``joint``), but not where
+    the gradient at one kind alone would go back through both.
 
     Args:
-        config: has ``objective``, ``penalty``, ``gamma``, ``gamma_end`` and ``r1_interval``.
         objective: in place of the one that the config names.
         patches: all of D's outputs say how real an example is, not the first alone.
-
-    Attributes:
-        joint: D sees real examples and fakes in one batch; not where the gradient at one kind alone
-            would go back through both.
     """
 
     def __init__(self, config: Any, objective: Objective | None = None,
@@ -210,7 +195,7 @@ class AdversarialLoss:
 
     def due(self, step: Step) -> bool:
         """Whether this step has a phase of the penalty."""
-        return bool(self.lazy) and step.index % self.interval == 0
+        return self.lazy and bool(step.index % self.interval == 0)
 
     def penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
                 logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -242,14 +227,11 @@ class AdversarialLoss:
 
 
 def path_lengths(images: Tensor, w: Tensor, y: Tensor) -> Tensor:
-    """‖J_wᵀ y‖ / √(H W) of every image, (n,): how far it moves with its styles.
+    """‖J_wᵀ y‖ / √(H W) of every image (n, C, H, W) made from styles w (n, layers, d): (n,).
 
+    How far it moves with its styles, as a root mean square over layers; y is standard normal.
     Path-length regularisation (Karras et al. 2020, eq. 4) holds the lengths to their running mean,
-    so that a step in w changes the image equally everywhere. Root mean square over layers.
-
-    Args:
-        images: (n, C, H, W) generated from the styles w, (n, layers, d).
-        y: like ``images``, standard normal.
+    so that a step in w changes the image equally everywhere.
     """
     projection = (images.float() * y).sum() / math.sqrt(images.shape[2] * images.shape[3])
     gradient, = torch.autograd.grad(projection, w, create_graph=True)
