@@ -59,17 +59,12 @@ class Autoencoding(Model):
         encoder, decoder: any modules of the user's own instead of the built-in networks:
             (n, *shape) to (n, outputs), and (n, latent_dim) to (n, multiplier·C, H, W). With a
             condition they are called with it as a second argument, (n, condition_dim).
-
-    Attributes:
-        more_outputs: outputs of the encoder beside those of the latent dimensions.
-        multiplier: outputs of the decoder per scalar of an example.
-        dropout: share of the decoder's hidden units that a training step leaves out.
     """
 
     outputs_per_latent = 1
-    more_outputs = 0
-    multiplier = 1
-    dropout = 0.0
+    more_outputs = 0  # of the encoder, beside those of the latent dimensions
+    multiplier = 1  # outputs of the decoder per scalar of an example
+    dropout = 0.0  # share of the decoder's hidden units that a training step leaves out
 
     def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
@@ -109,11 +104,8 @@ class Autoencoding(Model):
 
 
 class AE(Autoencoding):
-    """Encoder and decoder trained on squared error (Hinton & Salakhutdinov 2006).
-
-    It is trained without a prior; :meth:`finish` fits a Gaussian to the training latents, from
-    which ``sample`` draws.
-    """
+    """Encoder and decoder trained on squared error (Hinton & Salakhutdinov 2006), without a prior;
+    :meth:`finish` fits a Gaussian to the training latents, from which ``sample`` draws."""
 
     Config = AEConfig
     latent_mean: Tensor

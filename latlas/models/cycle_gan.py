@@ -176,18 +176,12 @@ class CycleGAN(Translator):
         return self.G_AB if to == "B" else self.G_BA
 
 
-def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Tensor, Tensor]:
+def replayed(buffer: Tensor, fakes: Tensor, before: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """What D sees in place of ``fakes`` (n, \\*shape), and the buffer (p, \\*shape) after that.
 
     The first p fakes fill the buffer; later ones take the place of a random one half of the time,
-    and D sees that one instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017).
-
-    Args:
-        seen: fakes before these.
-        noise: decides.
-
-    Raises:
-        ConfigError: more fakes than the buffer holds.
+    and D sees that one instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017). ``before``
+    says how many fakes there were before these. ConfigError for more fakes than the buffer holds.
     """
     n, p = len(fakes), len(buffer)
     if n > p:
@@ -195,23 +189,19 @@ def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Te
                           "replay_buffer=0")
     slots = noise.uniform(p).argsort()[:n].to(buffer.device)
     swap = (noise.uniform(n) < 0.5).to(buffer.device).view(n, *[1] * (fakes.dim() - 1))
-    if seen + n <= p:
-        rows = torch.arange(seen, seen + n, device=buffer.device)
+    if before + n <= p:
+        rows = torch.arange(before, before + n, device=buffer.device)
         return fakes, buffer.index_copy(0, rows, fakes)
     old = buffer[slots]
     return torch.where(swap, old, fakes), buffer.index_copy(0, slots, torch.where(swap, fakes, old))
 
 
 def flicker(earlier: Tensor, later: Tensor, motion: Tensor, weight: Tensor) -> Tensor:
-    """mean over places and channels of w |later − W(earlier)|, of each pair: (n,).
+    """mean over places and channels of w |later − W(earlier)|, of each pair of frames: (n,).
 
     The short-term temporal loss of Lai et al. (2018, section 3.2; Ruder et al. 2016, eq. 7, with
-    squares).
-
-    Args:
-        earlier, later: (n, C, H, W) what was made of two frames that follow each other.
-        motion: (n, 2, 3) of the frames, see :mod:`latlas.core.motion`.
-        weight: (n, 1, H, W), how well the motion explains the frames themselves.
+    squares). ``motion`` (n, 2, 3) is that of the frames themselves, and ``weight`` (n, 1, H, W) how
+    well it explains them (:mod:`latlas.core.motion`).
     """
     return (weight * (later.float() - warped(earlier, motion)).abs()).flatten(1).mean(1)
 

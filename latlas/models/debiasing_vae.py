@@ -118,11 +118,7 @@ class DebiasingVAE(VAE):
                             "reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()})
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Refuse what histograms of latents cannot be computed from.
-
-        Raises:
-            DataError: fewer than 50 examples of the debias_classes.
-        """
+        """DataError for fewer than 50 examples of the debias_classes, too few for histograms."""
         count = sum(int(self.debiased[labels_of(batch)].sum()) for batch in batches)
         if self.reweighting_interval and count < rarity.LEAST_ITEMS:
             raise DataError(f"the debias_classes have {count} training examples; at least "
@@ -131,10 +127,8 @@ class DebiasingVAE(VAE):
 
     @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
-        """Weights of the examples of debias_classes; 1 for others.
-
-        By the histograms of their latents (eq. 3), or by the losses of examples that are alike.
-        """
+        """Of the examples of debias_classes by the histograms of their latents (eq. 3), or by the
+        losses of examples that are alike; 1 for others."""
         latents, losses, labels = [], [], []
         for batch in batches:
             q, logits = self.encode_and_classify(batch.x)

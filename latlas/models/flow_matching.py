@@ -81,8 +81,7 @@ class FlowMatching(Model):
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Nats in data units, exact but for the steps, and an infinite effective sample size.
 
-        Images are dequantised: one draw of a lower bound. The time is that of ``dims`` passes
-        through the network for every pass of a sample.
+        Images are dequantised: one draw of a lower bound. It takes ``dims`` times a sample's time.
         """
         flat = dequantise(x, self.space.step, noise).flatten(1)
         nats = self.log_density(flat) - self.space.log_volume

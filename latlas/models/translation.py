@@ -66,13 +66,10 @@ class TranslationConfig:
 
 class Translator(Model):
     """Generators from images of domain A to those of domain B, against discriminators of patches.
-
-    Attributes:
-        ways: the domains it translates to.
     """
 
     latent_dim = 0
-    ways: tuple[str, ...] = ("B",)
+    ways: tuple[str, ...] = ("B",)  # the domains it translates to
     space: PairSpace  # type: ignore[assignment]
 
     def __init__(self, config: Any, space: PairSpace) -> None:
@@ -103,10 +100,8 @@ class Translator(Model):
         raise NotImplementedError
 
     def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
-        """Images (n, *shape) of the other domain to domain ``to``, model units.
-
-        Dropout, where there is some, draws from ``noise``.
-        """
+        """Images (n, *shape) of the other domain to domain ``to``, model units; dropout draws from
+        ``noise``."""
         with nullcontext() if noise is None else dropout_rng(noise, len(x)):
             image: Tensor = self.generator_to(to)(x)
         return image

@@ -288,11 +288,8 @@ class VAE(Autoencoding):
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Importance-weighted bound log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8).
-
-        x is encoded once and never repeated. Returns nats in data units and the effective sample
-        size, both (n,).
-        """
+        """Importance-weighted bound log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8), nats
+        in data units, and the effective sample size, both (n,); x is encoded once."""
         x = self.preprocess(x, noise)
         q, bound = self.encode(x, condition=condition), elbo.ImportanceBound()
         chunk = max(1, CHUNK // (len(x) * self.space.dims))

@@ -3,21 +3,6 @@
 ``real`` and ``fake`` are logits of D, (n,), for as many real examples as generated ones; where an
 objective speaks of a probability, it is σ of the logit. Losses are in nats where logarithms are
 taken.
-
-=============== ============================= ===================== =========================
-objective       discriminator                 generator             source and equation
-=============== ============================= ===================== =========================
-minimax         −log D(x) − log(1 − D(G(z)))  log(1 − D(G(z)))      Goodfellow et al. 2014, 1
-non-saturating  the same                      −log D(G(z))          the same, section 3
-least-squares   ½ (D(x) − 1)² + ½ D(G(z))²    ½ (D(G(z)) − 1)²      Mao et al. 2017, 9
-hinge           (1 − D(x))₊ + (1 + D(G(z)))₊  −D(G(z))              Lim & Ye 2017, 7 and 8
-wasserstein     D(G(z)) − D(x)                −D(G(z))              Arjovsky et al. 2017, 3
-relativistic    −log σ(D(x) − D(G(z)))        −log σ(D(G(z)) −      Jolicoeur-Martineau 2019,
-                                              D(x))                 5 and 6
-=============== ============================= ===================== =========================
-
-The relativistic objective pairs the k-th real example with the k-th fake. A fake has to look more
-real than a real example, so a mode that the generator drops keeps its pull (Sun et al. 2020).
 """
 
 from __future__ import annotations
@@ -56,20 +41,25 @@ class Objective:
 
 
 _BUILT_IN: dict[str, Objective] = {
+    # −log σ(D(x) − D(G(z))) and −log σ(D(G(z)) − D(x)) of the k-th real example and the k-th fake
+    # (Jolicoeur-Martineau 2019, eq. 5 and 6): a fake has to look more real than a real example, so
+    # a mode that the generator drops keeps its pull (Sun et al. 2020)
     "relativistic": Objective(lambda real, fake: F.softplus(fake - real),
                               lambda real, fake: F.softplus(real - fake),
                               generator_uses_real=True, shift_invariant=True),
+    # −log D(x) − log(1 − D(G(z))) and −log D(G(z)) (Goodfellow et al. 2014, section 3)
     "non-saturating": Objective(lambda real, fake: F.softplus(-real) + F.softplus(fake),
                                 lambda real, fake: F.softplus(-fake)),
+    # the same, and log(1 − D(G(z))) (Goodfellow et al. 2014, eq. 1)
     "minimax": Objective(lambda real, fake: F.softplus(-real) + F.softplus(fake),
                          lambda real, fake: -F.softplus(fake)),
-    "least-squares": Objective(
+    "least-squares": Objective(  # Mao et al. 2017, eq. 9
         lambda real, fake: 0.5 * ((real - 1).square() + fake.square()),
         lambda real, fake: 0.5 * (fake - 1).square()),
     "hinge": Objective(lambda real, fake: F.relu(1 - real) + F.relu(1 + fake),
-                       lambda real, fake: -fake),
+                       lambda real, fake: -fake),  # Lim & Ye 2017, eq. 7 and 8
     "wasserstein": Objective(lambda real, fake: fake - real, lambda real, fake: -fake,
-                             shift_invariant=True),
+                             shift_invariant=True),  # Arjovsky et al. 2017, eq. 3
 }
 #: the names of the objectives that latlas has
 OBJECTIVES = tuple(_BUILT_IN)
