@@ -14,7 +14,7 @@ coordinates along the principal axes, in order of variance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -110,7 +110,13 @@ class PCA(Model):
         DataError for fewer than k + 2 examples, values that are not finite, or data that lie in a
         plane of at most k dimensions, where the density has no bound.
         """
-        s = spectrum(Rows(batches, self.space), self.latent_dim, self.config.ddof,
+        def rows() -> Iterator[Tensor]:
+            """Dequantised, by the same noise in each sweep."""
+            for i, batch in enumerate(batches):
+                noise = Noise(derive("pca", "dequantise", i), batch.x.device)
+                yield self.preprocess(batch.x, noise).flatten(1)
+
+        s = spectrum(rows, self.latent_dim, self.config.ddof,
                      exact=self.config.solver == "covariance")
         rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
         if not rest > TINY * s.total:
@@ -171,18 +177,6 @@ class PCA(Model):
         return nats - self.space.log_volume, torch.full_like(nats, math.inf)
 
 
-class Rows:
-    """Batches as (n, D) float64, dequantised; each sweep sees the same noise."""
-
-    def __init__(self, batches: Iterable[Batch], space: Space) -> None:
-        self.batches, self.space = batches, space
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for i, batch in enumerate(self.batches):
-            noise = Noise(derive("pca", "dequantise", i), batch.x.device)
-            yield dequantise(batch.x.double(), self.space.step, noise).flatten(1)
-
-
 class Spectrum(NamedTuple):
     """Leading part of the eigendecomposition of a covariance matrix, float64.
 
@@ -196,8 +190,8 @@ class Spectrum(NamedTuple):
     total: Tensor
 
 
-def spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, exact: bool = True, extra: int = 10,
-             sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exact: bool = True,
+             extra: int = 10, sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
     """``k`` eigenpairs of the covariance of rows (n, D) float64, which divides by n − ``ddof``.
 
     Exact in one sweep with D² memory; otherwise by subspace iteration from a random start (Halko et
@@ -217,7 +211,7 @@ def spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, exact: bool = Tru
 
     # Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
-    for x in rows:
+    for x in rows():
         n, delta = len(x), x.mean(0) - mean
         update = products(x - x.mean(0)) + count * n / (count + n) * products(delta[None])
         scatter = scatter.to(update) + update
@@ -233,25 +227,24 @@ def spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, exact: bool = Tru
         covariance = scatter / (count - ddof)
         values, vectors = map(torch.tensor, scipy.linalg.eigh(
             covariance.cpu().numpy(), subset_by_index=[dims - k, dims - 1]))
-        return ordered(mean, values, vectors, covariance.trace())
-    start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
-    basis, total = torch.linalg.qr(start.to(mean)).Q, -math.inf
-    for _ in range(sweeps):
-        image = torch.zeros_like(basis)  # the covariance times the basis, without its (D, D) matrix
-        for x in rows:
-            centred = x - mean
-            image += centred.T @ (centred @ basis)
-        image = image / (count - ddof)
-        values, rotation = torch.linalg.eigh(basis.T @ image)
-        vectors, before, total = basis @ rotation, total, float(values[-k:].sum())
-        if abs(total - before) <= tolerance * abs(total):
-            break
-        basis = torch.linalg.qr(image).Q
-    return ordered(mean, values[-k:], vectors[:, -k:], scatter.sum() / (count - ddof))
-
-
-def ordered(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
-    """Descending order; signs fixed, so that the latents of two fits agree."""
+        trace = covariance.trace()
+    else:
+        trace, total = scatter.sum() / (count - ddof), -math.inf
+        start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+        basis = torch.linalg.qr(start.to(mean)).Q
+        for _ in range(sweeps):
+            image = torch.zeros_like(basis)  # the covariance, never made, times the basis
+            for x in rows():
+                centred = x - mean
+                image += centred.T @ (centred @ basis)
+            image = image / (count - ddof)
+            values, rotation = torch.linalg.eigh(basis.T @ image)
+            values, vectors = values[-k:], (basis @ rotation)[:, -k:]
+            before, total = total, float(values.sum())
+            if abs(total - before) <= tolerance * abs(total):
+                break
+            basis = torch.linalg.qr(image).Q
+    # descending; signs fixed, so that the latents of two fits agree
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return Spectrum(mean, vectors * largest.sign(), values, total)
+    return Spectrum(mean, vectors * largest.sign(), values, trace)
