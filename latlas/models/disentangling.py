@@ -66,8 +66,7 @@ class BetaTCVAE(VAE):
 
     Config = BetaTCVAEConfig
 
-    def regularisers(self, z: Tensor, q: Normal,
-                     step: Step) -> dict[str, tuple[float, Tensor]]:
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """β − 1 times the total correlation beside the KL, which holds it once."""
         return {"total correlation": (self.config.beta - 1, total_correlation(z, q))}
 
@@ -112,8 +111,7 @@ class FactorVAE(VAE):
         yield "vae", loss
         yield "discriminator", self.discriminator_loss(z.detach(), step)
 
-    def regularisers(self, z: Tensor, q: Normal,
-                     step: Step) -> dict[str, tuple[float, Tensor]]:
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """γ times the total correlation as the discriminator has it."""
         return {"total correlation": (self.config.gamma, self.log_density_ratio(z))}
 

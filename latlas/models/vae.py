@@ -140,17 +140,15 @@ class Likelihood(nn.Module):
         """p(x|z) of the decoder's output, (*batch, multiplier·C, H, W)."""
         if self.name == "bernoulli":
             return Bernoulli(output, self.event_dims)
+        if self.name == "gaussian":
+            return Normal(output, torch.tensor(2 * math.log(self.noise_sd)), self.event_dims)
+        mean, raw = (output, GAIN * self.raw) if self.name == "gaussian-learnt" else (
+            output.chunk(2, -self.event_dims))
+        least = MIN_LOG_SCALE if self.name == "discretised-logistic" else MIN_LOG_VAR
+        spread = least + F.softplus(raw.float() - least)  # bent smoothly so that it stays above
         if self.name == "discretised-logistic":
-            location, raw = output.chunk(2, -self.event_dims)
-            return DiscretisedLogistic(location, bounded_below(raw.float(), MIN_LOG_SCALE),
-                                       self.space.step, self.event_dims)
-        mean, log_var = output, torch.tensor(2 * math.log(self.noise_sd))
-        if self.name == "gaussian-learnt":
-            log_var = bounded_below(GAIN * self.raw, MIN_LOG_VAR)
-        elif self.name == "gaussian-pixel":
-            mean, raw = output.chunk(2, -self.event_dims)
-            log_var = bounded_below(raw.float(), MIN_LOG_VAR)
-        return Normal(mean, log_var, self.event_dims)
+            return DiscretisedLogistic(mean, spread, self.space.step, self.event_dims)
+        return Normal(mean, spread, self.event_dims)
 
 
 class VAE(Autoencoding):
@@ -201,8 +199,7 @@ class VAE(Autoencoding):
         total = elbo.trimmed_mean(bound, self.config.trimmed_fraction)
         return Loss(total, {"loss": total, **terms}), z
 
-    def regularisers(self, z: Tensor, q: Normal,
-                     step: Step) -> dict[str, tuple[float, Tensor]]:
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """Terms beside the KL: the name in the log, the weight, and nats, (n,) or of the batch.
 
         They are weighed by :meth:`kl_weight` too; the log shows their means without the weights.
@@ -365,8 +362,3 @@ def normal_of(output: Tensor) -> Normal:
     """N(μ, σ²) of a network's output (*batch, 2 d): the means, then the log variances."""
     mean, log_var = output.float().chunk(2, -1)
     return Normal(mean, log_var.clamp(-14, 14))
-
-
-def bounded_below(values: Tensor, lowest: float) -> Tensor:
-    """``values`` bent smoothly so that they stay above ``lowest``."""
-    return lowest + F.softplus(values - lowest)
