@@ -194,11 +194,12 @@ class Adversarial(Model):
         if n_train >= MEMORISED_BELOW:
             return []
         kind, image = self.augmentation(n_train), self.space.kind == "image"
-        what = f"{'image' if image else 'example'}{'' if n_train == 1 else 's'}"
-        hint = f"augment={kind}, in use, delays that" if kind != "none" else (
-            "augment=ada would delay that" if image else "give more")
-        return [f"only {n_train} training {what}: so few are memorised, and samples will be copies "
-                f"of them; {hint}"]
+        what, hint = ("image", "augment=ada would delay that") if image else (
+            "example", "give more")
+        if kind != "none":
+            hint = f"augment={kind}, in use, delays that"
+        return [f"only {n_train} training {what}{'s' * (n_train != 1)}: so few are memorised, and "
+                f"samples will be copies of them; {hint}"]
 
     def augmentation(self, n_train: int) -> str:
         """``none``, ``ada`` or ``diff``."""

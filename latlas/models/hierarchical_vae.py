@@ -121,16 +121,14 @@ class ChainPrior(Prior):
         return log_p
 
     def sample(self, n: int, noise: Noise) -> Tensor:
-        """Ancestral: the top layer first."""
         top = self.top.sample(n, noise).to(next(self.links.parameters()).device)
         return self.downward(top, noise=noise)
 
-    def downward(self, *upper: Tensor, noise: Noise | None = None) -> Tensor:
+    def downward(self, *layers: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the upper ones; the others are samples, or without ``noise`` means."""
-        layers = list(upper)
-        for link in reversed(self.links[:len(self.sizes) - len(upper)]):
+        for link in reversed(self.links[:len(self.sizes) - len(layers)]):
             p = conditional(link, layers[0])
-            layers.insert(0, p.mean if noise is None else p.sample(noise))
+            layers = (p.mean if noise is None else p.sample(noise), *layers)
         return torch.cat(layers, -1)
 
 

@@ -74,14 +74,8 @@ def sigmoid_schedule(temperatures: int, sharpness: float = 4.0) -> list[float]:
 @torch.no_grad()
 def transition(bridge: Bridge, point: Point, beta: float, step: Tensor, leapfrog: int,
                noise: Noise) -> tuple[Point, Tensor]:
-    """One Hamiltonian transition of p(z) p(x|z)^β (Neal 2011, figure 2).
-
-    Args:
-        step: step sizes, broadcast against (K, n, d).
-
-    Returns:
-        Where the chains are then, and the chance (K, n) with which each move was accepted.
-    """
+    """One Hamiltonian transition of p(z) p(x|z)^β (Neal 2011, figure 2): where the chains are then,
+    and the chance (K, n) with which each move was accepted; ``step`` broadcasts to (K, n, d)."""
     def density(at: Point) -> Tensor:
         return at.log_prior.double() + beta * at.log_likelihood.double()
 
@@ -135,16 +129,14 @@ def pilot_steps(bridge: Bridge, start: Tensor, betas: list[float], leapfrog: int
 def annealed_weights(bridge: Bridge, start: Tensor, betas: list[float], steps: Tensor,
                      leapfrog: int, noise: Noise, tick: Callable[[int], None] | None = None,
                      ) -> tuple[Tensor, Tensor]:
-    """Log weights of chains that start at draws from the prior (K, n, d).
+    """Log weights (K, n) float64, nats, of chains that start at draws from the prior (K, n, d), and
+    the share of moves accepted (n,), NaN if T = 1.
 
     Args:
         betas: 0 = β_0 < … < β_T = 1. With T = 1 the weight is p(x|z): naive sampling.
         steps: step sizes of the transitions at β_1 … β_{T−1}, each broadcast against (K, n, d).
         leapfrog: steps of one transition.
         tick: called after every temperature with how many are done.
-
-    Returns:
-        Log weights (K, n) float64, nats; share of moves accepted (n,), NaN if T = 1.
     """
     point = bridge.at(start)
     log_w = torch.zeros_like(point.log_likelihood, dtype=torch.float64)
