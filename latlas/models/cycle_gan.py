@@ -31,7 +31,7 @@ AUDIO_DEFAULTS: dict[str, Any] = {
     "cycle": 1.5, "identity": 0.0}
 #: examples of a step, and the learning rate
 IMAGE_PACE, AUDIO_PACE = (1, 2e-4), (4, 4e-4)
-GENERATORS, DISCRIMINATORS = ("G_AB", "G_BA"), ("D_A", "D_B")
+GENERATORS = ("G_AB", "G_BA")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class CycleGAN(Translator):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Both discriminators, their lazy gradient penalties, both generators."""
-        return (*self.discriminator_phases("discriminators", DISCRIMINATORS),
+        return (*self.adversarial.phases("discriminators", "D_A", "D_B"),
                 Phase("generators", GENERATORS))
 
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]

@@ -175,9 +175,8 @@ class Adversarial(Model):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Discriminator, its penalty where that is lazy, generator."""
-        lazy = Phase("penalty", ("discriminator",), every=self.config.r1_interval)
-        return (Phase("discriminator", ("discriminator",)),
-                *((lazy,) if self.adversarial.lazy else ()), Phase("generator", ("generator",)))
+        return (*self.adversarial.phases("discriminator", "discriminator"),
+                Phase("generator", ("generator",)))
 
     @property
     def clusters(self) -> ClusterPrior | None:

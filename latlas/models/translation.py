@@ -110,11 +110,6 @@ class Translator(Model):
         """Objective, and gradient penalty with its weight at the start and at the end."""
         return self.adversarial.describe()
 
-    def discriminator_phases(self, name: str, modules: tuple[str, ...]) -> tuple[Phase, ...]:
-        """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
-        lazy = Phase("penalty", modules, every=self.config.r1_interval)
-        return (Phase(name, modules), *((lazy,) if self.adversarial.lazy else ()))
-
     def make_generator(self, a: Space, b: Space) -> nn.Module:
         """From images of ``a`` to images of ``b``."""
         size, c = (a.shape[1], a.shape[2]), self.config
@@ -187,7 +182,7 @@ class Pix2Pix(Translator):
         generator = Phase("generator", ("generator",))
         if not self.config.adversarial:
             return (generator,)
-        return (*self.discriminator_phases("discriminator", ("discriminator",)), generator)
+        return (*self.adversarial.phases("discriminator", "discriminator"), generator)
 
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
         """One step: the discriminator on this step's fakes, then the generator that made them."""

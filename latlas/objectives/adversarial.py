@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.errors import ConfigError, unknown
-from latlas.core.model import Step
+from latlas.core.model import Phase, Step
 from latlas.core.noise import Noise
 
 #: examples (n, *shape) to D's outputs: (n, 1 + others), or (n, patches)
@@ -162,6 +162,11 @@ class AdversarialLoss:
         penalised = self.kind != "none" and self.gamma > 0
         self.eager, self.lazy = penalised and self.interval == 1, penalised and self.interval > 1
         self.joint = not (self.eager and self.kind in ("r1", "r2"))
+
+    def phases(self, name: str, *modules: str) -> tuple[Phase, ...]:
+        """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
+        lazy = Phase("penalty", modules, every=self.interval)
+        return (Phase(name, modules), *((lazy,) if self.lazy else ()))
 
     def describe(self) -> str:
         """Objective, and gradient penalty with its weight at the start and at the end."""
