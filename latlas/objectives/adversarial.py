@@ -204,11 +204,12 @@ class AdversarialLoss:
 
     def generator(self, discriminate: Discriminate, fakes: Tensor,
                   real: Tensor) -> tuple[Tensor, Tensor]:
-        """G's loss, and D's outputs at the fakes."""
-        outputs, logits = self.run(discriminate, fakes)
+        """G's loss, and D's outputs at the fakes; ``real`` is of use where the objective reads it."""
+        outputs, (fake_logits,) = self.run(discriminate, fakes)
+        real_logits = fake_logits
         if self.objective.generator_uses_real:
-            logits = [*self.run(discriminate, real)[1], *logits]
-        return generator_loss(self.objective, logits[0], logits[-1]), outputs[0]
+            _, (real_logits,) = self.run(discriminate, real)
+        return generator_loss(self.objective, real_logits, fake_logits), outputs[0]
 
     def run(self, discriminate: Discriminate,
             *inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
