@@ -204,7 +204,7 @@ class AdversarialLoss:
 
     def generator(self, discriminate: Discriminate, fakes: Tensor,
                   real: Tensor) -> tuple[Tensor, Tensor]:
-        """G's loss, and D's outputs at the fakes; ``real`` is of use where the objective reads it."""
+        """G's loss, and D's outputs at the fakes; ``real`` matters to some objectives only."""
         outputs, (fake_logits,) = self.run(discriminate, fakes)
         real_logits = fake_logits
         if self.objective.generator_uses_real:
