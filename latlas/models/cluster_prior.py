@@ -13,7 +13,7 @@ from torch import Tensor
 from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.noise import Noise
-from latlas.models.priors import Prior, StandardNormal, class_vectors
+from latlas.models.priors import Prior, StandardNormal
 
 #: largest side of thumbnails; examples and rounds of k-means; least mean size of clusters
 THUMBNAIL, FIT_EXAMPLES, ROUNDS, MIN_MEAN_SIZE = 16, 20_000, 50, 50
@@ -178,7 +178,7 @@ class ClusterPrior(Prior):
 
     def sample_in(self, cluster: Tensor, noise: Noise, content: Tensor | None = None) -> Tensor:
         """Latents (n, dims) of clusters (n,), and of content (n, content_dims) where given."""
-        vectors = class_vectors(cluster, self.n_clusters, self.normal_dims)
+        vectors = self.vectors(cluster)
         normal = noise.normal(len(cluster), self.normal_dims).to(vectors)
         if not self.content_dims:
             return torch.cat([normal, vectors], 1)
@@ -201,6 +201,10 @@ class ClusterPrior(Prior):
             residual = factors.unflatten(1, (self.content_dims, -1)) @ white
             return share @ self.content_means + residual[..., 0]
 
+    def vectors(self, cluster: Tensor) -> Tensor:
+        """The one-hot parts of latents, (n, n_clusters), of clusters (n,)."""
+        return (2 * self.normal_dims) ** 0.5 * F.one_hot(cluster.long(), self.n_clusters).float()
+
     def expand_latent(self, z: Tensor) -> Tensor:
         """Latents (n, dims) with the content itself in place of the numbers that stand for it."""
         if not self.content_dims:
@@ -211,7 +215,7 @@ class ClusterPrior(Prior):
         """log w_k + log p(content | k) + log N(other; 0, I); −∞ off the vectors of clusters."""
         normal, vector = z.split((self.normal_dims, self.n_clusters), -1)
         cluster = vector.argmax(-1)
-        exact = vector == class_vectors(cluster, self.n_clusters, self.normal_dims)
+        exact = vector == self.vectors(cluster)
         log_weight = (self.weights() / self.weights().sum()).log()[cluster]
         log_weight = log_weight.masked_fill(~exact.all(-1), -torch.inf)
         content, other = normal[..., :self.content_dims], normal[..., self.content_dims:]
