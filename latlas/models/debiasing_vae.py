@@ -17,9 +17,9 @@ from latlas.core.model import Loss, Step, Weights
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity
+from latlas.metrics.arrays import Array
 from latlas.models.priors import NAME_IT
 from latlas.models.vae import VAE, VAEConfig, normal_of
-from latlas.objectives.elbo import free_bits
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,7 @@ class DebiasingVAE(VAE):
         z = q.sample(step.noise)
         reconstruction = -self.decode(z).log_prob(x)
         kl = self.prior.kl(q, z)
-        floor = self.config.free_bits * self.latent_dim / kl.shape[1]
-        bound = reconstruction + self.kl_weight(step) * free_bits(kl, floor)
+        bound = reconstruction + self.kl_weight(step) * self.with_free_bits(kl)
         classification = F.cross_entropy(logits, label)
         total = classification + self.vae_weight * (self.debiased[label] * bound).mean()
         return Loss(total, {"loss": total, "classification": classification,
@@ -129,13 +128,7 @@ class DebiasingVAE(VAE):
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
         """Of the examples of debias_classes by the histograms of their latents (eq. 3), or by the
         losses of examples that are alike; 1 for others."""
-        latents, losses, labels = [], [], []
-        for batch in batches:
-            q, logits = self.encode_and_classify(batch.x)
-            latents.append(q.mean)
-            labels.append(labels_of(batch))
-            losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
-        z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
+        z, loss, label = self.latents_and_losses(batches)
         mine, c = self.debiased.cpu().numpy()[label] > 0, self.config
         if c.reweighting == "loss":
             values = rarity.smoothed(loss[mine], z[mine], label[mine], c.neighbours)
@@ -145,6 +138,17 @@ class DebiasingVAE(VAE):
         weights = torch.ones(len(z), dtype=torch.float64)
         weights[torch.from_numpy(mine)] = torch.from_numpy(clipped.weights)
         return Weights(weights, clipped.metrics, clipped.words)
+
+    def latents_and_losses(self, batches: Iterable[Batch]) -> tuple[Array, Array, Array]:
+        """Mean latents (n, latent_dim), cross-entropies (n,) and labels (n,) of all examples."""
+        latents, losses, labels = [], [], []
+        for batch in batches:
+            q, logits = self.encode_and_classify(batch.x)
+            latents.append(q.mean)
+            labels.append(labels_of(batch))
+            losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
+        z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
+        return z, loss, label
 
 
 def labels_of(batch: Batch) -> Tensor:

@@ -180,8 +180,8 @@ class Adversarial(Model):
 
     @property
     def clusters(self) -> ClusterPrior | None:
-        """The prior, if it has clusters."""
-        return self.prior if isinstance(self.prior, ClusterPrior) else None
+        """The prior, if it has clusters, or whatever else examples and their fakes share."""
+        return self.prior if hasattr(self.prior, "context") else None  # type: ignore[return-value]
 
     def describe(self, n_train: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""

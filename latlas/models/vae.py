@@ -190,8 +190,7 @@ class VAE(Autoencoding):
         reconstruction = -self.decode(z, condition=condition).log_prob(x)
         kl = self.prior.kl(q, z)
         terms = {"reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()}
-        # parts are latent dimensions; of a learnt prior the one part has the free bits of all
-        regulariser = elbo.free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
+        regulariser = self.with_free_bits(kl)
         for name, (weight, values) in self.regularisers(z, q, step).items():
             regulariser = regulariser + weight * values
             terms[name] = values.mean()
@@ -218,6 +217,11 @@ class VAE(Autoencoding):
         weight: float = (start ** (1 - progress) if start > 1 else
                          start + (1 - start) * progress)
         return weight
+
+    def with_free_bits(self, kl: Tensor) -> Tensor:
+        """KL (n, parts) to what it costs, (n,) nats: parts are latent dimensions, of a learnt prior
+        a single part has the free bits of all."""
+        return elbo.free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
