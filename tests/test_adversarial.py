@@ -17,7 +17,7 @@ from latlas.objectives import adversarial
 from latlas.objectives.adversarial import (
     OBJECTIVES,
     Objective,
-    certainty,
+    ada_signal,
     discriminator_loss,
     find_objective,
     generator_loss,
@@ -53,17 +53,17 @@ def test_objectives_are_what_the_table_says(name, of_discriminator, of_generator
 def test_the_generator_gains_by_what_looks_more_real(name):
     objective, fake = find_objective(name), FAKE.clone().requires_grad_()
     objective.generator(REAL, fake).sum().backward()
-    assert objective.paired == (name == "relativistic")
+    assert objective.generator_uses_real == (name == "relativistic")
     if name != "least-squares":  # which also pulls back what is more real than real
         assert (fake.grad < 0).all()
 
 
-def test_certainty_is_of_signs_about_the_midpoint_of_both_means():
+def test_the_ada_signal_is_of_signs_about_the_midpoint_of_both_means():
     """Means 2 and 0, so the midpoint is 1: one real output lies above it and three upon it."""
     real, fake = torch.tensor([5.0, 1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0])
-    assert certainty(real, fake).item() == 0.25
-    assert certainty(real - 7, fake - 7).item() == 0.25  # a relativistic D has no zero of its own
-    assert certainty(fake, real).item() == -0.5  # −1 below, 1 upon
+    assert ada_signal(real, fake).item() == 0.25
+    assert ada_signal(real - 7, fake - 7).item() == 0.25  # a relativistic D has no zero of its own
+    assert ada_signal(fake, real).item() == -0.5  # −1 below, 1 upon
 
 
 def test_an_objective_of_ones_own_has_a_name_that_is_free(monkeypatch):

@@ -207,7 +207,7 @@ def test_groups_are_found_once_and_are_part_of_the_run(tmp_path, monkeypatch):
 def test_a_discriminator_of_ones_own_is_not_told_of_groups():
     space = Images((1, SIDE, SIDE))
     model = GAN(tiny.small("gan", network="conv"), space, discriminator=Listening())
-    assert model.config.prior == "normal" and model.prior.n_clusters == 0
+    assert model.config.prior == "normal" and model.clusters is None
     asked = tiny.small("gan", network="conv", prior="clusters", n_clusters=5)
     with pytest.raises(ConfigError, match="prior=clusters: a discriminator of your own"):
         GAN(asked, space, discriminator=Listening())
@@ -221,7 +221,8 @@ def test_a_prior_may_be_given(with_content):
     model = GAN(tiny.small("gan", network="conv", prior="normal"), PICTURES, prior=prior)
     assert model.prior is prior and model.latent_dim == 69
     found = dict(model.losses(Batch(x[:60]), Step(0, 0, 0.0, Noise(1))))
-    assert "content" in found["generator"].terms and model.guess(x, noise=Noise(0)) is not None
+    assert "content" in found["generator"].terms
+    assert model.initial_latents(x, noise=Noise(0)) is not None
 
 
 def test_more_groups_than_different_pictures():

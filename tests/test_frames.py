@@ -24,8 +24,8 @@ from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
 from latlas.metrics.paired import flicker, motions
+from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
-from latlas.objectives import temporal
 from latlas.verbs.clips import clips_of, write_film
 from latlas.verbs.measures import measure
 
@@ -251,7 +251,7 @@ def test_cycle_gan_pays_for_what_the_motion_does_not_explain():
                                 (batch.b.x, batch.b.neighbour, model.G_BA)):
         way = motion.estimate(motion.grey(x), motion.grey(after))
         weight = motion.explained(x, after, way, 2.0)
-        wanted = wanted + temporal.flicker(translate(x), translate(after), way, weight).mean()
+        wanted = wanted + cycle_gan.flicker(translate(x), translate(after), way, weight).mean()
     term = found[7.0][0].terms["temporal"]
     torch.testing.assert_close(term, wanted)
     for share, none, some in zip((0, 0.5, 1), found[0.0], found[7.0], strict=True):

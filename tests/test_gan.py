@@ -26,8 +26,8 @@ from latlas.engine.options import batch_size_of
 from latlas.engine.train import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models import gan
-from latlas.models.cluster_prior import NormalPrior
 from latlas.models.gan import GAN
+from latlas.models.priors import StandardNormal
 from latlas.networks.gan import Waves, make_generator, minibatch_deviation
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import Objective, find_objective
@@ -95,8 +95,9 @@ def test_the_penalty_is_half_gamma_times_both_slopes():
 
 def test_gamma_falls_geometrically_to_its_share():
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
-    d_inputs = [torch.zeros(3, 2, requires_grad=True) for _ in range(2)]
-    found = [model.penalty(lambda *xs: [x.sum(1) for x in xs], d_inputs, Step(0, 0, p, Noise(0)))[0]
+    d_inputs = [torch.zeros(3, 2) for _ in range(2)]
+    found = [model.adversarial.penalty(lambda x: x.sum(1, keepdim=True), d_inputs,
+                                       Step(0, 0, p, Noise(0)))[0]
              / 2 for p in (0.0, 0.5, 1.0)]  # both gradients are (1, 1), of square 2
     assert [v.item() for v in found] == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])
 
@@ -135,7 +136,7 @@ def test_real_items_and_fakes_in_one_batch_change_nothing(every):
     for together in (True, False):
         model = model_of(data, network="conv", n_clusters=3, minibatch_std=4, r1_interval=every)
         model.prepare(Sweep(data, 50), len(data))
-        model.joint, batch = together, Batches(data, 8).at(0)
+        model.adversarial.joint, batch = together, Batches(data, 8).at(0)
         losses, total = model.losses(batch, Step(0, 0, 0.0, Noise(1))), 0.0
         inputs = shown_to(model.discriminator)
         for _ in model.phases[:-1]:
@@ -165,7 +166,7 @@ def test_the_textbook_gan():
     data = tiny.pictures()
     model = model_of(data, prior="normal", objective="non-saturating", penalty="none",
                      augment="none")
-    assert isinstance(model.prior, NormalPrior) and model.latent_dim == 3
+    assert isinstance(model.prior, StandardNormal) and model.latent_dim == 3
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32))
     latents, found = shown_to(model.generator), losses_of(model, batch)
     assert torch.equal(latents[0], Noise(1).normal(8, 3))
@@ -186,7 +187,7 @@ def test_an_objective_may_be_given(name):
     found = losses_of(model, Batches(data, 8).at(0))
     terms = found["discriminator"].terms
     torch.testing.assert_close(terms["discriminator"], terms["D(fake)"] - 2 * terms["D(real)"])
-    assert model.objective is own and find_objective("relativistic").paired
+    assert model.objective is own and find_objective("relativistic").generator_uses_real
 
 
 def test_minibatch_deviation_is_the_groups_mean_deviation():
@@ -306,14 +307,14 @@ def test_augmentation_counts_the_items_of_all_processes(world):
     assert model.augment_p.item() == pytest.approx(32 / 500_000)
 
 
-def test_augmentation_follows_the_certainty_of_the_step():
+def test_augmentation_follows_the_signal_of_the_step():
     model = model_of(tiny.pictures(), augment="ada", minibatch_std=0)
     batch = Batches(tiny.pictures(), 8).at(0)
     for start in (0.5, 0.0):
         model.augment_p.fill_(start)
         terms = losses_of(model, batch)["discriminator"].terms
         assert terms["augmented"] == start  # what was in use
-        change = 8 / 500_000 * (1 if terms["certainty"] > 0.6 else -1)
+        change = 8 / 500_000 * (1 if terms["ada_signal"] > 0.6 else -1)
         assert model.augment_p.item() == pytest.approx(max(0.0, start + change))
 
 
@@ -348,7 +349,7 @@ def test_the_objective_of_the_docs(monkeypatch):
 
 def test_an_objective_of_ones_own_trains_and_is_asked_for_again(tmp_path):
     own = Objective(*(lambda real, fake, sign=sign: sign * (fake - real) for sign in (1, -1)),
-                    paired=True, relative=True)
+                    generator_uses_real=True, shift_invariant=True)
     done = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, objective=own,
                         **FEW)
     assert done.model.objective is own and done.model.discriminator.head.bias is None

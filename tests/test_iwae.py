@@ -23,9 +23,8 @@ from latlas.models.hierarchical_vae import (
     HierarchicalVAEConfig,
     conditional,
 )
-from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
-from latlas.models.vae import VAE, VAEConfig
+from latlas.models.vae import IWAE, VAE, IWAEConfig, VAEConfig
 from latlas.verbs.generate import sample
 from latlas.verbs.passes import information
 

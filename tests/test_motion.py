@@ -8,7 +8,7 @@ import torch
 
 from latlas.core import motion
 from latlas.metrics.paired import flicker, motions
-from latlas.objectives import temporal
+from latlas.models import cycle_gan
 
 
 def blobs(n=6, size=(32, 40), channels=2, seed=0):
@@ -134,8 +134,8 @@ def test_the_term_is_zero_for_what_moves_along_and_has_a_slope_for_what_does_not
     x, way = blobs(), moves()
     before, later = x(still()).requires_grad_(), (x(way) + 0.3).requires_grad_()
     weight = motion.inside(way, 32, 40)
-    paid = temporal.flicker(before, later, way, weight)
+    paid = cycle_gan.flicker(before, later, way, weight)
     torch.testing.assert_close(paid, 0.3 * weight.mean((1, 2, 3)), atol=1e-3, rtol=0)
     paid.sum().backward()
     assert before.grad.sum() < 0 < later.grad.sum()
-    assert temporal.flicker(x(still()), x(way), way, weight).max() < 4e-3
+    assert cycle_gan.flicker(x(still()), x(way), way, weight).max() < 4e-3

@@ -19,9 +19,10 @@ from latlas.objectives.elbo import (
     free_bits,
     importance_bound,
     kl_standard_normal,
+    permute_dims,
+    total_correlation,
     trimmed_mean,
 )
-from latlas.objectives.total_correlation import permute_dims, total_correlation
 
 
 def normal():

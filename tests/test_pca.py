@@ -14,7 +14,7 @@ from latlas.core.model import Batch, Decodes, Encodes, FitsDirectly, Samples, Sc
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Images, Table
 from latlas.models.autoencoder import auto_latent_dim
-from latlas.models.pca import PCA, PCAConfig, covariance_spectrum, randomised_spectrum
+from latlas.models.pca import PCA, PCAConfig, spectrum
 
 D, K = 7, 3
 
@@ -87,8 +87,7 @@ def test_streaming_equals_in_memory(size):
 
 def test_randomised_is_close_to_exact():
     x = torch.tensor(table(500, 80, decay=0.9))
-    exact = covariance_spectrum(x.split(64), 8)
-    near = randomised_spectrum(x.split(64), 8)
+    exact, near = (spectrum(lambda: x.split(64), 8, exact=flag) for flag in (True, False))
     torch.testing.assert_close(near.eigenvalues, exact.eigenvalues, rtol=1e-4, atol=0)
     torch.testing.assert_close(near.total, exact.total)
     torch.testing.assert_close(near.axes.T @ exact.axes, torch.eye(8).double(), rtol=0, atol=0.01)
@@ -103,7 +102,7 @@ def test_randomised_solver_of_the_model():
 
 def test_large_items_take_the_randomised_solver(monkeypatch):
     monkeypatch.setattr("latlas.models.pca.COVARIANCE_DIMS", D - 1)
-    monkeypatch.setattr("latlas.models.pca.covariance_spectrum", None)
+    monkeypatch.setattr("latlas.models.pca.scipy", None)  # whose eigh takes the whole covariance
     assert fitted(table()).noise_variance > 0
 
 

@@ -13,7 +13,7 @@ from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
 from latlas.engine.trainer import Trainer
-from latlas.objectives.total_correlation import total_correlation
+from latlas.objectives.elbo import total_correlation
 
 
 def step():

@@ -25,8 +25,7 @@ from latlas.data.pairs import PairDataset
 from latlas.engine.callbacks import ALARMS
 from latlas.metrics import paired
 from latlas.models.cycle_gan import replayed
-from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import flipped
+from latlas.models.translation import Pix2Pix, flipped
 from latlas.networks.translators import (
     Block,
     ColumnTranslator,
@@ -147,7 +146,7 @@ def test_pairs_and_neighbours_are_flipped_together_and_the_same_in_every_phase()
     assert torch.equal(seen.a.label, batch.a.label)
     assert seen.b.neighbour is None
     model, batch = model_and_batch("pix2pix", tiny.pairs(), horizontal_flip=True)
-    first = model.augmented(batch, step())
+    first = flipped(batch, step().noise.uniform(len(batch)) < 0.5)
     turned = (first.a.x != batch.a.x).flatten(1).any(1)
     assert 0 < turned.sum() < len(batch)
     plain = model_and_batch("pix2pix", tiny.pairs())[0]
@@ -425,7 +424,7 @@ def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
     terms = losses(model, batch)["discriminators"].terms
-    for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
+    for name in ("discriminator", "D(real)", "D(fake)", "ada_signal", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)
     assert set(ALARMS["losing"].terms) <= terms.keys()

@@ -231,9 +231,8 @@ def test_dequantising_more_draws_average_to_the_same_items():
 
 
 def test_gray_pixels_under_coin_flips_are_called_no_likelihood():
-    from latlas.models import likelihoods
     space = Images((1, 2, 2))
-    made = {b: likelihoods.make("bernoulli", space, binarize=b, noise_sd=1.0)
+    made = {b: vae_module.Likelihood("bernoulli", space, b)
             for b in ("none", "dynamic", "threshold")}
     assert "no likelihood" in made["none"].base_measure
     assert made["dynamic"].base_measure == made["threshold"].base_measure == "binary pixels"

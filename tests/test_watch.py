@@ -222,11 +222,11 @@ def alarms_of(monitor, n, progress=0.5, **terms):
 
 def test_a_discriminator_that_wins_for_long_is_told_once():
     monitor = Monitor()
-    assert alarms_of(monitor, 19, real=20.0, fake=-15.0, certainty=1.0) == []
-    assert alarms_of(monitor, 1, real=2.0, fake=1.0, certainty=1.0) == []  # a pause begins anew
-    said = alarms_of(monitor, 50, real=20.0, fake=-15.0, certainty=1.0)
+    assert alarms_of(monitor, 19, real=20.0, fake=-15.0, ada_signal=1.0) == []
+    assert alarms_of(monitor, 1, real=2.0, fake=1.0, ada_signal=1.0) == []  # a pause begins anew
+    said = alarms_of(monitor, 50, real=20.0, fake=-15.0, ada_signal=1.0)
     assert len(said) == 1 and "D(real) 20, D(fake) -15" in said[0] and "gamma" in said[0]
-    assert alarms_of(Monitor(), 50, real=20.0, fake=-15.0, certainty=0.5) == []
+    assert alarms_of(Monitor(), 50, real=20.0, fake=-15.0, ada_signal=0.5) == []
 
 
 def test_collapse_and_divergence_are_told():

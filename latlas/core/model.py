@@ -288,11 +288,12 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
-class Guesses(Protocol):
-    """Latents somewhere near to examples, where nothing encodes: (n, latent_dim), or none."""
+class HasInitialLatents(Protocol):
+    """Latents from which to start latent optimisation where nothing encodes: (n, latent_dim), or
+    none."""
 
-    def guess(self, x: Tensor, *, noise: Noise,
-              condition: Tensor | None = None) -> Tensor | None: ...
+    def initial_latents(self, x: Tensor, *, noise: Noise,
+                        condition: Tensor | None = None) -> Tensor | None: ...
 
 
 @runtime_checkable

@@ -125,8 +125,8 @@ class Alarm(NamedTuple):
 
 ALARMS = {
     "losing": Alarm(
-        ("D(real)", "D(fake)", "certainty"), 20,
-        lambda real, fake, certainty: real - fake > 10 and certainty > 0.98,
+        ("D(real)", "D(fake)", "ada_signal"), 20,
+        lambda real, fake, ada_signal: real - fake > 10 and ada_signal > 0.98,
         "the discriminator has told every sample from a real example for a tenth of the run "
         "(D(real) {0:.3g}, D(fake) {1:.3g}), so the generator may learn nothing more; try a larger "
         "gamma, a smaller learning_rate or, for few images, augment=ada"),

@@ -93,8 +93,9 @@ class Discriminator(nn.Module):
         trunk: (n, *shape) to features (n, features).
         classes, clusters, content_dims: how many there are; 0 without.
         class_logits: whether there are logits of classes, too (AC-GAN).
-        minibatch_std: examples in a group of :func:`minibatch_deviation`; 0 without.
-        bias: of the first logit; it has no effect on relative objectives.
+        minibatch_std: examples of a group whose spread the first logit reads
+            (:func:`minibatch_deviation`); 0 without.
+        bias: of the first logit; it has no effect on shift-invariant objectives.
     """
 
     def __init__(self, trunk: nn.Module, features: int, *, classes: int = 0, clusters: int = 0,

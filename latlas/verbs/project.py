@@ -205,7 +205,7 @@ class _Search:
         """(n, examples, d)."""
         import torch
 
-        from latlas.core.model import Encodes, Guesses
+        from latlas.core.model import Encodes, HasInitialLatents
         from latlas.verbs.passes import noise
 
         drawn = torch.stack([self._drawn(len(batch), condition, self.seed, "start", k)
@@ -214,11 +214,11 @@ class _Search:
             drawn[0] = self.model.mean_w()
         elif isinstance(self.model, Encodes):
             drawn[0] = self.model.encode(batch.x, **condition).mean
-        elif isinstance(self.model, Guesses):
-            guesser: Any = self.model
+        elif isinstance(self.model, HasInitialLatents):
+            model: Any = self.model
             for k in range((n + 1) // 2):
-                near = guesser.guess(batch.x, noise=noise(guesser, self.seed, "guess", k),
-                                        **condition)
+                near = model.initial_latents(
+                    batch.x, noise=noise(model, self.seed, "guess", k), **condition)
                 drawn[k] = drawn[k] if near is None else near
         return drawn
 
