@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -30,7 +30,6 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points, Space
 
 Rows = NDArray[np.int64]
-Examples = TypeVar("Examples", covariant=True)
 Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "test", "all")
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 2000
@@ -173,12 +172,8 @@ def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
             for part, stop in zip(sizes, stops, strict=True)} if len(sizes) > 1 else None
 
 
-class _Divisible(Protocol[Examples]):
-    def split(self, which: str, seed: int) -> Examples: ...
-
-
-def split(source: _Divisible[Examples], which: str, *, seed: int = 0) -> Examples:
-    """The examples of one split, of two sides of each, ready to train on.
+def split(source: Any, which: str, *, seed: int = 0) -> Any:
+    """The examples of one split, a Dataset or of two sides a PairDataset, ready to train on.
 
     Args:
         which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).

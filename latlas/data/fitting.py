@@ -79,10 +79,11 @@ def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | P
     shared = {k: spec[k] for k in SHARED if spec.get(k) is not None}
     space = like.space if like else None
     sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
-    recordings = [side for side in sides if side.sound is not None]
+    sounds = [{**side.sound.to_json(), "window": side.shape[2]}
+              for side in sides if side.sound is not None]
     ids = [side.ids for side in sides if side.ids]
-    if recordings:  # its choices, also where it was not told
-        shared |= {**recordings[0].sound.to_json(), "window": recordings[0].shape[2]}
+    if sounds:  # its choices, also where it was not told
+        shared |= sounds[0]
     elif ids and "maps" in shared:
         shared["ids"] = ",".join(map(str, ids[0]))
     return open_source(data, **{**shared, **options})

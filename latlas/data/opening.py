@@ -298,13 +298,13 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
             side["pair"], side["paired"])
         source = source if two else source.read(store, stem, is_map, ids)
     if two:
-        names = "BA" if side["direction"] == "BtoA" else "AB"
-        sides = two[:2] if names == "AB" else two[1::-1]
+        order = "BA" if side["direction"] == "BtoA" else "AB"
+        sides = two[:2] if order == "AB" else two[1::-1]
         if hasattr(sides[0], "together"):
             sides = sides[0].together(sides[1], two[2])
         sources = [place.read(store.side(part), f"{stem} ({name})", name == side["maps"],
                               side["ids"] if name == side["maps"] else None)
-                   for part, name, place in zip("AB", names, sides, strict=True)]
+                   for part, name, place in zip("AB", order, sides, strict=True)]
         source = pairs.join(*sources, aligned=two[2], name=stem)
     return _without_labels(source) if unlabelled else source
 
