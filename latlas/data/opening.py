@@ -30,9 +30,8 @@ from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, 
 from latlas.data.pairs import PairDataset, PairSource
 
 Opened = Source | PairSource
-BUILT_IN = {"digits": "standard:open_digits", "grid": "standard:open_grid",
-            "moons": "standard:open_moons", "ring": "standard:open_ring",
-            "shapes": "standard:open_shapes", "swiss-roll": "standard:open_swiss_roll"}
+BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
+            for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
 TWO_FOLDERS = "images:open_two_folders"
 #: how the sides of a place are told, and which of these options readers know
 SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
