@@ -54,14 +54,7 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
         source = as_source(data, like, **options)
         examples, name = part_of(source, split or default_split(source, like)), source.name
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
-    if space is None:
-        return examples
-    if not isinstance(space, PairSpace):
-        return conform(first_side(examples), space, name)
-    if not isinstance(examples, PairDataset):
-        return conform(examples, space.a, name)
-    return PairDataset(conform(examples.a, space.a, name),
-                       conform(examples.b, space.b, f"the other side of {name}"), examples.aligned)
+    return examples if space is None else conform(examples, space, name)
 
 
 def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | PairSource:
@@ -138,9 +131,14 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     return Dataset(x if whole else x.astype(np.float32), space, label)
 
 
-def conform(data: Dataset, space: Any, name: str) -> Dataset:
-    """The same examples in ``space``: its units, its order of columns, its codes of classes.
-    DataError for another kind, shape or number of levels, or a column that is missing."""
+def conform(data: Any, space: Any, name: str) -> Any:
+    """The same examples in ``space``: its units, its order of columns, its codes of classes. Of two
+    sides both, if the space has two, else A. DataError for another kind, shape or number of levels,
+    or a column that is missing."""
+    if isinstance(space, PairSpace) and isinstance(data, PairDataset):
+        a = conform(data.a, space.a, name)
+        return PairDataset(a, conform(data.b, space.b, f"the other side of {name}"), data.aligned)
+    data, space = first_side(data), space.a if isinstance(space, PairSpace) else space
     if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     data = _reordered(data, space, name) if space.columns else data
