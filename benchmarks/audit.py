@@ -36,8 +36,9 @@ SCORES = ("audit", "PPCA, 20 axes", "bound", "histograms", "processor seconds")
 def main() -> None:
     """Every class, then the table."""
     options = arguments()
-    train = open_source(str(options.data)).parts["train"]  # all of it: nothing is held out
-    x, label = np.asarray(train.take("x")), np.asarray(train.take("label"))
+    source = open_source(str(options.data))
+    rows = source.parts["train"]  # all of it: nothing is held out
+    x, label = source.base.x[rows], source.base.label[rows]
     found = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     for code in options.classes or range(int(label.max()) + 1):
         key = f"{code}|{options.seed}"
@@ -46,7 +47,7 @@ def main() -> None:
             print(key, found[key], flush=True)
             if options.json:
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    show(found, train.space.classes)
+    show(found, source.space.classes)
 
 
 def measure(x: Array, label: Array, code: int, options: argparse.Namespace) -> dict[str, float]:

@@ -32,8 +32,7 @@ from sklearn.svm import SVC
 
 import latlas
 from latlas.data import open_pair
-from latlas.data.recordings import picture_of
-from latlas.data.sound import Clip, read_wav, spectrum, wav_bytes
+from latlas.data.recordings import Clip, picture_of, read_wav, spectrum, wav_bytes
 from latlas.run import Run
 from latlas.verbs.voices import sounded
 

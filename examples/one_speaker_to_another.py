@@ -17,7 +17,7 @@ import numpy as np
 
 import latlas
 from latlas.data import open_pair
-from latlas.data.sound import Clip, wav_bytes
+from latlas.data.recordings import Clip, wav_bytes
 from latlas.verbs.voices import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)

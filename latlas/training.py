@@ -18,7 +18,7 @@ from latlas.core.options import check_names, fields_of, parse, to_json
 from latlas.core.space import Table
 from latlas.data import split as part_of
 from latlas.data.dataset import Dataset, Source, standardised
-from latlas.data.fitting import as_source, fitted
+from latlas.data.fitting import as_source, conform
 from latlas.data.pairs import Data, PairSource, first_side, sides_for
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
@@ -275,7 +275,7 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
 
     def table(data: Dataset, draws: int) -> Dataset:
-        latents = draw_latents(model, fitted(data, run.space, source.name), draws, seed=seed)
+        latents = draw_latents(model, conform(data, run.space, source.name), draws, seed=seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
         return Dataset(latents, Table((latents.shape[1],), columns=names))
 

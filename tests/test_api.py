@@ -14,7 +14,7 @@ from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
 from latlas.core.space import Images, Space, Table
 from latlas.data.dataset import Dataset
-from latlas.data.fitting import class_codes, fitted, open_examples
+from latlas.data.fitting import class_codes, conform, open_examples
 from latlas.networks import must_fit
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
@@ -112,12 +112,12 @@ def test_columns_are_taken_by_name() -> None:
     space = table_space("a", "b", classes=("no", "yes"))
     data = Dataset(np.array([[1, 2, 3], [4, 5, 6]], np.float32),
                    table_space("b", "x", "a", classes=("yes", "no")), np.array([0, 1]))
-    got = fitted(data, space, "t.csv")
+    got = conform(data, space, "t.csv")
     np.testing.assert_array_equal(got.x, [[3, 1], [6, 4]])
     np.testing.assert_array_equal(got.label, [1, 0])
     assert got.space == space
     with pytest.raises(DataError, match=r"t\.csv has no column 'c'"):
-        fitted(data, table_space("a", "c"), "t.csv")
+        conform(data, table_space("a", "c"), "t.csv")
 
 
 def test_few_rows_need_not_hold_every_word(tmp_path) -> None:
@@ -142,7 +142,7 @@ def test_strange_classes_are_named() -> None:
     data = Dataset(np.zeros((1, 1), np.float32), table_space("a", classes=("maybe",)),
                    np.array([0]))
     with pytest.raises(DataError, match="unknown class 'maybe'"):
-        fitted(data, table_space("a", classes=("no", "yes")), "t.csv")
+        conform(data, table_space("a", classes=("no", "yes")), "t.csv")
 
 
 def test_class_codes() -> None:

@@ -141,7 +141,7 @@ def test_a_digit_enters_few_files_on_its_way_from_an_npz_to_a_batch(tmp_path):
     finally:
         sys.setprofile(None)
     assert batch.x.shape == (8, 1, 6, 5)
-    assert entered == {"opening", "arrays", "storage", "dataset", "pairs", "batches"}
+    assert entered == {"opening", "arrays", "dataset", "batches"}
 
 
 @pytest.mark.parametrize("keys", [("X", "y"), ("images", "labels"), ("imgs", "target"),

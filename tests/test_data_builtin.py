@@ -8,11 +8,16 @@ import pytest
 
 from latlas.core.errors import DataError
 from latlas.data import info, open_source, split
-from latlas.data.builtin import SHAPES, _same, _values, draw
-from latlas.data.builtin import _ellipse as ellipse
-from latlas.data.builtin import _heart as heart
-from latlas.data.builtin import _square as square
-from latlas.data.builtin import _triangle as triangle
+from latlas.data.standard import (
+    SHAPES,
+    draw,
+    ellipse,
+    equal_images,
+    factor_values,
+    heart,
+    square,
+    triangle,
+)
 
 
 def test_importing_stays_light():
@@ -65,7 +70,7 @@ def test_sprites_cover_their_area_at_any_angle(shape, area):
     """The heart is a square of side 1/√2 and two half discs of diameter 1/√2, over 0.66²."""
     index = np.zeros((6, 6), np.int64)
     index[:, 1], index[:, 2], index[:, 3:5] = 5, [0, 3, 7, 11, 20, 33], 16
-    covered = draw(shape, _values(index), 128).mean(axis=(1, 2))
+    covered = draw(shape, factor_values(index), 128).mean(axis=(1, 2))
     np.testing.assert_allclose(covered, area * 0.18**2, rtol=0.02)
 
 
@@ -82,8 +87,8 @@ def test_sprites_are_where_their_factors_say():
 def test_equal_sprites_share_a_group():
     turned = np.array([[0, 2, 1, 3, 3, 0], [0, 2, 11, 3, 3, 0], [2, 2, 1, 3, 3, 0],
                        [2, 2, 11, 3, 3, 0]])
-    assert _same(turned).tolist() in ([0, 0, 1, 2], [2, 2, 0, 1])
-    values = _values(turned)
+    assert equal_images(turned).tolist() in ([0, 0, 1, 2], [2, 2, 0, 1])
+    values = factor_values(turned)
     first, second = draw(square, values[:2], 64)
     np.testing.assert_allclose(first, second, atol=1e-4)
 

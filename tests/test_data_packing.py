@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from latlas.core.errors import DataError
+from latlas.data import dataset as stores
 from latlas.data import info, open_source, pack, split
-from latlas.data import storage as stores
 from latlas.data.batches import Batches
 
 rng = np.random.default_rng(0)

@@ -31,7 +31,7 @@ from latlas.core.space import (
 from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset, Source, partition
-from latlas.data.maps import to_ids
+from latlas.data.images import to_ids
 from latlas.data.pairs import PairDataset, sides_for
 
 N = 20
@@ -300,7 +300,7 @@ def test_packed(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
 def test_both_sides_are_packed_when_one_is_large(pairs: Path, tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATLAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("latlas.data.storage.available_memory", lambda: 2000)
+    monkeypatch.setattr("latlas.data.dataset.available_memory", lambda: 2000)
     for _ in range(2):  # packed, then found
         source = open_source(pairs)
         assert isinstance(source.a.base.x, np.memmap)

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import wasserstein_distance
 
 from latlas.core.errors import ConfigError, DataError
-from latlas.data.builtin import open_grid, open_ring
+from latlas.data.standard import open_grid, open_ring
 from latlas.metrics.distances import sliced_wasserstein
 from latlas.metrics.quality import (
     Balls,
@@ -69,7 +69,7 @@ def test_the_distance_follows_its_seed_and_is_zero_for_equal_sets():
 @pytest.mark.parametrize(("source", "k", "sd"), [(open_ring, 8, 0.01), (open_grid, 25, 0.05)])
 def test_balls_of_the_toy_densities(source, k, sd):
     """Centres and spread as defined, and 1 − exp(−9/2) of fresh examples within three of it."""
-    train, fresh = (source(n=20_000, seed=s).parts["all"] for s in (0, 1))
+    train, fresh = (source(n=20_000, seed=s).base for s in (0, 1))
     balls = Balls.fit(train.x, train.label)
     assert len(balls.codes) == k
     np.testing.assert_allclose(balls.sd, sd, rtol=0.06)

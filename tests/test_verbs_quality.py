@@ -8,8 +8,8 @@ import tiny
 import torch
 
 from latlas.core.model import Model
-from latlas.data.builtin import open_ring
 from latlas.data.dataset import Dataset
+from latlas.data.standard import open_ring
 from latlas.metrics import features
 from latlas.verbs.measures import measure
 from latlas.verbs.sample_quality import Cache, digest_of, key_of, label_codes
@@ -36,7 +36,7 @@ class Handed(Model):
 
 
 def ring(n, seed):
-    return open_ring(n=n, seed=seed).parts["all"]
+    return open_ring(n=n, seed=seed).base
 
 
 def only(data, keep):

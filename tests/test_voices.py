@@ -21,11 +21,18 @@ from latlas.cli.__main__ import run as command
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.space import Images, PairSpace, Recordings, Sound, parse_space
 from latlas.data import info, open_pair, open_source, pack, split
-from latlas.data import sound as sounds
+from latlas.data import recordings as sounds
 from latlas.data.dataset import partition
-from latlas.data.recordings import Listening, picture_of, starts
+from latlas.data.recordings import (
+    Clip,
+    Listening,
+    picture_of,
+    read_wav,
+    resampled,
+    starts,
+    wav_bytes,
+)
 from latlas.data.recordings import open_recordings as open_files
-from latlas.data.sound import Clip, read_wav, resampled, wav_bytes
 from latlas.run import Run
 from latlas.verbs.voices import _translated, open_recordings, translate_clip
 
@@ -68,7 +75,7 @@ def test_spectra_are_those_of_scipy() -> None:
     for n in (200, 256, 257):
         x = np.random.default_rng(n).standard_normal(n)
         found = sounds.spectrum(x, 64, 16)
-        theirs = scipy.signal.stft(x, nperseg=64, noverlap=48)[2] * sounds.window(64).sum()
+        theirs = scipy.signal.stft(x, nperseg=64, noverlap=48)[2] * sounds.hann(64).sum()
         np.testing.assert_allclose(found, theirs, atol=1e-12)
         assert found.shape == (33, sounds.frames_of(n, 16))
 

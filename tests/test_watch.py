@@ -19,8 +19,8 @@ from latlas.core.errors import TrainingError
 from latlas.core.files import create_run, load_tree
 from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.space import Images, Points
-from latlas.data.builtin import open_ring
 from latlas.data.dataset import Dataset
+from latlas.data.standard import open_ring
 from latlas.engine.callbacks import Callback, Monitor
 from latlas.engine.progress import Bar, Progress
 from latlas.engine.train import train
@@ -277,7 +277,7 @@ def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
 
 
 def test_points_with_labels_tell_their_modes():
-    data = open_ring(n=2000).parts["all"]
+    data = open_ring(n=2000).base
     some = data.subset(np.flatnonzero(data.label < 3))
     seen = SampleMonitor(None, data).take(Handed(some), 0)
     assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97

@@ -81,8 +81,8 @@ def table(n: int = 90, columns: int = 5) -> Dataset:
 
 def points(n: int = 256) -> Dataset:
     """The eight Gaussians of ``ring``."""
-    from latlas.data.builtin import open_ring
-    return open_ring(n=n).parts["all"]
+    from latlas.data.standard import open_ring
+    return open_ring(n=n).base
 
 
 def small(name: str, **settings: Any) -> Any:

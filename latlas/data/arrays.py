@@ -1,4 +1,4 @@
-"""Arrays in memory, ``.npy`` and ``.npz`` files.
+"""Arrays in memory, ``.npy`` and ``.npz`` files, read in pieces.
 
 What an array is follows from its shape: (N, d) a table, (N, H, W) grey images, (N, C, H, W) or
 (N, H, W, C) images; five axes are clips (N, t, ...), and (N, t, H, W) are with ``frames``. Bytes
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space, Table
-from latlas.data.clips import as_clips, unrolled
-from latlas.data.dataset import Dataset, Rows, Source, encode_labels, joined_parts, make
-from latlas.data.maps import one_hot
-from latlas.data.pixels import nearest_planes, resize_planes
-from latlas.data.storage import Array, Header, Store, chunks, in_file, in_memory
+from latlas.data import dataset, images
+from latlas.data.clips import as_clips
+from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels
 
 ITEMS = ("x", "images", "image", "imgs", "img", "data", "features", "arr_0")
 LABELS = ("y", "labels", "label", "targets", "target", "class")
@@ -33,9 +31,72 @@ FACTORS = ("factors", "latents_values")
 NAMES = ("names", "classes", "class_names", "label_names")
 PARTS = ("train", "validation", "test", "all")
 PART = re.compile(r"(?:^|_)(train|test|validation|valid|val)(?=_|$)", re.IGNORECASE)
-#: axes of an array that can only be one of clips with channels
-CLIPS = 5
+CLIPS = 5  # axes of an array that can only be one of clips with channels
 Keys = dict[str, str]  # part ("train", …, "all") to the key in the file
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, column order, type
+
+
+@dataclass
+class Array:
+    """An array (N, ...) that can be read in pieces (n, ...), in order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    pieces: Callable[[], Iterator[NDArray[Any]]]
+
+    def whole(self) -> NDArray[Any]:
+        """All of it, for labels and the like."""
+        return np.concatenate(list(self.pieces()))
+
+    def frames(self) -> Array:
+        """Clips (N, t, ...) as frames (N · t, ...)."""
+        if not 4 <= len(self.shape) <= CLIPS:
+            raise DataError(f"{self.name} holds examples of shape {self.shape[1:]}, not clips: "
+                            f"{say_option('frames', 'true')} wants (n, t, H, W), (n, t, H, W, C) "
+                            "or (n, t, C, H, W)")
+        shape = self.shape[0] * self.shape[1], *self.shape[2:]
+        return replace(self, shape=shape, pieces=lambda: (
+            piece.reshape(-1, *shape[1:]) for piece in self.pieces()))
+
+
+def in_memory(array: NDArray[Any], name: str = "array") -> Array:
+    return Array(name, array.shape, array.dtype, lambda: dataset.chunks(array))
+
+
+def in_file(opener: Callable[[], Any], name: str,
+            header: Callable[[IO[bytes], str], Header]) -> Array:
+    """An array in a file: ``opener`` gives its stream, whose start ``header`` reads."""
+    with opener() as stream:
+        shape, column_order, dtype = header(stream, name)
+
+    def read(stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        data = read_exactly(stream, size, name) if size else b""
+        return np.frombuffer(data, dtype).reshape(shape) if size else np.empty(shape, dtype)
+
+    def pieces() -> Iterator[NDArray[Any]]:
+        with opener() as stream:
+            header(stream, name)
+            if column_order:
+                yield from dataset.chunks(read(stream, shape[::-1]).T)
+                return
+            step, rows = dataset.chunk_rows(shape, dtype), shape[0] if shape else 1
+            for start in range(0, max(rows, 1), step):
+                yield read(stream, (min(step, rows - start), *shape[1:]))
+
+    return Array(name, shape, dtype, pieces)
+
+
+def read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
+    """So many bytes; DataError if there are fewer."""
+    try:
+        data = stream.read(size)
+    except Exception as error:  # zlib, lzma, gzip and zipfile each have their own
+        raise DataError(f"{name} is damaged: {error}") from None
+    if len(data) != size:
+        raise DataError(f"{name} is truncated")
+    return data
 
 
 @dataclass(frozen=True)
@@ -49,74 +110,52 @@ class Options:
     frames: bool | None = None
 
 
-@dataclass(frozen=True)
-class NpzOptions(Options):
-    """``key`` chooses the examples, ``label`` the labels."""
-
-    key: str | None = None
-    label: str | None = None
-
-
-def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool,
-                ids: str | None, bits: tuple[int, ...] | None = None) -> Dataset:
+def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool = False,
+                ids: str | None = None) -> Dataset:
     """The examples of all arrays, one after the other; clips become frames that know theirs.
 
-    Args:
-        maps: pixels are class ids; ``ids`` those of the channels, commas between.
-        bits: the full shape of an array whose last axis is packed bits.
+    With ``maps`` pixels are class ids, ``ids`` those of the channels, commas between.
     """
     clip = None
     if how.frames or all(len(array.shape) == CLIPS for array in arrays):
-        arrays, clip = unrolled(arrays)
+        frames = [array.frames() for array in arrays]
+        lengths = [t for n, t in (array.shape[:2] for array in arrays) for _ in range(n)]
+        arrays, clip = frames, np.repeat(np.arange(len(lengths)), lengths)
+    first = arrays[0]
+    item, shape, last = _layout(arrays, how)
+    size = how.image_size if len(shape) == 3 and not maps else None
+    shape = (shape[0], size, size) if size else shape
+    bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
+    dtype: Any = np.uint8 if bits else first.dtype if words else np.float32
+    dtype = np.float32 if len(shape) == 1 else dtype
+
+    def examples() -> Iterator[NDArray[Any]]:
+        for chunk in (chunk for array in arrays for chunk in array.pieces()):
+            chunk = chunk.reshape(len(chunk), *item)
+            chunk = np.moveaxis(chunk, -1, 1) if last else chunk
+            if size and bits:  # grey levels between ink and paper need more than two levels
+                chunk = (chunk * 255).astype(np.uint8)
+            yield images.resize_planes(chunk, size) if size else chunk
+
+    x = (Store() if maps else store).gather((sum(r.shape[0] for r in arrays), *shape), dtype,
+                                            examples())
+    space: Space = Table((x.shape[1],), columns=tuple(f"x{i}" for i in range(x.shape[1])))
+    if x.ndim > 2:
+        x, space = image_space(x, None if maps else how.levels, first.name)
+    elif np.isinf(x).any():
+        raise DataError(f"{first.name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
+                        "replace them, by NaN if they are missing")
     if maps:
-        x, _ = load(arrays, Store(), replace(how, image_size=None, levels=None), bits)
-        x = nearest_planes(x, how.image_size) if how.image_size and x.ndim == 4 else x
-        data = Dataset(*one_hot(x, store, ids, arrays[0].name))
-    else:
-        data = Dataset(*load(arrays, store, how, bits))
+        x = images.nearest_planes(x, how.image_size) if how.image_size and x.ndim == 4 else x
+        x, space = images.one_hot(x, store, ids, first.name)
+    data = Dataset(x, space)
     return data if clip is None else as_clips(data, clip)
 
 
-def load(arrays: Sequence[Array], store: Store, how: Options,
-         bits: tuple[int, ...] | None = None) -> tuple[NDArray[Any], Space]:
-    """All arrays' examples one after another: (N, \\*shape) in data units, and their space."""
-    first, pixels = arrays[0], None
-    item, shape, last = _layout(arrays, how, bits)
-    if len(shape) == 3 and how.image_size:
-        shape, pixels = (shape[0], how.image_size, how.image_size), how.image_size
-    binary = first.dtype.kind == "b" or bits is not None
-    small = first.dtype.kind == "b" or (first.dtype.kind == "u" and first.dtype.itemsize <= 2)
-    dtype = np.dtype(np.float32) if not small or len(shape) == 1 else first.dtype
-    dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
-    x, row = store.allocate((sum(r.shape[0] for r in arrays), *shape), dtype), 0
-    for array in arrays:
-        for chunk in array.pieces():
-            if bits:
-                chunk = np.unpackbits(chunk, axis=-1)[..., :bits[-1]]
-            chunk = chunk.reshape(len(chunk), *item)
-            chunk = np.moveaxis(chunk, -1, 1) if last else chunk
-            if pixels and binary:  # grey levels between ink and paper need more than two levels
-                chunk = (chunk * 255).astype(np.uint8)
-            if pixels:
-                top = None if chunk.dtype.kind == "f" else float(np.iinfo(chunk.dtype).max)
-                chunk = resize_planes(chunk, pixels, top)
-            with np.errstate(over="ignore"):  # becomes infinite, and is refused later
-                x[row:row + len(chunk)] = chunk
-            row += len(chunk)
-            store.done(row, len(x))
-    if x.ndim > 2:
-        return image_space(x, how.levels, first.name)
-    if np.isinf(x).any():
-        raise DataError(f"{first.name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
-                        "replace them, by NaN if they are missing")
-    return x, Table((x.shape[1],), columns=tuple(f"x{i}" for i in range(x.shape[1])))
-
-
-def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None) -> tuple[
-        tuple[int, ...], tuple[int, ...], bool]:
+def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
     """Shape of an example as stored, its shape channels first, and whether channels come last."""
     first = arrays[0]
-    for array in arrays if bits is None else ():
+    for array in arrays:
         if array.dtype.kind not in "buif" or not 2 <= len(array.shape) <= 4:
             raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}; wanted "
                             "numbers of shape (N, d), (N, H, W), (N, C, H, W) or (N, H, W, C), "
@@ -126,13 +165,12 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
         if array.shape[1:] != first.shape[1:]:
             raise DataError(f"{array.name} holds examples of shape {array.shape[1:]}, but "
                             f"{first.name} of shape {first.shape[1:]}")
-    item = (bits or first.shape)[1:]
+    item = first.shape[1:]
     if how.shape:
-        try:
-            shape = tuple(int(part) for part in how.shape.lower().replace(",", "x").split("x"))
-        except ValueError:
-            raise DataError(f"{say_option('shape', how.shape)} is not a shape; write it as "
-                            "1x28x28") from None
+        sides = re.split("[x,]", how.shape.lower())
+        if not all(side.strip().isdecimal() for side in sides):
+            raise DataError(f"{say_option('shape', how.shape)} is not a shape; write it as 1x28x28")
+        shape = tuple(map(int, sides))
         if np.prod(shape) != np.prod(item):
             raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an example of "
                             f"{first.name} has {np.prod(item)} (shape {item})")
@@ -151,8 +189,8 @@ def _layout(arrays: Sequence[Array], how: Options, bits: tuple[int, ...] | None)
 def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray[Any], Images]:
     """Images (N, C, H, W) with their space: levels from the type, 2 if they hold only 0 and 1.
 
-    Floats that are whole numbers become integers. Other real-valued images in [0, 1] or [−1, 1]
-    keep that as their range, or take their own.
+    Floats that are whole numbers become integers; others in [0, 1] or [−1, 1] keep that as their
+    range, or take their own.
     """
     shape: Any = x.shape[1:]
     if x.dtype.kind == "f":
@@ -161,11 +199,11 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
                             "repair the array first")
         low, high = float(x.min()), float(x.max())
         if low < 0 or not 1 < high <= 65535 or not all(
-                np.array_equal(part, np.rint(part)) for part in chunks(x)):
+                np.array_equal(part, np.rint(part)) for part in dataset.chunks(x)):
             if levels is not None:
                 raise DataError(f"{name}: {say_option('levels', levels)} is for images of "
-                                "integers, "
-                                f"but these are real numbers from {low:.4g} to {high:.4g}")
+                                f"integers, but these are real numbers from {low:.4g} to "
+                                f"{high:.4g}")
             usual = ((a, b) for a, b in ((0.0, 1.0), (-1.0, 1.0)) if a <= low and high <= b)
             return x, Images(shape, None, next(usual, (low, high)))
         x = x.astype(np.uint8 if high <= 255 else np.uint16)
@@ -174,35 +212,25 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
         levels = 2 if top <= 1 else int(np.iinfo(x.dtype).max) + 1
     if not max(top + 1, 2) <= levels <= 65536:
         raise DataError(f"{name}: {say_option('levels', levels)}, but the largest pixel value is "
-                        f"{top}; "
-                        f"give at least {top + 1}")
+                        f"{top}; give at least {top + 1}")
     return x, Images(shape, levels)
-
-
-def with_labels(data: Dataset, codes: Rows | None, classes: tuple[str, ...]) -> Dataset:
-    """The data with one label for each example, of clips for each clip."""
-    codes = codes if codes is None or data.clip is None else codes[data.clip]
-    return replace(data, label=codes, space=data.space.replace(classes=classes))
 
 
 def open_array(x: Any, y: Any = None, *, how: Options, store: Store, maps: bool,
                ids: str | None) -> Source:
     """A ``.npy`` file, or an array in memory with one label for each example (clip) or ``None``."""
-    if isinstance(x, Path):
-        file = in_file(lambda: x.open("rb"), str(x), npy_header)
-        return make(x.stem, read_arrays([file], store, how, maps, ids))
-    array = np.asarray(x)
-    data = read_arrays([in_memory(array)], store, how, maps, ids)
+    file = isinstance(x, Path)
+    array = in_file(lambda: x.open("rb"), str(x), npy_header) if file else in_memory(np.asarray(x))
+    data = read_arrays([array], store, how, maps, ids)
     if y is not None:
         codes, classes = encode_labels(y, "y")
-        if len(codes) != len(array):
-            raise DataError(f"{len(array):,} examples, but {len(codes):,} labels")
-        data = with_labels(data, codes, classes)
-    return make("array", data)
+        if len(codes) != array.shape[0]:
+            raise DataError(f"{array.shape[0]:,} examples, but {len(codes):,} labels")
+        data = data.with_labels(codes, classes)
+    return dataset.make(x.stem if file else "array", data)
 
 
 def npy_header(stream: IO[bytes], name: str) -> Header:
-    """Of NumPy's own format."""
     try:
         version = np.lib.format.read_magic(stream)
         read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
@@ -215,6 +243,14 @@ def npy_header(stream: IO[bytes], name: str) -> Header:
     return header
 
 
+@dataclass(frozen=True)
+class NpzOptions(Options):
+    """``key`` chooses the examples, ``label`` the labels."""
+
+    key: str | None = None
+    label: str | None = None
+
+
 def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
     """A ``.npz`` of one or more arrays."""
     name = name or str(path)
@@ -224,56 +260,52 @@ def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
         raise DataError(f"{name} cannot be read as .npz: {error}") from None
 
 
-@dataclass(frozen=True)
 class Npz:
     """The arrays of a ``.npz``, or of one side of it (``side``: its keys).
 
-    Keys are recognised with or without their part of the data (``x_train``, ``train_images``). A
-    ``shape`` key beside bytes whose last axis is an eighth of it means packed bits.
+    Keys are recognised with or without their part of the data (``x_train``, ``train_images``):
+    ``roles`` are their names without it, in lower case. A ``shape`` key beside bytes whose last
+    axis is an eighth of it means packed bits.
     """
 
-    archive: zipfile.ZipFile
-    name: str
-    how: NpzOptions
-    side: Keys | None = None
-
-    @property
-    def keys(self) -> list[str]:
-        keys = [n[:-4] for n in self.archive.namelist() if n.endswith(".npy")]
-        if not keys:
-            raise DataError(f"{self.name} holds no arrays")
-        return keys
-
-    @property
-    def roles(self) -> dict[str, Keys]:
-        """What keys are called without their part, in lower case, to the keys of the parts."""
-        roles: dict[str, Keys] = {}
+    def __init__(self, archive: zipfile.ZipFile, name: str, how: NpzOptions,
+                 side: Keys | None = None) -> None:
+        self.archive, self.name, self.how, self.side = archive, name, how, side
+        self.keys = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+        if not self.keys:
+            raise DataError(f"{name} holds no arrays")
+        self.roles: dict[str, Keys] = {}
         for key in self.keys:
             match = PART.search(key)
             part = match[1].lower() if match else "all"
             role = (PART.sub("", key, count=1).strip("_") if match else key).lower()
-            roles.setdefault(role, {}).setdefault(
-                "validation" if part in ("val", "valid") else part, key)
-        return roles
+            part = "validation" if part.startswith("val") else part
+            self.roles.setdefault(role, {}).setdefault(part, key)
 
     def array(self, key: str) -> Array:
-        return in_file(lambda: self.archive.open(f"{key}.npy"), f"{self.name}: {key}",
-                          npy_header)
+        return in_file(lambda: self.archive.open(f"{key}.npy"), f"{self.name}: {key}", npy_header)
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Npz, Npz, bool] | None:
         """Two arrays of images; what are examples and their labels is one side."""
+        def overlie(*keys: str) -> bool:
+            """As many images of one height and width, wherever their channels are."""
+            shapes = [self.array(key).shape for key in keys]
+            return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
+                len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
+
         two: tuple[Keys, Keys] | None = None
         if self.how.key is None and self.how.label is None:
-            x, y = self._first(ITEMS), self._first(LABELS)
+            x, y = self._keys(ITEMS), self._keys(LABELS)
             a, b = ({p: k for p, k in self.roles.get(name.lower(), {}).items()
                      if name in k.split("_")} for name in "AB")  # arrays a and b stay a choice
-            if x and x.keys() == y.keys() and all(self._overlie(x[p], y[p]) for p in x):
+            if x and x.keys() == y.keys() and all(overlie(x[p], y[p]) for p in x):
                 two = x, y
-            elif not x and a and b and all(len(self.array(k).shape) >= 3
-                                           for k in [*a.values(), *b.values()]):
+            elif a and b and not x and all(
+                    len(self.array(key).shape) >= 3 for key in (*a.values(), *b.values())):
                 two = a, b
         if two is not None:
-            return replace(self, side=two[0]), replace(self, side=two[1]), paired is not False
+            first, second = (Npz(self.archive, self.name, self.how, side) for side in two)
+            return first, second, paired is not False
         if paired is not None:
             raise DataError(f"{self.name}: {say_option('paired')} is for two arrays of images, "
                             "such as A and B")
@@ -281,19 +313,23 @@ class Npz:
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """The examples of the file, or of the side."""
-        items = self.side or self._items()
-        items = {p: items[p] for p in PARTS if p in items}
+        items = self.side or self._keys(ITEMS, self.how.key)
+        wide = [] if items else [k for k in self.keys if len(self.array(k).shape) >= 2]
+        if not items and len(wide) != 1:
+            raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the examples "
+                            f"with {say_option('key')}")
+        items = {p: items[p] for p in PARTS if p in items} or {"all": wide[0]}
         arrays = [self.array(k) for k in items.values()]
-        bits = self._bits(arrays) if self.side is None else None
-        data = read_arrays(arrays, store, self.how, maps, ids, bits)
-        rows = [r.shape[0] for r in arrays]
-        sizes = {p: n if data.clip is None else n * r.shape[1]
-                 for p, n, r in zip(items, rows, arrays, strict=True)}
+        if self.side is None and "shape" in self.keys and len(arrays) == 1:
+            arrays = [self._unpacked(arrays[0])]
+        data = read_arrays(arrays, store, self.how, maps, ids)
+        sizes = {p: r.shape[0] * (1 if data.clip is None else r.shape[1])
+                 for p, r in zip(items, arrays, strict=True)}
         notes: tuple[str, ...] = ()
         if self.side is None:
-            codes, classes, notes = self._labels(sum(rows))
-            data = with_labels(data, codes, classes)
-        group, factors = self._first(GROUPS), self._first(FACTORS)
+            codes, classes, notes = self._labels(sum(r.shape[0] for r in arrays))
+            data = data.with_labels(codes, classes)
+        group, factors = self._keys(GROUPS), self._keys(FACTORS)
         if group.keys() == items.keys() and data.clip is None:
             codes = np.unique(self._joined(group, len(data.x)), return_inverse=True)[1]
             data = replace(data, group=codes.astype(np.int64))
@@ -302,52 +338,41 @@ class Npz:
             names = tuple(f"factor{i}" for i in range(values.shape[1]))
             data = replace(data, factors=values, space=data.space.replace(factors=names))
         stem = Path(self.name).stem
-        return make(stem if self.side is None else f"{stem} ({', '.join(items.values())})", data,
-                    parts=joined_parts(sizes), notes=notes)
+        return dataset.make(stem if self.side is None else f"{stem} ({', '.join(items.values())})",
+                            data, parts=dataset.joined_parts(sizes), notes=notes)
 
-    def _overlie(self, *keys: str) -> bool:
-        """As many images of one height and width, wherever their channels are, if they have."""
-        shapes = [self.array(key).shape for key in keys]
-        return min(map(len, shapes)) >= 3 and len({s[0] for s in shapes}) == 1 and 1 in (
-            len({s[1:3] for s in shapes}), len({s[-2:] for s in shapes}))
+    def _keys(self, names: Sequence[str], chosen: str | None = None) -> Keys:
+        """The keys that are chosen, with those of the other parts, or the first of these names."""
+        if not chosen:
+            return next((self.roles[name] for name in names if name in self.roles), {})
+        if chosen in self.keys:
+            parts = next((keys for keys in self.roles.values() if chosen in keys.values()), {})
+            return parts if len(parts) > 1 else {"all": chosen}
+        if chosen.lower() in self.roles:
+            return self.roles[chosen.lower()]
+        raise DataError(f"{self.name}: {unknown('key', chosen, self.keys)}")
 
-    def _first(self, names: tuple[str, ...]) -> Keys:
-        roles = self.roles
-        return next((roles[name] for name in names if name in roles), {})
+    def _joined(self, keys: Keys, count: int) -> NDArray[Any]:
+        """The arrays of all parts in the examples' order, one value per example."""
+        values = np.concatenate([self.array(keys[p]).whole() for p in PARTS if p in keys])
+        if len(values) != count:
+            raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
+                            f"values for {count:,} examples")
+        return values
 
-    def _items(self) -> Keys:
-        if self.how.key:
-            return self._chosen(self.how.key)
-        wide = [k for k in self.keys if len(self.array(k).shape) >= 2]
-        items = self._first(ITEMS) or ({"all": wide[0]} if len(wide) == 1 else {})
-        if not items:
-            raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the examples "
-                            f"with {say_option('key')}")
-        return items
-
-    def _chosen(self, name: str) -> Keys:
-        if name in self.keys:
-            role = next(parts for parts in self.roles.values() if name in parts.values())
-            return role if len(role) > 1 else {"all": name}
-        if name.lower() in self.roles:
-            return self.roles[name.lower()]
-        raise DataError(f"{self.name}: {unknown('key', name, self.keys)}")
-
-    def _bits(self, arrays: Sequence[Array]) -> tuple[int, ...] | None:
-        """The full shape, if the array's last axis is that shape's packed into bytes."""
-        if "shape" not in self.keys or len(arrays) != 1:
-            return None
+    def _unpacked(self, array: Array) -> Array:
+        """The array, or its bits if they are of the ``shape`` in the file."""
         shape = self.array("shape")
-        if len(shape.shape) != 1 or shape.dtype.kind not in "iu" or not shape.shape[0]:
-            return None
-        full = tuple(shape.whole().tolist())
-        packed = (*full[:-1], -(-full[-1] // 8))
-        return full if arrays[0].dtype == np.uint8 and arrays[0].shape == packed else None
+        if array.dtype == np.uint8 and shape.dtype.kind in "iu" and len(shape.shape) == 1:
+            full = tuple(shape.whole().tolist())
+            if full and array.shape == (*full[:-1], -(-full[-1] // 8)):
+                return Array(array.name, full, np.dtype(bool), lambda: (
+                    np.unpackbits(piece, axis=-1)[..., :full[-1]] for piece in array.pieces()))
+        return array
 
     def _labels(self, count: int) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:
         """Codes, class names and notes; labels nobody asked for are left out if no classes."""
-        keys = {} if self.how.label == "none" else (
-            self._first(LABELS) if self.how.label is None else self._chosen(self.how.label))
+        keys = {} if self.how.label == "none" else self._keys(LABELS, self.how.label)
         if not keys:
             return None, (), ()
         names = (self.array(key) for key in NAMES if key in self.keys)
@@ -360,11 +385,3 @@ class Npz:
             if self.how.label is not None:
                 raise
             return None, (), (f"left out: {error}",)
-
-    def _joined(self, keys: Keys, count: int) -> NDArray[Any]:
-        """The arrays of all parts in the examples' order, one value per example."""
-        values = np.concatenate([self.array(keys[p]).whole() for p in PARTS if p in keys])
-        if len(values) != count:
-            raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
-                            f"values for {count:,} examples")
-        return values

@@ -38,10 +38,10 @@ class Batches:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self.device = torch.device(device)
-        self._columns, self._orders = _columns(data, self.device), [
-            _Shuffled(data if isinstance(data, Dataset) else data.a, seed, "order")]
+        self._columns = _columns(data, self.device)
+        self._orders = [_Order(self._columns[0].data, seed, "order")]
         if isinstance(data, PairDataset):
-            self._orders.append(self._orders[0] if data.aligned else _Shuffled(
+            self._orders.append(self._orders[0] if data.aligned else _Order(
                 data.b, seed, "order of the other side"))
 
     def reweigh(self, weights: Tensor | None) -> None:
@@ -49,14 +49,16 @@ class Batches:
 
         Batch k is then a function of (seed, k, weights), the same on every process.
         """
-        self._orders[0].reweigh(weights)
+        self._orders[0].weights = weights
+        self._orders[0].permutation.cache_clear()
 
     def at(self, number: int) -> Any:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
         place = first + self.share.start, first + self.share.stop
-        return _batch([columns.at(order.at(*place), near=True)
-                       for columns, order in zip(self._columns, self._orders, strict=True)])
+        sides = [columns.at(order.at(*place), near=True)
+                 for columns, order in zip(self._columns, self._orders, strict=True)]
+        return PairBatch(*sides) if len(sides) == 2 else sides[0]
 
 
 class Sweep:
@@ -76,9 +78,9 @@ class Sweep:
         if isinstance(self.data, PairDataset) and not self.data.aligned:
             raise ValueError("two domains have no common order: sweep one of them")
         columns = _columns(self.data, self.device)
-        rows = (self.data if isinstance(self.data, Dataset) else self.data.a).index
-        for part in torch.from_numpy(rows).split(self.batch_size):
-            yield _batch([side.at(part) for side in columns])
+        for rows in torch.from_numpy(columns[0].data.index).split(self.batch_size):
+            sides = [side.at(rows) for side in columns]
+            yield PairBatch(*sides) if len(sides) == 2 else sides[0]
 
 
 def _columns(data: Dataset | PairDataset, device: torch.device) -> list[_Columns]:
@@ -86,32 +88,24 @@ def _columns(data: Dataset | PairDataset, device: torch.device) -> list[_Columns
     return [_Columns(side, device) for side in sides]
 
 
-def _batch(sides: list[Batch]) -> Batch | PairBatch:
-    return sides[0] if len(sides) == 1 else PairBatch(*sides)
-
-
-class _Shuffled:
+class _Order:
     """Rows of a data set, permutation after permutation without end.
 
-    With weights each of N draws has every example as often as its weight says, rounded up or down
-    (systematic resampling), in a random order; equal weights give permutations.
+    With ``weights`` each of N draws has every example as often as its weight says, rounded up or
+    down (systematic resampling), in a random order; equal weights give permutations.
     """
 
     def __init__(self, data: Dataset, seed: int, purpose: str) -> None:
         self.rows, self.n, self.seed, self.purpose = data.rows, len(data), seed, purpose
         self.weights: Tensor | None = None
-        self._order = lru_cache(maxsize=2)(self._permutation)
-
-    def reweigh(self, weights: Tensor | None) -> None:
-        self.weights = weights
-        self._order.cache_clear()
+        self.permutation = lru_cache(maxsize=2)(self._permutation)
 
     def at(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` … ``stop`` of the endless sequence."""
         parts = []
         while start < stop:
             epoch, offset = divmod(start, self.n)
-            parts.append(self._order(epoch)[offset:offset + stop - start])
+            parts.append(self.permutation(epoch)[offset:offset + stop - start])
             start += len(parts[-1])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -136,23 +130,23 @@ class _Columns:
     """The arrays of a data set as tensors over the same memory."""
 
     def __init__(self, data: Dataset, device: torch.device) -> None:
-        self.space, self.device = data.space, device
+        self.data, self.device = data, device
         self.x, self.label = _tensor(data.x), _tensor(data.label)
         self.neighbours = _tensor(data.neighbours)
 
     def at(self, rows: Tensor, near: bool = False) -> Batch:
         """The batch of these rows, moved to the device as stored, converted to model units there;
         with the neighbours in time of what are frames, if asked."""
-        label = None if self.label is None else self._moved(self.label, rows)
-        neighbour = None if self.neighbours is None or not near else self._units(
-            self.neighbours.index_select(0, rows))
-        return Batch(self._units(rows), label, neighbour=neighbour, index=rows)
+        def moved(column: Tensor, rows: Tensor) -> Tensor:
+            return column.index_select(0, rows).to(self.device, non_blocking=True)
 
-    def _units(self, rows: Tensor) -> Tensor:
-        return self.space.to_model(self._moved(self.x, rows).float())
-
-    def _moved(self, column: Tensor, rows: Tensor) -> Tensor:
-        return column.index_select(0, rows).to(self.device, non_blocking=True)
+        batch = Batch(self.data.space.to_model(moved(self.x, rows).float()), index=rows)
+        if self.label is not None:
+            batch.label = moved(self.label, rows)
+        if near and self.neighbours is not None:
+            after = self.neighbours.index_select(0, rows)
+            batch.neighbour = self.data.space.to_model(moved(self.x, after).float())
+        return batch
 
 
 def _tensor(array: NDArray[Any] | None) -> Any:

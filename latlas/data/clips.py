@@ -20,62 +20,48 @@ import numpy as np
 
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images
-from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
-from latlas.data.files import (
-    FILMS,
-    MAY_MOVE,
-    PICTURES,
-    Files,
-    complaint,
-    splits_and_folders,
-    two_sides,
-)
-from latlas.data.images import FolderReading, plan
-from latlas.data.pixels import Header, has_frames, least_mode, pixels, read_header, reason
-from latlas.data.storage import Array, Store
+from latlas.data import files as places
+from latlas.data import images
+from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels, make
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VIDEOS = FILMS - {".apng", ".gif"}
+VIDEOS = places.FILMS - {".apng", ".gif"}
 #: frames per second where nothing says so
 RATE = 10.0
 
 
 class Clip(NamedTuple):
-    """What a clip is called, and the files of its frames in order, or the one that holds them."""
+    """A clip by its name, the files of its frames in order (or the one that holds them), what each
+    frame is called, and, once it was looked into, their heads and milliseconds."""
 
     name: str
-    titles: tuple[str, ...]
     files: tuple[str, ...]
-    film: bool = False
-
-
-class Head(NamedTuple):
-    """What is known of every frame of a clip before pixels are kept; how long it is titles, ms."""
-
-    headers: list[Header]
-    durations: list[float]
     titles: Sequence[str]
+    film: bool = False
+    headers: Sequence[images.Header] = ()
+    durations: Sequence[float] = ()
 
 
-def open_clips(path: Path, *, how: FolderReading) -> Clips:
+def open_clips(path: Path, *, how: images.FolderReading) -> Clips:
     """The clips of a folder or zip."""
-    return Clips(Files(path, PICTURES | FILMS), how)
+    return Clips(places.Files(path, places.PICTURES | places.FILMS), how)
 
 
 def open_film(path: Path, *, image_size: int | None = None, mode: str | None = None,
               on_error: str = "raise", levels: int | None = None, frames: bool = True) -> Clips:
     """One GIF, APNG, animated WebP or video; ``frames`` is that of a run, and says nothing here."""
-    return open_clips(path, how=FolderReading(image_size, mode, on_error=on_error, levels=levels))
+    how = images.FolderReading(image_size, mode, on_error=on_error, levels=levels)
+    return open_clips(path, how=how)
 
 
 @dataclass(frozen=True)
 class Clips:
     """The clips of one side of a place."""
 
-    files: Files
-    how: FolderReading
+    files: places.Files
+    how: images.FolderReading
 
     def __post_init__(self) -> None:
         self._refuse("label", self.how.label not in (None, "none"))
@@ -89,116 +75,121 @@ class Clips:
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
         """What the folders say."""
         self._refuse("pair", pair == "side")
-        two = two_sides(self.files, pair, paired)
+        two = places.two_sides(self.files, pair, paired)
         return two and (Clips(two[0], self.how), Clips(two[1], self.how), two[2])
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Frames with their clips, durations, labels and splits.
-
-        Raises:
-            DataError: no clips, one that cannot be decoded, or whose frames have different sizes.
-        """
+        """Frames with their clips, durations, labels and splits."""
         self._refuse("maps", maps)
         how, every = self.how, self.clips()
-        heads, errors = self._tried(every, lambda clip: _head(self.files, clip, how))
-        notes = self._complaint(errors, len(every))
-        clips = [clip for clip in every if clip.name in heads]
-        shape, mode, size, resized = plan(
-            [h for clip in clips for h in heads[clip.name].headers], how.image_size, how.mode)
-        lengths = [len(heads[clip.name].titles) for clip in clips]
+        results, notes = self._tried(every, self._with_heads, len(every))
+        clips: list[Clip] = list(results.values())
+        shape, mode, size, resized = images.plan(
+            [h for clip in clips for h in clip.headers], how.image_size, how.mode)
+        lengths = [len(clip.titles) for clip in clips]
         number = np.repeat(np.arange(len(clips)), lengths)
         x = store.allocate((len(number), *shape), np.uint16 if mode == "I;16" else np.uint8)
-        ends = dict(zip((clip.name for clip in clips), np.cumsum(lengths).tolist(), strict=True))
+        stops = dict(zip((clip.name for clip in clips), np.cumsum(lengths), strict=True))
 
         def fill(clip: Clip) -> None:
-            rows = range(ends[clip.name] - len(heads[clip.name].titles), ends[clip.name])
-            x[rows.start:rows.stop] = 0
+            stop = int(stops[clip.name])
+            rows = x[stop - len(clip.titles):stop]
+            rows[:] = 0
             for row, (image, _) in zip(rows, frames_of(self.files, clip), strict=True):
-                x[row] = pixels(image, mode, size)
-            store.done(rows.stop, len(x))
+                row[:] = images.pixels(image, mode, size)
+            store.done(stop, len(x))
 
-        _, broken = self._tried(clips, fill)
-        good = np.flatnonzero(~np.isin(number, [i for i, c in enumerate(clips)
-                                                if c.name in broken]))
-        notes += [*resized, *self._complaint(broken, len(every))]
-        single = [clip.name for clip, length in zip(clips, lengths, strict=True) if length == 1]
+        filled, broken = self._tried(clips, fill, len(every))
+        good = np.flatnonzero(np.isin(number, list(filled)))
+        notes += [*resized, *broken]
+        single = [clip.name for clip in clips if len(clip.titles) == 1]
         if single:
             notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
                          f"neighbour: {single[0]}")
-        titles = [title for clip in clips for title in heads[clip.name].titles]
-        parts, folders = splits_and_folders(titles)
+        titles = [title for clip in clips for title in clip.titles]
+        parts, folders = places.splits_and_folders(titles)
         own = [PurePosixPath(clip.name).name for clip in clips]  # a clip's own folder is no class
         around = [f if f != own[i] else None for f, i in zip(folders, number, strict=True)]
         codes, classes = (None, ()) if None in around else encode_labels(
             np.array([f or "" for f in around]), "the folders around clips")
         space = Images(shape, how.levels or int(np.iinfo(x.dtype).max) + 1, classes=classes,
                        frames=len(x) > len(clips))
-        durations = np.concatenate([heads[clip.name].durations for clip in clips])
+        durations = np.concatenate([clip.durations for clip in clips]).astype(np.float32)
         data = Dataset(x, space, codes, group=number, names=np.array(titles), clip=number,
-                       duration=durations.astype(np.float32), rows=good if broken else None)
+                       duration=durations, rows=good if broken else None)
         return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
                     notes=tuple(notes))
 
     def clips(self) -> list[Clip]:
         """Stills by their folders, films by themselves, in natural order."""
         stills: dict[str, list[tuple[str, str]]] = {}
-        films: list[Clip] = []
-        for title, stored in sorted(zip(self.files.titles, self.files.pictures, strict=True),
+        clips: list[Clip] = []
+        for title, stored in sorted(zip(self.files.titles, self.files.stored, strict=True),
                                     key=lambda pair: natural(pair[0])):
             suffix = PurePosixPath(stored).suffix.lower()
-            if suffix in FILMS or (suffix in MAY_MOVE and has_frames(self.files.read(stored))):
-                films.append(Clip(title, (title,), (stored,), True))
+            if suffix in places.FILMS or (suffix in places.MAY_MOVE
+                                          and places.has_frames(self.files.read(stored))):
+                clips.append(Clip(title, (stored,), (title,), True))
             else:
                 stills.setdefault(PurePosixPath(title).parent.as_posix(), []).append(
-                    (title, stored))
-        if not stills and not films:
+                    (stored, title))
+        if not stills and not clips:
             raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
                             "...), GIF, APNG, animated WebP, or videos")
-        folders = [Clip(name, tuple(title for title, _ in pairs), tuple(file for _, file in pairs))
-                   for name, pairs in stills.items()]
-        return sorted([*folders, *films], key=lambda clip: natural(clip.name))
+        clips[:0] = [Clip(name, tuple(file for file, _ in pairs), [title for _, title in pairs])
+                     for name, pairs in stills.items()]
+        return sorted(clips, key=lambda clip: natural(clip.name))
 
-    def _tried(self, clips: Sequence[Clip], task: Callable[[Clip], Any]) -> tuple[
-            dict[str, Any], dict[str, str]]:
-        """Results and errors of a task, by the names of clips."""
-        results, errors = {}, {}
-        for clip in clips:
+    def _with_heads(self, clip: Clip) -> Clip:
+        """The clip with what is known of every frame before pixels are kept."""
+        headers, durations, titles = [], [], clip.titles
+        if clip.film:
+            for image, duration in frames_of(self.files, clip):
+                headers.append(images.Header(image.width, image.height, least_mode(image)))
+                durations.append(duration)
+            titles = [f"{clip.name}/{i:05d}" for i in range(len(headers))]
+        for name in () if clip.film else clip.files:
             try:
-                results[clip.name] = task(clip)
+                headers.append(images.read_header(self.files.read(name)))
+            except Exception as error:
+                raise DataError(f"{name} cannot be decoded: {images.reason(error)}") from None
+            durations.append(1000 / (self.how.rate or RATE))
+        if not headers:
+            raise DataError(f"{clip.name} holds no frames")
+        first: dict[tuple[int, int], str] = {}  # of every size the first frame, in their order
+        for header, title in zip(headers, titles, strict=True):
+            first.setdefault((header.width, header.height), title)
+        if len(first) > 1 and self.how.image_size is None:
+            two = " and ".join(f"{title} ({w}x{h})" for (w, h), title in list(first.items())[:2])
+            raise DataError(f"{clip.name}: frames of one clip differ in size, {two}; "
+                            f"{say_option('image_size')} resizes them")
+        return clip._replace(titles=titles, headers=headers, durations=durations)
+
+    def _tried(self, clips: Sequence[Clip], task: Callable[[Clip], Any], of: int) -> tuple[
+            dict[int, Any], list[str]]:
+        """Results of a task by the positions of clips, and a note where it failed."""
+        results, errors = {}, {}
+        for i, clip in enumerate(clips):
+            try:
+                results[i] = task(clip)
             except DataError as error:
-                errors[clip.name] = str(error)
+                errors[i] = str(error)
             except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-                errors[clip.name] = f"{clip.name} cannot be decoded: {reason(error)}"
-        return results, errors
-
-    def _complaint(self, errors: dict[str, str], of: int) -> list[str]:
-        return [complaint(next(iter(errors.values())), len(errors), of, "clips",
-                          self.how.on_error, f"{self.files.path}: ")] if errors else []
+                errors[i] = f"{clip.name} cannot be decoded: {images.reason(error)}"
+        return results, places.complaint(errors, of, "clips", self.how.on_error,
+                                         f"{self.files.path}: ")
 
 
-def _head(files: Files, clip: Clip, how: FolderReading) -> Head:
-    headers, durations = [], []
-    titles: Sequence[str] = clip.titles
-    if clip.film:
-        for image, duration in frames_of(files, clip):
-            headers.append(Header(image.width, image.height, least_mode(image)))
-            durations.append(duration)
-        titles = [f"{clip.name}/{i:05d}" for i in range(len(headers))]
-    for name in () if clip.film else clip.files:
-        try:
-            headers.append(read_header(files.read(name)))
-        except Exception as error:
-            raise DataError(f"{name} cannot be decoded: {reason(error)}") from None
-        durations.append(1000 / (how.rate or RATE))
-    if not headers:
-        raise DataError(f"{clip.name} holds no frames")
-    sizes = {(h.width, h.height): i for i, h in reversed(list(enumerate(headers)))}
-    if len(sizes) > 1 and how.image_size is None:
-        two = [f"{titles[i]} ({w}x{h})" for (w, h), i in sorted(sizes.items(),
-                                                                key=lambda pair: pair[1])[:2]]
-        raise DataError(f"{clip.name}: frames of one clip differ in size, {' and '.join(two)}; "
-                        f"{say_option('image_size')} resizes them")
-    return Head(headers, durations, titles)
+def least_mode(image: Image) -> str:
+    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
+
+    A frame of a film may come with colours or transparency that none of its pixels has.
+    """
+    rgba = np.asarray(image.convert("RGBA"))
+    if (rgba[..., 3] < 255).any():
+        return "RGBA"
+    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
+        rgba[..., 1] == rgba[..., 2]).all() else "RGB"
 
 
 def natural(name: str) -> list[Any]:
@@ -210,12 +201,8 @@ def natural(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
-    """The frames of a clip, upright, and how many milliseconds each is titles (0 of stills).
-
-    Raises:
-        DataError: a video, and its reader is not installed, or it lies in a zip.
-    """
+def frames_of(files: places.Files, clip: Clip) -> Iterator[tuple[Image, float]]:
+    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills)."""
     from PIL import Image as pil
     from PIL import ImageOps
 
@@ -240,11 +227,7 @@ def frames_of(files: Files, clip: Clip) -> Iterator[tuple[Image, float]]:
 
 
 def video_library(name: str) -> Any:
-    """imageio-ffmpeg, to read or write ``name``.
-
-    Raises:
-        DataError: it is not installed.
-    """
+    """imageio-ffmpeg, to read or write ``name``; DataError if it is not installed."""
     try:
         return import_module("imageio_ffmpeg")
     except ImportError:
@@ -253,27 +236,8 @@ def video_library(name: str) -> Any:
                         "the folder") from None
 
 
-# ------------------------------------------------------------------ clips in arrays
-
-def unrolled(arrays: Sequence[Array]) -> tuple[list[Array], Rows]:
-    """Clips (n, t, ...) as frames (n · t, ...), and the number of the clip of each frame."""
-
-    def frames(clips: Array) -> Array:
-        if not 4 <= len(clips.shape) <= 5:
-            raise DataError(f"{clips.name} holds examples of shape {clips.shape[1:]}, not clips: "
-                            f"{say_option('frames', 'true')} wants (n, t, H, W), (n, t, H, W, C) "
-                            "or (n, t, C, H, W)")
-        shape = clips.shape[0] * clips.shape[1], *clips.shape[2:]
-        return Array(clips.name, shape, clips.dtype, lambda: (
-            piece.reshape(-1, *shape[1:]) for piece in clips.pieces()))
-
-    flat = [frames(a) for a in arrays]
-    lengths = [t for n, t in (a.shape[:2] for a in arrays) for _ in range(n)]
-    return flat, np.repeat(np.arange(len(lengths)), lengths)
-
-
 def as_clips(data: Dataset, clip: Rows) -> Dataset:
-    """Frames with the number (N,) of the clips they are of."""
+    """Frames in an array with the number (N,) of the clips they are of."""
     place = np.arange(len(clip)) - np.searchsorted(clip, clip)
     names = np.array([f"{c:05d}/{i:05d}" for c, i in zip(clip, place, strict=True)])
     return replace(data, group=clip, names=names, clip=clip,

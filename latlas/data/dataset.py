@@ -8,25 +8,35 @@ nothing to do with the seed of training, so every model of a source is tested on
 
 Tables and points are standardised by numbers of the train split alone, and a missing number is
 replaced by the median of its column there.
+
+Every reader asks a :class:`Store` for one array and fills it piece by piece, so data larger than
+memory take the same path as a small file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from latlas.core.errors import DataError, say_option
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points, Space
 
 Rows = NDArray[np.int64]
+Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "test", "all")
 VALIDATION_SHARE, VALIDATION_MOST = 0.05, 2000
 LARGE_GROUP = 0.05
 MOST_CLASSES = 1000
+MEMORY_SHARE = 0.5
+CHUNK = 1 << 24  # bytes read or written at a time
 
 
 @dataclass(frozen=True)
@@ -35,12 +45,12 @@ class Dataset:
 
     Attributes:
         x: (N, \\*shape) uint8/uint16 for images, float32 otherwise; in data units; an array or
-            a memory map. Never copied by :meth:`subset`.
+            a memory map, shared by all subsets.
         space: shape and units of an example.
         label: (N,) int64 class codes, indices into ``space.classes``.
         factors: (N, f) float32 known generative factors, named by ``space.factors``.
         group: (N,) int64; examples that share a number are related and stay in one split.
-        names: (N,) str, what each example is called (a file name); may be ``None``.
+        names: (N,) str, what each example is called (a file name).
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
         clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
             ``x`` in the order of time; ``None`` for examples that are no frames.
@@ -69,6 +79,11 @@ class Dataset:
         """The examples at these positions; ``x`` is shared."""
         return replace(self, rows=self.index[index])
 
+    def with_labels(self, codes: Rows | None, classes: tuple[str, ...]) -> Dataset:
+        """The same with one label for each example, of clips for each clip."""
+        codes = codes if codes is None or self.clip is None else codes[self.clip]
+        return replace(self, label=codes, space=self.space.replace(classes=classes))
+
     def take(self, name: str) -> NDArray[np.generic] | None:
         """An attribute of one value per example (``x``, ``label``, …), of the rows in use."""
         values: NDArray[np.generic] | None = getattr(self, name)
@@ -93,48 +108,44 @@ class Source:
 
     Attributes:
         name: what to call it in reports.
-        space: shape and units of an example (those of the split with seed 0).
-        parts: ``{"all"}`` or ``{"train", "test"[, "validation"]}``, sharing one ``x``, as in the
-            file: missing numbers of a table are still NaN. Use :func:`split` for data to work on.
+        base: all examples in file order, as in the file: missing numbers of a table are still NaN.
+            Use :func:`split` for data to work on.
+        parts: rows of ``{"all"}`` or of ``{"train", "test"[, "validation"]}`` as in the file.
         spec: a JSON object :func:`latlas.data.open_source` opens again; ``None`` for arrays.
         notes: what was decided on the way (a resize, a column left out), for people to read.
     """
 
     name: str
-    space: Space
-    parts: dict[str, Dataset]
+    base: Dataset
+    parts: dict[str, Rows]
     spec: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    _ready: dict[int, Dataset] = field(default_factory=dict, repr=False, compare=False)
+    _ready: dict[int, Dataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def base(self) -> Dataset:
-        """All examples in file order, as in the file."""
-        first = next(iter(self.parts.values()))
-        if any(part.rows is None for part in self.parts.values()):
-            return replace(first, rows=None)
-        rows = np.sort(np.concatenate([part.index for part in self.parts.values()]))
-        return replace(first, rows=None if len(rows) == len(first.x) else rows)
-
-    def with_parts(self, parts: dict[str, Dataset]) -> Source:
-        """The same source of other parts, in the units that follow from them."""
-        source = replace(self, parts=parts, space=next(iter(parts.values())).space, _ready={})
-        return replace(source, space=source.ready(0).space, _ready={})
+    def space(self) -> Space:
+        """Shape and units of an example (those of the split with seed 0)."""
+        return self.ready(0).space
 
     def ready(self, seed: int) -> Dataset:
-        """All examples, missing numbers filled and units fixed by this seed's train split."""
+        """All examples; missing numbers are filled and units fixed by this seed's train split."""
         data = self.base
         if isinstance(data.space, Images):
             return data
         if seed not in self._ready:
             rows = partition(self, seed)["train"]
-            rows = rows if len(rows) else data.index
-            x = filled(data.x, rows)
+            rows, x = rows if len(rows) else data.index, data.x
+            missing = np.isnan(x)
+            columns = np.flatnonzero(missing.any(axis=0))
+            x = x.copy() if len(columns) else x
+            for column in columns:
+                present = x[rows, column][~missing[rows, column]]
+                x[missing[:, column], column] = np.median(present) if len(present) else 0.0
             self._ready[seed] = replace(data, x=x, space=standardised(data.space, x[rows]))
         return self._ready[seed]
 
     def split(self, which: str, seed: int) -> Dataset:
-        """See :func:`split`."""
+        """See :func:`latlas.data.split`."""
         ready = self.ready(seed)
         if which == "all":
             return ready
@@ -148,8 +159,10 @@ class Source:
 def make(name: str, data: Dataset, *, parts: Mapping[str, Rows] | None = None,
          notes: tuple[str, ...] = ()) -> Source:
     """A source over one data set; ``parts`` names the rows of the file's own splits."""
-    subsets = {k: replace(data, rows=np.asarray(v, np.int64)) for k, v in (parts or {}).items()}
-    return Source(name, data.space, {}, notes=notes).with_parts(subsets or {"all": data})
+    parts = {k: np.asarray(v, np.int64) for k, v in (parts or {"all": data.index}).items()}
+    rows = np.sort(np.concatenate(list(parts.values())))
+    return Source(name, replace(data, rows=None if len(rows) == len(data.x) else rows), parts,
+                  notes=notes)
 
 
 def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
@@ -159,14 +172,29 @@ def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
             for part, stop in zip(sizes, stops, strict=True)} if len(sizes) > 1 else None
 
 
+def split(source: Any, which: str, *, seed: int = 0) -> Any:
+    """The examples of one split, a Dataset or of two sides a PairDataset, ready to train on.
+
+    Args:
+        which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).
+        seed: decides the permutation; the default is the one every run and report uses.
+
+    Raises:
+        DataError: no such split, or the source has too few examples (or groups) to fill it.
+    """
+    if which not in SPLITS:
+        raise DataError(unknown("split", which, SPLITS))
+    return source.split(which, seed)
+
+
 def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
     """Rows of ``train``, ``validation`` and ``test``, each in file order."""
-    parts = {name: part.index for name, part in source.parts.items()}
+    parts = dict(source.parts)
     if set(parts) == {"train", "validation"}:  # the part people hold out is the one to test on
         parts["test"] = parts.pop("validation")
     group = source.base.group
     if not {"train", "test"} <= set(parts):
-        everything = np.sort(np.concatenate(list(parts.values())))
+        everything = source.base.index
         tenth = max(1, round(len(everything) / 10))
         return _divide(everything, group, {"validation": tenth, "test": tenth}, seed)
     if "validation" in parts:
@@ -175,8 +203,7 @@ def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
     return {**_divide(parts["train"], group, {"validation": size}, seed), "test": parts["test"]}
 
 
-def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int],
-            seed: int) -> dict[str, Rows]:
+def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int], seed: int) -> dict[str, Rows]:
     """Train, then each held-out split of about that many examples, by permuted whole groups."""
     ids = np.arange(len(rows)) if group is None else np.unique(group[rows], return_inverse=True)[1]
     sizes = np.bincount(ids)
@@ -195,25 +222,10 @@ def _divide(rows: Rows, group: Rows | None, held_out: dict[str, int],
     return {name: rows[of_group[ids] == i] for i, name in enumerate(names)}
 
 
-def filled(x: NDArray[Any], train: Rows) -> NDArray[Any]:
-    """``x`` (N, d) with each NaN replaced by the median of its column over the train rows."""
-    missing = np.isnan(x)
-    columns = np.flatnonzero(missing.any(axis=0))
-    if not len(columns):
-        return x
-    x = x.copy()
-    for column in columns:
-        present = x[train, column][~missing[train, column]]
-        x[missing[:, column], column] = np.median(present) if len(present) else 0.0
-    return x
-
-
 def standardised(space: Space, train: NDArray[Any]) -> Space:
-    """The space with location and scale from the train rows (n, d).
-
-    Table columns get their mean and standard deviation; columns that hold only 0 and 1 become −1
-    and 1; constant columns keep scale 1. Points share one scale, which keeps their geometry.
-    """
+    """The space with location and scale from the train rows (n, d): of table columns their mean and
+    standard deviation. Columns that hold only 0 and 1 become −1 and 1; constant columns keep scale
+    1. Points share one scale, which keeps their geometry."""
     wide = train.astype(np.float64)
     mean, sd = wide.mean(axis=0), wide.std(axis=0)
     if isinstance(space, Points):
@@ -232,7 +244,7 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
     Args:
         values: (N,) numbers or words, (N, 1), or (N, K) one-hot.
         where: what to call the labels in an error.
-        names: class names if the source has them; then ``values`` must be indices into it.
+        names: class names if the source has them, where ``values`` are indices into them.
 
     Raises:
         DataError: real-valued labels, missing labels, or more than 1,000 classes.
@@ -259,3 +271,94 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
         raise DataError(f"{where} has {len(levels):,} distinct values, too many for classes; "
                         f"choose another label, or {say_option('label', 'none')}")
     return codes.astype(np.int64), tuple(str(v) for v in levels.tolist())
+
+
+def chunks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array in pieces of some megabytes, in order."""
+    step = chunk_rows(array.shape, array.dtype)
+    for start in range(0, len(array), step):
+        yield array[start:start + step]
+
+
+def chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """How many rows of an array (N, ...) make one piece."""
+    row = int(np.prod(shape[1:], dtype=np.int64)) * max(1, dtype.itemsize)
+    return max(1, CHUNK // max(1, row))
+
+
+class Store:
+    """Gives out the array that holds a source's examples.
+
+    Args:
+        folder: where ``x.npy`` goes if the array is put on disk; ``None`` keeps it in memory.
+        share: share of the available memory from which the array goes to disk; 0 always.
+        progress: called with (examples done, examples in all) as the array fills.
+    """
+
+    def __init__(self, folder: Path | None = None, share: float = MEMORY_SHARE,
+                 progress: Progress | None = None) -> None:
+        self.folder, self.share, self.progress = folder, share, progress
+
+    def side(self, name: str) -> Store:
+        """That of A or B."""
+        return Store(self.folder and self.folder / name, self.share, self.progress)
+
+    @property
+    def on_disk(self) -> bool:
+        """An array was put on disk, of this store or of a side."""
+        return self.folder is not None and any(self.folder.glob("**/x.npy"))
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of this shape to fill, in memory or on disk by its size. On disk its blocks are
+        reserved first, so that a full disk is an error now."""
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if self.folder is None or (self.share > 0 and size <= self.share * available_memory()):
+            return np.empty(shape, dtype)
+        array, path = None, self.folder / "x.npy"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+            if hasattr(os, "posix_fallocate"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if array is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                return array  # a file system that reserves nothing
+            path.unlink(missing_ok=True)
+            raise DataError(f"{self.folder.parent}: cannot write {size / 1e9:.3g} GB of packed "
+                            f"data ({error.strerror}); free the space or choose another folder "
+                            "(LATLAS_CACHE for automatic packing)") from None
+        return array
+
+    def gather(self, shape: tuple[int, ...], dtype: DTypeLike,
+               pieces: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        """An array of this shape, filled with pieces (n, ...) that follow each other."""
+        x, row = self.allocate(shape, dtype), 0
+        for piece in pieces:
+            with np.errstate(over="ignore"):  # becomes infinite, and is refused later
+                x[row:row + len(piece)] = piece
+            row += len(piece)
+            self.done(row, len(x))
+        return x
+
+    def done(self, count: int, of: int) -> None:
+        """Tell the progress callback, if there is one."""
+        if self.progress is not None:
+            self.progress(count, of)
+
+
+def available_memory() -> int:
+    """Bytes that can be allocated now: the kernel's estimate, within the container's limit."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(x for x in lines if x.startswith("MemAvailable"))
+        limits.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())  # the word "max" where there is none
+        limits.append(limit - int((group / "memory.current").read_text()))
+    if not limits:
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return max(0, min(limits or [4 << 30]))

@@ -1,4 +1,4 @@
-"""The files of a folder or of a zip, and what their folders say: sides, splits and classes.
+"""The files of a folder or of a zip, and what they say: the reader, sides, splits and classes.
 
 Two sides are found by their folders: ``A`` and ``B`` with equal names (also ``A/train`` or
 ``train/A``) are pairs, ``trainA`` and ``trainB`` (and ``testA``, ``testB``) are two domains.
@@ -9,15 +9,17 @@ splits, other sub-folders classes; a folder around everything is ignored.
 from __future__ import annotations
 
 import copy
+import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from latlas.core.errors import DataError, say_option
-from latlas.data.dataset import Rows, encode_labels
+from latlas.core.errors import DataError, say_option, unknown
+from latlas.data.dataset import Rows
+from latlas.data.pairs import META
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})
@@ -27,18 +29,95 @@ MAY_MOVE = (".png", ".webp")
 FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
                    ".webm"})
 SOUNDS = frozenset({".wav", ".wave"})
+#: readers, as ``module:function`` of this package
+IMAGES, RECORDINGS, PACKED = "images:open_images", "recordings:open_recordings", "packed"
+CLIPS, FILM = "clips:open_clips", "clips:open_film"
+CIFAR, IDX, SVHN = "standard:open_cifar", "standard:open_idx", "standard:open_svhn"
+BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
+             ".wav": RECORDINGS, **dict.fromkeys((".csv", ".parquet", ".tsv"), "tables:open_table")}
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
           "val": "validation", "valid": "validation", "validation": "validation"}
-PARTED = re.compile(rf"({'|'.join(SPLITS)})_?([AB])")
+#: names of two sides: trainA/NAME of a domain; A/NAME or train/A/NAME of pairs
+ADDRESS = re.compile(rf"(?:({'|'.join(SPLITS)})_?(?P<domain>[AB])|([AB])|"
+                     rf"((?i:{'|'.join(SPLITS)}))/([AB]))/(.+)", re.DOTALL)
 LISTED = 3  # names in an error
+
+
+def reader_of(path: Path, member: str = "") -> tuple[str, str]:
+    """The reader of a file or folder; of a zip of data files also which of these is meant."""
+    suffix, name = path.suffix.lower(), path.name.lower()
+    if suffix == ".zip":
+        return _reader_of_zip(path, member)
+    if path.is_dir():
+        names = {p.name.lower() for p in path.iterdir()}
+        if not names:
+            raise DataError(f"{path} is an empty folder")
+        marks = {PACKED: META in names, IDX: any("ubyte" in name for name in names),
+                 CIFAR: {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & names,
+                 SVHN: {"train_32x32.mat", "test_32x32.mat"} & names}
+        reader = next((reader for reader, mark in marks.items() if mark), "")
+        return reader or _by_contents(p.name for p in path.rglob("*")), ""
+    if suffix in BY_SUFFIX:
+        return BY_SUFFIX[suffix], ""
+    if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
+        return FILM, ""
+    if name.endswith((".tar.gz", ".tgz")):
+        return CIFAR, ""
+    if suffix == ".gz" or "ubyte" in name or "idx" in suffix:
+        return IDX, ""
+    raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
+                    f"images or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
+                    "videos")
+
+
+def _reader_of_zip(path: Path, member: str) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} cannot be read as a zip: {error}") from None
+    reader = _by_contents(names)
+    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
+    alone = len(data) == len([n for n in names if not n.endswith("/")])
+    if reader == RECORDINGS or not (member or (data and alone)):
+        return reader, ""
+    exact = [n for n in data if not member or member in (n, Path(n).name, Path(n).stem)]
+    if member and len(exact) != 1:
+        raise DataError(f"{path}: {unknown('member', member, data)}")
+    if len(exact) > 1:
+        raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
+                        f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
+    return BY_SUFFIX[Path(exact[0]).suffix.lower()], exact[0]
+
+
+def _by_contents(names: Iterable[str]) -> str:
+    """The reader of a place of images, or of recordings where there are some and no image."""
+    sound = False
+    for name in names:  # a large folder is not gone through once an image is seen
+        suffix = Path(name).suffix.lower()
+        if suffix in PICTURES:
+            return IMAGES
+        sound = sound or suffix in SOUNDS
+    return RECORDINGS if sound else IMAGES
+
+
+def has_frames(data: bytes) -> bool:
+    """Whether a file holds an image of several frames; false for what is no image."""
+    from PIL import Image as pil
+
+    try:
+        with pil.open(io.BytesIO(data)) as image:
+            return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # Pillow raises OSError, SyntaxError, ValueError, ...
+        return False
 
 
 class Files:
     """Names (with ``/``, in sorted order) and contents of all files below a folder or in a zip, or
     of one file that is neither.
 
-    ``images`` are the names of the images as they lie there, ``titles`` what they are called:
-    the same, but for a choice of them made by :meth:`only`.
+    ``stored`` are the names of the images (or recordings) as they lie there, ``titles`` what they
+    are called: the same, but for a choice of them made by :meth:`only`.
 
     Args:
         kinds: endings of what counts as an image, or as a recording; a file with one of them is
@@ -54,20 +133,14 @@ class Files:
             [p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()])
         self.names = sorted(n for n in names if not any(
             part.startswith(".") or part == "__MACOSX" for part in n.split("/")) or alone)
-        self.pictures = [n for n in self.names if PurePosixPath(n).suffix.lower() in kinds]
-        self.titles = self.pictures
+        self.stored = [n for n in self.names if PurePosixPath(n).suffix.lower() in kinds]
+        self.titles = self.stored
 
     def only(self, chosen: Mapping[str, str]) -> Files:
         """The same place with these images alone: what each is called, and its name there."""
         part = copy.copy(self)
-        part.titles, part.pictures = list(chosen), list(chosen.values())
+        part.titles, part.stored = list(chosen), list(chosen.values())
         return part
-
-    def has_folder(self, name: str) -> bool:
-        """Whether there is a folder of that name, even an empty one."""
-        if self.archive is None:
-            return (self.path / name).is_dir()
-        return any(n.startswith(f"{name}/") for n in self.archive.namelist())
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; may be called from any thread."""
@@ -80,39 +153,51 @@ class Files:
 
     def without_head(self) -> Files:
         """The images under names without the folders that are around all of them."""
-        paths, above = [n.split("/") for n in self.pictures], 0
-        while paths and all(len(p) > above + 1 and p[above] == paths[0][above] for p in paths):
-            above += 1
+        paths, above = _around(self.stored)
         return self.only({"/".join(p[above:]): stored
-                          for p, stored in zip(paths, self.pictures, strict=True)})
+                          for p, stored in zip(paths, self.stored, strict=True)})
 
 
-def complaint(first: str, n: int, of: int, what: str, on_error: str, where: str = "") -> str:
-    """A note that ``n`` of so many files are broken and left out; ``first`` is wrong with one.
+def _around(names: list[str]) -> tuple[list[list[str]], int]:
+    """Names divided at their slashes, and how many folders are around all of them."""
+    paths, above = [n.split("/") for n in names], 0
+    while paths and all(len(p) > above + 1 and p[above] == paths[0][above] for p in paths):
+        above += 1
+    return paths, above
 
-    Unless they may be skipped and some are left, it is a DataError, and ``where`` precedes it.
+
+def complaint(errors: Mapping[int, str], of: int, what: str, on_error: str,
+              where: str = "") -> list[str]:
+    """A note that some of so many files are broken and left out, with what is wrong with the first.
+    DataError, with ``where`` before it, unless they may be skipped and others are left.
+
+    Args:
+        errors: by the positions of the files.
     """
+    if not errors:
+        return []
+    n, first = len(errors), errors[min(errors)]
     if on_error == "skip" and n < of:
-        return f"left out {n:,} of {of:,} {what}: {first}"
+        return [f"left out {n:,} of {of:,} {what}: {first}"]
     raise DataError(f"{where}{first} ({n:,} of {of:,} {what}); {say_option('on_error', 'skip')} "
-                    "leaves "
-                    f"{'it' if n == 1 else 'them'} out")
+                    f"leaves {'it' if n == 1 else 'them'} out")
+
+
+def same_group(digests: Sequence[bytes]) -> Rows:
+    """Of each file the position of the first that is equal."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)], np.int64)
 
 
 def two_sides(files: Files, pair: str | None, paired: bool | None) -> tuple[
         Files, Files, bool] | None:
-    """The sides of a place by its folders, and whether they belong together; ``None`` for one.
-
-    Args:
-        pair: ``none`` for one side, whatever the folders are called.
-        paired: whether A and B belong together by their names, if the folders do not say so.
-    """
+    """The sides of a place by its folders, and whether they belong together by their names (as
+    ``paired`` says, or the folders do); ``None`` for one side, as with ``pair="none"``."""
     folders = None if pair == "none" else by_folders(files)
     if folders is None:
         if paired is not None:
             raise DataError(f"{files.path}: {say_option('paired')} is for two sides (folders A "
-                            "and B, or trainA "
-                            "and trainB), and there is one")
+                            "and B, or trainA and trainB), and there is one")
         return None
     a, b, domains = folders
     together = not domains if paired is None else paired
@@ -121,42 +206,32 @@ def two_sides(files: Files, pair: str | None, paired: bool | None) -> tuple[
 
 def by_folders(files: Files) -> tuple[Files, Files, bool] | None:
     """A and B under names without their folders, and whether those are named as domains."""
-    paths, above = [n.split("/") for n in files.pictures], 0
-    while not all(_address(p[above:]) for p in paths):
-        if not paths or not all(len(p) > above + 1 and p[above] == paths[0][above] for p in paths):
-            return None
-        above += 1
-    addresses = [a for a in (_address(p[above:]) for p in paths) if a]
-    domains = {parted for _, _, parted in addresses}
-    if len(domains) != 1:
+    paths, most = _around(files.stored)
+    for above in range(most + 1):
+        addresses = [ADDRESS.fullmatch("/".join(p[above:])) for p in paths]
+        if all(addresses):
+            break
+    domains = {m["domain"] is not None for m in addresses if m}
+    if len(domains) != 1 or not all(addresses):
         return None
-    named: dict[str, dict[str, str]] = {}
-    for (side, name, _), stored in zip(addresses, files.pictures, strict=True):
-        named.setdefault(side, {})[name] = stored
-    if len(named) == 2:
-        return files.only(named["A"]), files.only(named["B"]), domains == {True}
-    (side,), folder = named, paths[-1][:above + 1]  # is the counterpart missing, or empty?
+    sides: dict[str, dict[str, str]] = {}
+    for match, stored in zip(addresses, files.stored, strict=True):
+        of, domain, alone, part, inside, name = match.groups()  # type: ignore[union-attr]
+        title = "/".join(filter(None, (of or part, name)))
+        sides.setdefault(domain or alone or inside, {})[title] = stored
+    if len(sides) == 2:
+        return files.only(sides["A"]), files.only(sides["B"]), domains == {True}
+    (side,), folder = sides, paths[-1][:above + 1]  # is the counterpart missing, or empty?
     twin = folder[-1].replace(side, "B" if side == "A" else "A")
     twin = twin if folder[-1].endswith(side) else folder[-1]
-    if twin != folder[-1] and files.has_folder("/".join([*folder[:-1], twin])):
+    beside = "/".join([*folder[:-1], twin])
+    there = any(n.startswith(f"{beside}/") for n in files.archive.namelist()) if (
+        files.archive) else (files.path / beside).is_dir()
+    if twin != folder[-1] and there:
         raise DataError(f"{files.path}: {twin} holds no images; fill it, or remove it")
     if domains == {True}:
         raise DataError(f"{files.path}: there is {folder[-1]}, but no {twin} with the images of "
                         f"the other domain; add it, or name {folder[-1]} itself")
-    return None
-
-
-def _address(path: list[str]) -> tuple[str, str, bool] | None:
-    """Side, name without it, and whether the folder is one such as ``trainA``."""
-    if len(path) < 2:
-        return None
-    parted = PARTED.fullmatch(path[0])
-    if parted:
-        return parted[2], "/".join([parted[1], *path[1:]]), True
-    if path[0] in ("A", "B"):
-        return path[0], "/".join(path[1:]), False
-    if path[0].lower() in SPLITS and path[1] in ("A", "B") and len(path) > 2:
-        return path[1], "/".join([path[0], *path[2:]]), False
     return None
 
 
@@ -165,7 +240,7 @@ def matched(a: Files, b: Files, where: str) -> Files:
     keys: list[dict[str, tuple[str, str]]] = []  # without its ending: called so, stored so
     for side in (a, b):
         names: dict[str, tuple[str, str]] = {}
-        for title, stored in zip(side.titles, side.pictures, strict=True):
+        for title, stored in zip(side.titles, side.stored, strict=True):
             key = PurePosixPath(title).with_suffix("").as_posix()
             if key in names:
                 raise DataError(f"{where}: {names[key][1]} and {stored} have one name; pairs need "
@@ -185,9 +260,8 @@ def matched(a: Files, b: Files, where: str) -> Files:
 
 def splits_and_folders(titles: list[str]) -> tuple[dict[str, Rows], list[str | None]]:
     """Rows of the splits that names speak of, and the class folder of each."""
-    paths = [n.split("/") for n in titles]
-    while all(len(p) > 1 and p[0] == paths[0][0] for p in paths):
-        paths = [p[1:] for p in paths]
+    paths, above = _around(titles)
+    paths = [p[above:] for p in paths]
     heads = [p[0].lower() if len(p) > 1 else "" for p in paths]
     parts: dict[str, Rows] = {}
     if set(heads) <= set(SPLITS) and len({SPLITS[h] for h in heads}) > 1:
@@ -196,14 +270,3 @@ def splits_and_folders(titles: list[str]) -> tuple[dict[str, Rows], list[str | N
                  if (named == p).any()}
         paths = [p[1:] for p in paths]
     return parts, [p[0] if len(p) > 1 else None for p in paths]
-
-
-def folder_labels(folders: list[str | None], used: Rows) -> tuple[
-        Rows | None, tuple[str, ...], tuple[str, ...]]:
-    """Codes, class names and notes, where all files in use lie in sub-folders."""
-    names = {folders[i] for i in used}
-    if names == {None}:
-        return None, (), ()
-    if None in names:
-        return None, (), ("no labels: some images lie outside the sub-folders",)
-    return *encode_labels(np.array([f or "" for f in folders]), "the sub-folders"), ()

@@ -1,26 +1,25 @@
 """Data for a model that exists already: opened, divided, and put in the model's own space."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.core.space import PairSpace, Space
-from latlas.data.dataset import Dataset
+from latlas.data.dataset import Dataset, Source, Store, split
+from latlas.data.images import one_hot
+from latlas.data.opening import open_source
 from latlas.data.pairs import Data, PairDataset, PairSource, first_side
 from latlas.data.tables import ABSENT, category_of
 
-if TYPE_CHECKING:
-    from latlas.data.dataset import Source
-
 #: options of a run's source that other data must share to fit the model
-_SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
+SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
+#: of images by their channels
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Like(Protocol):
@@ -55,59 +54,45 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
         source = as_source(data, like, **options)
         examples, name = part_of(source, split or default_split(source, like)), source.name
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
-    if space is None:
-        return examples
-    if not isinstance(space, PairSpace):
-        return fitted(first_side(examples), space, name)
-    if not isinstance(examples, PairDataset):
-        return fitted(examples, space.a, name)
-    return PairDataset(fitted(examples.a, space.a, name),
-                       fitted(examples.b, space.b, f"the other side of {name}"), examples.aligned)
+    return examples if space is None else conform(examples, space, name)
 
 
 def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | PairSource:
-    """Whatever names a source, opened; a Dataset becomes a source of one part."""
-    from latlas.data import open_source
-    from latlas.data.dataset import Source
-
+    """Whatever names a source, opened as that of ``like`` was; a Dataset becomes a source of one
+    part."""
     if isinstance(data, Source | Dataset):
         return open_source(data)
-    if data is not None:
-        return open_source(data, **{**_shared(like), **options})
-    if like is None:
+    if data is None and like is None:
         raise DataError("no data: name a source, or give an array")
-    if like.data is None:
-        raise DataError("this model was trained on arrays in memory; name the data")
-    return open_source({**like.data, **options})
-
-
-def _shared(like: Like | None) -> dict[str, Any]:
     spec = (like.data if like else None) or {}
-    options = {k: spec[k] for k in _SHARED if spec.get(k) is not None}
+    if data is None:
+        if not spec:
+            raise DataError("this model was trained on arrays in memory; name the data")
+        return open_source({**spec, **options})
+    shared = {k: spec[k] for k in SHARED if spec.get(k) is not None}
     space = like.space if like else None
     sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
-    ids = next((side.ids for side in sides if side.ids), ())
-    for side in sides:
-        if side.sound is not None:  # its choices, also where it was not told
-            return {**options, **side.sound.to_json(), "window": side.shape[2]}
-    return {**options, "ids": ",".join(map(str, ids))} if ids and "maps" in options else options
+    sounds = [{**side.sound.to_json(), "window": side.shape[2]}
+              for side in sides if side.sound is not None]
+    ids = [side.ids for side in sides if side.ids]
+    if sounds:  # its choices, also where it was not told
+        shared |= sounds[0]
+    elif ids and "maps" in shared:
+        shared["ids"] = ",".join(map(str, ids[0]))
+    return open_source(data, **{**shared, **options})
 
 
 def part_of(source: Source | PairSource, which: str) -> Data:
-    from latlas.data import split
-
     return split(source, which)
 
 
 def default_split(source: Source | PairSource, like: Like | None) -> str:
     """``test`` where the source has a test part or is what ``like`` learnt from, else ``all``."""
-    own = like is not None and like.data is not None and source.spec is not None and (
-        _same_place(source.spec.get("source"), like.data.get("source")))
+    own = False
+    if like is not None and like.data is not None and source.spec is not None:
+        places = source.spec.get("source"), like.data.get("source")
+        own = places[0] == places[1] or len({Path(str(place)).resolve() for place in places}) == 1
     return "test" if own or "test" in source.parts else "all"
-
-
-def _same_place(a: Any, b: Any) -> bool:
-    return a == b or Path(str(a)).resolve() == Path(str(b)).resolve()
 
 
 def is_arrays(data: Any) -> bool:
@@ -117,154 +102,115 @@ def is_arrays(data: Any) -> bool:
 
 def _from_arrays(data: Any, space: Space) -> Dataset:
     """Examples given as numbers in data units; channels may come last, or be left out if there is
-    one."""
-    x, y = data if isinstance(data, tuple) else (data, None)
-    array = np.asarray(x)
-    if array.dtype.kind not in "buif":
-        raise DataError(f"examples must be numbers, not {array.dtype}")
-    shaped = _shaped(_channels(array, space), space)
-    whole = space.kind == "image" and array.dtype in (np.uint8, np.uint16)
-    label = None if y is None else class_codes(space, np.asarray(y).tolist())
-    _must_fit(shaped, space)
-    return Dataset(shaped if whole else shaped.astype(np.float32), space, label)
+    one. Class ids (n, H, W) become the channels that a model of maps knows.
 
-
-def _channels(x: NDArray[Any], space: Space) -> NDArray[Any]:
-    """Class ids (n, H, W) as the channels that a model of maps knows; anything else as it is."""
-    from latlas.data.maps import one_hot
-    from latlas.data.storage import Store
-
-    if not space.ids or x.shape[1:] != space.shape[1:]:
-        return x
-    return one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the examples")[0]
-
-
-def _must_fit(x: NDArray[Any], space: Space) -> None:
-    """Finite numbers, and no fractions of 1 where the model knows levels 0, 1, 2, …
-
-    Other fractions may be meant: an image with noise on it has some.
+    They must be finite, and no fractions of 1 where the model knows levels 0, 1, 2, …: other
+    fractions may be meant, an image with noise on it has some.
     """
+    x, y = data if isinstance(data, tuple) else (data, None)
+    x, shape = np.asarray(x), space.shape
+    if x.dtype.kind not in "buif":
+        raise DataError(f"examples must be numbers, not {x.dtype}")
+    whole = space.kind == "image" and x.dtype in (np.uint8, np.uint16)
+    if space.ids and x.shape[1:] == shape[1:]:
+        x = one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the examples")[0]
+    if len(shape) == 3 and x.shape[1:] == (*shape[1:], shape[0]) != shape:
+        x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+    elif (len(shape) == 3 and shape[0] == 1 and x.shape[1:] == shape[1:]) or (
+            x.ndim == 2 and x.shape[1] == space.dims):
+        x = x.reshape(len(x), *shape)
+    if x.shape[1:] != shape:
+        raise DataError(f"examples of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
+    label = None if y is None else class_codes(space, np.asarray(y).tolist())
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError("the examples hold NaN or infinity; replace or remove them")
-    if space.levels is None or not x.size:
-        return
-    if x.dtype.kind == "f" and np.abs(x).max() <= 1 and (x != np.rint(x)).any():
+    if space.levels is not None and x.size and x.dtype.kind == "f" and np.abs(x).max() <= 1 and (
+            x != np.rint(x)).any():
         raise DataError(f"the run's pixels are whole numbers 0 … {space.levels - 1}, these are "
                         f"{x.min():.3g} … {x.max():.3g}: bring them to the same scale")
+    return Dataset(x if whole else x.astype(np.float32), space, label)
 
 
-def _shaped(x: NDArray[Any], space: Space) -> NDArray[Any]:
-    shape = space.shape
-    if x.shape[1:] == shape:
-        return x
-    if len(shape) == 3 and x.shape[1:] == (*shape[1:], shape[0]):
-        return np.ascontiguousarray(np.moveaxis(x, -1, 1))
-    if len(shape) == 3 and shape[0] == 1 and x.shape[1:] == shape[1:]:
-        return x[:, None]
-    if x.ndim == 2 and x.shape[1] == space.dims:
-        return x.reshape(-1, *shape)
-    raise DataError(f"examples of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
-
-
-def fitted(data: Dataset, space: Any, name: str) -> Dataset:
-    """The same examples in ``space``: its units, its order of columns, its codes of classes.
-
-    Raises:
-        DataError: another kind, shape or number of levels, or a column that is missing.
-    """
+def conform(data: Any, space: Any, name: str) -> Any:
+    """The same examples in ``space``: its units, its order of columns, its codes of classes. Of two
+    sides both, if the space has two, else A. DataError for another kind, shape or number of levels,
+    or a column that is missing."""
+    if isinstance(space, PairSpace) and isinstance(data, PairDataset):
+        a = conform(data.a, space.a, name)
+        return PairDataset(a, conform(data.b, space.b, f"the other side of {name}"), data.aligned)
+    data, space = first_side(data), space.a if isinstance(space, PairSpace) else space
     if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     data = _reordered(data, space, name) if space.columns else data
-    if data.space.shape != space.shape:
-        raise DataError(f"{name}: examples are {_by(data.space.shape)}, the run's are "
-                        f"{_by(space.shape)}{_hint(data.space, space)}")
-    if data.space.levels != space.levels:
-        raise DataError(f"{name}: pixels have {data.space.levels} levels, the run's "
-                        f"{space.levels}; open it with {say_option('levels', space.levels)}")
-    if data.space.sound != space.sound:
-        raise DataError(f"{name}: {_heard(data.space)}, the run's data are {_heard(space)}")
-    if data.space.ids != space.ids:
-        raise DataError(f"{name}: {_ids(data.space)}, the run's data are {_ids(space)}; open it "
-                        f"with the run's {say_option('maps')} and {say_option('ids')}")
-    own = space.replace(factors=data.space.factors)  # factors are known of these examples alone
-    return replace(data, space=own, label=_recoded(data, space, name))
-
-
-def _heard(space: Space) -> str:
-    return "no recordings" if space.sound is None else f"recordings at {space.sound}"
-
-
-def _ids(space: Space) -> str:
-    return f"maps of the classes {','.join(map(str, space.ids))}" if space.ids else "no maps"
+    mine = data.space
+    sounds = ["no recordings" if s.sound is None else f"recordings at {s.sound}"
+              for s in (mine, space)]
+    maps = [f"maps of the classes {','.join(map(str, s.ids))}" if s.ids else "no maps"
+            for s in (mine, space)]
+    for same, words in (
+            (mine.shape == space.shape, f"examples are {_by(mine.shape)}, the run's are "
+             f"{_by(space.shape)}{_hint(mine, space)}"),
+            (mine.levels == space.levels, f"pixels have {mine.levels} levels, the run's "
+             f"{space.levels}; open it with {say_option('levels', space.levels)}"),
+            (mine.sound == space.sound, f"{sounds[0]}, the run's data are {sounds[1]}"),
+            (mine.ids == space.ids, f"{maps[0]}, the run's data are {maps[1]}; open it with the "
+             f"run's {say_option('maps')} and {say_option('ids')}")):
+        if not same:
+            raise DataError(f"{name}: {words}")
+    label = data.label  # as the codes that the model knows, if it knows classes
+    if label is not None and mine.classes != space.classes:
+        table = np.array([space.classes.index(c) if c in space.classes else -1
+                          for c in mine.classes], np.int64)
+        for code in np.unique(label) if space.classes else ():
+            if table[code] < 0:
+                raise DataError(f"{name}: {unknown('class', mine.classes[code], space.classes)}")
+        label = table[label] if space.classes else None
+    own = space.replace(factors=mine.factors)  # factors are known of these examples alone
+    return replace(data, space=own, label=label)
 
 
 def _reordered(data: Dataset, space: Space, name: str) -> Dataset:
     """A table's columns by name, in the order the model learnt.
 
     Levels of a category that do not occur here, and what says that numbers are missing where none
-    are, are columns of zeros.
+    are, are columns of zeros. Words that the run has not seen in a category of its own are refused.
     """
     mine = data.space.columns
     if mine == space.columns or not mine:
         return data
-    _known_levels(data, space, name)
-    here = [i for i, column in enumerate(space.columns) if column in mine]
-    for column in (c for c in space.columns if c not in mine):
-        if not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
-            raise DataError(f"{name} has no column {column!r}, which the run was trained on")
+    for i, column in enumerate(mine):
+        category = category_of(column, space)
+        if category and column not in space.columns and np.any(data.x[:, i]):
+            words = [c.removeprefix(f"{category}=") for c in space.columns
+                     if category_of(c, space) == category]
+            raise DataError(f"{name}: column {category} holds "
+                            f"{column.removeprefix(f'{category}=')!r}, which the run has not seen; "
+                            f"it knows {', '.join(words)}")
     x = np.zeros((len(data), len(space.columns)), data.x.dtype)
-    x[:, here] = data.x[:, [mine.index(space.columns[i]) for i in here]]
+    for i, column in enumerate(space.columns):
+        if column in mine:
+            x[:, i] = data.x[:, mine.index(column)]
+        elif not (category_of(column, data.space) or column.removesuffix(f" {ABSENT}") in mine):
+            raise DataError(f"{name} has no column {column!r}, which the run was trained on")
     own = data.space.replace(shape=(x.shape[1],), columns=space.columns)
     return replace(data, x=x, space=own)
 
 
-def _known_levels(data: Dataset, space: Space, name: str) -> None:
-    """Refuse words that the run has not seen in a category of its own."""
-    for i, column in enumerate(data.space.columns):
-        category = category_of(column, space)
-        if category and column not in space.columns and np.any(data.x[:, i]):
-            categories = [c.removeprefix(f"{category}=") for c in space.columns
-                     if category_of(c, space) == category]
-            raise DataError(f"{name}: column {category} holds "
-                            f"{column.removeprefix(f'{category}=')!r}, which the run has not seen; "
-                            f"it knows {', '.join(categories)}")
-
-
 def _hint(mine: Space, theirs: Space) -> str:
+    """What to do about images of another shape."""
     if theirs.kind != "image":
         return ""
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
     height, width = theirs.shape[1:]
-    if height != width and mine.shape[1:] != theirs.shape[1:]:
-        return f"; bring the images to {height} by {width} pixels"
     other = mine.shape[1:] != theirs.shape[1:]
-    mode = modes.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
+    if height != width and other:
+        return f"; bring the images to {height} by {width} pixels"
+    mode = MODES.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
     size = f"; try {say_option('image_size', height)}" if other else ""
     return size + (f"; {say_option('mode', mode)} converts folders of images" if mode else "")
 
 
-def _recoded(data: Dataset, space: Space, source: str) -> NDArray[np.int64] | None:
-    """Labels as the codes the model knows; none if the model knows no classes."""
-    if data.label is None or data.space.classes == space.classes:
-        return data.label
-    if not space.classes:
-        return None
-    table = np.array([space.classes.index(c) if c in space.classes else -1
-                      for c in data.space.classes], np.int64)
-    used = np.unique(data.label)
-    strange = used[table[used] < 0] if len(used) else used
-    if len(strange):
-        name = data.space.classes[int(strange[0])]
-        raise DataError(f"{source}: {unknown('class', name, space.classes)}")
-    return table[data.label]
-
-
 def class_codes(space: Space, label: Any) -> NDArray[np.int64]:
-    """Class names (or one of them) as (n,) int64 codes.
-
-    Raises:
-        ConfigError: the model has no classes, or none of that name.
-    """
+    """Class names (or one of them) as (n,) int64 codes; ConfigError for one the model has not."""
     if not space.classes:
         raise ConfigError("this model knows no classes; leave out the label")
     several = isinstance(label, Sequence) and not isinstance(label, str)

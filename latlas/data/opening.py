@@ -1,13 +1,21 @@
-"""From what the user names to a :class:`Source`, or of two sides a :class:`PairSource`."""
+"""The one door: from what the user names to a source of one side or of two.
 
-from __future__ import annotations
+Sources that would take more than a share of the available memory are packed once, into
+``$LATLAS_CACHE`` or ``~/.cache/latlas``; the folder is named by the source, its options and its
+files' sizes and times, so a changed file is packed anew.
+"""
 
 import dataclasses
+import hashlib
 import inspect
 import io
+import json
+import os
+import shutil
 import typing
+import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -17,36 +25,20 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.data.dataset import Dataset, Source, make
-from latlas.data.files import FILMS, MAY_MOVE, PICTURES, SOUNDS
-from latlas.data.pairs import PairDataset, PairSource, join
-from latlas.data.pixels import has_frames
-from latlas.data.storage import (
-    MEMORY_SHARE,
-    META,
-    Progress,
-    Store,
-    building,
-    open_packed,
-    stored,
-    write,
-)
+from latlas.data import files, pairs
+from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
+from latlas.data.pairs import PairDataset, PairSource
 
 Opened = Source | PairSource
-BUILT_IN = {"digits": "builtin:open_digits", "grid": "builtin:open_grid",
-            "moons": "builtin:open_moons", "ring": "builtin:open_ring",
-            "shapes": "builtin:open_shapes", "swiss-roll": "builtin:open_swiss_roll"}
-IMAGES, RECORDINGS, PACKED = "images:open_pictures", "recordings:open_recordings", "packed"
-CIFAR, IDX, SVHN = "formats:open_cifar", "formats:open_idx", "formats:open_svhn"
-BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
-             ".wav": RECORDINGS, **dict.fromkeys((".csv", ".parquet", ".tsv"), "tables:open_table")}
+BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
+            for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
+TWO_FOLDERS = "images:open_two_folders"
 #: how the sides of a place are told, and which of these options readers know
 SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
-SIDED = {IMAGES: "pair paired direction maps ids",
-         "clips:open_clips": "pair paired direction maps ids",
-         "images:open_two_folders": "direction maps ids", "clips:open_film": "direction",
-         "arrays:open_npz": "paired direction maps ids", "arrays:open_array": "direction maps ids",
-         RECORDINGS: "paired direction"}
+SIDED = {files.IMAGES: "pair paired direction maps ids",
+         files.CLIPS: "pair paired direction maps ids", TWO_FOLDERS: "direction maps ids",
+         files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
+         "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction"}
 INTERNAL = {"store", "name", "maps", "ids", "how"}
 
 
@@ -60,7 +52,7 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
             a pair (examples, labels), two names, paths or sources, which are two domains
             (:func:`open_pair`), or the ``spec`` of a source opened before.
         memory_share: a file whose examples take more than this share of the available memory is
-            packed to a memory-mapped file once (see :mod:`latlas.data.storage`).
+            packed to a memory-mapped file once.
         options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
             ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``); of two sides
             also ``pair``, ``paired``, ``direction``, ``maps``, ``ids``.
@@ -81,8 +73,8 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if text in BUILT_IN:
         source = _read(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
-    return stored({"source": _absolute(text), **options}, memory_share,
-                  lambda store: _open_path(text, options, store))
+    return _stored({"source": _absolute(text), **options}, memory_share,
+                   lambda store: _open_path(text, options, store))
 
 
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
@@ -110,10 +102,10 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
         def read(store: Store) -> Opened:
             paths = Path(a).expanduser(), Path(b).expanduser()
             with _readable(paths[0]):
-                return _read("images:open_two_folders", paths, f"{a} and {b}", options, store,
+                return _read(TWO_FOLDERS, paths, f"{a} and {b}", options, store,
                              stem=f"{paths[0].stem}-{paths[1].stem}")
 
-        return stored(spec, memory_share, read)  # type: ignore[return-value]
+        return _stored(spec, memory_share, read)  # type: ignore[return-value]
     sides = []
     for name, place in (("A", a), ("B", b)):
         more = {"maps": "A", "ids": ids} if maps == name else {}
@@ -127,8 +119,8 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
             sides[i] = open_source(  # type: ignore[assignment]
                 sides[i].spec or place, **{**options, "rate": min(rates)})
     first, second = sides[::-1] if direction == "BtoA" else sides
+    source = pairs.join(first, second, aligned=aligned, name=f"{sides[0].name}-{sides[1].name}")
     specs = [side.spec for side in sides]
-    source = join(first, second, aligned=aligned, name=f"{sides[0].name}-{sides[1].name}")
     if specs[0] is None or specs[1] is None:
         return source
     shared = {k: v for k, v in specs[0].items() if k != "source" and specs[1].get(k) == v}
@@ -137,8 +129,7 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     return replace(source, spec={"source": places, **shared, "paired": aligned, **turned})
 
 
-def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
-         **options: Any) -> Opened:
+def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **options: Any) -> Opened:
     """Writes a source to a folder that opens as a memory map, and opens it.
 
     Args:
@@ -149,39 +140,48 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None,
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there already; choose a new folder")
-    with building(out) as folder:
+    with _building(out) as folder:
         store = Store(folder, share=0, progress=progress)
         file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
-        write(_open_path(str(spec), options, store) if file else open_source(spec, **options),
-              folder, store)
+        source = _open_path(str(spec), options, store) if file else open_source(spec, **options)
+        pairs.write(source, folder, store)
     return open_source(out)
 
 
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were given, fit for JSON."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
+def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened]) -> Opened:
+    """What is read, or was packed of it before; it is packed now if it is large."""
+    root = Path(os.environ.get("LATLAS_CACHE") or Path.home() / ".cache/latlas").expanduser()
+    places = spec["source"] if isinstance(spec["source"], list) else [spec["source"]]
+    paths = [Path(str(place).partition("::")[0]) for place in places]
+    below = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.exists()]
+    digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+               for text in (f"{pairs.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
+    out = root / f"packed-{'-'.join(digests)}"
+    if (out / pairs.META).exists():
+        return replace(pairs.open_packed(out), spec=spec)
+    with _building(out) as folder:
+        store = Store(folder, share)
+        source = read(store)
+        if store.on_disk:
+            pairs.write(source, folder, store)
+    return replace(pairs.open_packed(out) if (out / pairs.META).exists() else source, spec=spec)
 
 
-def _absolute(text: str) -> str:
-    path, mark, member = text.partition("::")
-    return f"{Path(path).expanduser().resolve()}{mark}{member}"
-
-
-def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
-    if isinstance(spec, Source | PairSource):
-        return spec
-    if isinstance(spec, Dataset):
-        return make("data set", spec)
-    if isinstance(spec, PairDataset):
-        return join(make("data set", spec.a), make("data set", spec.b), aligned=spec.aligned)
-    if hasattr(spec, "get_columns"):  # a polars DataFrame
-        return _read("tables:open_table", (spec,), "table", options, Store())
-    x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
+@contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that takes its place once it is whole."""
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
-        x = np.asarray(x)
-    except Exception as error:
-        raise DataError(f"{type(spec).__name__} cannot be read as an array: {error}") from None
-    return _read("arrays:open_array", (x, y), "array", options, Store())
+        yield folder
+        if (folder / pairs.META).exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(out, ignore_errors=True)
+            folder.rename(out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -194,61 +194,14 @@ def _readable(path: Path) -> Iterator[None]:
                         f"{error.strerror or error}") from None
 
 
-def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
-    """Chooses the reader of a path by what is there."""
-    file, _, member = text.partition("::")
-    path = Path(file).expanduser()
-    if not path.exists():
-        hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
-            "source", text, BUILT_IN)
-        raise DataError(f"{text}: no such file or folder{hint}")
-    with _readable(path):
-        target, inside = _kind(path, member)
-        if inside:
-            with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(archive.read(inside))
-            return _read(target, (data,), inside, options, store, name=f"{path}::{inside}")
-        if target == PACKED:
-            return open_packed(path)
-        if target == IMAGES and _coerced("frames", options.get("frames", False), bool):
-            target = "clips:open_clips"
-        pattern = (member,) if target == RECORDINGS else ()
-        return _read(target, (path, *pattern), str(path), options, store, stem=path.stem)
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given, fit for JSON."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
 
 
-def _kind(path: Path, member: str = "") -> tuple[str, str]:
-    """The reader of a file or folder; of a zip of data files also which of these is meant."""
-    suffix, name = path.suffix.lower(), path.name.lower()
-    if suffix == ".zip":
-        return _zip_kind(path, member)
-    if path.is_dir():
-        return _folder_kind(path), ""
-    if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix], ""
-    if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
-        return "clips:open_film", ""
-    if name.endswith((".tar.gz", ".tgz")):
-        return CIFAR, ""
-    if suffix == ".gz" or "ubyte" in name or "idx" in suffix:
-        return IDX, ""
-    raise DataError(f"{path} is not a kind of file latlas reads; valid: a folder or .zip of "
-                    f"images or recordings, {', '.join(sorted(BY_SUFFIX))}, IDX (.gz), .gif and "
-                    "videos")
-
-
-def _folder_kind(path: Path) -> str:
-    names = {p.name.lower() for p in path.iterdir()}
-    if not names:
-        raise DataError(f"{path} is an empty folder")
-    if META in names:
-        return PACKED
-    if any("ubyte" in name for name in names):
-        return IDX
-    if {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & names:
-        return CIFAR
-    if {"train_32x32.mat", "test_32x32.mat"} & names:
-        return SVHN
-    return _by_contents(p.name for p in path.rglob("*"))
+def _absolute(text: str) -> str:
+    path, mark, member = text.partition("::")
+    return f"{Path(path).expanduser().resolve()}{mark}{member}"
 
 
 def _is_folder(spec: Any) -> bool:
@@ -258,38 +211,48 @@ def _is_folder(spec: Any) -> bool:
     path = Path(spec).expanduser()
     there = any(path.iterdir()) if path.is_dir() else (
         path.is_file() and path.suffix.lower() == ".zip")
-    return there and _kind(path)[0] == IMAGES
+    return there and files.reader_of(path)[0] == files.IMAGES
 
 
-def _zip_kind(path: Path, member: str) -> tuple[str, str]:
+def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
+    if isinstance(spec, Source | PairSource):
+        return spec
+    if isinstance(spec, Dataset):
+        return make("data set", spec)
+    if isinstance(spec, PairDataset):
+        return pairs.join(make("data set", spec.a), make("data set", spec.b), aligned=spec.aligned)
+    if hasattr(spec, "get_columns"):  # a polars DataFrame
+        return _read("tables:open_table", (spec,), "table", options, Store())
+    x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} cannot be read as a zip: {error}") from None
-    target = _by_contents(names)
-    data = [n for n in names if Path(n).suffix.lower() in (".npz", ".csv", ".tsv", ".parquet")]
-    alone = len(data) == len([n for n in names if not n.endswith("/")])
-    if target == RECORDINGS or not (member or (data and alone)):
-        return target, ""
-    exact = [n for n in data if not member or member in (n, Path(n).name, Path(n).stem)]
-    if member and len(exact) != 1:
-        raise DataError(f"{path}: {unknown('member', member, data)}")
-    if len(exact) > 1:
-        raise DataError(f"{path} holds {len(data)} data sets; name one, as in "
-                        f"{path.name}::{Path(data[0]).stem}. Valid: {', '.join(sorted(data))}")
-    return BY_SUFFIX[Path(exact[0]).suffix.lower()], exact[0]
+        x = np.asarray(x)
+    except Exception as error:
+        raise DataError(f"{type(spec).__name__} cannot be read as an array: {error}") from None
+    return _read("arrays:open_array", (x, y), "array", options, Store())
 
 
-def _by_contents(names: Iterable[str]) -> str:
-    """The reader of a place of images, or of recordings where there are some and no image."""
-    sound = False
-    for name in names:  # a large folder is not gone through once an image is seen
-        suffix = Path(name).suffix.lower()
-        if suffix in PICTURES:
-            return IMAGES
-        sound = sound or suffix in SOUNDS
-    return RECORDINGS if sound else IMAGES
+def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
+    """Chooses the reader of a path by what is there."""
+    file, _, member = text.partition("::")
+    path = Path(file).expanduser()
+    if not path.exists():
+        hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
+            "source", text, BUILT_IN)
+        raise DataError(f"{text}: no such file or folder{hint}")
+    with _readable(path):
+        reader, inside = files.BY_SUFFIX.get(path.suffix.lower(), ""), ""
+        if not reader or path.is_dir():
+            reader, inside = files.reader_of(path, member)
+        if inside:
+            with zipfile.ZipFile(path) as archive:
+                data = io.BytesIO(archive.read(inside))
+            return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
+        if reader == files.PACKED:
+            return pairs.open_packed(path)
+        if reader == files.IMAGES and _coerced("frames", options.get("frames", False), bool):
+            reader = files.CLIPS
+        pattern = (member,) if reader == files.RECORDINGS else ()
+        return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
 def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],
@@ -317,8 +280,7 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
                             f"{say_option('label')}")
         if key == "pair" and key not in valid:
             raise DataError(f"{title}: {say_option('pair', value)} is for folders and zips of "
-                            "images; two "
-                            "arrays are joined by open_pair(a, b)")
+                            "images; two arrays are joined by open_pair(a, b)")
         if key not in valid:
             raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")
     values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
@@ -326,29 +288,24 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         values["label"] = "none"
     side = {k: values.pop(k, None) for k in SIDES}
     is_map = _first_is_map(side["direction"], side["maps"])
-    more |= {k: v for k, v in (("store", store), ("maps", is_map),
-                               ("ids", side["ids"] if is_map else None)) if k in parameters}
+    ids = side["ids"] if is_map else None
+    more |= {k: v for k, v in (("store", store), ("maps", is_map), ("ids", ids)) if k in parameters}
     source = reader(*args, **({"how": settings(**values)} if settings else values), **more)
+    two = None
     if not isinstance(source, Source):
-        source = _read_sides(source, side, store, stem)
-    return without_labels(source) if unlabelled else source
-
-
-def _read_sides(place: Any, how: dict[str, Any], store: Store, stem: str) -> Opened:
-    """A place of one side or of two, read in the order asked for."""
-    two = (*place, True) if isinstance(place, tuple) else place.sides(how["pair"], how["paired"])
-    if two is None:
-        is_map = _first_is_map(how["direction"], how["maps"])
-        return place.read(store, stem, is_map, how["ids"] if is_map else None)
-    turned = how["direction"] == "BtoA"
-    first, second = two[turned], two[not turned]
-    if hasattr(first, "together"):
-        first, second = first.together(second, two[2])
-    sources = [side.read(to, f"{stem} ({name})", name == how["maps"],
-                         how["ids"] if name == how["maps"] else None)
-               for name, side, to in zip("BA" if turned else "AB", (first, second), store.sides(),
-                                         strict=True)]
-    return join(*sources, aligned=two[2], name=stem)
+        two = (*source, True) if isinstance(source, tuple) else source.sides(
+            side["pair"], side["paired"])
+        source = source if two else source.read(store, stem, is_map, ids)
+    if two:
+        order = "BA" if side["direction"] == "BtoA" else "AB"
+        sides = two[:2] if order == "AB" else two[1::-1]
+        if hasattr(sides[0], "together"):
+            sides = sides[0].together(sides[1], two[2])
+        sources = [place.read(store.side(part), f"{stem} ({name})", name == side["maps"],
+                              side["ids"] if name == side["maps"] else None)
+                   for part, name, place in zip("AB", order, sides, strict=True)]
+        source = pairs.join(*sources, aligned=two[2], name=stem)
+    return _without_labels(source) if unlabelled else source
 
 
 def _first_is_map(direction: str | None, maps: str | None) -> bool:
@@ -372,9 +329,8 @@ def _coerced(key: str, value: Any, kind: Any) -> Any:
         raise DataError(f"{key}={value!r} is not a valid {types[0].__name__}") from None
 
 
-def without_labels(source: Any) -> Any:
+def _without_labels(source: Any) -> Any:
     """The source with its labels and class names left out."""
     if isinstance(source, PairSource):
-        return replace(source, a=without_labels(source.a), b=without_labels(source.b))
-    return source.with_parts({k: replace(d, label=None, space=d.space.replace(classes=()))
-                              for k, d in source.parts.items()})
+        return replace(source, a=_without_labels(source.a), b=_without_labels(source.b))
+    return replace(source, base=source.base.with_labels(None, ()))

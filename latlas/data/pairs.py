@@ -1,33 +1,40 @@
-"""Data of two sides, A and B: pairs that belong together row by row, or two domains.
+"""Data of two sides, A and B; sources of one side or of two described, packed and opened again.
 
 Pairs (``aligned``) are divided as A is, so that what belongs together stays together. Of two
 domains nothing is known to belong together; each is divided by itself.
+
+A packed folder holds ``x.npy`` (the examples, mapped copy-on-write), ``arrays.npz`` (labels,
+factors, groups, names, rows of the parts) and ``meta.json``; of two sides it holds a packed folder
+each, ``A`` and ``B``, beside ``meta.json``.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
-from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import PairSpace, Recordings
-from latlas.data.dataset import SPLITS, Dataset, Rows, Source
+from latlas.core.errors import DataError, say_option
+from latlas.core.space import PairSpace, Record, Recordings, Space, Table
+from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, make, partition
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
                    "side ({side}), an npz with A and B",
           "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
                      "B)"}
+LOOKED_AT = 10_000
+META, FORMAT = "meta.json", 1
+EXTRAS = ("label", "factors", "group", "names", "clip", "duration")
 
 
 @dataclass(frozen=True)
 class PairDataset:
-    """Two data sets; if ``aligned``, row i of ``b.x`` belongs to row i of ``a.x``.
-
-    Raises:
-        ValueError: aligned sides that do not have the same rows.
-    """
+    """Two data sets; if ``aligned``, both have the same rows, and row i of ``b.x`` belongs to row i
+    of ``a.x``."""
 
     a: Dataset
     b: Dataset
@@ -80,7 +87,7 @@ class PairSource:
         return PairSpace(self.a.space, self.b.space, self.aligned)
 
     @property
-    def parts(self) -> dict[str, Dataset]:
+    def parts(self) -> dict[str, Rows]:
         """Those of A."""
         return self.a.parts
 
@@ -91,10 +98,7 @@ class PairSource:
 
 def join(a: Source, b: Source, *, aligned: bool, name: str = "") -> PairSource:
     """One source of two sides; of pairs those rows that both sides have, in A's parts and groups.
-
-    Raises:
-        DataError: pairs that are not as many on both sides, or not of one height and width.
-    """
+    DataError for pairs that are not as many on both sides, or not of one height and width."""
     if aligned and isinstance(a.space, Recordings):
         raise DataError("recordings are not taken as pairs: no two take the same time; leave out "
                         f"{say_option('paired', 'true')}")
@@ -109,9 +113,9 @@ def join(a: Source, b: Source, *, aligned: bool, name: str = "") -> PairSource:
                             f"{b.space.words} of {b.space.shape}; pairs need one height and width: "
                             f"give {say_option('image_size')}")
         common = np.intersect1d(x.index, y.index)
-        rows = {k: part.rows if len(common) == len(x.x) else np.intersect1d(part.index, common)
+        rows = {k: part if len(common) == len(x.x) else np.intersect1d(part, common)
                 for k, part in a.parts.items()}
-        a, b = (side.with_parts({k: replace(data, rows=v) for k, v in rows.items()})
+        a, b = (make(side.name, data, parts=rows, notes=side.notes)
                 for side, data in ((a, x), (b, replace(y, group=x.group))))
     notes = tuple(f"{side.name}: {note}" for side in (a, b) for note in side.notes)
     return PairSource(a, b, aligned, name or a.name, notes=notes)
@@ -124,11 +128,7 @@ def first_side(data: Data) -> Dataset:
 
 def sides_for(data: Data, needs: str | None, model: str) -> tuple[Data, str]:
     """What a model that needs ``pairs``, two ``domains`` or one side (``None``) learns from, and a
-    note where that is less than the data say.
-
-    Raises:
-        DataError: it needs another side, and there is none, or one without pairs.
-    """
+    note where that is less than the data say. DataError if it needs a side that there is not."""
     if isinstance(data, Dataset):
         if needs is not None:
             raise DataError(f"{model} needs data of two sides, "
@@ -145,22 +145,89 @@ def sides_for(data: Data, needs: str | None, model: str) -> tuple[Data, str]:
     return data, ""
 
 
-@overload
-def split(source: Source, which: str, *, seed: int = 0) -> Dataset: ...
-@overload
-def split(source: PairSource, which: str, *, seed: int = 0) -> PairDataset: ...
+def info(source: Source | PairSource) -> dict[str, Any]:
+    """A JSON object that describes a source.
 
-
-def split(source: Source | PairSource, which: str, *, seed: int = 0) -> Dataset | PairDataset:
-    """The examples of one split, ready to train on; the rule is in :mod:`latlas.data.dataset`.
-
-    Args:
-        which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).
-        seed: decides the permutation; the default is the one every run and report uses.
-
-    Raises:
-        DataError: no such split, or the source has too few examples (or groups) to fill it.
+    Keys: name, kind, examples, shape, dtype, levels, splits {split: examples}, classes {class:
+    examples}, groups, factors, range [low, high] (of the first 10,000 examples), columns [{name,
+    mean, sd, missing}], bytes, stored ("memory" or "memory map"), notes; of frames also clips, and
+    milliseconds (the mean a frame is shown). Of a source of two sides: name, aligned, notes, and
+    the same about each, a and b.
     """
-    if which not in SPLITS:
-        raise DataError(unknown("split", which, SPLITS))
-    return source.split(which, seed)
+    if isinstance(source, PairSource):
+        return {"name": source.name, "aligned": source.aligned, "a": info(source.a),
+                "b": info(source.b), "notes": list(source.notes)}
+    data, space = source.base, source.space
+    label, group, clip, duration = (data.take(k) for k in ("label", "group", "clip", "duration"))
+    counts = [] if label is None else np.bincount(label, minlength=len(space.classes)).tolist()
+    some: Any = data.subset(slice(0, LOOKED_AT)).take("x")
+    columns = []
+    if isinstance(space, Table):
+        x: Any = data.take("x")
+        wide = np.ma.masked_invalid(x.astype(np.float64))
+        numbers = (wide.mean(axis=0).filled(np.nan), wide.std(axis=0).filled(np.nan),
+                   np.isnan(x).sum(axis=0))
+        columns = [{"name": n, "mean": m, "sd": s, "missing": k} for n, m, s, k in
+                   zip(space.columns, *(v.tolist() for v in numbers), strict=True)]
+    return {
+        "name": source.name, "kind": space.kind, "examples": len(data), "shape": list(space.shape),
+        "dtype": str(data.x.dtype), "levels": space.levels,
+        "splits": {k: len(rows) for k, rows in partition(source).items()},
+        "classes": dict(zip(space.classes, counts, strict=label is not None)),
+        "groups": None if group is None else len(np.unique(group)),
+        "factors": list(space.factors), "range": [float(np.nanmin(some)), float(np.nanmax(some))],
+        "columns": columns, "bytes": int(data.x.nbytes),
+        "stored": "memory map" if isinstance(data.x, np.memmap) else "memory",
+        "notes": list(source.notes),
+        **({} if clip is None else {"clips": len(np.unique(clip))}),
+        **({} if clip is None or duration is None else {"milliseconds": float(
+            np.asarray(duration).mean())})}
+
+
+class Packed(Record, frozen=True):
+    """What ``meta.json`` says."""
+
+    format: int
+    name: str
+    space: Space | PairSpace
+    parts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def write(source: Source | PairSource, folder: Path, store: Store) -> None:
+    """Write a source into a folder; the examples may lie there already."""
+    if isinstance(source, PairSource):
+        for name, side in (("A", source.a), ("B", source.b)):
+            write(side, folder / name, store.side(name))
+    else:
+        data = source.base
+        if not store.on_disk:
+            disk = Store(folder, share=0, progress=store.progress)
+            disk.gather(data.x.shape, data.x.dtype, chunks(data.x))
+        rows: dict[str, Any] = {f"rows_{k}": v for k, v in source.parts.items()
+                                if k != "all" or data.rows is not None}
+        extras = {k: getattr(data, k) for k in EXTRAS if getattr(data, k) is not None}
+        np.savez(folder / "arrays.npz", **rows, **extras)
+    meta = Packed(FORMAT, source.name, source.space, tuple(source.parts), source.notes)
+    (folder / META).write_text(json.dumps(meta.to_json(), indent=1), encoding="utf-8")
+
+
+def open_packed(path: Path) -> Source | PairSource:
+    """A packed folder. The map is copy-on-write: writable for torch, unchanged on disk."""
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+        if meta.get("format", 0) > FORMAT:
+            raise DataError(f"{path} was packed by a newer latlas (format {meta['format']}); "
+                            "upgrade latlas or pack it again")
+        packed = msgspec.convert(meta, Packed)
+        if isinstance(packed.space, PairSpace):
+            a, b = (open_packed(path / name) for name in "AB")
+            return PairSource(a, b, packed.space.aligned,  # type: ignore[arg-type]
+                              packed.name, notes=packed.notes)
+        x = np.load(path / "x.npy", mmap_mode="c")
+        with np.load(path / "arrays.npz") as arrays:
+            extras = {k: arrays[k] for k in arrays.files}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a whole packed folder: {error}") from None
+    rows = {k: extras.pop(f"rows_{k}") for k in packed.parts if f"rows_{k}" in extras}
+    return make(packed.name, Dataset(x, packed.space, **extras), parts=rows, notes=packed.notes)

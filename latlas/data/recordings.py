@@ -1,15 +1,21 @@
-"""Recordings: the wav files of a folder or zip as images of sound, of one side or of two.
+"""Recordings: wav files as images of sound, and the sound of such images.
 
-Each becomes short-time spectra in decibels under its own peak (:mod:`latlas.data.sound`), cut into
-windows of a fixed number of frames that lie ``stride`` frames apart; one shorter than a window lies
-at as many places within it, between silence. Windows of a recording, and of files that are equal,
-share a group and so a split. Sub-folders and tables of labels are as for images; ``trainA/`` and
-``trainB/`` (or ``A/`` and ``B/``) are two domains. ``PLACE::PATTERN`` takes files by their names.
+Each becomes short-time spectra in decibels under its own peak, cut into windows of a fixed number
+of frames that lie ``stride`` frames apart; one shorter than a window lies at as many places within
+it, between silence. Windows of a recording, and of files that are equal, share a group and so a
+split. Folders and tables of labels are as for images, but A and B are two domains.
+``PLACE::PATTERN`` takes files by their names.
+
+The spectrum of n samples has ``n_fft // 2 + 1`` bins and ``ceil(n / hop) + 1`` frames; frame k is
+centred on sample ``k · hop``, and beyond the ends there is silence.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -18,21 +24,36 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import scipy.signal
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy import fft
+from scipy.io import wavfile
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import Recordings, Sound
-from latlas.data.dataset import Dataset, Source, make
-from latlas.data.files import SOUNDS, Files, by_folders, complaint
-from latlas.data.sound import Clip, frames_of, pictured, read_wav, resampled, spectrum
-from latlas.data.storage import Store
-from latlas.data.tables import attributes_of
+from latlas.core.space import LEVELS, Recordings, Sound
+from latlas.data.dataset import Dataset, Source, Store, make
+from latlas.data.files import SOUNDS, Files, by_folders, complaint, same_group
+from latlas.data.tables import annotated
 
+Samples = NDArray[np.float64]
+Spectrum = NDArray[np.complex128]
 #: samples a second at most, unless told; seconds of a frame, of which the power of two is nearest
 MOST, FRAME = 16_000, 0.032
-#: frames of a frame's length that overlap, and windows of a window's
-OVERLAP, WINDOWS = 4, 8
+OVERLAP, WINDOWS = 4, 8  # frames of a frame's length that overlap, and windows of a window's
 EIGHT = 8  # sides of images that networks halve are multiples of it
+FULL = 32767  # of 16 bits
+ROUNDS, MOMENTUM = 100, 0.99  # of Griffin-Lim; the momentum of Perraudin et al. 2013
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording: the mean of its channels, (n,) float64, full scale −1 … 1."""
+
+    x: Samples
+    rate: int  # samples a second
+    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,17 +80,16 @@ class Listening:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
-        if self.rate is not None and self.rate < 1000:
-            raise DataError(f"{say_option('rate', self.rate)}: samples a second, at least 1000")
-        if self.window < EIGHT or self.window % EIGHT:
-            raise DataError(f"{say_option('window', self.window)}: frames of an example, a "
-                            f"multiple of {EIGHT}")
-        if self.stride is not None and self.stride < 1:
-            raise DataError(f"{say_option('stride', self.stride)}: frames from a window to the "
-                            "next, at least 1")
-        if not self.floor > 0:
-            raise DataError(f"{say_option('floor', f'{self.floor:g}')}: decibels under the peak, "
-                            "above 0")
+        for option, value, fits, words in (
+                ("rate", self.rate, self.rate is None or self.rate >= 1000,
+                 "samples a second, at least 1000"),
+                ("window", self.window, self.window >= EIGHT and self.window % EIGHT == 0,
+                 f"frames of an example, a multiple of {EIGHT}"),
+                ("stride", self.stride, self.stride is None or self.stride >= 1,
+                 "frames from a window to the next, at least 1"),
+                ("floor", f"{self.floor:g}", self.floor > 0, "decibels under the peak, above 0")):
+            if not fits:
+                raise DataError(f"{say_option(option, value)}: {words}")
 
     def sound(self, heads: Sequence[Clip]) -> Sound:
         """Of these recordings: the rate of most, at most 16,000 Hz, and frames of 32 ms."""
@@ -82,22 +102,17 @@ class Listening:
                             f"{2 * EIGHT}")
         if hop < 1 or n_fft % hop or hop == n_fft:
             raise DataError(f"{say_option('hop', hop)}: samples from a frame to the next, which "
-                            "divide "
-                            f"{say_option('n_fft', n_fft)} at least once")
+                            f"divide {say_option('n_fft', n_fft)} at least once")
         return Sound(rate, n_fft, hop, self.floor)
 
 
 def open_recordings(path: Path, pattern: str = "", /, *, how: Listening) -> RecordingFiles:
-    """The wav files of a folder, a zip, or a file that is one; those that match a pattern.
-
-    Raises:
-        DataError: there are none.
-    """
+    """The wav files of a folder, a zip, or a file that is one; those that match a pattern."""
     files = Files(path, SOUNDS)
     if pattern:
-        files = files.only({n: n for n in files.pictures if fnmatch(n, pattern)
+        files = files.only({n: n for n in files.stored if fnmatch(n, pattern)
                             or fnmatch(PurePosixPath(n).name, pattern)})
-    if not files.pictures:
+    if not files.stored:
         which = f" whose names match {pattern}" if pattern else ""
         raise DataError(f"{path} holds no recordings (.wav){which}")
     return RecordingFiles(files, how)
@@ -109,42 +124,31 @@ class RecordingFiles:
 
     def __init__(self, files: Files, how: Listening) -> None:
         self.files, self.how = files, how
+        self.names = files.titles
         self.errors: dict[int, str] = {}
         self.digests: dict[int, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self.files.titles)
-
-    @property
-    def names(self) -> list[str]:
-        """What each is called."""
-        return self.files.titles
+        return len(self.names)
 
     def only(self, names: Sequence[str]) -> RecordingFiles:
         """Those of these names, in this order."""
-        stored = dict(zip(self.files.titles, self.files.pictures, strict=True))
+        stored = dict(zip(self.names, self.files.stored, strict=True))
         return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how)
 
     def clip(self, i: int) -> Clip:
-        """Recording ``i``.
-
-        Raises:
-            DataError: broken, with its name.
-        """
-        data = self.files.read(self.files.pictures[i])
+        """Recording ``i``; DataError with its name if it is broken."""
+        data = self.files.read(self.files.stored[i])
         self.digests[i] = hashlib.blake2b(data, digest_size=8).digest()
         try:
             return read_wav(data)
         except DataError as error:
-            raise DataError(f"{self.files.pictures[i]} cannot be read: {error}") from None
+            raise DataError(f"{self.files.stored[i]} cannot be read: {error}") from None
 
     @cached_property
     def heads(self) -> dict[int, Clip]:
         """Rate, channels and seconds of all that can be read, by position: clips without sound.
-
-        Raises:
-            DataError: none can.
-        """
+        DataError if none can."""
         heads = {}
         for i in range(len(self)):
             try:
@@ -157,19 +161,10 @@ class RecordingFiles:
         return heads
 
     def whole(self) -> RecordingFiles:
-        """Those that can be read.
-
-        Raises:
-            DataError: others, unless they may be skipped.
-        """
-        if len(self.heads) == len(self):
-            return self
-        self._complaint()
-        return self.only([self.names[i] for i in self.heads])
-
-    def _complaint(self) -> str:
-        return complaint(self.errors[min(self.errors)], len(self.errors), len(self), "recordings",
-                         self.how.on_error, f"{self.files.path}: ")
+        """Those that can be read; DataError for others, unless they may be skipped."""
+        heads, where = self.heads, f"{self.files.path}: "
+        complaint(self.errors, len(self), "recordings", self.how.on_error, where)
+        return self.only([self.names[i] for i in heads]) if self.errors else self
 
     def sides(self, pair: str | None = None, paired: bool | None = None) -> tuple[
             RecordingFiles, RecordingFiles, bool] | None:
@@ -192,7 +187,8 @@ class RecordingFiles:
         sound, stride = self.how.sound(list(heads.values())), self.how.stride or window // WINDOWS
         frames = {i: frames_of(-(-len(head.x) * sound.rate // head.rate), sound.hop)
                   for i, head in heads.items()}
-        notes = [self._complaint()] if self.errors else []
+        notes = complaint(self.errors, len(self), "recordings", self.how.on_error,
+                          f"{self.files.path}: ")
         notes.append(f"spectra at {sound}; windows of {window} frames "
                      f"({window * sound.hop / sound.rate:.2f} s) every {stride}")
         counts = {f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads.values()],
@@ -212,16 +208,10 @@ class RecordingFiles:
                       else np.pad(picture, ((0, 0), (0, 0), (at, short - at))))
             store.done(row + 1, len(places))
         of = np.array([i for i, _ in places])
-        about = attributes_of(self.files, self.how.label, self.how.attributes, np.unique(of))
-        first: dict[bytes, int] = {}
-        group = np.array([first.setdefault(self.digests.get(i, b""), i) for i in range(len(self))])
-        space = Recordings(x.shape[1:], sound=sound, classes=about.classes,
-                           factors=about.factor_names)
-        data = Dataset(x, space, None if about.label is None else about.label[of],
-                       None if about.factors is None else about.factors[of], group[of],
-                       np.array(self.names)[of])
-        rows = {k: np.flatnonzero(np.isin(of, v)) for k, v in about.parts.items()}
-        return make(name, data, parts=rows, notes=(*notes, *about.notes))
+        group = same_group([self.digests.get(i, b"") for i in range(len(self))])
+        data = Dataset(x, Recordings(x.shape[1:], sound=sound), group=group[of])
+        data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
+        return make(name, data, parts=parts, notes=(*notes, *more))
 
 
 def starts(frames: int, window: int, stride: int) -> list[int]:
@@ -234,7 +224,135 @@ def starts(frames: int, window: int, stride: int) -> list[int]:
     return sorted({*range(0, room, stride), room})
 
 
-def picture_of(clip: Clip, sound: Sound) -> NDArray[Any]:
-    """A whole recording, (1, n_fft // 2, frames)."""
+# ------------------------------------------------------------------ sound, as arrays
+
+def read_wav(data: bytes) -> Clip:
+    """The bytes of a wav file of 8, 16, 24 or 32 bits or of floats.
+
+    Raises:
+        DataError: damaged, cut off, empty, or holding NaN or infinity; it does not name the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)
+            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
+            rate, x = wavfile.read(io.BytesIO(data))
+    except wavfile.WavFileWarning:
+        raise DataError("it ends before the end that its head names") from None
+    except ValueError as error:
+        raise DataError(str(error).split("\n")[0] or "not a wav file") from None
+    except Exception:  # struct.error, UnboundLocalError, ...
+        raise DataError("it is cut off, or no wav file") from None
+    if not x.size or rate < 1:
+        raise DataError("it holds no samples")
+    if x.dtype.kind != "f":  # 8 bits have no sign, 24 bits lie in the upper part of 32
+        middle = 128 if x.dtype.kind == "u" else 0
+        x = (x.astype(np.float64) - middle) / 2.0 ** (8 * x.dtype.itemsize - 1)
+    x = x.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise DataError("it holds NaN or infinity")
+    return Clip(x if x.ndim == 1 else x.mean(axis=1), int(rate), 1 if x.ndim == 1 else x.shape[1])
+
+
+def resampled(x: Samples, rate: int, to: int) -> Samples:
+    """Samples (n,) at another rate, ``ceil(n · to / rate)`` of them, by a polyphase filter."""
+    if rate == to:
+        return x
+    both = math.gcd(rate, to)
+    return scipy.signal.resample_poly(x, to // both, rate // both)
+
+
+def wav_bytes(x: Samples, rate: int) -> bytes:
+    """Samples (n,), full scale −1 … 1, as a wav file of 16 bits."""
+    buffer = io.BytesIO()
+    wavfile.write(buffer, rate, np.rint(np.clip(x, -1, 1) * FULL).astype(np.int16))
+    return buffer.getvalue()
+
+
+def frames_of(n: int, hop: int) -> int:
+    """Frames of a sound of ``n`` samples.
+
+    >>> [frames_of(n, 64) for n in (1, 64, 65, 640)]
+    [2, 2, 3, 11]
+    """
+    return -(-n // hop) + 1
+
+
+def hann(n_fft: int) -> Samples:
+    """Hann's, periodic: (n_fft,)."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+
+
+def spectrum(x: Samples, n_fft: int, hop: int) -> Spectrum:
+    """Short-time Fourier transform of samples (n,): (n_fft // 2 + 1, frames)."""
+    space = (frames_of(len(x), hop) - 1) * hop - len(x)
+    padded = np.pad(x, (n_fft // 2, n_fft // 2 + space))
+    pieces = sliding_window_view(padded, n_fft)[::hop]
+    return fft.rfft(pieces * hann(n_fft), axis=1).T
+
+
+def from_spectrum(spectra: Spectrum, n_fft: int, hop: int, n: int) -> Samples:
+    """The sound (n,) whose spectrum is nearest in mean square (Griffin & Lim 1984, eq. 6).
+
+    Of a spectrum of a sound it is that sound. ``hop`` divides ``n_fft``.
+    """
+    weight = hann(n_fft)
+    pieces = fft.irfft(spectra.T, n_fft, axis=1) * weight
+    sums = []
+    for part in (pieces, np.broadcast_to(weight**2, pieces.shape)):  # each hop later, added up
+        total = np.zeros((len(part) + n_fft // hop - 1, hop))
+        for k in range(n_fft // hop):
+            total[k:k + len(part)] += part[:, k * hop:(k + 1) * hop]
+        sums.append(total.ravel())
+    x: Samples = sums[0] / np.maximum(sums[1], TINY)
+    return x[n_fft // 2:n_fft // 2 + n]
+
+
+def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samples | None = None,
+                rounds: int = ROUNDS, momentum: float = MOMENTUM) -> Samples:
+    """A sound (n,) whose spectrum has nearly this magnitude (bins, frames).
+
+    To and fro between spectra of this magnitude and spectra of sounds, from angles ``phase`` (bins,
+    frames) or 0. With ``momentum`` 0 it is Griffin & Lim (1984), whose error never rises; else each
+    round goes on beyond its end by that share of the last change (Perraudin et al. 2013,
+    algorithm 2), which ends nearer.
+    """
+    ahead: Any = magnitude if phase is None else magnitude * np.exp(1j * phase)
+    before: Any = 0.0
+
+    def sound() -> Samples:
+        turned = magnitude * (ahead / np.maximum(np.abs(ahead), TINY))
+        return from_spectrum(turned, n_fft, hop, n)
+
+    for _ in range(rounds):
+        now = spectrum(sound(), n_fft, hop)
+        ahead, before = now + momentum * (now - before), now
+    return sound()
+
+
+def picture_of(clip: Clip, sound: Sound) -> NDArray[np.uint8]:
+    """A whole recording as :func:`pictured`."""
     return pictured(spectrum(resampled(clip.x, clip.rate, sound.rate), sound.n_fft, sound.hop),
                     sound)
+
+
+def pictured(spectra: Spectrum, sound: Sound) -> NDArray[np.uint8]:
+    """A spectrum as an image (1, n_fft // 2, frames), 0 … 255: decibels under its own peak.
+
+    High tones are above, 0 is ``sound.floor`` decibels under the peak or less. The highest bin,
+    half the rate, is left out, so that the height is a power of two.
+    """
+    level = np.abs(spectra[:-1])
+    decibels = 20 * np.log10(np.maximum(level / max(float(level.max()), TINY), TINY))
+    shade = np.clip(1 + decibels / sound.floor, 0, 1)[::-1]
+    return np.rint(shade * (LEVELS - 1)).astype(np.uint8)[None]
+
+
+def magnitude_of(picture: NDArray[Any], sound: Sound) -> Samples:
+    """The inverse of :func:`pictured` with a peak of 1: (n_fft // 2 + 1, frames).
+
+    The darkest is silence, and so is the bin that an image leaves out.
+    """
+    shade = np.asarray(picture[0, ::-1], np.float64) / (LEVELS - 1)
+    level = np.where(shade > 0, 10 ** ((shade - 1) * sound.floor / 20), 0.0)
+    return np.pad(level, ((0, 1), (0, 0)))

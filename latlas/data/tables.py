@@ -9,9 +9,10 @@ word is a value of its own, ``NAME=(missing)``.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Space, Table
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
-from latlas.data.files import Files, folder_labels, splits_and_folders
+from latlas.data.files import Files, splits_and_folders
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -97,40 +98,30 @@ def _usual_label(table: DataFrame) -> str:
 
 
 def _read(path: Any, name: str) -> DataFrame:
+    """A table; of text the separator, and whether the first line names the columns, are sniffed."""
     import polars as pl
 
-    if isinstance(path, pl.DataFrame):
-        table = path
-    else:
-        try:
-            table = pl.read_parquet(path) if name.endswith(".parquet") else _read_csv(path, name)
-        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
+    try:
+        if isinstance(path, pl.DataFrame) or name.endswith(".parquet"):
+            table = path if isinstance(path, pl.DataFrame) else pl.read_parquet(path)
+        else:
+            with path.open("rb") if isinstance(path, Path) else nullcontext(path) as stream:
+                head = stream.readline().decode("utf-8", "replace").strip()
+                stream.seek(0)
+            separator = "\t" if name.endswith(".tsv") else max(",;\t|", key=head.count)
+            try:
+                bare = bool([float(part) for part in head.split(separator)])
+            except ValueError:
+                bare = False
+            table = pl.read_csv(path, separator=separator, has_header=not bare,
+                                null_values=list(MISSING), infer_schema_length=None)
+            table = table.rename({c: f"x{i}" if bare else c.strip()
+                                  for i, c in enumerate(table.columns)})
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
     if not len(table) or not table.width:
         raise DataError(f"{name} has no rows")
     return table
-
-
-def _read_csv(path: Path | IO[bytes], name: str) -> DataFrame:
-    import polars as pl
-
-    if isinstance(path, Path):
-        with path.open("rb") as file:
-            line = file.readline()
-    else:
-        line = path.readline()
-        path.seek(0)
-    head = line.decode("utf-8", "replace").strip()
-    separator = "\t" if name.endswith(".tsv") else max(",;\t|", key=head.count)
-    try:
-        bare = bool([float(part) for part in head.split(separator)])
-    except ValueError:
-        bare = False
-    table = pl.read_csv(path, separator=separator, has_header=not bare, null_values=list(MISSING),
-                        infer_schema_length=None)
-    if not bare:
-        return table.rename(lambda column: column.strip())
-    return table.rename({c: f"x{i}" for i, c in enumerate(table.columns)})
 
 
 def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
@@ -236,108 +227,108 @@ def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
 
 # ------------------------------------------------------------------ about images and recordings
 
-@dataclass(frozen=True)
-class Attributes:
-    """What is known of each file: its label, the other numeric columns as factors, the splits."""
-
-    label: Rows | None = None
-    classes: tuple[str, ...] = ()
-    factors: NDArray[np.float32] | None = None
-    factor_names: tuple[str, ...] = ()
-    parts: dict[str, Rows] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-def attributes_of(files: Files, label: str | None, given: str | None, used: Rows) -> Attributes:
-    """The attributes of ``files.titles``, from their folders, and from a table if one is asked for:
-    CelebA's own format, CSV, TSV or Parquet.
+def annotated(data: Dataset, files: Files, of: Rows, label: str | None,
+              attributes: str | None) -> tuple[Dataset, dict[str, Rows], tuple[str, ...]]:
+    """Examples with what is known of the files they are of, rows of the file's own splits, and
+    notes: from the folders, and from a table if one is asked for, in CelebA's own format, CSV, TSV
+    or Parquet, whose numeric columns become factors.
 
     Args:
+        of: (N,) position of each example's file in ``files``.
         label: a column of the table; ``none`` for no labels.
-        given: the table, if it is not found beside the files.
-        used: positions of the files that could be read.
-
-    Raises:
-        DataError: no table, no such column (the columns there are listed), files without a row.
+        attributes: the table, if it is not found beside the files.
     """
     parts, folders = splits_and_folders(files.titles)
-    codes, classes, notes = (None, (), ()) if label == "none" else folder_labels(folders, used)
-    if given is None and label in (None, "none"):
-        return Attributes(codes, classes, parts=parts, notes=notes)
-    name, data = _find(files, given)
-    table = _parsed(name, data)
-    key, rows = _matched(table, files.titles, name)
-    names = [c for c in table.columns if c != key]
-    if label not in (None, "none") and label not in names:
-        raise DataError(f"{name}: {unknown('label', str(label), names)}")
-    factors = [c for c in names if c != label and table[c].dtype.is_numeric()]
-    values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
-    if label in names:
-        codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
-        if classes == ("-1", "1"):  # CelebA's way of writing no and yes
-            classes = (f"not {label}", label)
-    if not parts:  # CelebA's own splits, if its list of them lies beside the images
-        lists = [p for p in (files.path.parent / PARTITION, files.path / PARTITION) if p.is_file()]
-        lines = lists[0].read_text().split("\n") if lists else []
-        part = dict(line.split()[:2] for line in lines if line.strip())
-        splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
-        parts = {v: np.flatnonzero(splits == k) for k, v in enumerate(
-            ("train", "validation", "test"))} if part else {}
-    return Attributes(codes, classes, values, tuple(factors), parts, notes)
+    codes, classes, notes = None, tuple[str, ...](), tuple[str, ...]()
+    inside = {folders[i] is not None for i in of[data.index]}
+    if label != "none" and inside == {True}:
+        codes, classes = encode_labels(np.array([f or "" for f in folders]), "the sub-folders")
+    elif label != "none" and inside == {True, False}:
+        notes = ("no labels: some images lie outside the sub-folders",)
+    if attributes is not None or label not in (None, "none"):
+        name, table = _attribute_table(files, attributes)
+        key, rows = _matched(table, files.titles, name)
+        columns = [c for c in table.columns if c != key]
+        if label not in (None, "none", *columns):
+            raise DataError(f"{name}: {unknown('label', str(label), columns)}")
+        if label in columns:
+            codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
+            if classes == ("-1", "1"):  # CelebA's way of writing no and yes
+                classes = (f"not {label}", label)
+        factors = [c for c in columns if c != label and table[c].dtype.is_numeric()]
+        values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
+        data = replace(data, factors=None if values is None else values[of],
+                       space=data.space.replace(factors=tuple(factors)))
+        parts = parts or _celebas_parts(files)
+    data = replace(data, names=np.array(files.titles)[of]).with_labels(
+        None if codes is None else codes[of], classes)
+    used = data.index
+    return data, {k: used[np.isin(of[used], v)] for k, v in parts.items()}, notes
 
 
-def _find(files: Files, given: str | None) -> tuple[str, bytes]:
+def _celebas_parts(files: Files) -> dict[str, Rows]:
+    """CelebA's own splits, if its list of them lies beside the images."""
+    for path in (files.path.parent / PARTITION, files.path / PARTITION):
+        if path.is_file():
+            part = dict(line.split()[:2] for line in path.read_text().split("\n") if line.strip())
+            splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
+            return {v: np.flatnonzero(splits == k) for k, v in enumerate(
+                ("train", "validation", "test"))} if part else {}
+    return {}
+
+
+def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
+    """The table that is named, or one in the place or beside it, CelebA's before others."""
+    import polars as pl
+
     def is_table(name: str) -> bool:
         pure = PurePosixPath(name)
         return pure.name == CELEBA or pure.suffix.lower() in (".csv", ".tsv", ".parquet")
 
-    if given is not None:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise DataError(f"{say_option('attributes', given)}: no such file")
-        return str(path), path.read_bytes()
-    inside = [n for n in files.names if is_table(n)]
-    beside = sorted(p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
-    for name in sorted(inside, key=lambda n: (n.count("/"), not n.endswith(CELEBA))):
-        return name, files.read(name)
-    for path in sorted(beside, key=lambda p: p.name != CELEBA):
-        return str(path), path.read_bytes()
-    raise DataError(f"{files.path}: labels need an attribute table beside the images ({CELEBA}, "
-                    f"or a CSV with a column of file names); name one with "
-                    f"{say_option('attributes', 'FILE')}")
-
-
-def _parsed(name: str, data: bytes) -> DataFrame:
-    import polars as pl
-
+    inside, beside = list[str](), [] if given is None else [Path(given).expanduser()]
+    if given is None:
+        inside = [n for n in files.names if is_table(n)]
+        beside = sorted(p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
+    elif not beside[0].is_file():
+        raise DataError(f"{say_option('attributes', given)}: no such file")
+    if not inside and not beside:
+        raise DataError(f"{files.path}: labels need an attribute table beside the images "
+                        f"({CELEBA}, or a CSV with a column of file names); name one with "
+                        f"{say_option('attributes', 'FILE')}")
+    if inside:
+        name = min(inside, key=lambda n: (n.count("/"), not n.endswith(CELEBA)))
+        data = files.read(name)
+    else:
+        path = min(beside, key=lambda p: p.name != CELEBA)
+        name, data = str(path), path.read_bytes()
     if name.endswith(".parquet"):
-        return pl.read_parquet(io.BytesIO(data))
+        return name, pl.read_parquet(io.BytesIO(data))
     if not name.endswith(".txt"):
-        return pl.read_csv(io.BytesIO(data), separator="\t" if name.endswith(".tsv") else ",",
-                           infer_schema_length=None)
+        return name, pl.read_csv(io.BytesIO(data), infer_schema_length=None,
+                                 separator="\t" if name.endswith(".tsv") else ",")
     lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     head, *body = lines[1:] if len(lines[0]) == 1 else lines  # CelebA starts with the count
     head = head if len(head) == len(body[0]) else ["file", *head]
     columns: dict[str, Any] = {h: [row[i] if i == 0 else float(row[i]) for row in body]
                                for i, h in enumerate(head)}
-    return pl.DataFrame(columns)
+    return name, pl.DataFrame(columns)
 
 
-def _matched(table: DataFrame, pictures: list[str], name: str) -> tuple[str, Rows]:
+def _matched(table: DataFrame, titles: list[str], name: str) -> tuple[str, Rows]:
     """The column of file names, and the table's row of every image."""
     import polars as pl
 
     for form in (str, lambda n: PurePosixPath(n).name, lambda n: PurePosixPath(n).stem):
-        keys = [form(n) for n in pictures]
+        keys = [form(n) for n in titles]
         for column in (c for c in table.columns if table[c].dtype == pl.String):
             where = {v: i for i, v in enumerate(table[column].to_list())}
             rows = [where.get(key, -1) for key in keys]
             if max(rows) < 0:
                 continue
-            absent = [p for p, row in zip(pictures, rows, strict=True) if row < 0]
+            absent = [p for p, row in zip(titles, rows, strict=True) if row < 0]
             if absent:
-                raise DataError(f"{name} has no row for {len(absent):,} of {len(pictures):,} "
+                raise DataError(f"{name} has no row for {len(absent):,} of {len(titles):,} "
                                 f"images ({absent[0]}); add the rows or move those images away")
             return column, np.array(rows, np.int64)
-    raise DataError(f"{name} has no column of the images' file names, such as {pictures[0]}; "
+    raise DataError(f"{name} has no column of the images' file names, such as {titles[0]}; "
                     f"name another table with {say_option('attributes', 'FILE')}")

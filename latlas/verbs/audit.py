@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
 from latlas.data.dataset import encode_labels
-from latlas.data.fitting import as_source, fitted, is_arrays, open_examples, part_of
+from latlas.data.fitting import as_source, conform, is_arrays, open_examples, part_of
 from latlas.data.pairs import first_side
 from latlas.data.tables import as_read, kinds_of
 from latlas.metrics import outliers, rarity
@@ -132,7 +132,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None, read: dict[
                                       [*examples.space.factors, *columns])
                               + " (groups are the labels where none is named)", option="group")
         label, names = kinds_of(columns[group], f"column {group} of {source.name}")
-    return (fitted(replace(examples, label=None), run.space, source.name), label, tuple(names))
+    return (conform(replace(examples, label=None), run.space, source.name), label, tuple(names))
 
 
 def audited(model: Model, data: Dataset, *, label: Array | None = None, names: Sequence[str] = (),

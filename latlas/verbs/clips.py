@@ -15,7 +15,7 @@ from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Space
 from latlas.data.clips import VIDEOS, video_library
 from latlas.data.dataset import Dataset
-from latlas.data.maps import to_ids
+from latlas.data.images import to_ids
 from latlas.data.pairs import Data, first_side
 from latlas.render import pictures
 from latlas.verbs.common import Array, Progress

@@ -55,8 +55,8 @@ def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
     from latlas import data
 
     packed = data.pack(source, out, progress=progress, **read)
-    parts = list(packed.parts.values())
-    return Packed(Path(out), sum(map(len, parts)), parts[0].x.shape[1:])
+    side = packed.a if isinstance(packed, data.PairSource) else packed
+    return Packed(Path(out), len(side.base), side.space.shape)
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option, unknown
-from latlas.data.fitting import as_source, default_split, fitted, is_arrays, part_of
+from latlas.data.fitting import as_source, conform, default_split, is_arrays, part_of
 from latlas.data.pairs import first_side
 from latlas.metrics.outliers import Ranking, forest_surprise, ppca_surprise, ranking
 from latlas.render.text import counted
@@ -268,7 +268,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
     source = as_source(data, run, **read)
     examples = first_side(part_of(source, split or default_split(source, run)))
     label, classes = examples.take("label"), examples.space.classes
-    return (fitted(replace(examples, label=None), run.space, source.name),
+    return (conform(replace(examples, label=None), run.space, source.name),
             _truth(label, classes, outlier_label))
 
 

@@ -41,7 +41,8 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None, to: D
     The sheet has a row for each example: input, output and, of pairs, the target. A folder is
     written file by file; after an interruption the same command writes what is missing. Recordings
     are translated whole and written as wav files. From Python, without out, the result is an
-    array (n, \\*shape of that domain), and of recordings a list of :class:`latlas.data.sound.Clip`.
+    array (n, \\*shape of that domain), and of recordings a list of
+    :class:`latlas.data.recordings.Clip`.
     """
     from latlas.data.pairs import first_side
     from latlas.verbs import clips, voices, write

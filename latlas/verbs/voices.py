@@ -11,11 +11,17 @@ import torch
 
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import LEVELS, Sound, Space
-from latlas.data import sound as sounds
+from latlas.data import recordings as sounds
 from latlas.data.pairs import first_side
-from latlas.data.recordings import Listening, RecordingFiles, picture_of
+from latlas.data.recordings import (
+    Clip,
+    Listening,
+    RecordingFiles,
+    picture_of,
+    resampled,
+    wav_bytes,
+)
 from latlas.data.recordings import open_recordings as open_files
-from latlas.data.sound import Clip, resampled, wav_bytes
 from latlas.render import pictures
 from latlas.render.text import counted
 from latlas.run import Run
@@ -33,8 +39,8 @@ def translate_clip(model: Any, clip: Clip, *, to: str = "B") -> Clip:
     """One recording in domain ``to``: as many samples at the same rate, with the same loudness.
 
     Windows that overlap by half are translated and faded into each other, in decibels. The phase
-    is found by :func:`latlas.data.sound.griffin_lim`, and loudness, the root mean square, is that
-    of ``clip``, or less where it would go beyond full scale.
+    is found by :func:`latlas.data.recordings.griffin_lim`, and loudness, the root mean square, is
+    that of ``clip``, or less where it would go beyond full scale.
     """
     space = from_space(model.space, to)
     assert space.sound is not None  # a run of recordings
