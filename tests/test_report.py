@@ -19,7 +19,7 @@ from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
 from latlas.render import html, pictures, plots
-from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.evaluate import Evaluation, side_by_side
 from latlas.verbs.measures import measure
 from latlas.verbs.report import Report, build_page
 from latlas.verbs.sample_quality import feature_extractor

@@ -17,7 +17,7 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
-from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.evaluate import Evaluation, side_by_side
 from latlas.verbs.measures import disentanglement, has_factors, known_factors, measure
 
 NAMES = ("shape", "orientation", "x", "still")
@@ -112,7 +112,7 @@ def test_groups_are_those_of_the_figures():
 def test_the_table_has_a_column_for_the_ceiling(data):
     table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
-    assert line.control.endswith("(rotated latents)") and float(line.more["ceiling"]) > 0.9
+    assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"
     assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
 

@@ -25,9 +25,9 @@ from latlas.metrics.table import GROUPS, Metric
 from latlas.run import Run
 from latlas.verbs.classify import log_probabilities
 from latlas.verbs.common import Array, Progress
-from latlas.verbs.comparison import Evaluation
 from latlas.verbs.decoding import which_latents
 from latlas.verbs.estimators import elbo_parts
+from latlas.verbs.evaluate import Evaluation
 from latlas.verbs.latent_space import latent_metrics
 from latlas.verbs.passes import (
     base_measure_of,

@@ -23,8 +23,7 @@ from latlas.verbs.common import (
     Seed,
     at_least,
 )
-from latlas.verbs.comparison import Comparison, side_by_side
-from latlas.verbs.evaluate import Draws, Samples, cache_of, evaluate
+from latlas.verbs.evaluate import Comparison, Draws, Samples, cache_of, evaluate, side_by_side
 
 if TYPE_CHECKING:
     from latlas.data.dataset import Dataset

@@ -23,7 +23,6 @@ from latlas.metrics.table import KINDS
 from latlas.render import pictures, plots
 from latlas.render.html import Facts, Figure, Row, Section
 from latlas.verbs.common import Array
-from latlas.verbs.comparison import Evaluation, side_by_side
 from latlas.verbs.decoding import (
     decoded,
     drawn_examples,
@@ -33,6 +32,7 @@ from latlas.verbs.decoding import (
     walk,
 )
 from latlas.verbs.encode import reconstruct
+from latlas.verbs.evaluate import Evaluation, side_by_side
 from latlas.verbs.latent_space import CELLS, SPAN, has_latent_space, plane
 from latlas.verbs.passes import can, conditions_like, encoded, examples_of, information
 from latlas.verbs.sample_quality import Cache, feature_extractor
