@@ -15,8 +15,7 @@ from latlas.core.model import Model
 from latlas.core.space import Images, Table
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS, Metric, number
-from latlas.verbs.evaluate import Evaluation, side_by_side
-from latlas.verbs.measures import measure
+from latlas.verbs.evaluate import Evaluation, measure, side_by_side
 from latlas.verbs.sample_quality import feature_extractor
 
 LEVELS = 16

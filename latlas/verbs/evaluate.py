@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ LatentsOf = Annotated[Literal["auto", "own", "fitted"], Flag(
     "Whose samples are judged: those of the model's own prior, or of the one of `latlas "
     "fit-prior`, of which nothing else is judged; auto: own, and fitted beside it where there is "
     "one.")]
-#: a folder that keeps what is known of the real examples; by default RUN/cache
+#: a folder that keeps what is known of the real examples; by default RUN/cache, of the first run
 CacheFolder = Annotated[Any, Flag(None, "")]
 
 
@@ -79,7 +79,7 @@ class Evaluation(Metrics):
 
     @property
     def columns(self) -> tuple[Evaluation, ...]:
-        """Itself, and that of the fitted prior if there is one."""
+        """Itself, and that of the fitted prior."""
         return (self,) if self.fitted is None else (self, self.fitted)
 
     def get(self, key: str) -> Metric | None:
@@ -124,8 +124,7 @@ class Line:
         cells: what each model's column shows.
         values: each model's metric, ``None`` where it has none.
         best: columns with the best comparable value.
-        control: the control's value with its name; that of training ``copies``, and the
-            ``ceiling``, of the first model that has one.
+        control: of the first model that has one, with its name; so ``copies`` and ``ceiling``.
     """
 
     key: str
@@ -224,11 +223,13 @@ class Comparison(Metrics):
     def text(self) -> str:
         from rich.table import Table as Grid
 
-        grid, extra, group = Grid(box=None, header_style="bold", pad_edge=False), self._extra(), ""
+        lines, group = self.lines(), ""
+        extra = [k for k in ("copies", "ceiling") if any(getattr(line, k) for line in lines)]
+        grid = Grid(box=None, header_style="bold", pad_edge=False)
         grid.add_column("")
         for name in (*self.names, "control", *extra):
             grid.add_column(name, justify="right", overflow="fold")
-        for line in self.lines():
+        for line in lines:
             kind = KINDS[line.key]
             if kind.group != group:
                 group = kind.group
@@ -241,9 +242,12 @@ class Comparison(Metrics):
 
     def html(self, keys: Sequence[str] | None = None, *, meaning: bool = True) -> Table:
         """A table for the report; ``keys`` chooses metrics, ``meaning`` explains each."""
-        extra, group = self._extra() if keys is None else [], ""
+        lines = [line for line in self.lines() if keys is None or line.key in keys]
+        extra = [k for k in ("copies", "ceiling")
+                 if keys is None and any(getattr(line, k) for line in lines)]
         body: list[list[Cell]] = []
-        for line in (line for line in self.lines() if keys is None or line.key in keys):
+        group = ""
+        for line in lines:
             kind = KINDS[line.key]
             if keys is None and kind.group != group:
                 group = kind.group
@@ -257,13 +261,6 @@ class Comparison(Metrics):
                          *(Cell(getattr(line, k), "control") for k in extra)])
         return Table(["", *self.names, "control", *extra], body)
 
-    def _extra(self) -> list[str]:
-        """Columns after the control that some metric fills."""
-        metrics = [m for e in self.evaluations for m in e.metrics]
-        return [column for column, attribute in (("copies", "training_copies"),
-                                                 ("ceiling", "ceiling"))
-                if any(getattr(m, attribute) is not None for m in metrics)]
-
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Comparison:
     """One table over several evaluations.
@@ -275,15 +272,13 @@ def side_by_side(evaluations: Sequence[Evaluation]) -> Comparison:
         raise ConfigError("nothing to compare: name at least one run")
     sizes = {e.settings.get("examples") for e in evaluations}
     if len(sizes) > 1:
-        raise ConfigError(f"evaluations on {' and '.join(map(str, sorted(sizes, key=str)))} "
-                          "examples cannot be compared: evaluate all runs on the same data and "
-                          "split")
+        raise ConfigError(f"evaluations on {' and '.join(sorted(map(str, sizes)))} examples cannot "
+                          "be compared: evaluate all runs on the same data and split")
     return Comparison(tuple(evaluations))
 
 
 def _first(metrics: Sequence[Metric], what: str) -> str:
-    """The control with its name, the ``training_copies`` or the ``ceiling`` of the first model that
-    has one."""
+    """``control`` with its name, ``training_copies`` or ``ceiling`` of the first that has one."""
     for metric in metrics:
         if (value := getattr(metric, what)) is not None:
             return number(value) + (f" ({metric.control_name})" if what == "control" else "")
@@ -305,25 +300,72 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
     run = as_run(run)
     common.at_least("draws", draws, 1)
     common.at_least("samples", samples, 1)
-    for group in metrics or ():
+    _require_groups(run, metrics or ())
+    write.check_suffix(out, Evaluation.suffixes)
+    options: dict[str, Any] = {
+        "test": run.open(data, split, **read), "train": run.training_examples(data, **read),
+        "draws": draws, "features": features, "samples": samples, "seed": seed,
+        "metrics": metrics or (), "factors": factors or (), "to": to,
+        "cache": cache_of(run, cache), "progress": progress}
+    result = measure(run.model, name=run.name, latents="own" if latents == "auto" else latents,
+                     **options)
+    if latents == "auto" and "samples" in (metrics or GROUPS) and (
+            run.model.fitted_prior is not None):
+        result.fitted = measure(run.model, name=f"{run.name}, fitted prior", latents="fitted",
+                                **options)
+    return result.saved(out)
+
+
+def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: Any = "auto",
+            samples: int = 2000, seed: int = 0, name: str = "", metrics: Sequence[str] = (),
+            factors: Sequence[str] = (), latents: str = "own", to: str = "B",
+            cache: Path | None = None, progress: Progress | None = None) -> Evaluation:
+    """:func:`evaluate` of a model on ``test``; ``train`` is what it was trained on, for the
+    controls and the data-copying test.
+
+    Args:
+        features: as for :func:`evaluate`, or the function that ``feature_extractor`` gave.
+        latents: ``own``, or ``fitted``: only the metrics of samples, drawn from that prior.
+
+    Raises:
+        ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
+        DataError: disentanglement asked for, and the data have no known factors.
+    """
+    from latlas.verbs import measures
+    from latlas.verbs.decoding import which_latents
+
+    latents, run, notes = which_latents(model, latents), Run.of(model), list[str]()
+    chosen = ("samples",) if latents == "fitted" else tuple(metrics)
+    _require_groups(run, chosen)
+    if not chosen:
+        chosen = tuple(group for group, capability in GROUPS.items() if run.can(capability)
+                       and (group != "disentanglement" or measures.has_factors(test))
+                       and (group != "classification" or test.label is not None))
+    judge = type(features).__name__ if callable(features) else str(features)
+    settings = {"draws": draws, "samples": samples, "features": judge, "seed": seed,
+                "examples": len(test), "latents": latents}
+    settings |= {"to": to} if run.can("translate") else {}
+    groups = {  # generators: only those that are chosen do anything
+        "likelihood": measures.likelihood(model, train, test, draws, seed, notes, progress),
+        "reconstruction": measures.reconstruction(model, train, test),
+        "translation": measures.translation(model, train, test, features, samples, to, seed,
+                                            notes, cache),
+        "classification": measures.classification(model, train, test),
+        "encoding": measures.encoding(model, test),
+        "disentanglement": measures.disentanglement(model, test, factors, seed, notes),
+        "latent-space": measures.latent_space(model, test, seed, notes),
+        "samples": measures.sample_quality(model, train, test, features, samples, seed, latents,
+                                           notes, cache)}
+    values = tuple(metric for group in GROUPS if group in chosen for metric in groups[group])
+    return Evaluation(name or type(model).__name__.lower(), measures.base_measure_of(model), values,
+                      tuple(notes), settings)
+
+
+def _require_groups(run: Run, groups: Sequence[str]) -> None:
+    for group in groups:
         if group not in GROUPS:
             raise ConfigError(unknown("group of metrics", group, GROUPS), option="metrics")
         run.require(GROUPS[group], group)
-    write.check_suffix(out, Evaluation.suffixes)
-    test, train = run.open(data, split, **read), run.training_examples(data, **read)
-    from latlas.verbs.measures import measure
-
-    model: Any = run.model
-    options: dict[str, Any] = {
-        "train": train, "test": test, "draws": draws, "features": features, "samples": samples,
-        "seed": seed, "metrics": metrics or (), "factors": factors or (), "to": to,
-        "cache": cache_of(run, cache), "progress": progress}
-    result = measure(model, name=run.name, latents="own" if latents == "auto" else latents,
-                     **options)
-    if latents == "auto" and "samples" in (metrics or GROUPS) and model.fitted_prior is not None:
-        result = replace(result, fitted=measure(model, name=f"{run.name}, fitted prior",
-                                                latents="fitted", **options))
-    return result.saved(out)
 
 
 def compare(runs: Annotated[Any, Flag(tuple[Path, ...], "Run folders.", several=True)],
@@ -335,11 +377,7 @@ def compare(runs: Annotated[Any, Flag(tuple[Path, ...], "Run folders.", several=
             out: Annotated[common.Out, common.Output(
                 "", "The table: .json, .csv, .parquet, .npz.")] = None,
             progress: Progress | None = None, **read: Any) -> Comparison:
-    """Several runs in one table, on the same examples: by default those of the first run.
-
-    Args:
-        cache: Folder that keeps what is known of the real examples. Default: that of the first run.
-    """
+    """Several runs in one table, on the same examples: by default those of the first run."""
     if len(runs) < 2:
         raise ConfigError("compare needs two runs or more; `latlas evaluate RUN` is for one",
                           option="runs")
@@ -356,7 +394,7 @@ def compare(runs: Annotated[Any, Flag(tuple[Path, ...], "Run folders.", several=
 
 
 def cache_of(run: Run, folder: str | Path | None = None) -> Path | None:
-    """Where what is known of real examples is kept: in the run's folder, unless told otherwise."""
-    if folder is not None:
-        return Path(folder)
-    return None if run.path is None else run.path / "cache"
+    """Where what is known of real examples is kept: in the run's folder, unless one is named."""
+    if folder is None:
+        return None if run.path is None else run.path / "cache"
+    return Path(folder)
