@@ -6,62 +6,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from latlas import data
+from latlas.render.text import table
 from latlas.verbs.common import Flag, Progress, Result
 
 SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
 
 
 @dataclass(eq=False, repr=False)
-class SourceInfo(Result):
-    """Counts, shape, levels, classes, splits, memory of a source."""
+class SourceFacts(Result):
+    """What is in a source, or became of it, and the same in words."""
 
     values: dict[str, Any]
+    words: str
 
     def facts(self) -> dict[str, Any]:
         return self.values
 
     def text(self) -> str:
-        return _lines(self.values)
-
-
-@dataclass(eq=False, repr=False)
-class Packed(Result):
-    """A source packed into a folder."""
-
-    out: Path
-    n: int
-    shape: tuple[int, ...]
-
-    def facts(self) -> dict[str, Any]:
-        return {"out": str(self.out), "n": self.n, "shape": self.shape}
-
-    def text(self) -> str:
-        return f"packed {self.n:,} examples into {self.out}"
+        return self.words
 
 
 def info(source: SourceName, other: Annotated[Any, Flag(
              str, "A second source: the other domain.", positional=True)] = None,
-         **read: Any) -> SourceInfo:
+         **read: Any) -> SourceFacts:
     """What is in a source? Counts, shape, levels, classes, splits, memory."""
-    from latlas import data
-
-    return SourceInfo(data.info(data.open_source(source if other is None else (source, other),
-                                                 **read)))
+    values = data.info(data.open_source(source if other is None else (source, other), **read))
+    return SourceFacts(values, _lines(values))
 
 
 def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
-         progress: Progress | None = None, **read: Any) -> Packed:
+         progress: Progress | None = None, **read: Any) -> SourceFacts:
     """Pack a source into a folder that opens at once and needs no memory."""
-    from latlas import data
-
     packed = data.pack(source, out, progress=progress, **read)
     parts = list(packed.parts.values())
-    return Packed(Path(out), sum(map(len, parts)), parts[0].x.shape[1:])
+    n = sum(map(len, parts))
+    return SourceFacts({"out": str(Path(out)), "n": n, "shape": parts[0].x.shape[1:]},
+                       f"packed {n:,} examples into {Path(out)}")
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:
-    from latlas.render.text import table
-
     width = max((len(str(k)) for k in values), default=0)
     lines = []
     for key, value in values.items():
