@@ -21,7 +21,7 @@ from latlas.models import MODELS
 from latlas.verbs import outliers, scorer, shards
 from latlas.verbs.encode import encode
 from latlas.verbs.score import score
-from latlas.verbs.shards import Share
+from latlas.verbs.shards import share_of
 
 N = 1300  # two blocks of 512 and a shorter one
 SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
@@ -156,7 +156,7 @@ def test_empty_shards_write_nothing(model, tmp_path):
     ("a/b", "i/n"), ("1/0", "shard=1/0"), ("-1/2", "i/n"), ("1/2/3", "i/n")])
 def test_bad_shards_are_refused(text, said):
     with pytest.raises(ConfigError, match=said):
-        Share.parse(text)
+        share_of(text)
 
 
 def test_blocks_and_folders_are_checked(model, tmp_path):

@@ -14,6 +14,7 @@ from latlas.core.errors import CapabilityError, DataError, say_option
 from latlas.core.trees import save_json
 from latlas.metrics import isolation, rarity
 from latlas.metrics.arrays import nearest
+from latlas.metrics.rarity import Guarded
 from latlas.render.text import counted, table
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
@@ -126,7 +127,7 @@ class Audit(common.Result):
     by_example: Array
     by_walk: Array | None
     density: Array
-    weights: rarity.Guarded
+    weights: Guarded
     dimensions: tuple[Dimension, ...]
     label: Array | None = None
     names: tuple[str, ...] = ()

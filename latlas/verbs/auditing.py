@@ -100,7 +100,8 @@ def views_of(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Ar
         """(n, d) numbers, of images as thumbnails, and (n, k) their outlines, else none."""
         if x.dim() != 4:
             return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
-        small = adaptive_avg_pool2d(x, [min(side, THUMBNAIL) for side in x.shape[2:]])
+        height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
+        small = adaptive_avg_pool2d(x, (height, width))
         return small.flatten(1).cpu().numpy(), outlines(small).cpu().numpy()
 
     parts = []
@@ -137,23 +138,13 @@ def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command
     lines |= {f"worst by {name}": f"{spread.worst} ({spread.value:,.4g}; variance between groups "
                                   f"{spread.variance:,.4g})"
               for name, spread in audit.spread.items()}
-    parts = [Section("Summary", "", [Facts(lines), Notes(audit.notes)]), _galleries(audit, data),
-             _clusters(audit, model, data), _dimensions(audit, data),
-             *([_groups(audit)] if audit.groups else []), provenance(command, seed, {})]
-    what = {"image": "images", "table": "rows", "points": "points"}[data.space.kind]
-    subtitle = (f"{len(data):,} {what}: which are rare by the latents of the model or as they are, "
-                "what they share, and how groups of them compare.")
-    return page(title, subtitle, parts, "One file: no script, no network. Made by latlas.")
-
-
-def _galleries(audit: Audit, data: Dataset) -> Section:
     figures, cells, names = [], list[list[Cell]](), list[str]()
-    for title, rows in {"The rarest": audit.order, "The commonest": audit.order[::-1]}.items():
-        figures.append(_gallery(data, rows[:GALLERY], title, f"{title.lower()} first"))
+    for end, rows in {"The rarest": audit.order, "The commonest": audit.order[::-1]}.items():
+        figures.append(_gallery(data, rows[:GALLERY], end, f"{end.lower()} first"))
         if data.space.kind == "table":  # the first columns that the file had
             columns = as_read(examples_of(data.subset(rows[:ROWS])), data.space)
             names = list(columns)[:COLUMNS]
-            cells.append([Cell(title)])
+            cells.append([Cell(end)])
             for i, row in enumerate(rows[:ROWS]):
                 values = [columns[name][i] for name in names]
                 cells.append([Cell(_name(data, row)), *(
@@ -161,9 +152,29 @@ def _galleries(audit: Audit, data: Dataset) -> Section:
                     for v in values)])
     walk = ("" if audit.by_walk is None else
             ", or where a walk from neighbour to neighbour seldom passes")
-    return Section("The rarest and the commonest", "Rare is what is isolated, by its latent vector "
-                   f"or as it is: far from its 5th, 10th or 30th neighbour{walk}.",
-                   [Row(figures, 2), *([Table(["row", *names], cells)] if cells else [])])
+    thinnest = sorted(audit.dimensions, key=lambda d: -d.thin)
+    histograms = [plot_figure(plots.histograms, {
+        "all examples": audit.latents[:, d.dim], "the rarest": audit.latents[audit.rarest, d.dim]},
+        title=f"z{d.dim}", caption="", x="latent") for d in thinnest[:DRAWN]]
+    dimensions = Table(
+        ["dimension", "standard deviation", "share in thin parts", "rarest example"],
+        [[Cell(f"z{d.dim}"), Cell(f"{d.sd:,.4g}"), Cell(f"{d.thin:.2%}"),
+          Cell(_name(data, d.rarest))] for d in thinnest])
+    parts = [
+        Section("Summary", "", [Facts(lines), Notes(audit.notes)]),
+        Section("The rarest and the commonest", "Rare is what is isolated, by its latent vector or "
+                f"as it is: far from its 5th, 10th or 30th neighbour{walk}.",
+                [Row(figures, 2), *([Table(["row", *names], cells)] if cells else [])]),
+        _clusters(audit, model, data),
+        Section("Dimensions", "Where single latent dimensions are thin: the share of examples that "
+                "lie where there is less than a tenth of the mean density of that dimension's "
+                "histogram, and the example where there is least.",
+                [Row(histograms, 2), dimensions]),
+        *([_groups(audit)] if audit.groups else []), provenance(command, seed, {})]
+    what = {"image": "images", "table": "rows", "points": "points"}[data.space.kind]
+    subtitle = (f"{len(data):,} {what}: which are rare by the latents of the model or as they are, "
+                "what they share, and how groups of them compare.")
+    return page(title, subtitle, parts, "One file: no script, no network. Made by latlas.")
 
 
 def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
@@ -198,20 +209,6 @@ def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
                    "latents lie. Beside each group the common examples nearest to it. The tables "
                    "have how far its mean is from that of all other examples, for the latent "
                    "dimensions that tell it best" + MORE.get(data.space.kind, "."), parts)
-
-
-def _dimensions(audit: Audit, data: Dataset) -> Section:
-    order = sorted(audit.dimensions, key=lambda d: -d.thin)
-    figures = [plot_figure(plots.histograms, {"all examples": audit.latents[:, d.dim],
-                                              "the rarest": audit.latents[audit.rarest, d.dim]},
-                           title=f"z{d.dim}", caption="", x="latent") for d in order[:DRAWN]]
-    rows = [[Cell(f"z{d.dim}"), Cell(f"{d.sd:,.4g}"), Cell(f"{d.thin:.2%}"),
-             Cell(_name(data, d.rarest))] for d in order]
-    return Section("Dimensions", "Where single latent dimensions are thin: the share of examples "
-                   "that lie where there is less than a tenth of the mean density of that "
-                   "dimension's histogram, and the example where there is least.",
-                   [Row(figures, 2), Table(["dimension", "standard deviation", "share in thin "
-                                            "parts", "rarest example"], rows)])
 
 
 def _groups(audit: Audit) -> Section:

@@ -1,7 +1,5 @@
 """``data info`` and ``data pack``: what is in a source, and a copy of it that opens at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

@@ -223,21 +223,16 @@ class Comparison(Metrics):
     def text(self) -> str:
         from rich.table import Table as Grid
 
-        lines, group = self.lines(), ""
-        extra = [k for k in ("copies", "ceiling") if any(getattr(line, k) for line in lines)]
+        table, styles = self.html(meaning=False), {"best": "bold green", "control": "dim"}
         grid = Grid(box=None, header_style="bold", pad_edge=False)
         grid.add_column("")
-        for name in (*self.names, "control", *extra):
+        for name in table.columns[1:]:
             grid.add_column(name, justify="right", overflow="fold")
-        for line in lines:
-            kind = KINDS[line.key]
-            if kind.group != group:
-                group = kind.group
-                grid.add_row(f"[bold cyan]{kind.heading}[/]")
-            cells = [f"[bold green]{c}[/]" if i in line.best else c
-                     for i, c in enumerate(line.cells)]
-            grid.add_row(line.title, *cells, *(
-                f"[dim]{text}[/]" for text in (line.control, *(getattr(line, k) for k in extra))))
+        for row in table.rows:
+            texts = [f"{c.text} ({c.below})" if c.below else c.text for c in row]
+            grid.add_row(*(f"[{styles[c.role]}]{text}[/]" if c.role in styles else text
+                           for c, text in zip(row, texts, strict=True)) if len(row) > 1 else
+                         [f"[bold cyan]{row[0].text}[/]"])
         return "\n".join([drawn(grid), *self.notes])
 
     def html(self, keys: Sequence[str] | None = None, *, meaning: bool = True) -> Table:
@@ -331,7 +326,7 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
         ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
         DataError: disentanglement asked for, and the data have no known factors.
     """
-    from latlas.verbs import measures
+    from latlas.verbs import measures, passes
     from latlas.verbs.decoding import which_latents
 
     latents, run, notes = which_latents(model, latents), Run.of(model), list[str]()
@@ -357,7 +352,7 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
         "samples": measures.sample_quality(model, train, test, features, samples, seed, latents,
                                            notes, cache)}
     values = tuple(metric for group in GROUPS if group in chosen for metric in groups[group])
-    return Evaluation(name or type(model).__name__.lower(), measures.base_measure_of(model), values,
+    return Evaluation(name or type(model).__name__.lower(), passes.base_measure_of(model), values,
                       tuple(notes), settings)
 
 

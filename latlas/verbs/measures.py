@@ -3,8 +3,6 @@ explain it. A group is a generator of metrics; whole sentences that a reader mus
 ``notes``. Those of samples are computed in ``sample_quality``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -212,31 +210,24 @@ def translation(model: Any, train: Data, test: Data, features: Any, samples: int
     if len(model.ways) > 1:
         back = translated(model, Dataset(outputs, into), to="A" if to == "B" else "B")
         yield _mean("cycle", paired.l1(back, x, top))
-    if source.clip is not None:
-        yield from _flicker(outputs, x, np.asarray(source.take("clip")), top, into, notes)
+    if source.clip is not None:  # change beyond the motion of the input, where it explains that
+        after = np.flatnonzero(np.diff(np.asarray(source.take("clip"))) == 0) + 1
+        later = after[np.unique(np.linspace(0, len(after) - 1, min(len(after), PAIRS)).astype(int))]
+        motion, weight = motions(x[later - 1], x[later], top)
+        explained = weight.sum((1, 2, 3)) > 0
+        if explained.any():
+            later, motion, weight = later[explained], motion[explained], weight[explained]
+            control = flicker(x[later - 1], x[later], motion, top, weight)
+            values = flicker(outputs[later - 1], outputs[later], motion, _top(into), weight)
+            yield _mean("flicker", values, float(control.mean()), "the input")
+            notes.append(f"Flicker is taken over the {explained.mean() * weight.mean():.0%} of the "
+                         "places whose motion was found.")
+        else:
+            notes.append("No frame follows another by a motion that was found: nothing is said of "
+                         "flicker.")
     notes.append(f"As samples translations are judged among the images of {to}.")
     yield from metrics_of(outputs[:samples], None, domain, target, features, seed,
                           str(model.device), notes, Cache(cache))
-
-
-def _flicker(outputs: Array, x: Array, clip: Array, top: float, into: Space,
-             notes: list[str]) -> Iterator[Metric]:
-    """How much translated frames change beyond the motion of their input, where that explains the
-    input; the control is what the input itself changes there."""
-    later = np.flatnonzero(np.diff(clip) == 0) + 1  # frames that follow another of their clip
-    later = later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
-    motion, weight = motions(x[later - 1], x[later], top)
-    explained = weight.sum((1, 2, 3)) > 0
-    if not explained.any():
-        notes.append("No frame follows another by a motion that was found: nothing is said of "
-                     "flicker.")
-        return
-    later, motion, weight = later[explained], motion[explained], weight[explained]
-    control = flicker(x[later - 1], x[later], motion, top, weight)
-    values = flicker(outputs[later - 1], outputs[later], motion, _top(into), weight)
-    yield _mean("flicker", values, float(control.mean()), "the input")
-    notes.append(f"Flicker is taken over the {explained.mean() * weight.mean():.0%} of the places "
-                 "whose motion was found.")
 
 
 def _top(space: Space) -> float:

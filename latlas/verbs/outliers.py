@@ -333,7 +333,7 @@ def statistics(model: Model, data: Dataset, method: str, seed: int,
         if method == "nats" or (method == "typicality" and can(model, "score")):
             noise = SharedNoise(derive(seed, "outliers"), model.device)
             values.append(-model.log_likelihood(batch.x, noise=noise, draws=DRAWS)[0])
-        q = None if method == "nats" else model.encode(batch.x)
+        q: Any = None if method == "nats" else model.encode(batch.x)
         if q is not None and can(model, "reconstruct"):
             x = model.decode(q.mean).mean
             error = (x.float() - batch.x.float()).square().flatten(1).mean(1)

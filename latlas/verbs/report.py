@@ -1,7 +1,5 @@
 """``report``: one HTML file about a run, or several, on the same held-out examples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path

@@ -66,13 +66,12 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
                 "features": torch.from_numpy(np.ascontiguousarray(extract(examples_of(data))))})[
                 "features"].numpy()
 
-        known, fresh, drawn = features_of(part), features_of(test), extract(samples)
-        mode_of = _mode_assigner(part, known, extract)
-        sets = [Seen(f, *mode_of(x, f), codes) for f, x, codes in (
-            (known, examples_of(part), part.take("label")),
-            (fresh, examples_of(test), test.take("label")), (drawn, samples, label))]
-        rows = judge(sets[2], sets[0], sets[1], control=control_split(len(part), seed)[1],
-                     seed=seed)
+        views: Any = ((features_of(part), examples_of(part), part.take("label")),
+                      (features_of(test), examples_of(test), test.take("label")),
+                      (extract(samples), samples, label))
+        mode_of = _mode_assigner(part, views[0][0], extract)
+        real, fresh, drawn = (Seen(f, *mode_of(x, f), codes) for f, x, codes in views)
+        rows = judge(drawn, real, fresh, control=control_split(len(part), seed)[1], seed=seed)
     except DataError as error:
         notes.append(f"No metrics of sample quality: {error}.")
         return

@@ -1,7 +1,5 @@
 """The page of a report: its sections show what models do, each for the models that can do it."""
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

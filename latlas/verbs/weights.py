@@ -1,8 +1,6 @@
 """``weights``: how often each example should come in training, of a model of any kind: more of what
 is rare."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
