@@ -277,13 +277,12 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
 
     Raises:
         CapabilityError: no encoder, or one that needs a condition.
-        DataError: fewer than 50 examples, labels of another number, latents that do not vary.
+        DataError: fewer than 50 examples, latents that do not vary.
     """
     from latlas.verbs.auditing import views_of
     from latlas.verbs.score import scored
 
-    n, done = len(data), 0
-    run = Run.of(model)
+    n, processed, run = len(data), 0, Run.of(model)
     run.require("encode", "audit")
     if model.condition_dim:
         raise CapabilityError(f"{type(model).__name__} encodes examples under a condition; an "
@@ -292,15 +291,13 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         raise DataError(f"{n} examples are too few for an audit, which needs {rarity.LEAST_ITEMS}: "
                         "rarity is judged by the examples around; "
                         f"{say_option('split', 'all')} takes every part of a source")
-    if label is not None and len(label) != n:
-        raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
     likelihood = draws > 0 and label is not None and run.can("score")
 
     def count(more: int) -> None:
-        nonlocal done
-        done += more
+        nonlocal processed
+        processed += more
         if progress:
-            progress(done, n * (4 + likelihood))
+            progress(processed, n * (4 + likelihood))
 
     mean, log_var, error, predicted, looks, outlines = views_of(model, data, count)
     # (d,) of z under q, over all examples: that of the mean latents and that around them
@@ -311,16 +308,7 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         raise DataError(rarity.UNVARIED)
     density = rarity.histogram_density(rarity.standardised(mean[:, active]))
     latents = isolation.half_whitened(mean[:, active] / np.sqrt(variance)[active])
-    by_latent, by_example = (isolation.loneliness(isolation.Neighbours.of(view, count=count))
-                             for view in (latents, looks))
-    by_latent, by_walk = isolation.ranks(by_latent), None
-    if outlines.size:
-        edges = isolation.Neighbours.of(outlines, count=count)
-        by_example = np.maximum(by_example, isolation.loneliness(edges))
-        by_walk = isolation.ranks(isolation.seldomness(edges))
-    else:
-        count(n)
-    by_example = isolation.ranks(by_example)
+    by_latent, by_example, by_walk = _ranks(latents, looks, outlines, count)
     result = Audit(
         mean, isolation.ranks(with_walk(np.maximum(by_latent, by_example), by_walk)), by_latent,
         by_example, by_walk, density, rarity.guarded(density, "product"),
@@ -328,13 +316,27 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
                         int(q.argmin())) for dim, q in zip(active, density.T, strict=True)),
         label, tuple(names), data.take("names"))
     nats = scored(model, data, draws=draws, seed=seed, progress=lambda now, total: count(
-        4 * n + now * n // max(total, 1) - done)).nats if likelihood else np.empty(0)
+        4 * n + now * n // max(total, 1) - processed)).nats if likelihood else np.empty(0)
     result.clusters = tuple(_clusters(result, latents, seed))
     if label is not None:
         result.groups = tuple(_groups(result, label, model.space.classes, predicted, {
             "error": error, "nats": nats}))
     result.notes = tuple(_notes(active, mean.shape[1], label))
     return result
+
+
+def _ranks(latents: Array, looks: Array, outlines: Array,
+           count: Callable[[int], None]) -> tuple[Array, Array, Array | None]:
+    """By latent vector, by example and by walk, (n,) each; no walk where nothing has an outline."""
+    by_latent, by_example = (isolation.loneliness(isolation.Neighbours.of(view, count=count))
+                             for view in (latents, looks))
+    if not outlines.size:
+        count(len(latents))
+        return isolation.ranks(by_latent), isolation.ranks(by_example), None
+    edges = isolation.Neighbours.of(outlines, count=count)
+    by_example = np.maximum(by_example, isolation.loneliness(edges))
+    return (isolation.ranks(by_latent), isolation.ranks(by_example),
+            isolation.ranks(isolation.seldomness(edges)))
 
 
 def with_walk(rank: Array, by_walk: Array | None) -> Array:

@@ -1,10 +1,8 @@
 """What an audit looks at, the data and a model's views of them; and its HTML report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -26,9 +24,6 @@ from latlas.verbs.common import Array
 from latlas.verbs.decoding import decoded
 from latlas.verbs.passes import can, examples_of, inference, some_of, sweep
 from latlas.verbs.sections import examples_figure, grid_picture, plot_figure, provenance
-
-if TYPE_CHECKING:
-    from latlas.verbs.audit import Audit
 
 #: images are compared on thumbnails of at most so many pixels a side, and by the axes of so many
 THUMBNAIL, FITTED = 32, 10_000
@@ -127,9 +122,10 @@ def views_of(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Ar
 
 # ------------------------------------------------------------------------------ the report
 
-def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command: str = "",
+def build_page(audit: Any, model: Model, data: Dataset, *, title: str, command: str = "",
                seed: int = 0) -> str:
-    """One self-contained page: galleries, clusters with the path to each, dimensions, groups."""
+    """One self-contained page about an ``Audit``: galleries, clusters with the path to each,
+    dimensions, groups."""
     n = len(audit.clusters)
     lines = {"rarest": f"{len(audit.rarest):,} examples, {audit.RAREST:.0%} of all, in "
                        f"{n} group{'s' if n > 1 else ''}",
@@ -177,7 +173,7 @@ def build_page(audit: Audit, model: Model, data: Dataset, *, title: str, command
     return page(title, subtitle, parts, "One file: no script, no network. Made by latlas.")
 
 
-def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
+def _clusters(audit: Any, model: Model, data: Dataset) -> Section:
     parts: list[Row | Table] = []
     table = examples_of(data).astype(np.float64) if data.space.kind == "table" else None
     for number, cluster in enumerate(audit.clusters, 1):
@@ -211,7 +207,7 @@ def _clusters(audit: Audit, model: Model, data: Dataset) -> Section:
                    "dimensions that tell it best" + MORE.get(data.space.kind, "."), parts)
 
 
-def _groups(audit: Audit) -> Section:
+def _groups(audit: Any) -> Section:
     heads = {"count": "examples", "share": "share", "rarity": "mean rarity",
              "rarest": "among the rarest", "lift": "weight lift", "error": "reconstruction error",
              "nats": "nats", "accuracy": "accuracy"}
@@ -236,10 +232,8 @@ def _groups(audit: Audit) -> Section:
 
 def _gallery(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
     x = examples_of(data.subset(rows))
-    if data.space.kind == "image":
-        return examples_figure(x, data.space, title, caption)
-    return examples_figure(x, data.space, title, caption, examples_of(some_of(data, POINTS)),
-                           "all examples")
+    behind = x if data.space.kind == "image" else examples_of(some_of(data, POINTS))
+    return examples_figure(x, data.space, title, caption, behind, "all examples")
 
 
 def _name(data: Dataset, row: int) -> str:

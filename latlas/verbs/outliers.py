@@ -200,14 +200,19 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
-    scores, baselines = normality.scores(examples, count_from(len(normal))), {}
-    if train is not None:  # in model units, so that no column of a table rules by its unit
-        known, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+    return Outliers(normality.scores(examples, count_from(len(normal))), normality.reference,
+                    normality.threshold, chosen, fpr, truth, _baselines(train, examples, seed),
+                    examples, k).saved(out)
+
+
+def _baselines(train: Dataset | None, examples: Dataset, seed: int) -> dict[str, Array]:
+    """Scores of the controls, in model units, so that no column of a table rules by its unit."""
+    if train is None:
+        return {}
+    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
                       for part in (train, examples))
-        baselines = {"isolation forest": scoring.forest_surprise(known, new, seed),
-                     "ppca": scoring.ppca_surprise(known, new)}
-    return Outliers(scores, normality.reference, normality.threshold, chosen, fpr, truth,
-                    baselines, examples, k).saved(out)
+    return {"isolation forest": scoring.forest_surprise(reference, new, seed),
+            "ppca": scoring.ppca_surprise(reference, new)}
 
 
 def method_of(run: Run, method: str) -> str:
