@@ -188,7 +188,7 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     train = None
     if shard is None and controls is not False:
         train = open_with_truth(run, None, "train")[0] if controls is True else run.open(controls)
-    normal = normal_examples(run, reference)
+    normal = open_with_truth(run, reference, "validation" if reference is None else None)[0]
 
     def count_from(before: int) -> Progress | None:
         total = len(normal) + len(examples)
@@ -234,11 +234,6 @@ def method_of(run: Run, method: str) -> str:
             "nats" if run.can("score") else "error")
         run.require(NEEDED[method], "outliers")
     return method
-
-
-def normal_examples(run: Run, data: Any = None) -> Dataset:
-    """What outliers are compared with: by default what the run held out while training."""
-    return open_with_truth(run, data, "validation" if data is None else None)[0]
 
 
 def open_with_truth(run: Run, data: Any = None, split: str | None = None,

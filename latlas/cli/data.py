@@ -1,46 +1,32 @@
 """``data info`` and ``data pack``: what is in a source, and a copy of it that opens at once."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from latlas import data
+from latlas.cli.train import Said
 from latlas.render.text import table
-from latlas.verbs.common import Flag, Progress, Result
+from latlas.verbs.common import Flag, Progress
 
 SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
 
 
-@dataclass(eq=False, repr=False)
-class SourceFacts(Result):
-    """What is in a source, or became of it, and the same in words."""
-
-    values: dict[str, Any]
-    words: str
-
-    def facts(self) -> dict[str, Any]:
-        return self.values
-
-    def text(self) -> str:
-        return self.words
-
-
 def info(source: SourceName, other: Annotated[Any, Flag(
              str, "A second source: the other domain.", positional=True)] = None,
-         **read: Any) -> SourceFacts:
+         **read: Any) -> Said:
     """What is in a source? Counts, shape, levels, classes, splits, memory."""
     values = data.info(data.open_source(source if other is None else (source, other), **read))
-    return SourceFacts(values, _lines(values))
+    return Said(values, _lines(values))
 
 
 def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
-         progress: Progress | None = None, **read: Any) -> SourceFacts:
+         progress: Progress | None = None, **read: Any) -> Said:
     """Pack a source into a folder that opens at once and needs no memory."""
     packed = data.pack(source, out, progress=progress, **read)
     parts = list(packed.parts.values())
     n = sum(map(len, parts))
-    return SourceFacts({"out": str(Path(out)), "n": n, "shape": parts[0].x.shape[1:]},
-                       f"packed {n:,} examples into {Path(out)}")
+    return Said({"out": str(Path(out)), "n": n, "shape": parts[0].x.shape[1:]},
+                f"packed {n:,} examples into {Path(out)}")
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:
