@@ -107,17 +107,15 @@ class Audit(common.Result):
         latents: (n, latent_dim) means of q(z|x).
         rarity: (n,) rank of the greatest of the next three, 0 … 1; 1 is the rarest. Near the top
             the walk counts for as much as the two others together.
-        by_latent: (n,) rank of how isolated an example is among the model's latents, 0 … 1.
-        by_example: (n,) rank of how isolated it is among the examples as they are, 0 … 1.
-        by_walk: (n,) rank of how seldom a walk over images of like outlines visits it, 0 … 1;
-            ``None`` for what is no image.
+        by_latent, by_example: (n,) rank of how isolated an example is among the latents, and among
+            the examples as they are, 0 … 1.
+        by_walk: (n,) rank of how seldom a walk over images of like outlines visits it, 0 … 1.
         density: (n, k) histogram density of each standardised dimension of ``dimensions``.
         weights: by the product of those densities, with their effective sample.
         clusters: of the rarest 5%, the largest first.
-        label: (n,) group of each example, an index into ``names``.
-        groups: in the order of ``names``.
-        notes: what was left out, and why.
+        label: (n,) group of each example, an index into ``names``; ``groups`` in their order.
         file_names: (n,) of the examples, if they have any.
+        notes: what was left out, and why.
         page: gives the HTML report.
     """
 
@@ -265,7 +263,7 @@ def audit(run: common.RunLike, data: common.DataLike = None, *,
 
 def audited(model: Model, data: Dataset, *, label: Array | None = None, names: Sequence[str] = (),
             draws: int = 4, seed: int = 0, progress: Progress | None = None) -> Audit:
-    """How rare each example is, what the rarest have in common, and per-group performance.
+    """:func:`audit` of a model.
 
     Rarity is by the distances to the 5th, 10th and 30th neighbour, among the mean latents and among
     the examples as they are, and by a walk over images of like outlines, whichever has the example

@@ -135,6 +135,7 @@ def build_page(audit: Any, model: Model, data: Dataset, *, title: str, command: 
                                   f"{spread.variance:,.4g})"
               for name, spread in audit.spread.items()}
     figures, cells, names = [], list[list[Cell]](), list[str]()
+    titles: Any = data.take("names") if data.names is not None else range(len(data))
     for end, rows in {"The rarest": audit.order, "The commonest": audit.order[::-1]}.items():
         figures.append(_gallery(data, rows[:GALLERY], end, f"{end.lower()} first"))
         if data.space.kind == "table":  # the first columns that the file had
@@ -143,7 +144,7 @@ def build_page(audit: Any, model: Model, data: Dataset, *, title: str, command: 
             cells.append([Cell(end)])
             for i, row in enumerate(rows[:ROWS]):
                 values = [columns[name][i] for name in names]
-                cells.append([Cell(_name(data, row)), *(
+                cells.append([Cell(str(titles[row])), *(
                     Cell("" if v is None else v if isinstance(v, str) else _amount(float(str(v))))
                     for v in values)])
     walk = ("" if audit.by_walk is None else
@@ -155,7 +156,7 @@ def build_page(audit: Any, model: Model, data: Dataset, *, title: str, command: 
     dimensions = Table(
         ["dimension", "standard deviation", "share in thin parts", "rarest example"],
         [[Cell(f"z{d.dim}"), Cell(f"{d.sd:,.4g}"), Cell(f"{d.thin:.2%}"),
-          Cell(_name(data, d.rarest))] for d in thinnest])
+          Cell(str(titles[d.rarest]))] for d in thinnest])
     parts = [
         Section("Summary", "", [Facts(lines), Notes(audit.notes)]),
         Section("The rarest and the commonest", "Rare is what is isolated, by its latent vector or "
@@ -234,11 +235,6 @@ def _gallery(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
     x = examples_of(data.subset(rows))
     behind = x if data.space.kind == "image" else examples_of(some_of(data, POINTS))
     return examples_figure(x, data.space, title, caption, behind, "all examples")
-
-
-def _name(data: Dataset, row: int) -> str:
-    names = data.take("names")
-    return str(row if names is None else names[row])
 
 
 def _amount(value: float) -> str:

@@ -1,11 +1,9 @@
 """``outliers``: what does not belong: a score per example, a threshold of known false-positive
 rate, a ranking.
 
-A generative model's likelihood alone fails here: a model of clothing finds digits more probable
-than clothing, for they are simpler (Nalisnick et al. 2019). ``typicality`` asks instead whether the
-model sees an example as it sees normal ones, in several respects at once (the density of states of
-Morningstar et al. 2021, with a Gaussian for its density, and the complexity of Serrà et al. 2020
-among the statistics).
+Likelihood alone fails: a model of clothing finds digits more probable than clothing, for they are
+simpler (Nalisnick et al. 2019). ``typicality`` asks whether the model sees an example as it sees
+normal ones: density of states (Morningstar et al. 2021), complexity (Serrà et al. 2020).
 """
 
 from __future__ import annotations
@@ -276,14 +274,13 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
 
 
 class Normality:
-    """What a model makes of normal examples, and any example's own score beside them.
+    """What a model makes of normal examples that it has not seen, and any example's own score.
 
-    For ``typicality`` every other one of the ``normal`` examples, which the model has not seen, is
-    what normal examples are like, and the rest set the threshold.
+    For ``typicality`` a Gaussian is fitted to every other one of them; the rest set the threshold.
 
     Attributes:
         reference: (m,) scores of the normal examples that set the threshold.
-        typical: what the statistics of normal examples are like; of ``typicality`` alone.
+        typical: the Gaussian of the statistics; of ``typicality`` alone.
 
     Raises:
         ConfigError: too few normal examples.
@@ -292,6 +289,7 @@ class Normality:
     def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,
                  progress: Progress | None = None) -> None:
         self.model, self.method, self.seed = model, method, seed
+        self.typical: scoring.Typical | None = None
         setting = len(normal)
         if method == "typicality":
             if setting < FEWEST:
@@ -300,7 +298,7 @@ class Normality:
                                   "hold more back")
             setting //= 2
         scoring.threshold(np.zeros(setting), fpr)  # before the long work: are there enough of them?
-        values, self.typical = statistics(model, normal, method, seed, progress), None
+        values = self._statistics(normal, progress)
         if method == "typicality":
             self.typical = scoring.Typical.of(values[0::2])
         self.reference = values[:, 0] if self.typical is None else self.typical.distance(
@@ -309,7 +307,7 @@ class Normality:
 
     def scores(self, data: Dataset, progress: Progress | None = None) -> Array:
         """(n,) float64, higher is more outlying; an example's own, whatever stands beside it."""
-        values = statistics(self.model, data, self.method, self.seed, progress)
+        values = self._statistics(data, progress)
         return values[:, 0] if self.typical is None else self.typical.distance(values)
 
     def columns(self, data: Dataset, progress: Progress | None = None) -> dict[str, Array]:
@@ -317,37 +315,34 @@ class Normality:
         score = self.scores(data, progress)
         return {"score": score, "flag": score > self.threshold}
 
+    def _statistics(self, data: Dataset, progress: Progress | None) -> Array:
+        """How the model sees every example, (n, p) float64; docs/outliers.md has the list of those
+        of ``typicality``. Every example meets the same draws."""
+        import torch
 
-def statistics(model: Model, data: Dataset, method: str, seed: int,
-               progress: Progress | None) -> Array:
-    """How the model sees every example, (n, p) float64; docs/outliers.md has the list of those of
-    ``typicality``. Every example meets the same draws."""
-    import torch
+        from latlas.core.distributions import Normal
+        from latlas.core.noise import SharedNoise, derive
+        from latlas.verbs.passes import can, over
 
-    from latlas.core.distributions import Normal
-    from latlas.core.noise import SharedNoise, derive
-    from latlas.verbs.passes import can, over
-
-    def step(model: Any, batch: Any) -> Array:
-        values = []
-        if method == "nats" or (method == "typicality" and can(model, "score")):
-            noise = SharedNoise(derive(seed, "outliers"), model.device)
-            values.append(-model.log_likelihood(batch.x, noise=noise, draws=DRAWS)[0])
-        q: Any = None if method == "nats" else model.encode(batch.x)
-        if q is not None and can(model, "reconstruct"):
-            x = model.decode(q.mean).mean
-            error = (x.float() - batch.x.float()).square().flatten(1).mean(1)
-            values.append(error if method == "error" else (error + TINY).log())
-        if method == "typicality":
-            if (prior := model.prior) is not None:
+        def step(model: Any, batch: Any) -> Array:
+            values, typicality = [], self.method == "typicality"
+            if self.method == "nats" or (typicality and can(model, "score")):
+                noise = SharedNoise(derive(self.seed, "outliers"), model.device)
+                values.append(-model.log_likelihood(batch.x, noise=noise, draws=DRAWS)[0])
+            q: Any = None if self.method == "nats" else model.encode(batch.x)
+            if q is not None and can(model, "reconstruct"):
+                x = model.decode(q.mean).mean
+                error = (x.float() - batch.x.float()).square().flatten(1).mean(1)
+                values.append((error + TINY).log() if typicality else error)
+            if typicality and (prior := model.prior) is not None:
                 values.append(-prior.log_prob(q.mean))
-            if isinstance(q, Normal):
+            if typicality and isinstance(q, Normal):
                 values.append(q.log_var.expand_as(q.mean).sum(1))
-            if model.space.levels:  # log of the bytes that DEFLATE leaves of each image
+            if typicality and model.space.levels:  # log of the bytes that DEFLATE leaves of each
                 whole = model.space.to_data(batch.x).round().cpu().numpy()
                 raw = whole.astype(np.uint8 if model.space.levels <= 256 else np.uint16)
                 sizes = [len(zlib.compress(example.tobytes(), 9)) for example in raw]
                 values.append(torch.tensor(sizes, dtype=torch.float64).log())
-        return np.asarray(torch.stack([v.double().cpu() for v in values], 1))
+            return np.asarray(torch.stack([v.double().cpu() for v in values], 1))
 
-    return over(model, data, step, progress)
+        return over(self.model, data, step, progress)

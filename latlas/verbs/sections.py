@@ -186,8 +186,7 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Iterator[S
 
 
 def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
-    """Of images: each row changes one latent dimension, the most active first; straight paths
-    between the latent vectors of pairs of held-out examples."""
+    """Of images: one latent dimension changed a row; paths between pairs of held-out examples."""
     able, space = [s for s in subjects if can(s.model, "reconstruct")], context.test.space
     if not able or space.kind != "image":
         return
@@ -315,8 +314,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
 
 
 def loss_curves(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
-    """What each run logged while it trained: the loss with its held-out twin in one plot, its
-    terms in another; the norms of gradients, and what was measured of samples."""
+    """What each run logged: the loss, its terms, norms of gradients, what samples measured."""
     figures = []
     for subject in subjects:
         history = read_metrics(subject.run) if subject.run else {}

@@ -62,19 +62,16 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
     """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
 
     A part has a row per example: ``example`` (its name, or its position in the data) and the
-    columns of the verb. A part that is there is kept if it can be read and holds the right
-    examples. Parts are written whole, so a run may be killed at any time, and shards may run at
-    once.
+    columns of the verb; it is kept if it can be read and holds the right examples. Parts are
+    written whole, so a run may be killed at any time, and shards may run at once.
 
     Args:
         columns: (examples, progress) to one value per example and column.
         block: examples of a part, a multiple of 512.
         reference: what ``outliers`` sets its threshold by, the same for every shard.
-        options: of the verb; parts of other options are not mixed.
 
     Raises:
-        ConfigError: a folder with parts of another model, data set, number of shards or choice of
-            options.
+        ConfigError: a folder with parts of another model, data set, number of shards or options.
     """
     (number, count), folder = share_of(shard), Path(str(out))
     weights = hashlib.blake2b(digest_size=16)
