@@ -31,7 +31,7 @@ import latlas
 from latlas.data import open_source, split
 from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
-from latlas.verbs.comparison import Evaluation
+from latlas.verbs.evaluate import Evaluation
 from latlas.verbs.write import write_examples
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")

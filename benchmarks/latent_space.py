@@ -20,7 +20,7 @@ from typing import Any
 import latlas
 from latlas.metrics.distances import support_distance
 from latlas.metrics.features import features
-from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.evaluate import Evaluation, side_by_side
 from latlas.verbs.sample_quality import feature_extractor
 
 SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median", "slope_high",

@@ -27,7 +27,7 @@ from latlas.metrics.paired import flicker, motions
 from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.verbs.clips import clips_of, write_film
-from latlas.verbs.measures import measure
+from latlas.verbs.evaluate import measure
 
 TIMES = [50, 60, 70, 80]
 

@@ -21,8 +21,7 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics import outliers as figures
-from latlas.verbs.normality import NEEDED
-from latlas.verbs.outliers import outliers
+from latlas.verbs.outliers import NEEDED, outliers
 
 
 @pytest.mark.parametrize(("m", "share"), [(99, 0.1), (199, 0.01), (57, 0.3)])

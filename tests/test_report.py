@@ -19,11 +19,10 @@ from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
 from latlas.render import html, pictures, plots
-from latlas.verbs.comparison import Evaluation, side_by_side
-from latlas.verbs.measures import measure
-from latlas.verbs.report import Report, build_page
+from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.report import Report
 from latlas.verbs.sample_quality import feature_extractor
-from latlas.verbs.sections import Subject, principal_plane, read_metrics
+from latlas.verbs.sections import Subject, build_page, principal_plane, read_metrics
 
 SPACE = Images((1, 4, 4), 17, classes=("left", "right"))
 

@@ -18,10 +18,10 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
-from latlas.verbs import normality, scorer, shards
+from latlas.verbs import outliers, scorer, shards
 from latlas.verbs.encode import encode
 from latlas.verbs.score import score
-from latlas.verbs.shards import Share
+from latlas.verbs.shards import share_of
 
 N = 1300  # two blocks of 512 and a shorter one
 SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
@@ -156,7 +156,7 @@ def test_empty_shards_write_nothing(model, tmp_path):
     ("a/b", "i/n"), ("1/0", "shard=1/0"), ("-1/2", "i/n"), ("1/2/3", "i/n")])
 def test_bad_shards_are_refused(text, said):
     with pytest.raises(ConfigError, match=said):
-        Share.parse(text)
+        share_of(text)
 
 
 def test_blocks_and_folders_are_checked(model, tmp_path):
@@ -267,7 +267,7 @@ def test_a_scorer_judges_outliers_and_sets_its_threshold_once(run, monkeypatch):
     scorer = pickle.loads(pickle.dumps(latlas.Scorer(run, "outliers", method="nats")))
     whole = latlas.outliers(run, x, method="nats", controls=False)
     np.testing.assert_allclose(scorer({"x": x})["score"], whole.score, rtol=1e-5)
-    monkeypatch.setattr(normality.Normality, "of", None)  # it would be called again
+    monkeypatch.setattr(outliers, "Normality", None)  # it would be called again
     np.testing.assert_array_equal(scorer({"x": x})["flag"], whole.flag)
     assert whole.flag[20:].all() and not whole.flag[:20].all()
 

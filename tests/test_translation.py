@@ -34,9 +34,8 @@ from latlas.networks.translators import (
     UNet,
     mirrored,
 )
-from latlas.verbs.measures import measure
-from latlas.verbs.report import build_page
-from latlas.verbs.sections import Subject
+from latlas.verbs.evaluate import measure
+from latlas.verbs.sections import Subject, build_page
 
 
 def step(index=0):

@@ -17,8 +17,8 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
-from latlas.verbs.comparison import Evaluation, side_by_side
-from latlas.verbs.measures import disentanglement, has_factors, known_factors, measure
+from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.measures import disentanglement, has_factors, known_factors
 
 NAMES = ("shape", "orientation", "x", "still")
 
@@ -66,7 +66,7 @@ def test_factors_without_names_are_numbered(data):
 
 
 def test_figures_stand_between_their_control_and_their_ceiling(data):
-    found = {f.key: f for f in disentanglement(Reader(data.space), data)}
+    found = {f.key: f for f in disentanglement(Reader(data.space), data, (), 0, [])}
     assert set(found) == {k for k, kind in KINDS.items() if kind.group == "disentanglement"}
     assert all(f.control_name == "rotated latents" for f in found.values())
     for key in ("mig", "dci_disentanglement", "sap"):
@@ -112,7 +112,7 @@ def test_groups_are_those_of_the_figures():
 def test_the_table_has_a_column_for_the_ceiling(data):
     table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
-    assert line.control.endswith("(rotated latents)") and float(line.more["ceiling"]) > 0.9
+    assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"
     assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
 

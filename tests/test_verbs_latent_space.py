@@ -17,18 +17,10 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
 from latlas.models import MODELS
 from latlas.models.priors import FullNormal, StandardNormal
-from latlas.verbs.latent_space import (
-    CELLS,
-    SPAN,
-    has_latent_space,
-    latent_metrics,
-    plane,
-    prior_draws,
-)
-from latlas.verbs.measures import measure
-from latlas.verbs.report import build_page
+from latlas.verbs.evaluate import measure
+from latlas.verbs.measures import has_latent_space, latent_space, prior_draws
 from latlas.verbs.sample_quality import feature_extractor
-from latlas.verbs.sections import Subject
+from latlas.verbs.sections import CELLS, SPAN, Subject, build_page, plane
 
 SPACE = Points((3,))
 
@@ -64,7 +56,7 @@ def data(n=1500, seed=0, scale=2.0):
 
 def figures(model, test, seed=0):
     notes = []
-    return {f.key: f for f in latent_metrics(model, test, seed, notes)}, notes
+    return {f.key: f for f in latent_space(model, test, seed, notes)}, notes
 
 
 def test_a_linear_decoder_has_one_slope():
@@ -142,11 +134,11 @@ def test_prior_draws_are_reproducible():
 
 def test_the_map_of_a_linear_decoder():
     test = data()
-    found = plane(Linear(), test, lambda x: np.asarray(x)[:, :2])
-    np.testing.assert_allclose(found.slope, found.slope[0, 0], rtol=1e-3)
-    assert found.slope[0, 0] == pytest.approx(2 / neighbour_distance(test.x), rel=0.1)
-    middle, corner = CELLS // 2, found.tiles.reshape(CELLS, CELLS, 3)[0, 0]
-    assert found.reach[middle, middle] < min(1, 0.5 * found.reach[0, 0])
+    tiles, reach, slope = plane(Linear(), test, lambda x: np.asarray(x)[:, :2])
+    np.testing.assert_allclose(slope, slope[0, 0], rtol=1e-3)
+    assert slope[0, 0] == pytest.approx(2 / neighbour_distance(test.x), rel=0.1)
+    middle, corner = CELLS // 2, tiles.reshape(CELLS, CELLS, 3)[0, 0]
+    assert reach[middle, middle] < min(1, 0.5 * reach[0, 0])
     assert np.linalg.norm(corner) == pytest.approx(2 * SPAN * math.sqrt(2), rel=0.1)
 
 

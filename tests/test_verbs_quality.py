@@ -11,8 +11,8 @@ from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.data.standard import open_ring
 from latlas.metrics import features
-from latlas.verbs.measures import measure
-from latlas.verbs.sample_quality import Cache, digest_of, key_of, label_codes
+from latlas.verbs.evaluate import measure
+from latlas.verbs.sample_quality import Cache, digest_of, key_of
 
 
 class Handed(Model):
@@ -33,6 +33,16 @@ class Handed(Model):
             return self.x[:n]
         rows = [int(torch.nonzero(self.label == c)[i % 5]) for i, c in enumerate(condition)]
         return self.x[rows]
+
+
+class Maps(Handed):
+    """Samples that are drawn for a map, which is no class."""
+
+    def conditioning(self, batch, noise):
+        return torch.zeros(len(batch.label), 2, 4, 4)
+
+    def sample(self, n, *, noise, condition=None):
+        return self.x[:n]
 
 
 def ring(n, seed):
@@ -96,6 +106,13 @@ def test_a_conditional_model_is_asked_for_labels(blobs):
     assert good["label_accuracy"].value > 0.7 and good["label_accuracy"].control > 0.7
     shifted = Dataset(data.x, data.space, (data.label + 1) % 3)
     assert figures(Handed(shifted, labelled=True), *blobs)["label_accuracy"].value < 0.2
+
+
+def test_only_class_codes_are_labels_that_samples_were_drawn_for(blobs):
+    part = fresh_pictures()
+    data = Dataset(part.take("x"), part.space, part.take("label"))
+    found = figures(Maps(data), *blobs, features="pixels")
+    assert found["modes"].value == 3 and "label_accuracy" not in found
 
 
 def test_other_features_take_the_nearest_class(blobs):
@@ -233,9 +250,3 @@ def test_the_restored_classifier_is_the_trained_one(blobs):
     x = train.take("x")[:50]
     np.testing.assert_array_equal(one(x), two(x))
     np.testing.assert_array_equal(one.predict(x), two.predict(x))
-
-
-def test_asked_classes_are_read_from_class_codes_alone():
-    assert label_codes(None) is None
-    assert label_codes(torch.zeros(3, 2, 4, 4)) is None
-    assert label_codes(torch.tensor([2, 0])).tolist() == [2, 0]

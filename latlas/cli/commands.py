@@ -100,9 +100,9 @@ COMMANDS: dict[str, Command] = {
         "latlas compare runs/pca-digits runs/vae-digits",)),
     "report": Command("Measure", "latlas.verbs.report:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
-    "data info": Command("Data", "latlas.verbs.data:info", "What is in a source?", (
+    "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (
         "latlas data info digits", "latlas data info photos/ --image-size 64")),
-    "data pack": Command("Data", "latlas.verbs.data:pack",
+    "data pack": Command("Data", "latlas.cli.data:pack",
                          "Pack a source into a folder that opens at once and needs no memory.", (
         "latlas data pack photos/ packed/ --image-size 64",)),
 }

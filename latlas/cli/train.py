@@ -156,7 +156,7 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     tell("comparing on held-out data …")
     page = out / "report.html"
     comparison = write_report([out / model for model in models], page, draws=DRAWS, seed=seed,
-                              command="latlas demo", title="latlas demo")
+                              command="latlas demo", title="latlas demo").comparison
     return Said({"report": str(page), **comparison.facts()}, "\n".join(
         [comparison.text(), "", f"wrote {page}: open it in a browser. "
          "Next:", f"  latlas sample {out / models[-1]}", "  latlas train vae --data YOUR_DATA"]))

@@ -123,12 +123,12 @@ class Columns:
         exact = self.model.exact_likelihood and options.get("method", "auto") in ("auto", "exact")
         self.draws = verb == "score" and not exact
         if verb == "outliers":
-            from latlas.verbs.normality import Normality, method_of
-            from latlas.verbs.outliers import reference_examples
+            from latlas.verbs.outliers import Normality, method_of, open_with_truth
 
             method = method_of(run, options.get("method", "auto"))
-            self.normality = Normality.of(self.model, reference_examples(run),
-                                          **{"fpr": 0.01, **options, "method": method})
+            normal = open_with_truth(run, None, "validation")[0]
+            self.normality = Normality(self.model, normal,
+                                       **{"fpr": 0.01, **options, "method": method})
 
     def __call__(self, data: Dataset, progress: Progress | None = None,
                  **options: Any) -> dict[str, Array]:
