@@ -35,7 +35,7 @@ from latlas.data import open_pair
 from latlas.data.recordings import picture_of
 from latlas.data.sound import Clip, read_wav, spectrum, wav_bytes
 from latlas.run import Run
-from latlas.verbs.voices import sounded
+from latlas.verbs.translating import sounded
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others

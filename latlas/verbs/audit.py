@@ -220,14 +220,14 @@ def _pass(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Array
     """Mean and log variance of q(z|x), squared error, predicted class, numbers and outlines of
     every example, (n, …) each; without columns where the model cannot tell."""
     from latlas.core.distributions import Normal
-    from latlas.verbs.passes import can, inference, some_of, sweep
+    from latlas.verbs.passes import can, evenly_spaced, inference, sweep
 
     def numbers(value: Tensor | None, n: int) -> Array:
         return np.empty((n, 0)) if value is None else value.double().cpu().numpy()
 
     parts = []
     with inference(model):
-        some = [_looks(batch.x) for batch in sweep(model, some_of(data, FITTED))]
+        some = [_looks(batch.x) for batch in sweep(model, evenly_spaced(data, FITTED))]
         flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
         varies = outline.size and np.ptp(outline, 0).max() > FAINT
         on_axes = Axes.of(flat), (Axes.of(outline) if varies else Axes(outline[0], outline[:0]))
@@ -276,7 +276,7 @@ def _ranks(latents: Array, looks: Array, outline: Array,
 
 def _clusters(mean: Array, latents: Array, rank: Array, seed: int) -> tuple[Cluster, ...]:
     """The rarest, in groups: where each lies, the common examples near it, the path from those."""
-    from latlas.verbs.decoding import walk
+    from latlas.verbs.generate import walk
 
     order = rarest_first(rank)
     rare, common = order[:rarest_count(len(rank))], np.sort(order[len(rank) // 2:])

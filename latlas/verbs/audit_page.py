@@ -13,8 +13,7 @@ from latlas.render import plots
 from latlas.render.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
 from latlas.verbs.audit_result import RAREST, Audit, Cluster
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import decoded
-from latlas.verbs.passes import can, examples_of, some_of
+from latlas.verbs.passes import can, decoded, evenly_spaced, examples_of
 from latlas.verbs.sections import examples_figure, grid_picture, plot_figure, provenance
 
 #: examples of a gallery, of a cluster's, and dimensions whose latents are drawn
@@ -159,7 +158,7 @@ def _gallery(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
     x = examples_of(data.subset(rows))
     if data.space.kind == "image":
         return examples_figure(x, data.space, title, caption)
-    return examples_figure(x, data.space, title, caption, examples_of(some_of(data, POINTS)),
+    return examples_figure(x, data.space, title, caption, examples_of(evenly_spaced(data, POINTS)),
                            "all examples")
 
 

@@ -67,8 +67,8 @@ def evaluate(run: RunLike, data: DataLike = None, *, split: Split = None, draws:
         run.require(GROUPS[group], group)
     write.check_suffix(out, Evaluation.suffixes)
     test, train = run.open(data, split, **read), run.training_examples(data, **read)
-    from latlas.verbs.decoding import latents_available
     from latlas.verbs.measures import measure
+    from latlas.verbs.passes import latents_available
 
     model: Any = run.model
     options: dict[str, Any] = {

@@ -24,18 +24,18 @@ from latlas.metrics.latent_space import (
 from latlas.metrics.likelihood import summary
 from latlas.metrics.table import Metric
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import decoded
 from latlas.verbs.passes import (
     as_condition,
     can,
     conditions_like,
+    decoded,
     encoded,
+    evenly_spaced,
     examples_of,
     inference,
     latents_tensor,
     noise,
     posteriors,
-    some_of,
 )
 
 #: held-out examples that supports, mixtures and neighbours are taken over, at most, and the bytes
@@ -76,7 +76,7 @@ def prior_draws(model: Any, n: int, seed: int = 0) -> Array:
 
 def latent_metrics(model: Model, test: Dataset, seed: int, notes: list[str]) -> Iterator[Metric]:
     """Continuity of models with a prior and a decoder; what the latents of an encoder hold."""
-    few = some_of(test, EXAMPLES)
+    few = evenly_spaced(test, EXAMPLES)
     if has_latent_space(model) and len(few) > 1:
         yield from _continuity(model, few, seed)
     if can(model, "encode") and len(few) > model.latent_dim + 1:
@@ -94,7 +94,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     Args:
         extract: examples (n, \\*shape) to the features that the support is one of.
     """
-    few = some_of(test, EXAMPLES)
+    few = evenly_spaced(test, EXAMPLES)
     near = _grain(model, few)
     if model.latent_dim < 2 or len(few) < 7 or not near:
         return None
@@ -171,5 +171,5 @@ def _means(model: Any, latents: Array, condition: Tensor | None) -> Array:
 def _grain(model: Model, few: Dataset) -> float:
     """Median distance of a held-out example to the nearest other, model units."""
     most = max(2, BYTES // (4 * model.space.dims))
-    x = model.space.to_model(examples_of(some_of(few, most)).astype(np.float32))
+    x = model.space.to_model(examples_of(evenly_spaced(few, most)).astype(np.float32))
     return neighbour_distance(np.asarray(x, np.float32).reshape(len(x), -1))

@@ -23,23 +23,23 @@ from latlas.metrics.latent import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.metrics.table import GROUPS, Metric
 from latlas.run import Run
-from latlas.verbs.classify import log_probabilities
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.comparison import Evaluation
-from latlas.verbs.decoding import which_latents
 from latlas.verbs.estimators import elbo_parts
 from latlas.verbs.latent_space import latent_metrics
 from latlas.verbs.passes import (
     base_measure_of,
     can,
     encoded,
+    evenly_spaced,
     examples_of,
-    some_of,
+    log_probabilities,
     squared_errors,
+    which_latents,
 )
 from latlas.verbs.sample_quality import Cache, metrics_of, sample_metrics
 from latlas.verbs.score import RELIABLE_ESS, Scores, scored
-from latlas.verbs.translating import must_reach, to_space, translated
+from latlas.verbs.translating import domains, must_reach, translated
 
 #: examples that disentanglement is measured on, at most
 FACTORED = 10_000
@@ -134,7 +134,7 @@ def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -
                      "compared with a Gaussian, nor with models of another base measure.")
         return None
     dims = train.space.dims
-    fitted_to = examples_of(some_of(train, max(2_000, 20_000_000 // dims)))
+    fitted_to = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // dims)))
     step = 1.0 if scores.base_measure == "integers" else 0.0
     try:
         return np.concatenate([diagonal_gaussian(fitted_to, part, step=step)
@@ -146,7 +146,7 @@ def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -
 
 def _reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
     errors = summary(squared_errors(model, test))
-    some = examples_of(some_of(train, max(2_000, 20_000_000 // train.space.dims)))
+    some = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // train.space.dims)))
     mean = some.mean(0, dtype=np.float64)
     fill = float(np.mean([np.square(part - mean).mean() for part in _chunks(test, 512)]))
     yield Metric("mse", errors.mean, errors.standard_error, fill, "training mean")
@@ -261,11 +261,11 @@ def _translation(model: Any, train: Data, test: Data, features: Any, samples: in
                         "side: give data of two (docs/data.md)")
     source, target = (test.a, test.b) if to == "B" else (test.b, test.a)
     domain, top = train.b if to == "B" else train.a, _top(source.space)
-    outputs, x, into = translated(model, source, to=to), examples_of(source), to_space(
-        model.space, to)
+    outputs, x = translated(model, source, to=to), examples_of(source)
+    into = domains(model.space, to)[1]
     if test.aligned:
         truth, level = examples_of(target), _top(target.space)
-        constant = np.median(examples_of(some_of(domain, MEDIAN_OF)), 0)
+        constant = np.median(examples_of(evenly_spaced(domain, MEDIAN_OF)), 0)
         for key, distance in (("l1", paired.l1), ("psnr", paired.psnr), ("ssim", paired.ssim)):
             control = distance(np.broadcast_to(constant, truth.shape), truth, level)
             yield _mean(key, distance(outputs, truth, level), float(control.mean()),

@@ -25,17 +25,17 @@ from latlas.render.text import counted
 from latlas.run import Run, as_run
 from latlas.verbs.common import (
     Array,
-    Block,
+    BlockSize,
     DataLike,
     Flag,
     Out,
     Output,
-    Parts,
     Progress,
     Result,
     RunLike,
     Seed,
     Shard,
+    ShardParts,
     Split,
     at_least,
 )
@@ -170,11 +170,11 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
              controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
-             k: int | None = None, shard: Shard = None, block: Block = 4096, seed: Seed = 0,
+             k: int | None = None, shard: Shard = None, block: BlockSize = 4096, seed: Seed = 0,
              out: Annotated[Out, Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
-             progress: Progress | None = None, **read: Any) -> Outliers | Parts:
+             progress: Progress | None = None, **read: Any) -> Outliers | ShardParts:
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 

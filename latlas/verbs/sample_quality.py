@@ -36,9 +36,8 @@ from latlas.metrics.modes import Balls, Mask
 from latlas.metrics.quality import Row, Seen, control_split, judge
 from latlas.metrics.table import Metric
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import drawn_examples
 from latlas.verbs.latent_space import has_latent_space
-from latlas.verbs.passes import conditions_like, examples_of
+from latlas.verbs.passes import conditions_like, drawn_examples, examples_of
 
 #: bytes of training data that sample quality looks at, at most
 TRAIN_BYTES = 400_000_000

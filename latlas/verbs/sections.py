@@ -24,17 +24,21 @@ from latlas.render import pictures, plots
 from latlas.render.html import Facts, Figure, Row, Section
 from latlas.verbs.common import Array
 from latlas.verbs.comparison import Evaluation, side_by_side
-from latlas.verbs.decoding import (
+from latlas.verbs.encode import reconstruct
+from latlas.verbs.generate import walk
+from latlas.verbs.latent_space import CELLS, SPAN, has_latent_space, plane
+from latlas.verbs.passes import (
+    can,
+    conditions_like,
     decoded,
     drawn_examples,
+    encoded,
+    examples_of,
+    information,
     latents_available,
-    likely,
+    plausible_latent,
     varied,
-    walk,
 )
-from latlas.verbs.encode import reconstruct
-from latlas.verbs.latent_space import CELLS, SPAN, has_latent_space, plane
-from latlas.verbs.passes import can, conditions_like, encoded, examples_of, information
 from latlas.verbs.sample_quality import Cache, feature_extractor
 from latlas.verbs.translating import sheet
 
@@ -164,7 +168,7 @@ def traversals(subjects: Sequence[Subject], context: Context) -> Section | None:
         latents = encoded(subject.model, data).astype(np.float64)
         dims = np.argsort(-information(subject.model, data), kind="stable")[:DIMS]
         condition = conditions_like(subject.model, context.test, 1, context.seed)
-        values = varied(subject.model, likely(subject.model, latents.mean(0), condition),
+        values = varied(subject.model, plausible_latent(subject.model, latents.mean(0), condition),
                         latents.std(0), dims, steps=STEPS, condition=condition)
         figures.append(Figure(
             grid_picture(values.reshape(-1, *context.space.shape), context.space, STEPS),
