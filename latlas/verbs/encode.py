@@ -118,11 +118,22 @@ def read_latents(latents: Any) -> Array:
     """
     if not isinstance(latents, (str, Path)):
         return np.asarray(latents, np.float32)
-    path = Path(latents)
-    if path.suffix.lower() not in write.TABLES:
+    path, suffix = Path(latents), Path(latents).suffix.lower()
+    if suffix not in write.TABLES:
         raise DataError(f"{path}: latents are read from {', '.join(sorted(write.TABLES))}")
     try:
-        values = np.asarray(_read(path, path.suffix.lower()), np.float32)
+        if suffix in (".npz", ".npy"):
+            array: Any = np.load(path, allow_pickle=False)
+            if suffix == ".npz":
+                with array as file:
+                    array = file["latents" if "latents" in file.files else file.files[0]]
+        else:  # the columns z0, z1, … of a table, or all of it
+            import polars
+
+            frame = (polars.read_csv if suffix == ".csv" else polars.read_parquet)(path)
+            numbered = [c for c in frame.columns if c[:1] == "z" and c[1:].isdigit()]
+            array = frame.select(numbered or frame.columns).to_numpy()
+        values = np.asarray(array, np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # whatever a parser makes of a broken file
@@ -134,30 +145,10 @@ def read_latents(latents: Any) -> Array:
     return values
 
 
-def _read(path: Path, suffix: str) -> Any:
-    """An array; of a table its columns z0, z1, …, or all of it."""
-    if suffix == ".npy":
-        return np.load(path, allow_pickle=False)
-    if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return file["latents" if "latents" in file.files else file.files[0]]
-    import polars
-
-    frame = polars.read_csv(path) if suffix == ".csv" else polars.read_parquet(path)
-    numbered = [c for c in frame.columns if c[:1] == "z" and c[1:].isdigit()]
-    return frame.select(numbered or frame.columns).to_numpy()
-
-
-# ------------------------------------------------------------------------------ classes
-
 @dataclass(frozen=True)
 class ClassCount:
-    """How many examples are predicted to be of a class, how many are, and the share of those that
-    the prediction gets right.
-
-    ``count`` and ``accuracy`` are ``None`` without labels, ``accuracy`` also where no example is of
-    the class.
-    """
+    """How many examples are predicted to be of a class; with labels, how many are, and the share of
+    those that the prediction gets right (``None`` of no example)."""
 
     name: str
     predicted: int

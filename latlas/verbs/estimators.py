@@ -63,10 +63,10 @@ class Estimate:
 
 
 class ExampleNoise(Noise):
-    """Draws whose part of the examples' shape depends on each example's row alone.
+    """Draws whose first of the examples' shape depends on each example's row alone; all others
+    follow the seed.
 
-    So an example is binarised or dequantised the same way whatever the method, the number of draws
-    and the batches. That is the first draw of this shape; all others follow the seed.
+    So an example is binarised or dequantised the same way whatever the method, draws and batches.
     """
 
     def __init__(self, batch: Batch, seed: int, *parts: int | str) -> None:
@@ -83,11 +83,8 @@ class ExampleNoise(Noise):
 
 
 class GaussianObservation:
-    """N(x; decode(z), sd²) around the output of a decoder that has no likelihood of its own.
-
-    Args:
-        sd: in model units.
-    """
+    """N(x; decode(z), sd²) around the output of a decoder that has no likelihood of its own; ``sd``
+    in model units."""
 
     def __init__(self, model: Any, sd: float) -> None:
         self.model, self.space, self.log_var = model, model.space, 2 * math.log(sd)
@@ -203,10 +200,8 @@ def estimates(model: Any, observes: Any, data: Dataset, method: str, settings: S
 
 
 def _row_bytes(model: Any, observes: Any, data: Dataset, method: str) -> int:
-    """Bytes that one draw of one example takes, measured on one example.
-
-    What its widest layer holds; of ``ais``, whose gradients need them, what all layers hold.
-    """
+    """Bytes of one draw of one example, measured on one: what its widest layer holds; of ``ais``,
+    whose gradients need them, what all layers hold."""
     outputs = [model.space.dims]
 
     def measure(module: nn.Module, inputs: Any, out: Any) -> None:

@@ -34,8 +34,7 @@ def can(model: Model, capability: str) -> bool:
 def base_measure_of(model: Model) -> str | None:
     """What the model's likelihood is a likelihood of; ``None`` without one.
 
-    All densities over the data's own continuous units are ``data units``. log p(x|c) of a
-    conditional model has a base measure of its own: c may tell much of x.
+    log p(x|c) of a conditional model has a base measure of its own: c may tell much of x.
     """
     base_measure = model.base_measure if can(model, "score") else None
     if not base_measure:
@@ -46,10 +45,8 @@ def base_measure_of(model: Model) -> str | None:
 
 @contextmanager
 def inference(model: Model, gradients: bool = False) -> Iterator[None]:
-    """Evaluation mode, no gradients; the mode before is put back.
-
-    With ``gradients`` tensors may still take part in one that is asked for inside.
-    """
+    """Evaluation mode, no gradients (with ``gradients`` none but those asked for inside); the mode
+    before is put back."""
     training = model.training
     model.eval()
     try:

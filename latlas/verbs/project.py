@@ -183,35 +183,27 @@ class _Search:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
         return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
 
-    def starts(self, batch: Batch, condition: dict[str, Tensor], n: int) -> Tensor:
-        """(n, examples, d)."""
-        import torch
-
-        from latlas.core.model import Encodes, Guesses
-        from latlas.verbs.passes import noise
-
-        model, seed, guesses = self.model, self.seed, isinstance(self.model, Guesses)
-        z = torch.stack([self.draw(len(batch), condition, seed, "start", k) for k in range(n)])
-        if self.space == "w":
-            z[0] = model.mean_w()
-        elif isinstance(model, Encodes):
-            z[0] = model.encode(batch.x, **condition).mean
-        elif guesses:
-            for k in range((n + 1) // 2):
-                near = model.guess(batch.x, noise=noise(model, seed, "guess", k), **condition)
-                z[k] = z[k] if near is None else near
-        return z
-
     def __call__(self, batch: Batch, starts: int, steps: int) -> tuple[Array, ...]:
         """Latents, decoded examples, the way there and errors of one batch."""
         import torch
 
-        from latlas.verbs.passes import condition_of, inference, to_data
+        from latlas.core.model import Encodes, Guesses
+        from latlas.verbs.passes import condition_of, inference, noise, to_data
 
-        n, space = len(batch), self.model.space
-        with inference(self.model, gradients=True):
-            condition = condition_of(self.model, batch)
-            begin = self.starts(batch, condition, starts).flatten(0, 1)
+        n, model = len(batch), self.model
+        with inference(model, gradients=True):
+            condition = condition_of(model, batch)
+            z = torch.stack([self.draw(n, condition, self.seed, "start", k)
+                             for k in range(starts)])
+            if self.space == "w":
+                z[0] = model.mean_w()
+            elif isinstance(model, Encodes):
+                z[0] = model.encode(batch.x, **condition).mean
+            elif isinstance(self.model, Guesses):
+                for k in range((starts + 1) // 2):
+                    source = noise(model, self.seed, "guess", k)
+                    guess = self.model.guess(batch.x, noise=source, **condition)
+                    z[k] = z[k] if guess is None else guess
             own = {} if self.space == "w" else condition  # styles are decoded without
             repeated = {k: v.repeat(starts, *[1] * (v.dim() - 1)) for k, v in own.items()}
             target = batch.x.repeat(starts, *[1] * (batch.x.dim() - 1))
@@ -226,13 +218,13 @@ class _Search:
                 return loss + difference.square().sum(1) / size
 
             latents, loss, frames = _descend(lambda z: self.decode(z, **repeated).mean.float(),
-                                             begin, self.unit, loss_of, steps)
+                                             z.flatten(0, 1), self.unit, loss_of, steps)
             best = loss.view(starts, n).argmin(0) * n + torch.arange(n, device=loss.device)
             latent = latents[best]
             x = self.decode(latent, **own).mean.float()
             error = (x - batch.x).square().flatten(1).mean(1)
-        return (np.asarray(latent.cpu()), to_data(space, x),
-                np.stack([to_data(space, frame[best]) for frame in frames], 1),
+        return (np.asarray(latent.cpu()), to_data(model.space, x),
+                np.stack([to_data(model.space, frame[best]) for frame in frames], 1),
                 np.asarray(error.double().cpu()))
 
 

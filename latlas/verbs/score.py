@@ -83,7 +83,7 @@ class Scores(common.Result):
         return np.asarray(self.ess < RELIABLE_ESS)
 
     def columns(self) -> dict[str, Array]:
-        """The numbers of every example."""
+        """Of every example."""
         return {"nats": self.nats, "se": self.se, "bits_per_dim": self.bits_per_dim,
                 "ess": self.ess, "unreliable": self.unreliable}
 

@@ -60,10 +60,8 @@ class Directions(common.Result):
     """Directions of a latent space in which examples change most.
 
     Attributes:
-        space: ``w`` of a model with styles, else ``z``.
-        centre: (d,) mean of the latents.
-        axes: (k, d) unit vectors, the most important first.
-        sd: (k,) standard deviation of the latents along each.
+        space: ``w`` of a model with styles, else ``z``; ``centre`` (d,) the mean of the latents.
+        axes: (k, d) unit vectors, the most important first; ``sd`` (k,) of the latents along each.
         share: (k,) of the variance (of the latents, or of the decoded examples).
         edits: (k, steps, \\*shape) one direction at a time; ``None`` before they are decoded.
     """

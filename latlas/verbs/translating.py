@@ -74,8 +74,7 @@ def translations(model: Any, data: Dataset, to: str, size: int = BLOCK,
 
 def translated(model: Any, data: Dataset, *, to: str = "B", batch_size: int = BLOCK,
                progress: Progress | None = None) -> Array:
-    """Every example in domain ``to``, (n, \\*shape of that domain) in data units; errors are those
-    of :func:`translations`."""
+    """:func:`translations` joined, (n, \\*shape of that domain) in data units."""
     into = domains(model.space, to)[1]
     return joined([to_data(into, x) for x in translations(model, data, to, batch_size, progress)],
                   into)
@@ -98,8 +97,6 @@ def sheet(model: Any, data: Data, *, to: str = "B") -> Array:
         columns.append(pictures.to_rgba(x, levels).transpose(0, 3, 1, 2))
     return np.stack(columns, 1)
 
-
-# ------------------------------------------------------------------------------ clips of frames
 
 @dataclass(frozen=True)
 class ClipFrames:
@@ -185,11 +182,11 @@ def translate_examples(result: Any, model: Any, both: Any, path: Path | None, fo
             result.written = (write.write_examples(path, values, result.space, names),)
     elif form == "folder":
         counts = translate_files(model, examples, path, to=to, progress=progress)
-        sheet = result.note_files(path, *counts, "file" if any(c.suffix for c in clips)
-                                  else "image")
+        what = "file" if any(clip.suffix for clip in clips) else "image"
+        beside = result.note_files(path, *counts, what)
         few = both if clips else both.subset(slice(0, SHEET))
-        result.written = (*result.written, _draw(model, few, sheet, to))
-        result.files["sheet"] = str(sheet)
+        result.written = (*result.written, _draw(model, few, beside, to))
+        result.files["sheet"] = str(beside)
     elif form == ".png":
         result.written = (_draw(model, both, path, to),)
     else:
@@ -216,8 +213,6 @@ def _draw(model: Any, data: Any, path: Path, to: str) -> str:
     return (f"wrote {counted(len(data), 'frame' if frames else 'example')} to {path}: "
             f"{(' above ' if frames else ' | ').join(titles)}")
 
-
-# ------------------------------------------------------------------------------ recordings
 
 def open_recordings(run: Run, data: Any = None, split: str | None = None, *, side: str = "A",
                     **options: Any) -> RecordingFiles:
@@ -247,8 +242,8 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
         raise DataError(f"{path}: no such file or folder", what=str(path))
     how = Listening(on_error=options.get("on_error", "raise"))
     recordings = open_files(path, pattern, how=how)
-    sides = recordings.sides()
-    recordings = recordings if sides is None else sides[:2][number]
+    if (sides := recordings.sides()) is not None:
+        recordings = sides[:2][number]
     if data is not None and split in (None, "all"):
         return recordings.whole()
     names = first_side(run.open(data, split, side=side, **options)).take("names")
@@ -258,11 +253,8 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
 
 def translate_clips(model: Any, recordings: RecordingFiles, to: str = "B",
                     progress: Progress | None = None) -> Iterator[Clip]:
-    """Every recording in domain ``to``, one after the other.
-
-    Raises:
-        ConfigError: no such domain; DataError: a file that cannot be read.
-    """
+    """Every recording in domain ``to``, one after the other; DataError for a file that cannot be
+    read."""
     must_reach(model, to)
     for i in range(len(recordings)):
         yield translate_clip(model, recordings.clip(i), to=to)

@@ -158,10 +158,21 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
     A GIF has one palette for all its frames, so that what stays the same keeps its colour.
     """
     rgba = pictures.to_rgba(frames, space.levels)
-    if target.suffix.lower() in VIDEOS:
-        _write_video(target, pictures.checkerboard(rgba)[..., :3], float(durations.mean()))
+    suffix, height, width = target.suffix.lower(), *rgba.shape[1:3]
+    if suffix in VIDEOS:
+        codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {}
+        ffmpeg, rate = video_library(target.name), 1000 / (float(durations.mean()) or FRAME_TIME)
+        with whole(target) as part:
+            stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
+                                         **codec)
+            stream.send(None)  # it waits for the first frame
+            for frame in pictures.checkerboard(rgba)[..., :3]:
+                stream.send(np.ascontiguousarray(frame))
+            stream.close()
+            if not part.exists() or not part.stat().st_size:
+                raise RunError(f"cannot save {target}: ffmpeg wrote nothing; choose .mp4")
         return
-    form, buffer = FORMS[target.suffix.lower()], io.BytesIO()
+    form, buffer = FORMS[suffix], io.BytesIO()
     opaque = (rgba[..., 3] == 255).all()
     images = [Image.fromarray(frame[..., :3].copy() if opaque else frame) for frame in rgba]
     if form == "GIF" and opaque:
@@ -173,21 +184,6 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
     images[0].save(buffer, form, save_all=True, append_images=images[1:], loop=0,
                    duration=np.rint(durations).astype(int).tolist(), **lossless)
     write_bytes(target, buffer.getvalue())
-
-
-def _write_video(target: Path, frames: Array, milliseconds: float) -> None:
-    height, width = frames.shape[1:3]
-    codec = {"codec": "libvpx-vp9"} if target.suffix.lower() == ".webm" else {}
-    ffmpeg, rate = video_library(target.name), 1000 / (milliseconds or FRAME_TIME)
-    with whole(target) as part:
-        stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
-                                     **codec)
-        stream.send(None)  # it waits for the first frame
-        for frame in frames:
-            stream.send(np.ascontiguousarray(frame))
-        stream.close()
-        if not part.exists() or not part.stat().st_size:
-            raise RunError(f"cannot save {target}: ffmpeg wrote nothing; choose .mp4")
 
 
 def is_folder(path: Path | str) -> bool:
