@@ -65,11 +65,7 @@ class Output:
 
 
 def one_or_two(sources: tuple[str, ...]) -> Any:
-    """What --data names: nothing, one source, or two of two domains.
-
-    Raises:
-        ConfigError: more than two sources.
-    """
+    """What --data names: nothing, one source, or two of two domains; ConfigError for more."""
     if len(sources) > 2:
         raise ConfigError(f"--data: {len(sources)} sources; name one, or two for two sides")
     return tuple(sources) if len(sources) == 2 else sources[0] if sources else None
@@ -133,11 +129,8 @@ class Result:
         raise TypeError(f"{type(self).__name__} has no table")
 
     def save(self, path: str | Path) -> str:
-        """Write by suffix; returns what was written, in one line.
-
-        Raises:
-            ConfigError: a suffix that it does not know. RunError: the file cannot be written.
-        """
+        """Write by suffix; returns what was written, in one line. ConfigError for a suffix that it
+        does not know, RunError where the file cannot be written."""
         return write.write_table(path, self.table())
 
     def saved(self, out: str | Path | None) -> Self:
@@ -184,9 +177,8 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
     Attributes:
         values: (n, *shape), or with more leading dimensions, as for a grid of walks.
         space: what an example is.
-        names: (n,) file names, if they have any.
+        names: (n,) file names, if any; ``details`` facts beside their number and shape.
         columns: of the grid that ``.png`` shows.
-        details: facts beside their number and shape.
         originals: (n, *shape) what each was made of; ``.png`` shows them above.
     """
 

@@ -177,8 +177,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
              out: Annotated[Out, Output("traverse")] = None, **read: Any) -> Examples:
     """Vary one latent dimension at a time: a row for each dimension, most active first.
 
-    Active is a dimension whose mean varies over the data (Burda et al. 2016, §4.3). From Python
-    the result is (dims, steps, \\*shape).
+    From Python the result is (dims, steps, \\*shape).
 
     Args:
         start: Latent vector (latent_dim,) that is varied. Default: the mean of the latents.
@@ -198,7 +197,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     model, width = run.model, run.model.latent_dim
     if latents is None:
         centre, unit, order = np.zeros(width), np.ones(width), np.arange(width)
-    else:
+    else:  # active is a dimension whose mean varies over the data (Burda et al. 2016, §4.3)
         z = np.asarray(latents, np.float64)
         centre, unit, order = z.mean(0), z.std(0), np.argsort(-z.var(0), kind="stable")
     rows = order if run.path is None else order[:10]

@@ -44,8 +44,7 @@ class Scores(common.Result):
         se: (n,) standard error of ``nats`` over the draws; 0 if exact, NaN for one draw.
         ess: (n,) effective sample size of the draws; infinite if exact, NaN for ``elbo``.
         method: ``exact``, ``elbo``, ``iw``, ``naive`` or ``ais``.
-        draws: how many draws of z each example had; 0 if exact.
-        dims: scalars in an example.
+        draws: of z for each example, 0 if exact; ``dims`` scalars in an example.
         base_measure: what the likelihood is of: ``integers``, ``data units``, …
         acceptance: of ``ais``: share of moves that were accepted, near 0.65 if all is well.
         names: (n,) of the examples' files, if they have any.
