@@ -319,6 +319,7 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
         result.clips = list(translate_clips(model, recordings, to, progress))
         return
     sheet, space = path, domains(model.space, to)[0]
+    assert space.sound is not None  # a run of recordings
     if write.is_folder(path):
         def sounds(missing: list[int]) -> Iterator[bytes]:
             rest = recordings.only([recordings.names[i] for i in missing])
