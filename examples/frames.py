@@ -22,8 +22,7 @@ from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.verbs.measures import measure
-from latlas.verbs.translating import clips_of, translate_film
-from latlas.verbs.write import write_film
+from latlas.verbs.translating import clips_of, translate_film, write_film
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}

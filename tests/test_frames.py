@@ -27,8 +27,7 @@ from latlas.metrics.flicker import flicker, motions
 from latlas.models.cycle_gan import GROWING, TEMPORAL
 from latlas.objectives import temporal
 from latlas.verbs.measures import measure
-from latlas.verbs.translating import clips_of
-from latlas.verbs.write import write_film
+from latlas.verbs.translating import clips_of, write_film
 
 TIMES = [50, 60, 70, 80]
 

@@ -8,7 +8,6 @@ An annotation below says what a value is in Python, and by :class:`Flag` what is
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -145,6 +144,8 @@ class Result:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in facts.items())})"
 
     def _repr_html_(self) -> str:
+        from html import escape  # loads a large table
+
         rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v)[:200])}</td></tr>"
                        for k, v in self.facts().items())
         return f"<table>{rows}</table>"

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from latlas.core.errors import CapabilityError, ConfigError, say_option
-from latlas.data.fitting import class_codes
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
@@ -262,6 +261,8 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         if isinstance(label, (list, tuple)) and not label:
             raise ConfigError("`label`: name a class, or several with commas between",
                               option="label")
+        from latlas.data.fitting import class_codes
+
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep
     from latlas.verbs.passes import condition_of

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option
-from latlas.data.dataset import Dataset
-from latlas.data.fitting import is_arrays
 from latlas.render import pictures
 from latlas.render.text import counted
 from latlas.run import as_run
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from latlas.core.batch import Batch
     from latlas.core.space import Space
+    from latlas.data.dataset import Dataset
 
     Decode = Callable[[Tensor], Tensor]
 
@@ -119,6 +118,8 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     Raises:
         CapabilityError: no decoder, or no styles; ConfigError: a wrong setting.
     """
+    from latlas.data.dataset import Dataset
+    from latlas.data.fitting import is_arrays
     from latlas.verbs.passes import examples_of, sweep
 
     run = as_run(run)

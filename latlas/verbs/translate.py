@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import numpy as np
 
 from latlas.core.errors import ConfigError
-from latlas.data.files import FILMS
-from latlas.data.pairs import first_side
 from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs import common, write
@@ -65,6 +63,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     are translated whole and written as wav files. From Python, without out, the result is an
     array (n, \\*shape of that domain), and of recordings a list of :class:`latlas.data.sound.Clip`.
     """
+    from latlas.data.pairs import first_side
     from latlas.verbs import translating
 
     run = as_run(run)
@@ -97,6 +96,8 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
 def _form_of(path: Path | None, recordings: bool) -> str:
     """``folder``, the suffix of a file, or nothing; ConfigError for a name that translations cannot
     be written to."""
+    from latlas.data.files import FILMS
+
     if path is None:
         return ""
     form = "folder" if write.is_folder(path) else path.suffix.lower()

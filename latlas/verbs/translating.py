@@ -3,6 +3,7 @@ frames in the form and at the rate of what they were made of, and whole recordin
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -10,12 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
-from latlas.core.errors import ConfigError, DataError, say_option
+from latlas.core.errors import ConfigError, DataError, RunError, say_option
 from latlas.core.space import LEVELS, PairSpace, Sound, Space
 from latlas.data.batches import Sweep
-from latlas.data.clips import VIDEOS
+from latlas.data.clips import VIDEOS, video_library
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
 from latlas.data.pairs import Data, PairDataset, first_side
@@ -33,6 +35,12 @@ from latlas.verbs.passes import examples_of, inference, joined, noise, to_data
 BLOCK = 64
 #: examples of the contact sheet; of clips how many, and frames of each
 SHEET, CLIPS, FRAMES = 16, 4, 8
+#: how a film is written, by its ending; beyond these are videos
+FORMS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG", ".webp": "WEBP"}
+#: milliseconds that a frame is shown where nothing says so
+FRAME_TIME = 100.0
+#: frames that a film's palette is chosen by, at most, and its colours
+PALETTE_OF, COLOURS = 16, 256
 #: windows that a contact sheet shows of a recording at most
 WINDOWS = 4
 TINY = 1e-12
@@ -109,7 +117,7 @@ class ClipFrames:
     def suffix(self) -> str:
         """The ending of its file, empty for a folder of frames."""
         suffix = PurePosixPath(self.name).suffix.lower()
-        return suffix if suffix in write.FORMS or suffix in VIDEOS else ""
+        return suffix if suffix in FORMS or suffix in VIDEOS else ""
 
 
 def clips_of(data: Dataset) -> list[ClipFrames]:
@@ -160,8 +168,42 @@ def translate_film(model: Any, data: Dataset, target: Path, *, to: str = "B",
     """One clip to one file, whose ending says the form; frames last as long as those given."""
     frames = translated(model, data, to=to, progress=progress)
     duration: Any = data.take("duration")
-    durations = np.full(len(frames), write.FRAME_TIME if duration is None else duration, float)
-    write.write_film(target, frames, domains(model.space, to)[1], durations)
+    durations = np.full(len(frames), FRAME_TIME if duration is None else duration, float)
+    write_film(target, frames, domains(model.space, to)[1], durations)
+
+
+def write_film(target: Path, frames: Array, space: Space, durations: Array) -> None:
+    """Frames (t, C, H, W) in data units, each shown so many milliseconds.
+
+    A GIF has one palette for all its frames, so that what stays the same keeps its colour.
+    """
+    rgba = pictures.to_rgba(frames, space.levels)
+    suffix, height, width = target.suffix.lower(), *rgba.shape[1:3]
+    if suffix in VIDEOS:
+        codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {}
+        ffmpeg, rate = video_library(target.name), 1000 / (float(durations.mean()) or FRAME_TIME)
+        with write.whole(target) as part:
+            stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
+                                         **codec)
+            stream.send(None)  # it waits for the first frame
+            for frame in pictures.checkerboard(rgba)[..., :3]:
+                stream.send(np.ascontiguousarray(frame))
+            stream.close()
+            if not part.exists() or not part.stat().st_size:
+                raise RunError(f"cannot save {target}: ffmpeg wrote nothing; choose .mp4")
+        return
+    form, buffer = FORMS[suffix], io.BytesIO()
+    opaque = (rgba[..., 3] == 255).all()
+    images = [Image.fromarray(frame[..., :3].copy() if opaque else frame) for frame in rgba]
+    if form == "GIF" and opaque:
+        some = images[::-(-len(images) // PALETTE_OF)]
+        palette = Image.fromarray(np.concatenate([np.asarray(image) for image in some])).quantize(
+            COLOURS, dither=Image.Dither.NONE)
+        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    lossless: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    images[0].save(buffer, form, save_all=True, append_images=images[1:], loop=0,
+                   duration=np.rint(durations).astype(int).tolist(), **lossless)
+    write.write_bytes(target, buffer.getvalue())
 
 
 def translate_examples(result: Any, model: Any, both: Any, path: Path | None, form: str,

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latlas.core import trees
-from latlas.core.errors import ConfigError, RunError
+from latlas.core.errors import ConfigError
 from latlas.core.space import Space
-from latlas.data.clips import VIDEOS, video_library
-from latlas.data.tables import as_read
 from latlas.render import pictures, plots
 from latlas.render.text import counted
 
@@ -26,12 +24,6 @@ FRAMES = (".csv", ".parquet", ".npz")
 TABLES = (*FRAMES, ".npy")
 LATENTS = (".png", *TABLES)
 EXAMPLES = (".png", ".gif", *TABLES)
-#: how a film is written, by its ending; beyond these are videos
-FORMS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG", ".webp": "WEBP"}
-#: milliseconds that a frame is shown where nothing says so
-FRAME_TIME = 100.0
-#: frames that a film's palette is chosen by, at most, and its colours
-PALETTE_OF, COLOURS = 16, 256
 
 
 def write_examples(path: Path | str, values: Array, space: Space, names: Any = None, *,
@@ -138,6 +130,8 @@ def example_columns(values: Array, space: Space, names: Any = None) -> dict[str,
     """A row per example: of a table the columns that its file had, else one per number."""
     flat = values.reshape(len(values), -1)
     if len(space.columns) == flat.shape[1]:
+        from latlas.data.tables import as_read
+
         return {**_named(names), **as_read(values, space)}
     titles = _column_names(space, flat.shape[1])
     return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
@@ -150,40 +144,6 @@ def write_plot(target: Path, data: bytes) -> str:
     Image.alpha_composite(ground, plot).convert("RGB").save(buffer, "PNG", optimize=True)
     write_bytes(target, buffer.getvalue())
     return f"wrote {target}"
-
-
-def write_film(target: Path, frames: Array, space: Space, durations: Array) -> None:
-    """Frames (t, C, H, W) in data units, each shown so many milliseconds.
-
-    A GIF has one palette for all its frames, so that what stays the same keeps its colour.
-    """
-    rgba = pictures.to_rgba(frames, space.levels)
-    suffix, height, width = target.suffix.lower(), *rgba.shape[1:3]
-    if suffix in VIDEOS:
-        codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {}
-        ffmpeg, rate = video_library(target.name), 1000 / (float(durations.mean()) or FRAME_TIME)
-        with whole(target) as part:
-            stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
-                                         **codec)
-            stream.send(None)  # it waits for the first frame
-            for frame in pictures.checkerboard(rgba)[..., :3]:
-                stream.send(np.ascontiguousarray(frame))
-            stream.close()
-            if not part.exists() or not part.stat().st_size:
-                raise RunError(f"cannot save {target}: ffmpeg wrote nothing; choose .mp4")
-        return
-    form, buffer = FORMS[suffix], io.BytesIO()
-    opaque = (rgba[..., 3] == 255).all()
-    images = [Image.fromarray(frame[..., :3].copy() if opaque else frame) for frame in rgba]
-    if form == "GIF" and opaque:
-        some = images[::-(-len(images) // PALETTE_OF)]
-        palette = Image.fromarray(np.concatenate([np.asarray(image) for image in some])).quantize(
-            COLOURS, dither=Image.Dither.NONE)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    lossless: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
-    images[0].save(buffer, form, save_all=True, append_images=images[1:], loop=0,
-                   duration=np.rint(durations).astype(int).tolist(), **lossless)
-    write_bytes(target, buffer.getvalue())
 
 
 def is_folder(path: Path | str) -> bool:
