@@ -37,7 +37,7 @@ from latlas.engine.trainer import Trainer
 from latlas.metrics.rarity import effective_share, guarded, standardised
 from latlas.models import MODELS
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.verbs.classify import classify
+from latlas.verbs.encode import classify
 
 Array = NDArray[Any]
 BATCH = 64

@@ -34,7 +34,7 @@ import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import Clip, picture_of, read_wav, spectrum, wav_bytes
 from latlas.run import Run
-from latlas.verbs.voices import sounded
+from latlas.verbs.translating import sounded
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others

@@ -21,8 +21,8 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
-from latlas.verbs.clips import clips_of, translate_film, write_film
 from latlas.verbs.evaluate import measure
+from latlas.verbs.translating import clips_of, translate_film, write_film
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}

@@ -18,7 +18,7 @@ import numpy as np
 import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import Clip, wav_bytes
-from latlas.verbs.voices import open_recordings
+from latlas.verbs.translating import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)

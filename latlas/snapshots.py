@@ -20,8 +20,7 @@ from latlas.engine.trainer import Callback, Trainer
 from latlas.metrics.quality import Balls, class_shares, mean_distance, modes_covered
 from latlas.render import pictures
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import drawn_examples
-from latlas.verbs.passes import conditions_like, examples_of, some_of
+from latlas.verbs.passes import conditions_like, drawn_examples, evenly_spaced, examples_of
 from latlas.verbs.sample_quality import Cache, feature_extractor, learning_seconds, learnt_from
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
@@ -91,7 +90,7 @@ class SampleMonitor(Snapshots):
         self.n = GRID if image else POINTS
         if self.learns:
             self.n = min(POINTS, max(GRID, OF_CLASS * len(train.space.classes)))
-        self.real = self._spread(examples_of(some_of(train, self.n)))
+        self.real = self._spread(examples_of(evenly_spaced(train, self.n)))
 
     def take(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real examples; of

@@ -22,7 +22,7 @@ from latlas.data.dataset import Dataset
 from latlas.models.cluster_prior import ClusterPrior, fit_bandwidth
 from latlas.models.gan import GAN
 from latlas.verbs import project as projecting
-from latlas.verbs.decoding import latents_of_prior, likely
+from latlas.verbs.passes import latents_of_prior, plausible_latent
 from latlas.verbs.styles import latents_of_seeds
 
 SIDE = 12
@@ -277,9 +277,9 @@ def test_verbs_take_latents_that_the_class_has(classed, monkeypatch, label):
 
 def test_walks_begin_and_end_where_there_are_pictures(classed):
     model, _ = classed
-    start = likely(model, np.zeros(model.latent_dim), np.array([1, 0, 1]))
+    start = plausible_latent(model, np.zeros(model.latent_dim), np.array([1, 0, 1]))
     assert all_of_class(model, start[None], 1)
-    assert likely(model, start, 1) is start
+    assert plausible_latent(model, start, 1) is start
     ends = latlas.prior_latents(model, 6, seed=3, label=["odd", "even"])
     assert all_of_class(model, ends[::2], 1) and all_of_class(model, ends[1::2], 0)
 

@@ -27,7 +27,7 @@ from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
 from latlas.metrics import rarity
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.verbs.classify import Predictions, classify
+from latlas.verbs.encode import Predictions, classify
 from latlas.verbs.passes import encoded
 from latlas.verbs.weights import weights
 

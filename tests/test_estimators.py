@@ -174,9 +174,9 @@ def test_an_item_is_binarised_the_same_way_in_any_batch():
     data = tiny.pictures(n=12)
     batches = [next(iter(Sweep(data.subset(rows)))) for rows in (slice(0, 12), slice(5, 6))]
     model = tiny.build("vae", data, tiny.small("vae", likelihood="bernoulli", binarize="dynamic"))
-    whole, alone = (model.preprocess(b.x, estimators.ItemNoise(b, 0, "score")) for b in batches)
+    whole, alone = (model.preprocess(b.x, estimators.ExampleNoise(b, 0, "score")) for b in batches)
     assert torch.equal(whole[5:6], alone)
-    again = model.preprocess(batches[1].x, estimators.ItemNoise(batches[1], 1, "score"))
+    again = model.preprocess(batches[1].x, estimators.ExampleNoise(batches[1], 1, "score"))
     assert not torch.equal(alone, again)
 
 

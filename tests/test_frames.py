@@ -26,8 +26,8 @@ from latlas.data.pairs import PairDataset
 from latlas.metrics.paired import flicker, motions
 from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
-from latlas.verbs.clips import clips_of, write_film
 from latlas.verbs.evaluate import measure
+from latlas.verbs.translating import clips_of, write_film
 
 TIMES = [50, 60, 70, 80]
 

@@ -18,9 +18,9 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
-from latlas.verbs import outliers, scorer, shards
+from latlas.verbs import outliers, shards
 from latlas.verbs.encode import encode
-from latlas.verbs.score import score
+from latlas.verbs.score import VERBS, score
 from latlas.verbs.shards import share_of
 
 N = 1300  # two blocks of 512 and a shorter one
@@ -307,5 +307,5 @@ def test_a_scorer_says_what_is_wrong(run, tmp_path):
 
 def test_every_verb_names_a_capability():
     words = set().union(*(entry.provides for entry in MODELS.values()))
-    assert set(scorer.VERBS) - {"outliers"} <= words
+    assert set(VERBS) - {"outliers"} <= words
     assert torch.get_num_threads() == 1

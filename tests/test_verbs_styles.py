@@ -18,10 +18,10 @@ from latlas.core.options import numbers
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
-from latlas.verbs.decoding import decode_styles, to_styles
 from latlas.verbs.generate import decode, interpolate, sample
+from latlas.verbs.passes import decode_styles, to_styles
 from latlas.verbs.project import FRAMES, project
-from latlas.verbs.styles import chosen_layers, directions, edit, latents_of_seeds, mix
+from latlas.verbs.styles import directions, edit, latents_of_seeds, layer_numbers, mix
 
 PICTURE = Images((1, 4, 4), 256)
 LAYERS, WIDE = 6, 3
@@ -128,7 +128,7 @@ def test_lists_of_numbers():
     ("coarse", [0, 1]), ("middle", [2, 3]), ("fine", [4, 5]), ("all", [0, 1, 2, 3, 4, 5]),
     ("0-2,5", [0, 1, 2, 5])])
 def test_layers_by_name_or_number(text, found):
-    assert chosen_layers(text, LAYERS) == found
+    assert layer_numbers(text, LAYERS) == found
 
 
 # ------------------------------------------------------------------------------ mixing

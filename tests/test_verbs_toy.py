@@ -22,9 +22,17 @@ from latlas.core.space import Images, Points, Table
 from latlas.data.dataset import Dataset
 from latlas.run import Run
 from latlas.verbs import estimators
-from latlas.verbs.decoding import decoded, drawn_examples, walk
-from latlas.verbs.estimators import Settings, Subject, elbo_parts, estimates
-from latlas.verbs.passes import can, encoded, information, over, squared_errors
+from latlas.verbs.estimators import Settings, elbo_parts, estimates
+from latlas.verbs.generate import walk
+from latlas.verbs.passes import (
+    can,
+    decoded,
+    drawn_examples,
+    encoded,
+    information,
+    over,
+    squared_errors,
+)
 from latlas.verbs.score import score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
@@ -153,10 +161,10 @@ def test_the_batch_keeps_the_draws_within_memory(monkeypatch):
     def first_batch(method, draws):
         """Examples whose draws are made at once; nothing is estimated."""
         sizes = []
-        monkeypatch.setitem(estimators.ESTIMATORS, method,
-                            lambda subject, batch, *_: sizes.append(len(batch)))
+        monkeypatch.setattr(estimators, "estimate",
+                            lambda model, observes, batch, *_: sizes.append(len(batch)))
         model = Linear()
-        next(estimates(Subject(model, model, None), table(600), method, Settings(draws), 0, None))
+        next(estimates(model, model, table(600), method, Settings(draws), 0, None))
         return sizes[0]
 
     sizes = [first_batch("iw", k) for k in (1, 100_000, 10**9)]

@@ -34,7 +34,7 @@ from latlas.data.recordings import (
 )
 from latlas.data.recordings import open_recordings as open_files
 from latlas.run import Run
-from latlas.verbs.voices import _translated, open_recordings, translate_clip
+from latlas.verbs.translating import open_recordings, translate_clip, translated_picture
 
 RATE = 8000
 KIND = Sound(RATE, 64, 16, 80.0)
@@ -356,7 +356,7 @@ class Same:
 def test_windows_that_stay_as_they_are_fade_into_the_same_clip(frames: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
     model = Same()
-    np.testing.assert_allclose(_translated(model, picture, model.space.a, "B"), picture, atol=1e-3)
+    np.testing.assert_allclose(translated_picture(model, picture, "B"), picture, atol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000])

@@ -72,7 +72,7 @@ COMMANDS: dict[str, Command] = {
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
     "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy examples.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
-    "classify": Command("Read", "latlas.verbs.classify:classify",
+    "classify": Command("Read", "latlas.verbs.encode:classify",
                         "The class of every example, by a model with an output for classes.", (
         "latlas classify runs/debiasing-vae-digits --data new/ --out classes.csv",)),
     "score": Command("Measure", "latlas.verbs.score:score",

@@ -28,7 +28,7 @@ from latlas.core.space import Table
 from latlas.data.dataset import Dataset
 from latlas.models import get
 from latlas.training import Plan, TrainingData, execute, plan_of
-from latlas.verbs.decoding import drawn_examples
+from latlas.verbs.passes import drawn_examples
 
 Array = NDArray[Any]
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -344,7 +344,7 @@ def with_walk(rank: Array, by_walk: Array | None) -> Array:
 
 def _clusters(result: Audit, latents: Array, seed: int) -> Iterator[Cluster]:
     """The rarest, in groups: where each lies, the common examples near it, the path from those."""
-    from latlas.verbs.decoding import walk
+    from latlas.verbs.generate import walk
 
     mean, rare, common_half = result.latents, result.rarest, np.sort(
         result.order[len(result.rarity) // 2:])

@@ -21,8 +21,7 @@ from latlas.render import plots
 from latlas.render.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
 from latlas.run import Run
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import decoded
-from latlas.verbs.passes import can, examples_of, inference, some_of, sweep
+from latlas.verbs.passes import can, decoded, evenly_spaced, examples_of, inference, sweep
 from latlas.verbs.sections import examples_figure, grid_picture, plot_figure, provenance
 
 #: images are compared on thumbnails of at most so many pixels a side, and by the axes of so many
@@ -101,7 +100,7 @@ def views_of(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Ar
 
     parts = []
     with inference(model):
-        some = [looks(batch.x) for batch in sweep(model, some_of(data, FITTED))]
+        some = [looks(batch.x) for batch in sweep(model, evenly_spaced(data, FITTED))]
         flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
         varies = outline.size and np.ptp(outline, 0).max() > FAINT
         axes = Axes.of(flat), Axes.of(outline) if varies else Axes(outline[0], outline[:0])
@@ -233,7 +232,7 @@ def _groups(audit: Any) -> Section:
 
 def _gallery(data: Dataset, rows: Array, title: str, caption: str) -> Figure:
     x = examples_of(data.subset(rows))
-    behind = x if data.space.kind == "image" else examples_of(some_of(data, POINTS))
+    behind = x if data.space.kind == "image" else examples_of(evenly_spaced(data, POINTS))
     return examples_figure(x, data.space, title, caption, behind, "all examples")
 
 

@@ -327,7 +327,7 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
         DataError: disentanglement asked for, and the data have no known factors.
     """
     from latlas.verbs import measures, passes
-    from latlas.verbs.decoding import which_latents
+    from latlas.verbs.passes import which_latents
 
     latents, run, notes = which_latents(model, latents), Run.of(model), list[str]()
     chosen = ("samples",) if latents == "fitted" else tuple(metrics)

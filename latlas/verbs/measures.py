@@ -24,14 +24,12 @@ from latlas.metrics.likelihood import diagonal_gaussian, summary
 from latlas.metrics.paired import flicker, motions
 from latlas.metrics.table import Metric
 from latlas.verbs import passes
-from latlas.verbs.classify import log_probabilities
 from latlas.verbs.common import Array, Progress
-from latlas.verbs.decoding import drawn_examples
 from latlas.verbs.estimators import elbo_parts
-from latlas.verbs.passes import can, examples_of, some_of
+from latlas.verbs.passes import can, drawn_examples, evenly_spaced, examples_of, log_probabilities
 from latlas.verbs.sample_quality import Cache, metrics_of
 from latlas.verbs.score import RELIABLE_ESS, scored
-from latlas.verbs.translating import must_reach, to_space, translated
+from latlas.verbs.translating import domains, must_reach, translated
 
 #: examples that disentanglement is measured on, at most
 FACTORED = 10_000
@@ -56,7 +54,7 @@ def likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: in
         notes.append(f"The likelihood is one of {scores.base_measure or 'an unstated kind'}: not "
                      "compared with a Gaussian, nor with models of another base measure.")
     else:
-        some = examples_of(some_of(train, max(2_000, 20_000_000 // dims)))
+        some = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // dims)))
         step = 1.0 if scores.base_measure == "integers" else 0.0
         try:
             mean, title = float(np.concatenate([
@@ -87,7 +85,7 @@ def likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: in
 
 def reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
     errors = summary(passes.squared_errors(model, test))
-    some = examples_of(some_of(train, max(2_000, 20_000_000 // train.space.dims)))
+    some = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // train.space.dims)))
     mean = some.mean(0, dtype=np.float64)
     fill = float(np.mean([np.square(part - mean).mean() for part in _chunks(test, 512)]))
     yield Metric("mse", errors.mean, errors.standard_error, fill, "training mean")
@@ -197,10 +195,10 @@ def translation(model: Any, train: Data, test: Data, features: Any, samples: int
     source, target = (test.a, test.b) if to == "B" else (test.b, test.a)
     domain, top = train.b if to == "B" else train.a, _top(source.space)
     outputs, x = translated(model, source, to=to), examples_of(source)
-    into = to_space(model.space, to)
+    into = domains(model.space, to)[1]
     if test.aligned:
         truth, level = examples_of(target), _top(target.space)
-        constant = np.median(examples_of(some_of(domain, MEDIAN_OF)), 0)
+        constant = np.median(examples_of(evenly_spaced(domain, MEDIAN_OF)), 0)
         for key, distance in (("l1", paired.l1), ("psnr", paired.psnr), ("ssim", paired.ssim)):
             control = distance(np.broadcast_to(constant, truth.shape), truth, level)
             yield _mean(key, distance(outputs, truth, level), float(control.mean()),
@@ -263,7 +261,7 @@ def sample_quality(model: Model, train: Dataset, test: Dataset, features: Any, s
 
 def latent_space(model: Any, test: Dataset, seed: int, notes: list[str]) -> Iterator[Metric]:
     """Continuity of models with a prior and a decoder; what the latents of an encoder hold."""
-    few = some_of(test, EXAMPLES)
+    few = evenly_spaced(test, EXAMPLES)
     if has_latent_space(model) and len(few) > 1 and (near := neighbour_distance(model, few)):
         draws = prior_draws(model, EXAMPLES, seed)
         paths = latent_metrics.arcs(draws[:PATHS], draws[PATHS:2 * PATHS], draws.mean(0), POINTS)
@@ -337,5 +335,5 @@ def decoder_means(model: Any, latents: Array, condition: Tensor | None) -> Array
 def neighbour_distance(model: Model, few: Dataset) -> float:
     """Median distance of a held-out example to the nearest other, model units."""
     most = max(2, BYTES // (4 * model.space.dims))
-    x = model.space.to_model(examples_of(some_of(few, most)).astype(np.float32))
+    x = model.space.to_model(examples_of(evenly_spaced(few, most)).astype(np.float32))
     return latent_metrics.neighbour_distance(np.asarray(x, np.float32).reshape(len(x), -1))

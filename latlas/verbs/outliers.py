@@ -151,11 +151,11 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
              controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
-             k: int | None = None, shard: common.Shard = None, block: common.Block = 4096,
+             k: int | None = None, shard: common.Shard = None, block: common.BlockSize = 4096,
              seed: common.Seed = 0, out: Annotated[common.Out, common.Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
-             progress: Progress | None = None, **read: Any) -> Outliers | common.Parts:
+             progress: Progress | None = None, **read: Any) -> Outliers | common.ShardParts:
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 

@@ -21,11 +21,18 @@ from latlas.metrics.latent_space import reach
 from latlas.metrics.table import KINDS
 from latlas.render import pictures, plots
 from latlas.render.html import Facts, Figure, Notes, Row, Section, page
-from latlas.verbs import decoding, measures
+from latlas.verbs import generate, measures, passes
 from latlas.verbs.common import Array
 from latlas.verbs.encode import reconstruct
 from latlas.verbs.evaluate import Evaluation, side_by_side
-from latlas.verbs.passes import can, conditions_like, encoded, examples_of, information, some_of
+from latlas.verbs.passes import (
+    can,
+    conditions_like,
+    encoded,
+    evenly_spaced,
+    examples_of,
+    information,
+)
 from latlas.verbs.sample_quality import Cache, feature_extractor
 from latlas.verbs.translating import sheet
 
@@ -136,8 +143,8 @@ def samples(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     real, figures = examples_of(context.examples(n)), []
     if space.kind == "image":
         figures.append(examples_figure(real, space, "Real data", "held-out examples"))
-    for subject, latents in ((s, p) for s in able for p in decoding.latents_available(s.model)):
-        values = decoding.drawn_examples(
+    for subject, latents in ((s, p) for s in able for p in passes.latents_available(s.model)):
+        values = passes.drawn_examples(
             subject.model, n, seed=context.seed, latents=latents,
             condition=conditions_like(subject.model, context.test, n, context.seed))
         caption = "samples" if latents == "own" else "samples from the fitted prior"
@@ -196,8 +203,8 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
         latents = encoded(subject.model, data).astype(np.float64)
         dims = np.argsort(-information(subject.model, data), kind="stable")[:DIMS]
         condition = conditions_like(subject.model, context.test, 1, context.seed)
-        centre = decoding.likely(subject.model, latents.mean(0), condition)
-        values = decoding.varied(subject.model, centre, latents.std(0), dims, steps=STEPS,
+        centre = passes.plausible_latent(subject.model, latents.mean(0), condition)
+        values = passes.varied(subject.model, centre, latents.std(0), dims, steps=STEPS,
                                  condition=condition)
         figures.append(Figure(grid_picture(values.reshape(-1, *space.shape), space, STEPS),
                               subject.name, f"the {len(dims)} most active of {latents.shape[1]} "
@@ -219,8 +226,8 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     ends, figures = data.subset(np.array(chosen, np.int64)), []
     for subject in able:
         z, condition = encoded(subject.model, ends), conditions_like(subject.model, ends, 1)
-        ways = [decoding.walk(z[i], z[i + 1], STEPS) for i in range(0, len(z), 2)]
-        values = decoding.decoded(subject.model, np.concatenate(ways), condition=condition)
+        ways = [generate.walk(z[i], z[i + 1], STEPS) for i in range(0, len(z), 2)]
+        values = passes.decoded(subject.model, np.concatenate(ways), condition=condition)
         figures.append(Figure(grid_picture(values, space, STEPS), subject.name,
                               "paths between latent vectors"))
     yield Section("Interpolation", "Each row walks in a straight line from the latent vector of "
@@ -293,7 +300,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     ``extract``, 1 at its edge; (CELLS, CELLS) slope, neighbour distances per standard deviation.
     ``None`` for one latent dimension, or if more than half of the examples are copies.
     """
-    few = some_of(test, measures.EXAMPLES)
+    few = evenly_spaced(test, measures.EXAMPLES)
     near = measures.neighbour_distance(model, few)
     if model.latent_dim < 2 or len(few) < 7 or not near:
         return None
@@ -304,7 +311,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     across, up = np.meshgrid(np.linspace(-SPAN, SPAN, CELLS), np.linspace(SPAN, -SPAN, CELLS))
     z = draws.mean(0) + np.c_[across.ravel(), up.ravel()] @ units
     condition = conditions_like(model, few, 1, seed)
-    tiles = decoding.decoded(model, z, condition=condition)
+    tiles = passes.decoded(model, z, condition=condition)
     at = measures.decoder_means(model, z, condition)
     moved = [np.linalg.norm(measures.decoder_means(model, z + STEP * unit, condition) - at, axis=1)
              for unit in units]

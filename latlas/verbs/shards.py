@@ -17,7 +17,7 @@ from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.files import save_json
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
-from latlas.verbs.common import Array, Parts, Progress
+from latlas.verbs.common import Array, Progress, ShardParts
 from latlas.verbs.estimators import BATCH
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
@@ -45,7 +45,8 @@ def check_output(shard: str | None, out: Path | str | None, block: int,
                  suffixes: Sequence[str] = FRAMES) -> None:
     """Raise ConfigError, before the long work, for a shard, folder or file that cannot be."""
     if shard is None:
-        return check_suffix(out, suffixes)
+        check_suffix(out, suffixes)
+        return
     share_of(shard)
     if out is None:
         raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",
@@ -58,7 +59,7 @@ def check_output(shard: str | None, out: Path | str | None, block: int,
 
 def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, shard: str,
                 out: Path | str | None, block: int = 8 * BATCH, reference: Dataset | None = None,
-                progress: Progress | None = None, **options: Any) -> Parts:
+                progress: Progress | None = None, **options: Any) -> ShardParts:
     """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
 
     A part has a row per example: ``example`` (its name, or its position in the data) and the
@@ -109,7 +110,7 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
 
         write_table(target, {"example": titles, **columns(part, step)})
         written += 1
-    return Parts(written, len(blocks) - written, folder, shard)
+    return ShardParts(written, len(blocks) - written, folder, shard)
 
 
 def _holds(target: Path, titles: Array) -> bool:
