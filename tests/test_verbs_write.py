@@ -11,7 +11,7 @@ from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Images, Points, Table
-from latlas.render.pictures import near_square
+from latlas.render.pictures import grid
 from latlas.verbs import write
 
 
@@ -169,6 +169,5 @@ def test_a_full_disk_is_one_line(tmp_path, name):
 
 @pytest.mark.parametrize("n", range(1, 60, 7))
 def test_grids_are_near_square(n):
-    columns = near_square(n)
-    rows = -(-n // columns)
-    assert 0 <= columns - rows <= 1
+    rows, columns = np.array(grid(np.zeros((n, 1, 64, 64), np.uint8), gap=0).shape[:2]) // 64
+    assert 0 <= columns - rows <= 1 and columns * (rows - 1) < n <= columns * rows
