@@ -19,10 +19,9 @@ from PIL import Image
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.cli.commands import COMMANDS
-from latlas.cli.derive import pairs
+from latlas.cli.derive import emit, pairs
 from latlas.cli.settings import settings
-from latlas.cli.show import emit
-from latlas.cli.train import slug, stem
+from latlas.cli.train import default_run
 from latlas.core.errors import ConfigError, DataError, LatlasError, flags_of_command, say_option
 from latlas.run import Run
 from latlas.verbs.encode import read_latents
@@ -166,7 +165,7 @@ def test_pairs() -> None:
     ("digits", "digits"), ("../shared/mnist.npz", "mnist"), ("photos/", "photos"),
     ("a/b.zip::my set.npz", "my-set"), ("t10k.idx.gz", "t10k")])
 def test_the_run_folder_is_named_by_the_data(source: str, name: str) -> None:
-    assert slug(stem(source)) == name
+    assert default_run("vae", (source,)) == Path(f"runs/vae-{name}")
 
 
 # errors
