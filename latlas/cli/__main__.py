@@ -82,7 +82,8 @@ def _dispatch(tokens: list[str]) -> int:
 
             message += setting_meant(tokens[0], error.token.keyword or error.token.value)
         raise ConfigError(f"{message} See `latlas {name} --help`.") from error
-    examples, settings = COMMANDS[name].examples, []
+    examples: Sequence[str] = COMMANDS[name].examples
+    settings: list[str] = []
     if name == "train":
         from latlas.cli.settings import train_help
 

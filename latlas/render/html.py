@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
@@ -124,7 +124,7 @@ class Section:
 
     title: str
     text: str = ""
-    parts: Sequence[Row | Table | Notes | Facts] = field(default_factory=tuple)
+    parts: Sequence[Row | Table | Notes | Facts] = ()
 
     @property
     def anchor(self) -> str:

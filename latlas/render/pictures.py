@@ -95,8 +95,8 @@ def grid(x: Array, levels: int | None = 256, *, columns: int | None = None,
     canvas = np.empty((rows * (tall + gap) + gap, columns * (wide + gap) + gap, 4), np.uint8)
     canvas[:] = gutter
     for i, tile in enumerate(enlarged(x, levels, times)):
-        top, left = gap + i // columns * (tall + gap), gap + i % columns * (wide + gap)
-        canvas[top:top + tall, left:left + wide] = tile
+        top, x0 = gap + i // columns * (tall + gap), gap + i % columns * (wide + gap)
+        canvas[top:top + tall, x0:x0 + wide] = tile
     return canvas
 
 
@@ -119,8 +119,8 @@ def mosaic(points: Array, x: Array, levels: int | None = 256, *,
     canvas = np.zeros((cells * (tall + gap), cells * (wide + gap), 4), np.uint8)
     inside = ((place >= 0) & (place <= cells)).all(1)
     for i in sorted(np.flatnonzero(inside), key=lambda i: -distance[i]):  # the nearest is put last
-        top, left = (cells - 1 - cell[i, 1]) * (tall + gap), cell[i, 0] * (wide + gap)
-        canvas[top:top + tall, left:left + wide] = enlarged(x[i:i + 1], levels, times)[0]
+        top, x0 = (cells - 1 - cell[i, 1]) * (tall + gap), cell[i, 0] * (wide + gap)
+        canvas[top:top + tall, x0:x0 + wide] = enlarged(x[i:i + 1], levels, times)[0]
     return canvas
 
 
