@@ -22,7 +22,7 @@ from latlas.core.space import Images
 from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
 
@@ -46,8 +46,8 @@ def main() -> None:
         print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
               f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")
     rows = sheet(model, test.subset(slice(0, SHOWN)))
-    grid = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=9)
-    write_bytes(asked.out, pictures.png(grid))
+    grid = imaging.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=9)
+    write_bytes(asked.out, imaging.png(grid))
     print(f"wrote {rows.shape[0]} rows to {asked.out}: map | pix2pix | scene")
 
 

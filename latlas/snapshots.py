@@ -17,7 +17,7 @@ from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
 from latlas.metrics.modes import Balls, class_shares, mean_distance, modes_covered
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.common import Array
 from latlas.verbs.decoding import drawn_examples
 from latlas.verbs.passes import conditions_like, examples_of, some_of
@@ -64,8 +64,8 @@ class SampleMonitor:
         conditions = conditions_like(model, self.train, self.n, self.seed)
         items = drawn_examples(model, self.n, seed=self.seed, condition=conditions, latents="own")
         if self.folder is not None:
-            grid = pictures.grid(items[:GRID], self.train.space.levels)
-            write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
+            grid = imaging.grid(items[:GRID], self.train.space.levels)
+            write_bytes(self.folder / f"{images:010d}.png", imaging.png(grid))
         if not self.real or not np.isfinite(items).all():
             return {}
         return {"samples/spread": self._spread(items) / self.real,
@@ -99,9 +99,9 @@ class TranslationSheets:
         some = slice(0, SHEET // len(ways))
         sides = {"A": self.data.swapped(), "B": self.data}
         rows = [sheet(model, sides[domain].subset(some), to=domain) for domain in ways]
-        grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
+        grid = imaging.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
                              columns=4 * rows[0].shape[1])
-        write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
+        write_bytes(self.folder / f"{images:010d}.png", imaging.png(grid))
         return {}
 
     def finish(self) -> None:
@@ -116,7 +116,7 @@ def film(folder: Path | None) -> None:
         return
     frames = np.stack([np.moveaxis(np.asarray(Image.open(f).convert("RGB")), -1, 0)
                        for f in files])
-    write_bytes(folder / "history.gif", pictures.gif(frames, seconds=SECONDS, bounce=False))
+    write_bytes(folder / "history.gif", imaging.gif(frames, seconds=SECONDS, bounce=False))
 
 
 class _Classes:

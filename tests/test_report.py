@@ -18,7 +18,7 @@ from latlas.core.model import Model
 from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
-from latlas.render import html, pictures, plots
+from latlas.render import html, imaging, plots
 from latlas.verbs.comparison import Evaluation, side_by_side
 from latlas.verbs.measures import measure
 from latlas.verbs.report import Report, build_page
@@ -225,7 +225,7 @@ def test_thumbnails_lie_where_their_points_do():
     x = np.array([0, 85, 170, 255], np.uint8).reshape(4, 1, 1, 1).repeat(4, 2).repeat(4, 3)
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float)
     points = corners + 1e-3 * (0.5 - corners)  # just inside the frame
-    drawn = pictures.mosaic(np.concatenate([points, points]), np.concatenate([x, x]), cells=2)
+    drawn = imaging.mosaic(np.concatenate([points, points]), np.concatenate([x, x]), cells=2)
     half = len(drawn) // 2
     shown = [drawn[half + 5, 5, 0], drawn[half + 5, half + 5, 0], drawn[5, 5, 0],
              drawn[5, half + 5, 0]]

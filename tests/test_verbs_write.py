@@ -11,7 +11,7 @@ from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Images, Points, Table
-from latlas.render.pictures import grid
+from latlas.render.imaging import grid
 from latlas.verbs import write
 
 

@@ -17,7 +17,7 @@ from latlas.data.clips import VIDEOS, video_library
 from latlas.data.dataset import Dataset
 from latlas.data.maps import to_ids
 from latlas.data.pairs import Data, first_side
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.translating import blocks, to_space, translated
 from latlas.verbs.write import file_names, is_folder, picture, whole, write_bytes, write_missing
@@ -87,7 +87,7 @@ def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
         for block in blocks(model, stills.subset(np.array(missing, np.int64)), to,
                             progress=progress):
             for x in block:
-                yield pictures.png(to_ids(x[None], into)[0]) if into.ids else picture(x, into)
+                yield imaging.png(to_ids(x[None], into)[0]) if into.ids else picture(x, into)
 
     names = file_names(len(stills), stills.take("names"), folders=stills.clip is not None)
     written, kept = write_missing(folder, names, files)
@@ -113,9 +113,9 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
 
     A GIF has one palette for all its frames, so that what stays the same keeps its colour.
     """
-    rgba = pictures.to_rgba(frames, space.levels)
+    rgba = imaging.to_rgba(frames, space.levels)
     if target.suffix.lower() in VIDEOS:
-        _write_video(target, pictures.checkerboard(rgba)[..., :3], float(durations.mean()))
+        _write_video(target, imaging.checkerboard(rgba)[..., :3], float(durations.mean()))
         return
     form, buffer = FORMS[target.suffix.lower()], io.BytesIO()
     images = [Image.fromarray(frame if (rgba[..., 3] < 255).any() else frame[..., :3].copy())

@@ -89,7 +89,7 @@ class Projection(Result):
     def save(self, path: str | Path) -> str:
         """A row for each example: the original, the way, and the end; as ``.gif`` an animation of
         that. Other suffixes hold the decoded examples, as :class:`Examples` does."""
-        from latlas.render import pictures
+        from latlas.render import imaging
         from latlas.verbs.write import check_examples, write_bytes, write_examples
 
         check_examples(path, self.space)
@@ -103,8 +103,8 @@ class Projection(Result):
                                   columns=strip.shape[1])
         frames = [np.concatenate([ends[0], frame[:, None]], 1).reshape(-1, *shape)
                   for frame in (*np.moveaxis(self.way, 1, 0), self.values)]
-        grids = [pictures.grid(frame, self.space.levels, columns=2)[..., :3] for frame in frames]
-        write_bytes(Path(path), pictures.gif(np.moveaxis(np.stack(grids), -1, 1), seconds=0.4,
+        grids = [imaging.grid(frame, self.space.levels, columns=2)[..., :3] for frame in frames]
+        write_bytes(Path(path), imaging.gif(np.moveaxis(np.stack(grids), -1, 1), seconds=0.4,
                                              bounce=False))
         return f"wrote {len(self.values)} projections to {path}"
 

@@ -20,7 +20,7 @@ from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
 from latlas.metrics.table import KINDS
-from latlas.render import pictures, plots
+from latlas.render import imaging, plots
 from latlas.render.html import Facts, Figure, Row, Section
 from latlas.verbs.common import Array
 from latlas.verbs.comparison import Evaluation, side_by_side
@@ -143,9 +143,9 @@ def translations(subjects: Sequence[Subject], context: Context, to: str) -> Sect
     figures = []
     for subject in able:
         rows = sheet(subject.model, data.subset(order[:PAIRS]), to=to).swapaxes(0, 1)
-        picture = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
-                                gutter=pictures.FAINT)
-        figures.append(Figure(pictures.png(picture), subject.name, f"to {to}",
+        picture = imaging.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
+                                gutter=imaging.FAINT)
+        figures.append(Figure(imaging.png(picture), subject.name, f"to {to}",
                               rows=["input", "output", "target"][:len(rows)]))
     evaluations = [s.ways[to] for s in able if to in s.ways]
     return Section(f"Translations to {to}", "Held-out examples of one domain as those of the "
@@ -210,8 +210,8 @@ def maps(subjects: Sequence[Subject], context: Context) -> Section | None:
         figures.append(plot_figure(plots.scatter, points, label, names, title=subject.name,
                                    caption=caption, **axes))
         if context.space.kind == "image" and subject is able[-1]:
-            mosaic = pictures.mosaic(points, examples_of(data), data.space.levels)
-            figures.append(Figure(pictures.png(mosaic), subject.name,
+            mosaic = imaging.mosaic(points, examples_of(data), data.space.levels)
+            figures.append(Figure(imaging.png(mosaic), subject.name,
                                   "the examples themselves, at the same places"))
     return Section("Map of the latents", "Every held-out example at the first two principal "
                    "components of its latent vector. Labels colour it; no model saw them here "
@@ -240,7 +240,7 @@ def _planes(subject: Subject, context: Context) -> Row | None:
     if places is None:
         return None
     space, captions = context.space, []
-    over = pictures.tiles(places.tiles, space.levels, CELLS) if space.kind == "image" else None
+    over = imaging.tiles(places.tiles, space.levels, CELLS) if space.kind == "image" else None
     for key in ("completeness", "lipschitz_ratio"):
         metric = subject.evaluation.get(key) if subject.evaluation is not None else None
         captions.append(KINDS[key].title + (f": {metric.text()}" if metric else ""))
@@ -355,4 +355,4 @@ def plot_figure(draw: Callable[..., bytes], *args: Any, title: str, caption: str
 
 def grid_picture(x: Array, space: Space, columns: int | None = None) -> bytes:
     """PNG bytes of images side by side, parted by faint gutters."""
-    return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.FAINT))
+    return imaging.png(imaging.grid(x, space.levels, columns=columns, gutter=imaging.FAINT))

@@ -123,7 +123,7 @@ def _draw(model: Any, data: Data, path: Path, to: str) -> str:
     """The contact sheet: a row for each example, of clips a row of frames above what became of
     it."""
     from latlas.data.pairs import first_side
-    from latlas.render import pictures
+    from latlas.render import imaging
     from latlas.verbs.clips import strips
     from latlas.verbs.translating import sheet
     from latlas.verbs.write import write_bytes
@@ -134,7 +134,7 @@ def _draw(model: Any, data: Data, path: Path, to: str) -> str:
     across = frames or max(1, min(4, len(rows) // 4)) * kinds
     if frames:
         rows = rows.reshape(-1, frames, *rows.shape[1:]).swapaxes(1, 2)
-    write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[-3:]), 256,
+    write_bytes(path, imaging.png(imaging.grid(rows.reshape(-1, *rows.shape[-3:]), 256,
                                                  columns=across)))
     titles = "input | output" + " | target" * (kinds == 3)
     return (f"wrote {counted(len(chosen), 'frame' if frames else 'example')} to {path}: "

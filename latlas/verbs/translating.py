@@ -12,7 +12,7 @@ from latlas.core.space import PairSpace, Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.passes import examples_of, in_units_of, inference, noise, to_data
 
@@ -85,5 +85,5 @@ def _rgba(x: Array, space: Space) -> Array:
     """Images of any channels as RGBA (n, 4, H, W); maps of classes in shades."""
     if space.ids:
         shades = np.linspace(0, 255, max(2, len(space.ids))).astype(np.uint8)
-        return pictures.to_rgba(shades[x.argmax(1)][:, None], 256).transpose(0, 3, 1, 2)
-    return pictures.to_rgba(x, space.levels).transpose(0, 3, 1, 2)
+        return imaging.to_rgba(shades[x.argmax(1)][:, None], 256).transpose(0, 3, 1, 2)
+    return imaging.to_rgba(x, space.levels).transpose(0, 3, 1, 2)

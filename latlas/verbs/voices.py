@@ -16,7 +16,7 @@ from latlas.data.pairs import first_side
 from latlas.data.recordings import Listening, RecordingFiles, picture_of
 from latlas.data.recordings import open_recordings as open_files
 from latlas.data.sound import Clip, resampled, wav_bytes
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.run import Run
 from latlas.verbs.common import Array, Progress, Translations
@@ -90,7 +90,7 @@ def translate_recordings(run: Run, recordings: RecordingFiles, path: Path | None
         beside = path.with_name(f"{path.name}-sheet.png")
     few = recordings.only(recordings.names[:SHEET])
     rows = sheet(model, few, to=to)
-    write_bytes(beside, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
+    write_bytes(beside, imaging.png(imaging.grid(rows.reshape(-1, *rows.shape[2:]), columns=4)))
     line = f"wrote {counted(len(rows), 'recording')} to {beside}: input | output"
     result.written, result.files["sheet"] = (*result.written, line), str(beside)
     return result

@@ -19,7 +19,7 @@ from latlas.core import trees
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.data.tables import as_read
-from latlas.render import pictures, plots
+from latlas.render import imaging, plots
 from latlas.render.text import counted
 
 Array = NDArray[Any]
@@ -53,8 +53,8 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
     if space.kind != "image":
         titles = column_names(space, int(np.prod(values.shape[1:])))
         return _scatter(target, values.reshape(len(values), -1), titles)
-    write_bytes(target, pictures.gif(values, space.levels) if suffix == ".gif" else pictures.png(
-        pictures.grid(values, space.levels, columns=columns)))
+    write_bytes(target, imaging.gif(values, space.levels) if suffix == ".gif" else imaging.png(
+        imaging.grid(values, space.levels, columns=columns)))
     return _with_note(f"wrote {counted(len(values), 'example')} to {target}", space)
 
 
@@ -189,9 +189,9 @@ def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
 def picture(item: Array, space: Space) -> bytes:
     """One example at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
     if (space.levels or 256) > 256 and len(item) == 1:
-        return pictures.png(item[0].astype(np.uint16))
-    rgba = pictures.to_rgba(item[None], space.levels)[0]
-    return pictures.png(rgba[..., 0] if len(item) == 1 else rgba)
+        return imaging.png(item[0].astype(np.uint16))
+    rgba = imaging.to_rgba(item[None], space.levels)[0]
+    return imaging.png(rgba[..., 0] if len(item) == 1 else rgba)
 
 
 def write_missing(folder: Path, names: Sequence[str],
@@ -247,5 +247,5 @@ def _named(names: Any) -> dict[str, Array]:
 
 def _with_note(line: str, space: Space) -> str:
     """With what images of other than three channels show."""
-    more = pictures.note(space.shape[0])
+    more = imaging.note(space.shape[0])
     return f"{line} ({more})" if more else line
