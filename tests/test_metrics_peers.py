@@ -70,6 +70,6 @@ def test_shares_are_prdcs(sets, k):
     real, fake = sets
     expected = prdc(real.astype(np.float64), fake.astype(np.float64), k)
     both, dense = precision_recall(real, fake, k), density_coverage(real, fake, k)
-    found = {"precision": both.precision, "recall": both.recall, "density": dense.density,
+    result = {"precision": both.precision, "recall": both.recall, "density": dense.density,
              "coverage": dense.coverage}
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert result == pytest.approx(expected, abs=1e-4)

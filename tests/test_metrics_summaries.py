@@ -100,8 +100,8 @@ def test_active_units():
 def test_the_channel_is_exact_for_normals_and_knows_no_prior():
     rng = np.random.default_rng(0)
     means = rng.normal(7, [3.0, 0.0], (50_000, 2))  # far from N(0, 1); the second says nothing
-    found = latent.channel(means, np.log([[1.0, 4.0]]) + np.zeros_like(means))
-    np.testing.assert_allclose(found, [0.5 * np.log(1 + 9 / 1), 0], atol=0.01)
+    result = latent.channel(means, np.log([[1.0, 4.0]]) + np.zeros_like(means))
+    np.testing.assert_allclose(result, [0.5 * np.log(1 + 9 / 1), 0], atol=0.01)
 
 
 def test_kl_per_dim_against_an_integral():

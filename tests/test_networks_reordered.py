@@ -33,10 +33,10 @@ def doubles(*shape):
 @pytest.mark.parametrize(("size", "edge"), [((8, 9), 1), ((8, 9), 3), ((4, 5), 3)])
 def test_edges_are_mirrored_as_torch_does(size, edge):
     x = doubles(2, 3, *size)
-    made, known = mirrored(x, edge), F.pad(x, [edge] * 4, mode="reflect")
-    assert torch.equal(made, known)
-    weight = torch.randn_like(known)
-    mine, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (made, known))
+    output, reference = mirrored(x, edge), F.pad(x, [edge] * 4, mode="reflect")
+    assert torch.equal(output, reference)
+    weight = torch.randn_like(reference)
+    mine, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (output, reference))
     torch.testing.assert_close(mine, theirs)
     assert torch.autograd.gradgradcheck(lambda v: mirrored(v, edge), x)
 
@@ -62,19 +62,19 @@ def test_a_transposed_convolution_of_few_pixels_is_one_product(size, kernel, str
     theirs.load_state_dict(mine.state_dict())
     x = doubles(2, 6, *size)
     assert (len(x) * size[0] * size[1] <= FEW) == (size[0] < 16)  # both ways are taken
-    known = theirs(x)
-    gradients = torch.autograd.grad(known.square().sum(), [x, *theirs.parameters()])
-    made = mine(x)
-    found = torch.autograd.grad(made.square().sum(), [x, *mine.parameters()])
-    torch.testing.assert_close(made, known)
-    torch.testing.assert_close(found, gradients)
+    reference = theirs(x)
+    gradients = torch.autograd.grad(reference.square().sum(), [x, *theirs.parameters()])
+    output = mine(x)
+    result = torch.autograd.grad(output.square().sum(), [x, *mine.parameters()])
+    torch.testing.assert_close(output, reference)
+    torch.testing.assert_close(result, gradients)
 
 
 def layers(kind, theirs, *args, **named):
     mine = kind(*args, **named)
-    known = theirs(*args, **named)
-    known.load_state_dict(mine.state_dict())
-    return mine, known
+    reference = theirs(*args, **named)
+    reference.load_state_dict(mine.state_dict())
+    return mine, reference
 
 
 STRIDED = [(Strided, nn.Conv2d, 3, 2, 1), (Strided, nn.Conv2d, 4, 2, 1),
@@ -88,28 +88,28 @@ STRIDED = [(Strided, nn.Conv2d, 3, 2, 1), (Strided, nn.Conv2d, 4, 2, 1),
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_weights_of_strided_convolutions_have_their_gradient_by_windows(
         kind, theirs, kernel, stride, padding, bias, layout):
-    mine, known = layers(kind, theirs, 64, 64, kernel, stride, padding, bias=bias)
+    mine, reference = layers(kind, theirs, 64, 64, kernel, stride, padding, bias=bias)
     x = torch.randn(5, 64, 9, 8).to(memory_format=layout).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         assert type(strided(x, mine).grad_fn).__name__ == "_ConvolutionBackward"
         assert strided(x, Strided(64, 64, 3)) is None  # no stride
-        made, wanted = mine(x), known(x)
-    assert made.dtype == torch.bfloat16
-    torch.testing.assert_close(made, wanted)
-    found, right = (torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
-                    for y, layer in ((made, mine), (wanted, known)))
-    for f, r in zip(found, right, strict=True):  # bf16 has 8 bits, summed in another order
+        output, expected = mine(x), reference(x)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output, expected)
+    result, right = (torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
+                    for y, layer in ((output, mine), (expected, reference)))
+    for f, r in zip(result, right, strict=True):  # bf16 has 8 bits, summed in another order
         torch.testing.assert_close(f, r, rtol=0.02, atol=0.02 * r.abs().max().item())
 
 
 def test_windows_give_the_exact_gradient():
     large, small = doubles(2, 3, 9, 8), doubles(2, 5, 5, 4)
     weight = doubles(5, 3, 3, 4)
-    made = F.conv2d(large, weight, stride=2, padding=1)
-    assert made.shape == small.shape
-    right = torch.autograd.grad((made * small).sum(), weight)[0]
-    found = reordered._by_windows(large, small, weight.shape[2:], [2, 2], [1, 1])
-    torch.testing.assert_close(found, right)
+    output = F.conv2d(large, weight, stride=2, padding=1)
+    assert output.shape == small.shape
+    right = torch.autograd.grad((output * small).sum(), weight)[0]
+    result = reordered._by_windows(large, small, weight.shape[2:], [2, 2], [1, 1])
+    torch.testing.assert_close(result, right)
 
 
 @pytest.mark.parametrize(("kind", "theirs", "kernel", "stride", "padding"), STRIDED)
@@ -175,12 +175,12 @@ def test_derivatives_of_any_order_are_those_of_a_convolution(kind, theirs, kerne
 
     def sharpness(convolve):
         """Of the gradients by all, the norm's gradient, and that of its norm in turn."""
-        given = [x, *layer.parameters()]
-        total = convolve(*given).pow(3).sum()
+        inputs = [x, *layer.parameters()]
+        total = convolve(*inputs).pow(3).sum()
         for _ in range(2):
-            found = torch.autograd.grad(total, given, create_graph=True)
-            total = torch.stack([g.square().sum().sqrt() for g in found]).sum()
-        return torch.autograd.grad(total, given)
+            result = torch.autograd.grad(total, inputs, create_graph=True)
+            total = torch.stack([g.square().sum().sqrt() for g in result]).sum()
+        return torch.autograd.grad(total, inputs)
 
     plain = F.conv_transpose2d if transposed else F.conv2d
     torch.testing.assert_close(
@@ -190,11 +190,11 @@ def test_derivatives_of_any_order_are_those_of_a_convolution(kind, theirs, kerne
 @pytest.mark.parametrize("more", [{"dilation": 2}, {"groups": 2}, {"padding": "same"},
                                   {"padding": 1, "padding_mode": "circular"}])
 def test_whatever_else_a_convolution_can_do_is_left_to_torch(more):
-    mine, known = layers(Strided, nn.Conv2d, 4, 4, 3, **more)
+    mine, reference = layers(Strided, nn.Conv2d, 4, 4, 3, **more)
     penalised(mine)
     x = torch.randn(2, 4, 8, 8, requires_grad=True)
-    torch.testing.assert_close(mine(x), known(x))
-    torch.testing.assert_close(mine(x[0]), known(x[0]))
+    torch.testing.assert_close(mine(x), reference(x))
+    torch.testing.assert_close(mine(x[0]), reference(x[0]))
 
 
 def test_a_network_with_a_word_of_its_own_keeps_it():
@@ -218,7 +218,7 @@ def test_rows_give_gradients_back_in_the_layout_that_items_had():
     assert memory_format(torch.zeros(2, 1, 4, 5)) == torch.contiguous_format
 
 
-def same(made, known, inputs, tolerance):
-    torch.testing.assert_close(made, known, rtol=tolerance, atol=tolerance)
-    mine, theirs = (torch.autograd.grad(y.square().sum(), inputs) for y in (made, known))
+def same(output, reference, inputs, tolerance):
+    torch.testing.assert_close(output, reference, rtol=tolerance, atol=tolerance)
+    mine, theirs = (torch.autograd.grad(y.square().sum(), inputs) for y in (output, reference))
     torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=10 * tolerance)

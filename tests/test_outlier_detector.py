@@ -26,15 +26,15 @@ def near_a_curve(n: int, share: float = 0.0, seed: int = 0) -> tuple[np.ndarray,
     rng = np.random.default_rng(seed)
     t = rng.uniform(-2, 2, n)
     rows = np.stack([t, t**2, np.sin(2 * t), np.cos(2 * t), t**3], 1)
-    odd = rng.random(n) < share
-    rows[odd] = np.stack([rng.permutation(column) for column in rows[odd].T], 1)
-    return rows + rng.normal(scale=0.05, size=rows.shape), odd
+    outlier = rng.random(n) < share
+    rows[outlier] = np.stack([rng.permutation(column) for column in rows[outlier].T], 1)
+    return rows + rng.normal(scale=0.05, size=rows.shape), outlier
 
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[OutlierDetector, np.ndarray, np.ndarray]:
-    x, odd = near_a_curve(1500, 0.05)
-    return OutlierDetector(0.05, **QUICK).fit(x), x, odd
+    x, outlier = near_a_curve(1500, 0.05)
+    return OutlierDetector(0.05, **QUICK).fit(x), x, outlier
 
 
 def test_check_estimator() -> None:
@@ -48,8 +48,8 @@ def test_check_estimator() -> None:
 
 def test_rows_out_of_step_are_found_in_rows_never_seen(fitted) -> None:
     """Each column alone is as it should be; only together are they odd."""
-    x, odd = near_a_curve(1000, 0.05, seed=1)
-    assert roc_auc_score(odd, -fitted[0].score_samples(x)) > 0.93
+    x, outlier = near_a_curve(1000, 0.05, seed=1)
+    assert roc_auc_score(outlier, -fitted[0].score_samples(x)) > 0.93
 
 
 def test_predictions_follow_the_threshold(fitted) -> None:
@@ -167,17 +167,18 @@ def test_one_member_does_not_outvote_the_others() -> None:
     reference = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
     t = standardised(scores, reference)
     np.testing.assert_allclose(t[1], [0, IQR / 2, -IQR / 2])
-    made = soft_maximum(t, np.array([1.0, 1.0]))
-    assert made[0] == 0 and made[1] == pytest.approx(np.log1p(IQR / 2)) and 15 < made[2] < 25
+    combined = soft_maximum(t, np.array([1.0, 1.0]))
+    assert combined[0] == 0 and combined[1] == pytest.approx(np.log1p(IQR / 2))
+    assert 15 < combined[2] < 25
 
 
 def test_a_soft_maximum_lies_between_mean_and_largest() -> None:
     t = np.random.default_rng(0).normal(0, 3, (3, 500))
     s, weights = np.sign(t) * np.log1p(np.abs(t)), np.array([1.0, 1.0, 2.0])
-    found = soft_maximum(t, weights)
-    assert (found <= s.max(0) + 1e-12).all() and (found >= weights @ s / 4 - 1e-12).all()
+    result = soft_maximum(t, weights)
+    assert (result <= s.max(0) + 1e-12).all() and (result >= weights @ s / 4 - 1e-12).all()
     power = np.sqrt(weights @ np.exp(2 * s) / 4)
-    np.testing.assert_allclose(found, np.log(power))
+    np.testing.assert_allclose(result, np.log(power))
 
 
 @pytest.mark.parametrize(("change", "message"), [
