@@ -406,12 +406,12 @@ class Pair:
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2, timeout=30)
-        self.held: list[list[Tensor]] = [[], []]
+        self.by_rank: list[list[Tensor]] = [[], []]
 
     def average(self, rank: int, gradients: list[Tensor]) -> None:
-        self.held[rank] = [g.clone() for g in gradients]
+        self.by_rank[rank] = [g.clone() for g in gradients]
         self.barrier.wait()
-        for mine, one, two in zip(gradients, *self.held, strict=True):
+        for mine, one, two in zip(gradients, *self.by_rank, strict=True):
             mine.copy_((one + two) / 2)
         self.barrier.wait()
 

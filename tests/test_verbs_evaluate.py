@@ -62,10 +62,10 @@ class Sampler(Model):
 
     def __init__(self, examples, space=SPACE):
         super().__init__(None, space)
-        self.items = torch.from_numpy(space.to_model(examples.astype(np.float32)))
+        self.examples = torch.from_numpy(space.to_model(examples.astype(np.float32)))
 
     def sample(self, n, *, noise, condition=None):
-        return self.items[:n]
+        return self.examples[:n]
 
 
 class Binary(Gaussian):

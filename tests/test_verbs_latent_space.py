@@ -34,17 +34,17 @@ SPACE = Points((3,))
 
 
 class Linear(Model):
-    """x = scale · (z, 0) for two codes; q(z|x) is exact for z with a share ``kept`` of its
+    """x = scale · (z, 0) for two codes; q(z|x) is exact for z with a share ``share`` of its
     variance, so that the aggregate posterior is the prior."""
 
     def __init__(self, scale=2.0, share=0.75, prior=None, flat=False):
         super().__init__(None, SPACE)
-        self.latent_dim, self.scale, self.kept, self.flat = 2, scale, share, flat
+        self.latent_dim, self.scale, self.share, self.flat = 2, scale, share, flat
         self.prior = prior or StandardNormal(2)
 
     def encode(self, x, *, condition=None):
-        mean = x[:, :2] / self.scale * math.sqrt(self.kept)
-        return Normal(mean, torch.full_like(mean, math.log(1 - self.kept)))
+        mean = x[:, :2] / self.scale * math.sqrt(self.share)
+        return Normal(mean, torch.full_like(mean, math.log(1 - self.share)))
 
     def decode(self, z, *, condition=None):
         out = torch.nn.functional.pad(self.scale * z, (0, 1))
@@ -86,7 +86,7 @@ def test_slopes_do_not_depend_on_the_unit_of_the_codes():
 
 
 def test_information_of_a_gaussian_channel():
-    result, notes = figures(Linear(kept=0.75), data())
+    result, notes = figures(Linear(share=0.75), data())
     for key in ("information", "information_upper"):
         assert result[key].value == pytest.approx(math.log(4), abs=0.15)
     for key in ("marginal_kl", "total_correlation", "dimension_kl", "linear_tc"):
@@ -95,7 +95,7 @@ def test_information_of_a_gaussian_channel():
 
 
 def test_few_items_say_that_they_bound_the_information():
-    result, notes = figures(Linear(kept=0.99999), data(60))
+    result, notes = figures(Linear(share=0.99999), data(60))
     assert result["information"].value == pytest.approx(math.log(60), abs=0.01)
     assert "lower bound" in notes[0] and "60 examples" in notes[0]
 
