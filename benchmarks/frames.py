@@ -73,7 +73,7 @@ def _share(of: dict[str, dict[str, Metric]], to: str) -> None:
     title = KINDS["flicker"].title
     values = [of[f"{row} to {to}"][title].value for row in ROWS if f"{row} to {to}" in of]
     if len(values) == len(ROWS):
-        print(f"to {to}: {values[0] / values[1]:.3f} of the flicker without the term (asked: 0.6)")
+        print(f"to {to}: {values[0] / values[1]:.3f} of the flicker without the term (target: 0.6)")
 
 
 # ------------------------------------------------------------------------------ clips

@@ -186,10 +186,10 @@ def _bars(results: Found) -> None:
     controls = [results[name][l1].value for name in ("one colour", "silhouette, one colour")]
     if "pix2pix" in results:
         share = results["pix2pix"][l1].value / min(controls)
-        print(f"pix2pix: {share:.3f} of the better control's absolute difference (asked: 0.8)")
+        print(f"pix2pix: {share:.3f} of the better control's absolute difference (target: 0.8)")
     if {"pix2pix", "l1-alone"} <= results.keys():
         share = results["pix2pix"][distance].value / results["l1-alone"][distance].value
-        print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (asked: 0.7)")
+        print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (target: 0.7)")
 
 
 def _sheet(path: Path, test: PairDataset, output: list[Pictures]) -> None:
