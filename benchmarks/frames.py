@@ -1,17 +1,18 @@
 """Flicker of translated clips, with the temporal term of `cycle-gan` and without it.
 
-Clips are digits that turn and drift by a known motion: upright ones as they are, others painted as
-``translation.py digits`` does it, paper and all; no digit is in both domains. Both are smoothed a
-little (σ 0.7 pixels), so that what is moved between pixels stays what it was. Every row trains for
-the same time from the same seed. Flicker is the mean difference of a translated frame and the one
-before it after the known motion, where the frame before shows the place; a classifier of the target
-domain, trained on real frames of it, says whether digits keep their class. Last line: the same of
-the real clips of the target domain, and of training examples in place of samples.
+Clips are digits that turn and drift by a known motion. One domain has upright digits as they are;
+the other has digits on coloured paper, as in ``translation.py digits``; no digit is in both. Both
+are smoothed a little (σ 0.7 pixels), so that motion by fractions of a pixel loses nothing. Every
+row trains for the same time from the same seed. Flicker is the mean difference of a translated
+frame and the previous one after the known motion, where the previous frame shows the place. A
+classifier, trained on real frames of the target domain, measures whether digits keep their class.
+The last line has the same metrics of the target domain's real clips, and of training examples in
+place of samples.
 
     python benchmarks/frames.py mnist.npz --minutes 20
 
-Rows can be trained apart (``--models plain``) and tabulated later: finished runs are read. A strip
-of clips lies beside the runs, above each row the input.
+Rows can be trained separately (``--models plain``) and tabulated later: finished runs are read. A
+strip of clips is written beside the runs; above each row is its input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import judge, judged, run_arguments, trained, write_json
+from common import image_classifier, metrics_table, run_arguments, trained, write_json
 from numpy.typing import NDArray
 from scipy import ndimage
 from translation import QUICK, SMOOTH, cost, mean, target_parts, textured, titled, write_columns
@@ -48,31 +49,31 @@ Pictures = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Train or read every row, judge it in both directions, and tabulate."""
+    """Train or read every row, evaluate it in both directions, and tabulate."""
     options = arguments()
     source, ways = two_domains(options.data, options.clips)
     print(f"{len(split(source, 'train')) // FRAMES:,} clips of each domain to train on", flush=True)
-    readers = {to: judge(*target_parts(source, to), options, f"real test frames of {to}")
+    readers = {to: image_classifier(*target_parts(source, to), options, f"real test frames of {to}")
                for to in "BA"}
     runs = {row: trained(row, "cycle-gan", source, options, **QUICK, **ROWS[row])
             for row in options.models}
-    found: dict[str, dict[str, Metric]] = {}
+    results: dict[str, dict[str, Metric]] = {}
     for to in "BA":
         of = {f"{row} to {to}": cost(run) | direction(run, source, to, ways, readers[to], options)
               for row, run in runs.items()}
-        print("\n" + judged(of, f"real examples of {to}"), flush=True)
+        print("\n" + metrics_table(of, f"real examples of {to}"), flush=True)
         _share(of, to)
-        found |= of
+        results |= of
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
-                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
-                                           for row, figures in found.items()}})
+                              "measured": {row: {t: f.to_json() for t, f in metrics.items()}
+                                           for row, metrics in results.items()}})
 
 
 def _share(of: dict[str, dict[str, Metric]], to: str) -> None:
     title = KINDS["flicker"].title
     values = [of[f"{row} to {to}"][title].value for row in ROWS if f"{row} to {to}" in of]
     if len(values) == len(ROWS):
-        print(f"to {to}: {values[0] / values[1]:.3f} of the flicker without the term (asked: 0.6)")
+        print(f"to {to}: {values[0] / values[1]:.3f} of the flicker without the term (target: 0.6)")
 
 
 # ------------------------------------------------------------------------------ clips
@@ -144,23 +145,23 @@ def direction(run: Path, source: PairSource, to: str, ways: dict[str, NDArray[np
     """Title to figure of test clips translated to a domain; draws a strip of some."""
     model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
-    labels, made = seen.take("label"), translated(model, seen, to=to)
+    labels, output = seen.take("label"), translated(model, seen, to=to)
     real = other.take("x"), ways[to][other.rows]
-    found = {"flicker": mean("flicker", unsteady(made, ways["A" if to == "B" else "B"][seen.rows]),
-                             float(unsteady(*real).mean())),
-             "label_accuracy": mean("label_accuracy",
-                                    (reader.predict(made) == labels).astype(float),
-                                    reader.accuracy(real[0], other.take("label")))}
+    motions = ways["A" if to == "B" else "B"][seen.rows]
+    results = {
+        "flicker": mean("flicker", unsteady(output, motions), float(unsteady(*real).mean())),
+        "label_accuracy": mean("label_accuracy", (reader.predict(output) == labels).astype(float),
+                               reader.accuracy(real[0], other.take("label")))}
     judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", "frechet")}
+    results |= {f.key: f for f in judgement.metrics if f.key in ("cycle", "frechet")}
     path = run.with_name(f"{run.name}-to-{to}.png")
-    many = SHOWN * FRAMES
-    rows = [np.broadcast_to(x[:many], (many, 3, SIDE, SIDE)).reshape(SHOWN, FRAMES, 3, SIDE, SIDE)
-            for x in (seen.take("x"), made)]
+    n = min(SHOWN, len(seen) // FRAMES)
+    rows = [np.broadcast_to(x[:n * FRAMES], (n * FRAMES, 3, SIDE, SIDE)).reshape(
+        n, FRAMES, 3, SIDE, SIDE) for x in (seen.take("x"), output)]
     write_columns(path, [np.stack(rows, 1).reshape(-1, 3, SIDE, SIDE)], FRAMES)
     print(f"{path}: every second row the translation")
-    return titled(found)
+    return titled(results)
 
 
 def unsteady(x: Pictures, way: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -177,7 +178,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--clips", type=int, default=4000, help="of each domain, to train on")
     parser.add_argument("--samples", type=int, default=2000, help="a side, at most")
-    parser.add_argument("--judge-steps", type=int, default=0,
+    parser.add_argument("--classifier-steps", type=int, default=0,
                         help="steps of the classifiers; 0: as `latlas evaluate`")
     return parser.parse_args()
 

@@ -94,9 +94,9 @@ def likelihood(case: Case, networks: tuple[nn.Module, nn.Module], x: NDArray[np.
                draws: int, device: str) -> dict[str, Any]:
     """Mean nats per example of the importance-weighted bound, and seconds per example."""
     model = build(case, networks).to(device).eval()
-    items = dataset(x)
-    score(model, items.subset(slice(0, 2)), draws=draws)
+    examples = dataset(x)
+    score(model, examples.subset(slice(0, 2)), draws=draws)
     begun = Clock.now(device)
-    scores = score(model, items, draws=draws, seed=1)
-    took = Clock.now(device).since(begun, len(items))
+    scores = score(model, examples, draws=draws, seed=1)
+    took = Clock.now(device).since(begun, len(examples))
     return {**took, "nats": scores.mean, "ess": float(np.median(scores.ess))}

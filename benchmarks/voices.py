@@ -1,14 +1,14 @@
-"""One speaker to another, judged by what is heard in the written wav files.
+"""One speaker to another, evaluated on the written wav files.
 
 `cycle-gan` learns from recordings `{digit}_{speaker}_{take}.wav` of two speakers; takes 0 … 9 of
-every digit are held out (a fifth of 50). The held-out ones of either speaker are translated into
-the other's voice and written, as `latlas translate` does, and the files are read again. Two judges,
-support vector machines on 20 mel cepstra at 20 moments, their mean and spread, have learnt from the
-real training takes: one the two speakers, one the digits of all speakers. Loudness tells them
-nothing.
+every digit are held out (a fifth of 50). The benchmark translates the held-out takes of either
+speaker into the other's voice, writes them as `latlas translate` does, and reads the files again.
+Two classifiers learn from the real training takes: one the two speakers, one the digits of all
+speakers. They are support vector machines on 20 mel cepstra at 20 moments, their mean and spread,
+and do not depend on loudness.
 
-Rows beside the translations: real held-out recordings of the target; the same through the image
-and Griffin-Lim, untouched otherwise; and what was to be translated, as it is.
+Rows beside the translations: real held-out recordings of the target; the same recordings turned
+into an image and back by Griffin-Lim; and the untranslated recordings.
 
     python benchmarks/voices.py fsdd.zip --speakers jackson theo --minutes 60
 """

@@ -32,20 +32,20 @@ CLIPS, FRAMES, SIDE = 60, 6, 16
 
 def main() -> None:
     """Train on clips, translate one that was never seen, and measure its flicker."""
-    asked = arguments()
-    sides = asked.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
-    options = {"image_size": asked.image_size, "frames": True} if asked.folders else {}
+    args = arguments()
+    sides = args.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
+    options = {"image_size": args.image_size, "frames": True} if args.folders else {}
     source = open_pair(*sides, **options)
-    how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
-    model = latlas.train("cycle-gan", source, out=asked.run, **how).model
+    how = {"minutes": args.minutes} if args.folders else {"images": int(args.images), **QUICK}
+    model = latlas.train("cycle-gan", source, out=args.run, **how).model
     test = split(source, "test")
     day = test.a.subset(clips_of(test.a)[0].frames)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    write_film(asked.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
-    translate_film(model, day, asked.out / "night.gif")
-    found = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
-    figure = found.get("flicker")
-    print(f"{asked.out}/night.gif: {figure.text()} of flicker, the input "
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_film(args.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
+    translate_film(model, day, args.out / "night.gif")
+    results = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
+    figure = results.get("flicker")
+    print(f"{args.out}/night.gif: {figure.text()} of flicker, the input "
           f"{figure.control:.4f}")
 
 
@@ -76,10 +76,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=float, default=2_000, help="to train on, of the digits")
     parser.add_argument("--run", type=Path, help="keep the trained model in this folder")
     parser.add_argument("--out", type=Path, default=Path("runs/frames"), help="folder of the GIFs")
-    asked = parser.parse_args()
-    if len(asked.folders) not in (0, 2):
+    args = parser.parse_args()
+    if len(args.folders) not in (0, 2):
         parser.error("name two sources of clips, or none")
-    return asked
+    return args
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def main() -> None:
 
     The detector leaves the rows that fit worst out of training, and is an ensemble.
     """
-    asked = arguments()
-    rows, odd = read(asked.file) if asked.file else made_up()
-    vae = VAE(n_components=2, images=int(asked.images), draws=20)
+    args = arguments()
+    rows, outliers = read(args.file) if args.file else made_up()
+    vae = VAE(n_components=2, images=int(args.images), draws=20)
     for model in (PCA(n_components=2), vae, OutlierDetector()):
         surprise = -model.set_params(random_state=0).fit(rows).score_samples(rows)
-        print(f"{type(model).__name__:15} ROC AUC {roc_auc_score(odd, surprise):.3f}, "
-              f"average precision {average_precision_score(odd, surprise):.3f}; "
+        print(f"{type(model).__name__:15} ROC AUC {roc_auc_score(outliers, surprise):.3f}, "
+              f"average precision {average_precision_score(outliers, surprise):.3f}; "
               f"most surprising rows: {np.argsort(-surprise)[:5].tolist()}")
 
 
@@ -38,9 +38,9 @@ def made_up(n: int = 1000, share: float = 0.03) -> tuple[Array, Array]:
     rng = np.random.default_rng(0)
     t = rng.uniform(-2, 2, n)
     rows = np.stack([t, t**2, np.sin(2 * t), np.cos(2 * t), t**3], 1)
-    odd = rng.random(n) < share
-    rows[odd] = np.stack([rng.permutation(column) for column in rows[odd].T], 1)
-    return rows + rng.normal(scale=0.05, size=rows.shape), odd
+    outliers = rng.random(n) < share
+    rows[outliers] = np.stack([rng.permutation(column) for column in rows[outliers].T], 1)
+    return rows + rng.normal(scale=0.05, size=rows.shape), outliers
 
 
 def read(file: Path) -> tuple[Array, Array]:

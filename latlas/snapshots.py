@@ -146,7 +146,7 @@ class TranslationSheets(Snapshots):
         rows = [sheet(model, sides[domain].subset(some), to=domain) for domain in model.ways]
         grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
                              columns=4 * rows[0].shape[1])
-        write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
+        write_bytes(self.folder / f"{images:010d}.png", imaging.png(grid))
         return {}
 
 

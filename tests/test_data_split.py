@@ -37,8 +37,8 @@ def test_a_seed_decides_and_zero_is_the_default():
 def test_related_items_stay_together(seed):
     group = np.random.default_rng(seed).integers(0, 60, 300)
     parts = partition(table(noise(300), group=group), seed)
-    seen = [set(group[rows]) for rows in parts.values()]
-    assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+    groups = [set(group[rows]) for rows in parts.values()]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     assert 20 <= len(parts["test"]) <= 40 and 20 <= len(parts["validation"]) <= 40
 
 

@@ -56,8 +56,8 @@ def test_the_loss_is_of_dequantised_pictures_and_a_point_on_the_way():
     model, noise = untrained(space), Noise(3)
     smooth = (x + (noise.uniform(*x.shape) - 0.5) * 0.5).flatten(1)  # a level is 2 / 4 wide
     epsilon, t = noise.normal(4, 6), noise.uniform(4, 1)
-    way = (1 - t) * epsilon + t * smooth
-    velocity = way * (2 * t - 1) / ((1 - t) ** 2 + t ** 2)
+    x_t = (1 - t) * epsilon + t * smooth
+    velocity = x_t * (2 * t - 1) / ((1 - t) ** 2 + t ** 2)
     expected = (velocity - (smooth - epsilon)).square().sum(1).mean()
     total = model.loss(Batch(x), Step(0, 0, 0.0, Noise(3))).total
     torch.testing.assert_close(total, expected)
@@ -92,8 +92,8 @@ def test_the_density_of_draws_is_that_of_the_change_of_variables():
     jacobian = torch.autograd.functional.jacobian(flow, start)[0, :, 0]
     normal = stats.norm.logpdf(start.numpy()).sum()
     expected = normal - torch.linalg.slogdet(jacobian).logabsdet.item()
-    found = model.log_density(flow(start).detach())
-    assert found.item() == pytest.approx(expected, abs=1e-3)
+    result = model.log_density(flow(start).detach())
+    assert result.item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_estimated_trace_is_unbiased():

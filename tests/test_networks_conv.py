@@ -42,8 +42,8 @@ def test_depth_is_the_number_of_levels(depth):
 
 def test_channels_double_up_to_a_cap():
     encoder = ConvEncoder((3, 256, 256), 2, width=2)
-    made = [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    assert made == [2, 4, 8, 16, 16, 16]
+    widths = [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [2, 4, 8, 16, 16, 16]
 
 
 @pytest.mark.parametrize("large", [(8, 8), (7, 8), (9, 5)])

@@ -162,8 +162,8 @@ def test_reconstruction_is_the_projection_where_noise_is_small():
 def test_codes_of_training_data_are_whitened():
     x = table(2000)
     model = fitted(x)
-    codes = model.encode(torch.tensor(x))
-    spread = torch.cov(codes.mean.T) + codes.log_var[0].exp().diag()
+    latents = model.encode(torch.tensor(x))
+    spread = torch.cov(latents.mean.T) + latents.log_var[0].exp().diag()
     torch.testing.assert_close(spread, torch.eye(K), rtol=0, atol=1e-4)
 
 
@@ -219,9 +219,9 @@ def test_protocols_and_saving():
     assert len(model.state_dict()) == 4
 
 
-@pytest.mark.parametrize(("dims", "given", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
-def test_latent_dim_stays_below_the_dimensions(dims, given, used):
-    assert PCA(PCAConfig(latent_dim=given), Table((dims,))).latent_dim == used
+@pytest.mark.parametrize(("dims", "asked_dim", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
+def test_latent_dim_stays_below_the_dimensions(dims, asked_dim, used):
+    assert PCA(PCAConfig(latent_dim=asked_dim), Table((dims,))).latent_dim == used
 
 
 def test_chosen_latent_dim_is_that_of_the_other_families():

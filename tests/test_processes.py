@@ -114,7 +114,7 @@ def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    data = tiny.pictures()
+    data = tiny.images()
     model = tiny.build("vae", data, tiny.small("vae"))
     with pytest.raises(ConfigError, match=r"=33 does not divide over 2 processes; choose a "
                                           r"multiple of 2$") as caught:

@@ -57,10 +57,10 @@ def things(folder: Path) -> None:
     ten = {f"data_batch_{i}.bin": records(30, 10) for i in (1, 2)}
     ten |= {"test_batch.bin": records(40, 10), "batches.meta.txt": "\n".join(NAMES).encode()}
     hundred = {"train.bin": records(60, 20, 100), "test.bin": records(40, 20, 100)}
-    for name, held in (("cifar-10", ten), ("cifar-100", hundred)):
+    for name, held_out in (("cifar-10", ten), ("cifar-100", hundred)):
         inside = folder / f"{name}-batches-bin"
         inside.mkdir()
-        for file, data in held.items():
+        for file, data in held_out.items():
             (inside / file).write_bytes(data)
         with tarfile.open(folder / f"{name}-binary.tar.gz", "w:gz") as archive:
             archive.add(inside, inside.name)
@@ -74,10 +74,10 @@ def records(n: int, *classes: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("recipes")
+    base = tmp_path_factory.mktemp("recipes")
     for make in (faces, numbers, things):
-        make(made)
-    return made
+        make(base)
+    return base
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_every_recipe_runs(folder: Path, monkeypatch: pytest.MonkeyPatch,
     written = {match for c in COMMANDS for match in re.findall(r"--out (\S+)", c)}
     assert len(COMMANDS) == len(said) and all((folder / path).exists() for path in written)
     info = "\n".join(text for command, text in said.items() if command.startswith("data info"))
-    assert all(known in info for known in ("Smiling", "frog"))
+    assert all(name in info for name in ("Smiling", "frog"))
 
 
 def small(command: str) -> list[str]:

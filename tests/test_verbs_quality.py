@@ -54,8 +54,8 @@ def only(data, keep):
 
 
 def figures(model, train, test, **more):
-    found = measure(model, train=train, test=test, samples=300, metrics=("samples",), **more)
-    return {f.key: f for f in found.metrics}
+    result = measure(model, train=train, test=test, samples=300, metrics=("samples",), **more)
+    return {f.key: f for f in result.metrics}
 
 
 def test_modes_of_points_are_gaussians():
@@ -75,13 +75,13 @@ def test_modes_of_points_are_gaussians():
 
 @pytest.fixture(scope="module")
 def blobs():
-    whole = tiny.pictures(n=450)
+    whole = tiny.images(n=450)
     return whole.subset(slice(0, 300)), whole.subset(slice(300, 450))
 
 
 def fresh_pictures():
     """Three in four can be told from the other classes."""
-    return tiny.pictures(n=650).subset(slice(450, 650))
+    return tiny.images(n=650).subset(slice(450, 650))
 
 
 @pytest.fixture(autouse=True)
@@ -94,9 +94,9 @@ def quick(monkeypatch):
 
 def test_modes_of_pictures_are_the_classifiers(blobs):
     part = fresh_pictures()
-    found = figures(Handed(Dataset(part.take("x"), part.space, part.take("label"))), *blobs)
-    assert found["modes"].value == 3
-    assert "high_quality" not in found
+    result = figures(Handed(Dataset(part.take("x"), part.space, part.take("label"))), *blobs)
+    assert result["modes"].value == 3
+    assert "high_quality" not in result
 
 
 def test_a_conditional_model_is_asked_for_labels(blobs):
@@ -118,8 +118,8 @@ def test_only_class_codes_are_labels_that_samples_were_drawn_for(blobs):
 def test_other_features_take_the_nearest_class(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
-    found = figures(Handed(data, labelled=True), *blobs, features="pixels")
-    assert found["label_accuracy"].value > 0.7
+    result = figures(Handed(data, labelled=True), *blobs, features="pixels")
+    assert result["label_accuracy"].value > 0.7
     plain = [Dataset(d.take("x"), d.space) for d in blobs]
     assert not {"modes", "diversity"} & figures(Handed(data), *plain).keys()
 
@@ -144,8 +144,8 @@ def count(monkeypatch):
     return calls
 
 
-def values(found):
-    return {k: f.value for k, f in found.items()}
+def values(result):
+    return {k: f.value for k, f in result.items()}
 
 
 def test_a_second_evaluation_looks_at_the_samples_alone(blobs, tmp_path, monkeypatch):
@@ -181,9 +181,9 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
         label = train.take("label").copy()
         label[7] = (label[7] + 1) % 3
         train = Dataset(train.take("x"), train.space, label)
-    found = figures(model, train, test, cache=tmp_path, **more)
+    result = figures(model, train, test, cache=tmp_path, **more)
     assert calls["examples"] == 600 and calls["trained"] == (change != "features")
-    assert values(found) == values(figures(model, train, test, **more))
+    assert values(result) == values(figures(model, train, test, **more))
 
 
 def test_a_damaged_file_is_made_again(blobs, tmp_path, monkeypatch):
@@ -206,8 +206,8 @@ def test_a_folder_that_cannot_be_written_is_no_error(blobs, tmp_path):
     (tmp_path / "file").write_text("kept")
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    found = figures(model, *blobs, features="random-conv", cache=tmp_path / "file")
-    assert found["modes"].value == 3
+    result = figures(model, *blobs, features="random-conv", cache=tmp_path / "file")
+    assert result["modes"].value == 3
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -219,7 +219,7 @@ def test_a_module_of_the_users_own_is_not_remembered(blobs, tmp_path):
 
 
 def test_a_digest_is_of_the_rows_in_their_order():
-    data = tiny.pictures(n=30)
+    data = tiny.images(n=30)
     one, same, other = (digest_of(data.subset(np.array(rows))) for rows in (
         [1, 2], [1, 2], [2, 1]))
     assert one == same != other
@@ -230,17 +230,17 @@ def test_a_digest_is_of_the_rows_in_their_order():
 
 
 def test_a_remembered_tensor_comes_back_as_it_was(tmp_path):
-    cache, made = Cache(tmp_path / "new"), []
+    cache, calls = Cache(tmp_path / "new"), []
 
     def make():
-        made.append(1)
+        calls.append(1)
         return {"a": torch.arange(5), "b": torch.randn(2, 3)}
 
     first = cache.recall("kind", "key", make)
     again = cache.recall("kind", "key", make)
-    assert len(made) == 1 and all(torch.equal(first[k], again[k]) for k in first)
-    assert cache.recall("kind", "other", make).keys() == first.keys() and len(made) == 2
-    assert len(Cache().recall("kind", "key", make)) == 2 and len(made) == 3
+    assert len(calls) == 1 and all(torch.equal(first[k], again[k]) for k in first)
+    assert cache.recall("kind", "other", make).keys() == first.keys() and len(calls) == 2
+    assert len(Cache().recall("kind", "key", make)) == 2 and len(calls) == 3
 
 
 def test_the_restored_classifier_is_the_trained_one(blobs):

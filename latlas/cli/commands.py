@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TAGLINE = "latlas: learn a distribution from samples, and put it to work."
-GROUPS = ("Learn", "Make", "Read", "Measure", "Data")
-
 
 @dataclass(frozen=True)
 class Command:
@@ -110,10 +107,11 @@ COMMANDS: dict[str, Command] = {
 
 def overview() -> str:
     """What ``latlas --help`` prints."""
-    lines = [TAGLINE, "", "Usage: latlas COMMAND [OPTIONS]", ""]
-    for group in GROUPS:
-        members = {k: v for k, v in COMMANDS.items() if v.group == group}
-        lines += [f"{group}:", *(f"  {k:<12} {v.summary}" for k, v in members.items()), ""]
+    lines = ["latlas: learn a distribution from samples, and put it to work.", "",
+             "Usage: latlas COMMAND [OPTIONS]", ""]
+    for group in ("Learn", "Make", "Read", "Measure", "Data"):
+        members = [f"  {k:<12} {v.summary}" for k, v in COMMANDS.items() if v.group == group]
+        lines += [f"{group}:", *members, ""]
     return "\n".join([*lines, *START, ""])
 
 

@@ -400,4 +400,4 @@ def plot_figure(draw: Callable[..., bytes], *args: Any, title: str, caption: str
 
 def grid_picture(x: Array, space: Space, columns: int | None = None) -> bytes:
     """PNG bytes of images side by side, parted by faint gutters."""
-    return pictures.png(pictures.grid(x, space.levels, columns=columns, gutter=pictures.FAINT))
+    return imaging.png(imaging.grid(x, space.levels, columns=columns, gutter=imaging.FAINT))
