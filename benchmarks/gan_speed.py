@@ -36,12 +36,12 @@ SIDES: dict[str, str | bool] = {"plain": False, "plain, fakes once": True, "latl
                                 "latlas fp32": "fp32"}
 LATENT = 100
 #: images in memory
-EXAMPLES = 2_000
+ITEMS = 2_000
 
 
 @dataclass(frozen=True)
-class Case:
-    """A generator, a discriminator, and the size of their images."""
+class Game:
+    """Two players and the size of their images."""
 
     title: str
     model: str
@@ -57,14 +57,13 @@ class Case:
             more = get(self.model).config(**config, path_weight=0.0)
             return build(self.model, more, space)
         return build(self.model, get(self.model).config(**config, latent_dim=LATENT), space,
-                     generator=dcgan_generator(self.side),
-                     discriminator=dcgan_discriminator(self.side))
+                     generator=dcgan_generator(self.side), discriminator=dcgan_judge(self.side))
 
 
-CASES = {
-    "dcgan-32": Case("DCGAN, 32 px", "gan", 32, 64),
-    "dcgan-64": Case("DCGAN, 64 px", "gan", 64, 64),
-    "style-64": Case("StyleGAN2, 64 px", "style-gan", 64, 32),
+GAMES = {
+    "dcgan-32": Game("DCGAN, 32 px", "gan", 32, 64),
+    "dcgan-64": Game("DCGAN, 64 px", "gan", 64, 64),
+    "style-64": Game("StyleGAN2, 64 px", "style-gan", 64, 32),
 }
 
 
@@ -79,7 +78,7 @@ def dcgan_generator(side: int) -> nn.Module:
     return nn.Sequential(*layers, nn.ConvTranspose2d(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
-def dcgan_discriminator(side: int) -> nn.Module:
+def dcgan_judge(side: int) -> nn.Module:
     """(n, 3, side, side) to (n, 1)."""
     wide = [64 * 2**k for k in range(side.bit_length() - 3)]
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
@@ -105,39 +104,39 @@ def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
     model = game.build().to(device)
     setattr(equalised, "modulated", grouped)  # noqa: B010
     g, d = model.generator, model.discriminator
-    g_adam, d_adam = (torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d))
+    players = [torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d)]
     data = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
     noise = Noise(0, device)
 
     def fakes() -> Tensor:
-        if case.model == "style-gan":
-            first, second = (g.mapping(torch.randn(case.batch_size, model.latent_dim,
+        if game.model == "style-gan":
+            first, second = (g.mapping(torch.randn(game.batch_size, model.latent_dim,
                                                    device=device)) for _ in range(2))
-            level = torch.randint(1, len(model.layer_sizes), (case.batch_size,), device=device)
+            level = torch.randint(1, len(model.layer_sizes), (game.batch_size,), device=device)
             return g.synthesis(model.mix(first, second, level), noise)
-        return g(torch.randn(case.batch_size, LATENT, device=device))
+        return g(torch.randn(game.batch_size, LATENT, device=device))
 
     def step() -> None:
-        real = data[torch.randint(len(data), (case.batch_size,), device=device)]
-        g_adam.zero_grad()
-        d_adam.zero_grad()
-        first = fakes()
-        (F.softplus(-d(real)).mean() + F.softplus(d(first.detach())).mean()).backward()
-        d_adam.step()
-        F.softplus(-d(first if once else fakes())).mean().backward()
-        g_adam.step()
+        real = data[torch.randint(len(data), (game.batch_size,), device=device)]
+        for player in players:
+            player.zero_grad()
+        made = fakes()
+        (F.softplus(-d(real)).mean() + F.softplus(d(made.detach())).mean()).backward()
+        players[1].step()
+        F.softplus(-d(made if once else fakes())).mean().backward()
+        players[0].step()
     return step
 
 
 def make(task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     """A step of one side, and what latlas chose."""
-    case, side = CASES[task["case"]], SIDES[task["side"]]
-    x = coloured(task["data"], case.side, EXAMPLES)
+    game, side = GAMES[task["case"]], SIDES[task["side"]]
+    x = coloured(task["data"], game.side, ITEMS)
     if isinstance(side, bool):
-        return plain(case, x, task["device"], side), {}
-    model = case.build()
-    return latlas_step(model, Dataset(x, model.space), case.batch_size, task, side)
+        return plain(game, x, task["device"], side), {}
+    model = game.build()
+    return latlas_step(model, Dataset(x, model.space), game.batch_size, task, side)
 
 
 if __name__ == "__main__":
-    run("gan_speed.py", __doc__ or "", CASES, list(SIDES), make)
+    run("gan_speed.py", __doc__ or "", GAMES, list(SIDES), make)

@@ -1,4 +1,4 @@
-"""Whole training steps of GANs and translators, both sides in turn: what two benchmarks share."""
+"""Whole steps of models of several players, in alternation: what benchmarks of them share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from common import (
     answer,
     arguments,
     ask,
-    images,
     machine,
     memory,
     peak_memory,
+    pictures,
     ratio,
     run_rounds,
     spread,
@@ -81,14 +81,14 @@ def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, floa
     while len(clocks) <= LEAST or clocks[-1].wall - clocks[0].wall < seconds:
         step()
         clocks.append(Clock.now(device))
-    steps = [late.since(early, examples) for early, late in pairwise(clocks)]
+    steps = [late.since(early, items) for early, late in pairwise(clocks)]
     return {key: statistics.median(s[key] for s in steps) for key in steps[0]}
 
 
-def coloured(path: Path | None, side: int, examples: int) -> NDArray[np.uint8]:
+def coloured(path: Path | None, side: int, items: int) -> NDArray[np.uint8]:
     """Images of 28 by 28, enlarged and framed: (examples, 3, side, side)."""
     times = side // 28
-    x = images(path, examples)[:examples].repeat(times, 1).repeat(times, 2)
+    x = pictures(path, items)[:items].repeat(times, 1).repeat(times, 2)
     edge = (side - 28 * times) // 2
     framed = np.pad(x, ((0, 0), (edge, edge), (edge, edge)))
     return np.ascontiguousarray(np.repeat(framed[:, None], 3, 1))
@@ -128,11 +128,11 @@ def _compare(script: str, options: Namespace, cases: Mapping[str, Case]) -> None
     for threads in options.threads:
         rows = []
         for name in options.cases:
-            results = run_rounds(options.sides, options.rounds,
+            found = run_rounds(options.sides, options.rounds,
                                lambda side, name=name, threads=threads: ask(
                                    script, _task(options, name, side, threads), threads))
-            data["measured"].append({"threads": threads, "case": name, "sides": results})
-            rows += _rows(cases[name], results)
+            data["measured"].append({"threads": threads, "case": name, "sides": found})
+            rows += _rows(cases[name], found)
         print(f"\n{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
               "median (least … greatest)\n")
         print(table(HEAD, rows), flush=True)
@@ -148,13 +148,13 @@ HEAD = ["case", "side", "images/s", "times plain", "by CPU time", "chosen", "pea
         "of plain's"]
 
 
-def _rows(case: Case, results: Measured) -> list[list[str]]:
-    base = next(iter(results.values()))
+def _rows(case: Case, found: Measured) -> list[list[str]]:
+    base = next(iter(found.values()))
     return [[f"{case.title}, batch {case.batch_size}", side,
              spread((1 / m["seconds"] for m in measured), _digits(measured)),
              ratio(base, measured, "seconds"), ratio(base, measured, "cpu_seconds"),
              _chosen(measured[-1]["chosen"]), *memory(measured, base)[:2]]
-            for side, measured in results.items()]
+            for side, measured in found.items()]
 
 
 def _digits(measured: list[dict[str, Any]]) -> int:

@@ -34,7 +34,7 @@ from latlas.models import build, get
 SIDES: dict[str, str | bool] = {"plain": False, "plain, frozen": True, "latlas": "auto",
                                 "latlas fp32": "fp32"}
 #: pixels a side, images in memory of each domain
-SIDE, EXAMPLES = 128, 200
+SIDE, ITEMS = 128, 200
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ CASES = {
 
 
 @dataclass
-class ReplayBuffer:
-    """Earlier fakes, one of which replaces a new one half of the time."""
+class Pool:
+    """Earlier fakes, one of which is shown for a new one half of the time."""
 
     size: int = 50
     fakes: list[Tensor] = field(default_factory=list)
 
     def exchanged(self, batch: Tensor) -> Tensor:
-        """What the discriminator gets for a batch of fakes."""
+        """What is shown for a batch of fakes."""
         return torch.stack([self._one(fake) for fake in batch.detach()])
 
     def _one(self, fake: Tensor) -> Tensor:
@@ -82,13 +82,13 @@ class ReplayBuffer:
         return old
 
 
-def squares(logits: Tensor, target: float) -> Tensor:
+def squares(odds: Tensor, wanted: float) -> Tensor:
     """½ (D − wanted)², mean."""
-    return 0.5 * F.mse_loss(logits, torch.full_like(logits, target))
+    return 0.5 * F.mse_loss(odds, torch.full_like(odds, wanted))
 
 
 def adam(*networks: nn.Module) -> torch.optim.Adam:
-    """The optimiser of networks that share a loss."""
+    """One player's optimiser."""
     weights = [w for network in networks for w in network.parameters()]
     return torch.optim.Adam(weights, lr=RATE, betas=BETAS)
 
@@ -100,50 +100,52 @@ def stop(frozen: bool, *networks: nn.Module) -> None:
 
 
 def plain_pairs(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> Step:
-    """One step of pix2pix's generator and discriminator."""
+    """One step of pix2pix's two players."""
     g, d, weight = model.generator, model.discriminator, model.config.l1
-    g_adam, d_adam = adam(g), adam(d)
+    players = adam(g), adam(d)
 
-    def logits(x: Tensor, y: Tensor) -> Tensor:
+    def judged(x: Tensor, y: Tensor) -> Tensor:
         return d(torch.cat([x, y], 1))
 
     def step() -> None:
         rows = torch.randint(len(a), (batch,), device=a.device)
         x, y = a[rows], b[rows]
-        fake = g(x)
+        made = g(x)
         stop(freeze, d)
-        g_adam.zero_grad()
-        (squares(logits(x, fake), 1) + weight * F.l1_loss(fake, y)).backward()
-        g_adam.step()
+        players[0].zero_grad()
+        (squares(judged(x, made), 1) + weight * F.l1_loss(made, y)).backward()
+        players[0].step()
         stop(False, d)
-        d_adam.zero_grad()
-        (squares(logits(x, y), 1) + squares(logits(x, fake.detach()), 0)).backward()
-        d_adam.step()
+        players[1].zero_grad()
+        (squares(judged(x, y), 1) + squares(judged(x, made.detach()), 0)).backward()
+        players[1].step()
     return step
 
 
 def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> Step:
-    """One step of CycleGAN's two generators and two discriminators."""
-    g_ab, g_ba, d_a, d_b = model.G_AB, model.G_BA, model.D_A, model.D_B
-    g_adam, d_adam, config = adam(g_ab, g_ba), adam(d_a, d_b), model.config
-    buffers = ReplayBuffer(), ReplayBuffer()
+    """One step of CycleGAN's four players."""
+    forth, back, judges = model.G_AB, model.G_BA, (model.D_A, model.D_B)
+    players, pools, config = (adam(forth, back), adam(*judges)), (Pool(), Pool()), model.config
+
+    def made(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        fakes = back(y), forth(x)
+        fooled = squares(judges[0](fakes[0]), 1) + squares(judges[1](fakes[1]), 1)
+        cycle = F.l1_loss(back(fakes[1]), x) + F.l1_loss(forth(fakes[0]), y)
+        same = F.l1_loss(back(x), x) + F.l1_loss(forth(y), y)
+        return *fakes, fooled + config.cycle * cycle + config.identity * same
 
     def step() -> None:
         x, y = (data[torch.randint(len(data), (batch,), device=a.device)] for data in (a, b))
-        stop(freeze, d_a, d_b)
-        g_adam.zero_grad()
-        fake_a, fake_b = g_ba(y), g_ab(x)
-        adversarial = squares(d_a(fake_a), 1) + squares(d_b(fake_b), 1)
-        cycle = F.l1_loss(g_ba(fake_b), x) + F.l1_loss(g_ab(fake_a), y)
-        identity = F.l1_loss(g_ba(x), x) + F.l1_loss(g_ab(y), y)
-        (adversarial + config.cycle * cycle + config.identity * identity).backward()
-        g_adam.step()
-        stop(False, d_a, d_b)
-        d_adam.zero_grad()
-        for d, buffer, real, fake in zip((d_a, d_b), buffers, (x, y), (fake_a, fake_b),
-                                         strict=True):
-            (squares(d(real), 1) + squares(d(buffer.exchanged(fake)), 0)).backward()
-        d_adam.step()
+        stop(freeze, *judges)
+        players[0].zero_grad()
+        *fakes, loss = made(x, y)
+        loss.backward()
+        players[0].step()
+        stop(False, *judges)
+        players[1].zero_grad()
+        for judge, pool, real, fake in zip(judges, pools, (x, y), fakes, strict=True):
+            (squares(judge(real), 1) + squares(judge(pool.exchanged(fake)), 0)).backward()
+        players[1].step()
     return step
 
 
@@ -158,7 +160,7 @@ def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:
 def make(task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     """A step of one side, and what latlas chose."""
     case, side = CASES[task["case"]], SIDES[task["side"]]
-    x = coloured(task["data"], SIDE, EXAMPLES)
+    x = coloured(task["data"], SIDE, ITEMS)
     if isinstance(side, bool):
         return plain(case, x, task["device"], side), {}
     model = case.build()

@@ -18,7 +18,7 @@ from latlas.engine.callbacks import SNAPSHOTS
 from latlas.engine.progress import Log
 from latlas.engine.trainer import Callback, Trainer
 from latlas.metrics.quality import Balls, class_shares, mean_distance, modes_covered
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.common import Array
 from latlas.verbs.passes import conditions_like, drawn_examples, evenly_spaced, examples_of
 from latlas.verbs.sample_quality import Cache, feature_extractor, learning_seconds, learnt_from
@@ -63,7 +63,7 @@ class Snapshots(Callback):
             frames = np.stack([np.moveaxis(np.asarray(Image.open(f).convert("RGB")), -1, 0)
                                for f in files])
             write_bytes(self.folder / "history.gif",
-                        pictures.gif(frames, seconds=0.3, bounce=False))
+                        imaging.gif(frames, seconds=0.3, bounce=False))
         return {}
 
 
@@ -98,8 +98,8 @@ class SampleMonitor(Snapshots):
         conditions = conditions_like(model, self.train, self.n, self.seed)
         x = drawn_examples(model, self.n, seed=self.seed, condition=conditions, latents="own")
         if self.folder is not None:
-            grid = pictures.grid(x[:GRID], self.train.space.levels)
-            write_bytes(self.folder / f"{images:010d}.png", pictures.png(grid))
+            grid = imaging.grid(x[:GRID], self.train.space.levels)
+            write_bytes(self.folder / f"{images:010d}.png", imaging.png(grid))
         if not self.real or not np.isfinite(x).all():
             return {}
         terms = {"samples/spread": self._spread(x) / self.real}
@@ -144,7 +144,7 @@ class TranslationSheets(Snapshots):
         some = slice(0, SHEET // len(model.ways))
         sides = {"A": self.data.swapped(), "B": self.data}
         rows = [sheet(model, sides[domain].subset(some), to=domain) for domain in model.ways]
-        grid = pictures.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
+        grid = imaging.grid(np.concatenate([r.reshape(-1, *r.shape[2:]) for r in rows]), 256,
                              columns=4 * rows[0].shape[1])
         write_bytes(self.folder / f"{images:010d}.png", imaging.png(grid))
         return {}

@@ -82,9 +82,9 @@ def test_an_objective_of_ones_own_has_a_name_that_is_free(monkeypatch):
 def test_gradients_of_a_quadratic():
     x = torch.randn(5, 3, requires_grad=True)
     a = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
-    result, = squared_gradients([(a * x.square()).sum(1)], [x])
-    torch.testing.assert_close(result, (2 * a * x).square().sum(1))
-    gradient, = torch.autograd.grad(result.mean(), a)  # of the penalty, in D's parameters
+    found, = squared_gradients([(a * x.square()).sum(1)], [x])
+    torch.testing.assert_close(found, (2 * a * x).square().sum(1))
+    gradient, = torch.autograd.grad(found.mean(), a)  # of the penalty, in D's parameters
     torch.testing.assert_close(gradient, (8 * a * x.square()).mean(0))
 
 
@@ -97,38 +97,38 @@ def test_r1_is_of_real_examples_and_r2_of_fakes(eager):
         return [(a * x.square()).sum(1) for x in xs]
 
     logits = discriminator(*inputs) if eager else None
-    expected = [(2 * a * x).square().sum(1).mean() for x in inputs]
-    for kind, chosen in (("r1", expected[:1]), ("r2", expected[1:]), ("r1+r2", expected)):
-        result, parts = gradient_penalty(kind, discriminator, inputs, Noise(0), logits)
-        torch.testing.assert_close(result, sum(chosen) / 2)
+    wanted = [(2 * a * x).square().sum(1).mean() for x in inputs]
+    for kind, chosen in (("r1", wanted[:1]), ("r2", wanted[1:]), ("r1+r2", wanted)):
+        found, parts = gradient_penalty(kind, discriminator, inputs, Noise(0), logits)
+        torch.testing.assert_close(found, sum(chosen) / 2)
         assert list(parts) == kind.split("+")
         torch.testing.assert_close(list(parts.values()), chosen)
 
 
 def test_the_gradient_penalty_is_towards_one_on_the_lines_between():
     real, fake = torch.zeros(4, 1, 2, 2), torch.ones(4, 1, 2, 2)
-    inputs, direction = [], torch.tensor([0.6, 0.8, 0.0, 0.0])
-    for size, expected in ((1.0, 0.0), (3.0, 4.0)):
+    shown, direction = [], torch.tensor([0.6, 0.8, 0.0, 0.0])
+    for size, wanted in ((1.0, 0.0), (3.0, 4.0)):
         def discriminator(*xs, size=size):
-            inputs.extend(xs)
+            shown.extend(xs)
             return [x.flatten(1) @ (size * direction) for x in xs]
 
-        result, parts = gradient_penalty("gp", discriminator, [real, fake], Noise(5))
-        torch.testing.assert_close(result, torch.tensor(expected), atol=1e-5, rtol=1e-5)
-        assert parts == {"gp": result}
+        found, parts = gradient_penalty("gp", discriminator, [real, fake], Noise(5))
+        torch.testing.assert_close(found, torch.tensor(wanted), atol=1e-5, rtol=1e-5)
+        assert parts == {"gp": found}
     share = Noise(5).uniform(4)  # all pixels of an image go the same share of the way
-    torch.testing.assert_close(inputs[0].flatten(1), share[:, None].expand(4, 4))
+    torch.testing.assert_close(shown[0].flatten(1), share[:, None].expand(4, 4))
 
 
 # ------------------------------------------------------------------------------ augmentation
 
-def images(n=64, channels=3, side=16):
+def pictures(n=64, channels=3, side=16):
     return torch.rand(n, channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_without_probability_nothing_changes(precision):
-    x = images(8)
+    x = pictures(8)
     with autocast(x.device, precision):
         same = gan.ada_augment(x, torch.zeros(()), Noise(0))
     torch.testing.assert_close(same, x, atol=1e-5, rtol=1e-5)
@@ -210,7 +210,7 @@ def test_a_quarter_of_a_picture_is_cut_out():
 @pytest.mark.parametrize("change", [gan.diff_augment,
                                     partial(gan.ada_augment, p=torch.tensor(0.8))])
 def test_augmentations_pass_gradients_and_follow_the_noise(change):
-    x = images(6).requires_grad_()
+    x = pictures(6).requires_grad_()
     first, again, other = (change(x, noise=Noise(s)) for s in (3, 3, 4))
     torch.testing.assert_close(first, again)
     assert not torch.equal(first, other)

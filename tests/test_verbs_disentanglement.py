@@ -70,16 +70,16 @@ def test_figures_stand_between_their_control_and_their_ceiling(data):
     assert set(found) == {k for k, kind in KINDS.items() if kind.group == "disentanglement"}
     assert all(f.control_name == "rotated latents" for f in found.values())
     for key in ("mig", "dci_disentanglement", "sap"):
-        figure = result[key]
+        figure = found[key]
         assert figure.control < 0.9 * figure.value, key
         assert figure.value == pytest.approx(figure.ceiling, abs=0.05), key
 
 
 def test_evaluate_takes_what_the_data_allow(data):
     model = Reader(data.space)
-    result = measure(model, train=data, test=data)
-    assert result.get("mig").value > 0.9 and result.get("active_units") is not None
-    assert Evaluation.from_json(json.loads(json.dumps(result.to_json()))) == result
+    found = measure(model, train=data, test=data)
+    assert found.get("mig").value > 0.9 and found.get("active_units") is not None
+    assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
     without = Dataset(data.x, Points((4,)))
     assert not has_factors(without)
     assert measure(model, train=without, test=without).get("mig") is None
@@ -125,15 +125,15 @@ def test_by_command_on_shapes(tmp_path, capsys):
     code = command(["evaluate", str(run), "--data", "shapes", "--metrics", "disentanglement",
                     "--factors", "x,y", "--json"])
     assert code == 0
-    result = json.loads(capsys.readouterr().out)
-    mig = next(f for f in result["metrics"] if f["key"] == "mig")
+    found = json.loads(capsys.readouterr().out)
+    mig = next(f for f in found["metrics"] if f["key"] == "mig")
     assert mig["ceiling"] > 0.7 > mig["value"] >= 0 and mig["control_name"] == "rotated latents"
-    assert len(result["metrics"]) == 8
+    assert len(found["metrics"]) == 8
 
 
 def test_factors_survive_models_that_were_trained_without(data):
     """The names belong to the examples, not to what the model was trained on."""
     space = Points((4,))
     model = tiny.build("ae", Dataset(data.x, space), tiny.small("ae"))
-    result = latlas.evaluate(model, data, metrics=("disentanglement",))
-    assert any("the factors shape, x" in note for note in result.notes)
+    found = latlas.evaluate(model, data, metrics=("disentanglement",))
+    assert any("the factors shape, x" in note for note in found.notes)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from latlas import data
-from latlas.cli.train import Said
+from latlas.cli.train import Message
 from latlas.render.text import table
 from latlas.verbs.common import Flag, Progress
 
@@ -13,19 +13,19 @@ SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folde
 
 def info(source: SourceName, other: Annotated[Any, Flag(
              str, "A second source: the other domain.", positional=True)] = None,
-         **read: Any) -> Said:
+         **read: Any) -> Message:
     """What is in a source? Counts, shape, levels, classes, splits, memory."""
     values = data.info(data.open_source(source if other is None else (source, other), **read))
-    return Said(values, _lines(values))
+    return Message(values, _lines(values))
 
 
 def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
-         progress: Progress | None = None, **read: Any) -> Said:
+         progress: Progress | None = None, **read: Any) -> Message:
     """Pack a source into a folder that opens at once and needs no memory."""
     packed = data.pack(source, out, progress=progress, **read)
     side = packed.a if isinstance(packed, data.PairSource) else packed
     n = len(side.base)
-    return Said({"out": str(Path(out)), "n": n, "shape": side.base.x.shape[1:]},
+    return Message({"out": str(Path(out)), "n": n, "shape": side.base.x.shape[1:]},
                 f"packed {n:,} examples into {Path(out)}")
 
 

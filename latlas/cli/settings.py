@@ -12,60 +12,8 @@ from latlas.core.options import FieldInfo, check_names, convert, fields_of
 from latlas.engine.options import BUDGETS, TrainOptions
 from latlas.models import MODELS, get
 
-Values = dict[str, Any]
-
-
-def settings(model: str, file: Path | None, texts: Mapping[str, str],
-             flags: Mapping[str, Any]) -> Values:
-    """Every setting that was given, checked where it was written; later ones win.
-
-    A budget in a later layer replaces those of earlier ones.
-    """
-    result: Values = {}
-    for where, values in ((str(file), read_toml(file)), ("--set", texts), ("option", flags)):
-        layer = checked(model, values, where)
-        if any(layer.get(name) is not None for name in BUDGETS):
-            result = {k: v for k, v in result.items() if k not in BUDGETS}
-        result |= layer
-    return result
-
-
-def checked(model: str, values: Mapping[str, Any], where: str) -> Values:
-    """Values converted to the types of their fields."""
-    fields = _fields(model)
-    check_names(values, fields, f"{where}, model {model}")
-    return {k: convert(fields[k], v, where) for k, v in values.items()}
-
-
-def _fields(model: str) -> dict[str, FieldInfo]:
-    """Settings by name; the model's own come first where a name is in both."""
-    both = [*fields_of(TrainOptions), *fields_of(get(model).config)]
-    return {info.name: info for info in both}
-
-
-def setting_of(model: str, key: str) -> bool:
-    """Whether a model, or its training, has a setting of this name."""
-    return model in MODELS and key in _fields(model)
-
-
-def read_toml(file: Path | None) -> Values:
-    """A TOML file's keys; the tables ``[model]`` and ``[training]`` are only headings."""
-    if file is None:
-        return {}
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--config {file}: {error}") from error
-    headings = [content.pop(name, {}) for name in ("model", "training")]
-    for heading in headings:
-        if not isinstance(heading, dict):
-            raise ConfigError(f"--config {file}: `model` and `training` are headings: [model]")
-        content |= heading
-    return content
-
-
-#: of models that learn from two sides
-TWO_SIDED = {
+#: examples of models that learn from two domains
+TWO_DOMAINS = {
     "pix2pix": ("latlas train pix2pix --data maps/ --image-size 64 --minutes 30 --out runs/maps",
                 "latlas translate runs/maps --data new/ --out scenes/"),
     "cycle-gan": ("latlas train cycle-gan --data horses/ --data zebras/ --image-size 64 "
@@ -94,7 +42,7 @@ def settings(model: str, file: Path | None, texts: Mapping[str, str],
     fields = _fields(model)
     flags = {k: v for k, v in flags.items() if v is not None}
     for where, values in ((str(file), content), ("--set", texts), ("option", flags)):
-        known(values, fields, f"{where}, model {model}")
+        check_names(values, fields, f"{where}, model {model}")
         layer = {k: convert(fields[k], v, where) for k, v in values.items()}
         if any(layer.get(name) is not None for name in BUDGETS):
             result = {k: v for k, v in result.items() if k not in BUDGETS}

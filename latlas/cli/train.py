@@ -75,8 +75,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     from latlas.training import execute, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
-        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
-                          "device": device}.items() if v is not None})
+        "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
     plan = plan_of(model, values, split=split, start=start, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
@@ -112,8 +111,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
 
     at_least("draws", draws, 1)
     values = settings("flow-matching", config, pairs(set, "--set"), {
-        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
-                          "device": device}.items() if v is not None})
+        "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
     prior = fit(run, data, draws=draws, origin="fit-prior", read=read, **values)
     outcome: Any = prior.run.outcome
     stopped = outcome.stopped == "interrupt"
@@ -157,7 +155,7 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     page = out / "report.html"
     comparison = write_report([out / model for model in models], page, draws=DRAWS, seed=seed,
                               command="latlas demo", title="latlas demo").comparison
-    return Said({"report": str(page), **comparison.facts()}, "\n".join(
+    return Message({"report": str(page), **comparison.facts()}, "\n".join(
         [comparison.text(), "", f"wrote {page}: open it in a browser. "
          "Next:", f"  latlas sample {out / models[-1]}", "  latlas train vae --data YOUR_DATA"]))
 

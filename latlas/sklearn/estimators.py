@@ -93,7 +93,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                     "seed": seed_of(self.random_state), **(self.settings or {}),
                     **{k: v for k, v in own.items() if v is not None}}
         with as_value_error():
-            plan = plan_of(self.model, settings, split="all", where=type(self).__name__)
+            plan = plan_of(self.model, settings, split="all", origin=type(self).__name__)
             order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
             n = int(self.validation_fraction * len(x))
             n = n if n >= FEWEST_HELD_OUT and self.model != "pca" else 0
@@ -153,32 +153,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _train(self, x: Array) -> Any:
-        plan = plan_of(self.model, self._settings(), split="all", origin=type(self).__name__)
-        train, held_out = self._divided(x)
-        return trained(plan, TrainingData(train, held_out)).cpu()
-
-    def _settings(self) -> dict[str, Any]:
-        """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
-        own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
-               "minutes": self.minutes}
-        return {"precision": "fp32", "threads": 1, "device": "cpu",
-                "seed": seed_of(self.random_state), **(self.settings or {}),
-                **{k: v for k, v in own.items() if v is not None}}
-
-    def _divided(self, x: Array) -> tuple[Dataset, Dataset | None]:
-        """Rows to train on and rows held out, standardised in float64 by the former."""
-        order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
-        n_held_out = int(self.validation_fraction * len(x))
-        n_held_out = n_held_out if n_held_out >= FEWEST_HELD_OUT and self.model != "pca" else 0
-        self.mean_, self.scale_ = _moments(x[order[n_held_out:]])
-        names = tuple(f"x{i}" for i in range(x.shape[1]))
-        whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
-                        Table((x.shape[1],), columns=names))
-        held_out = whole.subset(order[:n_held_out]) if n_held_out else None
-        return whole.subset(np.sort(order[n_held_out:])), held_out
-
-    def _checked(self, X: ArrayLike) -> Array:
+    def _standardised(self, X: ArrayLike) -> tuple[Tensor, Any]:
+        """The rows of ``X`` as the model takes them, and their dtype."""
         check_is_fitted(self)
         x: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return torch.from_numpy(((x - self.mean_) / self.scale_).astype(np.float32)), x.dtype

@@ -153,12 +153,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         steps = int(np.clip(PASSES * n // batch, LEAST, MOST))
         settings = {"latent_dim": latent_dim, "beta": self.beta,
                     "trimmed_fraction": self.trimmed_fraction, "width": 64, "depth": 1,
-                 "likelihood": "gaussian-learnt",
-                 "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
-                 "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu",
-                 **(self.settings or {}), "seed": seed % 2**31}
+                    "likelihood": "gaussian-learnt", "batch_size": batch, "images": steps * batch,
+                    "learning_rate": 3e-3, "patience": 5, "precision": "fp32", "threads": 1,
+                    "device": "cpu", **(self.settings or {}), "seed": seed % 2**31}
         plan = plan_of("beta-vae", settings, split="all", origin=type(self).__name__)
-        parts = TrainingData(_dataset(rows), _dataset(held_out) if len(held_out) else None)
         return trained(plan, parts)
 
     def _raw(self, rows: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs import common, write
@@ -85,9 +85,9 @@ class Projection(common.Result):
         if suffix == ".png":
             return write.write_examples(path, strip.reshape(-1, *shape), self.space,
                                         columns=strip.shape[1])
-        grids = [pictures.grid(strip[:, [0, i]].reshape(-1, *shape), self.space.levels,
+        grids = [imaging.grid(strip[:, [0, i]].reshape(-1, *shape), self.space.levels,
                                columns=2)[..., :3] for i in range(1, strip.shape[1])]
-        write.write_bytes(Path(path), pictures.gif(np.moveaxis(np.stack(grids), -1, 1),
+        write.write_bytes(Path(path), imaging.gif(np.moveaxis(np.stack(grids), -1, 1),
                                                    seconds=0.4, bounce=False))
         return f"wrote {len(self.values)} projections to {path}"
 

@@ -19,7 +19,7 @@ from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.metrics.latent_space import reach
 from latlas.metrics.table import KINDS
-from latlas.render import pictures, plots
+from latlas.render import imaging, plots
 from latlas.render.html import Facts, Figure, Notes, Row, Section, page
 from latlas.verbs import generate, measures, passes
 from latlas.verbs.common import Array
@@ -165,9 +165,9 @@ def translations(subjects: Sequence[Subject], context: Context) -> Iterator[Sect
         figures = []
         for subject in able:
             rows = sheet(subject.model, data.subset(order[:PAIRS]), to=to).swapaxes(0, 1)
-            picture = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
-                                    gutter=pictures.FAINT)
-            figures.append(Figure(pictures.png(picture), subject.name, f"to {to}",
+            picture = imaging.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=rows.shape[1],
+                                    gutter=imaging.FAINT)
+            figures.append(Figure(imaging.png(picture), subject.name, f"to {to}",
                                   rows=["input", "output", "target"][:len(rows)]))
         evaluations = [s.ways[to] for s in able if to in s.ways]
         tables = [side_by_side(evaluations).html(meaning=False)] if evaluations else []
@@ -251,8 +251,8 @@ def maps(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
         figures.append(plot_figure(plots.scatter, points, label, names, title=subject.name,
                                    caption=caption, **axes))
         if context.test.space.kind == "image" and subject is able[-1]:
-            mosaic = pictures.mosaic(points, examples_of(data), data.space.levels)
-            figures.append(Figure(pictures.png(mosaic), subject.name,
+            mosaic = imaging.mosaic(points, examples_of(data), data.space.levels)
+            figures.append(Figure(imaging.png(mosaic), subject.name,
                                   "the examples themselves, at the same places"))
     if able:
         yield Section("Map of the latents", "Every held-out example at the first two principal "
@@ -273,7 +273,7 @@ def latent_planes(subjects: Sequence[Subject], context: Context) -> Iterator[Sec
         if places is None:
             continue
         (tiles, distance, slope), figures = places, []
-        over = pictures.tiles(tiles, space.levels, CELLS) if space.kind == "image" else None
+        over = imaging.tiles(tiles, space.levels, CELLS) if space.kind == "image" else None
         for key, values, label, middle in (
                 ("completeness", distance, "distance to the support", 1.0),
                 ("lipschitz_ratio", slope, "slope of the decoder", None)):

@@ -32,7 +32,7 @@ from latlas.data.recordings import (
     wav_bytes,
 )
 from latlas.data.recordings import open_recordings as open_files
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.run import Run
 from latlas.verbs import write
@@ -110,7 +110,7 @@ def sheet(model: Any, data: Data, *, to: str = "B") -> Array:
         if space.ids:
             shades = np.linspace(0, 255, max(2, len(space.ids))).astype(np.uint8)
             x, levels = shades[x.argmax(1)][:, None], 256
-        columns.append(pictures.to_rgba(x, levels).transpose(0, 3, 1, 2))
+        columns.append(imaging.to_rgba(x, levels).transpose(0, 3, 1, 2))
     return np.stack(columns, 1)
 
 
@@ -158,7 +158,7 @@ def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
         rest = stills.subset(np.array(missing, np.int64))
         for x in translations(model, rest, to, progress=progress):
             for example in to_data(into, x):
-                yield (pictures.png(to_ids(example[None], into)[0]) if into.ids else
+                yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
                        write.picture(example, into))
 
     names = write.file_names(len(stills), stills.take("names"), folders=stills.clip is not None)
@@ -185,7 +185,7 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
 
     A GIF has one palette for all its frames, so that what stays the same keeps its colour.
     """
-    rgba = pictures.to_rgba(frames, space.levels)
+    rgba = imaging.to_rgba(frames, space.levels)
     suffix, height, width = target.suffix.lower(), *rgba.shape[1:3]
     if suffix in VIDEOS:
         codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {}
@@ -194,7 +194,7 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
             stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
                                          **codec)
             stream.send(None)  # it waits for the first frame
-            for frame in pictures.checkerboard(rgba)[..., :3]:
+            for frame in imaging.checkerboard(rgba)[..., :3]:
                 stream.send(np.ascontiguousarray(frame))
             stream.close()
             if not part.exists() or not part.stat().st_size:
@@ -257,7 +257,7 @@ def _draw(model: Any, data: Any, path: Path, to: str) -> str:
     if frames:
         rows = rows.reshape(-1, frames, *rows.shape[1:]).swapaxes(1, 2)
     across = frames or max(1, min(4, len(data) // 4)) * kinds
-    write.write_bytes(path, pictures.png(pictures.grid(rows.reshape(-1, *rows.shape[-3:]), 256,
+    write.write_bytes(path, imaging.png(imaging.grid(rows.reshape(-1, *rows.shape[-3:]), 256,
                                                        columns=across)))
     titles = ["input", "output", "target"][:kinds]
     return (f"wrote {counted(len(data), 'frame' if frames else 'example')} to {path}: "
@@ -384,7 +384,7 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
     most = min(max(p.shape[2] for p in both), WINDOWS * space.shape[2])
     rows = np.stack([np.pad(p[:, :, :most], ((0, 0), (0, 0), (0, max(0, most - p.shape[2]))))
                      for p in both]).reshape(2, len(few), *both[0].shape[:2], most)
-    grid = pictures.grid(rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:]), columns=4)
-    write.write_bytes(sheet, pictures.png(grid))
+    grid = imaging.grid(rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:]), columns=4)
+    write.write_bytes(sheet, imaging.png(grid))
     line = f"wrote {counted(len(few), 'recording')} to {sheet}: input | output"
     result.written, result.files["sheet"] = (*result.written, line), str(sheet)

@@ -16,7 +16,7 @@ from PIL import Image
 from latlas.core import files
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
-from latlas.render import pictures, plots
+from latlas.render import imaging, plots
 from latlas.render.text import counted
 
 Array = NDArray[Any]
@@ -41,7 +41,7 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
     """
     check_examples(path, space)
     target, suffix = Path(path), Path(path).suffix.lower()
-    what, note = "example", pictures.note(space.shape[0])
+    what, note = "example", imaging.note(space.shape[0])
     if is_folder(path):
         what, files = "image", zip(file_names(len(values), names), values, strict=True)
         if target.is_dir():
@@ -60,8 +60,8 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
         titles = _column_names(space, int(np.prod(values.shape[1:])))
         return _scatter(target, values.reshape(len(values), -1), titles)
     else:
-        write_bytes(target, pictures.gif(values, space.levels) if suffix == ".gif" else
-                    pictures.png(pictures.grid(values, space.levels, columns=columns)))
+        write_bytes(target, imaging.gif(values, space.levels) if suffix == ".gif" else
+                    imaging.png(imaging.grid(values, space.levels, columns=columns)))
     return f"wrote {counted(len(values), what)} to {target}{f' ({note})' if note else ''}"
 
 
@@ -168,9 +168,9 @@ def write_bytes(target: Path, data: bytes) -> None:
 def picture(example: Array, space: Space) -> bytes:
     """One example at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
     if (space.levels or 256) > 256 and len(example) == 1:
-        return pictures.png(example[0].astype(np.uint16))
-    rgba = pictures.to_rgba(example[None], space.levels)[0]
-    return pictures.png(rgba[..., 0] if len(example) == 1 else rgba)
+        return imaging.png(example[0].astype(np.uint16))
+    rgba = imaging.to_rgba(example[None], space.levels)[0]
+    return imaging.png(rgba[..., 0] if len(example) == 1 else rgba)
 
 
 def write_missing(folder: Path, names: Sequence[str],
