@@ -84,9 +84,9 @@ def test_cells_are_weighted_by_held_out_items():
 def test_cells_find_copying_that_is_hidden_by_underfitting_elsewhere():
     """Two clusters: copied in one, spread out in the other; as a whole they cancel."""
     train = np.concatenate([normal(0, 400), normal(1, 400) + 50])
-    held = np.concatenate([normal(2, 200), normal(3, 200) + 50])
+    held_out = np.concatenate([normal(2, 200), normal(3, 200) + 50])
     fake = np.concatenate([train[:200], 2.5 * normal(4, 200) + 50])
-    whole = memorisation(fake, train, held, cells=1)
+    whole = memorisation(fake, train, held_out, cells=1)
     assert abs(whole["data_copying"]) < 3
     assert whole["near_copies"] > 0.45
 
@@ -116,16 +116,16 @@ def test_table_has_every_figure_for_every_row(table):
 
 
 def test_held_out_row_is_fine_and_training_copies_bad_only_where_it_copies(table):
-    held, copied, samples = table["held-out"], table["training copies"], table["samples"]
-    assert abs(held["data_copying"]) < 3
-    assert held["two_sample_p"] > 0.01
-    assert held["nearest_ratio"] == pytest.approx(1, abs=0.2)
+    held_out, copied, samples = table["held-out"], table["training copies"], table["samples"]
+    assert abs(held_out["data_copying"]) < 3
+    assert held_out["two_sample_p"] > 0.01
+    assert held_out["nearest_ratio"] == pytest.approx(1, abs=0.2)
     assert copied["data_copying"] < -10
     assert copied["near_copies"] == 1
     assert copied["authenticity"] == 0
-    assert copied["frechet"] == pytest.approx(held["frechet"], abs=0.1)
-    assert samples["frechet"] > 3 * held["frechet"]
-    assert samples["recall"] < held["recall"]
+    assert copied["frechet"] == pytest.approx(held_out["frechet"], abs=0.1)
+    assert samples["frechet"] > 3 * held_out["frechet"]
+    assert samples["recall"] < held_out["recall"]
 
 
 def test_frechet_is_nan_with_too_few_items():

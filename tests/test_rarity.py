@@ -10,7 +10,7 @@ from latlas.metrics import rarity
 
 
 def spread() -> np.ndarray:
-    """60 codes in two bins a dimension: 45 and 15 of the first, 30 and 30 of the second."""
+    """60 latents in two bins a dimension: 45 and 15 of the first, 30 and 30 of the second."""
     first = np.repeat([0.0, 4.0], [45, 15])
     return np.stack([first, np.tile([0.0, 1.0], 30)], 1)
 
@@ -56,11 +56,11 @@ def test_the_product_of_many_dimensions_does_not_overflow():
 
 def test_densities_within_a_class_do_not_see_the_others():
     rng = np.random.default_rng(1)
-    codes = np.concatenate([rng.normal(size=(80, 2)), rng.normal(5, 2, size=(70, 2))])
+    latents = np.concatenate([rng.normal(size=(80, 2)), rng.normal(5, 2, size=(70, 2))])
     groups = np.repeat([3, 7], [80, 70])
-    both = rarity.densities(codes, groups)
-    np.testing.assert_array_equal(both[:80], rarity.densities(codes[:80]))
-    np.testing.assert_array_equal(both[80:], rarity.densities(codes[80:]))
+    both = rarity.densities(latents, groups)
+    np.testing.assert_array_equal(both[:80], rarity.densities(latents[:80]))
+    np.testing.assert_array_equal(both[80:], rarity.densities(latents[80:]))
 
 
 def test_small_classes_are_taken_together():
@@ -92,39 +92,39 @@ def test_without_the_guard_the_product_leaves_few_items():
 def test_clipping_is_told():
     values = np.ones((100, 1))
     values[0] = 1e-4
-    found = rarity.guarded(values, "product", 0.2, 5, alpha=1e-3)
-    assert found.cut == 0.01
-    assert found.weights.max() == pytest.approx(5 / ((5 + 99 * found.weights[1] / (
-        found.weights[0] / 5)) / 100), rel=1e-6)
+    result = rarity.guarded(values, "product", 0.2, 5, alpha=1e-3)
+    assert result.cut == 0.01
+    assert result.weights.max() == pytest.approx(5 / ((5 + 99 * result.weights[1] / (
+        result.weights[0] / 5)) / 100), rel=1e-6)
 
 
 def test_a_minority_far_off_weighs_more():
     rng = np.random.default_rng(4)
-    codes = rng.standard_normal((1000, 4))
-    odd = np.arange(1000) < 40
-    codes[odd] += (4, 0, 0, 4)
+    latents = rng.standard_normal((1000, 4))
+    outlier = np.arange(1000) < 40
+    latents[outlier] += (4, 0, 0, 4)
     for form in ("product", "maximum"):
-        w = rarity.guarded(rarity.densities(codes), form).weights
-        assert w[odd].mean() > 2 * w[~odd].mean()
+        w = rarity.guarded(rarity.densities(latents), form).weights
+        assert w[outlier].mean() > 2 * w[~outlier].mean()
 
 
 def test_a_loss_is_smoothed_over_neighbours_of_the_same_class():
-    codes = np.concatenate([np.arange(60.0), np.arange(60.0)])[:, None]
+    latents = np.concatenate([np.arange(60.0), np.arange(60.0)])[:, None]
     groups = np.repeat([0, 1], 60)
     values = np.zeros(120)
     values[30] = 3.0
-    found = rarity.smoothed(values, codes, groups, 3)
-    np.testing.assert_allclose(np.flatnonzero(found), [29, 30, 31])
-    np.testing.assert_allclose(found[30], 1.0)
-    np.testing.assert_array_equal(rarity.smoothed(values, codes, groups, 1), values)
+    result = rarity.smoothed(values, latents, groups, 3)
+    np.testing.assert_allclose(np.flatnonzero(result), [29, 30, 31])
+    np.testing.assert_allclose(result[30], 1.0)
+    np.testing.assert_array_equal(rarity.smoothed(values, latents, groups, 1), values)
 
 
 def test_of_a_large_group_some_are_asked(monkeypatch):
     monkeypatch.setattr(rarity, "REFERENCE", 30)
-    codes = np.arange(60.0)[:, None]
-    found = rarity.smoothed(np.arange(60.0), codes, np.zeros(60, int), 1)
-    np.testing.assert_array_equal(found[::2], np.arange(0, 60, 2))
-    np.testing.assert_allclose(np.abs(found - np.arange(60))[1::2], 1)
+    latents = np.arange(60.0)[:, None]
+    result = rarity.smoothed(np.arange(60.0), latents, np.zeros(60, int), 1)
+    np.testing.assert_array_equal(result[::2], np.arange(0, 60, 2))
+    np.testing.assert_allclose(np.abs(result - np.arange(60))[1::2], 1)
 
 
 def test_what_cannot_be_weighed_is_said():

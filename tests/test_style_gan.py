@@ -22,7 +22,7 @@ from latlas.objectives.adversarial import path_lengths
 
 
 def model_of(shape=(3, 16, 16), **settings):
-    data = tiny.pictures(shape)
+    data = tiny.images(shape)
     return tiny.build("style-gan", data, tiny.small("style-gan", **settings)).eval()
 
 
@@ -155,8 +155,8 @@ def test_truncation_draws_towards_the_mean():
     z = torch.randn(6, model.latent_dim)
     w, mean = model.to_w(z), model.mean_w()
     torch.testing.assert_close(model.to_w(z, 0.25), mean + 0.25 * (w - mean))
-    items = model.decode_w(model.to_w(z, 0.0)).mean
-    torch.testing.assert_close(items, model.decode_w(mean[None]).mean.expand_as(items))
+    examples = model.decode_w(model.to_w(z, 0.0)).mean
+    torch.testing.assert_close(examples, model.decode_w(mean[None]).mean.expand_as(examples))
     apart = [model.sample(6, noise=Noise(3), truncation=psi).var(0).sum() for psi in (0, 0.5, 1)]
     assert apart[0] < apart[1] < apart[2]
 
@@ -210,9 +210,9 @@ def test_path_lengths_of_a_linear_generator():
     torch.manual_seed(0)
     a, y = torch.randn(2 * 3 * 4, 5), torch.randn(6, 2, 3, 4)
     w = torch.randn(6, 7, 5, requires_grad=True)
-    made = (w.sum(1) @ a.T).reshape(6, 2, 3, 4)
-    wanted = (y.flatten(1) @ a).norm(dim=1) / math.sqrt(12)
-    torch.testing.assert_close(path_lengths(made, w, y), wanted)
+    output = (w.sum(1) @ a.T).reshape(6, 2, 3, 4)
+    expected = (y.flatten(1) @ a).norm(dim=1) / math.sqrt(12)
+    torch.testing.assert_close(path_lengths(output, w, y), expected)
 
 
 def path_phase(model, batch):
@@ -223,10 +223,10 @@ def path_phase(model, batch):
 
 def test_the_penalty_on_paths_and_its_running_mean():
     model, batch = model_of(path_weight=3.0), Batch(torch.zeros(8, 3, 16, 16))
-    losses, found = path_phase(model, batch)
-    length = found.terms["path length"].detach()
+    losses, result = path_phase(model, batch)
+    length = result.terms["path length"].detach()
     _, first = path_phase(model, batch)
-    torch.testing.assert_close(found.total, first.total)  # nothing changes in a loss
+    torch.testing.assert_close(result.total, first.total)  # nothing changes in a loss
     assert next(losses, None) is None  # the phase is over
     torch.testing.assert_close(model.path_length, length)
     model.path_length.copy_(length / 2)
@@ -271,7 +271,7 @@ def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path,
     def train(path, progress=None):
         config = tiny.small("style-gan", augment="ada", r1_interval=4, width=8)
         training = tiny.options(images=320, precision=precision, ema=0.5)
-        return tiny.train(path, "style-gan", tiny.pictures((1, 12, 12)), config,
+        return tiny.train(path, "style-gan", tiny.images((1, 12, 12)), config,
                           training=training, progress=progress)[0]
     whole = train(tmp_path / "whole")
     assert whole.path_length > 0
@@ -282,8 +282,8 @@ def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path,
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 @pytest.mark.parametrize(("data", "settings", "words"), [
     (tiny.points, {}, r"needs images.*train gan"),
-    (lambda: tiny.pictures((1, 7, 9)), {}, r"at least 8 by 8 pixels, these are 7 by 9"),
-    (tiny.pictures, {"depth": 9}, r"depth=9: images of 8 by 8 pixels cannot be halved")])
+    (lambda: tiny.images((1, 7, 9)), {}, r"at least 8 by 8 pixels, these are 7 by 9"),
+    (tiny.images, {"depth": 9}, r"depth=9: images of 8 by 8 pixels cannot be halved")])
 def test_what_cannot_be_is_said_in_one_line(name, data, settings, words):
     with pytest.raises(ConfigError, match=words) as caught:
         tiny.build(name, data(), tiny.small(name, **settings))
@@ -300,7 +300,7 @@ def test_it_can_be_built_as_it_comes(name):
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 def test_a_batch_that_is_no_multiple_of_the_group_is_named(tmp_path, name):
     with pytest.raises(ConfigError, match=r"batch_size=6 .*groups of 4 \(minibatch_std\)"):
-        tiny.train(tmp_path / "run", name, tiny.pictures(), tiny.small(name),
+        tiny.train(tmp_path / "run", name, tiny.images(), tiny.small(name),
                    training=tiny.options(batch_size=6))
 
 

@@ -175,8 +175,8 @@ def test_places_to_go_back_to_may_lie_far_apart(tmp_path, at):
     assert whole.weight.item() == pytest.approx(56 * 0.1 + 44 * 0.05, rel=1e-4)
     stop = at - at % 16
     climb(tmp_path / "run", Recorder(stop=stop), model=Steps(at=62), images=1600)
-    kept = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("rollback-*"))
-    assert len(kept) <= 3
+    rollbacks = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("rollback-*"))
+    assert len(rollbacks) <= 3
     model, _ = climb(tmp_path / "run", model=Steps(at=62), images=1600)
     assert torch.equal(model.weight, whole.weight)
 
@@ -270,7 +270,7 @@ class Handed(Model):
 
 
 def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
-    for data in (tiny.pictures(n=300), tiny.points(2000), tiny.table(200)):
+    for data in (tiny.images(n=300), tiny.points(2000), tiny.table(200)):
         watcher = SampleMonitor(None, data)
         assert watcher.take(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
         assert watcher.take(Handed(data, one=True), 0)["samples/spread"] == 0
@@ -279,8 +279,8 @@ def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
 def test_points_with_labels_tell_their_modes():
     data = open_ring(n=2000).base
     some = data.subset(np.flatnonzero(data.label < 3))
-    seen = SampleMonitor(None, data).take(Handed(some), 0)
-    assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97
+    terms = SampleMonitor(None, data).take(Handed(some), 0)
+    assert terms["samples/modes"] == 3 and terms["samples/within"] > 0.97
     plain = Dataset(data.x, Points((2,)))
     assert SampleMonitor(None, plain).take(Handed(plain), 0).keys() == {"samples/spread"}
 
@@ -293,7 +293,7 @@ def test_samples_that_are_no_numbers_are_no_terms():
 
 
 def test_a_look_is_the_same_every_time_and_leaves_torchs_generator(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     watcher, model, before = SampleMonitor(tmp_path, data), Handed(data), torch.get_rng_state()
     for images in (0, 100):
         watcher.take(model, images)
@@ -374,30 +374,30 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once, quick_classifier
         assert SampleMonitor(None, few).take(Handed(few), 0).keys() == {"samples/spread"}
 
 
-@pytest.mark.parametrize(("seconds", "gone", "cheap"), [
+@pytest.mark.parametrize(("seconds", "elapsed", "cheap"), [
     (1.0, 29.0, False), (1.0, 49.0, False), (1.0, 51.0, True), (19.0, 960.0, True),
     (21.0, 1e6, False)])
-def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, cheap):
+def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, elapsed, cheap):
     """At most a fiftieth of the time that has gone by, and twenty seconds."""
     clock, timed = [5.0], []
     monkeypatch.setattr(snapshots.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(snapshots, "learning_seconds",
                         lambda *_, **__: timed.append(1) or seconds)
-    monitor = SampleMonitor(None, tiny.pictures(n=300))
-    clock[0] += gone
+    monitor = SampleMonitor(None, tiny.images(n=300))
+    clock[0] += elapsed
     assert [monitor.is_cheap("cpu") for _ in range(2)] == [cheap, cheap]
-    assert len(timed) == (gone >= 30)
+    assert len(timed) == (elapsed >= 30)
 
 
 def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
         tmp_path, monkeypatch, at_once, quick_classifier):
-    told = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
+    run = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
     assert all(line["samples/modes"] >= 1 for line in lines_of(tmp_path / "told")
                if "samples/spread" in line)
-    kept = list((tmp_path / "told/cache").iterdir())
-    assert len(kept) == 1 and kept[0].name.startswith("classifier-")
+    rollbacks = list((tmp_path / "told/cache").iterdir())
+    assert len(rollbacks) == 1 and rollbacks[0].name.startswith("classifier-")
     latlas.evaluate(tmp_path / "told", samples=100, metrics=["samples"])
-    assert kept == list((tmp_path / "told/cache").glob("classifier-*"))
+    assert rollbacks == list((tmp_path / "told/cache").glob("classifier-*"))
     monkeypatch.setattr(snapshots, "LEAST", 1e9)
     plain = latlas.train("gan", "digits", out=tmp_path / "plain", sample_snapshots=5, **GAN)
-    assert torch.equal(tiny.weights(told.model), tiny.weights(plain.model))
+    assert torch.equal(tiny.weights(run.model), tiny.weights(plain.model))
