@@ -45,7 +45,8 @@ def check_output(shard: str | None, out: Path | str | None, block: int,
                  suffixes: Sequence[str] = FRAMES) -> None:
     """Raise ConfigError, before the long work, for a shard, folder or file that cannot be."""
     if shard is None:
-        return check_suffix(out, suffixes)
+        check_suffix(out, suffixes)
+        return
     share_of(shard)
     if out is None:
         raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",
