@@ -221,7 +221,7 @@ def seldomness(view: Neighbours) -> Float:
     visits: Float = np.ones(m)
     for _ in range(STEPS):
         share = np.repeat(visits / steps.shape[1], steps.shape[1])
-        visits = (1 - ANYWHERE) * np.bincount(steps.ravel(), share, m) + ANYWHERE
+        visits = np.asarray((1 - ANYWHERE) * np.bincount(steps.ravel(), share, m) + ANYWHERE)
     return np.asarray(-np.log(visits)[view.which[:, :AROUND]].mean(1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,8 +185,8 @@ class Seen:
 
     def take(self, rows: Index | slice) -> Seen:
         """Some of them."""
-        return Seen(self.features[rows], *(None if v is None else v[rows] for v in (
-            self.mode, self.inside, self.label)))
+        parts: Any = (None if v is None else v[rows] for v in (self.mode, self.inside, self.label))
+        return Seen(self.features[rows], *parts)
 
 
 def control_split(n: int, seed: int = 0) -> tuple[Index, Index]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,8 @@ def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> 
         raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
                         f"least {LEAST_ITEMS}")
     density = np.ones(values.shape)
-    for rows in [np.arange(len(values))] if groups is None else members(groups):
+    parts: list[Any] = [slice(None)] if groups is None else members(groups)
+    for rows in parts:
         for i, column in enumerate(_standard(values[rows]).T):
             low, high = column.min(), column.max()
             width = (high - low) / bins
