@@ -134,7 +134,7 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
         waves = [] if space.kind == "image" else [Waves()]
         inputs = space.dims * (1 + 2 * OCTAVES * len(waves))
         layers = leaky_mlp(inputs, 1, width, max(1, depth // 2))
-        trunk = nn.Sequential(nn.Flatten(), *waves, *layers[:-1])  # not the last linear map
+        trunk = nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map
     else:
         encoder = ConvEncoder(space.shape, features, width=width, depth=depth)
         trunk = nn.Sequential(encoder, nn.SiLU())

@@ -99,8 +99,10 @@ class UNet(nn.Module):
         innermost, wide = len(sizes) - 2, [inputs, *channels(width, len(sizes) - 1)]
         downs, ups = [], []
         for level, (large, small) in enumerate(pairwise(sizes)):
-            conv, o = down(wide[level], wide[level + 1], large, small), wide[level + 1]
-            parts = normed(conv, o) if level and (blocks or level < innermost) else [conv]
+            i, o = wide[level:level + 2]
+            conv = down(i, o, large, small)
+            inner = level and (blocks or level < innermost)
+            parts: list[nn.Module] = normed(conv, o) if inner else [conv]
             downs.append(nn.Sequential(*([nn.LeakyReLU(SLOPE)] if level else []), *parts))
         inside = [nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks))] if blocks else []
         for level in reversed(range(innermost + 1)):
