@@ -29,10 +29,10 @@ from latlas.models.translation import Pix2Pix, flipped
 from latlas.networks.translators import (
     Block,
     ColumnTranslator,
+    Mirrored,
     PatchDiscriminator,
     ResidualTranslator,
     UNet,
-    mirrored,
 )
 from latlas.verbs.evaluate import measure
 from latlas.verbs.sections import Subject, build_page
@@ -63,10 +63,18 @@ def test_translators_keep_any_size(size):
         assert output.abs().max() <= 1
 
 
-def test_edges_are_mirrored():
-    layer, x = mirrored(2, 3, 5), torch.randn(2, 2, 6, 7)
-    padded = F.pad(x, [2] * 4, mode="reflect")
-    torch.testing.assert_close(layer(x), F.conv2d(padded, layer.conv.weight, layer.conv.bias))
+@pytest.mark.parametrize("outputs", [1, 3, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_edges_are_mirrored_also_row_by_row(outputs, bias):
+    layer, x = Mirrored(4, outputs, 7).double(), torch.randn(2, 4, 11, 12, dtype=torch.float64)
+    if not bias:
+        layer.conv.register_parameter("bias", None)
+    x.requires_grad_()
+    known = layer.conv(F.pad(x, [3] * 4, mode="reflect"))
+    torch.testing.assert_close(layer(x).double(), known, rtol=1e-5, atol=1e-5)
+    mine, theirs = (torch.autograd.grad(y.double().square().sum(), [x, *layer.parameters()])
+                    for y in (layer(x), known))
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("blocks", [0, 3])

@@ -168,14 +168,11 @@ class ConvDecoder(nn.Module):
     """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W): the encoder mirrored.
 
     Args:
-        shape, condition, width, depth: as in :class:`ConvEncoder`; the size is hit exactly.
+        shape, condition, width, depth: as for :class:`ConvEncoder`; the size is hit exactly.
         inputs: latent dimensions.
         multiplier: outputs per scalar of the image.
         refined: with a residual convolution at every size. What one layer makes larger the next
             can still correct, which a discriminator asks for and a decoder of means does not need.
-
-    Raises:
-        ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,

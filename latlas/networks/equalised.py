@@ -77,9 +77,7 @@ def pixel_norm(h: Tensor) -> Tensor:
 
 def enlarged(h: Tensor, size: Size) -> Tensor:
     """(n, c, ·, ·) to (n, c, *size), bilinear."""
-    if h.shape[2:] == size:
-        return h
-    return F.interpolate(h, size=size, mode="bilinear", align_corners=False)
+    return h if h.shape[2:] == size else F.interpolate(h, size, mode="bilinear")
 
 
 def shrunk(h: Tensor, size: Size) -> Tensor:
@@ -150,10 +148,10 @@ def image_sizes(name: str, shape: tuple[int, ...], depth: int = 0) -> list[Size]
 
 
 # ------------------------------------------------------------------------------ progressive-gan
-# Generator and discriminator begin with the coarsest images and add size after size. How far they
-# have grown is one number, the stage: at stage k images have size k (0 is coarsest); between k − 1
-# and k, size k fades in, with the weight stage − (k − 1) (Karras et al. 2018, section 2 and figure
-# 2). Every layer exists from the start, so a checkpoint never changes shape.
+# Generator and discriminator grow from the coarsest images. How far is one number, the stage: at
+# stage k images have size k (0 is coarsest); between k − 1 and k, size k fades in, with the weight
+# stage − (k − 1) (Karras et al. 2018, section 2 and figure 2). Every layer exists from the start:
+# a checkpoint never changes shape.
 
 def level_and_weight(stage: float) -> tuple[int, float]:
     """The finest size there is, and how much of it, in (0, 1]."""

@@ -135,7 +135,7 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
         waves = [] if space.kind == "image" else [Waves()]
         inputs = space.dims * (1 + 2 * OCTAVES * len(waves))
         layers = leaky_mlp(inputs, 1, width, max(1, depth // 2))
-        trunk = nn.Sequential(nn.Flatten(), *waves, *layers[:-1])  # not the last linear map
+        trunk = nn.Sequential(nn.Flatten(), *waves, *list(layers)[:-1])  # not the last linear map
     else:
         encoder = ConvEncoder(space.shape, features, width=width, depth=depth)
         trunk = nn.Sequential(encoder, nn.SiLU())
@@ -167,10 +167,9 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ augmentation
-# With few images a discriminator memorises them. It cannot if the images that it sees are augmented
-# at random; and as long as the augmentations can be undone in distribution, the generator still
-# learns the images as they are (Karras et al. 2020b, section 2). All functions take (n, C, H, W) in
-# [−1, 1] and are differentiable.
+# A discriminator memorises few images unless those that it sees are augmented at random. As long as
+# they can be undone in distribution, the generator learns the images as they are (Karras et al.
+# 2020b, section 2). All functions take (n, C, H, W) in [−1, 1] and are differentiable.
 
 def diff_augment(x: Tensor, noise: Noise) -> Tensor:
     """Colour, shift and a square cut out, of every image (Zhao et al. 2020, section 3.2)."""
@@ -234,8 +233,7 @@ def ada_augment(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
 def random_geometry(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
     """(n, 3, 3), from places in the result to places in the source, both in −1 … 1.
 
-    Rotations are those of the image, whatever its sides: until the end places are in units of half
-    its height.
+    Rotations are those of the image: until the end places are in units of half its height.
     """
     n, wide = len(x), x.shape[3] / x.shape[2]
 

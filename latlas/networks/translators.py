@@ -1,10 +1,10 @@
 """From an image to an image of the same size, in other channels."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
@@ -39,10 +39,28 @@ def start(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def mirrored(inputs: int, outputs: int, kernel: int) -> nn.Module:
-    """A convolution that keeps the size, with reflection padding; in checkpoints it is ``conv``."""
-    return nn.Sequential(OrderedDict(conv=nn.Conv2d(
-        inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")))
+class Mirrored(nn.Module):
+    """A convolution that keeps the size, with reflection padding.
+
+    A processor fills outputs up to 16, so 7 × 7 to 3 takes half the time row by row of the kernel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, height, k = self.conv, x.shape[2], self.conv.kernel_size[0]
+        x = F.pad(x, [k // 2] * 4, mode="reflect")
+        if conv.out_channels > 8 or x.device.type != "cpu":
+            out: Tensor = conv(x)
+            return out
+        weight = conv.weight.transpose(1, 2).flatten(0, 1)[:, :, None]  # outputs · k, inputs, 1, k
+        rows = F.conv2d(x, weight).unflatten(1, (-1, k)).float()
+        total = rows[:, :, 0, :height]
+        for i in range(1, k):
+            total = total + rows[:, :, i, i:i + height]
+        return total if conv.bias is None else total + conv.bias[:, None, None]
 
 
 def along(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
@@ -51,9 +69,9 @@ def along(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
 
 
 class Block(nn.Module):
-    """h + two convolutions of it, :func:`mirrored` or :func:`along` the width; the size stays."""
+    """h + two convolutions of it, mirrored or :func:`along` the width; the size stays."""
 
-    def __init__(self, width: int, layer: Callable[..., nn.Module] = mirrored,
+    def __init__(self, width: int, layer: Callable[..., nn.Module] = Mirrored,
                  norm: Callable[[int], nn.Module] = nn.InstanceNorm2d) -> None:
         super().__init__()
         self.layers = nn.Sequential(*normed(layer(width, width, 3), width, norm), nn.ReLU(),
@@ -99,8 +117,10 @@ class UNet(nn.Module):
         innermost, wide = len(sizes) - 2, [inputs, *channels(width, len(sizes) - 1)]
         downs, ups = [], []
         for level, (large, small) in enumerate(pairwise(sizes)):
-            conv, o = down(wide[level], wide[level + 1], large, small), wide[level + 1]
-            parts = normed(conv, o) if level and (blocks or level < innermost) else [conv]
+            i, o = wide[level:level + 2]
+            conv = down(i, o, large, small)
+            inner = level and (blocks or level < innermost)
+            parts: list[nn.Module] = normed(conv, o) if inner else [conv]
             downs.append(nn.Sequential(*([nn.LeakyReLU(SLOPE)] if level else []), *parts))
         inside = [nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks))] if blocks else []
         for level in reversed(range(innermost + 1)):
@@ -141,13 +161,13 @@ class ResidualTranslator(nn.Module):
     def __init__(self, inputs: int, outputs: int, size: Size, width: int, blocks: int) -> None:
         super().__init__()
         sizes, wide = pyramid(*size, 2), channels(width, 3)
-        layers = [*normed(mirrored(inputs, width, 7), width), nn.ReLU()]
+        layers = [*normed(Mirrored(inputs, width, 7), width), nn.ReLU()]
         for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True):
             layers += [*normed(down(i, o, large, small), o), nn.ReLU()]
         layers += [Block(wide[-1]) for _ in range(blocks)]
         for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]), strict=True):
             layers += [*normed(Up(i, o, small, large), o), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, mirrored(width, outputs, 7))
+        self.layers = nn.Sequential(*layers, Mirrored(width, outputs, 7))
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,11 +209,8 @@ class ColumnTranslator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """(n, channels, H, W) to (n, patches): how real every overlapping patch is (Isola et al. 2017).
 
-    Three stages see patches of 70 pixels, two of 34, one of 16 (appendix 6.1.2).
-
-    Args:
-        width: channels of the first level, doubled at every level up to eight times.
-        depth: downsampling stages.
+    ``depth`` 3 sees patches of 70 pixels, 2 of 34, 1 of 16 (appendix 6.1.2). ``width`` is that of
+    the first level, doubled at every level up to eight times.
     """
 
     def __init__(self, inputs: int, width: int, depth: int) -> None:
