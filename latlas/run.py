@@ -218,10 +218,11 @@ def as_run(run: Run | Model | str | Path) -> Run:
 
 def provides_of(model: Model) -> frozenset[str]:
     """What a model in memory can do; any encoder and decoder can be tried on noisy examples."""
-    from latlas.core.model import capabilities
+    from latlas.core.model import CAPABILITIES
 
-    words = capabilities(model)
-    return words | {"denoise"} if "reconstruct" in words else words
+    words = {word for word, protocols in CAPABILITIES.items()
+             if all(isinstance(model, protocol) for protocol in protocols)}
+    return frozenset(words | {"denoise"} if "reconstruct" in words else words)
 
 
 def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Run:

@@ -13,7 +13,7 @@ from PIL import Image
 from latlas.core.model import Model, Translates
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
-from latlas.data.pairs import PairDataset
+from latlas.data.pairs import Data, PairDataset
 from latlas.engine.callbacks import SNAPSHOTS
 from latlas.engine.progress import Log
 from latlas.engine.trainer import Callback, Trainer
@@ -78,14 +78,15 @@ class SampleMonitor(Snapshots):
 
     def __init__(self, folder: Path | None, train: Dataset, seed: int = 0,
                  cache: Path | None = None) -> None:
-        image, label = train.space.kind == "image", train.take("label")
+        image, label = train.space.kind == "image", _label(train)
         super().__init__(folder if image else None)
         self.train, self.seed, self.cache = train, derive(seed, "watch"), Cache(cache)
-        self.start, self.cost, self.classifier = time.monotonic(), 0.0, None
+        self.start, self.cost = time.monotonic(), 0.0
+        self.classifier: Any = None
         self.balls = Balls.fit(examples_of(train), label) if (
             train.space.kind == "points" and _several(label)) else None
         self.learns = (image and _several(label) and train.space.dims <= LARGEST
-                       and len(train) >= FEWEST and _several(learnt_from(train).take("label")))
+                       and len(train) >= FEWEST and _several(_label(learnt_from(train))))
         self.shares = class_shares(label) if self.balls or self.learns else np.zeros(0)
         self.n = GRID if image else POINTS
         if self.learns:
@@ -133,7 +134,8 @@ class TranslationSheets(Snapshots):
     """The same examples of both sides translated at every look, to every domain that the model
     reaches: rows of input, output and, of pairs, the target."""
 
-    def __init__(self, folder: Path | None, data: PairDataset) -> None:
+    def __init__(self, folder: Path | None, data: Data) -> None:
+        assert isinstance(data, PairDataset)
         super().__init__(folder)
         self.data = data
 
@@ -153,3 +155,7 @@ class TranslationSheets(Snapshots):
 def _several(label: Any) -> bool:
     """There are two or more classes."""
     return label is not None and len(np.unique(label[label >= 0])) > 1
+
+
+def _label(data: Dataset) -> Any:
+    return data.take("label")

@@ -164,8 +164,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             from latlas.snapshots import SampleMonitor, TranslationSheets
 
             folder = out / "samples" if plan.options.sample_snapshots else None
-            callbacks = [SampleMonitor(folder, examples, plan.options.seed, out / "cache")
-                         if needs is None else TranslationSheets(folder, examples)]
+            callbacks = [TranslationSheets(folder, examples) if needs else SampleMonitor(
+                folder, first_side(examples), plan.options.seed, out / "cache")]
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)

@@ -394,8 +394,8 @@ CAPABILITIES: dict[str, tuple[type, ...]] = {
     "mix": (HasStyles,), "translate": (Translates,)}
 
 
-def capabilities(model: Model | type[Model]) -> frozenset[str]:
-    """What a person can ask of a model or of a class of models, by the methods that it has."""
+def capabilities(model: type[Model]) -> frozenset[str]:
+    """What a person can ask of a class of models, by the methods that it has."""
     return frozenset(name for name, protocols in CAPABILITIES.items() if all(
         hasattr(model, member) for protocol in protocols for member in vars(protocol)
         if not member.startswith("_")))
