@@ -81,7 +81,7 @@ def points(x, **more):
     return Dataset(x, Points(x.shape[1:], 0.0, 1.0), **more)
 
 
-# ------------------------------------------------------------------------------ figures
+# ------------------------------------------------------------------------------ metrics
 
 def test_isolation_is_the_log_distance_to_the_kth_others():
     x = np.random.default_rng(0).normal(size=(80, 3))
@@ -405,7 +405,7 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     assert "30th neighbour." in text and "a walk from" not in text
 
 
-def test_the_command_writes_page_figures_and_table(tmp_path, capsys):
+def test_the_command_writes_page_metrics_and_table(tmp_path, capsys):
     rng = np.random.default_rng(0)
     csv = tmp_path / "rows.csv"
     polars.DataFrame({"a": rng.normal(size=90), "b": rng.normal(size=90),

@@ -42,8 +42,8 @@ def corners(seed=0):
     both = np.repeat(np.arange(5), [n for n in EVEN + ODD if n])
     x = rng.integers(0, 40, (len(kind), 1, SIDE, SIDE), np.uint8)
     half = SIDE // 2
-    for item, k in zip(x, kind, strict=True):
-        item[0, half * (k // 2):half * (k // 2 + 1), half * (k % 2):half * (k % 2 + 1)] += 200
+    for image, k in zip(x, kind, strict=True):
+        image[0, half * (k // 2):half * (k // 2 + 1), half * (k % 2):half * (k % 2 + 1)] += 200
     order = rng.permutation(len(kind))
     label = np.repeat([0, 1], [sum(EVEN), sum(ODD)])
     return Dataset(x[order], PICTURES, label=label[order]), both[order]
@@ -181,7 +181,7 @@ def test_fakes_have_the_groups_of_the_real_items_of_their_step(result):
 
 
 def test_samples_of_a_class_come_from_its_groups():
-    """A generator that shows its code: codes of `even` are at the places of its kinds alone."""
+    """A generator that shows its latent vector: those of `even` are at its kinds."""
     data, kind = corners()
     config = tiny.small("conditional-gan", n_clusters=5, latent_dim=64, network="conv")
     model = tiny.build("conditional-gan", data, config)

@@ -348,7 +348,7 @@ def test_the_command_writes_a_table(runs, tmp_path, suffix, capsys):
     assert weight.mean() == pytest.approx(1)
 
 
-def test_figures_of_classification(runs):
+def test_metrics_of_classification(runs):
     examples = latlas.open_data("digits", "test")
     result = latlas.evaluate(runs / "debiasing-vae", metrics=["classification"])
     log_p = latlas.classify(runs / "debiasing-vae", examples).log_p

@@ -1,4 +1,4 @@
-"""The figures that torchmetrics and prdc also give, by their formulas, to 1e-4.
+"""The metrics that torchmetrics and prdc also give, by their formulas, to 1e-4.
 
 Both formulas are written out here as those packages have them, full matrices and all; neither is
 a dependency.

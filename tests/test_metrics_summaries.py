@@ -1,4 +1,4 @@
-"""Likelihood summaries, codes and reconstruction errors against closed forms."""
+"""Likelihood summaries, latents and reconstruction errors against closed forms."""
 
 from __future__ import annotations
 

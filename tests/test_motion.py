@@ -56,8 +56,8 @@ def test_moved_pictures_are_the_pictures_at_the_places(size):
     whole = motion.rigid(torch.zeros(1), torch.tensor([2.0]), torch.tensor([-1.0]))
     visible = motion.inside(whole, 4, 5)[0, 0]
     assert visible.tolist() == [[0] * 5, *[[1, 1, 1, 0, 0]] * 3]
-    picture = torch.rand(1, 1, 4, 5)
-    torch.testing.assert_close(motion.warped(picture, whole)[0, 0, 1:, :3], picture[0, 0, :3, 2:])
+    image = torch.rand(1, 1, 4, 5)
+    torch.testing.assert_close(motion.warped(image, whole)[0, 0, 1:, :3], image[0, 0, :3, 2:])
 
 
 def test_the_motion_is_found():

@@ -10,7 +10,7 @@ from latlas.metrics import rarity
 
 
 def spread() -> np.ndarray:
-    """60 codes in two bins a dimension: 45 and 15 of the first, 30 and 30 of the second."""
+    """60 latents in two bins a dimension: 45 and 15 of the first, 30 and 30 of the second."""
     first = np.repeat([0.0, 4.0], [45, 15])
     return np.stack([first, np.tile([0.0, 1.0], 30)], 1)
 

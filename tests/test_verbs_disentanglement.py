@@ -1,4 +1,4 @@
-"""Disentanglement as figures: which factors, what stands beside them, and what is refused."""
+"""Disentanglement as metrics: which factors, what stands beside them, and what is refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_factors_without_names_are_numbered(data):
         known_factors(bare, ("y",), [])
 
 
-def test_figures_stand_between_their_control_and_their_ceiling(data):
+def test_metrics_stand_between_their_control_and_their_ceiling(data):
     result = {f.key: f for f in disentanglement(Reader(data.space), data)}
     assert set(result) == {k for k, kind in KINDS.items() if kind.group == "disentanglement"}
     assert all(f.control_name == "rotated latents" for f in result.values())
@@ -102,7 +102,7 @@ def test_what_was_asked_for_and_cannot_be_is_said(data):
         measure(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
 
 
-def test_groups_are_those_of_the_figures():
+def test_groups_are_those_of_the_metrics():
     assert list(dict.fromkeys(kind.group for kind in KINDS.values())) == [
         "likelihood", "reconstruction", "translation", "classification", "encoding",
         "disentanglement", "latent-space", "samples"]

@@ -34,7 +34,7 @@ SPACE = Points((3,))
 
 
 class Linear(Model):
-    """x = scale · (z, 0) for two codes; q(z|x) is exact for z with a share ``share`` of its
+    """x = scale · (z, 0) for two latent dimensions; q(z|x) is exact for z with ``share`` of its
     variance, so that the aggregate posterior is the prior."""
 
     def __init__(self, scale=2.0, share=0.75, prior=None, flat=False):
@@ -62,14 +62,14 @@ def data(n=1500, seed=0, scale=2.0):
     return Dataset(np.c_[scale * z, np.zeros(n)].astype(np.float32), SPACE)
 
 
-def figures(model, test, seed=0):
+def metrics(model, test, seed=0):
     notes = []
     return {f.key: f for f in latent_metrics(model, test, seed, notes)}, notes
 
 
 def test_a_linear_decoder_has_one_slope():
     test = data()
-    result, _ = figures(Linear(), test)
+    result, _ = metrics(Linear(), test)
     expected = 2.0 / neighbour_distance(test.x)  # sd of these draws of the prior is near 1
     assert result["slope_median"].value == pytest.approx(expected, rel=0.05)
     assert result["slope_high"].value == pytest.approx(expected, rel=0.05)
@@ -80,13 +80,13 @@ def test_a_linear_decoder_has_one_slope():
 def test_slopes_do_not_depend_on_the_unit_of_the_codes():
     wide = FullNormal(torch.tensor([5.0, -3.0]), 10 * torch.eye(2))
     one, other = Linear(), Linear(scale=0.2, prior=wide)
-    a, b = (figures(m, data())[0] for m in (one, other))
+    a, b = (metrics(m, data())[0] for m in (one, other))
     for key in ("slope_median", "lipschitz_ratio", "largest_jump"):
         assert a[key].value == pytest.approx(b[key].value, rel=1e-3)
 
 
 def test_information_of_a_gaussian_channel():
-    result, notes = figures(Linear(share=0.75), data())
+    result, notes = metrics(Linear(share=0.75), data())
     for key in ("information", "information_upper"):
         assert result[key].value == pytest.approx(math.log(4), abs=0.15)
     for key in ("marginal_kl", "total_correlation", "dimension_kl", "linear_tc"):
@@ -95,14 +95,14 @@ def test_information_of_a_gaussian_channel():
 
 
 def test_few_items_say_that_they_bound_the_information():
-    result, notes = figures(Linear(share=0.99999), data(60))
+    result, notes = metrics(Linear(share=0.99999), data(60))
     assert result["information"].value == pytest.approx(math.log(60), abs=0.01)
     assert "lower bound" in notes[0] and "60 examples" in notes[0]
 
 
 def test_parts_by_dimension_are_of_the_standard_prior_alone():
     other = FullNormal(torch.zeros(2), torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
-    result, _ = figures(Linear(prior=other), data())
+    result, _ = metrics(Linear(prior=other), data())
     assert "dimension_kl" not in result
     held_out = np.array([[1, 0.5], [0.5, 1.25]])  # KL(N(0, I) ‖ N(0, held)) in closed form
     expected = 0.5 * (np.trace(np.linalg.inv(held_out)) - 2 + math.log(np.linalg.det(held_out)))
@@ -114,12 +114,12 @@ def test_an_autoencoder_has_points_for_codes():
         def encode(self, x, *, condition=None):
             return PointMass(x[:, :2])
 
-    result, _ = figures(Points(), data())
+    result, _ = metrics(Points(), data())
     assert "information" not in result and result["linear_tc"].value == pytest.approx(0, abs=0.01)
 
 
 def test_a_collapsed_decoder_does_not_move():
-    result, _ = figures(Linear(flat=True), data())
+    result, _ = metrics(Linear(flat=True), data())
     assert result["slope_median"].value == 0 and "lipschitz_ratio" not in result
 
 
@@ -151,13 +151,13 @@ def test_the_map_of_a_linear_decoder():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_has_the_figures_it_can_have(name):
+def test_every_model_has_the_metrics_it_can_have(name):
     examples = tiny.data_for(name)
     model = tiny.build(name, examples, tiny.small(name)).eval()
-    result, _ = figures(model, examples)
+    result, _ = metrics(model, examples)
     assert all(math.isfinite(f.value) for f in result.values())
     assert ("slope_median" in result) == has_latent_space(model)
-    again, _ = figures(model, examples)
+    again, _ = metrics(model, examples)
     assert result == again
 
 

@@ -70,8 +70,8 @@ class Plain(Styled):
     decode_w = None
 
     def decode(self, z, *, condition=None):
-        picture = torch.einsum("nw,lwp->np", z @ self.a, self.b)
-        return PointMass(picture.reshape(-1, 1, 4, 4), 3)
+        image = torch.einsum("nw,lwp->np", z @ self.a, self.b)
+        return PointMass(image.reshape(-1, 1, 4, 4), 3)
 
     def sample(self, n, *, noise, condition=None):
         return self.decode(noise.normal(n, 2)).mean

@@ -347,9 +347,9 @@ class Same:
 
 @pytest.mark.parametrize("frames", [3, 15, 16, 17, 24, 25, 100])
 def test_windows_that_stay_as_they_are_fade_into_the_same_clip(frames: int) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
     model = Same()
-    np.testing.assert_allclose(_translated(model, picture, model.space.a, "B"), picture, atol=1e-3)
+    np.testing.assert_allclose(_translated(model, image, model.space.a, "B"), image, atol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000])
