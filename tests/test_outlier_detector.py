@@ -1,4 +1,4 @@
-"""The detector of outlying rows: robust, deterministic, calibrated; in the conventions of both libraries."""
+"""The detector of outlying rows: robust, deterministic, calibrated, as both libraries have it."""
 
 from __future__ import annotations
 
