@@ -84,7 +84,7 @@ class ReplayBuffer:
 
 
 def squares(logits: Tensor, target: float) -> Tensor:
-    """½ (D − wanted)², mean."""
+    """½ (D − target)², mean."""
     return 0.5 * F.mse_loss(logits, torch.full_like(logits, target))
 
 
