@@ -83,7 +83,7 @@ class Case:
 CASES = {
     "mlp-512": Case("β-VAE, MLP 784-512-16", (512,), 16, 100, 2.0, 30_000),
     "mlp-200-200": Case("VAE, MLP 784-200-200-50", (200, 200), 50, 64, 1.0, 30_000),
-    "conv": Case("VAE, conv 32-64-128, code 16", (), 16, 100, 1.0, 10_000),
+    "conv": Case("VAE, conv 32-64-128, 16 latents", (), 16, 100, 1.0, 10_000),
 }
 
 
@@ -286,7 +286,7 @@ def run_arguments(description: str, rows: Sequence[str], *, minutes: float,
     parser.add_argument("--set", nargs="+", action="extend", default=[],
                         type=lambda text: _setting(text, rows), metavar="[row:]key=value",
                         help=f"a setting of one row ({', '.join(rows)}), or of all models")
-    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--json", type=Path, help="write every metric here")
     return parser
 
 
@@ -349,7 +349,7 @@ def spent(run: Path) -> tuple[float, int]:
 
 
 def metrics_table(results: dict[str, dict[str, Any]], control: str) -> str:
-    """A line for every row, a column for every title of a figure, and the controls below."""
+    """A line for every row, a column for every title of a metric, and the controls below."""
     from latlas.metrics.table import number
 
     titles = list(dict.fromkeys(title for metrics in results.values() for title in metrics))

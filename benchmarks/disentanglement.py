@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(name: str, source: Any, options: argparse.Namespace,
             seed: int) -> dict[str, dict[str, float]]:
-    """Every figure of one run, with its control and its ceiling."""
+    """Every metric of one run, with its control and its ceiling."""
     model, own = MODELS[name]
     budget = {"images": options.images} if options.images else {"minutes": options.minutes}
     out = options.out and options.out / re.sub(r"\W+", "-", f"{name} {seed}")

@@ -51,7 +51,7 @@ Pictures = NDArray[np.uint8]
 def main() -> None:
     """Train or read every row, evaluate it in both directions, and tabulate."""
     options = arguments()
-    source, ways = two_domains(options.data, options.clips)
+    source, motions_of = two_domains(options.data, options.clips)
     print(f"{len(split(source, 'train')) // FRAMES:,} clips of each domain to train on", flush=True)
     readers = {to: image_classifier(*target_parts(source, to), options, f"real test frames of {to}")
                for to in "BA"}
@@ -59,8 +59,8 @@ def main() -> None:
             for row in options.models}
     results: dict[str, dict[str, Metric]] = {}
     for to in "BA":
-        of = {f"{row} to {to}": cost(run) | direction(run, source, to, ways, readers[to], options)
-              for row, run in runs.items()}
+        of = {f"{row} to {to}": cost(run) | direction(run, source, to, motions_of, readers[to],
+                                                      options) for row, run in runs.items()}
         print("\n" + metrics_table(of, f"real examples of {to}"), flush=True)
         _share(of, to)
         results |= of
@@ -85,19 +85,19 @@ def two_domains(path: Path, most: int) -> tuple[PairSource, dict[str, NDArray[np
     base, rows = opened.base, partition(opened)
     order = np.random.default_rng(0).permutation(rows["train"])[:2 * most]
     halves = [np.sort(order[i::2]) for i in (0, 1)]
-    sides, ways = [], {}
+    sides, motions_of = [], {}
     for name, half, paint in zip("AB", halves, (None, textured), strict=True):
         chosen = [half, rows["test"][:len(half) // 8]]
-        data, ways[name] = clips(base, np.concatenate(chosen), paint, "AB".index(name))
+        data, motions_of[name] = clips(base, np.concatenate(chosen), paint, "AB".index(name))
         cut = len(half) * FRAMES
         sides.append(make(name, data, parts={"train": np.arange(cut),
                                              "test": np.arange(cut, len(data))}))
-    return open_pair(*sides), ways
+    return open_pair(*sides), motions_of
 
 
 def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tuple[
         Dataset, NDArray[np.float32]]:
-    """A clip of every digit, painted if so asked, and the motions; rows of the result are clip by
+    """A clip of every digit, painted by ``paint``, and the motions; rows of the result are clip by
     clip."""
     pad = (CANVAS - base.x.shape[2]) // 2
     canvas = np.pad(base.x[rows], [(0, 0), (0, 0), (pad, pad), (pad, pad)])
@@ -110,13 +110,13 @@ def clips(base: Dataset, rows: NDArray[np.int64], paint: Any, seed: int) -> tupl
     still = torch.eye(2, 3).expand(len(rows), 1, 2, 3)
     moved = torch.cat([still, step.unflatten(0, (len(rows), FRAMES - 1))], 1).flatten(0, 1)
     clip = np.repeat(np.arange(len(rows)), FRAMES)
-    x = np.concatenate([filmed(canvas[i], way[i]) for i in range(len(rows))])
+    x = np.concatenate([filmed(canvas[i], motions[i]) for i in range(len(rows))])
     space = Images(x.shape[1:], classes=base.space.classes, frames=True)
     data = Dataset(x, space, base.label[rows][clip], group=clip, clip=clip)
     return data, moved.numpy().astype(np.float32)
 
 
-def ways_of(n: int, seed: int) -> torch.Tensor:
+def random_motions(n: int, seed: int) -> torch.Tensor:
     """Motions (n, FRAMES, 2, 3) from places in every frame of a clip to places on its canvas."""
     rng = np.random.default_rng([seed, n])
     time = np.arange(FRAMES) - (FRAMES - 1) / 2
@@ -130,31 +130,31 @@ def ways_of(n: int, seed: int) -> torch.Tensor:
     return motions.unflatten(0, (n, FRAMES))
 
 
-def filmed(canvas: Pictures, way: torch.Tensor) -> Pictures:
+def filmed(canvas: Pictures, motions: torch.Tensor) -> Pictures:
     """Frames (FRAMES, C, SIDE, SIDE) of a canvas (C, CANVAS, CANVAS) that moves."""
     large = torch.from_numpy(canvas).float().expand(FRAMES, *canvas.shape)
     edge = (CANVAS - SIDE) // 2
-    seen = motion.warped(large, way)[:, :, edge:-edge, edge:-edge]
+    seen = motion.warped(large, motions)[:, :, edge:-edge, edge:-edge]
     return seen.clamp(0, 255).round().byte().numpy()
 
 
 # ------------------------------------------------------------------------------ judging
 
-def direction(run: Path, source: PairSource, to: str, ways: dict[str, NDArray[np.float32]],
+def direction(run: Path, source: PairSource, to: str, motions_of: dict[str, NDArray[np.float32]],
               reader: Any, options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure of test clips translated to a domain; draws a strip of some."""
+    """Title to metric of test clips translated to a domain; draws a strip of some."""
     model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
     labels, output = seen.take("label"), translated(model, seen, to=to)
-    real = other.take("x"), ways[to][other.rows]
-    motions = ways["A" if to == "B" else "B"][seen.rows]
+    real = other.take("x"), motions_of[to][other.rows]
+    motions = motions_of["A" if to == "B" else "B"][seen.rows]
     results = {
         "flicker": mean("flicker", unsteady(output, motions), float(unsteady(*real).mean())),
         "label_accuracy": mean("label_accuracy", (reader.predict(output) == labels).astype(float),
                                reader.accuracy(real[0], other.take("label")))}
-    judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
+    evaluation = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    results |= {f.key: f for f in judgement.metrics if f.key in ("cycle", "frechet")}
+    results |= {f.key: f for f in evaluation.metrics if f.key in ("cycle", "frechet")}
     path = run.with_name(f"{run.name}-to-{to}.png")
     n = min(SHOWN, len(seen) // FRAMES)
     rows = [np.broadcast_to(x[:n * FRAMES], (n * FRAMES, 3, SIDE, SIDE)).reshape(
@@ -164,10 +164,10 @@ def direction(run: Path, source: PairSource, to: str, ways: dict[str, NDArray[np
     return titled(results)
 
 
-def unsteady(x: Pictures, way: NDArray[np.float32]) -> NDArray[np.float64]:
+def unsteady(x: Pictures, motions: NDArray[np.float32]) -> NDArray[np.float64]:
     """Flicker (clips · (FRAMES − 1),) of clips one after the other."""
     later = np.flatnonzero(np.arange(len(x)) % FRAMES)
-    return flicker(x[later - 1], x[later], way[later], 255.0)
+    return flicker(x[later - 1], x[later], motions[later], 255.0)
 
 
 def arguments() -> argparse.Namespace:

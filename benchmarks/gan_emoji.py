@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "progressive-gan": ("progressive-gan", {}),
     "without-growth": ("progressive-gan", {"grow": False}),
     "style-gan": ("style-gan", {"augment": "ada"})}
-#: features → figures shown
+#: features → metrics shown
 SHOWN = {"pixels": ("sliced", "near_copies"),
          "random-conv": ("sliced", "frechet", "precision", "recall", "density", "coverage")}
 #: seeds of the images that are mixed
@@ -78,7 +78,7 @@ def held_out(source: Source) -> Dataset:
 
 def measure(model: Any, run: Path, train: Dataset, held: Dataset,
             options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure, mean over draws of the samples, its error their standard deviation."""
+    """Title to metric, mean over draws of the samples, its error their standard deviation."""
     minutes, seen = spent(run)
     results = {"minutes": Metric("examples", round(minutes, 1)),
              "images seen": Metric("examples", seen)}
@@ -91,7 +91,7 @@ def measure(model: Any, run: Path, train: Dataset, held: Dataset,
 
 
 def averaged(key: str, draws: list[Any]) -> Metric:
-    """Mean and standard deviation of one figure, and the mean of its control."""
+    """Mean and standard deviation of one metric, and the mean of its control."""
     values, controls = zip(*((f.value, f.control) for e in draws for f in (e.get(key),)),
                            strict=True)
     error = statistics.stdev(values) if len(values) > 1 else None

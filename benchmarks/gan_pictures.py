@@ -91,7 +91,7 @@ def draw(model: Any, path: Path, seed: int) -> None:
 
 def row_of(name: str, results: dict[str, Evaluation],
            options: argparse.Namespace) -> dict[str, Any]:
-    """Title to figure."""
+    """Title to metric."""
     row = {f.key: f for f in results[name].metrics}
     distance = row["frechet"]
     minutes, seen = took(name, options)

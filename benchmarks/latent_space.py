@@ -45,8 +45,8 @@ def main() -> None:
     results = [replace(evaluate(model, latents="own"), name=name) for name, model in models.items()]
     results.insert(1, replace(
         evaluate(with_fitted_prior(options), latents="fitted"), name="vae, fitted prior"))
-    print(f"{options.data}: {options.images:,} images each, {options.network}, code of "
-          f"{options.latent_dim}, seed {options.seed}\n")
+    print(f"{options.data}: {options.images:,} images each, {options.network}, "
+          f"{options.latent_dim} latent dimensions, seed {options.seed}\n")
     print(markdown(results))
     print("\nshare of draws within the support, by features, neighbours and share of balls kept\n")
     print(supports(models, test, {"auto": extract, **{
@@ -92,7 +92,7 @@ def supports(models: dict[str, Any], test: Any, extractors: dict[str, Any],
 
 
 def markdown(results: list[Evaluation]) -> str:
-    """A row per figure, a column per model, and what held-out data gets."""
+    """A row per metric, a column per model, and what held-out data gets."""
     lines = [line for line in side_by_side(results).lines() if line.key in SHOWN]
     head = ["", *(e.name for e in results), "control"]
     body = [[line.title, *line.cells, line.control] for line in lines]

@@ -25,7 +25,7 @@ from latlas.verbs.score import score
 
 
 class Stopwatch(Progress):
-    """Is told of every step; times those after the first ``warm`` examples."""
+    """Times the steps after the first ``warm`` examples."""
 
     def __init__(self, warm: int, device: str) -> None:
         self.warm, self.device, self.total = warm, device, 0

@@ -111,8 +111,8 @@ def main() -> None:
     for method, draws, more in [*asked_for, annealing]:
         rows.append(measure(model, data, method, draws, **more))
         print({k: v for k, v in rows[-1].items() if k != "examples"}, flush=True)
-    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out examples, a VAE with a code of "
-         f"{model.latent_dim}", args.plot)
+    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out examples, a VAE with "
+         f"{model.latent_dim} latent dimensions", args.plot)
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))

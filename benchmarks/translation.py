@@ -56,7 +56,7 @@ FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "edges": {"pix2pix": ("pix2pix", FEW), "l1-alone": ("pix2pix", FEW | {"adversarial": 0.0})},
     "digits": {"cycle-gan": ("cycle-gan", QUICK)}}
-#: of edges, features → figures among the held-out images
+#: of edges, features → metrics among the held-out images
 AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}
 SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 #: standard deviation of the smoothing, pixels; of Sobel's slope (at most 1,020) that makes an edge
@@ -169,7 +169,7 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
 
 
 def beside(output: Pictures, source: PairSource, seed: int) -> dict[str, Metric]:
-    """Title to figure: beside what was wanted, and as samples by two kinds of features."""
+    """Title to metric: against the targets, and as samples by two kinds of features."""
     train, test = (split(source, part).b for part in ("train", "test"))
     near = {key: mean(key, measure(output, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
@@ -181,7 +181,7 @@ def beside(output: Pictures, source: PairSource, seed: int) -> dict[str, Metric]
 
 
 def _bars(results: Found) -> None:
-    """What is asked of pix2pix, in numbers."""
+    """The targets for pix2pix, in numbers."""
     l1, distance = KINDS["l1"].title, f"{KINDS['frechet'].title}, spectrum"
     controls = [results[name][l1].value for name in ("one colour", "silhouette, one colour")]
     if "pix2pix" in results:
@@ -250,7 +250,7 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
 
 def direction(run: Path, source: PairSource, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure of test examples translated to a domain; draws a sheet of some."""
+    """Title to metric of test examples translated to a domain; draws a sheet of some."""
     model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
     labels, output = seen.take("label"), translated(model, seen, to=to)
@@ -259,9 +259,9 @@ def direction(run: Path, source: PairSource, to: str, reader: Any,
     results = {"label_accuracy": result}
     if to == "A":  # the upright one is known; of the others any colour is right
         results["l1"] = mean("l1", paired.l1(output, other.take("x"), 255.0))
-    judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
+    evaluation = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    results |= {f.key: f for f in judgement.metrics if f.key in ("cycle", *SHOWN)}
+    results |= {f.key: f for f in evaluation.metrics if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
     back = translated(model, Dataset(output[:SHEET], other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
@@ -294,7 +294,7 @@ def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
 
 
 def mean(key: str, values: NDArray[Any], control: float | None = None) -> Metric:
-    """A figure with its standard error."""
+    """A metric with its standard error."""
     results = summary(values)
     return Metric(key, results.mean, results.standard_error, control)
 

@@ -44,9 +44,9 @@ def main() -> None:
     write_film(args.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
     translate_film(model, day, args.out / "night.gif")
     results = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
-    figure = results.get("flicker")
-    print(f"{args.out}/night.gif: {figure.text()} of flicker, the input "
-          f"{figure.control:.4f}")
+    metric = results.get("flicker")
+    print(f"{args.out}/night.gif: {metric.text()} of flicker, the input "
+          f"{metric.control:.4f}")
 
 
 def digits(half: int, sky: Any, bright: float) -> Dataset:
@@ -56,9 +56,9 @@ def digits(half: int, sky: Any, bright: float) -> Dataset:
     ink = data.x[half::2][:CLIPS].repeat(2, 2).repeat(2, 3) / 16
     turn, across, down = (torch.from_numpy(rng.uniform(-most, most, (CLIPS, 1)))
                           * (torch.arange(FRAMES) - FRAMES / 2) for most in (0.1, 0.4, 0.4))
-    way = motion.rigid(*(part.flatten().float() for part in (turn, across, down)))
+    motions = motion.rigid(*(part.flatten().float() for part in (turn, across, down)))
     frames = torch.from_numpy(ink).repeat_interleave(FRAMES, 0)
-    moved = motion.warped(frames, way).clamp(0, 1).numpy()
+    moved = motion.warped(frames, motions).clamp(0, 1).numpy()
     colours = rng.uniform(100, 255, (CLIPS, 3, 1, 1)).repeat(FRAMES, 0)
     x = moved * bright * colours + (1 - moved) * np.array(sky)[:, None, None]
     clip = np.arange(CLIPS).repeat(FRAMES)

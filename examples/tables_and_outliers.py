@@ -1,7 +1,7 @@
-"""A table with a few odd rows, ranked: by the likelihood of PCA and a VAE, by the outlier detector.
+"""A table with a few outliers, ranked: by the likelihood of PCA and a VAE, by the outlier detector.
 
     python examples/tables_and_outliers.py
-    python examples/tables_and_outliers.py 6_cardio.npz     # X (n, d), y: 1 for odd rows
+    python examples/tables_and_outliers.py 6_cardio.npz     # X (n, d), y: 1 for outliers
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def main() -> None:
-    """The rows that a model of most rows finds least likely are the odd ones.
+    """The rows that a model of most rows finds least likely are the outliers.
 
     The detector leaves the rows that fit worst out of training, and is an ensemble.
     """
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def made_up(n: int = 1000, share: float = 0.03) -> tuple[Array, Array]:
-    """Rows near a curve in five columns; the columns of the odd ones are out of step."""
+    """Rows near a curve in five columns; the columns of the outliers are out of step."""
     rng = np.random.default_rng(0)
     t = rng.uniform(-2, 2, n)
     rows = np.stack([t, t**2, np.sin(2 * t), np.cos(2 * t), t**3], 1)
@@ -44,7 +44,7 @@ def made_up(n: int = 1000, share: float = 0.03) -> tuple[Array, Array]:
 
 
 def read(file: Path) -> tuple[Array, Array]:
-    """Rows and which of them are odd."""
+    """Rows, and which of them are outliers."""
     with np.load(file) as data:
         return data["X"], data["y"]
 

@@ -4,7 +4,7 @@
     python examples/weights_elsewhere.py --images 2e5
 
 Of handwritten digits one in twenty is a negative, and nothing says which. A VAE of all of them
-finds them rare by their codes; a linear network draws its batches by the weights, a logistic
+finds them rare by their latents; a linear network draws its batches by the weights, a logistic
 regression takes them as they are. The test set has as many negatives as positives.
 """
 

@@ -202,7 +202,7 @@ def test_errors_are_one_line(tokens: list[str], message: str,
 
 @pytest.mark.parametrize(("tokens", "message"), [
     (["sample", "--seeds", "1-999999999"], "at most a million"),
-    (["decode", "codes.txt"], "latents are read from .csv, .npy, .npz")])
+    (["decode", "latents.txt"], "latents are read from .csv, .npy, .npz")])
 def test_errors_of_a_run_are_one_line(runs: Path, tokens: list[str], message: str,
                                       capsys: pytest.CaptureFixture[str]) -> None:
     assert message in failure(capsys, tokens[0], str(runs / "vae"), *tokens[1:])
@@ -411,8 +411,8 @@ def test_sample_is_decided_by_its_seed(runs: Path, here: Path,
 def test_output_by_suffix(runs: Path, here: Path) -> None:
     for out in ("a.png", "a.gif", "a.csv", "a.parquet", "a.npz", "folder/"):
         assert cli.run(["sample", str(runs / "vae"), "--n", "4", "--out", out]) == 0
-    with Image.open(here / "a.png") as picture:
-        assert picture.size[0] > 8
+    with Image.open(here / "a.png") as image:
+        assert image.size[0] > 8
     assert len(list((here / "folder").iterdir())) == 4
     assert polars.read_csv(here / "a.csv").shape[0] == 4
 

@@ -47,8 +47,8 @@ def save(path: Path, array: Any) -> None:
 
 
 def fill(folder: Path, images: Any, ending: str = ".png") -> Path:
-    for i, picture in enumerate(images):
-        save(folder / f"{i:02}{ending}", picture)
+    for i, image in enumerate(images):
+        save(folder / f"{i:02}{ending}", image)
     return folder
 
 

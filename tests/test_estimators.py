@@ -115,7 +115,7 @@ def test_the_seed_decides_and_the_batch_size_does_not_reach_the_item(how):
     ({"method": "iw", "draws": 30}, 400), ({"method": "elbo", "draws": 30}, 400),
     ({"method": "ais", "draws": 30, "temperatures": 60, "leapfrog": 3}, 200)])
 def test_standard_errors_are_calibrated(how, copies):
-    """Copies of one example have draws of their own: their figures scatter as they say."""
+    """Copies of one example have draws of their own: their metrics scatter as they say."""
     model, x, density = linear_gaussian(wrong_by=0.7)
     data = Dataset(model.space.to_data(x[:1]).numpy().repeat(copies, 0), model.space)
     result = score(model, data, precision="fp32", **how)
@@ -181,7 +181,7 @@ def test_an_item_is_binarised_the_same_way_in_any_batch():
 
 
 def linear_ae(sd: float) -> tuple[AE, Dataset, np.ndarray]:
-    """x ~ N(W z + b, sd²) with z ~ N(m, L Lᵀ) fitted to the codes: Gaussian in data units."""
+    """x ~ N(W z + b, sd²) with z ~ N(m, L Lᵀ) fitted to the latents: Gaussian in data units."""
     rng = np.random.default_rng(0)
     space = Table((5,), tuple(rng.standard_normal(5)), (1.0, 10.0, 0.1, 3.0, 7.0))
     encoder, decoder = nn.Linear(5, 2), nn.Linear(2, 5)

@@ -64,7 +64,7 @@ def test_the_variant_trains_under_its_line_in_the_table(variant, monkeypatch):
 
 
 def test_its_term_is_the_distance_from_the_identity(variant, monkeypatch):
-    """Nothing for white codes, and by hand for a covariance that is known."""
+    """Nothing for white latents, and by hand for a covariance that is known."""
     monkeypatch.syspath_prepend(str(variant))
     from dip_vae import distance_from_identity
     raw = np.random.default_rng(0).standard_normal((50, 3))

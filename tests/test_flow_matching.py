@@ -1,4 +1,4 @@
-"""Flow matching against closed forms, and a flow as the prior of codes."""
+"""Flow matching against closed forms, and a flow as the prior of latents."""
 
 import math
 

@@ -151,7 +151,7 @@ def test_what_cannot_be_judged_is_said():
 
 @pytest.mark.slow
 def test_ten_thousand_codes_take_seconds():
-    """All figures, their ceiling and control, 10 dimensions and 5 factors, in under 30 s."""
+    """All metrics, their ceiling and control, 10 dimensions and 5 factors, in under 30 s."""
     import time
     factors = np.random.default_rng(8).integers(0, (4, 6, 40, 32, 32), (10_000, 5))
     latents = metrics.oracle(factors, 10) + 0.3 * np.random.default_rng(9).normal(size=(10_000, 10))

@@ -1,4 +1,4 @@
-"""Sample-quality figures against closed forms, brute force and hand-made sets."""
+"""Sample-quality metrics against closed forms, brute force and hand-made sets."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_random_convolutions_follow_their_seed_and_touch_no_global_state():
 
 
 def test_random_convolutions_have_known_values():
-    """The same weights on every machine: published figures stay comparable."""
+    """The same weights on every machine: published metrics stay comparable."""
     out = features("random-conv", DIGITS)(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8) % 17)
     np.testing.assert_allclose(out[0, :3], KNOWN, atol=1e-4)
 

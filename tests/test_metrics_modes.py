@@ -131,7 +131,7 @@ def points(n, seed, spread=1.0, conditional=False):
     return Seen(x, *balls.tell(x), label if conditional else None)
 
 
-def test_the_table_has_the_figures_of_modes():
+def test_the_table_has_the_metrics_of_modes():
     train, test = points(400, 0, conditional=True), points(200, 1, conditional=True)
     rows = judge(points(200, 2, spread=2.0), train, test)
     assert all(set(row) == {k for k, v in KINDS.items() if v.group == "samples"}

@@ -118,9 +118,9 @@ def test_signals_keep_their_scale_at_the_start(shape):
     """Through all levels; PyTorch's own start shrinks them about tenfold."""
     with torch.no_grad():
         code = ConvEncoder(shape, 200)(torch.randn(4, *shape))
-        picture = ConvDecoder(shape, 20)(torch.randn(50, 20))
+        image = ConvDecoder(shape, 20)(torch.randn(50, 20))
     assert 0.5 < code.square().mean().sqrt() < 2
-    assert 0.5 < picture.square().mean().sqrt() < 2
+    assert 0.5 < image.square().mean().sqrt() < 2
 
 
 def test_an_autoencoder_of_both_learns():

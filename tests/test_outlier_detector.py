@@ -1,4 +1,4 @@
-"""The detector of odd rows: robust, deterministic, calibrated; in the words of both libraries."""
+"""The detector of outlying rows: robust, deterministic, calibrated, as both libraries have it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_check_estimator() -> None:
 
 
 def test_rows_out_of_step_are_found_in_rows_never_seen(fitted) -> None:
-    """Each column alone is as it should be; only together are they odd."""
+    """Each column alone is as it should be; only together are they outliers."""
     x, outlier = near_a_curve(1000, 0.05, seed=1)
     assert roc_auc_score(outlier, -fitted[0].score_samples(x)) > 0.93
 

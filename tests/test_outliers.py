@@ -1,4 +1,4 @@
-"""Outliers of a trained run: the threshold, the figures, the scores, the command."""
+"""Outliers of a trained run: the threshold, the metrics, the scores, the command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
     """Exactly ⌊α (m + 1)⌋ / (m + 1) of the time, whatever the distribution."""
     rng = np.random.default_rng(0)
     draws = rng.standard_cauchy((4000, m + 1))
-    alarms = sum(row[-1] > figures.threshold(row[:-1], share) for row in draws)
+    alarms = sum(row[-1] > metrics.threshold(row[:-1], share) for row in draws)
     expected = np.floor(share * (m + 1) + 1e-9) / (m + 1)
     low, high = binom.interval(0.999, len(draws), expected)
     assert low <= alarms <= high
@@ -40,19 +40,19 @@ def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
     (50, 1.5, "between 0 and 1")])
 def test_a_threshold_that_cannot_be_had_is_refused(m, share, message):
     with pytest.raises(ConfigError, match=message):
-        figures.threshold(np.arange(m), share)
+        metrics.threshold(np.arange(m), share)
 
 
-def test_figures_are_those_of_scikit_learn():
+def test_metrics_are_those_of_scikit_learn():
     rng = np.random.default_rng(1)
     outlier = rng.random(300) < 0.1
     score = rng.normal(size=300) + outlier
-    result = figures.ranking(score, outlier)
+    result = metrics.ranking(score, outlier)
     assert result.auroc == pytest.approx(roc_auc_score(outlier, score))
     assert result.average_precision == pytest.approx(average_precision_score(outlier, score))
     assert result.k == outlier.sum()
-    assert figures.ranking(score, outlier, 5).precision == outlier[np.argsort(-score)[:5]].mean()
-    assert figures.ranking(score, np.zeros(300)) is None
+    assert metrics.ranking(score, outlier, 5).precision == outlier[np.argsort(-score)[:5]].mean()
+    assert metrics.ranking(score, np.zeros(300)) is None
 
 
 def test_typical_is_the_squared_mahalanobis_distance():
@@ -61,13 +61,13 @@ def test_typical_is_the_squared_mahalanobis_distance():
     covariance = np.cov(x.T)
     centred = x - x.mean(0)
     expected = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
-    np.testing.assert_allclose(figures.Typical.of(x).distance(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.Typical.of(x).distance(x), expected, rtol=1e-6)
 
 
 def test_statistics_that_repeat_or_never_vary_change_nothing():
     x = np.random.default_rng(3).normal(size=(200, 2))
     more = np.column_stack([x, 2 * x[:, 0] + 1, np.full(200, 7.0)])
-    mine, theirs = figures.Typical.of(x).distance(x), figures.Typical.of(more).distance(more)
+    mine, theirs = metrics.Typical.of(x).distance(x), metrics.Typical.of(more).distance(more)
     np.testing.assert_allclose(mine, theirs, rtol=1e-6)
 
 
@@ -78,10 +78,10 @@ def test_controls_know_their_own():
     rng = np.random.default_rng(4)
     x = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 6)) + 0.1 * rng.normal(size=(400, 6))
     examples = np.concatenate([x[:50], rng.normal(size=(5, 6)) * 6])
-    control = figures.ppca_surprise(x, examples, 2)
+    control = metrics.ppca_surprise(x, examples, 2)
     exact = -PCA(2).fit(x).score_samples(examples)
     np.testing.assert_allclose(control - control[0], 2 * (exact - exact[0]), rtol=1e-2, atol=1e-2)
-    for result in (control, figures.forest_surprise(x, examples)):
+    for result in (control, metrics.forest_surprise(x, examples)):
         assert set(np.argsort(-result)[:5]) == set(range(50, 55))
 
 
@@ -181,7 +181,7 @@ def digits(tmp_path_factory):
 
 
 def test_the_command_writes_ranks_histogram_and_gallery(digits, tmp_path, capsys):
-    out = tmp_path / "odd.csv"
+    out = tmp_path / "outliers.csv"
     assert command(["outliers", str(digits), "--outlier-label", "1,3", "--fpr", "0.05", "--k", "10",
                     "--out", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -190,9 +190,9 @@ def test_the_command_writes_ranks_histogram_and_gallery(digits, tmp_path, capsys
     assert frame["flag"].sum() == said["flagged"]
     assert (frame["score"] > said["threshold"]).to_list() == frame["flag"].to_list()
     assert said["rankings"]["ppca"]["k"] == 10
-    for name in ("odd-histogram.png", "odd-first.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100
+    for name in ("outliers-histogram.png", "outliers-first.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 100
 
 
 def test_the_command_in_words(digits, tmp_path, capsys):

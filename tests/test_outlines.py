@@ -37,7 +37,7 @@ def by_pixels(x, side):
 @pytest.mark.parametrize(("shape", "side"), [((1, 8, 8), 2), ((3, 14, 9), 2), ((1, 28, 21), 3)])
 def test_outlines_are_those_of_every_pixel(shape, side):
     x = torch.rand(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = np.stack([by_pixels(picture, side) for picture in x.numpy()])
+    expected = np.stack([by_pixels(image, side) for image in x.numpy()])
     np.testing.assert_allclose(outlines(x).numpy(), expected, atol=1e-9)
 
 

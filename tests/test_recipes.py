@@ -26,8 +26,8 @@ def faces(folder: Path, n: int = 60) -> None:
     """CelebA's layout, and a folder with a table of one's own."""
     rows = [str(n), "Bald Smiling"]
     for i in range(1, n + 1):
-        picture(folder / f"celeba/img_align_celeba/{i:06}.jpg", (27, 22, 3))
-        picture(folder / f"faces/{i}.png", (20, 20, 3))
+        image(folder / f"celeba/img_align_celeba/{i:06}.jpg", (27, 22, 3))
+        image(folder / f"faces/{i}.png", (20, 20, 3))
         rows.append(f"{i:06}.jpg  -1 {(-1) ** i:2}")
     (folder / "celeba/list_attr_celeba.txt").write_text("\n".join(rows) + "\n")
     (folder / "celeba/list_eval_partition.txt").write_text("".join(
@@ -36,7 +36,7 @@ def faces(folder: Path, n: int = 60) -> None:
         f"{i}.png,{'yes' if i % 3 else 'no'},{20 + i}\n" for i in range(1, n + 1)))
 
 
-def picture(path: Path, shape: tuple[int, ...]) -> None:
+def image(path: Path, shape: tuple[int, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
 

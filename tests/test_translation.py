@@ -207,7 +207,7 @@ def test_discriminators_see_fakes_of_earlier_steps():
     late = model.losses(PairBatch(replace(batch.a, x=batch.a.x + 1), batch.b), step(2))
     next(late)
     fake_input = gradient[0][len(batch):]  # beside the real ones
-    old = [(earlier == item).flatten(1).all(1).any().item() for item in fake_input]
+    old = [(earlier == image).flatten(1).all(1).any().item() for image in fake_input]
     assert 0 < sum(old) < 6
     assert torch.equal(model.replay_b, earlier)  # not before the step is done
     list(late)
@@ -243,8 +243,8 @@ def run(tmp_path):
     for side, shape in (("A", (16, 16)), ("B", (16, 16, 3))):
         (tmp_path / "data" / side).mkdir(parents=True)
         for i in range(12):
-            picture = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
-            picture.save(tmp_path / "data" / side / f"p{i:02d}.png")
+            image = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+            image.save(tmp_path / "data" / side / f"p{i:02d}.png")
     latlas.train("pix2pix", str(tmp_path / "data"), out=tmp_path / "run", images=16, width=4,
                  threads=1, precision="fp32", progress=False)
     return tmp_path / "run"
@@ -303,7 +303,7 @@ def test_other_models_and_other_pictures_are_refused(run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_figures_of_pairs_are_those_of_their_definitions():
+def test_metrics_of_pairs_are_those_of_their_definitions():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (3, 2, 16, 19)).astype(np.uint8) for _ in range(2))
     far = np.abs(a.astype(float) - b)
@@ -344,7 +344,7 @@ class Perfect(Pix2Pix):
         return torch.cat([torch.div((x + 1) * 8, 2, rounding_mode="floor") / 8 - 1, -x], 1)
 
 
-def test_a_perfect_translator_has_perfect_figures():
+def test_a_perfect_translator_has_perfect_metrics():
     data = tiny.pairs(n=400)
     model = Perfect(tiny.small("pix2pix"), data.space).eval()
     train, test = data.subset(slice(0, 300)), data.subset(slice(300, None))

@@ -1,4 +1,4 @@
-"""Evaluation and comparison: figures beside controls, footings kept apart."""
+"""Evaluation and comparison: metrics beside controls, base measures kept apart."""
 
 from __future__ import annotations
 

@@ -53,21 +53,21 @@ def only(data, keep):
     return data.subset(np.flatnonzero(keep(data.take("label"))))
 
 
-def figures(model, train, test, **more):
+def measured(model, train, test, **more):
     result = measure(model, train=train, test=test, samples=300, metrics=("samples",), **more)
     return {f.key: f for f in result.metrics}
 
 
 def test_modes_of_points_are_gaussians():
     train, test, fresh = ring(1200, 0), ring(400, 1), ring(300, 2)
-    whole = figures(Handed(fresh), train, test)
+    whole = measured(Handed(fresh), train, test)
     assert whole["modes"].value == whole["modes"].control == 8
     assert whole["high_quality"].value == pytest.approx(0.989, abs=0.03)
     assert whole["mode_kl"].value < 0.05
     assert whole["diversity"].value == pytest.approx(1, abs=0.15)
     assert "label_accuracy" not in whole
     part = only(ring(2000, 3), lambda label: label < 5)
-    half = figures(Handed(Dataset(part.take("x"), part.space, part.take("label"))), train, test)
+    half = measured(Handed(Dataset(part.take("x"), part.space, part.take("label"))), train, test)
     assert half["modes"].value == 5 and half["modes"].control == 8
     assert half["mode_kl"].value == pytest.approx(np.log(8 / 5), abs=0.1)
     assert half["sliced"].value > 3 * half["sliced"].control
@@ -94,7 +94,7 @@ def quick(monkeypatch):
 
 def test_modes_of_pictures_are_the_classifiers(blobs):
     part = fresh_pictures()
-    result = figures(Handed(Dataset(part.take("x"), part.space, part.take("label"))), *blobs)
+    result = measured(Handed(Dataset(part.take("x"), part.space, part.take("label"))), *blobs)
     assert result["modes"].value == 3
     assert "high_quality" not in result
 
@@ -102,10 +102,10 @@ def test_modes_of_pictures_are_the_classifiers(blobs):
 def test_a_conditional_model_is_asked_for_labels(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
-    good = figures(Handed(data, labelled=True), *blobs)
+    good = measured(Handed(data, labelled=True), *blobs)
     assert good["label_accuracy"].value > 0.7 and good["label_accuracy"].control > 0.7
     shifted = Dataset(data.x, data.space, (data.label + 1) % 3)
-    assert figures(Handed(shifted, labelled=True), *blobs)["label_accuracy"].value < 0.2
+    assert measured(Handed(shifted, labelled=True), *blobs)["label_accuracy"].value < 0.2
 
 
 def test_only_class_codes_are_labels_that_samples_were_drawn_for(blobs):
@@ -118,10 +118,10 @@ def test_only_class_codes_are_labels_that_samples_were_drawn_for(blobs):
 def test_other_features_take_the_nearest_class(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
-    result = figures(Handed(data, labelled=True), *blobs, features="pixels")
+    result = measured(Handed(data, labelled=True), *blobs, features="pixels")
     assert result["label_accuracy"].value > 0.7
     plain = [Dataset(d.take("x"), d.space) for d in blobs]
-    assert not {"modes", "diversity"} & figures(Handed(data), *plain).keys()
+    assert not {"modes", "diversity"} & measured(Handed(data), *plain).keys()
 
 
 # ------------------------------------------------------------------------------ what is kept
@@ -152,12 +152,12 @@ def test_a_second_evaluation_looks_at_the_samples_alone(blobs, tmp_path, monkeyp
     calls = count(monkeypatch)
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    without = figures(model, *blobs)
+    without = measured(model, *blobs)
     assert calls == {"trained": 1, "examples": 300 + 150 + 150}
-    first = figures(model, *blobs, cache=tmp_path / "cache")
+    first = measured(model, *blobs, cache=tmp_path / "cache")
     assert calls["trained"] == 2
     calls["examples"] = 0
-    again = figures(model, *blobs, cache=tmp_path / "cache")
+    again = measured(model, *blobs, cache=tmp_path / "cache")
     assert calls == {"trained": 2, "examples": 150}
     assert values(without) == values(first) == values(again)
     kinds = sorted(f.name.partition("-")[0] for f in (tmp_path / "cache").iterdir())
@@ -170,7 +170,7 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
     train, test = blobs
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    figures(model, train, test, cache=tmp_path)
+    measured(model, train, test, cache=tmp_path)
     calls.update(trained=0, examples=0)
     more = {"seed": {"seed": 1}, "features": {"features": "random-conv"}}.get(change, {})
     if change == "example":
@@ -181,24 +181,24 @@ def test_what_was_made_of_other_things_is_not_used(blobs, tmp_path, monkeypatch,
         label = train.take("label").copy()
         label[7] = (label[7] + 1) % 3
         train = Dataset(train.take("x"), train.space, label)
-    result = figures(model, train, test, cache=tmp_path, **more)
+    result = measured(model, train, test, cache=tmp_path, **more)
     assert calls["examples"] == 600 and calls["trained"] == (change != "features")
-    assert values(result) == values(figures(model, train, test, **more))
+    assert values(result) == values(measured(model, train, test, **more))
 
 
 def test_a_damaged_file_is_made_again(blobs, tmp_path, monkeypatch):
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    first = figures(model, *blobs, cache=tmp_path)
+    first = measured(model, *blobs, cache=tmp_path)
     for file in tmp_path.iterdir():
         data = bytearray(file.read_bytes())
         data[-5] ^= 255
         file.write_bytes(bytes(data) if file.name[0] == "f" else bytes(data[:200]))
     calls = count(monkeypatch)
-    assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
+    assert values(measured(model, *blobs, cache=tmp_path)) == values(first)
     assert calls["trained"] == 1 and calls["examples"] == 600
     calls.update(examples=0)
-    assert values(figures(model, *blobs, cache=tmp_path)) == values(first)
+    assert values(measured(model, *blobs, cache=tmp_path)) == values(first)
     assert calls == {"trained": 1, "examples": 150}
 
 
@@ -206,7 +206,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(blobs, tmp_path):
     (tmp_path / "file").write_text("kept")
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    result = figures(model, *blobs, features="random-conv", cache=tmp_path / "file")
+    result = measured(model, *blobs, features="random-conv", cache=tmp_path / "file")
     assert result["modes"].value == 3
     assert (tmp_path / "file").read_text() == "kept"
 
@@ -214,7 +214,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(blobs, tmp_path):
 def test_a_module_of_the_users_own_is_not_remembered(blobs, tmp_path):
     part = fresh_pictures()
     model = Handed(Dataset(part.take("x"), part.space, part.take("label")))
-    figures(model, *blobs, features=torch.nn.Flatten(), cache=tmp_path / "cache")
+    measured(model, *blobs, features=torch.nn.Flatten(), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

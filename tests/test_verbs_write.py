@@ -23,21 +23,21 @@ def images(n=5, channels=1, levels=256, side=4):
 
 
 def opened(path):
-    with Image.open(path) as picture:
-        picture.load()
-        return picture
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def test_a_grid_shows_every_pixel_of_every_example(tmp_path):
     x, space = images(5)
     said = write.write_examples(tmp_path / "g.png", x, space)
-    picture = np.asarray(opened(tmp_path / "g.png").convert("L"))
+    image = np.asarray(opened(tmp_path / "g.png").convert("L"))
     times, gap = 13, 3  # 5 pixels wide, so 13 times to 64
     cell_h, cell_w = 4 * times + gap, 5 * times + gap
-    assert picture.shape == (2 * cell_h + gap, 3 * cell_w + gap)
+    assert image.shape == (2 * cell_h + gap, 3 * cell_w + gap)
     for i in range(5):
         top, left = gap + i // 3 * cell_h, gap + i % 3 * cell_w
-        tile = picture[top:top + 4 * times:times, left:left + 5 * times:times]
+        tile = image[top:top + 4 * times:times, left:left + 5 * times:times]
         np.testing.assert_array_equal(tile, x[i, 0])
     assert "5 examples" in said
 
@@ -70,8 +70,8 @@ def test_a_folder_holds_one_picture_per_example_under_its_name(tmp_path):
     write.write_examples(f"{tmp_path}/out/", x, space, names)
     files = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert files == ["a_cat.png", "dog_00001.png", "dog_00002.png"]
-    picture = opened(tmp_path / "out" / "a_cat.png")
-    np.testing.assert_array_equal(np.moveaxis(np.asarray(picture), -1, 0), x[0])
+    image = opened(tmp_path / "out" / "a_cat.png")
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(image), -1, 0), x[0])
     write.write_examples(tmp_path / "out", x[:1], space, ["new.png"])  # beside what is there
     assert len(list((tmp_path / "out").iterdir())) == 4
 
@@ -123,9 +123,9 @@ def test_latents_and_tables_by_name(tmp_path):
 def test_points_become_a_plot(tmp_path, columns):
     x = np.random.default_rng(0).normal(size=(40, columns)).astype(np.float32)
     said = write.write_examples(tmp_path / "p.png", x, Points((columns,)))
-    picture = opened(tmp_path / "p.png")
-    assert picture.mode == "RGB" and min(picture.size) > 300
-    assert np.asarray(picture).std() > 1
+    image = opened(tmp_path / "p.png")
+    assert image.mode == "RGB" and min(image.size) > 300
+    assert np.asarray(image).std() > 1
     assert ("of 6" in said) == (columns == 6)
 
 

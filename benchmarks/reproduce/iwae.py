@@ -72,7 +72,7 @@ class Row:
 
 
 def main() -> None:
-    """Train and score every row that was asked for, each said as it comes, then the table."""
+    """Train and score every row and print it, then the table."""
     args = arguments()
     torch.set_num_threads(args.threads)
     source, rows = open_source(args.data), []
@@ -174,7 +174,7 @@ def cells(row: Row) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits", help="images; the paper's: mnist.npz")

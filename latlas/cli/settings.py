@@ -82,15 +82,15 @@ def train_help(model: str | None) -> tuple[Sequence[str], list[str]]:
     for title, cls, defaults in parts:
         lines += ["", f"Settings of {title}"]
         infos = fields_of(cls)
-        values = [f"{i.name}={_written(defaults.get(i.name, i.default))}" for i in infos]
+        values = [f"{i.name}={_as_typed(defaults.get(i.name, i.default))}" for i in infos]
         width = min(max(map(len, values), default=0), 34)
         lines += [f"  {value:<{width}}  " + (f"{i.help} ({i.allowed})" if i.help else i.allowed)
                   for value, i in zip(values, infos, strict=True)]
     return examples, lines
 
 
-def _written(value: Any) -> str:
-    """A value as it is typed: ``64,64``, ``none``, ``true``."""
+def _as_typed(value: Any) -> str:
+    """``(64, 64)`` as ``64,64``, ``None`` as ``none``, ``True`` as ``true``."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,9 +40,7 @@ FEWEST_HELD_OUT = 20
 
 def _available(capability: str) -> Callable[[Method], Method]:
     """A method that estimators have only where their model can."""
-    def check(estimator: LatentModel) -> bool:
-        return capability in get(estimator.model).provides
-    return cast(Callable[[Method], Method], available_if(check))
+    return available_if(lambda estimator: capability in get(estimator.model).provides)
 
 
 class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
