@@ -20,7 +20,6 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
-from latlas.metrics import outliers as figures
 from latlas.verbs.outliers import NEEDED, outliers
 
 
