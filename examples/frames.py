@@ -56,7 +56,9 @@ def digits(half: int, sky: Any, bright: float) -> Dataset:
     ink = data.x[half::2][:CLIPS].repeat(2, 2).repeat(2, 3) / 16
     turn, across, down = (torch.from_numpy(rng.uniform(-most, most, (CLIPS, 1)))
                           * (torch.arange(FRAMES) - FRAMES / 2) for most in (0.1, 0.4, 0.4))
-    motions = motion.rigid(*(part.flatten().float() for part in (turn, across, down)))
+    angle, across, down = (part.flatten().float() for part in (turn, across, down))
+    motions = torch.stack([torch.stack([angle.cos(), -angle.sin(), across], 1),
+                           torch.stack([angle.sin(), angle.cos(), down], 1)], 1)
     frames = torch.from_numpy(ink).repeat_interleave(FRAMES, 0)
     moved = motion.warped(frames, motions).clamp(0, 1).numpy()
     colours = rng.uniform(100, 255, (CLIPS, 3, 1, 1)).repeat(FRAMES, 0)

@@ -111,7 +111,7 @@ def test_a_conditional_model_is_asked_for_labels(blobs):
 def test_only_class_codes_are_labels_that_samples_were_drawn_for(blobs):
     part = fresh_pictures()
     data = Dataset(part.take("x"), part.space, part.take("label"))
-    found = figures(Maps(data), *blobs, features="pixels")
+    found = measured(Maps(data), *blobs, features="pixels")
     assert found["modes"].value == 3 and "label_accuracy" not in found
 
 

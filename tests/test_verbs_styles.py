@@ -127,8 +127,8 @@ def test_lists_of_numbers():
 @pytest.mark.parametrize(("text", "result"), [
     ("coarse", [0, 1]), ("middle", [2, 3]), ("fine", [4, 5]), ("all", [0, 1, 2, 3, 4, 5]),
     ("0-2,5", [0, 1, 2, 5])])
-def test_layers_by_name_or_number(text, found):
-    assert layer_numbers(text, LAYERS) == found
+def test_layers_by_name_or_number(text, result):
+    assert layer_numbers(text, LAYERS) == result
 
 
 # ------------------------------------------------------------------------------ mixing

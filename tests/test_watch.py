@@ -215,7 +215,7 @@ def test_norms_of_gradients_are_logged_by_phase():
 # ------------------------------------------------------------------------------ alarms
 
 def alarms_of(monitor, n, progress=0.5, **terms):
-    named = {k.replace("_", "/"): v for k, v in terms.items()}
+    named = {k if k == "ada_signal" else k.replace("_", "/"): v for k, v in terms.items()}
     named |= {"D(real)": named.pop("real"), "D(fake)": named.pop("fake")} if "real" in named else {}
     return [text for _ in range(n) for text in monitor.alarms(named, progress)]
 
