@@ -20,6 +20,7 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
+from latlas.metrics import outliers as metrics
 from latlas.verbs.outliers import NEEDED, outliers
 
 
