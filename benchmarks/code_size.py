@@ -1,4 +1,6 @@
-"""Quality against the size of the code: PCA, AE and VAE, held-out examples, one plot and one table.
+"""Quality against the number of latent dimensions: PCA, AE and VAE on held-out examples.
+
+Draws one plot and prints one table.
 
     python benchmarks/code_size.py                              # the embedded digits, minutes
     python benchmarks/code_size.py --data mnist.npz --images 3M
@@ -72,16 +74,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure every model at every size, write the plot, print the table."""
-    asked = argparse.ArgumentParser(description=__doc__,
+    options = argparse.ArgumentParser(description=__doc__,
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--data", default="digits")
-    asked.add_argument("--images", default="400k", help="budget of each ae and vae")
-    asked.add_argument("--draws", type=int, default=200)
-    asked.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--plot", type=Path, default=Path("docs/images/code-size.png"))
-    asked.add_argument("--json", type=Path)
-    args = asked.parse_args()
+    options.add_argument("--data", default="digits")
+    options.add_argument("--images", default="400k", help="budget of each ae and vae")
+    options.add_argument("--draws", type=int, default=200)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--plot", type=Path, default=Path("docs/images/code-size.png"))
+    options.add_argument("--json", type=Path)
+    args = options.parse_args()
     rows = []
     for model in MODELS:
         for size in args.sizes:

@@ -35,12 +35,12 @@ CORES = os.cpu_count() or 1
 
 # ------------------------------------------------------------------------------ images
 
-def pictures(path: Path | None, items: int = 60_000) -> NDArray[np.uint8]:
+def images(path: Path | None, examples: int = 60_000) -> NDArray[np.uint8]:
     """(N, 28, 28) uint8: ``x_train`` of an npz, or blobs made here, the same every time."""
     if path is not None:
         with np.load(path) as file:
             return file["x_train"]
-    return np.concatenate([_blobs(part, 1_000) for part in range(-(-items // 1_000))])[:items]
+    return np.concatenate([_blobs(part, 1_000) for part in range(-(-examples // 1_000))])[:examples]
 
 
 def _blobs(seed: int, n: int) -> NDArray[np.uint8]:
@@ -83,7 +83,7 @@ class Case:
 CASES = {
     "mlp-512": Case("β-VAE, MLP 784-512-16", (512,), 16, 100, 2.0, 30_000),
     "mlp-200-200": Case("VAE, MLP 784-200-200-50", (200, 200), 50, 64, 1.0, 30_000),
-    "conv": Case("VAE, conv 32-64-128, code 16", (), 16, 100, 1.0, 10_000),
+    "conv": Case("VAE, conv 32-64-128, 16 latents", (), 16, 100, 1.0, 10_000),
 }
 
 
@@ -129,10 +129,10 @@ class Clock:
             torch.cuda.synchronize()
         return cls(time.perf_counter(), time.process_time())
 
-    def since(self, other: Clock, items: int = 1) -> dict[str, float]:
+    def since(self, other: Clock, examples: int = 1) -> dict[str, float]:
         """Seconds per example."""
-        return {"seconds": (self.wall - other.wall) / items,
-                "cpu_seconds": (self.cpu - other.cpu) / items}
+        return {"seconds": (self.wall - other.wall) / examples,
+                "cpu_seconds": (self.cpu - other.cpu) / examples}
 
 
 def peak_memory(device: str) -> dict[str, float]:
@@ -181,14 +181,14 @@ Measured = dict[str, list[dict[str, Any]]]
 def run_rounds(sides: Iterable[str], rounds: int,
                measure: Callable[[str], dict[str, Any]]) -> Measured:
     """Every side in turn, ``rounds`` times; says on stderr where it is."""
-    found: Measured = {side: [] for side in sides}
+    results: Measured = {side: [] for side in sides}
     for number in range(rounds):
-        for side, measured in found.items():
+        for side, measured in results.items():
             measured.append(measure(side))
             took = 1e6 * measured[-1]["seconds"]
             print(f"round {number + 1} of {rounds}, {side}: {took:,.0f} µs an example",
                   file=sys.stderr, flush=True)
-    return found
+    return results
 
 
 def ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> str:
@@ -286,7 +286,7 @@ def run_arguments(description: str, rows: Sequence[str], *, minutes: float,
     parser.add_argument("--set", nargs="+", action="extend", default=[],
                         type=lambda text: _setting(text, rows), metavar="[row:]key=value",
                         help=f"a setting of one row ({', '.join(rows)}), or of all models")
-    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--json", type=Path, help="write every metric here")
     return parser
 
 
@@ -299,7 +299,7 @@ def _setting(text: str, rows: Sequence[str]) -> Setting:
     return row, key, value
 
 
-def asked(row: str, options: argparse.Namespace, minutes: float) -> dict[str, Any]:
+def row_settings(row: str, options: argparse.Namespace, minutes: float) -> dict[str, Any]:
     """How to train a row: the common options, the budget, and what ``--set`` says of it."""
     given = {key: value for of in ("", row) for to, key, value in options.set if to == of}
     budget = {} if given.keys() & {"images", "epochs", "minutes"} else {"minutes": minutes}
@@ -312,10 +312,10 @@ def trained(row: str, model: str, source: Any, options: argparse.Namespace, *,
     """The run folder of a row, trained to its end, now or before."""
     import latlas
 
-    if options.threads:  # also of what is judged without having been trained here
+    if options.threads:  # also of what is evaluated without having been trained here
         torch.set_num_threads(options.threads)
     out = Path(options.out) / f"{row}-{options.seed}"
-    how = asked(row, options, options.minutes if minutes is None else minutes)
+    how = row_settings(row, options, options.minutes if minutes is None else minutes)
     ended(latlas.train(model, source, out=out, **(settings | how)))
     return out
 
@@ -326,34 +326,34 @@ def ended(done: Any) -> None:
         sys.exit(130)
 
 
-def judge(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
-    """A classifier of ``options.judge_steps`` steps (0: as usual) on the half of the training
+def image_classifier(train: Any, test: Any, options: argparse.Namespace, what: str) -> Any:
+    """A classifier of ``options.classifier_steps`` steps (0: as usual) on the half of the training
     images that is no control."""
     from latlas.metrics.features import train_classifier
     from latlas.metrics.quality import control_split
 
-    known = train.subset(control_split(len(train), options.seed)[0])
-    made = train_classifier(train.space, known.take("x"), known.take("label"), seed=options.seed,
-                            steps=options.judge_steps or None)
-    right = made.accuracy(test.take("x"), test.take("label"))
-    print(f"the classifier reads {right:.4f} of the {len(test):,} {what}", flush=True)
-    return made
+    half = train.subset(control_split(len(train), options.seed)[0])
+    classifier = train_classifier(train.space, half.take("x"), half.take("label"),
+                                  seed=options.seed, steps=options.classifier_steps or None)
+    accuracy = classifier.accuracy(test.take("x"), test.take("label"))
+    print(f"the classifier's accuracy on the {len(test):,} {what}: {accuracy:.4f}", flush=True)
+    return classifier
 
 
 def spent(run: Path) -> tuple[float, int]:
     """Minutes and examples that a finished run took."""
-    from latlas.core.trees import load_tree
+    from latlas.core.files import load_tree
 
     meta = load_tree(run / "model.safetensors")[1]
     return meta["seconds"] / 60, meta["images"]
 
 
-def judged(found: dict[str, dict[str, Any]], control: str) -> str:
-    """A line for every row, a column for every title of a figure, and the controls below."""
+def metrics_table(results: dict[str, dict[str, Any]], control: str) -> str:
+    """A line for every row, a column for every title of a metric, and the controls below."""
     from latlas.metrics.table import number
 
-    titles = list(dict.fromkeys(title for figures in found.values() for title in figures))
-    rows = [[name, *(figures[t].text() if t in figures else "–" for t in titles)]
-            for name, figures in found.items()]
-    controls = {t: f.control for figures in found.values() for t, f in figures.items()}
+    titles = list(dict.fromkeys(title for metrics in results.values() for title in metrics))
+    rows = [[name, *(metrics[t].text() if t in metrics else "–" for t in titles)]
+            for name, metrics in results.items()]
+    controls = {t: f.control for metrics in results.values() for t, f in metrics.items()}
     return table(["", *titles], [*rows, [control, *(number(controls[t]) for t in titles)]])

@@ -1,7 +1,8 @@
-"""Disentanglement of `shapes` by the VAE and its variants: mean ± sd over seeds of every figure.
+"""Disentanglement of `shapes` by the VAE and its variants: mean ± sd over seeds of every metric.
 
-Every model has the same networks, code, images and budget. Below the models stand the controls:
-their own codes rotated, which know as much and are entangled, and the factors themselves as codes.
+Every model has the same networks, number of latent dimensions, images and budget. The controls
+stand below the models: their own latents rotated (equally informative, but entangled), and the
+factors as latents.
 
     python benchmarks/disentanglement.py --seeds 3 --minutes 20
 """
@@ -35,40 +36,40 @@ SETTINGS = {"latent_dim": 10, "likelihood": "bernoulli", "network": "mlp", "widt
 
 
 def main() -> None:
-    """Train and judge every model with every seed."""
+    """Train and evaluate every model with every seed."""
     options = arguments()
-    source = open_source("shapes", n=options.items, image_size=options.size)
-    found: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in options.models}
+    source = open_source("shapes", n=options.examples, image_size=options.size)
+    results: dict[str, list[dict[str, dict[str, float]]]] = {name: [] for name in options.models}
     for seed in range(options.seeds):
         for name in options.models:
-            found[name].append(measure(name, source, options, seed))
-            print(f"{name}, seed {seed}: MIG {found[name][-1]['value']['mig']:.3f}", flush=True)
-    print("\n" + table(["", *(KINDS[key].title for key in FIGURES)], rows(found)))
+            results[name].append(measure(name, source, options, seed))
+            print(f"{name}, seed {seed}: MIG {results[name][-1]['value']['mig']:.3f}", flush=True)
+    print("\n" + table(["", *(KINDS[key].title for key in FIGURES)], rows(results)))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
-                              "measured": found})
+                              "measured": results})
 
 
 def measure(name: str, source: Any, options: argparse.Namespace,
             seed: int) -> dict[str, dict[str, float]]:
-    """Every figure of one run, with its control and its ceiling."""
+    """Every metric of one run, with its control and its ceiling."""
     model, own = MODELS[name]
     budget = {"images": options.images} if options.images else {"minutes": options.minutes}
     out = options.out and options.out / re.sub(r"\W+", "-", f"{name} {seed}")
-    asked = dict(text.split("=", 1) for text in options.set)
+    args = dict(text.split("=", 1) for text in options.set)
     trained = latlas.train(model, source, out=out, seed=seed, threads=options.threads,
-                           **(SETTINGS | own | budget | asked))
-    judged = latlas.evaluate(trained.model, source, split="test", metrics=("disentanglement",))
-    return {part: {f.key: getattr(f, part) for f in judged.metrics}
+                           **(SETTINGS | own | budget | args))
+    evaluation = latlas.evaluate(trained.model, source, split="test", metrics=("disentanglement",))
+    return {part: {f.key: getattr(f, part) for f in evaluation.metrics}
             for part in ("value", "control", "ceiling")}
 
 
-def rows(found: dict[str, list[dict[str, dict[str, float]]]]) -> list[list[str]]:
-    """The models, their rotated codes, and the oracle, which is the same for all."""
+def rows(results: dict[str, list[dict[str, dict[str, float]]]]) -> list[list[str]]:
+    """The models, their rotated latents, and the oracle, which is the same for all."""
     parts = [("value", "{}"), ("control", "{}, rotated")]
     lines = [[title.format(name), *(spread([run[part][key] for run in runs]) for key in FIGURES)]
-             for part, title in parts for name, runs in found.items()]
-    first = next(iter(found.values()))[0]["ceiling"]
-    return [*lines, ["the factors as codes", *(f"{first[key]:.3f}" for key in FIGURES)]]
+             for part, title in parts for name, runs in results.items()]
+    first = next(iter(results.values()))[0]["ceiling"]
+    return [*lines, ["the factors as latents", *(f"{first[key]:.3f}" for key in FIGURES)]]
 
 
 def spread(values: list[float]) -> str:
@@ -83,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20.0, help="of one run")
     parser.add_argument("--images", type=int, help="examples of one run, instead of minutes")
-    parser.add_argument("--items", type=int, default=100_000, help="images; a tenth is the test")
+    parser.add_argument("--examples", type=int, default=100_000, help="images; a tenth is the test")
     parser.add_argument("--size", type=int, default=32, help="pixels a side")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=0, help="0: the fastest")

@@ -1,4 +1,4 @@
-"""Emoji, divided so that no variant of an image that is learnt from is held out."""
+"""Emoji, divided so that no variant of a training image is held out."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A minority that nobody labelled: does weighing the data by the model's own codes help it?
+"""An unlabelled minority: does weighting the data by the model's own latents help it?
 
     python benchmarks/fairness.py
     python benchmarks/fairness.py --data fashion_mnist.npz --skews rotated,inverted,subclass
 
 A share of the training examples is changed (rotated, inverted, …), or of each class a hidden half
-is thinned out; the test set holds both kinds equally often. All rows train the same classifier with
-the same budget and optimiser; nothing is chosen by the groups, which the oracle alone knows.
+is thinned out; the test set has as many examples of either kind. All rows train the same classifier
+with the same budget and optimiser. The oracle alone knows the groups, and nothing is tuned by them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 from sklearn.cluster import KMeans
 
-from latlas.core.batch import Batch
-from latlas.core.folders import RunFolder
-from latlas.core.model import Weights
+from latlas.core.model import Batch, Weights
 from latlas.core.options import parse
 from latlas.core.space import Space
 from latlas.data import open_source, split
@@ -39,7 +37,7 @@ from latlas.engine.trainer import Trainer
 from latlas.metrics.rarity import effective_share, guarded, standardised
 from latlas.models import MODELS
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.verbs.classify import classify
+from latlas.verbs.encode import classify
 
 Array = NDArray[Any]
 BATCH = 64
@@ -59,7 +57,7 @@ class Oracle(DebiasingVAE):
 
 
 class GroupDRO(DebiasingVAE):
-    """Clusters of the codes within each class stand in for groups, and the worst counts more.
+    """Clusters of the latents within each class stand in for groups, and the worst counts more.
 
     q_g ← q_g exp(η · mean loss of g), normalised, at every interval (Sagawa et al. 2020, algorithm
     1, with sampling in place of weighted steps); clusters by k-means, once, before the first
@@ -71,26 +69,26 @@ class GroupDRO(DebiasingVAE):
 
     @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
-        codes, losses, labels = self.latents_and_losses(batches)
+        latents, losses, labels = self.latents_and_losses(batches)
         if self.shares is None:  # of the averaged model, which is one object all along
-            self.group = clusters(codes, labels)
+            self.group = clusters(latents, labels)
             self.shares = np.bincount(self.group) / len(self.group)
         count = np.bincount(self.group)
         mean = np.bincount(self.group, losses) / count
         self.shares = self.shares * np.exp(DRO_RATE * mean)
         self.shares /= self.shares.sum()
-        found = guarded((self.shares / count)[self.group], "loss")
-        return Weights(torch.from_numpy(found.weights), found.metrics, found.words)
+        guard = guarded((self.shares / count)[self.group], "loss")
+        return Weights(torch.from_numpy(guard.weights), guard.metrics, guard.words)
 
 
-def clusters(codes: Array, labels: Array) -> Array:
+def clusters(latents: Array, labels: Array) -> Array:
     """(n,) number of each example's cluster within its class."""
-    found = np.empty(len(codes), np.int64)
+    numbers = np.empty(len(latents), np.int64)
     for k, label in enumerate(np.unique(labels)):
         mine = labels == label
-        made = KMeans(min(CLUSTERS, mine.sum()), n_init=4, random_state=0)
-        found[mine] = CLUSTERS * k + made.fit_predict(standardised(codes[mine]))
-    return np.unique(found, return_inverse=True)[1]
+        kmeans = KMeans(min(CLUSTERS, mine.sum()), n_init=4, random_state=0)
+        numbers[mine] = CLUSTERS * k + kmeans.fit_predict(standardised(latents[mine]))
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 #: name: class and settings of a row
@@ -109,16 +107,16 @@ ROWS: dict[str, tuple[type[DebiasingVAE], dict[str, Any]]] = {
 
 def shifted(x: Array) -> Array:
     """Down and to the right by a quarter of the side."""
-    by, found = x.shape[-1] // 4, np.zeros_like(x)
-    found[..., by:, by:] = x[..., :-by, :-by]
-    return found
+    by, y = x.shape[-1] // 4, np.zeros_like(x)
+    y[..., by:, by:] = x[..., :-by, :-by]
+    return y
 
 
 def red(x: Array) -> Array:
     """The first channel alone: what was white is red."""
-    found = np.zeros_like(x)
-    found[:, 0] = x[:, 0]
-    return found
+    y = np.zeros_like(x)
+    y[:, 0] = x[:, 0]
+    return y
 
 
 def in_colour(x: Array, space: Space) -> tuple[Array, Space]:
@@ -160,13 +158,13 @@ def planted(x: Array, y: Array, space: Space, skew: str, seed: int, share: float
 def _changed(x: Array, y: Array, space: Space, skew: str, seed: int, share: float | None,
              train: Array, test: Array) -> Task:
     change, usual = CHANGES[skew]
-    odd = np.zeros(len(train), bool)
+    minority = np.zeros(len(train), bool)
     n = round((share or usual) * len(train))
-    odd[np.random.default_rng(seed + 1).choice(len(train), n, replace=False)] = True
-    items = x[train].copy()
-    items[odd] = change(items[odd])
+    minority[np.random.default_rng(seed + 1).choice(len(train), n, replace=False)] = True
+    examples = x[train].copy()
+    examples[minority] = change(examples[minority])
     both = np.concatenate([x[test], change(x[test])])
-    return Task(Dataset(items, space, y[train]), odd,
+    return Task(Dataset(examples, space, y[train]), minority,
                 Dataset(both, space, np.tile(y[test], 2)), np.arange(len(both)) >= len(test))
 
 
@@ -184,15 +182,16 @@ def _subclass(x: Array, y: Array, space: Space, skew: str, seed: int, share: flo
                 Dataset(x[test], space, y[test] % half), hidden[test])
 
 
-def run(row: str, task: Task, seed: int, asked: argparse.Namespace) -> dict[str, float]:
+def run(row: str, task: Task, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """Train one row: its accuracies, the minority's lift and the effective share at the end."""
-    made, settings = ROWS[row]
+    model_class, settings = ROWS[row]
     torch.manual_seed(seed)
-    sizes = {"width": asked.width, "depth": 1, "network": "mlp"}
-    model = made(parse(MODELS["debiasing-vae"].config, {**sizes, **settings}), task.train.space)
+    sizes = {"width": args.width, "depth": 1, "network": "mlp"}
+    config = parse(MODELS["debiasing-vae"].config, {**sizes, **settings})
+    model = model_class(config, task.train.space)
     if isinstance(model, Oracle):
         model.minority = task.minority
-    images = round(asked.epochs * len(task.train))
+    images = round(args.epochs * len(task.train))
     training = TrainOptions(images=images, batch_size=BATCH, seed=seed, threads=1, device="cpu",
                             **MODELS["debiasing-vae"].training)
     trainer = Trainer(model, training, budget=images, precision="fp32", n_train=len(task.train))
@@ -207,7 +206,7 @@ def _advance(trainer: Trainer, batches: Batches, steps: int) -> Array:
     """All steps; the last weights of the examples."""
     reweighting = Reweighting(batches)
     with tempfile.TemporaryDirectory() as folder:
-        log = Log(RunFolder(Path(folder)), Progress())
+        log = Log(Path(folder), Progress())
         for index in range(steps):
             trainer.step(batches.at(index))
             if trainer.model.reweighting_interval > 0:
@@ -242,10 +241,10 @@ class Line:
                 f"{self.ess:.2f}  {word}")
 
 
-def lines(skew: str, found: dict[str, list[dict[str, float]]]) -> list[Line]:
+def lines(skew: str, results: dict[str, list[dict[str, float]]]) -> list[Line]:
     """A line for each row of one skew."""
     table = {row: {k: np.array([seed[k] for seed in seeds]) for k in seeds[0]}
-             for row, seeds in found.items()}
+             for row, seeds in results.items()}
     plain, oracle = table["plain"], table.get("oracle")
     gap = np.nan if oracle is None else (oracle["worst"] - plain["worst"]).mean()
     gap = gap if gap > 0 else np.nan  # what the oracle does not gain cannot be closed
@@ -265,23 +264,23 @@ def interval(values: Array) -> tuple[float, float]:
 def main() -> None:
     """The table, one skew after the other."""
     torch.set_num_threads(1)
-    asked = arguments()
-    items = split(open_source(asked.data), "all")
-    keep = np.random.default_rng(0).permutation(len(items))[:asked.items]
-    x, y = np.asarray(items.take("x"))[keep], np.asarray(items.take("label"))[keep]
+    args = arguments()
+    examples = split(open_source(args.data), "all")
+    keep = np.random.default_rng(0).permutation(len(examples))[:args.examples]
+    x, y = np.asarray(examples.take("x"))[keep], np.asarray(examples.take("label"))[keep]
     print("skew      row           worst  gain             closed  mean   gain             lift   "
           "ESS")
     table = []
-    for skew in asked.skews.split(","):
-        found: dict[str, list[dict[str, float]]] = {row: [] for row in asked.rows.split(",")}
-        for seed in range(asked.seeds):
-            task = planted(x, y, items.space, skew, seed, asked.share)
-            for row, seeds in found.items():
-                seeds.append(run(row, task, seed, asked))
-        table += lines(skew, found)
-        print("\n".join(line.text for line in table[-len(found):]), flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(line) for line in table], indent=1))
+    for skew in args.skews.split(","):
+        results: dict[str, list[dict[str, float]]] = {row: [] for row in args.rows.split(",")}
+        for seed in range(args.seeds):
+            task = planted(x, y, examples.space, skew, seed, args.share)
+            for row, seeds in results.items():
+                seeds.append(run(row, task, seed, args))
+        table += lines(skew, results)
+        print("\n".join(line.text for line in table[-len(results):]), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(line) for line in table], indent=1))
 
 
 def arguments() -> argparse.Namespace:
@@ -291,7 +290,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--skews", default="rotated,inverted,shifted", help=", ".join(SKEWS))
     parser.add_argument("--rows", default=",".join(ROWS), help="commas between; with plain")
     parser.add_argument("--share", type=float, help="of the minority; default: 3%% to 5%% by skew")
-    parser.add_argument("--items", type=int, default=6000, help="at most so many")
+    parser.add_argument("--examples", type=int, default=6000, help="at most so many")
     parser.add_argument("--epochs", type=float, default=40, help="passes over the training data")
     parser.add_argument("--width", type=int, default=128, help="units of a hidden layer")
     parser.add_argument("--seeds", type=int, default=5)

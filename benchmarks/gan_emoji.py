@@ -1,17 +1,17 @@
-"""Few images: does growing help, do styles mix, can images that were held out be projected?
+"""Few images: does growing help, do styles mix, can held-out images be projected?
 
-Emoji come in variants (skin tones, genders), more than half of a random test set has a sibling in
-training. They are therefore divided by their base code points: whole groups are held out, a fifth
-of the images. No model here is chosen by them.
+Emoji come in variants (skin tones, genders), and more than half of a random test set has a variant
+in training. They are therefore divided by their base code points: whole groups are held out, a
+fifth of the images. No model here is chosen by them.
 
-Rows, with the same training minutes: `progressive-gan`; the same network at full size all along
-(``grow=false``); `style-gan`, with adaptive augmentation (so do the others, as there are few
-images). Samples are compared with the held-out images, in equal number, several times: mean ±
-standard deviation over draws of the samples and of the directions. Last line: as many training
-images against the held-out ones, which is what a perfect model would get.
+The rows have the same training minutes: `progressive-gan`; the same network at full size from the
+start (``grow=false``); `style-gan`. All use adaptive augmentation, as there are few images. Samples
+are compared with as many held-out images, several times: mean ± standard deviation over draws of
+the samples and of the directions. The last line compares as many training images with the held-out
+ones, which is what a perfect model would get.
 
-Of the style-gan then: grids in which the image of each row has the coarse, middle or fine styles
-of each column's; and held-out images, one of a group, beside their projections (``latlas
+For the style-gan it also writes grids in which the image of each row has the coarse, middle or fine
+styles of each column's; and held-out images, one of a group, beside their projections (``latlas
 project``) and the nearest training images by squared difference of pixels.
 
     python benchmarks/gan_emoji.py noto_emoji_128.zip --size 32 --minutes 20
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import judged, run_arguments, spent, trained, write_json
+from common import metrics_table, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
 from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ from latlas.data import split
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
-from latlas.verbs.measures import measure as evaluated
+from latlas.verbs.evaluate import measure as evaluated
 from latlas.verbs.styles import LEVELS
 from latlas.verbs.write import write_examples
 
@@ -43,7 +43,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "progressive-gan": ("progressive-gan", {}),
     "without-growth": ("progressive-gan", {"grow": False}),
     "style-gan": ("style-gan", {"augment": "ada"})}
-#: features → figures shown
+#: features → metrics shown
 SHOWN = {"pixels": ("sliced", "near_copies"),
          "random-conv": ("sliced", "frechet", "precision", "recall", "density", "coverage")}
 #: seeds of the images that are mixed
@@ -51,23 +51,23 @@ MIXED = range(1, 6), range(11, 18)
 
 
 def main() -> None:
-    """Train or read every row, judge it, tabulate; mix and project with styles."""
+    """Train or read every row, evaluate it, tabulate; mix and project with styles."""
     options = arguments()
     source = emoji(options.data, options.size)
     train, held = split(source, "train"), held_out(source)
     print(f"{len(train):,} images to train on, {len(held):,} held out", flush=True)
-    found: dict[str, dict[str, Metric]] = {}
+    results: dict[str, dict[str, Metric]] = {}
     for row in options.models:
         run = trained(row, ROWS[row][0], source, options, **ROWS[row][1])
         model = latlas.load(run, device=options.device).model
         latlas.sample(model, 64, seed=options.seed).save(run.with_suffix(".png"))
-        found[row] = measure(model, run, train, held, options)
-        print(f"{row}: {found[row]['sliced Wasserstein, pixels'].text()}", flush=True)
-    print("\n" + judged(found, "training images"))
+        results[row] = measure(model, run, train, held, options)
+        print(f"{row}: {results[row]['sliced Wasserstein, pixels'].text()}", flush=True)
+    print("\n" + metrics_table(results, "training images"))
     extra = styles(train, held, options) if "style-gan" in options.models else {}
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
-                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
-                                           for row, figures in found.values()}, **extra})
+                              "measured": {row: {t: f.to_json() for t, f in metrics.items()}
+                                           for row, metrics in results.values()}, **extra})
 
 
 def held_out(source: Source) -> Dataset:
@@ -78,20 +78,20 @@ def held_out(source: Source) -> Dataset:
 
 def measure(model: Any, run: Path, train: Dataset, held: Dataset,
             options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure, mean over draws of the samples, its error their standard deviation."""
+    """Title to metric, mean over draws of the samples, its error their standard deviation."""
     minutes, seen = spent(run)
-    found = {"minutes": Metric("examples", round(minutes, 1)),
+    results = {"minutes": Metric("examples", round(minutes, 1)),
              "images seen": Metric("examples", seen)}
     for features, keys in SHOWN.items():
         draws = [evaluated(model, train=train, test=held, features=features, samples=len(held),
                            seed=options.seed + i, metrics=("samples",))
                  for i in range(options.draws)]
-        found |= {f"{KINDS[key].title}, {features}": averaged(key, draws) for key in keys}
-    return found
+        results |= {f"{KINDS[key].title}, {features}": averaged(key, draws) for key in keys}
+    return results
 
 
 def averaged(key: str, draws: list[Any]) -> Metric:
-    """Mean and standard deviation of one figure, and the mean of its control."""
+    """Mean and standard deviation of one metric, and the mean of its control."""
     values, controls = zip(*((f.value, f.control) for e in draws for f in (e.get(key),)),
                            strict=True)
     error = statistics.stdev(values) if len(values) > 1 else None
@@ -105,16 +105,16 @@ def styles(train: Dataset, held: Dataset, options: argparse.Namespace) -> dict[s
     for layers in LEVELS:
         latlas.mix(model, *MIXED, layers=layers).save(options.out / f"mix-{layers}.png")
     chosen = of_different_groups(held, options.projections, options.seed)
-    found = latlas.project(model, chosen, n=None, train=train, starts=options.starts,
+    results = latlas.project(model, chosen, n=None, train=train, starts=options.starts,
                            steps=options.steps, space=options.space, seed=options.seed)
-    beside = np.stack([found.originals, found.values, closest(chosen, train)], 1)
+    beside = np.stack([results.originals, results.values, closest(chosen, train)], 1)
     write_examples(options.out / "projections.png", beside.reshape(-1, *beside.shape[2:]),
                    model.space, columns=12)
-    won = float((found.error < found.nearest).mean())
+    won = float((results.error < results.nearest).mean())
     print(f"\n{len(chosen)} held-out images, mean squared difference in model units: projection "
-          f"{found.error.mean():.4f}, nearest training image {found.nearest.mean():.4f}; the "
+          f"{results.error.mean():.4f}, nearest training image {results.nearest.mean():.4f}; the "
           f"projection is nearer in {won:.0%}")
-    return {"projection": found.error.tolist(), "nearest": found.nearest.tolist()}
+    return {"projection": results.error.tolist(), "nearest": results.nearest.tolist()}
 
 
 def closest(data: Dataset, train: Dataset) -> NDArray[Any]:

@@ -1,21 +1,20 @@
 """Adversarial models of images beside a VAE with a fitted prior, on features of a classifier.
 
 Every row has the same training minutes: `gan`, `conditional-gan`, and a VAE with a second prior
-fitted to its codes by flow matching (``latlas fit-prior``), which takes its share of the VAE's
+fitted to its latents by flow matching (``latlas fit-prior``), which takes its share of the VAE's
 minutes; `style-gan` on request.
 
-What is compared to what: the reference are test images; the samples are as many, and so is the
-control, real training images that the classifier has not seen, any more than the other two: it
-learns from the other half of the training images. Last line: the control. Of the conditional
-model also the share of samples that the classifier takes for the class they were asked to be; the
-control's is the classifier's own accuracy on real images that are new to it, and what a perfect
-model would get.
+The reference is the test images. As many samples are compared with it, and as many real training
+images as the control, in the last line. The classifier has seen neither: it learns from the other
+half of the training images. For the conditional model the table also has the label accuracy of
+samples: the share that the classifier assigns to the class it was drawn for. The control's is the
+classifier's accuracy on new real images, which a perfect model would get.
 
     python benchmarks/gan_pictures.py fashion_mnist.npz --minutes 30
 
-Rows can be trained apart (``--models gan``, one process for each core) and tabulated later: the
-same command with all of them finds what is finished under ``--out``. A grid of samples of every
-row is put there too, ten of each class where classes are asked for.
+Rows can be trained separately (``--models gan``, one process for each core) and tabulated later:
+the same command with all of them reads the finished runs under ``--out``. A grid of samples of
+every row is written there too, ten of each class for conditional models.
 """
 
 from __future__ import annotations
@@ -25,13 +24,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import asked, ended, judge, judged, run_arguments, spent, trained, write_json
+from common import (
+    ended,
+    image_classifier,
+    metrics_table,
+    row_settings,
+    run_arguments,
+    spent,
+    trained,
+    write_json,
+)
 
 import latlas
 from latlas.data import open_source, split
 from latlas.data.dataset import Source
 from latlas.metrics.table import KINDS, Metric
-from latlas.verbs.comparison import Evaluation
+from latlas.verbs.evaluate import Evaluation
 from latlas.verbs.write import write_examples
 
 ROWS = ("gan", "conditional-gan", "vae", "style-gan")
@@ -41,26 +49,27 @@ SHOWN = ("kernel", "precision", "recall", "density", "coverage", "two_sample", "
 
 
 def main() -> None:
-    """Train or read every row, judge it, and tabulate."""
+    """Train or read every row, evaluate it, and tabulate."""
     options = arguments()
     source = open_source(str(options.data))
-    found: dict[str, Evaluation] = {}
-    features = judge(split(source, "train"), split(source, "test"), options,
-                     "test images") if options.judge_steps else "auto"
+    results: dict[str, Evaluation] = {}
+    features = image_classifier(split(source, "train"), split(source, "test"), options,
+                     "test images") if options.classifier_steps else "auto"
     for row in options.models:
         title, run = VAE if row == "vae" else row, run_of(row, source, options)
         model = latlas.load(run, device=options.device).model
         draw(model, options.out / f"{row}-{options.seed}.png", options.seed)
-        found[title] = replace(latlas.evaluate(
+        results[title] = replace(latlas.evaluate(
             model, source, split="test", metrics=("samples",), samples=options.samples,
             features=features, seed=options.seed, latents="fitted" if row == "vae" else "own",
             cache=options.out / "cache"), name=title)
-        print(f"{title}: Fréchet distance {found[title].get('frechet').text()}", flush=True)
-    sides = min(e.get("examples").value for e in found.values())
+        print(f"{title}: Fréchet distance {results[title].get('frechet').text()}", flush=True)
+    sides = min(e.get("examples").value for e in results.values())
     print(f"\n{options.data.stem}, {sides:,.0f} images a side\n")
-    print(judged({name: row_of(name, found, options) for name in found}, "held-out data"))
+    rows = {name: row_of(name, results, options) for name in results}
+    print(metrics_table(rows, "held-out data"))
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
-                              "measured": [e.to_json() for e in found.values()]})
+                              "measured": [e.to_json() for e in results.values()]})
 
 
 def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
@@ -69,28 +78,30 @@ def run_of(row: str, source: Source, options: argparse.Namespace) -> Path:
         return trained(row, row, source, options)
     share = options.prior_share * options.minutes
     run = trained(row, row, source, options, minutes=options.minutes - share)
-    ended(latlas.fit_prior(run, **asked("prior", options, share)).run)
+    ended(latlas.fit_prior(run, **row_settings("prior", options, share)).run)
     return run
 
 
 def draw(model: Any, path: Path, seed: int) -> None:
     """A grid of samples, a column for each class where they can be asked for."""
     classes = list(model.space.classes) if getattr(model, "condition_dim", 0) else []
-    made = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
-    write_examples(path, made.values, model.space, columns=len(classes) or 10)
+    output = latlas.sample(model, 10 * (len(classes) or 10), seed=seed, label=classes or None)
+    write_examples(path, output.values, model.space, columns=len(classes) or 10)
 
 
-def row_of(name: str, found: dict[str, Evaluation], options: argparse.Namespace) -> dict[str, Any]:
-    """Title to figure."""
-    row = {f.key: f for f in found[name].metrics}
+def row_of(name: str, results: dict[str, Evaluation],
+           options: argparse.Namespace) -> dict[str, Any]:
+    """Title to metric."""
+    row = {f.key: f for f in results[name].metrics}
     distance = row["frechet"]
     minutes, seen = took(name, options)
     return {"minutes": Metric("examples", round(minutes, 1)),
             "images seen": Metric("examples", seen),
             KINDS["frechet"].title: distance,
             "of held-out data's": Metric("frechet", distance.value / (distance.control or 1)),
-            **({"of the VAE's": Metric("frechet", distance.value / found[VAE].get("frechet").value)}
-               if VAE in found else {}),
+            **({} if VAE not in results else {
+                "of the VAE's": Metric("frechet",
+                                       distance.value / results[VAE].get("frechet").value)}),
             **{KINDS[key].title: row[key] for key in SHOWN if key in row}}
 
 
@@ -110,7 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=5000, help="images a side, at most")
     parser.add_argument("--prior-share", type=float, default=0.1,
                         help="share of the VAE's minutes that the fit of its prior takes")
-    parser.add_argument("--judge-steps", type=int, default=0,
+    parser.add_argument("--classifier-steps", type=int, default=0,
                         help="train the classifier for so many steps, and on the whole half; 0: as "
                              "`latlas evaluate` does")
     return parser.parse_args()

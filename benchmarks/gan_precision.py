@@ -1,16 +1,16 @@
-"""Does a game in bf16 go as it goes in fp32? Both penalties on, the same images and seed.
+"""Does adversarial training in bf16 go as in fp32? Both penalties on, the same images and seed.
 
-The run in bf16 has the minutes, the one in fp32 as many images. Printed are what the players are
-paid, the squared slopes at real examples and at fakes (R1 and R2), and the gradients of both, as
-means over tenths of the run; and the Fréchet distance of samples at the end. ``--curves`` draws
-them.
+The run in bf16 trains for the minutes given, the one in fp32 on as many images. The table has the
+adversarial losses, the squared gradients at real examples and at fakes (R1 and R2), and the
+gradient norms of both networks, as means over tenths of the run; and the Fréchet distance of
+samples at the end. ``--curves`` plots them.
 
     python benchmarks/gan_precision.py fashion_mnist.npz --minutes 20 --curves docs/images
 
-A processor without bf16 instructions imitates convolutions in bf16 ten to twenty times as slowly
-as it does those of fp32. ``--widened`` takes every product of bf16 numbers in fp32 and rounds the
-result to bf16: what the instructions do, which also add up in fp32, but for the order of the sums.
-The course is then that of bf16, the time is not.
+A processor without bf16 instructions emulates convolutions in bf16, ten to twenty times as slowly
+as in fp32. ``--widened`` computes every product of bf16 numbers in fp32 and rounds the result to
+bf16. The instructions do the same, with sums in fp32, but for the order of the sums. The course of
+training is then that of bf16; the time is not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import judge, run_arguments, spent, table, trained, write_json
+from common import image_classifier, run_arguments, spent, table, trained, write_json
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -54,7 +54,7 @@ class Widened(TorchDispatchMode):
 
 
 def main() -> None:
-    """Train both, tabulate their courses side by side, and judge their samples."""
+    """Train both, tabulate their courses side by side, and evaluate their samples."""
     options = arguments()
     source = open_source(str(options.data))
     runs: dict[str, Path] = {}
@@ -63,15 +63,16 @@ def main() -> None:
             options.set.append((precision, "images", spent(runs["bf16"])[1]))
         with Widened() if options.widened and precision == "bf16" else nullcontext():
             runs[precision] = trained(precision, "gan", source, options, precision=precision)
-    found = {name: read_metrics(run) for name, run in runs.items()}
+    results = {name: read_metrics(run) for name, run in runs.items()}
     for key in SHOWN:
-        parts = {name: tenths(*curves[key]) for name, curves in found.items()}
+        parts = {name: tenths(*curves[key]) for name, curves in results.items()}
         print(f"\n{key}\n" + table(["share of the run", *parts], [
             [f"{(k + 1) / PARTS:.0%}", *(part[k] for part in parts.values())]
             for k in range(PARTS)]))
         if options.curves:
-            draw(options.curves, key, {name: curves[key] for name, curves in found.items()})
-    features = judge(split(source, "train"), split(source, "test"), options, "test images")
+            draw(options.curves, key, {name: curves[key] for name, curves in results.items()})
+    features = image_classifier(split(source, "train"), split(source, "test"), options,
+                                "test images")
     rows = []
     for name, run in runs.items():
         distance = latlas.evaluate(run, source, split="test", metrics=("samples",),
@@ -103,7 +104,7 @@ def arguments() -> argparse.Namespace:
                            out="runs/gan-precision")
     parser.add_argument("data", type=Path, help="images with labels (mnist.npz)")
     parser.add_argument("--samples", type=int, default=5000, help="images a side, at most")
-    parser.add_argument("--judge-steps", type=int, default=0, help="as in gan_pictures.py")
+    parser.add_argument("--classifier-steps", type=int, default=0, help="as in gan_pictures.py")
     parser.add_argument("--widened", action="store_true",
                         help="take products of bf16 numbers in fp32, and round")
     parser.add_argument("--curves", type=Path, help="draw them into this folder")

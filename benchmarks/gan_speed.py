@@ -1,8 +1,7 @@
 """Speed of adversarial training: plain PyTorch against latlas's engine, in alternation.
 
 Same networks, batch, loss (non-saturating, no penalty) and optimiser (Adam) on both sides; what is
-timed are whole steps of both players. The plain side is the loop as it is usually written: torch's
-own layers (where latlas's reorder their sums, ``latlas/networks/reordered.py``), fp32,
+timed are whole steps of both players. The plain side is the loop as it is usually written: fp32,
 ``torch.optim.Adam``, fakes made anew for each player, every weight's gradient taken in every
 backward pass. "fakes once" makes them once a step, as PyTorch's own DCGAN example does. The style
 generator is latlas's, whose modulated convolutions the plain side computes as groups of filters,
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
+from steps import BETAS, RATE, Step, coloured, latlas_step, run
 from torch import Tensor, nn
 
 from latlas.core.model import Model
@@ -30,8 +29,7 @@ from latlas.core.noise import Noise
 from latlas.core.space import Images
 from latlas.data.dataset import Dataset
 from latlas.models import build, get
-from latlas.networks import style
-from latlas.networks.reordered import Strided, StridedTransposed
+from latlas.networks import equalised
 
 #: name of a side → precision latlas is held to, or whether the plain loop makes fakes once
 SIDES: dict[str, str | bool] = {"plain": False, "plain, fakes once": True, "latlas": "auto",
@@ -73,20 +71,20 @@ def dcgan_generator(side: int) -> nn.Module:
     """(n, 100) to (n, 3, side, side) (Radford et al. 2016, figure 1), 64 channels at the end."""
     wide = [64 * 2**k for k in range(side.bit_length() - 3)][::-1]
     layers: list[nn.Module] = [nn.Unflatten(1, (LATENT, 1, 1)),
-                               StridedTransposed(LATENT, wide[0], 4, 1, 0, bias=False),
+                               nn.ConvTranspose2d(LATENT, wide[0], 4, 1, 0, bias=False),
                                nn.BatchNorm2d(wide[0]), nn.ReLU(True)]
     for i, o in pairwise(wide):
-        layers += [StridedTransposed(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
-    return nn.Sequential(*layers, StridedTransposed(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
+        layers += [nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(True)]
+    return nn.Sequential(*layers, nn.ConvTranspose2d(wide[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
 def dcgan_judge(side: int) -> nn.Module:
     """(n, 3, side, side) to (n, 1)."""
     wide = [64 * 2**k for k in range(side.bit_length() - 3)]
-    layers: list[nn.Module] = [Strided(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2, True)]
     for i, o in pairwise(wide):
-        layers += [Strided(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2, True)]
-    return nn.Sequential(*layers, Strided(wide[-1], 1, 4, 1, 0, bias=False), nn.Flatten())
+        layers += [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2, True)]
+    return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 4, 1, 0, bias=False), nn.Flatten())
 
 
 def grouped(x: Tensor, weight: Tensor, styles: Tensor, shift: Tensor, gain: float) -> Tensor:
@@ -103,8 +101,8 @@ def grouped(x: Tensor, weight: Tensor, styles: Tensor, shift: Tensor, gain: floa
 
 def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
     """One step of both players."""
-    model = usual(game.build()).to(device)
-    setattr(style, "modulated", grouped)  # noqa: B010
+    model = game.build().to(device)
+    setattr(equalised, "modulated", grouped)  # noqa: B010
     g, d = model.generator, model.discriminator
     players = [torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d)]
     data = (torch.from_numpy(x).float() / 127.5 - 1).to(device)

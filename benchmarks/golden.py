@@ -281,7 +281,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def evaluated(run: Any, case: Case, source: Any) -> Calls:
-    """Verbs that judge examples or the model. The second prior comes last: samples are from it
+    """Verbs that evaluate examples or the model. The second prior comes last: samples are from it
     then."""
     can, few = case.can, {"draws": 5, "seed": 7, "samples": 40}
     few["features"] = "auto" if "classifier" in can else "pixels"

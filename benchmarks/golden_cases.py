@@ -136,7 +136,7 @@ ALL = "naive ais outliers parts"
 PICTURES, WIDE, TABLE, MIXED, POINTS = "images", "wide", "table", "mixed", "points"
 MLP = {"width": 8, "depth": 1, "latent_dim": 3}
 CONV = {"network": "conv", "width": 4, "depth": 1, "latent_dim": 3}
-#: far enough for codes to vary and images to depend on them
+#: far enough for latents to vary and images to depend on them
 FAR = {"images": 320, "learning_rate": 0.03}
 LABEL, PART = {"label": "1"}, {"given": ...}
 GROWN = {"width": 4, "latent_dim": 3, "depth": 0}

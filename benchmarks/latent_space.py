@@ -1,9 +1,9 @@
 """Completeness and continuity of latent spaces: a VAE and an AE of equal size, side by side.
 
-Both have the same network, size of code and number of images; the AE draws from a Gaussian
-fitted to its codes. Beside them stand the same VAE with a flow-matching prior fitted to its codes
-(``latlas fit-prior``), and a VAE whose KL weighs so much that its code is empty: coverage and
-active units say so, whatever its one image scores in completeness.
+Both have the same network, number of latent dimensions and number of images; the AE samples from a
+Gaussian fitted to its latents. Two more columns: the same VAE with a flow-matching prior fitted to
+its latents (``latlas fit-prior``), and a VAE whose KL weighs so much that all its units are
+inactive. Coverage and active units show that, though its one image may score well in completeness.
 
     python benchmarks/latent_space.py --data mnist.npz --images 400000
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import latlas
+from latlas.metrics.distances import support_distance
 from latlas.metrics.features import features
-from latlas.metrics.precision_recall import support_distance
-from latlas.verbs.comparison import Evaluation, side_by_side
+from latlas.verbs.evaluate import Evaluation, side_by_side
 from latlas.verbs.sample_quality import feature_extractor
 
 SHOWN = ("completeness", "coverage", "active_units", "latent_dim", "slope_median", "slope_high",
@@ -39,17 +39,17 @@ def main() -> None:
     options = arguments()
     train, test = (latlas.open_data(options.data, part) for part in ("train", "test"))
     extract = feature_extractor("auto", train, options.seed)
-    made = {name: trained(name, options) for name in ROWS}
-    judge = partial(latlas.evaluate, data=test, draws=1, samples=options.samples,
+    models = {name: trained(name, options) for name in ROWS}
+    evaluate = partial(latlas.evaluate, data=test, draws=1, samples=options.samples,
                     features=extract, seed=options.seed)
-    found = [replace(judge(model, latents="own"), name=name) for name, model in made.items()]
-    found.insert(1, replace(
-        judge(with_fitted_prior(options), latents="fitted"), name="vae, fitted prior"))
-    print(f"{options.data}: {options.images:,} images each, {options.network}, code of "
-          f"{options.latent_dim}, seed {options.seed}\n")
-    print(markdown(found))
+    results = [replace(evaluate(model, latents="own"), name=name) for name, model in models.items()]
+    results.insert(1, replace(
+        evaluate(with_fitted_prior(options), latents="fitted"), name="vae, fitted prior"))
+    print(f"{options.data}: {options.images:,} images each, {options.network}, "
+          f"{options.latent_dim} latent dimensions, seed {options.seed}\n")
+    print(markdown(results))
     print("\nshare of draws within the support, by features, neighbours and share of balls kept\n")
-    print(supports(made, test, {"auto": extract, **{
+    print(supports(models, test, {"auto": extract, **{
         name: features(name, train.space) for name in ("random-conv", "pixels")}}, options))
 
 
@@ -68,21 +68,22 @@ def folder(name: str, options: argparse.Namespace) -> Path:
 
 
 def with_fitted_prior(options: argparse.Namespace) -> Any:
-    """The VAE again, now with a second prior that knows where its codes lie."""
+    """The VAE again, now with a second prior that knows where its latents lie."""
     run = folder("vae", options)
     latlas.fit_prior(run, progress=False, seed=options.seed, threads=1, device="cpu")
     return latlas.load(run).model
 
 
-def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],
+def supports(models: dict[str, Any], test: Any, extractors: dict[str, Any],
              options: argparse.Namespace) -> str:
     """Whether the order of the models hangs on how the support is drawn."""
     drawn = {name: latlas.sample(model, options.samples, seed=options.seed + 1).values
-             for name, model in made.items()}
-    lines = ["| features | k | kept | " + " | ".join(made) + " |", "| --- " * (3 + len(made)) + "|"]
+             for name, model in models.items()}
+    lines = ["| features | k | kept | " + " | ".join(models) + " |",
+             "| --- " * (3 + len(models)) + "|"]
     for title, extract in extractors.items():
         real = extract(test.take("x")[:options.samples])
-        decoded = [extract(items) for items in drawn.values()]
+        decoded = [extract(examples) for examples in drawn.values()]
         for k, keep in product((3, 5, 10), (0.5, 1.0)):
             shares = [(support_distance(real, x, k, keep=keep) <= 1).mean() for x in decoded]
             lines.append(f"| {title} | {k} | {keep:g} | "
@@ -90,10 +91,10 @@ def supports(made: dict[str, Any], test: Any, extractors: dict[str, Any],
     return "\n".join(lines)
 
 
-def markdown(found: list[Evaluation]) -> str:
-    """A row per figure, a column per model, and what held-out data gets."""
-    lines = [line for line in side_by_side(found).lines() if line.key in SHOWN]
-    head = ["", *(e.name for e in found), "control"]
+def markdown(results: list[Evaluation]) -> str:
+    """A row per metric, a column per model, and what held-out data gets."""
+    lines = [line for line in side_by_side(results).lines() if line.key in SHOWN]
+    head = ["", *(e.name for e in results), "control"]
     body = [[line.title, *line.cells, line.control] for line in lines]
     rows = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -12,7 +12,7 @@ from common import CORES, Case, Clock
 from numpy.typing import NDArray
 from torch import nn
 
-from latlas.core.folders import start
+from latlas.core.files import create_run, read_run
 from latlas.core.model import Model
 from latlas.core.space import Images
 from latlas.data.dataset import Dataset
@@ -25,7 +25,7 @@ from latlas.verbs.score import score
 
 
 class Stopwatch(Progress):
-    """Is told of every step; times those after the first ``warm`` examples."""
+    """Times the steps after the first ``warm`` examples."""
 
     def __init__(self, warm: int, device: str) -> None:
         self.warm, self.device, self.total = warm, device, 0
@@ -73,11 +73,12 @@ def train_speed(case: Case, x: NDArray[np.uint8], images: int, warm: int, task: 
     """Seconds per image of ``train`` after its choices by timing and ``warm`` examples."""
     watch = Stopwatch(warm, task["device"])
     with tempfile.TemporaryDirectory() as folder:
-        run = start(Path(folder) / "run", {})
+        run = create_run(Path(folder) / "run", {})
         train(build(case, case.networks()), dataset(x), None,
               options(case, warm + images, task["threads"], precision, task["device"]), run, watch)
-        last = json.loads((run.path / "metrics.jsonl").read_text().splitlines()[-1])
-    return {**watch.took(), "loss": last["loss"], "chosen": run.record["chosen"]}
+        chosen = read_run(run)["chosen"]
+        last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    return {**watch.took(), "loss": last["loss"], "chosen": chosen}
 
 
 def trained(case: Case, x: NDArray[np.uint8], images: int) -> Model:
@@ -85,7 +86,7 @@ def trained(case: Case, x: NDArray[np.uint8], images: int) -> Model:
     model = build(case, case.networks())
     with tempfile.TemporaryDirectory() as folder:
         train(model, dataset(x), None, options(case, images, 1, "fp32", "cpu"),
-              start(Path(folder) / "run", {}))
+              create_run(Path(folder) / "run", {}))
     return model.eval()
 
 
@@ -93,9 +94,9 @@ def likelihood(case: Case, networks: tuple[nn.Module, nn.Module], x: NDArray[np.
                draws: int, device: str) -> dict[str, Any]:
     """Mean nats per example of the importance-weighted bound, and seconds per example."""
     model = build(case, networks).to(device).eval()
-    items = dataset(x)
-    score(model, items.subset(slice(0, 2)), draws=draws)
+    examples = dataset(x)
+    score(model, examples.subset(slice(0, 2)), draws=draws)
     begun = Clock.now(device)
-    scores = score(model, items, draws=draws, seed=1)
-    took = Clock.now(device).since(begun, len(items))
+    scores = score(model, examples, draws=draws, seed=1)
+    took = Clock.now(device).since(begun, len(examples))
     return {**took, "nats": scores.mean, "ess": float(np.median(scores.ess))}

@@ -1,8 +1,8 @@
 """Importance-sampled likelihood: latlas against pythae's ``get_nll``, the same trained weights.
 
 The bound is log 1/K Σ p(x, z_k) / q(z_k | x) with K draws, on the same examples in both. pythae
-takes one example at a time in batches of ``batch_size`` draws (100 unless told; here also all at
-once) and repeats x for every draw; it is given ``no_grad``, which it does not take by itself.
+takes one example at a time in batches of ``batch_size`` draws (100 by default; here also all at
+once) and repeats x for every draw. The benchmark wraps it in ``no_grad``, which it lacks.
 
     python benchmarks/likelihood_speed.py --data mnist.npz --draws 1000
 """
@@ -23,10 +23,10 @@ from common import (
     arguments,
     as_unit,
     ask,
+    images,
     machine,
     memory,
     peak_memory,
-    pictures,
     ratio,
     run_rounds,
     spread,
@@ -44,7 +44,7 @@ def main() -> None:
     """Measure, or compare."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--draws", type=int, default=1_000, help="draws of z for each example")
-    parser.add_argument("--items", type=int, default=100, help="examples that are scored")
+    parser.add_argument("--examples", type=int, default=100, help="examples that are scored")
     parser.add_argument("--train", type=int, default=300_000, help="examples the model sees before")
     options = parser.parse_args()
     if options.measure:
@@ -76,19 +76,19 @@ def compare(options: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _prepare(options, Path(folder))
         for threads in options.threads:
-            found = run_rounds(SIDES, options.rounds, lambda side, threads=threads: ask(
+            results = run_rounds(SIDES, options.rounds, lambda side, threads=threads: ask(
                 "likelihood_speed.py", _task(options, side, threads, folder), threads))
-            data["measured"].append({"threads": threads, "sides": found})
-            print(f"\n{CASES[CASE].title}, {options.items} examples, {options.draws:,} draws, "
+            data["measured"].append({"threads": threads, "sides": results})
+            print(f"\n{CASES[CASE].title}, {options.examples} examples, {options.draws:,} draws, "
                   f"{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
                   "median (least … greatest)\n")
-            print(table(HEAD, _rows(found)), flush=True)
+            print(table(HEAD, _rows(results)), flush=True)
     write_json(options.json, data)
 
 
 def _task(options: Namespace, side: str, threads: int, folder: str) -> dict[str, Any]:
     return {"side": side, "threads": threads, "device": options.device, "draws": options.draws,
-            "weights": f"{folder}/networks.pt", "examples": f"{folder}/items.npy"}
+            "weights": f"{folder}/networks.pt", "examples": f"{folder}/examples.npy"}
 
 
 HEAD = ["side", "log-likelihood (nats)", "ms per example", "times pythae", "by CPU time",
@@ -96,22 +96,22 @@ HEAD = ["side", "log-likelihood (nats)", "ms per example", "times pythae", "by C
         "of pythae's", "without torch", "of pythae's"]
 
 
-def _rows(found: Measured) -> list[list[str]]:
-    base = found["pythae"]
+def _rows(results: Measured) -> list[list[str]]:
+    base = results["pythae"]
     return [[side, spread(m["nats"] for m in measured),
              spread(1e3 * m["seconds"] for m in measured), ratio(base, measured, "seconds"),
              ratio(base, measured, "cpu_seconds"), *memory(measured, base)]
-            for side, measured in found.items()]
+            for side, measured in results.items()]
 
 
 def _prepare(options: Namespace, folder: Path) -> None:
     """The weights and examples that every side reads."""
     import latlas_side
-    x = pictures(options.data)
+    x = images(options.data)
     model = latlas_side.trained(CASES[CASE], x, options.train)
     torch.save({"encoder": model.encoder.state_dict(), "decoder": model.decoder.state_dict()},
                folder / "networks.pt")
-    np.save(folder / "items.npy", x[:options.items])
+    np.save(folder / "examples.npy", x[:options.examples])
 
 
 def _load(path: Path) -> tuple[nn.Module, nn.Module]:

@@ -1,4 +1,4 @@
-"""Why draws from the prior do not give log p(x), and what does: four estimators, one plot, a table.
+"""Why draws from the prior do not estimate log p(x): four estimators, one plot, one table.
 
     python benchmarks/naive_sampling.py --data mnist.npz                # trains a small VAE first
     python benchmarks/naive_sampling.py --data mnist.npz --run runs/vae-mnist
@@ -88,31 +88,31 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Train or load a model, estimate with every method, write the plot, print the table."""
-    asked = argparse.ArgumentParser(description=__doc__,
+    options = argparse.ArgumentParser(description=__doc__,
                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--data", default="digits")
-    asked.add_argument("--run", type=Path, help="a trained VAE; default: train one")
-    asked.add_argument("--images", default="500k", help="budget of the VAE")
-    asked.add_argument("--items", type=int, default=100, help="test examples")
-    asked.add_argument("--chains", type=int, default=16, help="of annealed importance sampling")
-    asked.add_argument("--temperatures", type=int, default=1000)
-    asked.add_argument("--threads", type=int, default=1, help="of the training")
-    asked.add_argument("--plot", type=Path, default=Path("docs/images/likelihood-estimators.png"))
-    asked.add_argument("--json", type=Path)
-    args = asked.parse_args()
+    options.add_argument("--data", default="digits")
+    options.add_argument("--run", type=Path, help="a trained VAE; default: train one")
+    options.add_argument("--images", default="500k", help="budget of the VAE")
+    options.add_argument("--examples", type=int, default=100, help="test examples")
+    options.add_argument("--chains", type=int, default=16, help="of annealed importance sampling")
+    options.add_argument("--temperatures", type=int, default=1000)
+    options.add_argument("--threads", type=int, default=1, help="of the training")
+    options.add_argument("--plot", type=Path, default=Path("docs/images/likelihood-estimators.png"))
+    options.add_argument("--json", type=Path)
+    args = options.parse_args()
     run = latlas.load(args.run) if args.run else latlas.train(
         "vae", args.data, images=args.images, progress=False, threads=args.threads,
         **SETTINGS)
     model = run.model
-    data = latlas.open_data(args.data, "test", like=run).subset(slice(0, args.items))
+    data = latlas.open_data(args.data, "test", like=run).subset(slice(0, args.examples))
     asked_for = [(m, k, {}) for m, every in DRAWS.items() for k in every]
     annealing = ("ais", args.chains, {"temperatures": args.temperatures})
     rows = []
     for method, draws, more in [*asked_for, annealing]:
         rows.append(measure(model, data, method, draws, **more))
         print({k: v for k, v in rows[-1].items() if k != "examples"}, flush=True)
-    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out examples, a VAE with a code of "
-         f"{model.latent_dim}", args.plot)
+    plot(rows, f"{Path(args.data).stem}: {len(data)} held-out examples, a VAE with "
+         f"{model.latent_dim} latent dimensions", args.plot)
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))

@@ -1,12 +1,12 @@
 """Outlier detection on tables: ``latlas.sklearn.OutlierDetector`` beside PyOD's detectors.
 
-Every set is an .npz with X (n, d) and y (1 for outliers), in a zip (ADBench, Han et al. 2022). Of
-the rows 70%, outliers among them, are fitted without their labels; the other 30% are ranked.
+Every set is an .npz with X (n, d) and y (1 for outliers), in a zip (ADBench, Han et al. 2022).
+Detectors are fitted without labels to 70% of the rows, outliers among them, and rank the other 30%.
 Columns are standardised by the training rows for every detector, which some of PyOD's need. All
-detectors take their defaults and one thread and follow one another on the same split, so that a
+detectors have their defaults and one thread and follow one another on the same split, so that a
 machine that slows down slows all. The sets at even places of the sorted names (0, 2, …) are those
 on which latlas's defaults were chosen; the others were only reported. Seconds are processor time,
-which other work on the machine changes least.
+which depends least on other work of the machine.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/outliers.py --data adbench20.zip --json outliers.json
@@ -70,9 +70,9 @@ def latlas(x: Array, seed: int) -> Score:
 def pyod(module: str, name: str, **settings: Any) -> Callable[[Array, int], Score]:
     """A detector of PyOD with its defaults."""
     def fit(x: Array, seed: int) -> Score:
-        made = getattr(__import__(f"pyod.models.{module}", fromlist=[name]), name)
+        output = getattr(__import__(f"pyod.models.{module}", fromlist=[name]), name)
         more = {"random_state": seed} if seeded else {}
-        return made(**settings, **more).fit(x).decision_function
+        return output(**settings, **more).fit(x).decision_function
 
     seeded = name in ("VAE", "AutoEncoder", "IForest")
     return fit
@@ -101,28 +101,28 @@ def main() -> None:
     warm_up(options.detectors)
     done = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     for seed in range(options.seeds):
-        for item in sets:
+        for dataset in sets:
             for name in options.detectors:
-                key = f"{name}|{item.name}|{seed}"
+                key = f"{name}|{dataset.name}|{seed}"
                 if key not in done:
-                    done[key] = measure(name, item, seed)
+                    done[key] = measure(name, dataset, seed)
                     save(options.json, done)
                     print(key, " ".join(f"{k} {v:.3f}" for k, v in done[key].items()), flush=True)
     show(done, sets, options)
 
 
-def measure(name: str, item: TableSet, seed: int) -> Result:
+def measure(name: str, dataset: TableSet, seed: int) -> Result:
     """One detector on one split: ROC AUC and average precision on the rest, seconds to fit."""
-    x, rest, y = divided(item, seed)
+    x, rest, y = divided(dataset, seed)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         begun = time.process_time()
         score = DETECTORS[name](x, seed)
         seconds = time.process_time() - begun
-        odd = np.nan_to_num(score(rest))
-    return {"auroc": float(roc_auc_score(y, odd)), "ap": float(average_precision_score(y, odd)),
-            "seconds": seconds}
+        outliers = np.nan_to_num(score(rest))
+    return {"auroc": float(roc_auc_score(y, outliers)),
+            "ap": float(average_precision_score(y, outliers)), "seconds": seconds}
 
 
 def warm_up(names: list[str]) -> None:
@@ -132,21 +132,21 @@ def warm_up(names: list[str]) -> None:
         measure(name, TableSet("warm-up", rows, np.arange(100) % 10 == 0, False), 0)
 
 
-def divided(item: TableSet, seed: int) -> tuple[Array, Array, Array]:
+def divided(dataset: TableSet, seed: int) -> tuple[Array, Array, Array]:
     """Training rows, the rest, and the rest's labels; the same share of outliers in both."""
-    x, rest, _, y = train_test_split(item.x, item.y, test_size=REST, random_state=seed,
-                                     stratify=item.y)
+    x, rest, _, y = train_test_split(dataset.x, dataset.y, test_size=REST, random_state=seed,
+                                     stratify=dataset.y)
     scaler = StandardScaler().fit(x)
     return scaler.transform(x), scaler.transform(rest), y
 
 
-def read(path: Path, wanted: list[str] | None) -> Iterator[TableSet]:
+def read(path: Path, target: list[str] | None) -> Iterator[TableSet]:
     """The sets of the zip by name; every other one was used to choose defaults."""
-    with zipfile.ZipFile(path) as held:
-        for place, name in enumerate(sorted(n for n in held.namelist() if n.endswith(".npz"))):
+    with zipfile.ZipFile(path) as held_out:
+        for place, name in enumerate(sorted(n for n in held_out.namelist() if n.endswith(".npz"))):
             title = re.sub(r"^\d+_", "", Path(name).stem)
-            if wanted is None or title in wanted:
-                with np.load(io.BytesIO(held.read(name))) as file:
+            if target is None or title in target:
+                with np.load(io.BytesIO(held_out.read(name))) as file:
                     x, y = file["X"].astype(np.float64), file["y"].astype(int)
                 yield TableSet(title, x, y, place % 2 == 0)
 

@@ -29,28 +29,20 @@ from common import (
     write_json,
 )
 from numpy.typing import NDArray
-from torch import nn
 
-from latlas.core.memory import keep_freed_memory
+from latlas.core.devices import DistributedContext, apply_layout, keep_freed_memory
 from latlas.core.model import Model
-from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches
 from latlas.data.pairs import Data
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import DistributedContext
-from latlas.engine.resolve import resolve
+from latlas.engine.train import resolve
 from latlas.engine.trainer import Trainer
-from latlas.networks.reordered import Strided, StridedTransposed, Transposed, Twice
-from latlas.networks.translators import Mirrored
 
 #: Adam's, of both sides
 RATE, BETAS = 2e-4, (0.5, 0.999)
 #: steps before the clock starts, and the least number of timed ones
 WARM, LEAST = 2, 4
 Step = Callable[[], None]
-#: latlas's layers that sum in another order → torch's own
-USUAL: dict[type[nn.Module], type[nn.Module]] = {
-    Strided: nn.Conv2d, StridedTransposed: nn.ConvTranspose2d, Transposed: nn.ConvTranspose2d}
 #: a measurement's settings to a step and what latlas chose for it
 Making = Callable[[dict[str, Any]], tuple[Step, dict[str, Any]]]
 
@@ -79,23 +71,6 @@ def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, An
     trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
                       n_train=len(data))
     return lambda: trainer.step(batches.at(trainer.index)), asdict(resolved)
-
-
-def usual(network: nn.Module) -> nn.Module:
-    """The same network with torch's own layers where latlas's reorder their sums."""
-    for name, layer in network.named_children():
-        if isinstance(layer, Mirrored):
-            setattr(network, name, nn.Sequential(nn.ReflectionPad2d(layer.edge), layer.conv))
-        elif type(layer) in USUAL:
-            twin = USUAL[type(layer)](layer.in_channels, layer.out_channels, layer.kernel_size,
-                                      layer.stride, layer.padding, bias=layer.bias is not None)
-            twin.load_state_dict(layer.state_dict())
-            setattr(network, name, twin)
-        else:
-            if isinstance(layer, Twice):
-                layer.twice = False
-            usual(layer)
-    return network
 
 
 def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """Training speed and peak memory: latlas's engine against pythae's trainer, in alternation.
 
-Same networks, batch size, loss (summed binary cross-entropy + β·KL), Adam at 1e-3, images and
-number of images. Warm-up, evaluation and saving are outside the timed part of both; progress
-bars are off in both. pythae runs as it comes (fp32, its DataLoader in the main process); latlas
-as it comes, and once more held to fp32, so that what bf16 gives is seen apart.
+Both have the same networks, batch size, loss (summed binary cross-entropy + β·KL), Adam at 1e-3,
+images and number of images. Warm-up, evaluation and saving are outside the timed part of both;
+progress bars are off in both. pythae has its defaults (fp32, its DataLoader in the main process);
+latlas has its defaults, and "latlas fp32" shows what it does without bf16.
 
     python benchmarks/train_speed.py --data mnist.npz --threads 1 2
 """
@@ -21,10 +21,10 @@ from common import (
     arguments,
     as_unit,
     ask,
+    images,
     machine,
     memory,
     peak_memory,
-    pictures,
     ratio,
     run_rounds,
     spread,
@@ -52,7 +52,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """One side, one case: seconds per image, final loss, peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     case, precision = CASES[task["case"]], SIDES[task["side"]]
-    x = pictures(task["data"])
+    x = images(task["data"])
     if precision is None:
         import pythae_side
         result = pythae_side.train_speed(case, as_unit(x), case.images, WARM, task["device"])
@@ -69,10 +69,11 @@ def compare(options: Namespace) -> None:
     for threads in options.threads:
         rows = []
         for name in options.cases:
-            found = run_rounds(SIDES, options.rounds, lambda side, name=name, threads=threads: ask(
-                "train_speed.py", _task(options, name, side, threads), threads))
-            data["measured"].append({"threads": threads, "case": name, "sides": found})
-            rows += _rows(name, found)
+            results = run_rounds(
+                SIDES, options.rounds, lambda side, name=name, threads=threads: ask(
+                    "train_speed.py", _task(options, name, side, threads), threads))
+            data["measured"].append({"threads": threads, "case": name, "sides": results})
+            rows += _rows(name, results)
         print(f"\n{threads} thread{'s' * (threads > 1)}, {options.rounds} rounds: "
               "median (least … greatest)\n")
         print(table(HEAD, rows), flush=True)
@@ -88,12 +89,12 @@ HEAD = ["case", "side", "images/s", "times pythae", "by CPU time", "peak MiB", "
         "without torch", "of pythae's"]
 
 
-def _rows(name: str, found: Measured) -> list[list[str]]:
-    case, base = CASES[name], found["pythae"]
+def _rows(name: str, results: Measured) -> list[list[str]]:
+    case, base = CASES[name], results["pythae"]
     return [[f"{case.title}, batch {case.batch_size}", side,
              spread((1 / m["seconds"] for m in measured), 0), ratio(base, measured, "seconds"),
              ratio(base, measured, "cpu_seconds"), *memory(measured, base)]
-            for side, measured in found.items()]
+            for side, measured in results.items()]
 
 
 if __name__ == "__main__":

@@ -1,25 +1,25 @@
-"""Translation judged: edges to emoji in pairs, digits to coloured ones and back without pairs.
+"""Translation: edges to emoji in pairs, digits to coloured ones and back without pairs.
 
-``edges``: images on white, and their edges: smoothed (σ 0.7 pixels), Sobel's slope of the channel
-where it is steepest, kept where it is steepest across the line and over a threshold, or joined to
-such a place over a third of it. Images are divided by their base code points (``emoji.py``); 500
-are held out. The Fréchet distance of ``spectrum`` (48 numbers) sees blur and missing colour, that
-of ``random-conv`` (64) how forms are spread over the image. Rows: `pix2pix`; the same network
-with ``adversarial=0`` (the absolute difference alone); and images that nobody had to learn: one
-colour, the L1-best of the training images; the true silhouette filled with one colour, the
-L1-best of the training silhouettes; the same with the best colour of each image, which knows the
-answer and is no bar. Last line: training images in place of samples.
+``edges``: images on white, and their edges. The edge detector smooths (σ 0.7 pixels), takes Sobel's
+gradient of the steepest channel, and keeps its maxima across the line that are over a threshold, or
+over a third of it and joined to such a place. Images are divided by their base code points
+(``emoji.py``); 500 are held out. The Fréchet distance of ``spectrum`` (48 numbers) measures blur
+and missing colour, that of ``random-conv`` (64) how forms are spread over the image. Rows:
+`pix2pix`; the same network with ``adversarial=0`` (the absolute difference alone); and images
+without learning: one colour, the L1-best of the training images; the true silhouette filled with
+one colour, the L1-best of the training silhouettes; the same with the best colour of each image,
+which uses the answer and is no bar. Last line: training images in place of samples.
 
 ``digits``: upright digits, and other digits inverted, coloured and textured; no digit is in both
-domains. A classifier of the target domain, trained on real examples of it, says whether translated
-test digits keep their class; last line: what it says of the real test examples of that domain, and
-of training examples in place of samples.
+domains. A classifier, trained on real examples of the target domain, measures whether translated
+test digits keep their class. The last line has its accuracy on the real test examples of that
+domain, and the metrics of training examples in place of samples.
 
     python benchmarks/translation.py edges noto_emoji_128.zip --minutes 40
     python benchmarks/translation.py digits mnist.npz --minutes 40
 
-Rows can be trained apart (``--models pix2pix``) and tabulated later: finished runs are read. Sheets
-lie beside the runs.
+Rows can be trained separately (``--models pix2pix``) and tabulated later: finished runs are read.
+Sheets are written beside the runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import judge, judged, run_arguments, spent, trained, write_json
+from common import image_classifier, metrics_table, run_arguments, spent, trained, write_json
 from emoji import emoji, of_different_groups
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -56,7 +56,7 @@ FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30
 ROWS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "edges": {"pix2pix": ("pix2pix", FEW), "l1-alone": ("pix2pix", FEW | {"adversarial": 0.0})},
     "digits": {"cycle-gan": ("cycle-gan", QUICK)}}
-#: of edges, features → figures among the held-out images
+#: of edges, features → metrics among the held-out images
 AMONG = {"spectrum": ("frechet", "precision", "recall"), "random-conv": ("frechet", "coverage")}
 SHOWN = ("frechet", "kernel", "precision", "recall", "density", "coverage")
 #: standard deviation of the smoothing, pixels; of Sobel's slope (at most 1,020) that makes an edge
@@ -68,12 +68,12 @@ Found = dict[str, dict[str, Metric]]
 
 
 def main() -> None:
-    """Train or read every row, judge it, and tabulate."""
+    """Train or read every row, evaluate it, and tabulate."""
     options = arguments()
-    found = {"edges": edges_to_emoji, "digits": both_ways}[options.recipe](options)
+    results = {"edges": edges_to_emoji, "digits": both_ways}[options.recipe](options)
     write_json(options.json, {"settings": {k: str(v) for k, v in vars(options).items()},
-                              "measured": {row: {t: f.to_json() for t, f in figures.items()}
-                                           for row, figures in found.items()}})
+                              "measured": {row: {t: f.to_json() for t, f in metrics.items()}
+                                           for row, metrics in results.items()}})
 
 
 # ------------------------------------------------------------------------------ edges to emoji
@@ -88,33 +88,33 @@ class Emoji:
 
 def edges_to_emoji(options: argparse.Namespace) -> Found:
     """Every row among the held-out images, and a sheet of all beside one another."""
-    data = edged(options.data, options.size, options.held)
+    data = edged(options.data, options.size, options.held_out)
     test = split(data.source, "test")
     print(f"{len(split(data.source, 'train')):,} pairs to train on, {len(test):,} held out",
           flush=True)
-    made, costs = dict(unlearnt(data)), {}
+    output, costs = dict(unlearnt(data)), {}
     for row in options.models:
         run = trained(row, ROWS["edges"][row][0], data.source, options, **ROWS["edges"][row][1])
         model = latlas.load(run, device=options.device).model
-        made[row], costs[row] = translated(model, test.a), cost(run)
-    names = [*options.models, *(name for name in made if name not in options.models)]
-    found = {name: costs.get(name, {}) | beside(made[name], data.source, options.seed)
+        output[row], costs[row] = translated(model, test.a), cost(run)
+    names = [*options.models, *(name for name in output if name not in options.models)]
+    results = {name: costs.get(name, {}) | beside(output[name], data.source, options.seed)
              for name in names}
-    print("\n" + judged(found, "training images") + "\n")
-    _bars(found)
-    _sheet(options.out / "edges.png", test, [made[name] for name in names])
+    print("\n" + metrics_table(results, "training images") + "\n")
+    _bars(results)
+    _sheet(options.out / "edges.png", test, [output[name] for name in names])
     print(f"{options.out / 'edges.png'}: edges | {' | '.join(names)} | image")
-    return found
+    return results
 
 
 def edged(path: Path, size: int, held: int) -> Emoji:
     """The images with their edges; ``held`` of them are the test part, in whole groups."""
-    pictures = emoji(path, size).base
-    test = held_out(pictures.group, held)
-    parts = {"train": np.setdiff1d(np.arange(len(pictures)), test), "test": test}
-    a = replace(pictures, x=edges(pictures.x), space=Images((1, size, size)))
+    images = emoji(path, size).base
+    test = held_out(images.group, held)
+    parts = {"train": np.setdiff1d(np.arange(len(images)), test), "test": test}
+    a = replace(images, x=edges(images.x), space=Images((1, size, size)))
     opaque = open_source(str(path), image_size=size, mode="RGBA").base.x[:, 3:].astype(np.float32)
-    return Emoji(open_pair(make("edges", a, parts=parts), make("emoji", pictures, parts=parts),
+    return Emoji(open_pair(make("edges", a, parts=parts), make("emoji", images, parts=parts),
                            paired=True), opaque / 255)
 
 
@@ -168,34 +168,34 @@ def unlearnt(data: Emoji) -> Iterator[tuple[str, Pictures]]:
         yield name, (white + shape * (colour - white)).round().astype(np.uint8)
 
 
-def beside(made: Pictures, source: PairSource, seed: int) -> dict[str, Metric]:
-    """Title to figure: beside what was wanted, and as samples by two kinds of features."""
+def beside(output: Pictures, source: PairSource, seed: int) -> dict[str, Metric]:
+    """Title to metric: against the targets, and as samples by two kinds of features."""
     train, test = (split(source, part).b for part in ("train", "test"))
-    near = {key: mean(key, measure(made, test.take("x"), 255.0))
+    near = {key: mean(key, measure(output, test.take("x"), 255.0))
             for key, measure in (("l1", paired.l1), ("ssim", paired.ssim))}
-    found = titled(near)
+    results = titled(near)
     for features, keys in AMONG.items():
-        among = metrics_of(made, None, train, test, features, seed, "cpu", [], Cache(None))
-        found |= {f"{KINDS[f.key].title}, {features}": f for f in among if f.key in keys}
-    return found
+        among = metrics_of(output, None, train, test, features, seed, "cpu", [], Cache(None))
+        results |= {f"{KINDS[f.key].title}, {features}": f for f in among if f.key in keys}
+    return results
 
 
-def _bars(found: Found) -> None:
-    """What is asked of pix2pix, in numbers."""
+def _bars(results: Found) -> None:
+    """The targets for pix2pix, in numbers."""
     l1, distance = KINDS["l1"].title, f"{KINDS['frechet'].title}, spectrum"
-    controls = [found[name][l1].value for name in ("one colour", "silhouette, one colour")]
-    if "pix2pix" in found:
-        share = found["pix2pix"][l1].value / min(controls)
-        print(f"pix2pix: {share:.3f} of the better control's absolute difference (asked: 0.8)")
-    if {"pix2pix", "l1-alone"} <= found.keys():
-        share = found["pix2pix"][distance].value / found["l1-alone"][distance].value
-        print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (asked: 0.7)")
+    controls = [results[name][l1].value for name in ("one colour", "silhouette, one colour")]
+    if "pix2pix" in results:
+        share = results["pix2pix"][l1].value / min(controls)
+        print(f"pix2pix: {share:.3f} of the better control's absolute difference (target: 0.8)")
+    if {"pix2pix", "l1-alone"} <= results.keys():
+        share = results["pix2pix"][distance].value / results["l1-alone"][distance].value
+        print(f"pix2pix: {share:.3f} of the Fréchet distance of L1 alone (target: 0.7)")
 
 
-def _sheet(path: Path, test: PairDataset, made: list[Pictures]) -> None:
+def _sheet(path: Path, test: PairDataset, output: list[Pictures]) -> None:
     """Input, every row, and target of examples that are no variants of each other."""
     rows = np.searchsorted(test.a.rows, of_different_groups(test.a, SHEET, 0).rows)
-    write_columns(path, [x[rows] for x in (test.a.take("x"), *made, test.b.take("x"))])
+    write_columns(path, [x[rows] for x in (test.a.take("x"), *output, test.b.take("x"))])
 
 
 # ------------------------------------------------------------------------------ digits both ways
@@ -205,17 +205,17 @@ def both_ways(options: argparse.Namespace) -> Found:
     source = two_domains(options.data)
     train = split(source, "train")
     print(f"{len(train.a):,} upright digits, {len(train.b):,} others", flush=True)
-    readers = {to: judge(*target_parts(source, to), options, f"real test examples of {to}")
-               for to in "BA"}
+    readers = {to: image_classifier(*target_parts(source, to), options,
+                                    f"real test examples of {to}") for to in "BA"}
     runs = {row: trained(row, ROWS["digits"][row][0], source, options, **ROWS["digits"][row][1])
             for row in options.models}
-    found: Found = {}
+    results: Found = {}
     for to in "BA":
         of = {f"{row} to {to}": cost(run) | direction(run, source, to, readers[to], options)
               for row, run in runs.items()}
-        print("\n" + judged(of, f"real examples of {to}"), flush=True)
-        found |= of
-    return found
+        print("\n" + metrics_table(of, f"real examples of {to}"), flush=True)
+        results |= of
+    return results
 
 
 def two_domains(path: Path) -> PairSource:
@@ -250,24 +250,24 @@ def _textured(x: Pictures, rng: np.random.Generator) -> Pictures:
 
 def direction(run: Path, source: PairSource, to: str, reader: Any,
               options: argparse.Namespace) -> dict[str, Metric]:
-    """Title to figure of test examples translated to a domain; draws a sheet of some."""
+    """Title to metric of test examples translated to a domain; draws a sheet of some."""
     model, test = latlas.load(run, device=options.device).model, split(source, "test")
     seen, other = (test.a, test.b) if to == "B" else (test.b, test.a)
-    labels, made = seen.take("label"), translated(model, seen, to=to)
-    kept = mean("label_accuracy", (reader.predict(made) == labels).astype(float),
+    labels, output = seen.take("label"), translated(model, seen, to=to)
+    result = mean("label_accuracy", (reader.predict(output) == labels).astype(float),
                  reader.accuracy(other.take("x"), other.take("label")))
-    found = {"label_accuracy": kept}
+    results = {"label_accuracy": result}
     if to == "A":  # the upright one is known; of the others any colour is right
-        found["l1"] = mean("l1", paired.l1(made, other.take("x"), 255.0))
-    judgement = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
+        results["l1"] = mean("l1", paired.l1(output, other.take("x"), 255.0))
+    evaluation = latlas.evaluate(model, source, split="test", metrics=("translation",), to=to,
                                 features=reader, samples=options.samples, seed=options.seed)
-    found |= {f.key: f for f in judgement.metrics if f.key in ("cycle", *SHOWN)}
+    results |= {f.key: f for f in evaluation.metrics if f.key in ("cycle", *SHOWN)}
     first = seen.subset(slice(0, SHEET))
-    back = translated(model, Dataset(made[:SHEET], other.space), to="A" if to == "B" else "B")
+    back = translated(model, Dataset(output[:SHEET], other.space), to="A" if to == "B" else "B")
     path = run.with_name(f"{run.name}-to-{to}.png")
-    write_columns(path, [first.take("x"), made[:SHEET], back])
+    write_columns(path, [first.take("x"), output[:SHEET], back])
     print(f"{path}: example | translation | back")
-    return titled(found)
+    return titled(results)
 
 
 def target_parts(source: PairSource, to: str) -> list[Dataset]:
@@ -294,14 +294,14 @@ def write_columns(path: Path, columns: list[Pictures], across: int = 3) -> None:
 
 
 def mean(key: str, values: NDArray[Any], control: float | None = None) -> Metric:
-    """A figure with its standard error."""
-    found = summary(values)
-    return Metric(key, found.mean, found.standard_error, control)
+    """A metric with its standard error."""
+    results = summary(values)
+    return Metric(key, results.mean, results.standard_error, control)
 
 
-def titled(figures: dict[str, Metric]) -> dict[str, Metric]:
+def titled(metrics: dict[str, Metric]) -> dict[str, Metric]:
     """The same by their titles."""
-    return {KINDS[key].title: figure for key, figure in figures.items()}
+    return {KINDS[key].title: figure for key, figure in metrics.items()}
 
 
 def arguments() -> argparse.Namespace:
@@ -315,9 +315,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", metavar="ROW", help="rows of the recipe; default "
                                                                    "all of them")
     parser.add_argument("--size", type=int, default=64, help="edges: pixels a side")
-    parser.add_argument("--held", type=int, default=500, help="edges: images held out")
+    parser.add_argument("--held-out", type=int, default=500, help="edges: images held out")
     parser.add_argument("--samples", type=int, default=5000, help="digits: a side, at most")
-    parser.add_argument("--judge-steps", type=int, default=0,
+    parser.add_argument("--classifier-steps", type=int, default=0,
                         help="digits: steps of the classifiers; 0: as `latlas evaluate`")
     options = parser.parse_args()
     options.models = options.models or list(ROWS[options.recipe])

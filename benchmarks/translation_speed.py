@@ -1,14 +1,14 @@
 """Speed of training translators: plain PyTorch against latlas's engine, in alternation.
 
-Same layers and weights, batch, losses (least squares; weights as the sources have them), pool
-of fakes and optimiser (Adam) on both sides; what is timed are whole steps of all players. The plain
-side is the loop as it is usually written: torch's own layers (where latlas's reorder their sums,
-``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the generators first, fakes
-made once a step and shown to the discriminators without their history; every weight's gradient is
-taken in every backward pass, also of discriminators that only pass it on. "plain, frozen" does not
-take those, as the authors' own code does not. The identity loss of CycleGAN makes two more images
-for each domain, on both sides. latlas runs as it comes (number format and layout by timing), and
-once more held to fp32.
+Both sides have the same layers and weights, batch, losses (least squares; weights as the sources
+have them), replay buffer of fakes and optimiser (Adam). Whole steps are timed: generators and
+discriminators. The plain side is the loop as it is usually written: torch's own layers (where
+latlas's reorder their sums, ``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the
+generators first, fakes generated once a step and detached for the discriminators. It computes the
+gradient of every weight in every backward pass, also of discriminators in the generators' pass.
+"plain, frozen" leaves those out, as the authors' code does. The identity loss of CycleGAN
+translates two more images for each domain, on both sides. latlas chooses dtype and layout by
+timing; "latlas fp32" fixes the dtype.
 
     python benchmarks/translation_speed.py --threads 1 2
 """
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from steps import BETAS, RATE, Step, coloured, latlas_step, run, usual
+from steps import BETAS, RATE, Step, coloured, latlas_step, run
 from torch import Tensor, nn
 
 from latlas.core.model import Model
@@ -35,7 +35,7 @@ from latlas.models import build, get
 SIDES: dict[str, str | bool] = {"plain": False, "plain, frozen": True, "latlas": "auto",
                                 "latlas fp32": "fp32"}
 #: pixels a side, images in memory of each domain
-SIDE, ITEMS = 128, 200
+SIDE, EXAMPLES = 128, 200
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ CASES = {
 
 
 @dataclass
-class Pool:
-    """Earlier fakes, one of which is shown for a new one half of the time."""
+class ReplayBuffer:
+    """Earlier fakes, one of which replaces a new one half of the time."""
 
     size: int = 50
     fakes: list[Tensor] = field(default_factory=list)
 
     def exchanged(self, batch: Tensor) -> Tensor:
-        """What is shown for a batch of fakes."""
+        """What the discriminator gets for a batch of fakes."""
         return torch.stack([self._one(fake) for fake in batch.detach()])
 
     def _one(self, fake: Tensor) -> Tensor:
@@ -83,13 +83,13 @@ class Pool:
         return old
 
 
-def squares(odds: Tensor, wanted: float) -> Tensor:
-    """½ (D − wanted)², mean."""
-    return 0.5 * F.mse_loss(odds, torch.full_like(odds, wanted))
+def squares(logits: Tensor, target: float) -> Tensor:
+    """½ (D − target)², mean."""
+    return 0.5 * F.mse_loss(logits, torch.full_like(logits, target))
 
 
 def adam(*networks: nn.Module) -> torch.optim.Adam:
-    """One player's optimiser."""
+    """The optimiser of networks that share a loss."""
     weights = [w for network in networks for w in network.parameters()]
     return torch.optim.Adam(weights, lr=RATE, betas=BETAS)
 
@@ -101,58 +101,56 @@ def stop(frozen: bool, *networks: nn.Module) -> None:
 
 
 def plain_pairs(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> Step:
-    """One step of pix2pix's two players."""
+    """One step of pix2pix's generator and discriminator."""
     g, d, weight = model.generator, model.discriminator, model.config.l1
-    players = adam(g), adam(d)
+    g_adam, d_adam = adam(g), adam(d)
 
-    def judged(x: Tensor, y: Tensor) -> Tensor:
+    def logits(x: Tensor, y: Tensor) -> Tensor:
         return d(torch.cat([x, y], 1))
 
     def step() -> None:
         rows = torch.randint(len(a), (batch,), device=a.device)
         x, y = a[rows], b[rows]
-        made = g(x)
+        fake = g(x)
         stop(freeze, d)
-        players[0].zero_grad()
-        (squares(judged(x, made), 1) + weight * F.l1_loss(made, y)).backward()
-        players[0].step()
+        g_adam.zero_grad()
+        (squares(logits(x, fake), 1) + weight * F.l1_loss(fake, y)).backward()
+        g_adam.step()
         stop(False, d)
-        players[1].zero_grad()
-        (squares(judged(x, y), 1) + squares(judged(x, made.detach()), 0)).backward()
-        players[1].step()
+        d_adam.zero_grad()
+        (squares(logits(x, y), 1) + squares(logits(x, fake.detach()), 0)).backward()
+        d_adam.step()
     return step
 
 
 def plain_cycle(model: Any, a: Tensor, b: Tensor, batch: int, freeze: bool) -> Step:
-    """One step of CycleGAN's four players."""
-    forth, back, judges = model.G_AB, model.G_BA, (model.D_A, model.D_B)
-    players, pools, config = (adam(forth, back), adam(*judges)), (Pool(), Pool()), model.config
-
-    def made(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        fakes = back(y), forth(x)
-        fooled = squares(judges[0](fakes[0]), 1) + squares(judges[1](fakes[1]), 1)
-        cycle = F.l1_loss(back(fakes[1]), x) + F.l1_loss(forth(fakes[0]), y)
-        same = F.l1_loss(back(x), x) + F.l1_loss(forth(y), y)
-        return *fakes, fooled + config.cycle * cycle + config.identity * same
+    """One step of CycleGAN's two generators and two discriminators."""
+    g_ab, g_ba, d_a, d_b = model.G_AB, model.G_BA, model.D_A, model.D_B
+    g_adam, d_adam, config = adam(g_ab, g_ba), adam(d_a, d_b), model.config
+    buffers = ReplayBuffer(), ReplayBuffer()
 
     def step() -> None:
         x, y = (data[torch.randint(len(data), (batch,), device=a.device)] for data in (a, b))
-        stop(freeze, *judges)
-        players[0].zero_grad()
-        *fakes, loss = made(x, y)
-        loss.backward()
-        players[0].step()
-        stop(False, *judges)
-        players[1].zero_grad()
-        for judge, pool, real, fake in zip(judges, pools, (x, y), fakes, strict=True):
-            (squares(judge(real), 1) + squares(judge(pool.exchanged(fake)), 0)).backward()
-        players[1].step()
+        stop(freeze, d_a, d_b)
+        g_adam.zero_grad()
+        fake_a, fake_b = g_ba(y), g_ab(x)
+        adversarial = squares(d_a(fake_a), 1) + squares(d_b(fake_b), 1)
+        cycle = F.l1_loss(g_ba(fake_b), x) + F.l1_loss(g_ab(fake_a), y)
+        identity = F.l1_loss(g_ba(x), x) + F.l1_loss(g_ab(y), y)
+        (adversarial + config.cycle * cycle + config.identity * identity).backward()
+        g_adam.step()
+        stop(False, d_a, d_b)
+        d_adam.zero_grad()
+        for d, buffer, real, fake in zip((d_a, d_b), buffers, (x, y), (fake_a, fake_b),
+                                         strict=True):
+            (squares(d(real), 1) + squares(d(buffer.exchanged(fake)), 0)).backward()
+        d_adam.step()
     return step
 
 
 def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:
     """One step as it is usually written; B is A inverted."""
-    model = usual(case.build()).to(device)
+    model = case.build().to(device)
     a = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
     loop = plain_pairs if case.model == "pix2pix" else plain_cycle
     return loop(model, a, -a, case.batch_size, freeze)
@@ -161,7 +159,7 @@ def plain(case: Task, x: NDArray[Any], device: str, freeze: bool) -> Step:
 def make(task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     """A step of one side, and what latlas chose."""
     case, side = CASES[task["case"]], SIDES[task["side"]]
-    x = coloured(task["data"], SIDE, ITEMS)
+    x = coloured(task["data"], SIDE, EXAMPLES)
     if isinstance(side, bool):
         return plain(case, x, task["device"], side), {}
     model = case.build()

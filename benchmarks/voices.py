@@ -1,14 +1,14 @@
-"""One speaker to another, judged by what is heard in the written wav files.
+"""One speaker to another, evaluated on the written wav files.
 
 `cycle-gan` learns from recordings `{digit}_{speaker}_{take}.wav` of two speakers; takes 0 … 9 of
-every digit are held out (a fifth of 50). The held-out ones of either speaker are translated into
-the other's voice and written, as `latlas translate` does, and the files are read again. Two judges,
-support vector machines on 20 mel cepstra at 20 moments, their mean and spread, have learnt from the
-real training takes: one the two speakers, one the digits of all speakers. Loudness tells them
-nothing.
+every digit are held out (a fifth of 50). The benchmark translates the held-out takes of either
+speaker into the other's voice, writes them as `latlas translate` does, and reads the files again.
+Two classifiers learn from the real training takes: one the two speakers, one the digits of all
+speakers. They are support vector machines on 20 mel cepstra at 20 moments, their mean and spread,
+and do not depend on loudness.
 
-Rows beside the translations: real held-out recordings of the target; the same through the image
-and Griffin-Lim, untouched otherwise; and what was to be translated, as it is.
+Rows beside the translations: real held-out recordings of the target; the same recordings turned
+into an image and back by Griffin-Lim; and the untranslated recordings.
 
     python benchmarks/voices.py fsdd.zip --speakers jackson theo --minutes 60
 """
@@ -34,28 +34,29 @@ import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import Clip, picture_of, read_wav, spectrum, wav_bytes
 from latlas.run import Run
-from latlas.verbs.voices import sounded
+from latlas.verbs.translating import sounded
 
 NAME = re.compile(r"(?P<digit>\d+)_(?P<speaker>\w+)_(?P<take>\d+)\.wav")
 #: takes below are held out; as patterns of names those, and the others
 HELD, KEPT, LEFT = 10, "?.wav", "??.wav"
-#: of the judges: mel bands, cepstra, moments, samples of a frame and from one to the next
+#: of the classifiers: mel bands, cepstra, moments, samples of a frame and from one to the next
 BANDS, CEPSTRA, MOMENTS, FRAME, HOP = 26, 20, 20, 256, 64
 Key = tuple[int, str, int]  # digit, speaker, take
 
 
 def main() -> None:
-    """Train or read the run, translate both ways, judge."""
+    """Train or read the run, translate both ways, evaluate."""
     options = arguments()
     said = recordings(options.data)
-    judges = Judges(said, options.speakers)
+    classifiers = SpeechClassifiers(said, options.speakers)
     a, b = options.speakers
     source = open_pair(*(f"{options.data}::*_{name}_{LEFT}" for name in (a, b)))
     run = trained("cycle-gan", "cycle-gan", source, options, split="all")
-    rows = [judges.row(f"{there} to {here}", here, heard, [k[0] for k in keys])
+    rows = [classifiers.row(f"{there} to {here}", here, heard, [k[0] for k in keys])
             for to, there, here in (("B", a, b), ("A", b, a))
             for keys, heard in [translated(run, options.data, there, to)]]
-    rows += [row for name in (a, b) for row in controls(said, judges, name, run, options.speakers)]
+    rows += [row for name in (a, b)
+             for row in controls(said, classifiers, name, run, options.speakers)]
     minutes, images = spent(run)
     print(f"{images:,} windows of each speaker in {minutes:.1f} minutes\n")
     print(table(["", "recordings", "called the target", "digits read"],
@@ -89,18 +90,18 @@ def key_of(name: str) -> Key:
     return int(digit), speaker, int(take)
 
 
-def controls(said: dict[Key, Clip], judges: Judges, target: str, run: Path,
+def controls(said: dict[Key, Clip], classifiers: SpeechClassifiers, target: str, run: Path,
              speakers: list[str]) -> Iterable[tuple[str, int, float, float]]:
     """Real ones of the target, the same through an image, and those of the other as they are."""
     kind = Run(run).space.a.sound
     other = speakers[1 - speakers.index(target)]
     for name, who in ((f"{target}, real", target), (f"{other}, unchanged", other)):
         clips = held_out(said, who)
-        yield judges.row(f"{name}, as {target}", target, clips.values(), [k[0] for k in clips])
+        yield classifiers.row(f"{name}, as {target}", target, clips.values(), [k[0] for k in clips])
     clips = held_out(said, target)
     again = [read_wav(wav_bytes(c.x, c.rate)) for c in
              (sounded(picture_of(c, kind), kind, c) for c in clips.values())]
-    yield judges.row(f"{target}, Griffin-Lim", target, again, [k[0] for k in clips])
+    yield classifiers.row(f"{target}, Griffin-Lim", target, again, [k[0] for k in clips])
 
 
 def held_out(said: dict[Key, Clip], speaker: str, held: bool = True) -> dict[Key, Clip]:
@@ -108,9 +109,9 @@ def held_out(said: dict[Key, Clip], speaker: str, held: bool = True) -> dict[Key
     return {k: c for k, c in said.items() if k[1] == speaker and (k[2] < HELD) == held}
 
 
-# ------------------------------------------------------------------------------ judges
+# ------------------------------------------------------------------------------ classifiers
 
-class Judges:
+class SpeechClassifiers:
     """Who speaks, and which digit."""
 
     def __init__(self, said: dict[Key, Clip], speakers: list[str]) -> None:

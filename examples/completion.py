@@ -26,25 +26,25 @@ ROWS, DRAWS = 8, 5
 
 def main() -> None:
     """Train on halves, complete halves that were never seen."""
-    asked = arguments()
-    source = open_source(asked.data)
-    model = latlas.train("conditional-vae", source, condition="part", part=asked.part,
-                         images=int(asked.images)).model
+    args = arguments()
+    source = open_source(args.data)
+    model = latlas.train("conditional-vae", source, condition="part", part=args.part,
+                         images=int(args.images)).model
     truth = split(source, "test").subset(slice(0, ROWS)).take("x")
-    given = hidden(truth, asked.part)
+    given = hidden(truth, args.part)
     drawn = [latlas.sample(model, ROWS, seed=seed, given=truth) for seed in range(DRAWS)]
-    answer = latlas.translate(translator(source, asked), given)
-    rows = np.stack([given, *(kept(given, x, asked.part) for x in (*drawn, answer)), truth], 1)
-    print(write_examples(asked.out, rows.reshape(-1, *model.space.shape), model.space,
+    answer = latlas.translate(translator(source, args), given)
+    rows = np.stack([given, *(completed(given, x, args.part) for x in (*drawn, answer)), truth], 1)
+    print(write_examples(args.out, rows.reshape(-1, *model.space.shape), model.space,
                          columns=DRAWS + 3))
 
 
-def translator(source: Any, asked: argparse.Namespace) -> Any:
+def translator(source: Any, args: argparse.Namespace) -> Any:
     """pix2pix from halves to wholes."""
     whole = source.base
-    halves = replace(whole, x=hidden(whole.x, asked.part))
+    halves = replace(whole, x=hidden(whole.x, args.part))
     pairs = open_pair(make("halves", halves), make("wholes", whole), paired=True)
-    return latlas.train("pix2pix", pairs, images=int(asked.pairs), batch_size=16, width=32,
+    return latlas.train("pix2pix", pairs, images=int(args.pairs), batch_size=16, width=32,
                         learning_rate=1e-3).model
 
 
@@ -60,9 +60,9 @@ def hidden(x: Any, part: str) -> Any:
     return np.where(known(x, part), x, 0).astype(x.dtype)
 
 
-def kept(given: Any, made: Any, part: str) -> Any:
+def completed(given: Any, output: Any, part: str) -> Any:
     """What was given beside what was drawn."""
-    return np.where(known(given, part), given, made)
+    return np.where(known(given, part), given, output)
 
 
 def arguments() -> argparse.Namespace:

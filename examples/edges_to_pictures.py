@@ -32,24 +32,24 @@ FEW = {"depth": 2, "blocks": 6, "width": 48, "discriminator_width": 16, "l1": 30
 
 def main() -> None:
     """Make pairs, train on them, translate edges that were never seen."""
-    asked = arguments()
-    pictures = source_of(asked).base
-    edges = replace(pictures, x=edges_of(pictures.x), space=Images(
-        (1, *pictures.space.shape[1:])))
-    pairs = open_pair(make("edges", edges), make("images", pictures), paired=True)
-    how = ({"minutes": asked.minutes, **FEW} if asked.pictures
-           else {"images": int(asked.images), **QUICK})
-    model = latlas.train("pix2pix", pairs, out=asked.run, **how).model
+    args = arguments()
+    images = source_of(args).base
+    edges = replace(images, x=edges_of(images.x), space=Images(
+        (1, *images.space.shape[1:])))
+    pairs = open_pair(make("edges", edges), make("images", images), paired=True)
+    how = ({"minutes": args.minutes, **FEW} if args.folder
+           else {"images": int(args.images), **QUICK})
+    model = latlas.train("pix2pix", pairs, out=args.run, **how).model
     unseen = split(pairs, "test").subset(slice(0, 24))
     columns = [unseen.a.take("x"), latlas.translate(model, unseen).values, unseen.b.take("x")]
-    print(write_examples(asked.out, side_by_side(columns), model.space.b,
+    print(write_examples(args.out, side_by_side(columns), model.space.b,
                          columns=3 * len(columns)))
 
 
-def source_of(asked: argparse.Namespace) -> Any:
+def source_of(args: argparse.Namespace) -> Any:
     """Images of a folder or zip on white, or digits of 16 pixels, painted, on black."""
-    if asked.pictures is not None:
-        return open_source(asked.pictures, image_size=asked.image_size, mode="RGB")
+    if args.folder is not None:
+        return open_source(args.folder, image_size=args.image_size, mode="RGB")
     digits = open_source("digits").base
     ink = digits.x.repeat(2, 2).repeat(2, 3) / 16
     x = (ink * np.linspace(TOP, BOTTOM, 16).T[:, :, None]).astype(np.uint8)
@@ -73,7 +73,7 @@ def side_by_side(columns: list[Any]) -> Any:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pictures", nargs="?", type=Path, help="a folder or zip; default: digits")
+    parser.add_argument("folder", nargs="?", type=Path, help="a folder or zip; default: digits")
     parser.add_argument("--image-size", type=int, default=64,
                         help="pixels a side, of the folder's")
     parser.add_argument("--minutes", type=float, default=40.0, help="to train on your own")

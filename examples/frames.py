@@ -21,8 +21,8 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
-from latlas.verbs.clips import clips_of, translate_film, write_film
-from latlas.verbs.measures import measure
+from latlas.verbs.evaluate import measure
+from latlas.verbs.translating import clips_of, translate_film, write_film
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}
@@ -32,21 +32,21 @@ CLIPS, FRAMES, SIDE = 60, 6, 16
 
 def main() -> None:
     """Train on clips, translate one that was never seen, and measure its flicker."""
-    asked = arguments()
-    sides = asked.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
-    options = {"image_size": asked.image_size, "frames": True} if asked.folders else {}
+    args = arguments()
+    sides = args.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
+    options = {"image_size": args.image_size, "frames": True} if args.folders else {}
     source = open_pair(*sides, **options)
-    how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
-    model = latlas.train("cycle-gan", source, out=asked.run, **how).model
+    how = {"minutes": args.minutes} if args.folders else {"images": int(args.images), **QUICK}
+    model = latlas.train("cycle-gan", source, out=args.run, **how).model
     test = split(source, "test")
     day = test.a.subset(clips_of(test.a)[0].frames)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    write_film(asked.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
-    translate_film(model, day, asked.out / "night.gif")
-    found = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
-    figure = found.get("flicker")
-    print(f"{asked.out}/night.gif: {figure.text()} of flicker, the input "
-          f"{figure.control:.4f}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_film(args.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
+    translate_film(model, day, args.out / "night.gif")
+    results = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
+    metric = results.get("flicker")
+    print(f"{args.out}/night.gif: {metric.text()} of flicker, the input "
+          f"{metric.control:.4f}")
 
 
 def digits(half: int, sky: Any, bright: float) -> Dataset:
@@ -56,9 +56,11 @@ def digits(half: int, sky: Any, bright: float) -> Dataset:
     ink = data.x[half::2][:CLIPS].repeat(2, 2).repeat(2, 3) / 16
     turn, across, down = (torch.from_numpy(rng.uniform(-most, most, (CLIPS, 1)))
                           * (torch.arange(FRAMES) - FRAMES / 2) for most in (0.1, 0.4, 0.4))
-    way = motion.rigid(*(part.flatten().float() for part in (turn, across, down)))
+    angle, across, down = (part.flatten().float() for part in (turn, across, down))
+    motions = torch.stack([torch.stack([angle.cos(), -angle.sin(), across], 1),
+                           torch.stack([angle.sin(), angle.cos(), down], 1)], 1)
     frames = torch.from_numpy(ink).repeat_interleave(FRAMES, 0)
-    moved = motion.warped(frames, way).clamp(0, 1).numpy()
+    moved = motion.warped(frames, motions).clamp(0, 1).numpy()
     colours = rng.uniform(100, 255, (CLIPS, 3, 1, 1)).repeat(FRAMES, 0)
     x = moved * bright * colours + (1 - moved) * np.array(sky)[:, None, None]
     clip = np.arange(CLIPS).repeat(FRAMES)
@@ -76,10 +78,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=float, default=2_000, help="to train on, of the digits")
     parser.add_argument("--run", type=Path, help="keep the trained model in this folder")
     parser.add_argument("--out", type=Path, default=Path("runs/frames"), help="folder of the GIFs")
-    asked = parser.parse_args()
-    if len(asked.folders) not in (0, 2):
+    args = parser.parse_args()
+    if len(args.folders) not in (0, 2):
         parser.error("name two sources of clips, or none")
-    return asked
+    return args
 
 
 if __name__ == "__main__":

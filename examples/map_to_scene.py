@@ -22,7 +22,7 @@ from latlas.core.space import Images
 from latlas.data import PairDataset, open_pair, open_source, split
 from latlas.data.dataset import Dataset
 from latlas.metrics import paired
-from latlas.render import pictures
+from latlas.render import imaging
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
 
@@ -35,20 +35,20 @@ QUICK = {"batch_size": 16, "width": 16, "learning_rate": 2e-3}
 
 def main() -> None:
     """Train on pairs of map and scene, translate maps that were never seen."""
-    asked = arguments()
-    source = source_of(asked)
-    how = {"minutes": asked.minutes} if asked.scenes else {"images": int(asked.images), **QUICK}
-    model = latlas.train("pix2pix", source, out=asked.run, **how).model
+    args = arguments()
+    source = source_of(args)
+    how = {"minutes": args.minutes} if args.scenes else {"images": int(args.images), **QUICK}
+    model = latlas.train("pix2pix", source, out=args.run, **how).model
     train, test = split(source, "train"), split(source, "test")
     truth = test.b.take("x")
-    for name, made in (("pix2pix", latlas.translate(model, test).values),
+    for name, output in (("pix2pix", latlas.translate(model, test).values),
                        ("one colour for each class", coloured(train, test.a.take("x")))):
-        print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
-              f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")
+        print(f"{name}: L1 {paired.l1(output, truth, 255.0).mean():.4f}, "
+              f"PSNR {paired.psnr(output, truth, 255.0).mean():.2f} dB")
     rows = sheet(model, test.subset(slice(0, SHOWN)))
-    grid = pictures.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=9)
-    write_bytes(asked.out, pictures.png(grid))
-    print(f"wrote {rows.shape[0]} rows to {asked.out}: map | pix2pix | scene")
+    grid = imaging.grid(rows.reshape(-1, *rows.shape[2:]), 256, columns=9)
+    write_bytes(args.out, imaging.png(grid))
+    print(f"wrote {rows.shape[0]} rows to {args.out}: map | pix2pix | scene")
 
 
 def coloured(train: PairDataset, maps: Any) -> Any:
@@ -58,10 +58,10 @@ def coloured(train: PairDataset, maps: Any) -> Any:
     return np.moveaxis(np.stack(palette)[maps.argmax(1)], -1, 1).round().astype(np.uint8)
 
 
-def source_of(asked: argparse.Namespace) -> Any:
+def source_of(args: argparse.Namespace) -> Any:
     """Pairs of map and scene: those of a folder or zip, or made up."""
-    if asked.scenes is not None:
-        return open_source(asked.scenes, maps="A", image_size=asked.image_size)
+    if args.scenes is not None:
+        return open_source(args.scenes, maps="A", image_size=args.image_size)
     ids, scenes = made_up(np.random.default_rng(0))
     return open_pair(ids, Dataset(scenes, Images(scenes.shape[1:])), paired=True, maps="A")
 

@@ -44,35 +44,35 @@ class Neighbours:
 
 def main() -> None:
     """Train both on neighbours, look at stills that were never seen."""
-    asked = arguments()
-    pairs = neighbours(films_of(asked))
+    args = arguments()
+    pairs = neighbours(films_of(args))
     unseen = pairs.parts["test"]
     still, truth = pairs.still[unseen], pairs.following[unseen]
-    drawn, answer = draws(pairs, still, asked), answers(pairs, still, asked)
+    drawn, answer = draws(pairs, still, args), answers(pairs, still, args)
     report(drawn, answer, still, truth)
     rows = np.unique(np.linspace(0, len(still) - 1, ROWS).round().astype(int))
     shown = np.stack([x[rows] for x in (still, *drawn, answer, truth)], 1)
     space = Images(still.shape[1:])
-    print(write_examples(asked.out, shown.reshape(-1, *space.shape), space, columns=DRAWS + 3))
+    print(write_examples(args.out, shown.reshape(-1, *space.shape), space, columns=DRAWS + 3))
 
 
-def draws(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> list[Any]:
+def draws(pairs: Neighbours, still: Any, args: argparse.Namespace) -> list[Any]:
     """Next frames of a conditional VAE, as often as they are drawn."""
     both = np.concatenate([pairs.still, pairs.following], 2)
     source = make("frames", Dataset(both, Images(both.shape[1:])), parts=pairs.parts)
     model = latlas.train("conditional-vae", source, condition="part", part="top", network="conv",
                          latent_dim=8, batch_size=32, learning_rate=2e-3,
-                         images=int(asked.images)).model
+                         images=int(args.images)).model
     given = hidden(np.concatenate([still, still], 2), "top")
-    made = [latlas.sample(model, len(still), seed=seed, given=given) for seed in range(DRAWS)]
-    return [x[:, :, still.shape[2]:] for x in made]
+    output = [latlas.sample(model, len(still), seed=seed, given=given) for seed in range(DRAWS)]
+    return [x[:, :, still.shape[2]:] for x in output]
 
 
-def answers(pairs: Neighbours, still: Any, asked: argparse.Namespace) -> Any:
+def answers(pairs: Neighbours, still: Any, args: argparse.Namespace) -> Any:
     """Next frames of pix2pix."""
     sides = [make(name, Dataset(x, Images(x.shape[1:])), parts=pairs.parts)
              for name, x in (("still", pairs.still), ("next", pairs.following))]
-    model = latlas.train("pix2pix", open_pair(*sides, paired=True), images=int(asked.pairs),
+    model = latlas.train("pix2pix", open_pair(*sides, paired=True), images=int(args.pairs),
                          batch_size=16, width=32, learning_rate=1e-3).model
     return latlas.translate(model, Dataset(still, model.space.a)).values
 
@@ -81,9 +81,9 @@ def report(drawn: list[Any], answer: Any, still: Any, truth: Any) -> None:
     """Mean absolute difference to the true next frame, range 0 … 1, and PSNR in dB."""
     each = np.stack([paired.l1(x, truth, 255.0) for x in drawn])
     lines = {"the still itself": still, "one draw of the VAE": drawn[0], "pix2pix": answer}
-    for name, made in lines.items():
-        print(f"{name}: L1 {paired.l1(made, truth, 255.0).mean():.4f}, "
-              f"PSNR {paired.psnr(made, truth, 255.0).mean():.2f} dB")
+    for name, output in lines.items():
+        print(f"{name}: L1 {paired.l1(output, truth, 255.0).mean():.4f}, "
+              f"PSNR {paired.psnr(output, truth, 255.0).mean():.2f} dB")
     print(f"the best of {DRAWS} draws: L1 {each.min(0).mean():.4f}")
 
 
@@ -92,20 +92,20 @@ def neighbours(films: list[Any]) -> Neighbours:
     still, following = (np.concatenate([film[a:b] for film in films])
                         for a, b in ((0, -1), (1, None)))
     counts = [len(film) - 1 for film in films]
-    kept = -(-len(films) // 10) if len(films) > 1 else 0
-    unseen = sum(counts[len(films) - kept:]) or max(1, counts[0] // 10)
+    last = -(-len(films) // 10) if len(films) > 1 else 0
+    unseen = sum(counts[len(films) - last:]) or max(1, counts[0] // 10)
     rows = np.arange(len(still))
     return Neighbours(still, following, {"train": rows[:-unseen], "test": rows[-unseen:]})
 
 
-def films_of(asked: argparse.Namespace) -> list[Any]:
+def films_of(args: argparse.Namespace) -> list[Any]:
     """Films (frames, C, H, W) of 8 bit: from folders, from a GIF, or made up."""
-    if asked.films is None:
+    if args.films is None:
         return [ball(np.random.default_rng(seed)) for seed in range(FILMS)]
-    if asked.films.is_file():
-        return [of_gif(asked.films, asked.image_size)]
-    folders = sorted(p for p in asked.films.iterdir() if p.is_dir()) or [asked.films]
-    return [open_source(str(folder), image_size=asked.image_size, mode="RGB", label="none").base.x
+    if args.films.is_file():
+        return [of_gif(args.films, args.image_size)]
+    folders = sorted(p for p in args.films.iterdir() if p.is_dir()) or [args.films]
+    return [open_source(str(folder), image_size=args.image_size, mode="RGB", label="none").base.x
             for folder in folders]
 
 

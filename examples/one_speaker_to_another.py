@@ -18,7 +18,7 @@ import numpy as np
 import latlas
 from latlas.data import open_pair
 from latlas.data.recordings import Clip, wav_bytes
-from latlas.verbs.voices import open_recordings
+from latlas.verbs.translating import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)
 LOW, HIGH = (110.0, 1.0), (210.0, 1.2)
@@ -32,19 +32,19 @@ SMALL = {"n_fft": 128, "hop": 32, "window": 32}
 
 def main() -> None:
     """Train on two heaps, translate recordings that were never seen."""
-    asked = arguments()
+    args = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        sides = asked.folders or [synthetic(Path(folder) / name, *voice, seed=seed) for seed, (
+        sides = args.folders or [synthetic(Path(folder) / name, *voice, seed=seed) for seed, (
             name, voice) in enumerate((("low", LOW), ("high", HIGH)))]
-        source = open_pair(*sides, **({} if asked.folders else SMALL))
-        how = ({"minutes": asked.minutes} if asked.folders
-               else {"images": int(asked.images), **QUICK})
-        run = latlas.train("cycle-gan", source, out=asked.run, **how)
-        held = open_recordings(run, None, "test")
-        written = latlas.translate(run, split="test", out=f"{asked.out}/").files
+        source = open_pair(*sides, **({} if args.folders else SMALL))
+        how = ({"minutes": args.minutes} if args.folders
+               else {"images": int(args.images), **QUICK})
+        run = latlas.train("cycle-gan", source, out=args.run, **how)
+        held_out = open_recordings(run, None, "test")
+        written = latlas.translate(run, split="test", out=f"{args.out}/").files
         pitches = [np.median([pitch(clip) for clip in clips]) for clips in (
-            [held.clip(i) for i in range(len(held))], latlas.translate(run, split="test"))]
-    print(f"wrote {written['written']} recordings to {asked.out} and {written['sheet']}; median "
+            [held_out.clip(i) for i in range(len(held_out))], latlas.translate(run, split="test"))]
+    print(f"wrote {written['written']} recordings to {args.out} and {written['sheet']}; median "
           f"pitch {pitches[0]:.0f} Hz before, {pitches[1]:.0f} Hz after")
 
 
@@ -91,10 +91,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=float, default=2_000, help="to train on, of the vowels")
     parser.add_argument("--run", type=Path, help="keep the trained model in this folder")
     parser.add_argument("--out", type=Path, default=Path("runs/other-speaker"))
-    asked = parser.parse_args()
-    if len(asked.folders) not in (0, 2):
+    args = parser.parse_args()
+    if len(args.folders) not in (0, 2):
         parser.error("name two places of recordings, or none")
-    return asked
+    return args
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from latlas.verbs.write import write_examples
 
 def main() -> None:
     """From images to a model, a grid of samples, a walk and a page about it all."""
-    asked = arguments()
+    args = arguments()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.folder or shapes_in(Path(temporary) / "shapes")
-        source = open_source(folder, image_size=asked.image_size)
-        run = latlas.train("vae", source, out=asked.out / "run", images=int(asked.images))
-        show(run, split(source, "test"), asked.out)
-        print("report:", latlas.report(run, data=source, draws=20).save(asked.out / "report.html"))
+        folder = args.folder or shapes_in(Path(temporary) / "shapes")
+        source = open_source(folder, image_size=args.image_size)
+        run = latlas.train("vae", source, out=args.out / "run", images=int(args.images))
+        show(run, split(source, "test"), args.out)
+        print("report:", latlas.report(run, data=source, draws=20).save(args.out / "report.html"))
 
 
 def show(run: Run, unseen: object, out: Path) -> None:

@@ -26,16 +26,16 @@ QUICK = {"batch_size": 16, "network": "unet", "width": 16, "learning_rate": 1e-3
 
 def main() -> None:
     """Train on two heaps, translate images that were never seen there and back."""
-    asked = arguments()
-    sides = asked.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
-    source = open_pair(*sides, **({"image_size": asked.image_size} if asked.folders else {}))
-    how = {"minutes": asked.minutes} if asked.folders else {"images": int(asked.images), **QUICK}
-    model = latlas.train("cycle-gan", source, out=asked.run, **how).model
+    args = arguments()
+    sides = args.folders or (digits(0, (40, 110, 190), 1.0), digits(1, (10, 10, 40), 0.5))
+    source = open_pair(*sides, **({"image_size": args.image_size} if args.folders else {}))
+    how = {"minutes": args.minutes} if args.folders else {"images": int(args.images), **QUICK}
+    model = latlas.train("cycle-gan", source, out=args.run, **how).model
     day = split(source, "test").a.subset(slice(0, 24))
     night = latlas.translate(model, day, to="B").values
     again = latlas.translate(model, Dataset(night, model.space.b), to="A").values
     rows = np.stack([day.take("x"), night, again], 1)
-    print(write_examples(asked.out, rows.reshape(-1, *rows.shape[2:]), model.space.a,
+    print(write_examples(args.out, rows.reshape(-1, *rows.shape[2:]), model.space.a,
                          columns=9))
 
 
@@ -57,10 +57,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=float, default=4_000, help="to train on, of the digits")
     parser.add_argument("--run", type=Path, help="keep the trained model in this folder")
     parser.add_argument("--out", type=Path, default=Path("runs/recolouring.png"))
-    asked = parser.parse_args()
-    if len(asked.folders) not in (0, 2):
+    args = parser.parse_args()
+    if len(args.folders) not in (0, 2):
         parser.error("name two sources of images, or none")
-    return asked
+    return args
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python examples/weights_elsewhere.py --images 2e5
 
 Of handwritten digits one in twenty is a negative, and nothing says which. A VAE of all of them
-finds them rare by their codes; a linear network draws its batches by the weights, a logistic
+finds them rare by their latents; a linear network draws its batches by the weights, a logistic
 regression takes them as they are. The test set has as many negatives as positives.
 """
 
@@ -26,15 +26,15 @@ Array = NDArray[np.float64]
 
 def main() -> None:
     """Accuracy on negatives without the weights and with them."""
-    asked = arguments()
+    args = arguments()
     x, y, negative = digits("train", 0.05)
-    model = latlas.train("vae", (x, y), split="all", images=int(asked.images), width=64,
-                         depth=1, out=asked.run, progress=False).model
-    latlas.weights(model, (x, y), out=asked.out)
+    model = latlas.train("vae", (x, y), split="all", images=int(args.images), width=64,
+                         depth=1, out=args.run, progress=False).model
+    latlas.weights(model, (x, y), out=args.out)
 
-    weight = polars.read_parquet(asked.out)["weight"].to_numpy()
+    weight = polars.read_parquet(args.out)["weight"].to_numpy()
     lift = weight[negative].mean() / weight.mean()
-    print(f"{asked.out}: {len(weight)} examples; negatives weigh {lift:.2f} times the mean")
+    print(f"{args.out}: {len(weight)} examples; negatives weigh {lift:.2f} times the mean")
     for name, fit in (("WeightedRandomSampler", network), ("sample_weight", regression)):
         plain, weighed = (fit(x, y, w) for w in (np.ones(len(y)), weight))
         print(f"{name:22} accuracy on negatives {plain:.3f} without weights, {weighed:.3f} with")
@@ -42,8 +42,8 @@ def main() -> None:
 
 def digits(split: str, share: float) -> tuple[Array, NDArray[np.int64], NDArray[np.bool_]]:
     """Images (n, 1, 8, 8) of 0 … 16, a share of them negatives; classes; which are negatives."""
-    items = latlas.open_data("digits", split)
-    x, y = np.asarray(items.take("x")), np.asarray(items.take("label"))
+    examples = latlas.open_data("digits", split)
+    x, y = np.asarray(examples.take("x")), np.asarray(examples.take("label"))
     negative = np.random.default_rng(0).random(len(x)) < share
     return np.where(negative[:, None, None, None], 16 - x, x), y, negative
 
@@ -51,26 +51,26 @@ def digits(split: str, share: float) -> tuple[Array, NDArray[np.int64], NDArray[
 def network(x: Array, y: NDArray[np.int64], weight: Array) -> float:
     """A layer of 64 units whose batches are drawn by the weights."""
     torch.manual_seed(0)
-    items = TensorDataset(torch.from_numpy(flat(x)).float(), torch.from_numpy(y))
+    examples = TensorDataset(torch.from_numpy(flat(x)).float(), torch.from_numpy(y))
     sampler = WeightedRandomSampler(weight.tolist(), 20 * len(y))
-    made = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-    optimiser = torch.optim.Adam(made.parameters(), 3e-3)
-    for batch, label in DataLoader(items, 64, sampler=sampler):
-        loss = torch.nn.functional.cross_entropy(made(batch), label)
+    output = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    optimiser = torch.optim.Adam(output.parameters(), 3e-3)
+    for batch, label in DataLoader(examples, 64, sampler=sampler):
+        loss = torch.nn.functional.cross_entropy(output(batch), label)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    odd, truth, _ = digits("test", 1.0)
+    outliers, truth, _ = digits("test", 1.0)
     with torch.no_grad():
-        named = made(torch.from_numpy(flat(odd)).float()).argmax(1).numpy()
+        named = output(torch.from_numpy(flat(outliers)).float()).argmax(1).numpy()
     return float((named == truth).mean())
 
 
 def regression(x: Array, y: NDArray[np.int64], weight: Array) -> float:
     """A logistic regression in which each example counts as its weight says."""
     fitted = LogisticRegression(max_iter=2000).fit(flat(x), y, sample_weight=weight)
-    odd, truth, _ = digits("test", 1.0)
-    return float(fitted.score(flat(odd), truth))
+    outliers, truth, _ = digits("test", 1.0)
+    return float(fitted.score(flat(outliers), truth))
 
 
 def flat(x: Array) -> Array:

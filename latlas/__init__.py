@@ -22,18 +22,16 @@ _HOMES = {
     "latlas.models": ("list_models",),
     "latlas.training": ("train", "fit_prior"),
     "latlas.verbs.generate": ("sample", "decode", "interpolate", "traverse", "prior_latents"),
-    "latlas.verbs.encode": ("encode", "reconstruct", "denoise"),
+    "latlas.verbs.encode": ("encode", "reconstruct", "denoise", "classify"),
     "latlas.verbs.styles": ("mix", "directions", "edit"),
     "latlas.verbs.project": ("project",),
     "latlas.verbs.translate": ("translate",),
-    "latlas.verbs.classify": ("classify",),
-    "latlas.verbs.score": ("score",),
+    "latlas.verbs.score": ("score", "Scorer"),
     "latlas.verbs.outliers": ("outliers",),
     "latlas.verbs.weights": ("weights",),
     "latlas.verbs.audit": ("audit",),
     "latlas.verbs.evaluate": ("evaluate", "compare"),
     "latlas.verbs.report": ("report",),
-    "latlas.verbs.scorer": ("Scorer",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]

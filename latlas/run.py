@@ -3,6 +3,7 @@
     run.json                what was asked for; written before the first step
     metrics.jsonl           one JSON object a line
     checkpoint.safetensors  everything training needs to go on; removed when it has ended
+    rollback-K.safetensors  the same as of step K, of a monitored model; removed likewise
     model.safetensors       the trained model
     prior/                  a run of its own: the prior fitted to the latents
 
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, RunError, say_option
-from latlas.core.folders import open_run
+from latlas.core.errors import CapabilityError, DataError, RunError, say_option
+from latlas.core.files import CHECKPOINT, MODEL, load_tree, read_run
 from latlas.core.options import parse
 from latlas.core.space import parse_space
+from latlas.data.fitting import open_examples
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,17 +34,10 @@ if TYPE_CHECKING:
 #: folder of a run that holds the prior fitted to its latents
 PRIOR = "prior"
 #: what a model lacks that cannot do something
-NEEDS = {
-    "sample": "a prior to draw from",
-    "encode": "an encoder",
-    "decode": "a decoder",
-    "reconstruct": "an encoder and a decoder",
-    "score": "a likelihood",
-    "classify": "an output for classes",
-    "denoise": "training on noisy examples",
-    "mix": "layers that have styles",
-    "translate": "two domains",
-}
+NEEDS = {"sample": "a prior to draw from", "encode": "an encoder", "decode": "a decoder",
+         "reconstruct": "an encoder and a decoder", "score": "a likelihood",
+         "classify": "an output for classes", "denoise": "training on noisy examples",
+         "mix": "layers that have styles", "translate": "two domains"}
 
 
 class Run:
@@ -51,8 +46,7 @@ class Run:
     Args:
         path: the folder.
         device: where the model's weights go: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        modules: the networks a run was trained with, where they were the person's own
-            (``encoder=…, decoder=…``).
+        modules: networks of the person's own that it was trained with (``encoder=…``).
 
     Attributes:
         path: the folder, ``None`` for a model in memory.
@@ -60,7 +54,7 @@ class Run:
         model_name: name in MODELS; ``config`` its config; ``space`` what an example is.
         provides: what the model can do (``sample``, ``encode``, …).
         data: how the training data were named and read; ``None`` for arrays in memory.
-        record: the whole of run.json.
+        record: the whole of run.json; ``chosen`` the resolved options in it.
         outcome: how training ended, where this call trained it.
 
     Raises:
@@ -72,15 +66,13 @@ class Run:
     def __init__(self, path: str | Path, *, device: str = "auto", **modules: nn.Module) -> None:
         self.path: Path | None = Path(path)
         self.device, self.modules = device, modules
-        folder = open_run(self.path)
-        self.record = record = folder.record
+        self.record = record = read_run(self.path)
         try:
-            entry = models.get(record["model"])
             self.name, self.model_name = self.path.resolve().name, record["model"]
+            self.provides = models.get(self.model_name).provides
             self.space: Any = parse_space(record["space"])
             self.data: Mapping[str, Any] | None = record.get("data")
             self.chosen: Mapping[str, Any] = record.get("chosen") or {}
-            self.provides = entry.provides
             record["config"], record["training"]
         except KeyError as error:
             raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
@@ -95,8 +87,7 @@ class Run:
         run.path, run.outcome, run.device, run.modules = path, outcome, str(model.device), {}
         run.model_name = type(model).__name__.lower()
         run.name = run.model_name if path is None else path.resolve().name
-        run.space, run.data = model.space, data
-        run.record, run.chosen = {}, {}
+        run.space, run.data, run.record, run.chosen = model.space, data, {}, {}
         run.provides = provides_of(model)
         run.__dict__ |= {"model": model, "config": model.config}
         return run
@@ -104,12 +95,12 @@ class Run:
     @property
     def finished(self) -> bool:
         """The last step was made and the model saved."""
-        return self.path is None or (self.path / "model.safetensors").is_file()
+        return self.path is None or (self.path / MODEL).is_file()
 
     @cached_property
     def config(self) -> Any:
         """The model's config; this imports the model's module."""
-        return parse(models.get(self.model_name).config, self.record["config"], where="run.json")
+        return parse(models.get(self.model_name).config, self.record["config"], "run.json")
 
     @cached_property
     def model(self) -> Model:
@@ -121,9 +112,7 @@ class Run:
         Raises:
             RunError: no weights yet, or weights that do not fit run.json.
         """
-        from latlas.core.precision import apply_layout
-        from latlas.core.trees import load_tree
-        from latlas.engine.processes import pick_device
+        from latlas.core.devices import apply_layout, pick_device
 
         assert self.path is not None
         missing = [name for name in self.record.get("custom", ()) if name not in self.modules]
@@ -131,11 +120,11 @@ class Run:
             raise RunError(f"{self.path} was trained with modules of its own; pass "
                            + ", ".join(f"{name}=…" for name in missing) + " to load it")
         model = models.build(self.model_name, self.config, self.space, **self.modules)
+        checkpoint = self.path / CHECKPOINT
         if self.finished:
-            weights = load_tree(self.path / "model.safetensors")[0]
-        elif (self.path / "checkpoint.safetensors").is_file():
-            weights = (load_tree(self.path / "checkpoint.safetensors", "best.")[0]
-                       or load_tree(self.path / "checkpoint.safetensors", "ema.")[0])
+            weights = load_tree(self.path / MODEL)[0]
+        elif checkpoint.is_file():
+            weights = load_tree(checkpoint, "best.")[0] or load_tree(checkpoint, "ema.")[0]
         else:
             raise RunError(f"{self.path} has no checkpoint yet; let the training run go on")
         try:
@@ -147,10 +136,10 @@ class Run:
             raise RunError(f"the weights in {self.path} do not fit {whose}: "
                            f"{' '.join(str(error).split())[:200]}{hint}") from error
         apply_layout(model, self.chosen.get("layout", ""))  # the same kernels, the same bits
-        if (self.path / PRIOR / "model.safetensors").is_file():
+        if (self.path / PRIOR / MODEL).is_file():
             from latlas.models.flow_matching import FittedPrior, FlowMatching
 
-            flow: Any = Run(self.path / PRIOR, device="cpu").model
+            flow = Run(self.path / PRIOR, device="cpu").model
             assert isinstance(flow, FlowMatching)
             model.fitted_prior = FittedPrior(flow)
         return model.to(pick_device(self.device)).eval().requires_grad_(False)
@@ -171,14 +160,10 @@ class Run:
         Raises:
             DataError: no such data, or it does not fit the run's.
         """
-        from latlas.data.fitting import open_examples
-
         return open_examples(self, data, split, side=side, **options)
 
     def training_examples(self, data: Any = None, **options: Any) -> Dataset:
         """What the model was trained on; the train part of ``data`` where that cannot be opened."""
-        from latlas.core.errors import DataError
-
         try:
             if self.data is not None:
                 return self.open(None, "train")
@@ -202,9 +187,6 @@ class Run:
 
         Args:
             capability: the word among ``provides``; ``verb`` what was asked for, if it differs.
-
-        Raises:
-            CapabilityError: if the model lacks it.
         """
         if self.can(capability):
             return
@@ -216,9 +198,9 @@ class Run:
             f"Models that can: {', '.join(able) or 'none'}{hint}")
 
     def __repr__(self) -> str:
-        place = self.path or "in memory"
         state = "" if self.finished else ", not finished"
-        return f"Run({self.model_name}, {place}{state}: {', '.join(sorted(self.provides))})"
+        return (f"Run({self.model_name}, {self.path or 'in memory'}{state}: "
+                f"{', '.join(sorted(self.provides))})")
 
 
 def observation_hint() -> str:
@@ -234,13 +216,12 @@ def as_run(run: Run | Model | str | Path) -> Run:
     return Run(run) if isinstance(run, (str, Path)) else Run.of(run)
 
 
-def provides_of(model: Any) -> frozenset[str]:
-    """What a model in memory can do: by the protocols that it satisfies."""
+def provides_of(model: Model) -> frozenset[str]:
+    """What a model in memory can do; any encoder and decoder can be tried on noisy examples."""
     from latlas.core.model import CAPABILITIES
 
     words = {word for word, protocols in CAPABILITIES.items()
              if all(isinstance(model, protocol) for protocol in protocols)}
-    # any encoder and decoder can be tried on noisy examples
     return frozenset(words | {"denoise"} if "reconstruct" in words else words)
 
 
@@ -255,6 +236,4 @@ def open_data(data: Any = None, split: str | None = None, *, like: Any = None,
 
     Arguments and errors are those of :meth:`Run.open`.
     """
-    from latlas.data.fitting import open_examples
-
     return open_examples(None if like is None else as_run(like), data, split, **options)

@@ -6,24 +6,25 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError, say_option
-from latlas.core.options import divide, parse, to_json
+from latlas.core.files import MODEL, alone, create_run
+from latlas.core.options import check_names, fields_of, parse, to_json
 from latlas.core.space import Table
+from latlas.data import split as part_of
+from latlas.data.dataset import Dataset, Source, standardised
 from latlas.data.fitting import as_source, conform
-from latlas.data.pairs import first_side
+from latlas.data.pairs import Data, PairSource, first_side, sides_for
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
 from latlas.run import PRIOR, Run
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
-    from latlas.data.dataset import Dataset, Source
-    from latlas.data.pairs import Data, PairSource
 
 #: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
 PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
@@ -46,13 +47,13 @@ class Plan:
 class TrainingData:
     """What is trained on, what is held out to keep the best weights by, and how it was named.
 
-    ``made_of`` is what else the examples depend on: a run that goes on must share it.
+    ``inputs`` is what else the examples depend on: a run that goes on must share it.
     """
 
     train: Data
     validation: Data | None = None
     spec: Mapping[str, Any] | None = None
-    made_of: Mapping[str, Any] | None = None
+    inputs: Mapping[str, Any] | None = None
 
 
 def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
@@ -81,62 +82,53 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                    start=start)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
-    return execute(plan, divided(as_source(data), split), out, progress, networks)
+    return execute(plan, training_data(as_source(data), split), out, progress, networks)
 
 
 def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
-            start: str | Path | None = None, where: str = "train()") -> Plan:
-    """Settings divided between the model's config and training.
+            start: str | Path | None = None, origin: str = "train()") -> Plan:
+    """Settings of the model's config and of training, told apart and checked.
 
     Raises:
         ConfigError: an unknown model or setting, a value that does not fit, two budgets.
     """
     entry = models.get(model)
-    own, training = divide(settings, entry.config, TrainOptions, where=where)
+    own, training = ({info.name: info for info in fields_of(cls)}
+                     for cls in (entry.config, TrainOptions))
+    check_names(settings, training | own, origin)
     if split not in ("train", "all"):
-        raise ConfigError(f"{where}: {say_option('split', split)}: train on `train` or `all`",
+        raise ConfigError(f"{origin}: {say_option('split', split)}: train on `train` or `all`",
                           option="split")
-    return Plan(model, parse(entry.config, own, where),
-                with_defaults(entry.training, training, where), split,
-                None if start is None else Path(start))
+    return Plan(model, parse(entry.config, {k: v for k, v in settings.items() if k in own}, origin),
+                with_defaults(entry.training, {k: v for k, v in settings.items() if k not in own},
+                              origin), split, None if start is None else Path(start))
 
 
-def divided(source: Source | PairSource, which: str = "train") -> TrainingData:
+def training_data(source: Source | PairSource, split: str = "train") -> TrainingData:
     """The examples to train on, and those held out: none of ``all``, nor where there are too
     few."""
-    from latlas.data import split
-
-    examples = split(source, which)
-    if which == "all":
-        return TrainingData(examples, None, source.spec)
-    try:
-        return TrainingData(examples, split(source, "validation"), source.spec)
-    except DataError:
-        return TrainingData(examples, None, source.spec)
+    examples, held_out = part_of(source, split), None
+    if split != "all":
+        with suppress(DataError):
+            held_out = part_of(source, "validation")
+    return TrainingData(examples, held_out, source.spec)
 
 
 def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
             modules: Mapping[str, Any] | None = None) -> Run:
     """Train in ``out``; without one in a temporary folder that is removed at the end."""
-    if out is not None:
-        return _execute(plan, data, Path(out), progress, modules or {})
-    with tempfile.TemporaryDirectory(prefix="latlas-") as folder:
-        run = _execute(plan, data, Path(folder), progress, modules or {})
-        return Run.of(run.model, data=data.spec, outcome=run.outcome)
-
-
-def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
-             modules: Mapping[str, Any]) -> Run:
     import torch
 
-    from latlas.core.folders import open_run, start
+    from latlas.core.devices import join, pick_device
     from latlas.core.noise import derive
-    from latlas.data.pairs import sides_for
-    from latlas.engine.callbacks import SampleSnapshots
-    from latlas.engine.processes import join, pick_device
     from latlas.engine.progress import Bar, Progress
     from latlas.engine.train import train as train_model
 
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
+            run = execute(plan, data, temporary, progress, modules)
+            return Run.of(run.model, data=data.spec, outcome=run.outcome)
+    out, modules = Path(out), modules or {}
     # the sides of the data that the model needs; of two domains nothing is held out to keep
     # weights by: no example of one has its own in the other
     needs = models.load_class(models.get(plan.model)).needs
@@ -157,39 +149,30 @@ def _execute(plan: Plan, data: TrainingData, out: Path, progress: bool,
         config["latent_dim"] = model.latent_dim
     request = {"model": plan.model, "config": config, "space": model.space.to_json(),
                "data": data.spec, "split": plan.split, "training": to_json(plan.options),
-               "custom": sorted(modules), "from": None if plan.start is None else str(plan.start),
-               **({"made_of": data.made_of} if data.made_of else {})}
-    folder = start(out, request) if context.leads else None
+               "custom": sorted(modules), "from": plan.start and str(plan.start),
+               **({"made_of": data.inputs} if data.inputs else {})}
+    if context.leads:
+        create_run(out, request)
     context.agree(None)  # nobody opens it before it is there
-    folder = folder or open_run(out)
-
-    alone = folder.alone() if context.leads else nullcontext()
-    # the bar gives the terminal back whatever ends the training
-    with alone, Bar() if progress and context.leads else nullcontext(Progress()) as show:
+    with alone(out) if context.leads else nullcontext(), \
+            Bar() if progress and context.leads else nullcontext(Progress()) as show:
         if note:
             show.warn(note)
-        callbacks = []
-        if context.leads and model.defaults.monitored and not folder.finished and len(examples):
-            snapshots = _snapshots(model, examples, plan.options, out)
-            callbacks = [SampleSnapshots(snapshots)] if snapshots else []
-        outcome = train_model(model, examples, held_out, plan.options, folder, show, callbacks)
+        callbacks: list[Any] = []
+        if (context.leads and model.defaults.monitored and len(examples)
+                and not (out / MODEL).is_file()):
+            from latlas.snapshots import SampleMonitor, TranslationSheets
+
+            folder = out / "samples" if plan.options.sample_snapshots else None
+            callbacks = [TranslationSheets(folder, examples) if needs else SampleMonitor(
+                folder, first_side(examples), plan.options.seed, out / "cache")]
+        outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
         run.outcome = outcome
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
-
-
-def _snapshots(model: Model, examples: Any, options: TrainOptions, out: Path) -> Any:
-    """What takes snapshots of the samples of a model that is monitored."""
-    from latlas.snapshots import SampleMonitor, TranslationSheets
-
-    if model.needs is not None:
-        return TranslationSheets(out / "samples", examples) if options.sample_snapshots else None
-    folder = out / "samples" if options.sample_snapshots else None
-    return SampleMonitor(folder, examples, options.seed,
-                         out / "cache")
 
 
 def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
@@ -208,7 +191,7 @@ def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class FittedPrior:
+class PriorFit:
     """How the fit of a prior ended.
 
     Attributes:
@@ -224,8 +207,8 @@ class FittedPrior:
 
 
 def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
-              where: str = "fit_prior()", read: Mapping[str, Any] | None = None,
-              **settings: Any) -> FittedPrior:
+              origin: str = "fit_prior()", read: Mapping[str, Any] | None = None,
+              **settings: Any) -> PriorFit:
     """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
     matching.
 
@@ -241,6 +224,11 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
         CapabilityError: a model without an encoder, or one that is conditional.
         RunError: a run that is not finished, or whose fitted prior has other settings.
     """
+    import numpy as np
+    import torch
+
+    from latlas.core.noise import Noise
+
     run = run if isinstance(run, Run) else Run(run)
     run.require("encode", "fit-prior")
     if run.conditional:
@@ -250,41 +238,46 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
                        "goes on")
     if all(settings.get(name) is None for name in BUDGETS):
         settings["images"] = PRIOR_IMAGES
-    plan = plan_of("flow-matching", settings, where=where)
+    plan = plan_of("flow-matching", settings, origin=origin)
     run.device = plan.options.device
-    latents = latents_of(run, data, draws, plan.options.seed, read or {})
+    data = latents_of(run, data, draws, plan.options.seed, read or {})
     folder = run.path / PRIOR
     try:
-        flow = execute(plan, latents, folder, progress)
+        fit = execute(plan, data, folder, progress)
     except RunError as error:
         if not error.option:  # nothing differs from what was fitted before
             raise
         raise RunError(error.message, hint=f"remove {folder} to fit another prior") from error
-    assert flow.outcome is not None
-    if flow.outcome.stopped == "interrupt":
-        return FittedPrior(flow)
-    return FittedPrior(flow, *_densities(run.model, flow.model,
-                                         first_side(latents.validation or latents.train)))
+    assert fit.outcome is not None
+    if fit.outcome.stopped == "interrupt":
+        return PriorFit(fit)
+    latents, flow, prior = first_side(data.validation or data.train), fit.model, run.model.prior
+    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
+    z = torch.as_tensor(np.asarray(latents.x[rows]), device=run.model.device)
+    x = flow.to(z.device).space.to_model(z)
+    noise = Noise(0, z.device)
+    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
+    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()  # type: ignore[operator]
+    return PriorFit(fit, math.nan if prior is None else prior.log_prob(z).mean().item(),
+                    density - flow.space.log_volume)
 
 
 def latents_of(run: Run, data: Any, draws: int, seed: int,
                read: Mapping[str, Any]) -> TrainingData:
     """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
     table in units of its own."""
-    from latlas.data.dataset import Dataset as Rows
-    from latlas.data.dataset import standardised
     from latlas.verbs.passes import draw_latents
 
     assert run.path is not None
     source = as_source(data, run, **read)
-    examples = divided(source, run.record.get("split", "train"))
+    examples = training_data(source, run.record.get("split", "train"))
     model = run.model
     draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
 
-    def table(data: Dataset, draws: int) -> Rows:
+    def table(data: Dataset, draws: int) -> Dataset:
         latents = draw_latents(model, conform(data, run.space, source.name), draws, seed=seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Rows(latents, Table.of_numbers(names))
+        return Dataset(latents, Table.of_numbers(names))
 
     train = table(first_side(examples.train), draws)
     held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
@@ -292,24 +285,6 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     folder = run.path / PRIOR
     space = Run(folder).space if (folder / "run.json").is_file() else standardised(
         train.space, train.x)
-    weights = hashlib.blake2b((run.path / "model.safetensors").read_bytes(), digest_size=8)
+    weights = hashlib.blake2b((run.path / MODEL).read_bytes(), digest_size=8)
     return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
-                        made_of={"weights": weights.hexdigest(), "draws": draws})
-
-
-def _densities(model: Any, flow: Any, latents: Dataset) -> tuple[float, float]:
-    """Mean log-density of latents under the model's own prior and under the flow, nats."""
-    import numpy as np
-    import torch
-
-    from latlas.core.noise import Noise
-
-    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
-    z = torch.as_tensor(np.asarray(latents.x[rows]), device=model.device)
-    x = flow.to(model.device).space.to_model(z)
-    noise = Noise(0, model.device)
-    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
-    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()
-    prior = model.prior
-    own = math.nan if prior is None else prior.log_prob(z).mean().item()
-    return own, density - flow.space.log_volume
+                        inputs={"weights": weights.hexdigest(), "draws": draws})

@@ -80,15 +80,15 @@ def test_weights_average_to_the_normaliser_with_few_temperatures(size):
 def test_many_temperatures_come_close_with_few_chains():
     noise, betas = Noise(2), sigmoid_schedule(400)
     steps = pilot_steps(BRIDGE, noise.normal(4, 2, 2), betas, 5, noise)
-    done = []
+    lines = []
     log_w, accepted = annealed_weights(BRIDGE, noise.normal(32, 2, 2), betas, steps, 5, noise,
-                                       done.append)
+                                       lines.append)
     nats, ess = importance_bound(log_w)
     assert log_w.dtype == torch.float64 and log_w.shape == (32, 2)
     assert ((nats - normaliser()).abs() < 0.1).all()
     assert (ess > 24).all()
     assert ((accepted - 0.65).abs() < 0.1).all()
-    assert done == list(range(1, 401))
+    assert lines == list(range(1, 401))
 
 
 def test_one_temperature_is_naive_sampling():

@@ -63,10 +63,10 @@ def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
     assert len(test) == 180
     latents = latlas.encode(run)
     assert latents.shape == (180, model.latent_dim)
-    made = latlas.sample(run, 3).values
-    assert made.shape == (3, 1, 8, 8)
-    assert made.dtype == np.uint8
-    assert made.max() <= 16
+    samples = latlas.sample(run, 3).values
+    assert samples.shape == (3, 1, 8, 8)
+    assert samples.dtype == np.uint8
+    assert samples.max() <= 16
     np.testing.assert_array_equal(latlas.decode(run, latents), latlas.reconstruct(latlas.load(run)))
     assert latlas.interpolate(run, latents[0], latents[1], steps=5).shape == (5, 1, 8, 8)
     assert latlas.traverse(run, dims=[2, 0], steps=3, latents=latents).shape == (2, 3, 1, 8, 8)
@@ -198,8 +198,8 @@ def test_completion_keeps_the_part_that_was_given() -> None:
     trained = latlas.train("conditional-vae", "digits", condition="part", part="left",
                         progress=False, **TINY)
     x = latlas.open_data("digits", "test").take("x")[:2]
-    made = latlas.sample(trained.model, 4, given=x)
-    assert made.shape == (4, 1, 8, 8)
+    samples = latlas.sample(trained.model, 4, given=x)
+    assert samples.shape == (4, 1, 8, 8)
     latents = latlas.encode(trained.model, x)
     np.testing.assert_array_equal(latlas.decode(trained.model, latents, given=x),
                                   latlas.reconstruct(trained.model, x))
@@ -246,8 +246,8 @@ def test_samples_show_the_class_that_was_asked_for() -> None:
     reader = LogisticRegression(max_iter=2000).fit(x.reshape(-1, 64) / 16, label)
     trained = latlas.train("conditional-vae", "digits", progress=False,
                         **TINY | {"width": 128, "images": 20_000})
-    made = latlas.sample(trained.model, 300, label=list(range(10))).values.reshape(-1, 64) / 16
-    assert (reader.predict(made) == np.resize(np.arange(10), 300)).mean() > 0.9
+    samples = latlas.sample(trained.model, 300, label=list(range(10))).values.reshape(-1, 64) / 16
+    assert (reader.predict(samples) == np.resize(np.arange(10), 300)).mean() > 0.9
 
 
 def test_runs_of_two_sources_are_compared_on_the_test_part_of_the_first(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ from PIL import Image
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.cli.commands import COMMANDS
-from latlas.cli.derive import pairs
+from latlas.cli.derive import emit, pairs
 from latlas.cli.settings import settings
-from latlas.cli.show import emit
-from latlas.cli.train import slug, stem
+from latlas.cli.train import default_run
 from latlas.core.errors import ConfigError, DataError, LatlasError, flags_of_command, say_option
 from latlas.run import Run
 from latlas.verbs.encode import read_latents
@@ -118,9 +117,9 @@ def test_light_commands_import_no_torch(tokens: list[str]) -> None:
     code = ("import sys; from latlas.cli.__main__ import run; run(sys.argv[1:]); "
             "sys.exit('torch' in sys.modules)")
     root = str(Path(latlas.__file__).parent.parent)
-    done = subprocess.run([sys.executable, "-c", code, *tokens], capture_output=True,
+    process = subprocess.run([sys.executable, "-c", code, *tokens], capture_output=True,
                           env={**os.environ, "PYTHONPATH": root}, check=False)
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 def test_the_first_help_loads_next_to_nothing() -> None:
@@ -128,9 +127,9 @@ def test_the_first_help_loads_next_to_nothing() -> None:
     code = ("import sys; from latlas.cli.__main__ import run; run(['--help']); "
             "sys.exit(any(m in sys.modules for m in ('numpy', 'rich', 'cyclopts')))")
     root = str(Path(latlas.__file__).parent.parent)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True,
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True,
                           env={**os.environ, "PYTHONPATH": root}, check=False)
-    assert done.returncode == 0
+    assert process.returncode == 0
 
 
 # settings
@@ -166,7 +165,7 @@ def test_pairs() -> None:
     ("digits", "digits"), ("../shared/mnist.npz", "mnist"), ("photos/", "photos"),
     ("a/b.zip::my set.npz", "my-set"), ("t10k.idx.gz", "t10k")])
 def test_the_run_folder_is_named_by_the_data(source: str, name: str) -> None:
-    assert slug(stem(source)) == name
+    assert default_run("vae", (source,)) == Path(f"runs/vae-{name}")
 
 
 # errors
@@ -203,7 +202,7 @@ def test_errors_are_one_line(tokens: list[str], message: str,
 
 @pytest.mark.parametrize(("tokens", "message"), [
     (["sample", "--seeds", "1-999999999"], "at most a million"),
-    (["decode", "codes.txt"], "latents are read from .csv, .npy, .npz")])
+    (["decode", "latents.txt"], "latents are read from .csv, .npy, .npz")])
 def test_errors_of_a_run_are_one_line(runs: Path, tokens: list[str], message: str,
                                       capsys: pytest.CaptureFixture[str]) -> None:
     assert message in failure(capsys, tokens[0], str(runs / "vae"), *tokens[1:])
@@ -387,14 +386,14 @@ def test_default_run_folder_and_start_from_another_run(
 
 def test_run_json_is_read_once_and_the_capability_asked_once(
         runs: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, asked, watching, require = [], [], [True], Run.require
+    opened, required, watching, require = [], [], [True], Run.require
     sys.addaudithook(lambda event, arguments: watching and event == "open" and str(
         arguments[0]).endswith("run.json") and opened.append(arguments[0]))  # type: ignore[func-returns-value]
-    monkeypatch.setattr(Run, "require", lambda run, *words: (asked.append(words),
+    monkeypatch.setattr(Run, "require", lambda run, *words: (required.append(words),
                                                              require(run, *words)))
     assert cli.run(["sample", str(runs / "vae"), "--n", "2", "--out", "a.npy"]) == 0
     watching.clear()  # a hook cannot be taken away
-    assert len(opened) == 1 and asked == [("sample",)]
+    assert len(opened) == 1 and required == [("sample",)]
 
 
 def test_sample_is_decided_by_its_seed(runs: Path, here: Path,
@@ -412,8 +411,8 @@ def test_sample_is_decided_by_its_seed(runs: Path, here: Path,
 def test_output_by_suffix(runs: Path, here: Path) -> None:
     for out in ("a.png", "a.gif", "a.csv", "a.parquet", "a.npz", "folder/"):
         assert cli.run(["sample", str(runs / "vae"), "--n", "4", "--out", out]) == 0
-    with Image.open(here / "a.png") as picture:
-        assert picture.size[0] > 8
+    with Image.open(here / "a.png") as image:
+        assert image.size[0] > 8
     assert len(list((here / "folder").iterdir())) == 4
     assert polars.read_csv(here / "a.csv").shape[0] == 4
 
@@ -469,9 +468,9 @@ def test_score_and_evaluate(runs: Path, here: Path, capsys: pytest.CaptureFixtur
     table = polars.read_csv(here / "s.csv")
     assert len(table) == got["examples"] == 20
     assert table["nats"].mean() == pytest.approx(got["nats"], abs=1e-3)
-    found = result(capsys, "evaluate", vae, "--draws", "2", "--samples", "40", "--features",
+    measured = result(capsys, "evaluate", vae, "--draws", "2", "--samples", "40", "--features",
                    "pixels", "--out", "e.json")
-    assert strict_json((here / "e.json").read_text()) | {"out": "e.json"} == found
+    assert strict_json((here / "e.json").read_text()) | {"out": "e.json"} == measured
     both = result(capsys, "compare", vae, str(runs / "ae"), "--draws", "2", "--samples", "40",
                   "--features", "pixels")
     assert [e["name"] for e in both["evaluations"]] == ["vae", "ae"]

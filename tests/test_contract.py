@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from latlas import models
 from latlas.core import model as core
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext
 from latlas.core.distributions import Distribution
 from latlas.core.errors import RunError
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset, first_side
-from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Progress
 from latlas.engine.trainer import Trainer
 from latlas.models.conditional_vae import hide
@@ -44,7 +44,7 @@ class Case:
     """A model on data. ``coupled`` says which term ties the examples of a batch together."""
 
     name: str
-    data: Callable[[], Dataset] = tiny.pictures
+    data: Callable[[], Dataset] = tiny.images
     settings: dict[str, Any] = field(default_factory=dict)
     modules: Callable[[], dict[str, nn.Module]] = dict
     coupled: str = ""
@@ -65,12 +65,12 @@ class Case:
 
 
 def wide() -> Dataset:
-    return tiny.pictures((3, 9, 12), levels=256)
+    return tiny.images((3, 9, 12), levels=256)
 
 
 def between() -> Dataset:
     """An image that gets a perceptron, and with a mask beside it would get convolutions."""
-    return tiny.pictures((1, 24, 24))
+    return tiny.images((1, 24, 24))
 
 
 def own() -> dict[str, nn.Module]:
@@ -198,22 +198,22 @@ def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
 @torch.no_grad()
 def outputs(model: core.Model, data: Data) -> dict[str, Tensor]:
     """Everything the model can do with five examples."""
-    batch, found = batch_of(data), {}
+    batch, result = batch_of(data), {}
     c = condition_of(model, batch)
     if isinstance(model, core.Samples):
-        found["sample"] = model.sample(5, noise=Noise(3), condition=c)
+        result["sample"] = model.sample(5, noise=Noise(3), condition=c)
     if isinstance(model, core.Encodes):
-        found["encode"] = model.encode(batch.x, condition=c).mean
+        result["encode"] = model.encode(batch.x, condition=c).mean
     if isinstance(model, core.Decodes):
         z = Noise(4).normal(5, model.latent_dim)
-        found["decode"] = model.decode(z, condition=c).mean
+        result["decode"] = model.decode(z, condition=c).mean
     if isinstance(model, core.ScoresDensity):
         nats, ess = model.log_likelihood(batch.x, noise=Noise(5), draws=7, condition=c)
-        found |= {"nats": nats, "ess": ess}
+        result |= {"nats": nats, "ess": ess}
     if isinstance(model, core.Translates):
-        found |= {f"to {way}": model.translate(batch_of(side).x, to=way)
-                  for way, side in (("B", data.a), ("A", data.b)) if way in model.ways}
-    return found
+        result |= {f"to {domain}": model.translate(batch_of(side).x, to=domain)
+                  for domain, side in (("B", data.a), ("A", data.b)) if domain in model.ways}
+    return result
 
 
 def test_the_contract_covers_the_table():
@@ -234,17 +234,17 @@ def test_provides_is_what_the_protocols_say(case):
 def test_shapes_dtypes_and_finite_numbers(case, trained):
     data = case.data()
     model, _ = trained(case)
-    found = outputs(model, data)
-    codes = {"encode": (5, model.latent_dim), "nats": (5,), "ess": (5,)}
+    result = outputs(model, data)
+    latents = {"encode": (5, model.latent_dim), "nats": (5,), "ess": (5,)}
     if isinstance(data, PairDataset):
-        codes |= {"to B": (5, *data.b.space.shape)}
-    for name, value in found.items():
-        assert value.shape == codes.get(name, (5, *first_side(data).space.shape)), name
-        wanted = (torch.float32, torch.float64) if name in ("nats", "ess") else (torch.float32,)
-        assert value.dtype in wanted, name
+        latents |= {"to B": (5, *data.b.space.shape)}
+    for name, value in result.items():
+        assert value.shape == latents.get(name, (5, *first_side(data).space.shape)), name
+        expected = (torch.float32, torch.float64) if name in ("nats", "ess") else (torch.float32,)
+        assert value.dtype in expected, name
         assert value.isfinite().all() or name == "ess", name
-    if "ess" in found and not model.exact_likelihood:
-        assert ((found["ess"] > 1 - 1e-9) & (found["ess"] < 7 + 1e-9)).all()
+    if "ess" in result and not model.exact_likelihood:
+        assert ((result["ess"] > 1 - 1e-9) & (result["ess"] < 7 + 1e-9)).all()
 
 
 @every_case
@@ -272,12 +272,12 @@ def test_log_conditional_is_the_decoders_in_data_units(case):
     x, c = model.preprocess(batch.x, Noise(0)), condition_of(model, batch)
     z = torch.randn(3, 5, model.latent_dim)
     with torch.no_grad():
-        found = model.log_conditional(x, z, c)
+        result = model.log_conditional(x, z, c)
         inside = model.decode(z, condition=c).log_prob(x)
     density = not hasattr(model, "likelihood") or model.likelihood.density
     volume = data.space.log_volume if density else 0.0
-    assert found.shape == (3, 5)
-    torch.testing.assert_close(found.float(), inside.float() - volume, rtol=1e-4, atol=1e-2)
+    assert result.shape == (3, 5)
+    torch.testing.assert_close(result.float(), inside.float() - volume, rtol=1e-4, atol=1e-2)
 
 
 @every_case
@@ -312,9 +312,9 @@ def test_gradients_reach_exactly_the_phases_parameters(case):
                  if p.grad is not None and p.grad.abs().max() > 0}
         reached.setdefault(modules, set()).update(moved)
 
-    for group in trainer.groups:
-        modules = group.phases[0].modules
-        tiny.before_steps(group.optimiser, lambda m=modules: look(m))
+    for optimiser in trainer.optimisers:
+        modules = next(p.modules for p, adam in trainer.phases.values() if adam is optimiser)
+        tiny.before_steps(optimiser, lambda m=modules: look(m))
     batches = Batches(data, 16)
     for k in range(5):  # some weights start at zero and hold back the gradient of others
         trainer.step(batches.at(k))
@@ -358,19 +358,19 @@ def test_a_run_that_is_stopped_from_outside_is_not_compared(tmp_path, monkeypatc
     at = tiny.At(96, lambda: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr(Progress, "advance", lambda self, images: at.advance(images))
     with pytest.raises(KeyboardInterrupt, match="from outside"):
-        tiny.train(tmp_path / "run", "ae", tiny.pictures(), tiny.small("ae"))
+        tiny.train(tmp_path / "run", "ae", tiny.images(), tiny.small("ae"))
     assert at.done
 
 
 @trained_case
 def test_an_interrupted_run_ends_with_the_same_bits(case, tmp_path):
     """With a long average, and stopped between two updates of it."""
-    asked = {"validation": case.data(), "training": tiny.options(ema=0.5)}
-    whole = tiny.weights(case.train(tmp_path / "whole", **asked))
+    options = {"validation": case.data(), "training": tiny.options(ema=0.5)}
+    whole = tiny.weights(case.train(tmp_path / "whole", **options))
     stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
-    case.train(tmp_path / "run", progress=stop, **asked)
+    case.train(tmp_path / "run", progress=stop, **options)
     assert stop.done and not (tmp_path / "run/model.safetensors").exists()
-    assert torch.equal(whole, tiny.weights(case.train(tmp_path / "run", **asked)))
+    assert torch.equal(whole, tiny.weights(case.train(tmp_path / "run", **options)))
 
 
 @trained_case
@@ -406,12 +406,12 @@ class Pair:
 
     def __init__(self) -> None:
         self.barrier = threading.Barrier(2, timeout=30)
-        self.held: list[list[Tensor]] = [[], []]
+        self.by_rank: list[list[Tensor]] = [[], []]
 
     def average(self, rank: int, gradients: list[Tensor]) -> None:
-        self.held[rank] = [g.clone() for g in gradients]
+        self.by_rank[rank] = [g.clone() for g in gradients]
         self.barrier.wait()
-        for mine, one, two in zip(gradients, *self.held, strict=True):
+        for mine, one, two in zip(gradients, *self.by_rank, strict=True):
             mine.copy_((one + two) / 2)
         self.barrier.wait()
 

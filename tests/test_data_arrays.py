@@ -246,21 +246,21 @@ def records(n, heads, seed):
 
 
 def test_cifar10(tmp_path):
-    made = {f"data_batch_{i}.bin": records(4, 1, i) for i in (1, 2)}
-    made["test_batch.bin"] = records(3, 1, 9)
-    for name, (_, _, data) in made.items():
+    files = {f"data_batch_{i}.bin": records(4, 1, i) for i in (1, 2)}
+    files["test_batch.bin"] = records(3, 1, 9)
+    for name, (_, _, data) in files.items():
         (tmp_path / name).write_bytes(data)
     names = ["airplane", "automobile", "bird", "cat", "deer"]
     (tmp_path / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
     source = open_source(tmp_path)
-    np.testing.assert_array_equal(in_all(source).x, np.concatenate([m[0] for m in made.values()]))
+    np.testing.assert_array_equal(in_all(source).x, np.concatenate([m[0] for m in files.values()]))
     label = split(source, "test").take("label")
-    np.testing.assert_array_equal(label, made["test_batch.bin"][1][:, 0])
+    np.testing.assert_array_equal(label, files["test_batch.bin"][1][:, 0])
     assert source.space.classes == tuple(names)
     with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "data_batch_1.bin", "cifar/data_batch_1.bin")
     np.testing.assert_array_equal(in_all(open_source(tmp_path / "c.tar.gz")).x,
-                                  made["data_batch_1.bin"][0])
+                                  files["data_batch_1.bin"][0])
 
 
 def test_cifar100_and_damage(tmp_path):
@@ -269,8 +269,8 @@ def test_cifar100_and_damage(tmp_path):
     np.testing.assert_array_equal(in_all(open_source(tmp_path)).x, x)
     for column, label in ((1, None), (0, "coarse")):
         source = open_source(tmp_path, label=label)
-        found = [int(source.space.classes[c]) for c in in_all(source).label]
-        assert found == y[:, column].tolist()
+        result = [int(source.space.classes[c]) for c in in_all(source).label]
+        assert result == y[:, column].tolist()
     (tmp_path / "train.bin").write_bytes(data[:-1])
     with pytest.raises(DataError, match="may be truncated"):
         open_source(tmp_path)

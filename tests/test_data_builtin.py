@@ -50,9 +50,9 @@ def test_seeds_and_counts(name):
 def test_mixtures(name, modes, sd):
     data = open_source(name).base
     centres = np.array([eval(c) for c in data.space.classes])
-    off = data.x - centres[data.label]
+    error = data.x - centres[data.label]
     assert len(data) == 10_000 and len(centres) == modes
-    np.testing.assert_allclose(off.std(), sd, rtol=0.03)
+    np.testing.assert_allclose(error.std(), sd, rtol=0.03)
     norms = np.hypot(*centres.T)
     expected = np.ones(8) if name == "ring" else np.hypot(*np.mgrid[-4:5:2, -4:5:2].reshape(2, -1))
     np.testing.assert_allclose(norms, expected, atol=1e-3)

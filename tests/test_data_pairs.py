@@ -16,9 +16,8 @@ from torch import nn
 
 import latlas
 from latlas.cli import __main__ as cli
-from latlas.core.batch import PairBatch
 from latlas.core.errors import DataError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Loss, Model, PairBatch, Phase, Step
 from latlas.core.options import option
 from latlas.core.space import (
     Column,
@@ -48,9 +47,9 @@ def save(path: Path, array: Any) -> None:
     Image.fromarray(array).save(path)
 
 
-def fill(folder: Path, pictures: Any, ending: str = ".png") -> Path:
-    for i, picture in enumerate(pictures):
-        save(folder / f"{i:02}{ending}", picture)
+def fill(folder: Path, images: Any, ending: str = ".png") -> Path:
+    for i, image in enumerate(images):
+        save(folder / f"{i:02}{ending}", image)
     return folder
 
 
@@ -122,9 +121,9 @@ def test_pairs_are_matched_by_name_where_their_endings_sort_otherwise(tmp_path: 
 
 
 def test_the_part_may_stand_above_the_side(tmp_path: Path) -> None:
-    for side, pictures in (("A", GREY), ("B", COLOUR)):
-        fill(tmp_path / "train" / side, pictures[:12])
-        fill(tmp_path / "test" / side, pictures[12:])
+    for side, images in (("A", GREY), ("B", COLOUR)):
+        fill(tmp_path / "train" / side, images[:12])
+        fill(tmp_path / "test" / side, images[12:])
     a, b = both(open_source(tmp_path), "test")
     np.testing.assert_array_equal(a[:, 0], GREY[12:])
     np.testing.assert_array_equal(b, FIRST[12:])
@@ -293,10 +292,10 @@ def test_packed(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
     assert {info(packed)[side]["stored"] for side in "ab"} == {"memory map"}
     again = pack(source, tmp_path / "again")
     for part in ("train", "test"):
-        for found, also, wanted in zip(*(both(s, part) for s in (packed, again, source)),
+        for result, also, expected in zip(*(both(s, part) for s in (packed, again, source)),
                                        strict=True):
-            np.testing.assert_array_equal(found, wanted)
-            np.testing.assert_array_equal(also, wanted)
+            np.testing.assert_array_equal(result, expected)
+            np.testing.assert_array_equal(also, expected)
 
 
 def test_both_sides_are_packed_when_one_is_large(pairs: Path, tmp_path: Path,
@@ -348,9 +347,9 @@ def test_damaged_pictures(pairs: Path) -> None:
     with pytest.raises(DataError, match=r"A/02\.png cannot be decoded"):
         open_source(pairs)
     a, b = both(open_source(pairs, on_error="skip"))
-    kept = [i for i in range(N) if i not in (2, 5)]
-    np.testing.assert_array_equal(a[:, 0], GREY[kept])
-    np.testing.assert_array_equal(b, FIRST[kept])
+    rows = [i for i in range(N) if i not in (2, 5)]
+    np.testing.assert_array_equal(a[:, 0], GREY[rows])
+    np.testing.assert_array_equal(b, FIRST[rows])
     for file in (pairs / "B").iterdir():
         file.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"B/00\.bmp cannot be decoded"):
@@ -405,15 +404,15 @@ def test_sources_that_do_not_fit(pairs: Path, tmp_path: Path) -> None:
 def test_pairs_stay_together_in_every_split_and_subset() -> None:
     x = np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1).repeat(4, 2).repeat(4, 3)
     source = open_pair(x, 255 - x, paired=True)
-    seen = []
+    calls = []
     for part in ("train", "validation", "test"):
         for seed in (0, 1):
             data = split(source, part, seed=seed)
             np.testing.assert_array_equal(data.a.take("x"), 255 - data.b.take("x"))
-        seen.extend(split(source, part).a.take("x")[:, 0, 0, 0])
+        calls.extend(split(source, part).a.take("x")[:, 0, 0, 0])
         few = split(source, part).subset(np.array([3, 1, 1]))
         np.testing.assert_array_equal(few.a.take("x"), 255 - few.b.take("x"))
-    assert sorted(seen) == list(range(200))
+    assert sorted(calls) == list(range(200))
     assert info(source)["a"]["splits"] == info(source)["b"]["splits"]
     apart = split(open_pair(x, x[:50]), "train")
     assert len(apart.subset(slice(0, 3)).b) == 40
@@ -544,12 +543,12 @@ SHORT = {"images": 64, "batch_size": 8, "threads": 1, "progress": False}
 
 
 def test_a_model_of_pairs_is_trained_and_finds_its_data_again(pairs: Path, tmp_path: Path) -> None:
-    done = latlas.train(SHIFT, str(pairs), out=tmp_path / "run", **SHORT)
-    assert done.outcome.best is not None  # held-out pairs have their other side
+    run = latlas.train(SHIFT, str(pairs), out=tmp_path / "run", **SHORT)
+    assert run.outcome.best is not None  # held-out pairs have their other side
     trained = latlas.load(tmp_path / "run")
     assert trained.space == open_source(pairs).space
-    items = latlas.open_data(None, "test", like=tmp_path / "run")
-    assert items.space == trained.space
+    examples = latlas.open_data(None, "test", like=tmp_path / "run")
+    assert examples.space == trained.space
     assert isinstance(latlas.open_data(GREY, like=tmp_path / "run"), Dataset)
     with pytest.raises(DataError, match="the other side of C: examples are 1×6×8"):
         fill(tmp_path / "C/A", GREY)
@@ -564,9 +563,9 @@ def test_maps_of_other_sources_have_the_channels_of_the_run(tmp_path: Path) -> N
     source = open_source(tmp_path / "ab", maps="A")
     latlas.train(SHIFT, source, out=tmp_path / "run", **SHORT)
     few = np.minimum(ids[:3], 1)
-    found = latlas.open_data(fill(tmp_path / "new", few), like=tmp_path / "run")
-    np.testing.assert_array_equal(to_ids(found.x, found.space), few)
-    np.testing.assert_array_equal(latlas.open_data(few, like=tmp_path / "run").x, found.x)
+    result = latlas.open_data(fill(tmp_path / "new", few), like=tmp_path / "run")
+    np.testing.assert_array_equal(to_ids(result.x, result.space), few)
+    np.testing.assert_array_equal(latlas.open_data(few, like=tmp_path / "run").x, result.x)
     with pytest.raises(DataError, match="class id 9"):
         latlas.open_data(fill(tmp_path / "more", few + 9), like=tmp_path / "run")
 
@@ -604,8 +603,8 @@ def test_two_sources_on_the_command_line(pairs: Path, tmp_path: Path,
         "source": [a, b], "paired": False}
     capsys.readouterr()
     assert cli.run(["data", "info", a, b, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["aligned"] is False and found["b"]["shape"] == [3, 6, 8]
+    result = json.loads(capsys.readouterr().out)
+    assert result["aligned"] is False and result["b"]["shape"] == [3, 6, 8]
     assert cli.run(["data", "info", str(pairs)]) == 0
     assert "\nb\n" in capsys.readouterr().out
     assert cli.run(["train", "ae", *["--data", a] * 3]) == 2

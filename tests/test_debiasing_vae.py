@@ -14,11 +14,9 @@ import torch
 import torch.nn.functional as F
 
 import latlas
-from latlas.core import folders
-from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError, DataError, TrainingError
-from latlas.core.folders import RunFolder
-from latlas.core.model import Step, Weights
+from latlas.core.files import create_run, load_tree
+from latlas.core.model import Batch, Step, Weights
 from latlas.core.noise import Noise
 from latlas.core.space import Images
 from latlas.data.batches import Batches, Sweep, systematic
@@ -29,13 +27,13 @@ from latlas.engine.train import train
 from latlas.engine.trainer import Trainer
 from latlas.metrics import rarity
 from latlas.models.debiasing_vae import DebiasingVAE
-from latlas.verbs.classify import Predictions, classify
+from latlas.verbs.encode import Predictions, classify
 from latlas.verbs.passes import encoded
 from latlas.verbs.weights import weights
 
 
-def made(data: Dataset | None = None, **settings):
-    data = data or tiny.pictures()
+def build_model(data: Dataset | None = None, **settings):
+    data = data or tiny.images()
     return tiny.build("debiasing-vae", data, tiny.small("debiasing-vae", **settings)), data
 
 
@@ -54,32 +52,32 @@ def parts(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_mask_is_on_the_vaes_term_alone():
     """Cross-entropy of every example; the bound of those of class b."""
-    model, data = made(debias_classes="b", vae_weight=0.25, dropout=0)
+    model, data = build_model(debias_classes="b", vae_weight=0.25, dropout=0)
     batch = next(iter(Sweep(data, 30)))
     classification, bound = parts(model, batch)
     mask = (batch.label == 1).float()
     assert 0 < mask.sum() < 30
-    wanted = classification.mean() + 0.25 * (mask * bound).mean()
-    torch.testing.assert_close(model.loss(batch, step()).total, wanted)
+    expected = classification.mean() + 0.25 * (mask * bound).mean()
+    torch.testing.assert_close(model.loss(batch, step()).total, expected)
 
 
 def test_items_of_other_classes_teach_the_classifier_and_not_the_decoder():
-    model, data = made(debias_classes="b")
+    model, data = build_model(debias_classes="b")
     batch = next(iter(Sweep(data.subset(np.flatnonzero(data.label != 1)), 30)))
-    found = model.loss(batch, step())
-    found.total.backward()
-    torch.testing.assert_close(found.total, parts(model, batch)[0].mean())
+    result = model.loss(batch, step())
+    result.total.backward()
+    torch.testing.assert_close(result.total, parts(model, batch)[0].mean())
     assert all(p.grad is None or not p.grad.any() for p in model.decoder.parameters())
     assert any(p.grad.any() for p in model.encoder.parameters())
 
 
 def test_the_published_weight_is_one_over_the_scalars():
-    assert made()[0].vae_weight == 1 / 64
-    assert made(vae_weight=0)[0].vae_weight == 0
+    assert build_model()[0].vae_weight == 1 / 64
+    assert build_model(vae_weight=0)[0].vae_weight == 0
 
 
 def test_logits_and_codes_are_of_one_encoder():
-    model, data = made()
+    model, data = build_model()
     batch = next(iter(Sweep(data, 7)))
     out = model.encoder(batch.x)
     assert out.shape == (7, 2 * 3 + 3)
@@ -94,7 +92,7 @@ def test_logits_and_codes_are_of_one_encoder():
 def test_weights_are_those_of_the_codes_histograms(form, within, settings):
     """Of latents in evaluation mode, of examples in model units; 60 of each class, so that every
     class has a histogram of its own, and settings that are not the defaults."""
-    model, data = made(tiny.pictures(n=180), reweighting=form, within=within, **settings)
+    model, data = build_model(tiny.images(n=180), reweighting=form, within=within, **settings)
     latents = encoded(model, data)
 
     def weigh(groups):
@@ -111,18 +109,18 @@ def test_weights_are_those_of_the_codes_histograms(form, within, settings):
 
 
 def test_weights_by_the_loss_grow_with_it():
-    model, data = made(reweighting="loss", neighbours=1)
-    found = model.sampling_weights(Sweep(data, 32)).values.numpy()
+    model, data = build_model(reweighting="loss", neighbours=1)
+    result = model.sampling_weights(Sweep(data, 32)).values.numpy()
     loss = -classify(model, data).log_p[np.arange(len(data)), data.label]
-    assert np.array_equal(np.argsort(found), np.argsort(loss))
+    assert np.array_equal(np.argsort(result), np.argsort(loss))
 
 
 def test_only_audited_classes_are_weighed():
-    model, data = made(debias_classes="a, c")
-    found = model.sampling_weights(Sweep(data, 32)).values.numpy()
-    assert (found[data.label == 1] == 1).all()
-    assert found[data.label != 1].mean() == pytest.approx(1)
-    assert found[data.label != 1].std() > 0.1
+    model, data = build_model(debias_classes="a, c")
+    result = model.sampling_weights(Sweep(data, 32)).values.numpy()
+    assert (result[data.label == 1] == 1).all()
+    assert result[data.label != 1].mean() == pytest.approx(1)
+    assert result[data.label != 1].std() > 0.1
 
 
 def test_systematic_draws_are_as_many_as_the_weights_say():
@@ -139,7 +137,7 @@ def rows_of(batches: Batches, steps: range) -> torch.Tensor:
 
 
 def test_equal_weights_give_permutations_and_all_ranks_one_order():
-    data = tiny.pictures()
+    data = tiny.images()
     even = Batches(data, 16, seed=3)
     even.reweigh(torch.full((90,), 2.0))
     assert sorted(rows_of(even, range(45))[:90].tolist()) == list(range(90))
@@ -151,15 +149,15 @@ def test_equal_weights_give_permutations_and_all_ranks_one_order():
     for k in (0, 5, 11):
         both = torch.cat([r.at(k).index for r in ranks])
         assert torch.equal(whole.at(k).index, both)
-    seen = torch.bincount(rows_of(whole, range(450)), minlength=90).float()
-    assert torch.corrcoef(torch.stack([seen, w]))[0, 1] > 0.99
+    count = torch.bincount(rows_of(whole, range(450)), minlength=90).float()
+    assert torch.corrcoef(torch.stack([count, w]))[0, 1] > 0.99
     again = Batches(data, 16, 3)
     again.reweigh(w)
     assert torch.equal(again.at(7).index, whole.at(7).index)
 
 
 def test_weights_of_a_subset_are_of_its_rows():
-    data = tiny.pictures().subset(np.arange(40, 60))
+    data = tiny.images().subset(np.arange(40, 60))
     batches = Batches(data, 10)
     batches.reweigh(torch.tensor([0.0] * 19 + [1.0]))
     assert (batches.at(0).index == 59).all()
@@ -169,11 +167,11 @@ def test_a_run_that_is_killed_between_two_looks_goes_on_by_the_same_weights(tmp_
     """20 steps, weights before steps 7 and 14, stopped after step 11. The weights differ by so much
     that their order is far from that of equal ones."""
     settings = {"reweighting_interval": 0.35, "reweighting": "product", "share": 0.2}
-    data, config = tiny.pictures(), tiny.small("debiasing-vae", **settings)
+    data, config = tiny.images(), tiny.small("debiasing-vae", **settings)
     whole = tiny.train(tmp_path / "whole", "debiasing-vae", data, config)[0]
     stop = tiny.At(176, lambda: signal.raise_signal(signal.SIGINT))
     tiny.train(tmp_path / "run", "debiasing-vae", data, config, progress=stop)
-    held, meta = RunFolder(tmp_path / "run").load_checkpoint()
+    held, meta = load_tree(tmp_path / "run/checkpoint.safetensors")
     assert meta["step"] == 11 and held["order.weights"].shape == (90,)
     assert held["order.weights"].max() > 4 and held["order.weights"].median() < 0.5
     again = tiny.train(tmp_path / "run", "debiasing-vae", data, config)[0]
@@ -200,10 +198,10 @@ class ClassC(DebiasingVAE):
 
 def train_class_c(path, progress=None):
     """20 steps of 18 of the 90 examples, five an epoch, and weights before step 10."""
-    data = tiny.pictures()
+    data = tiny.images()
     model = ClassC(tiny.small("debiasing-vae", reweighting_interval=0.5), data.space)
     train(model, data, None, tiny.options(images=360, batch_size=18),
-          folders.start(path, {"model": "class c"}), progress)
+          create_run(path, {"model": "class c"}), progress)
     return model
 
 
@@ -226,14 +224,14 @@ def test_a_resumed_run_draws_by_the_weights_of_its_checkpoint(tmp_path):
 
 
 def test_weights_are_logged(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     config = tiny.small("debiasing-vae", reweighting_interval=0.5)
     tiny.train(tmp_path, "debiasing-vae", data, config)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    told = [line for line in lines if "weights/alpha" in line]
-    assert [line["images"] for line in told] == [160]
-    assert told[0]["weights/effective_share"] >= 0.2
-    assert {"weights/clipped", "weights/greatest"} <= told[0].keys()
+    logged = [line for line in lines if "weights/alpha" in line]
+    assert [line["images"] for line in logged] == [160]
+    assert logged[0]["weights/effective_share"] >= 0.2
+    assert {"weights/clipped", "weights/greatest"} <= logged[0].keys()
 
 
 class Askew(DebiasingVAE):
@@ -244,10 +242,10 @@ class Askew(DebiasingVAE):
 
 
 def test_weights_that_are_none_stop_the_run(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     model = Askew(tiny.small("debiasing-vae"), data.space)
     trainer = Trainer(model, tiny.options(), budget=320, precision="fp32")
-    reweighting, log = Reweighting(Batches(data, 16)), Log(RunFolder(tmp_path), Progress())
+    reweighting, log = Reweighting(Batches(data, 16)), Log(tmp_path, Progress())
     for index in (0, 1):
         trainer.index = index
         reweighting.after_step(trainer, log)
@@ -260,15 +258,15 @@ def test_weights_that_are_none_stop_the_run(tmp_path):
 def test_what_it_cannot_learn_from_is_said(tmp_path):
     table = tiny.table()
     with pytest.raises(DataError, match="labels of two classes or more"):
-        made(table)
-    data = tiny.pictures()
+        build_model(table)
+    data = tiny.images()
     alone = Images((1, 8, 8), 17, classes=("a",))
     with pytest.raises(DataError, match="this data has 1"):
-        made(Dataset(data.x, alone, data.label * 0))
+        build_model(Dataset(data.x, alone, data.label * 0))
     with pytest.raises(ConfigError, match="debias_classes=z"):
-        made(debias_classes="z")
+        build_model(debias_classes="z")
     with pytest.raises(ConfigError, match=r"trimmed_fraction=0\.1"):
-        made(trimmed_fraction=0.1)
+        build_model(trimmed_fraction=0.1)
     with pytest.raises(DataError, match="30 training examples"):
         tiny.train(tmp_path, "debiasing-vae", data, tiny.small("debiasing-vae", debias_classes="b"))
 
@@ -285,14 +283,15 @@ def runs(tmp_path_factory):
 
 
 def test_weights_of_any_model_with_an_encoder(runs):
-    found = latlas.weights(runs / "vae", share=0.4)
-    items = latlas.open_data("digits", "train")
-    assert found.method == "product" and len(found.weight) == len(items)
-    codes = latlas.encode(runs / "vae", items)
-    wanted = rarity.guarded(rarity.densities(codes, items.take("label")), "product", 0.4)
-    np.testing.assert_allclose(found.weight, wanted.weights, rtol=1e-5)
-    np.testing.assert_allclose(found.rarity, -np.log(rarity.densities(codes, items.take("label"))))
-    assert found.effective_share >= 0.4
+    result = latlas.weights(runs / "vae", share=0.4)
+    examples = latlas.open_data("digits", "train")
+    assert result.method == "product" and len(result.weight) == len(examples)
+    latents = latlas.encode(runs / "vae", examples)
+    expected = rarity.guarded(rarity.densities(latents, examples.take("label")), "product", 0.4)
+    np.testing.assert_allclose(result.weight, expected.weights, rtol=1e-5)
+    density = rarity.densities(latents, examples.take("label"))
+    np.testing.assert_allclose(result.rarity, -np.log(density))
+    assert result.effective_share >= 0.4
     pooled = latlas.weights(runs / "vae", "digits", method="maximum", within="all")
     assert len(pooled.weight) == 1797
     assert list(pooled.table()) == ["example", "weight"]
@@ -301,11 +300,11 @@ def test_weights_of_any_model_with_an_encoder(runs):
 
 
 def test_its_own_weights_are_those_of_training(runs):
-    found = latlas.weights(runs / "debiasing-vae")
+    result = latlas.weights(runs / "debiasing-vae")
     model = latlas.load(runs / "debiasing-vae").model
-    items = latlas.open_data("digits", "train")
-    assert found.method == "own"
-    np.testing.assert_allclose(found.weight, model.sampling_weights(Sweep(items, 512)).values,
+    examples = latlas.open_data("digits", "train")
+    assert result.method == "own"
+    np.testing.assert_allclose(result.weight, model.sampling_weights(Sweep(examples, 512)).values,
                                rtol=1e-6)
     with pytest.raises(ConfigError, match="share= is for method=product or maximum"):
         latlas.weights(runs / "debiasing-vae", share=0.5)
@@ -347,21 +346,21 @@ def test_the_command_writes_a_table(runs, tmp_path, suffix, capsys):
     assert weight.mean() == pytest.approx(1)
 
 
-def test_figures_of_classification(runs):
-    items = latlas.open_data("digits", "test")
-    found = latlas.evaluate(runs / "debiasing-vae", metrics=["classification"])
-    log_p = latlas.classify(runs / "debiasing-vae", items).log_p
-    assert log_p.shape == (len(items), 10)
+def test_metrics_of_classification(runs):
+    examples = latlas.open_data("digits", "test")
+    result = latlas.evaluate(runs / "debiasing-vae", metrics=["classification"])
+    log_p = latlas.classify(runs / "debiasing-vae", examples).log_p
+    assert log_p.shape == (len(examples), 10)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-5)
-    label = items.take("label")
+    label = examples.take("label")
     right = log_p.argmax(1) == label
-    assert found.get("accuracy").value == pytest.approx(right.mean())
-    assert found.get("accuracy_worst").value == pytest.approx(
+    assert result.get("accuracy").value == pytest.approx(right.mean())
+    assert result.get("accuracy_worst").value == pytest.approx(
         min(right[label == c].mean() for c in range(10)))
-    assert found.get("cross_entropy").value == pytest.approx(
+    assert result.get("cross_entropy").value == pytest.approx(
         -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
     with pytest.raises(CapabilityError, match="cannot classify"):
-        latlas.classify(runs / "vae", items)
+        latlas.classify(runs / "vae", examples)
 
 
 def test_the_command_classify_writes_a_row_per_item(runs, tmp_path, capsys):
@@ -369,21 +368,21 @@ def test_the_command_classify_writes_a_row_per_item(runs, tmp_path, capsys):
 
     out = tmp_path / "classes.csv"
     assert cli.run(["classify", str(runs / "debiasing-vae"), "--out", str(out), "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    items = latlas.open_data("digits", "test")
-    log_p, label = latlas.classify(runs / "debiasing-vae", items).log_p, items.take("label")
+    facts = json.loads(capsys.readouterr().out)
+    examples = latlas.open_data("digits", "test")
+    log_p, label = latlas.classify(runs / "debiasing-vae", examples).log_p, examples.take("label")
     table = polars.read_csv(out)
     assert table["class"].to_list() == log_p.argmax(1).tolist()
     assert table["label"].to_list() == label.tolist()
     np.testing.assert_allclose(table["p_7"], np.exp(log_p[:, 7]), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(table["probability"], np.exp(log_p.max(1)), rtol=1e-4)
     right = log_p.argmax(1) == label
-    assert shown["accuracy"]["mean"] == pytest.approx(right.mean())
-    assert shown["cross_entropy"] == pytest.approx(
+    assert facts["accuracy"]["mean"] == pytest.approx(right.mean())
+    assert facts["cross_entropy"] == pytest.approx(
         -log_p[np.arange(len(label)), label].mean(), rel=1e-5)
-    assert [c["accuracy"] for c in shown["classes"]] == pytest.approx(
+    assert [c["accuracy"] for c in facts["classes"]] == pytest.approx(
         [right[label == c].mean() for c in range(10)])
-    assert sum(c["predicted"] for c in shown["classes"]) == shown["examples"] == len(items)
+    assert sum(c["predicted"] for c in facts["classes"]) == facts["examples"] == len(examples)
 
 
 def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
@@ -396,10 +395,10 @@ def test_the_command_classify_says_what_is_wrong(runs, tmp_path, capsys):
                     "--data-option", "levels=17"]) == 0
     assert "60 examples, without labels" in capsys.readouterr().out
     assert "label" not in polars.read_csv(out).columns
-    for asked, words in (([str(runs / "vae")], "vae cannot classify; `classify` needs an output"),
+    for tokens, words in (([str(runs / "vae")], "vae cannot classify; `classify` needs an output"),
                          ([model, "--data", "moons"], "the run's data are"),
                          ([model, "--out", str(tmp_path / "classes.txt")], "classes.txt")):
-        assert cli.run(["classify", *asked]) == 2
+        assert cli.run(["classify", *tokens]) == 2
         assert words in capsys.readouterr().err
     assert not (runs / "vae" / "classes.csv").exists()
 
@@ -421,7 +420,7 @@ def test_the_coloured_minority_of_the_benchmark_is_red_and_the_rest_grey(monkeyp
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import fairness
 
-    data = tiny.pictures(n=120)
+    data = tiny.images(n=120)
     task = fairness.planted(data.x, data.label, data.space, "coloured", 0, None)
     x, shape = task.train.x, (3, 8, 8)
     assert x.shape[1:] == shape == task.test.space.shape and task.minority.sum() == 4

@@ -26,25 +26,25 @@ def test_normal_log_prob_is_scipys():
     np.testing.assert_allclose(ours, truth.sum((1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("made", [
+@pytest.mark.parametrize("distribution", [
     lambda p: Normal(p, torch.zeros(1), 3), lambda p: Bernoulli(p, 3),
     lambda p: DiscretisedLogistic(p, torch.zeros(1), 2 / 16, 3)])
-def test_draws_of_one_item_are_scored_without_repeating_it(made):
+def test_draws_of_one_item_are_scored_without_repeating_it(distribution):
     parameters, x = torch.randn(7, 4, 1, 2, 3), torch.randn(4, 1, 2, 3).sign()
-    both = made(parameters).log_prob(x)
+    both = distribution(parameters).log_prob(x)
     assert both.shape == (7, 4)
     for k in range(7):
-        torch.testing.assert_close(both[k], made(parameters[k]).log_prob(x))
+        torch.testing.assert_close(both[k], distribution(parameters[k]).log_prob(x))
 
 
-@pytest.mark.parametrize("made", [
+@pytest.mark.parametrize("distribution", [
     lambda p: Normal(p, torch.zeros(1), 3), lambda p: Bernoulli(p, 3),
     lambda p: DiscretisedLogistic(p, torch.zeros(1), 2 / 16, 3)])
-def test_autocast_rounds_networks_and_no_likelihood(made):
+def test_autocast_rounds_networks_and_no_likelihood(distribution):
     parameters, x = 3 * torch.randn(50, 1, 28, 28), torch.randn(50, 1, 28, 28).sign()
-    plain = made(parameters).log_prob(x)
+    plain = distribution(parameters).log_prob(x)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = made(parameters).log_prob(x)
+        mixed = distribution(parameters).log_prob(x)
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, plain, rtol=1e-6, atol=1e-3)
 

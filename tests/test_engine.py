@@ -16,28 +16,24 @@ import torch
 from torch import nn
 from toy_gan import ToyGAN, ToyGANConfig
 
-from latlas.core import folders
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext, autocast, transposed
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.files import create_run, read_run
+from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dropout
-from latlas.core.precision import autocast, transposed
 from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine import resolve
-from latlas.engine.optimiser import EMA, Adam, learning_rate_share, parameter_groups
+from latlas.engine import train as engine
 from latlas.engine.options import TrainOptions, batch_size_of, default_images, with_defaults
-from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Progress
-from latlas.engine.resolve import layout_of
-from latlas.engine.train import train
-from latlas.engine.trainer import Trainer
+from latlas.engine.train import layout_of, train
+from latlas.engine.trainer import EMA, Adam, Trainer, learning_rate_share, phase_optimisers
 from latlas.run import Run
 
 
 def run_of(path):
-    return folders.start(path, {"model": "test"})
+    return create_run(path, {"model": "test"})
 
 
 def lines_of(path):
@@ -70,8 +66,8 @@ def walk(**more):
 def test_a_gradient_reaches_its_own_group_and_a_lazy_loss_is_scaled():
     model, trainer, batch = walk()
     pairs = []
-    for group in trainer.groups:
-        tiny.before_steps(group.optimiser, lambda: pairs.append(
+    for optimiser in trainer.optimisers:
+        tiny.before_steps(optimiser, lambda: pairs.append(
             (model.a.weight.grad, model.b.weight.grad)))
     for _ in range(4):
         trainer.step(batch)
@@ -91,11 +87,13 @@ def test_a_lazy_penalty_adjusts_the_optimiser_it_shares():
     """Karras et al. 2020, appendix B: rate and betas to the power k/(k+1)."""
     model = ToyGAN(ToyGANConfig(), Points((2,)))
     options = tiny.options(learning_rate=1e-3, betas=(0.5, 0.99))
-    discriminator, generator = parameter_groups(model, model.phases, options)
-    assert [phase.name for phase in discriminator.phases] == ["discriminator", "penalty"]
-    assert discriminator.optimiser.learning_rate == pytest.approx(1e-3 * 4 / 5)
-    assert discriminator.optimiser.betas == pytest.approx((0.5**0.8, 0.99**0.8))
-    assert generator.optimiser.betas == (0.5, 0.99)
+    optimisers = {k: v[1] for k, v in phase_optimisers(model, model.phases, options).items()}
+    assert list(optimisers) == ["discriminator", "penalty", "generator"]
+    discriminator, penalty, generator = optimisers.values()
+    assert discriminator is penalty
+    assert discriminator.learning_rate == pytest.approx(1e-3 * 4 / 5)
+    assert discriminator.betas == pytest.approx((0.5**0.8, 0.99**0.8))
+    assert generator.betas == (0.5, 0.99)
 
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-1])
@@ -113,7 +111,6 @@ def test_adam_takes_the_steps_of_torchs(eps):
             network(x).square().sum().backward()
         own.step(0.5)
         peer.step()
-        own.zero_grad()
         peer.zero_grad()
     assert torch.allclose(mine.weight, theirs.weight, atol=1e-6)
     assert torch.allclose(mine.bias, theirs.bias, atol=1e-6)
@@ -190,7 +187,7 @@ def test_stages_are_eight_of_triple_length_a_seventh_of_a_decade_apart():
 def test_clipping_bounds_the_gradient(tmp_path):
     model, trainer, batch = walk(clip_norm=0.25)
     norms = []
-    tiny.before_steps(trainer.groups[0].optimiser,
+    tiny.before_steps(trainer.optimisers[0],
                       lambda: norms.append(model.a.weight.grad.norm().item()))
     trainer.step(batch)
     assert norms == pytest.approx([0.25], rel=1e-4)
@@ -214,7 +211,7 @@ def test_the_average_has_the_stated_half_life():
 
 def test_without_averaging_the_last_weights_are_kept(tmp_path):
     """Also where the number of steps is no multiple of anything."""
-    data, training = tiny.pictures(), tiny.options(images=7 * 16, ema=0.0)
+    data, training = tiny.images(), tiny.options(images=7 * 16, ema=0.0)
     model = tiny.build("vae", data, tiny.small("vae"))
     twin = copy.deepcopy(model)
     train(model, data, None, training, run_of(tmp_path / "run"))
@@ -225,7 +222,7 @@ def test_without_averaging_the_last_weights_are_kept(tmp_path):
 
 
 def test_a_run_of_few_steps_is_averaged_too(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     first = tiny.weights(tiny.build("vae", data, tiny.small("vae")))
     model, _ = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"),
                           training=tiny.options(images=16))
@@ -257,7 +254,7 @@ def test_shared_weights_are_averaged_once():
 
 def worsening(path, progress=None):
     """Held-out examples unlike the training examples: soon every step makes them worse."""
-    data = tiny.pictures(n=30)
+    data = tiny.images(n=30)
     other = replace(data, x=np.ascontiguousarray(16 - data.x))
     training = tiny.options(images=16_000, patience=6, validate_every=64, learning_rate=0.01)
     return tiny.train(path, "vae", data, tiny.small("vae"), training=training, validation=other,
@@ -309,7 +306,7 @@ def test_the_draws_of_a_check_are_the_same_in_every_check(tmp_path):
 
 
 def test_checks_do_not_change_training(tmp_path):
-    data, trained = tiny.pictures(), []
+    data, trained = tiny.images(), []
     for every in (0, 16):
         training = tiny.options(ema=0.0, validate_every=every)
         model = tiny.build("vae", data, tiny.small("vae"))
@@ -319,7 +316,7 @@ def test_checks_do_not_change_training(tmp_path):
 
 
 def test_what_was_chosen_is_written_before_the_first_step_and_used_again(tmp_path):
-    data, config = tiny.pictures(), tiny.small("vae")
+    data, config = tiny.images(), tiny.small("vae")
     stop = tiny.At(16, lambda: signal.raise_signal(signal.SIGINT))
     training = tiny.options(precision="auto", images=None, epochs=2)
     tiny.train(tmp_path / "run", "vae", data, config, training=training, progress=stop)
@@ -356,7 +353,7 @@ def test_minutes_are_kept_whatever_a_step_takes(tmp_path, monkeypatch, seconds):
     training, run = tiny.options(images=None, minutes=0.5), run_of(tmp_path / "run")
     outcome = train(Takes(), data, None, training, run)
     assert 27 <= clock.seconds - 1000 <= 30
-    assert outcome.stopped == "budget" and outcome.images == run.record["chosen"]["images"]
+    assert outcome.stopped == "budget" and outcome.images == read_run(run)["chosen"]["images"]
     assert 16 * 22 / seconds <= outcome.images <= 16 * 30 / seconds
     assert outcome.images % 16 == 0
 
@@ -379,8 +376,8 @@ def test_two_budgets_are_refused_and_a_given_one_replaces_the_models():
 
 
 def test_the_log_counts_items_upward(tmp_path):
-    tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
-               validation=tiny.pictures())
+    tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"),
+               validation=tiny.images())
     images = [line["images"] for line in lines_of(tmp_path / "run")]
     assert images == sorted(images) and images[-1] == 320
     assert {"loss", "reconstruction", "kl"} <= lines_of(tmp_path / "run")[0].keys()
@@ -388,7 +385,7 @@ def test_the_log_counts_items_upward(tmp_path):
 
 def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
     before = torch.get_rng_state()
-    data = tiny.pictures()
+    data = tiny.images()
     model = tiny.build("vae", data, tiny.small("vae"))
     torch.set_rng_state(before)
     train(model, data, None, tiny.options(threads=2), run_of(tmp_path / "run"))
@@ -397,7 +394,7 @@ def test_the_callers_random_numbers_and_threads_are_left_alone(tmp_path):
 
 
 def test_nothing_to_train_on_is_said(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     empty = data.subset(slice(0, 0))
     with pytest.raises(DataError, match="no examples"):
         train(tiny.build("vae", data, tiny.small("vae")), empty, None, tiny.options(),
@@ -405,7 +402,7 @@ def test_nothing_to_train_on_is_said(tmp_path):
 
 
 def test_an_unusable_device_is_named(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     with pytest.raises(ConfigError, match=r"unknown device .nowhere.: Valid: auto, cpu"):
         train(tiny.build("vae", data, tiny.small("vae")), data, None,
               tiny.options(device="nowhere"), run_of(tmp_path / "run"))
@@ -420,7 +417,7 @@ def test_the_layout_follows_the_networks():
 
 
 def test_batches_see_every_item_equally_often_and_only_depend_on_their_number():
-    data = tiny.pictures(n=30)
+    data = tiny.images(n=30)
     batches = Batches(data, 16, seed=3)
     passes = torch.cat([batches.at(k).index for k in range(15)]).view(8, 30).tolist()
     assert [sorted(rows) for rows in passes] == [list(range(30))] * 8
@@ -432,7 +429,7 @@ def test_batches_see_every_item_equally_often_and_only_depend_on_their_number():
 
 
 def test_a_batch_is_in_model_units_and_in_step_with_its_labels():
-    data = tiny.pictures(n=30).subset(np.arange(29, -1, -1))
+    data = tiny.images(n=30).subset(np.arange(29, -1, -1))
     batch = next(iter(Sweep(data, 7)))
     assert batch.index.tolist() == list(range(29, 22, -1))
     assert batch.x.min() >= -1 and batch.x.max() <= 1
@@ -442,23 +439,23 @@ def test_a_batch_is_in_model_units_and_in_step_with_its_labels():
 
 def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ConvTranspose2d(2, 1, 3))
-    seen = []
+    dtypes = []
     for module in network:
-        module.register_forward_hook(lambda m, given, out: seen.append(out.dtype))
+        module.register_forward_hook(lambda m, inputs, out: dtypes.append(out.dtype))
     x, cpu = torch.zeros(1, 1, 6, 6), torch.device("cpu")
     with autocast(cpu, "mixed", transposed(network)):
         network(x)
         assert torch.is_autocast_enabled("cpu")
     with autocast(cpu, "bf16", transposed(network)):
         network(x)
-    assert seen == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
+    assert dtypes == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
     assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(resolve, "Trial", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(engine, "seconds_per_step", lambda *_: pytest.fail("timed"))
     training = tiny.options(images=160, precision="auto", threads=0)
-    _, outcome = tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"),
+    _, outcome = tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"),
                             training=training)
     assert outcome.images == 160
 
@@ -500,7 +497,7 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
 
     data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     options = tiny.options(images=16 * 500, threads=0)
-    chosen = resolve.resolve(Takes(), Batches(data, 16), options, DistributedContext())
+    chosen = engine.resolve(Takes(), Batches(data, 16), options, DistributedContext())
     assert (chosen.threads, used[-1]) == (threads, threads)
     assert chosen.examples_per_second == pytest.approx(16 / 0.1)
 
@@ -508,5 +505,5 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
 def test_the_first_line_says_what_will_be_done(tmp_path):
     lines, progress = [], Progress()
     progress.begin = lambda total, done, note: lines.append(note)
-    tiny.train(tmp_path / "run", "vae", tiny.pictures(), tiny.small("vae"), progress=progress)
+    tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"), progress=progress)
     assert lines == ["20 steps of 16 examples (3.56 epochs), lr 0.001, fp32, 1 thread, cpu"]

@@ -12,9 +12,8 @@ import torch
 from test_vae_maths import linear_gaussian, set_linear
 from torch import nn
 
-from latlas.core.batch import Batch
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import Observes
+from latlas.core.model import Batch, Observes
 from latlas.core.noise import Noise
 from latlas.core.space import Table
 from latlas.data.batches import Sweep
@@ -25,7 +24,7 @@ from latlas.verbs import estimators
 from latlas.verbs.score import Scores, score
 
 
-def ppca(k: int, dims: int, items: int = 5, sd: float = 0.5) -> tuple[PCA, Dataset]:
+def ppca(k: int, dims: int, examples: int = 5, sd: float = 0.5) -> tuple[PCA, Dataset]:
     """A fitted model of a table with units, and examples of it."""
     rng = np.random.default_rng(k)
     x = rng.standard_normal((400, k)) @ rng.standard_normal((k, dims))
@@ -33,27 +32,27 @@ def ppca(k: int, dims: int, items: int = 5, sd: float = 0.5) -> tuple[PCA, Datas
     space = Table((dims,), tuple(x.mean(0)), tuple(x.std(0)))
     model = PCA(PCAConfig(latent_dim=k), space)
     model.fit([Batch(space.to_model(torch.from_numpy(x)).float())])
-    return model, Dataset(x[:items].astype(np.float32), space)
+    return model, Dataset(x[:examples].astype(np.float32), space)
 
 
 def gap(model: PCA, data: Dataset, **how) -> tuple[np.ndarray, Scores]:
-    found = score(model, data, **how)
-    return found.nats - score(model, data, method="exact").nats, found
+    result = score(model, data, **how)
+    return result.nats - score(model, data, method="exact").nats, result
 
 
 def test_importance_weights_with_the_exact_posterior_have_no_gap_at_one_draw():
     model, data = ppca(3, 10)
-    error, found = gap(model, data, method="iw", draws=1)
+    error, result = gap(model, data, method="iw", draws=1)
     np.testing.assert_allclose(error, 0, atol=1e-4)
-    assert found.method == "iw" and np.isnan(found.se).all()
-    error, found = gap(model, data, method="iw", draws=9)
+    assert result.method == "iw" and np.isnan(result.se).all()
+    error, result = gap(model, data, method="iw", draws=9)
     np.testing.assert_allclose(error, 0, atol=1e-4)
-    np.testing.assert_allclose(found.ess, 9, rtol=1e-4)
-    np.testing.assert_allclose(found.se, 0, atol=2e-3)
+    np.testing.assert_allclose(result.ess, 9, rtol=1e-4)
+    np.testing.assert_allclose(result.se, 0, atol=2e-3)
 
 
 def test_the_same_on_dequantised_pictures():
-    data = tiny.pictures(n=60)
+    data = tiny.images(n=60)
     model = PCA(PCAConfig(latent_dim=3), data.space)
     model.fit([Batch(data.space.to_model(torch.from_numpy(data.x).float()))])
     error, _ = gap(model, data, method="iw", draws=1)
@@ -62,43 +61,43 @@ def test_the_same_on_dequantised_pictures():
 
 def test_annealing_at_1000_temperatures_is_within_a_tenth_of_a_nat():
     model, data = ppca(3, 10)
-    error, found = gap(model, data, method="ais", draws=48, leapfrog=4)
+    error, result = gap(model, data, method="ais", draws=48, leapfrog=4)
     assert (abs(error) < 0.1).all(), error
-    assert (found.ess > 24).all() and not found.unreliable.any()
-    assert (abs(error) < 5 * found.se).all() and (found.se < 0.1).all()
-    assert 0.5 < found.acceptance < 0.8
+    assert (result.ess > 24).all() and not result.unreliable.any()
+    assert (abs(error) < 5 * result.se).all() and (result.se < 0.1).all()
+    assert 0.5 < result.acceptance < 0.8
 
 
 def test_naive_sampling_falls_short_in_ten_dimensions_and_says_so():
     model, data = ppca(10, 14)
-    error, found = gap(model, data, method="naive")
-    assert found.draws == 10_000
+    error, result = gap(model, data, method="naive")
+    assert result.draws == 10_000
     assert error.mean() < -5
-    assert found.unreliable.all() and np.median(found.ess) < 3
+    assert result.unreliable.all() and np.median(result.ess) < 3
     more, _ = gap(model, data, method="naive", draws=100_000)
     assert error.mean() < more.mean() < 0  # a lower bound in expectation, which rises
 
 
 def test_naive_sampling_is_right_in_two_dimensions():
     model, data = ppca(2, 8)
-    error, found = gap(model, data, method="naive", draws=200_000)
-    assert not found.unreliable.any()
-    assert (abs(error) < 5 * found.se).all() and (found.se < 0.05).all()
+    error, result = gap(model, data, method="naive", draws=200_000)
+    assert not result.unreliable.any()
+    assert (abs(error) < 5 * result.se).all() and (result.se < 0.05).all()
 
 
 def test_draws_in_parts_estimate_the_same(monkeypatch):
     model, data = ppca(2, 8)
     monkeypatch.setattr(estimators, "BLOCK", 1000 * data.x.size)
     ticks = []
-    error, found = gap(model, data, method="naive", draws=20_500,
+    error, result = gap(model, data, method="naive", draws=20_500,
                        progress=lambda *at: ticks.append(at))
-    assert (abs(error) < 5 * found.se).all()
+    assert (abs(error) < 5 * result.se).all()
     assert len(ticks) > 20 and ticks[-1] == (5 * 20_500, 5 * 20_500)
     monkeypatch.setattr("latlas.verbs.estimators.MEMORY", 4000)  # a few draws and examples at once
     for how in ({"method": "naive", "draws": 2000}, {"method": "iw", "draws": 5},
                 {"method": "ais", "draws": 4, "temperatures": 300, "leapfrog": 3}):
-        error, found = gap(model, data, **how)
-        assert (abs(error) < 5 * found.se + 1e-4).all(), how
+        error, result = gap(model, data, **how)
+        assert (abs(error) < 5 * result.se + 1e-4).all(), how
 
 
 @pytest.mark.parametrize("how", [{"method": "naive", "draws": 50}, {"method": "iw", "draws": 5},
@@ -116,21 +115,21 @@ def test_the_seed_decides_and_the_batch_size_does_not_reach_the_item(how):
     ({"method": "iw", "draws": 30}, 400), ({"method": "elbo", "draws": 30}, 400),
     ({"method": "ais", "draws": 30, "temperatures": 60, "leapfrog": 3}, 200)])
 def test_standard_errors_are_calibrated(how, copies):
-    """Copies of one example have draws of their own: their figures scatter as they say."""
+    """Copies of one example have draws of their own: their metrics scatter as they say."""
     model, x, density = linear_gaussian(wrong_by=0.7)
     data = Dataset(model.space.to_data(x[:1]).numpy().repeat(copies, 0), model.space)
-    found = score(model, data, precision="fp32", **how)
-    assert found.nats.std() == pytest.approx(found.se.mean(), rel=0.2)
+    result = score(model, data, precision="fp32", **how)
+    assert result.nats.std() == pytest.approx(result.se.mean(), rel=0.2)
     if how["method"] != "elbo":
         truth = density.logpdf(data.x[0])
         # log of an unbiased estimate is low by half its variance
-        bias = 0.5 * np.square(found.se).mean()
-        assert found.mean + bias == pytest.approx(truth, abs=5 * found.standard_error)
+        bias = 0.5 * np.square(result.se).mean()
+        assert result.mean + bias == pytest.approx(truth, abs=5 * result.standard_error)
 
 
 def test_the_standard_error_of_naive_sampling_is_calibrated():
     """Its draws are shared by the examples of a batch, so it is repeated over seeds."""
-    model, data = ppca(2, 8, items=1)
+    model, data = ppca(2, 8, examples=1)
     runs = [score(model, data, method="naive", draws=4000, seed=s) for s in range(200)]
     nats, se = np.array([(r.nats[0], r.se[0]) for r in runs]).T
     assert nats.std() == pytest.approx(se.mean(), rel=0.25)
@@ -156,7 +155,7 @@ def test_the_elbo_of_many_draws_is_their_mean():
 @pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchical-vae"])
 def test_all_estimators_agree_on_a_trained_model(name, tmp_path):
     """Each with its own draws, on the same binarised images."""
-    data = tiny.pictures(n=60)
+    data = tiny.images(n=60)
     config = tiny.small(name, likelihood="bernoulli", binarize="dynamic", latent_dim=2)
     model, _ = tiny.train(tmp_path / "run", name, data, config,
                           training=tiny.options(images=3000, learning_rate=3e-3))
@@ -172,17 +171,17 @@ def test_all_estimators_agree_on_a_trained_model(name, tmp_path):
 
 
 def test_an_item_is_binarised_the_same_way_in_any_batch():
-    data = tiny.pictures(n=12)
+    data = tiny.images(n=12)
     batches = [next(iter(Sweep(data.subset(rows)))) for rows in (slice(0, 12), slice(5, 6))]
     model = tiny.build("vae", data, tiny.small("vae", likelihood="bernoulli", binarize="dynamic"))
-    whole, alone = (model.preprocess(b.x, estimators.ItemNoise(b, 0, "score")) for b in batches)
+    whole, alone = (model.preprocess(b.x, estimators.ExampleNoise(b, 0, "score")) for b in batches)
     assert torch.equal(whole[5:6], alone)
-    again = model.preprocess(batches[1].x, estimators.ItemNoise(batches[1], 1, "score"))
+    again = model.preprocess(batches[1].x, estimators.ExampleNoise(batches[1], 1, "score"))
     assert not torch.equal(alone, again)
 
 
 def linear_ae(sd: float) -> tuple[AE, Dataset, np.ndarray]:
-    """x ~ N(W z + b, sd²) with z ~ N(m, L Lᵀ) fitted to the codes: Gaussian in data units."""
+    """x ~ N(W z + b, sd²) with z ~ N(m, L Lᵀ) fitted to the latents: Gaussian in data units."""
     rng = np.random.default_rng(0)
     space = Table((5,), tuple(rng.standard_normal(5)), (1.0, 10.0, 0.1, 3.0, 7.0))
     encoder, decoder = nn.Linear(5, 2), nn.Linear(2, 5)
@@ -205,8 +204,8 @@ def test_a_decoder_without_a_likelihood_is_scored_around_its_output():
     naive = score(model, data, method="naive", observation_sd=0.5, draws=100_000)
     ais = score(model, data, observation_sd=0.5, temperatures=400, leapfrog=4, draws=32)
     assert ais.method == "ais" and ais.base_measure == naive.base_measure == "data units"
-    for found in (naive, ais):
-        assert (abs(found.nats - truth) < 5 * found.se).all() and (found.se < 0.2).all()
+    for result in (naive, ais):
+        assert (abs(result.nats - truth) < 5 * result.se).all() and (result.se < 0.2).all()
 
 
 def test_a_generator_without_an_encoder_is_scored():
@@ -214,8 +213,8 @@ def test_a_generator_without_an_encoder_is_scored():
     model = tiny.build("toy_gan:ToyGAN", tiny.points(), tiny.small("toy_gan:ToyGAN"))
     near = model.space.to_data(model.sample(3, noise=Noise(0)).detach()).numpy()
     data = Dataset(np.concatenate([near, near + 50]), model.space)
-    found = score(model, data, observation_sd=0.3, temperatures=20, draws=4)
-    assert np.isfinite(found.nats).all() and (found.nats[:3] > found.nats[3:] + 100).all()
+    result = score(model, data, observation_sd=0.3, temperatures=20, draws=4)
+    assert np.isfinite(result.nats).all() and (result.nats[:3] > result.nats[3:] + 100).all()
 
 
 @pytest.mark.parametrize(("how", "error", "says"), [

@@ -33,10 +33,10 @@ def _place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def run(folder: Path, script: str, *arguments: str) -> str:
     """The script in a process of its own, in an empty folder; what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], cwd=folder,
+    process = subprocess.run([sys.executable, str(EXAMPLES / script), *arguments], cwd=folder,
                           env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def run_here(folder: Path, script: str, *arguments: str) -> str:
@@ -104,11 +104,11 @@ def test_completion(tmp_path: Path) -> None:
     times, gap = 8, 3
     cell = 8 * times + gap
     rows = grid[gap:][:8 * cell].reshape(8, cell, -1)[:, :8 * times]
-    given, drawn, truth = (rows[:, :, gap + k * cell:][:, :, :8 * times] for k in (0, 1, 7))
+    frames_dir, drawn, truth = (rows[:, :, gap + k * cell:][:, :, :8 * times] for k in (0, 1, 7))
     half = 4 * times
-    assert (given[:, :, :half] == truth[:, :, :half]).all()
+    assert (frames_dir[:, :, :half] == truth[:, :, :half]).all()
     assert (drawn[:, :, :half] == truth[:, :, :half]).all()
-    assert (given[:, :, half:] == 0).all()
+    assert (frames_dir[:, :, half:] == 0).all()
     assert (truth[:, :, half:] > 0).any()
 
 
@@ -211,21 +211,21 @@ def frames(folder: Path, n: int = 6) -> list[Image.Image]:
     return film
 
 
-@pytest.mark.parametrize("given", ["films", "films/1.gif"])
-def test_next_frame_of_own_films(given: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["films", "films/1.gif"])
+def test_next_frame_of_own_films(source: str, tmp_path: Path) -> None:
     films = [frames(tmp_path / f"films/{k}") for k in range(3)]
-    said = run(tmp_path, "next_frame.py", given, "--image-size", "16", "--images", "64",
+    said = run(tmp_path, "next_frame.py", source, "--image-size", "16", "--images", "64",
                "--pairs", "16", "--out", "strip.png")
     names = [line.split(":")[0] for line in said.splitlines() if ": L1 " in line]
     assert names == ["the still itself", "one draw of the VAE", "pix2pix", "the best of 5 draws"]
     sheet = np.asarray(Image.open(tmp_path / "strip.png").convert("L"))
     times, gap = (sheet.shape[1] - 9 * 3) // (8 * 16), 3
-    shown = [sheet[gap:gap + 16 * times:times, gap + k * (16 * times + gap):][:, :16 * times:times]
-             for k in (0, 7)]
+    columns = [sheet[gap:gap + 16 * times:times, gap + k * (16 * times + gap):]
+               [:, :16 * times:times] for k in (0, 7)]
     # a film's end is unseen, or a whole film
-    first = len(films[0]) - 2 if given.endswith("gif") else 0
-    for found, true in zip(shown, films[0][first:], strict=False):
-        assert np.abs(found.astype(int) - np.asarray(true)[:, :, 0]).max() <= 2
+    first = len(films[0]) - 2 if source.endswith("gif") else 0
+    for result, true in zip(columns, films[0][first:], strict=False):
+        assert np.abs(result.astype(int) - np.asarray(true)[:, :, 0]).max() <= 2
     still, drawn, best = (float(line.split("L1 ")[1].split(",")[0]) for line in
                           (x for x in said.splitlines() if ": L1 " in x and "pix" not in x))
     assert still > 0 and best <= drawn

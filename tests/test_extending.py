@@ -64,7 +64,7 @@ def test_the_variant_trains_under_its_line_in_the_table(variant, monkeypatch):
 
 
 def test_its_term_is_the_distance_from_the_identity(variant, monkeypatch):
-    """Nothing for white codes, and by hand for a covariance that is known."""
+    """Nothing for white latents, and by hand for a covariance that is known."""
     monkeypatch.syspath_prepend(str(variant))
     from dip_vae import distance_from_identity
     raw = np.random.default_rng(0).standard_normal((50, 3))
@@ -72,15 +72,15 @@ def test_its_term_is_the_distance_from_the_identity(variant, monkeypatch):
     factor = np.array([[1, 0.5, 0], [0, 2, 0], [0, 0, 1]])
     by_hand = np.square(factor.T @ factor - np.eye(3)).sum()
     for means, expected in ((white, 0), (white @ factor, by_hand)):
-        found = distance_from_identity(torch.from_numpy(means)).item()
-        assert found == pytest.approx(expected, abs=1e-5)
+        result = distance_from_identity(torch.from_numpy(means)).item()
+        assert result == pytest.approx(expected, abs=1e-5)
 
 
 def test_its_term_is_in_the_loss_by_its_weight_and_in_the_log_without(variant, monkeypatch):
     monkeypatch.syspath_prepend(str(variant))
     from dip_vae import distance_from_identity
 
-    data = tiny.pictures()
+    data = tiny.images()
     batch = next(iter(Sweep(data, 30)))
 
     def step():
@@ -164,20 +164,20 @@ def test_each_of_the_six_files_calls_the_next(tmp_path):
     from latlas.training import execute  # noqa: F401  (imported before the trace begins)
     np.savez(tmp_path / "x.npz", x_train=np.zeros((80, 8, 8), np.uint8) + np.arange(8, dtype="u1"),
              x_test=np.zeros((9, 8, 8), np.uint8))
-    wanted = ["arrays.open_npz", "dataset.split", "train.train", "batches.at", "trainer.step",
+    expected = ["arrays.open_npz", "dataset.split", "train.train", "batches.at", "trainer.step",
               "vae.loss"]
     entered: list[str] = []
 
     def note(frame, event, argument):
         name = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
-        if event == "call" and name in wanted and name not in entered:
+        if event == "call" and name in expected and name not in entered:
             entered.append(name)
     sys.setprofile(note)
     try:
         latlas.train("vae", str(tmp_path / "x.npz"), **{**QUICK, "images": 32})
     finally:
         sys.setprofile(None)
-    assert entered == wanted
+    assert entered == expected
 
 
 def test_a_verb_becomes_a_command_and_an_option_is_one_line(tmp_path, monkeypatch, capsys):

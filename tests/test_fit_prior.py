@@ -45,9 +45,9 @@ def runs(trained: Path, tmp_path: Path) -> Path:
 def test_a_run_carries_its_fitted_prior(runs: Path, model: str) -> None:
     run = runs / model
     before = latlas.sample(run, 200)
-    done = latlas.fit_prior(run, progress=False, **FLOW)
-    assert done.run.path == run / "prior"
-    assert np.isfinite([done.own, done.fitted]).all()
+    result = latlas.fit_prior(run, progress=False, **FLOW)
+    assert result.run.path == run / "prior"
+    assert np.isfinite([result.own, result.fitted]).all()
     assert latlas.load(run / "prior").model_name == "flow-matching"
     np.testing.assert_array_equal(latlas.sample(run, 200, latents="own"), before)
     after = latlas.sample(run, 200, latents="fitted")
@@ -88,11 +88,11 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(runs / "vae", tmp_path / "whole")
     whole = latlas.fit_prior(tmp_path / "whole", progress=False, **FLOW)
-    done = []
+    result = []
 
     def stop(self: Progress, images: int) -> None:
-        if images >= 2000 and not done:
-            done.append(signal.raise_signal(signal.SIGINT))
+        if images >= 2000 and not result:
+            result.append(signal.raise_signal(signal.SIGINT))
 
     monkeypatch.setattr(Progress, "advance", stop)
     cut = latlas.fit_prior(runs / "vae", progress=False, **FLOW)
@@ -151,9 +151,9 @@ def test_the_command_line_from_fit_to_metrics(runs: Path,
     run, settings = str(runs / "vae"), [f"{k}={v}" for k, v in FLOW.items() if k != "images"]
     options = [part for text in settings for part in ("--set", text)]
     assert cli.run(["fit-prior", run, "--images", "4k", *options, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["run"] == str(runs / "vae/prior")
-    assert found["fitted"] is not None
+    result = json.loads(capsys.readouterr().out)
+    assert result["run"] == str(runs / "vae/prior")
+    assert result["fitted"] is not None
     assert cli.run(["fit-prior", run, "--images", "4k", *options]) == 0
     assert "under the fitted one" in capsys.readouterr().out
     assert cli.run(["sample", run, "--latents", "own", "--out", str(runs / "own.npz")]) == 0
@@ -184,10 +184,10 @@ def test_a_fitted_prior_is_nearer_to_the_latents(tmp_path: Path) -> None:
     latlas.train("ae", x.astype(np.float32), out=tmp_path / "ae", progress=False, latent_dim=2,
               **{**TINY, "images": 60_000})
     source = as_source(x.astype(np.float32))
-    done = latlas.fit_prior(tmp_path / "ae", source, progress=False, learning_rate=5e-3,
+    result = latlas.fit_prior(tmp_path / "ae", source, progress=False, learning_rate=5e-3,
                             batch_size=64, **{**FLOW, "images": 75_000, "width": 64, "steps": 8})
-    assert done.fitted > done.own + 0.7
-    items = {p: latlas.sample(tmp_path / "ae", 500, latents=p) for p in ("own", "fitted")}
-    far = {p: (np.abs(np.abs(v) - 3) > 1).any(1).mean() for p, v in items.items()}
+    assert result.fitted > result.own + 0.7
+    examples = {p: latlas.sample(tmp_path / "ae", 500, latents=p) for p in ("own", "fitted")}
+    far = {p: (np.abs(np.abs(v) - 3) > 1).any(1).mean() for p, v in examples.items()}
     assert far["own"] > 0.5
     assert far["fitted"] < 0.6 * far["own"]

@@ -23,22 +23,22 @@ from latlas.data import info, open_pair, open_source, pack, split
 from latlas.data.batches import Batches
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
-from latlas.metrics.flicker import flicker, motions
+from latlas.metrics.paired import flicker, motions
+from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
-from latlas.objectives import temporal
-from latlas.verbs.clips import clips_of, write_film
-from latlas.verbs.measures import measure
+from latlas.verbs.evaluate import measure
+from latlas.verbs.translating import clips_of, write_film
 
 TIMES = [50, 60, 70, 80]
 
 
-def pictures(n=4, shape=(12, 16, 3), seed=0):
+def pixels(n=4, shape=(12, 16, 3), seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
 
 
 def film(path, x=None, **more):
     """A lossless film of (t, H, W[, 3])."""
-    x = pictures() if x is None else x
+    x = pixels() if x is None else x
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = [Image.fromarray(frame) for frame in x]
     first.save(path, save_all=True, append_images=rest, loop=0,
@@ -72,20 +72,20 @@ def test_a_film_is_a_clip_with_the_time_of_every_frame(tmp_path, ending):
     path = film(tmp_path / f"a.{ending}", **({"format": "PNG"} if ending == "apng" else {}))
     for opened in (open_source(str(path)), open_source(str(tmp_path), frames=True)):
         data = opened.base
-        np.testing.assert_array_equal(data.x.transpose(0, 2, 3, 1), pictures())
+        np.testing.assert_array_equal(data.x.transpose(0, 2, 3, 1), pixels())
         assert data.duration.tolist() == TIMES and data.clip.tolist() == [0] * 4
         assert data.names[3] == f"a.{ending}/00003" and data.space.frames
     assert open_source(str(path)).spec["source"] == str(path)
 
 
 def test_films_have_the_channels_that_are_seen(tmp_path):
-    grey = film(tmp_path / "grey.gif", pictures(shape=(12, 16)))
-    np.testing.assert_array_equal(open_source(str(grey)).base.x[:, 0], pictures(shape=(12, 16)))
+    grey = film(tmp_path / "grey.gif", pixels(shape=(12, 16)))
+    np.testing.assert_array_equal(open_source(str(grey)).base.x[:, 0], pixels(shape=(12, 16)))
     assert open_source(str(film(tmp_path / "one/c.gif"))).space.shape[0] == 3
 
 
 def test_clips_of_arrays():
-    x = pictures(20).reshape(5, 4, 12, 16, 3)
+    x = pixels(20).reshape(5, 4, 12, 16, 3)
     data = open_source(x).base  # five axes can be nothing else
     np.testing.assert_array_equal(data.x[7], x[1, 3].transpose(2, 0, 1))
     assert data.clip.tolist() == np.arange(5).repeat(4).tolist() and data.names[7] == "00001/00003"
@@ -97,7 +97,7 @@ def test_clips_of_arrays():
 
 
 def test_an_npz_of_clips_and_of_two_domains(tmp_path):
-    x = pictures(20).reshape(5, 4, 12, 16, 3)
+    x = pixels(20).reshape(5, 4, 12, 16, 3)
     np.savez(tmp_path / "x.npz", x_train=x[:3], x_test=x[3:], y_train=[0, 1, 0], y_test=[1, 1])
     source = open_source(str(tmp_path / "x.npz"))
     test = split(source, "test")
@@ -112,7 +112,7 @@ def test_an_npz_of_clips_and_of_two_domains(tmp_path):
 def test_two_domains_of_clips_stay_whole_in_every_split(tmp_path):
     for side, n in (("A", 10), ("B", 8)):
         for c in range(n):
-            film(tmp_path / f"train{side}/c{c}.gif", pictures(3, seed=c))
+            film(tmp_path / f"train{side}/c{c}.gif", pixels(3, seed=c))
     source = open_source(str(tmp_path), frames=True)
     assert source.aligned is False and source.b.base.names[0] == "train/c0.gif/00000"
     for which in ("train", "validation", "test"):
@@ -142,7 +142,7 @@ def test_a_clips_own_folder_is_no_class(tmp_path, around):
     for c in range(3):
         stills(tmp_path / f"{around}c{c}", 2)
         stills(tmp_path / f"test/t{c}", 2)
-    film(tmp_path / f"{around}whole.gif", pictures(2, (12, 16)))
+    film(tmp_path / f"{around}whole.gif", pixels(2, (12, 16)))
     source = open_source(str(tmp_path), frames=True)
     assert set(source.parts) == ({"train", "test"} if around else {"all"})
     assert source.base.label is None and source.space.classes == ()
@@ -174,8 +174,8 @@ def test_what_is_no_clip_is_said(tmp_path):
          r"\(9x9\); image_size= resizes them \(1 of 2 clips\)", tmp_path / "sizes", frames=True)
     assert open_source(str(tmp_path / "sizes"), frames=True, image_size=8).base.x.shape == (
         7, 1, 8, 8)
-    left = open_source(str(tmp_path / "sizes"), frames=True, on_error="skip")
-    assert len(left.base) == 3 and "left out 1 of 2 clips" in left.notes[0]
+    rest = open_source(str(tmp_path / "sizes"), frames=True, on_error="skip")
+    assert len(rest.base) == 3 and "left out 1 of 2 clips" in rest.notes[0]
     whole = film(tmp_path / "films/a.gif").read_bytes()
     (tmp_path / "films/b.gif").write_bytes(whole[:len(whole) // 2])
     said("b.gif cannot be decoded: image file is truncated", tmp_path / "films", frames=True)
@@ -188,17 +188,17 @@ def test_what_is_no_clip_is_said(tmp_path):
 def test_a_still_whose_pixels_are_damaged_takes_its_clip_with_it(tmp_path):
     for name in ("a", "b"):
         stills(tmp_path / name)
-    Image.fromarray(pictures(1)[0, ..., 0]).save(tmp_path / "a/1.png")
+    Image.fromarray(pixels(1)[0, ..., 0]).save(tmp_path / "a/1.png")
     data = (tmp_path / "a/1.png").read_bytes()
     (tmp_path / "a/1.png").write_bytes(data[:len(data) // 2])
     with pytest.raises(DataError, match=r"a cannot be decoded: .*\(1 of 2 clips\)"):
         open_source(str(tmp_path), frames=True)
-    left = open_source(str(tmp_path), frames=True, on_error="skip")
-    assert left.base.take("names").tolist() == ["b/0.png", "b/1.png", "b/2.png"]
+    rest = open_source(str(tmp_path), frames=True, on_error="skip")
+    assert rest.base.take("names").tolist() == ["b/0.png", "b/1.png", "b/2.png"]
 
 
 def test_a_clip_of_one_frame_is_named(tmp_path):
-    alone = open_source(str(film(tmp_path / "one/a.gif", pictures(1))))
+    alone = open_source(str(film(tmp_path / "one/a.gif", pixels(1))))
     assert alone.base.neighbours.tolist() == [0] and not alone.space.frames
     assert alone.notes == ("1 of 1 clips hold one frame, which has no neighbour: a.gif",)
     film(tmp_path / "one/b.gif")
@@ -210,13 +210,13 @@ def test_videos_need_a_reader_that_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(DataError, match=r"install imageio-ffmpeg .* or unpack its frames"):
         open_source(str(tmp_path / "a.mp4"))
-    seen = types.SimpleNamespace(read_frames=lambda path: iter(
-        [{"size": (16, 12), "fps": 25.0}, *(frame.tobytes() for frame in pictures())]))
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", seen)
-    seen.read_frames = lambda path: (x for x in [{"size": (16, 12), "fps": 25.0}, *(
-        frame.tobytes() for frame in pictures())])
+    source = types.SimpleNamespace(read_frames=lambda path: iter(
+        [{"size": (16, 12), "fps": 25.0}, *(frame.tobytes() for frame in pixels())]))
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", source)
+    source.read_frames = lambda path: (x for x in [{"size": (16, 12), "fps": 25.0}, *(
+        frame.tobytes() for frame in pixels())])
     data = open_source(str(tmp_path / "a.mp4")).base
-    np.testing.assert_array_equal(data.x.transpose(0, 2, 3, 1), pictures())
+    np.testing.assert_array_equal(data.x.transpose(0, 2, 3, 1), pixels())
     assert data.duration.tolist() == [40] * 4
 
 
@@ -227,12 +227,12 @@ def test_batches_hold_the_neighbours_of_both_domains():
     batch = Batches(data, 64, seed=3).at(2)
     a, b = data.a, data.b
     place = batch.a.index % 5
-    wanted = torch.from_numpy(a.x)[torch.where(place < 4, batch.a.index + 1, batch.a.index - 1)]
-    torch.testing.assert_close(batch.a.neighbour, a.space.to_model(wanted.float()))
+    expected = torch.from_numpy(a.x)[torch.where(place < 4, batch.a.index + 1, batch.a.index - 1)]
+    torch.testing.assert_close(batch.a.neighbour, a.space.to_model(expected.float()))
     for x, after in zip(batch.b.x, batch.b.neighbour, strict=True):
-        found = [i for i in range(48) if torch.equal(
+        result = [i for i in range(48) if torch.equal(
             b.space.to_model(torch.from_numpy(b.x[i]).float()), x)]
-        near = [b.x[i + (1 if i % 4 < 3 else -1)] for i in found]
+        near = [b.x[i + (1 if i % 4 < 3 else -1)] for i in result]
         assert any(np.array_equal(b.space.to_data(after.numpy()).round(), n) for n in near)
     half = Batches(data, 64, seed=3, rank=1, world=2).at(2)
     assert torch.equal(half.a.neighbour, batch.a.neighbour[32:])
@@ -243,27 +243,27 @@ def test_cycle_gan_pays_for_what_the_motion_does_not_explain():
     data = tiny.clips()
     batch, steps = Batches(data, 6).at(0), [Step(0, 0, p, Noise(0)) for p in (0, GROWING / 2, 1)]
     small = {w: tiny.small("cycle-gan", temporal=w, replay_buffer=0) for w in (0.0, 7.0)}
-    found = {w: [dict(tiny.build("cycle-gan", data, config).losses(batch, step))["generators"]
+    result = {w: [dict(tiny.build("cycle-gan", data, config).losses(batch, step))["generators"]
                  for step in steps] for w, config in small.items()}
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan", temporal=7.0, replay_buffer=0))
-    wanted = 0
+    expected = 0
     for x, after, translate in ((batch.a.x, batch.a.neighbour, model.G_AB),
                                 (batch.b.x, batch.b.neighbour, model.G_BA)):
         way = motion.estimate(motion.grey(x), motion.grey(after))
         weight = motion.explained(x, after, way, 2.0)
-        wanted = wanted + temporal.flicker(translate(x), translate(after), way, weight).mean()
-    term = found[7.0][0].terms["temporal"]
-    torch.testing.assert_close(term, wanted)
-    for share, none, some in zip((0, 0.5, 1), found[0.0], found[7.0], strict=True):
+        expected = expected + cycle_gan.flicker(translate(x), translate(after), way, weight).mean()
+    term = result[7.0][0].terms["temporal"]
+    torch.testing.assert_close(term, expected)
+    for share, none, some in zip((0, 0.5, 1), result[0.0], result[7.0], strict=True):
         torch.testing.assert_close(some.total, none.total + share * 7 * term)
-    assert "temporal" not in found[0.0][0].terms
+    assert "temporal" not in result[0.0][0].terms
 
 
 def test_the_term_is_for_frames_and_is_theirs_by_default():
     weights = {"images": tiny.domains(), "frames": tiny.clips()}
-    found = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).config.temporal
+    result = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).config.temporal
              for k, d in weights.items()}
-    assert found == {"images": 0.0, "frames": TEMPORAL}
+    assert result == {"images": 0.0, "frames": TEMPORAL}
     said = {k: tiny.build("cycle-gan", d, tiny.small("cycle-gan")).describe(9)
             for k, d in weights.items()}
     assert said["frames"] == f"{said['images']}, temporal {TEMPORAL:g}"
@@ -283,16 +283,16 @@ def test_flicker_is_measured_beside_that_of_the_input():
     data = tiny.clips()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "BA":
-        seen = data.a if to == "B" else data.b
+        source = data.a if to == "B" else data.b
         figure = measure(model, train=data, test=data, to=to, metrics=["translation"]).get(
             "flicker")
-        later = np.flatnonzero(np.diff(seen.clip) == 0) + 1
-        way, weight = motions(seen.x[later - 1], seen.x[later], 16.0)
-        made = latlas.translate(model, data, to=to)
-        kept = weight.sum((1, 2, 3)) > 0
-        wanted = flicker(made[later - 1][kept], made[later][kept], way[kept], 16.0, weight[kept])
-        own = flicker(seen.x[later - 1][kept], seen.x[later][kept], way[kept], 16.0, weight[kept])
-        assert figure.value == pytest.approx(wanted.mean())
+        later = np.flatnonzero(np.diff(source.clip) == 0) + 1
+        transform, weight = motions(source.x[later - 1], source.x[later], 16.0)
+        output = latlas.translate(model, data, to=to)
+        usable = weight.sum((1, 2, 3)) > 0
+        expected, own = (flicker(x[later - 1][usable], x[later][usable], transform[usable], 16.0,
+                                 weight[usable]) for x in (output, source.x))
+        assert figure.value == pytest.approx(expected.mean())
         assert figure.control == pytest.approx(own.mean())
     plain = tiny.domains()
     model = tiny.build("cycle-gan", plain, tiny.small("cycle-gan")).eval()
@@ -305,35 +305,35 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("films")
     for side, shape in (("A", (16, 16)), ("B", (16, 16, 3))):
         for c in range(4):
-            film(root / f"data/train{side}/c{c}.gif", pictures(4, shape, seed=c))
+            film(root / f"data/train{side}/c{c}.gif", pixels(4, shape, seed=c))
     latlas.train("cycle-gan", open_source(str(root / "data"), frames=True), out=root / "run",
                  images=8, width=4, blocks=1, threads=1, precision="fp32", progress=False)
     return root / "run"
 
 
-def shown(path):
+def read_frames(path):
     """Frames and their times."""
     with Image.open(path) as image:
-        found = []
+        result = []
         for i in range(image.n_frames):
             image.seek(i)
             image.load()
-            found.append((np.asarray(image.convert("RGB")), image.info["duration"]))
-    return np.stack([x for x, _ in found]), [time for _, time in found]
+            result.append((np.asarray(image.convert("RGB")), image.info["duration"]))
+    return np.stack([x for x, _ in result]), [time for _, time in result]
 
 
 def test_a_gif_becomes_a_gif_of_the_same_times(run, tmp_path, capsys):
-    given = run.parent / "data/trainA/c1.gif"
+    clip = run.parent / "data/trainA/c1.gif"
     for name in ("out.gif", "out.webp"):
-        assert cli.run(["translate", str(run), "--data", str(given), "--out",
+        assert cli.run(["translate", str(run), "--data", str(clip), "--out",
                         str(tmp_path / name)]) == 0
     assert "wrote 4 frames" in capsys.readouterr().out
-    made = latlas.translate(run, str(given)).values.transpose(0, 2, 3, 1)
-    x, times = shown(tmp_path / "out.webp")
-    np.testing.assert_array_equal(x, made)
+    output = latlas.translate(run, str(clip)).values.transpose(0, 2, 3, 1)
+    x, times = read_frames(tmp_path / "out.webp")
+    np.testing.assert_array_equal(x, output)
     assert times == TIMES
-    x, times = shown(tmp_path / "out.gif")
-    assert times == TIMES and np.abs(x.astype(int) - made).mean() < 8  # 256 colours
+    x, times = read_frames(tmp_path / "out.gif")
+    assert times == TIMES and np.abs(x.astype(int) - output).mean() < 8  # 256 colours
 
 
 def test_a_folder_of_films_goes_on(run, tmp_path, capsys):
@@ -347,7 +347,7 @@ def test_a_folder_of_films_goes_on(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "wrote 1 file " in said and "3 were there" in said and "input above output" in said
     assert (tmp_path / "made/c0.gif").read_bytes() == b"mine"
-    assert shown(tmp_path / "made/c2.gif")[1] == TIMES
+    assert read_frames(tmp_path / "made/c2.gif")[1] == TIMES
     sheet = np.asarray(Image.open(tmp_path / "made-sheet.png"))
     assert sheet.shape[0] == 2 * sheet.shape[1] - 3  # 8 rows of 4 frames
 
@@ -357,14 +357,14 @@ def test_frame_folders_become_frame_folders(run, tmp_path, capsys):
         stills(tmp_path / "in" / clip, n, (16, 16), "f{}.jpg")
     assert cli.run(["translate", str(run), "--data", str(tmp_path / "in"), "--out",
                     f"{tmp_path / 'out'}/"]) == 0
-    found = sorted(p.relative_to(tmp_path / "out").as_posix()
+    result = sorted(p.relative_to(tmp_path / "out").as_posix()
                    for p in (tmp_path / "out").rglob("*.png"))
-    assert found == ["deep/run/f0.png", "deep/run/f1.png", "walk/f0.png", "walk/f1.png",
+    assert result == ["deep/run/f0.png", "deep/run/f1.png", "walk/f0.png", "walk/f1.png",
                      "walk/f2.png"]
 
 
 def test_clips_of_an_array_come_back_as_clips(run, tmp_path):
-    np.savez(tmp_path / "x.npz", x=pictures(6, (16, 16)).reshape(2, 3, 16, 16))
+    np.savez(tmp_path / "x.npz", x=pixels(6, (16, 16)).reshape(2, 3, 16, 16))
     assert cli.run(["translate", str(run), "--data", str(tmp_path / "x.npz"), "--out",
                     str(tmp_path / "y.npz")]) == 0
     assert np.load(tmp_path / "y.npz")["x"].shape == (2, 3, 3, 16, 16)
@@ -379,14 +379,14 @@ def test_several_clips_are_no_single_film(run, tmp_path, capsys):
 def test_films_keep_their_colours_from_frame_to_frame(tmp_path):
     """One palette: what is the same in two frames is the same in the file."""
     x = np.zeros((3, 3, 16, 16), np.uint8) + 77
-    x[:, :, :8] = pictures(3, (8, 16, 3)).transpose(0, 3, 1, 2)
+    x[:, :, :8] = pixels(3, (8, 16, 3)).transpose(0, 3, 1, 2)
     write_film(tmp_path / "a.gif", x, Images((3, 16, 16)), np.array([20, 30, 40]))
-    made, times = shown(tmp_path / "a.gif")
-    assert times == [20, 30, 40] and (made[:, 8:] == made[0, 8, 0]).all()
+    output, times = read_frames(tmp_path / "a.gif")
+    assert times == [20, 30, 40] and (output[:, 8:] == output[0, 8, 0]).all()
     few = np.repeat(np.arange(3, dtype=np.uint8)[:, None, None, None] * 100, 3, 1) + np.zeros(
         (3, 3, 16, 16), np.uint8)
     write_film(tmp_path / "b.gif", few, Images((3, 16, 16)), np.array([20, 30, 40]))
-    np.testing.assert_array_equal(shown(tmp_path / "b.gif")[0], few.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(read_frames(tmp_path / "b.gif")[0], few.transpose(0, 2, 3, 1))
 
 
 def test_a_video_is_written_at_its_rate(tmp_path, monkeypatch):
@@ -400,10 +400,10 @@ def test_a_video_is_written_at_its_rate(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", types.SimpleNamespace(
         write_frames=write_frames))
-    x = pictures().transpose(0, 3, 1, 2)
+    x = pixels().transpose(0, 3, 1, 2)
     write_film(tmp_path / "a.mp4", x, Images((3, 12, 16)), np.full(4, 40.0))
     assert said == {"size": (16, 12), "fps": 25.0} and (tmp_path / "a.mp4").exists()
-    np.testing.assert_array_equal(np.stack(frames), pictures())
+    np.testing.assert_array_equal(np.stack(frames), pixels())
 
 
 def test_clips_are_found_in_what_is_left_of_them():

@@ -15,20 +15,19 @@ from torch import nn
 import latlas
 from latlas import models
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext
 from latlas.core.errors import ConfigError, DataError, RunError
-from latlas.core.model import Phase, Step
+from latlas.core.model import Batch, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images, Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine.options import batch_size_of
-from latlas.engine.processes import DistributedContext
-from latlas.engine.resolve import resolve
+from latlas.engine.train import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models import gan
-from latlas.models.cluster_prior import NormalPrior
 from latlas.models.gan import GAN
+from latlas.models.priors import StandardNormal
 from latlas.networks.gan import Waves, make_generator, minibatch_deviation
 from latlas.objectives import adversarial
 from latlas.objectives.adversarial import Objective, find_objective
@@ -81,23 +80,24 @@ def losses_of(model, batch, **step):
 def shown_to(network):
     """The inputs of a network from here on."""
     inputs = []
-    network.register_forward_hook(lambda _, given, out: inputs.append(given[0].detach()))
+    network.register_forward_hook(lambda _, args, out: inputs.append(args[0].detach()))
     return inputs
 
 
 def test_the_penalty_is_half_gamma_times_both_slopes():
     data = tiny.points()
-    plain, held = (model_of(data, gamma=g, penalty="r1+r2") for g in (0.0, 3.0))
+    plain, held_out = (model_of(data, gamma=g, penalty="r1+r2") for g in (0.0, 3.0))
     batch = Batch(torch.as_tensor(data.x[:8]))
-    without, found = (losses_of(m, batch)["discriminator"] for m in (plain, held))
-    slopes = found.terms["r1"] + found.terms["r2"]
-    torch.testing.assert_close(found.total - without.total, 1.5 * slopes)
+    without, result = (losses_of(m, batch)["discriminator"] for m in (plain, held_out))
+    slopes = result.terms["r1"] + result.terms["r2"]
+    torch.testing.assert_close(result.total - without.total, 1.5 * slopes)
 
 
 def test_gamma_falls_geometrically_to_its_share():
     model = model_of(tiny.points(), gamma=2.0, gamma_end=0.1)
-    d_inputs = [torch.zeros(3, 2, requires_grad=True) for _ in range(2)]
-    found = [model.penalty(lambda *xs: [x.sum(1) for x in xs], d_inputs, Step(0, 0, p, Noise(0)))[0]
+    d_inputs = [torch.zeros(3, 2) for _ in range(2)]
+    found = [model.adversarial.penalty(lambda x: x.sum(1, keepdim=True), d_inputs,
+                                       Step(0, 0, p, Noise(0)))[0]
              / 2 for p in (0.0, 0.5, 1.0)]  # both gradients are (1, 1), of square 2
     assert [v.item() for v in found] == pytest.approx([2.0, 2 * 0.1 ** 0.5, 0.2])
 
@@ -107,16 +107,16 @@ def test_a_lazy_penalty_is_a_phase_of_its_own():
     assert [p.name for p in model.phases] == ["discriminator", "penalty", "generator"]
     assert model.phases[1].every == 4
     batch = Batch(torch.as_tensor(tiny.points().x[:8]))
-    found = losses_of(model, batch)
-    assert list(found) == ["discriminator", "penalty", "generator"]
-    assert "r1" in found["penalty"].terms and "r1" not in found["discriminator"].terms
+    result = losses_of(model, batch)
+    assert list(result) == ["discriminator", "penalty", "generator"]
+    assert "r1" in result["penalty"].terms and "r1" not in result["discriminator"].terms
     due = [k for k in range(9) if "penalty" in dict(model.losses(batch, Step(k, 0, 0.0, Noise(1))))]
     assert due == [0, 4, 8]
 
 
-@pytest.mark.parametrize(("penalty", "items"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
+@pytest.mark.parametrize(("penalty", "examples"), [("r1", 8), ("r2", 8), ("r1+r2", 16), ("gp", 8)])
 def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_taken(
-        penalty, items):
+        penalty, examples):
     data = tiny.points()
     eager, lazy = (model_of(data, penalty=penalty, r1_interval=k) for k in (1, 2))
     batch = Batch(torch.as_tensor(data.x[:8]))
@@ -125,25 +125,25 @@ def test_a_lazy_penalty_is_the_eager_one_and_runs_the_discriminator_where_it_is_
     plain = next(losses)[1]
     inputs = shown_to(lazy.discriminator)
     name, alone = next(losses)
-    assert name == "penalty" and sum(map(len, inputs)) == items
+    assert name == "penalty" and sum(map(len, inputs)) == examples
     torch.testing.assert_close(alone.total, whole.total - plain.total)
     assert alone.terms.items() <= whole.terms.items()
 
 
 @pytest.mark.parametrize("every", [1, 2])
 def test_real_items_and_fakes_in_one_batch_change_nothing(every):
-    data, found = tiny.pictures(), []
+    data, result = tiny.images(), []
     for together in (True, False):
         model = model_of(data, network="conv", n_clusters=3, minibatch_std=4, r1_interval=every)
         model.prepare(Sweep(data, 50), len(data))
-        model.joint, batch = together, Batches(data, 8).at(0)
+        model.adversarial.joint, batch = together, Batches(data, 8).at(0)
         losses, total = model.losses(batch, Step(0, 0, 0.0, Noise(1))), 0.0
         inputs = shown_to(model.discriminator)
         for _ in model.phases[:-1]:
             total = total + next(losses)[1].total
         assert {len(x) for x in inputs} == {16 if together else 8}
-        found.append([total, *torch.autograd.grad(total, list(model.discriminator.parameters()))])
-    torch.testing.assert_close(*found)
+        result.append([total, *torch.autograd.grad(total, list(model.discriminator.parameters()))])
+    torch.testing.assert_close(*result)
 
 
 def test_a_discriminator_of_ones_own_sees_real_items_and_fakes_apart():
@@ -157,50 +157,50 @@ def test_a_discriminator_of_ones_own_sees_real_items_and_fakes_apart():
 def test_fakes_are_made_once_a_step():
     model = model_of(tiny.points())
     latents = shown_to(model.generator)
-    found = losses_of(model, Batch(torch.as_tensor(tiny.points().x[:8])))
-    assert list(found) == ["discriminator", "generator"] and len(latents) == 1
+    result = losses_of(model, Batch(torch.as_tensor(tiny.points().x[:8])))
+    assert list(result) == ["discriminator", "generator"] and len(latents) == 1
 
 
 def test_the_textbook_gan():
     """D: −log σ(D(x)) − log(1 − σ(D(G(z)))), G: −log σ(D(G(z))), z ~ N(0, I), nothing else."""
-    data = tiny.pictures()
+    data = tiny.images()
     model = model_of(data, prior="normal", objective="non-saturating", penalty="none",
                      augment="none")
-    assert isinstance(model.prior, NormalPrior) and model.latent_dim == 3
+    assert isinstance(model.prior, StandardNormal) and model.latent_dim == 3
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32))
-    latents, found = shown_to(model.generator), losses_of(model, batch)
+    latents, result = shown_to(model.generator), losses_of(model, batch)
     assert torch.equal(latents[0], Noise(1).normal(8, 3))
     real, fake = (model.discriminator(x)[:, 0].sigmoid()
                   for x in (batch.x, model.generator(latents[0])))
-    torch.testing.assert_close(found["discriminator"].total,
+    torch.testing.assert_close(result["discriminator"].total,
                                -(real.log() + (1 - fake).log()).mean())
-    torch.testing.assert_close(found["generator"].total, -fake.log().mean())
+    torch.testing.assert_close(result["generator"].total, -fake.log().mean())
 
 
 @pytest.mark.parametrize("name", ["gan", "conditional-gan", "style-gan", "progressive-gan"])
 def test_an_objective_may_be_given(name):
-    data = tiny.pictures()
+    data = tiny.images()
     own = Objective(lambda real, fake: fake - 2 * real, lambda real, fake: -3 * fake)
     model = models.build(name, tiny.small(name, penalty="none", minibatch_std=0), data.space,
                          objective=own)
     assert model.describe(9).startswith("own objective, no penalty")
-    found = losses_of(model, Batches(data, 8).at(0))
-    terms = found["discriminator"].terms
+    result = losses_of(model, Batches(data, 8).at(0))
+    terms = result["discriminator"].terms
     torch.testing.assert_close(terms["discriminator"], terms["D(fake)"] - 2 * terms["D(real)"])
-    assert model.objective is own and find_objective("relativistic").paired
+    assert model.objective is own and find_objective("relativistic").generator_uses_real
 
 
 def test_minibatch_deviation_is_the_groups_mean_deviation():
     h = torch.randn(6, 4)
     groups = h.reshape(2, 3, 4).numpy()
-    wanted = np.sqrt(groups.var(1) + 1e-8).mean(1).repeat(3)[:, None]
-    torch.testing.assert_close(minibatch_deviation(h, 3), torch.as_tensor(wanted))
+    expected = np.sqrt(groups.var(1) + 1e-8).mean(1).repeat(3)[:, None]
+    torch.testing.assert_close(minibatch_deviation(h, 3), torch.as_tensor(expected))
     with pytest.raises(ConfigError, match=r"minibatch_std=4.*batch of 6"):
         minibatch_deviation(h, 4)
 
 
 def test_spectral_norm_bounds_every_layer():
-    data = tiny.pictures()
+    data = tiny.images()
     model = model_of(data, network="mlp", spectral_norm=True, objective="hinge", penalty="none")
     for _ in range(30):  # power iteration: one round a call
         model.discriminator(torch.randn(4, *data.space.shape))
@@ -210,7 +210,7 @@ def test_spectral_norm_bounds_every_layer():
 
 
 def test_a_class_is_made_by_its_label_and_judged_by_it():
-    data = tiny.pictures()
+    data = tiny.images()
     model = model_of(data, "conditional-gan")
     z = torch.randn(2, 3, model.latent_dim)
     labels = torch.tensor([0, 1, 1])
@@ -222,7 +222,7 @@ def test_a_class_is_made_by_its_label_and_judged_by_it():
 
 
 def test_both_players_pay_for_classes_that_are_not_named():
-    data = tiny.pictures()
+    data = tiny.images()
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32), torch.as_tensor(data.label[:8]))
     silent, named = (model_of(data, "conditional-gan", class_loss_weight=w, penalty="none")
                      for w in (0, 2))
@@ -231,15 +231,15 @@ def test_both_players_pay_for_classes_that_are_not_named():
     both, own = (losses_of(m, batch) for m in (silent, named))
     fakes = inputs[0][8:]
     for phase, x in (("discriminator", batch.x), ("generator", fakes)):
-        without, found = both[phase], own[phase]
-        told = torch.log_softmax(named.discriminator(x, batch.label)[:, 1:], 1)
-        wanted = -2 * told[torch.arange(8), batch.label].mean()
-        torch.testing.assert_close(found.total - without.total, wanted, rtol=1e-4, atol=1e-5)
+        without, result = both[phase], own[phase]
+        expected_log = torch.log_softmax(named.discriminator(x, batch.label)[:, 1:], 1)
+        expected = -2 * expected_log[torch.arange(8), batch.label].mean()
+        torch.testing.assert_close(result.total - without.total, expected, rtol=1e-4, atol=1e-5)
     assert silent.discriminator(batch.x, batch.label).shape == (8, 1)
 
 
 def test_a_discriminator_of_ones_own_tells_all_classes_or_none():
-    data = tiny.pictures()
+    data = tiny.images()
     batch = Batch(torch.as_tensor(data.x[:8], dtype=torch.float32), torch.as_tensor(data.label[:8]))
 
     class Three(nn.Module):
@@ -258,16 +258,16 @@ def test_a_generator_of_pictures_starts_with_their_spread(side):
     torch.manual_seed(0)
     make = make_generator(space, 16, 3, network="conv", width=8, depth=0)
     with torch.no_grad():
-        made = make(torch.randn(64, 16), torch.randn(64, 3))
-    assert made.shape == (64, 2, *side)
-    assert 0.2 < made.std() < 0.9 and made.mean().abs() < 0.2
+        output = make(torch.randn(64, 16), torch.randn(64, 3))
+    assert output.shape == (64, 2, *side)
+    assert 0.2 < output.std() < 0.9 and output.mean().abs() < 0.2
 
 
 def test_waves_are_sines_of_octaves():
     x = torch.tensor([[0.5, -2.0]])
     turns = [v * np.pi / 2 * f for v in (0.5, -2.0) for f in (1, 2)]
-    wanted = [0.5, -2.0, *np.sin(turns), *np.cos(turns)]
-    torch.testing.assert_close(Waves(2)(x)[0], torch.tensor(wanted, dtype=torch.float32))
+    expected = [0.5, -2.0, *np.sin(turns), *np.cos(turns)]
+    torch.testing.assert_close(Waves(2)(x)[0], torch.tensor(expected, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
@@ -283,8 +283,8 @@ def test_gamma_and_networks_follow_the_data():
     small = models.build("gan", models.get("gan").config(), POINTS)
     assert (small.config.network, small.config.penalty) == ("mlp", "r1+r2")
     assert (small.config.gamma, small.config.gamma_end) == (1.0, 0.01)
-    held = models.build("gan", models.get("gan").config(objective="wasserstein"), POINTS).config
-    assert (held.penalty, held.gamma, held.gamma_end) == ("gp", 10.0, 1.0)
+    held_out = models.build("gan", models.get("gan").config(objective="wasserstein"), POINTS).config
+    assert (held_out.penalty, held_out.gamma, held_out.gamma_end) == ("gp", 10.0, 1.0)
     large = Images((3, 64, 64))
     config = models.build("gan", models.get("gan").config(), large).config
     assert (config.network, config.latent_dim) == ("conv", 64)
@@ -307,32 +307,32 @@ def test_augmentation_counts_the_items_of_all_processes(world):
     assert model.augment_p.item() == pytest.approx(32 / 500_000)
 
 
-def test_augmentation_follows_the_certainty_of_the_step():
-    model = model_of(tiny.pictures(), augment="ada", minibatch_std=0)
-    batch = Batches(tiny.pictures(), 8).at(0)
+def test_augmentation_follows_the_signal_of_the_step():
+    model = model_of(tiny.images(), augment="ada", minibatch_std=0)
+    batch = Batches(tiny.images(), 8).at(0)
     for start in (0.5, 0.0):
         model.augment_p.fill_(start)
         terms = losses_of(model, batch)["discriminator"].terms
         assert terms["augmented"] == start  # what was in use
-        change = 8 / 500_000 * (1 if terms["certainty"] > 0.6 else -1)
+        change = 8 / 500_000 * (1 if terms["ada_signal"] > 0.6 else -1)
         assert model.augment_p.item() == pytest.approx(max(0.0, start + change))
 
 
 def own_players(outputs=64):
-    judge = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     return {"generator": nn.Sequential(nn.Linear(3, outputs), nn.Unflatten(1, (1, 8, 8))),
-            "discriminator": judge}
+            "discriminator": discriminator}
 
 
 def test_players_of_ones_own(tmp_path):
-    made = own_players()
-    done = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, latent_dim=3,
-                        **made, **FEW)
-    assert done.model.generator is made["generator"]
+    output = own_players()
+    run = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, latent_dim=3,
+                        **output, **FEW)
+    assert run.model.generator is output["generator"]
     again = latlas.load(tmp_path / "run", **own_players()).model
-    assert torch.equal(tiny.weights(again), tiny.weights(done.model))
+    assert torch.equal(tiny.weights(again), tiny.weights(run.model))
     for players, words in ((own_players(32), "generator must turn"), ({"generator": print},
-                           "generator must be a torch"), ({"up": made["generator"]}, "no up of")):
+                           "generator must be a torch"), ({"up": output["generator"]}, "no up of")):
         with pytest.raises(ConfigError, match=words):
             latlas.train("gan", grey((8, 8)), progress=False, latent_dim=3, **players, **FEW)
 
@@ -349,14 +349,14 @@ def test_the_objective_of_the_docs(monkeypatch):
 
 def test_an_objective_of_ones_own_trains_and_is_asked_for_again(tmp_path):
     own = Objective(*(lambda real, fake, sign=sign: sign * (fake - real) for sign in (1, -1)),
-                    paired=True, relative=True)
-    done = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, objective=own,
-                        **FEW)
-    assert done.model.objective is own and done.model.discriminator.head.bias is None
+                    generator_uses_real=True, shift_invariant=True)
+    run = latlas.train("gan", grey((8, 8)), out=tmp_path / "run", progress=False, objective=own,
+                       **FEW)
+    assert run.model.objective is own and run.model.discriminator.head.bias is None
     with pytest.raises(RunError, match="objective=…"):
         _ = latlas.load(tmp_path / "run").model
     again = latlas.load(tmp_path / "run", objective=own).model
-    assert torch.equal(tiny.weights(again), tiny.weights(done.model))
+    assert torch.equal(tiny.weights(again), tiny.weights(run.model))
 
 
 # ------------------------------------------------------------------------------ what users give
@@ -373,9 +373,9 @@ def grey(side, n=60):
 @pytest.mark.parametrize("side", [(1, 1), (2, 2), (3, 5), (4, 4), (12, 20), (33, 9)])
 @pytest.mark.parametrize("name", ["gan", "conditional-gan"])
 def test_pictures_may_be_tiny_or_oblong(name, side):
-    done = latlas.train(name, grey(side), progress=False, augment="ada", **FEW)
-    found = latlas.sample(done.model, 3, label="1" if name.startswith("cond") else None)
-    assert found.shape == (3, 1, *side)
+    run = latlas.train(name, grey(side), progress=False, augment="ada", **FEW)
+    result = latlas.sample(run.model, 3, label="1" if name.startswith("cond") else None)
+    assert result.shape == (3, 1, *side)
 
 
 @pytest.mark.parametrize(("name", "data", "settings", "words"), [
@@ -414,34 +414,34 @@ def trained(tmp_path, monkeypatch, capsys, n, *more):
 
 
 def test_the_penaltys_weight_is_shown(tmp_path, monkeypatch, capsys):
-    shown = trained(tmp_path, monkeypatch, capsys, 200)
+    text = trained(tmp_path, monkeypatch, capsys, 200)
     gamma = json.loads((tmp_path / "run/run.json").read_text())["config"]["gamma"]
     assert gamma == 64 / 2048
-    assert f"; relativistic, r1+r2 with gamma {gamma:.4g}, at the end {gamma / 10:.4g}" in shown
-    assert "augment=ada" in shown and "memorised" not in shown
+    assert f"; relativistic, r1+r2 with gamma {gamma:.4g}, at the end {gamma / 10:.4g}" in text
+    assert "augment=ada" in text and "memorised" not in text
 
 
 def test_what_is_chosen_is_shown_and_that_there_is_no_penalty():
     data = tiny.points()
-    held = model_of(data, gamma=2.0, gamma_end=0.25, r1_interval=4, penalty="r1")
-    assert held.describe(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
+    held_out = model_of(data, gamma=2.0, gamma_end=0.25, r1_interval=4, penalty="r1")
+    assert held_out.describe(9) == "relativistic, r1 with gamma 2, at the end 0.5, every 4 steps"
     assert model_of(data, gamma=0.0).describe(9) == "relativistic, no penalty"
-    assert model_of(tiny.pictures()).describe(10_000).endswith("augment=none")
+    assert model_of(tiny.images()).describe(10_000).endswith("augment=none")
 
 
 def test_ten_pictures_are_augmented_and_warned_of(tmp_path, monkeypatch, capsys):
-    shown = trained(tmp_path, monkeypatch, capsys, 10)
-    assert "warning: only 8 training images: so few are memorised" in shown
-    assert "augment=ada, in use, delays that" in shown
+    text = trained(tmp_path, monkeypatch, capsys, 10)
+    assert "warning: only 8 training images: so few are memorised" in text
+    assert "augment=ada, in use, delays that" in text
     lines = [json.loads(s) for s in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert any("augmented" in line for line in lines)
     assert sum("memorised" in line.get("alarm", "") for line in lines) == 1
-    plain = model_of(tiny.pictures(), augment="none")
+    plain = model_of(tiny.images(), augment="none")
     assert "augment=ada would delay" in plain.warnings(1)[0] and plain.warnings(1000) == []
 
 
 def test_a_batch_is_whole_groups_on_every_process():
-    data, options = tiny.pictures(), tiny.options
+    data, options = tiny.images(), tiny.options
     model = model_of(data, minibatch_std=3)
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext()) == 66
     assert batch_size_of(model, 90, options(batch_size=0), DistributedContext(0, 4)) == 72
@@ -454,12 +454,12 @@ def test_a_batch_is_whole_groups_on_every_process():
 
 
 def test_batches_of_pictures_stay_small_however_many_there_are():
-    options, items = tiny.options, 1_000_000
-    small, grouped = (model_of(tiny.pictures(), minibatch_std=k) for k in (0, 6))
-    assert batch_size_of(small, items, options(batch_size=0), DistributedContext()) == 64
-    assert batch_size_of(grouped, items, options(batch_size=0), DistributedContext()) == 66
-    assert batch_size_of(small, items, options(batch_size=256), DistributedContext()) == 256
-    assert batch_size_of(model_of(tiny.points()), items, options(batch_size=0),
+    options, examples = tiny.options, 1_000_000
+    small, grouped = (model_of(tiny.images(), minibatch_std=k) for k in (0, 6))
+    assert batch_size_of(small, examples, options(batch_size=0), DistributedContext()) == 64
+    assert batch_size_of(grouped, examples, options(batch_size=0), DistributedContext()) == 66
+    assert batch_size_of(small, examples, options(batch_size=256), DistributedContext()) == 256
+    assert batch_size_of(model_of(tiny.points()), examples, options(batch_size=0),
                          DistributedContext()) == 512
 
 
@@ -467,7 +467,7 @@ def test_batches_of_pictures_stay_small_however_many_there_are():
 def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
     """As often in every step. A budget in minutes would otherwise not be kept where images are
     few, or cut short where they are many."""
-    data, how = tiny.pictures(n=n), tiny.options(images=None, minutes=1e-4)
+    data, how = tiny.images(n=n), tiny.options(images=None, minutes=1e-4)
     calls, steps, take = [], [], Trainer.step
     monkeypatch.setattr(gan, "ada_augment", lambda x, p, noise: calls.append(len(x)) or x)
     monkeypatch.setattr(Trainer, "step", lambda self, batch: steps.append(0) or take(self, batch))
@@ -481,10 +481,10 @@ def test_what_is_timed_is_augmented_as_training_is(monkeypatch, n, augmented):
 
 def test_pixels_beyond_the_range_still_have_a_slope():
     """Through tanh alone a generator whose images turned black stays black."""
-    made = make_generator(tiny.pictures().space, 4, network="conv", width=4, depth=1)
+    output = make_generator(tiny.images().space, 4, network="conv", width=4, depth=1)
     z = torch.randn(3, 4)
-    for layer in made.modules():
+    for layer in output.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.bias, -1000.0)
-    out = made(z)
-    assert out.max() < -1 and torch.autograd.grad(out.sum(), list(made.parameters())[-1])[0] != 0
+    out = output(z)
+    assert out.max() < -1 and torch.autograd.grad(out.sum(), list(output.parameters())[-1])[0] != 0

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 import latlas
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Table
 from latlas.models.hierarchical_vae import (
@@ -24,9 +23,8 @@ from latlas.models.hierarchical_vae import (
     HierarchicalVAEConfig,
     conditional,
 )
-from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
-from latlas.models.vae import VAE, VAEConfig
+from latlas.models.vae import IWAE, VAE, IWAEConfig, VAEConfig
 from latlas.verbs.generate import sample
 from latlas.verbs.passes import information
 
@@ -48,11 +46,11 @@ class Shifted(Prior):
         return self.mean + noise.normal(n, 2)
 
 
-def linear(made=IWAE, config=IWAEConfig, **settings):
+def linear(model_class=IWAE, config=IWAEConfig, **settings):
     """A linear model of three columns with a posterior that is wrong."""
     torch.manual_seed(0)
-    given = config(latent_dim=2, likelihood="gaussian", noise_sd=0.7, **settings)
-    return made(given, SPACE, encoder=nn.Linear(3, 4), decoder=nn.Linear(2, 3))
+    options = config(latent_dim=2, likelihood="gaussian", noise_sd=0.7, **settings)
+    return model_class(options, SPACE, encoder=nn.Linear(3, 4), decoder=nn.Linear(2, 3))
 
 
 def chain(**settings):
@@ -108,9 +106,9 @@ def test_the_average_of_draws_has_the_same_mean_and_less_variance():
 
 @pytest.mark.parametrize("make", [linear, chain])
 def test_the_bound_rises_with_draws_to_the_likelihood(make):
-    found = [losses(make(draws=k)) for k in (1, 8, 256)]
-    means = [f.mean().item() for f in found]
-    errors = [4 * f.std().item() / MANY**0.5 for f in found]
+    result = [losses(make(draws=k)) for k in (1, 8, 256)]
+    means = [f.mean().item() for f in result]
+    errors = [4 * f.std().item() / MANY**0.5 for f in result]
     assert means[0] - errors[0] > means[1] + errors[1]
     assert means[1] - errors[1] > means[2] + errors[2]
     truth = -evidence(make()).logpdf(X[0].double().numpy())
@@ -178,28 +176,28 @@ def good(**settings):
 
 
 def test_it_varies_less_for_the_encoder_where_the_posterior_is_good():
-    spread = [sum(g.var(0).sum() for n, g in found.items() if n.startswith("encoder"))
-              for found in (gradients(good, 50, draws=64, gradient="reparameterised"),
+    spread = [sum(g.var(0).sum() for n, g in result.items() if n.startswith("encoder"))
+              for result in (gradients(good, 50, draws=64, gradient="reparameterised"),
                             gradients(good, 50, draws=64, gradient="dreg"))]
     assert spread[1] < 0.1 * spread[0]
 
 
 def test_a_learnt_prior_gets_the_gradient_of_its_own_parameters():
-    found = []
+    result = []
     for gradient in ("reparameterised", "dreg"):
         model = linear(draws=5, gradient=gradient)
         model.prior = Shifted()
         loss(model).total.backward()
-        found.append(model.prior.mean.grad)
-    torch.testing.assert_close(*found)
-    assert found[0].abs().min() > 0
+        result.append(model.prior.mean.grad)
+    torch.testing.assert_close(*result)
+    assert result[0].abs().min() > 0
 
 
 def test_gradients_leave_out_the_worst_items():
     rows = torch.cat([X.repeat(9, 1), torch.full((1, 3), 100.0)])
-    kept, all_of_them = (loss(linear(draws=3, trimmed_fraction=fraction), rows).total.item()
+    trimmed, all_of_them = (loss(linear(draws=3, trimmed_fraction=fraction), rows).total.item()
                          for fraction in (0.1, 0.0))
-    assert kept < 20 < all_of_them
+    assert trimmed < 20 < all_of_them
 
 
 def test_auto_is_dreg_for_several_weighted_draws():
@@ -221,7 +219,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(config, settings, says):
 
 
 def test_layers_are_those_asked_for_or_two_to_one():
-    space = tiny.pictures().space
+    space = tiny.images().space
     assert HierarchicalVAE(HierarchicalVAEConfig(latents=(5, 3, 2)), space).latent_shapes == (
         (5,), (3,), (2,))
     divided = HierarchicalVAE(HierarchicalVAEConfig(latent_dim=12), space)
@@ -270,7 +268,7 @@ def test_draws_of_the_chain_and_its_prior_have_the_densities_they_say():
 
 
 def test_an_upper_layer_moves_what_lies_below_it():
-    data = tiny.pictures()
+    data = tiny.images()
     model = tiny.build("hierarchical-vae", data, tiny.small("hierarchical-vae", latents="3,2",
                                                             latent_dim=0))
     walks = latlas.traverse(model, dims=[0, 4], steps=3)

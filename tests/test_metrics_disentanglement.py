@@ -42,27 +42,27 @@ def test_a_rotation_scores_lower_everywhere_but_keeps_what_is_known(factors, cei
 
 def test_shuffled_labels_score_nothing(factors):
     rng = np.random.default_rng(1)
-    found = metrics.disentanglement(metrics.oracle(factors, 6), rng.permutation(factors))
+    result = metrics.disentanglement(metrics.oracle(factors, 6), rng.permutation(factors))
     for name in ("mig", "dci_disentanglement", "sap", "modularity"):
-        assert found[name] == pytest.approx(0, abs=0.04), name
+        assert result[name] == pytest.approx(0, abs=0.04), name
     for name in ("factor_vae_score", "beta_vae_score"):
-        assert found[name] == pytest.approx(1 / 4, abs=0.06), name
-    assert found["dci_informativeness"] == pytest.approx(np.mean([1 / v for v in SIZES]), abs=0.03)
+        assert result[name] == pytest.approx(1 / 4, abs=0.06), name
+    assert result["dci_informativeness"] == pytest.approx(np.mean([1 / v for v in SIZES]), abs=0.03)
 
 
 def test_the_scale_and_the_order_of_the_code_do_not_matter(factors):
     rng = np.random.default_rng(2)
-    codes = metrics.oracle(factors, 6) + 0.2 * rng.standard_normal((len(factors), 6))
+    latents = metrics.oracle(factors, 6) + 0.2 * rng.standard_normal((len(factors), 6))
     shared = [metrics.mutual_information(metrics.prepared(z), factors) for z in (
-        codes, codes[:, ::-1] * [1, 0.5, 0.5, 0.5, 2, 3] + 7)]
+        latents, latents[:, ::-1] * [1, 0.5, 0.5, 0.5, 2, 3] + 7)]
     np.testing.assert_allclose(shared[0], shared[1][::-1], atol=1e-9)
 
 
 def test_mutual_information_of_a_channel_that_errs():
     """A bit told right with probability 0.9: log 2 − H(0.1) nats; of itself, log 2."""
     bit = np.repeat([0, 1, 0, 1], [450, 450, 50, 50])
-    told = np.repeat([0, 1, 1, 0], [450, 450, 50, 50])
-    shared = metrics.mutual_information(np.c_[told, bit].astype(float), bit[:, None])
+    labels = np.repeat([0, 1, 1, 0], [450, 450, 50, 50])
+    shared = metrics.mutual_information(np.c_[labels, bit].astype(float), bit[:, None])
     h = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
     np.testing.assert_allclose(shared[:, 0], [math.log(2) - h, math.log(2)])
     assert metrics.mig(shared, bit[:, None]) == pytest.approx(h / math.log(2))
@@ -101,19 +101,19 @@ def test_a_split_factor_is_disentangled_but_not_complete():
     """Two dimensions that hold one factor together: D and modularity 1, C and MIG less."""
     rng = np.random.default_rng(3)
     factors = rng.integers(0, (16, 4), (4000, 2))
-    codes = np.c_[factors[:, 0] // 4, factors[:, 0] % 4, factors[:, 1]].astype(float)
-    found = metrics.disentanglement(codes, factors)
-    assert found["dci_disentanglement"] > 0.97 and found["modularity"] > 0.97
-    assert found["dci_completeness"] < 0.75
-    assert found["mig"] == pytest.approx(0.5, abs=0.02)  # 0 of the first, 1 of the second
+    latents = np.c_[factors[:, 0] // 4, factors[:, 0] % 4, factors[:, 1]].astype(float)
+    result = metrics.disentanglement(latents, factors)
+    assert result["dci_disentanglement"] > 0.97 and result["modularity"] > 0.97
+    assert result["dci_completeness"] < 0.75
+    assert result["mig"] == pytest.approx(0.5, abs=0.02)  # 0 of the first, 1 of the second
 
 
 def test_a_silent_dimension_carries_nothing():
     rng = np.random.default_rng(4)
     factors = rng.integers(0, (8, 8), (1000, 2))
-    codes = np.c_[factors, 0.01 * factors[:, 0]].astype(float)
-    assert (metrics.prepared(codes)[:, 2] == 0).all()
-    assert metrics.disentanglement(codes, factors)["mig"] == pytest.approx(1, abs=0.05)
+    latents = np.c_[factors, 0.01 * factors[:, 0]].astype(float)
+    assert (metrics.prepared(latents)[:, 2] == 0).all()
+    assert metrics.disentanglement(latents, factors)["mig"] == pytest.approx(1, abs=0.05)
     nothing = metrics.disentanglement(np.zeros((1000, 3)), factors)
     assert nothing["mig"] == nothing["modularity"] == nothing["sap"] == 0
     assert nothing["dci_disentanglement"] == 0
@@ -129,32 +129,32 @@ def test_classes_of_factors():
 
 
 def test_a_rotation_keeps_lengths():
-    codes = np.random.default_rng(6).normal(size=(500, 5)) * [1, 2, 3, 4, 1e-4]
-    turned = metrics.rotated(codes, seed=1)
+    latents = np.random.default_rng(6).normal(size=(500, 5)) * [1, 2, 3, 4, 1e-4]
+    turned = metrics.rotated(latents, seed=1)
     np.testing.assert_allclose(np.square(turned).sum(1),
-                               np.square(metrics.prepared(codes)).sum(1))
-    assert not np.allclose(turned, metrics.rotated(codes, seed=2))
+                               np.square(metrics.prepared(latents)).sum(1))
+    assert not np.allclose(turned, metrics.rotated(latents, seed=2))
 
 
 def test_what_cannot_be_judged_is_said():
-    codes = np.random.default_rng(7).normal(size=(100, 3))
+    latents = np.random.default_rng(7).normal(size=(100, 3))
     varied = np.arange(100) % 5
     for factors, why in ((np.c_[varied, np.ones(100)], "factor 1 has the same value"),
                          (np.c_[varied, varied][:99], r"100 latents and factors \(99, 2\)"),
                          (varied[:, None], "two factors or more"),
                          (np.c_[varied, varied * np.nan], "NaN or infinity")):
         with pytest.raises(DataError, match=why):
-            metrics.disentanglement(codes, factors)
+            metrics.disentanglement(latents, factors)
     with pytest.raises(DataError, match="n ≥ 50"):
-        metrics.disentanglement(codes[:20], np.c_[varied, varied][:20])
+        metrics.disentanglement(latents[:20], np.c_[varied, varied][:20])
 
 
 @pytest.mark.slow
 def test_ten_thousand_codes_take_seconds():
-    """All figures, their ceiling and control, 10 dimensions and 5 factors, in under 30 s."""
+    """All metrics, their ceiling and control, 10 dimensions and 5 factors, in under 30 s."""
     import time
     factors = np.random.default_rng(8).integers(0, (4, 6, 40, 32, 32), (10_000, 5))
-    codes = metrics.oracle(factors, 10) + 0.3 * np.random.default_rng(9).normal(size=(10_000, 10))
+    latents = metrics.oracle(factors, 10) + 0.3 * np.random.default_rng(9).normal(size=(10_000, 10))
     begun = time.process_time()
-    metrics.disentanglement(codes, factors)
+    metrics.disentanglement(latents, factors)
     assert time.process_time() - begun < 30

@@ -14,7 +14,7 @@ from torch import nn
 
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.space import Images, Table
-from latlas.metrics.features import Classifier, Columns, features, train_classifier
+from latlas.metrics.features import Classifier, features, train_classifier
 
 DIGITS = Images((1, 8, 8), levels=17)
 KNOWN = [0.1355, -0.3848, 0.1483]
@@ -76,7 +76,7 @@ def test_random_convolutions_follow_their_seed_and_touch_no_global_state():
 
 
 def test_random_convolutions_have_known_values():
-    """The same weights on every machine: published figures stay comparable."""
+    """The same weights on every machine: published metrics stay comparable."""
     out = features("random-conv", DIGITS)(np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8) % 17)
     np.testing.assert_allclose(out[0, :3], KNOWN, atol=1e-4)
 
@@ -84,14 +84,14 @@ def test_random_convolutions_have_known_values():
 def test_a_spectrum_is_the_mean_square_of_cosine_transforms():
     space = Images((3, 8, 10))
     x = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 10), np.uint8)
-    made = features("spectrum", space)(x).reshape(2, 3, 4, 4)
+    output = features("spectrum", space)(x).reshape(2, 3, 4, 4)
     red, green, blue = (x[1, c] / 127.5 for c in range(3))
     colours = ((red + green + blue) / 3**.5, (red - blue) / 2**.5, (red - 2 * green + blue) / 6**.5)
     for k, plane in enumerate(colours):
         squares = [dctn(plane[i:i + 4, j:j + 4], norm="ortho")**2
                    for i in range(0, 5, 2) for j in range(0, 7, 2)]
-        wanted = np.log(np.mean(squares, 0) + 0.02**2)
-        np.testing.assert_allclose(made[1, k], wanted, atol=1e-4)
+        expected = np.log(np.mean(squares, 0) + 0.02**2)
+        np.testing.assert_allclose(output[1, k], expected, atol=1e-4)
 
 
 def test_a_spectrum_knows_blur_from_grain():
@@ -131,14 +131,16 @@ def test_classifier_of_a_table():
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 400)
     x = rng.normal(size=(400, 3)) + 4 * y[:, None]
-    found = features("classifier", TABLE, x, y)
-    assert isinstance(found, Classifier)
-    assert found.accuracy(x, y) > 0.98
+    result = features("classifier", TABLE, x, y)
+    assert isinstance(result, Classifier)
+    assert result.accuracy(x, y) > 0.98
 
 
 def test_auto_without_labels():
     assert features("auto", DIGITS)(noise((1, 8, 8), levels=17)).shape == (6, 64)
-    assert isinstance(features("auto", TABLE, np.ones((4, 3))), Columns)
+    x = np.random.default_rng(3).normal(size=(4, 3))
+    standardised = features("columns", TABLE, x)(x)
+    np.testing.assert_array_equal(features("auto", TABLE, x)(x), standardised)
     one_class = features("auto", DIGITS, noise((1, 8, 8)), np.zeros(6, np.int64))
     assert not isinstance(one_class, Classifier)
 

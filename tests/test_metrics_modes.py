@@ -10,16 +10,17 @@ from scipy.stats import wasserstein_distance
 
 from latlas.core.errors import ConfigError, DataError
 from latlas.data.standard import open_grid, open_ring
-from latlas.metrics.modes import (
+from latlas.metrics.distances import sliced_wasserstein
+from latlas.metrics.quality import (
     Balls,
+    Seen,
     class_diversity,
     class_shares,
+    judge,
     mean_distance,
     mode_divergence,
     modes_covered,
 )
-from latlas.metrics.quality import Seen, judge
-from latlas.metrics.sliced import sliced_wasserstein
 from latlas.metrics.table import KINDS
 
 
@@ -121,18 +122,18 @@ def test_diversity_is_the_mean_ratio_over_modes():
 
 # ------------------------------------------------------------------------------ the table
 
-def seen(n, seed, spread=1.0, asked=False):
+def points(n, seed, spread=1.0, conditional=False):
     """Two classes on a line."""
     rng = np.random.default_rng(seed)
     label = rng.integers(2, size=n)
     x = np.c_[20.0 * label, np.zeros(n)] + spread * rng.normal(size=(n, 2))
     balls = Balls(np.array([0, 1]), np.array([[0.0, 0.0], [20.0, 0.0]]), np.ones(2))
-    return Seen(x, *balls.tell(x), label if asked else None)
+    return Seen(x, *balls.tell(x), label if conditional else None)
 
 
-def test_the_table_has_the_figures_of_modes():
-    train, test = seen(400, 0, asked=True), seen(200, 1, asked=True)
-    rows = judge(seen(200, 2, spread=2.0), train, test)
+def test_the_table_has_the_metrics_of_modes():
+    train, test = points(400, 0, conditional=True), points(200, 1, conditional=True)
+    rows = judge(points(200, 2, spread=2.0), train, test)
     assert all(set(row) == {k for k, v in KINDS.items() if v.group == "samples"}
                - {"label_accuracy"} | {"completeness"}
                for row in rows.values())
@@ -145,8 +146,8 @@ def test_the_table_has_the_figures_of_modes():
 
 
 def test_a_lost_mode_and_labels_that_are_not_heeded_show():
-    train, test = seen(400, 0, asked=True), seen(200, 1, asked=True)
-    some = seen(600, 2, asked=True)
+    train, test = points(400, 0, conditional=True), points(200, 1, conditional=True)
+    some = points(600, 2, conditional=True)
     one = some.take(np.flatnonzero(some.mode == 0)[:200])
     label = np.random.default_rng(0).integers(2, size=200)
     rows = judge(Seen(one.features, one.mode, one.inside, label), train, test)
@@ -158,7 +159,7 @@ def test_a_lost_mode_and_labels_that_are_not_heeded_show():
 
 def test_a_mode_is_reached_only_from_within():
     """Samples half-way between: nearest to some class, and in none."""
-    train, test = seen(400, 0, asked=True), seen(200, 1, asked=True)
+    train, test = points(400, 0, conditional=True), points(200, 1, conditional=True)
     mode = np.r_[np.zeros(100, np.int64), np.ones(100, np.int64)]
     between = Seen(np.array([10.0, 0.0]) + normal(3, 200, 2), mode, np.zeros(200, bool))
     row = judge(between, train, test)["samples"]

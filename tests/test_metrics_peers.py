@@ -1,4 +1,4 @@
-"""The figures that torchmetrics and prdc also give, by their formulas, to 1e-4.
+"""The metrics that torchmetrics and prdc also give, by their formulas, to 1e-4.
 
 Both formulas are written out here as those packages have them, full matrices and all; neither is
 a dependency.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latlas.metrics.frechet import frechet_distance
-from latlas.metrics.kernel import kernel_distance
-from latlas.metrics.precision_recall import density_coverage, precision_recall
+from latlas.metrics.distances import (
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 
 
 def fid(real, fake):
@@ -69,7 +72,5 @@ def test_distances_are_torchmetrics(sets):
 def test_shares_are_prdcs(sets, k):
     real, fake = sets
     expected = prdc(real.astype(np.float64), fake.astype(np.float64), k)
-    both, dense = precision_recall(real, fake, k), density_coverage(real, fake, k)
-    found = {"precision": both.precision, "recall": both.recall, "density": dense.density,
-             "coverage": dense.coverage}
-    assert found == pytest.approx(expected, abs=1e-4)
+    found = *precision_recall(real, fake, k), *density_coverage(real, fake, k)
+    assert found == pytest.approx(tuple(expected.values()), abs=1e-4)

@@ -1,14 +1,11 @@
 """Convolutional networks: exact sizes, independent examples, conditions that act, layout."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Up, down, pyramid
-from latlas.networks.conv import ConvDecoder, ConvEncoder
+from latlas.networks.conv import ConvDecoder, ConvEncoder, Up, down, flat, pyramid
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (4, 64, 64), (1, 4, 4), (2, 5, 7), (1, 8, 9), (5, 33, 12),
           (1, 105, 105), (3, 4, 50), (1, 63, 65)]
@@ -45,8 +42,8 @@ def test_depth_is_the_number_of_levels(depth):
 
 def test_channels_double_up_to_a_cap():
     encoder = ConvEncoder((3, 256, 256), 2, width=2)
-    made = [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)]
-    assert made == [2, 4, 8, 16, 16, 16]
+    widths = [m.out_channels for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [2, 4, 8, 16, 16, 16]
 
 
 @pytest.mark.parametrize("large", [(8, 8), (7, 8), (9, 5)])
@@ -104,14 +101,26 @@ def test_channels_last_gives_the_same_numbers(dtype):
         torch.testing.assert_close(one, two, rtol=tolerance, atol=tolerance)
 
 
+def test_rows_give_gradients_back_in_the_layout_that_images_had():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(flat(x), x.flatten(1))
+    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda v: flat(v).pow(3), last)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        h = x.detach().contiguous(memory_format=layout).requires_grad_()
+        gradient = torch.autograd.grad(flat(h).square().sum(), h)[0]
+        torch.testing.assert_close(gradient, 2 * h)
+        assert gradient.is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("shape", [(3, 128, 128), (1, 45, 28)])
 def test_signals_keep_their_scale_at_the_start(shape):
     """Through all levels; PyTorch's own start shrinks them about tenfold."""
     with torch.no_grad():
         code = ConvEncoder(shape, 200)(torch.randn(4, *shape))
-        picture = ConvDecoder(shape, 20)(torch.randn(50, 20))
+        image = ConvDecoder(shape, 20)(torch.randn(50, 20))
     assert 0.5 < code.square().mean().sqrt() < 2
-    assert 0.5 < picture.square().mean().sqrt() < 2
+    assert 0.5 < image.square().mean().sqrt() < 2
 
 
 def test_an_autoencoder_of_both_learns():

@@ -19,9 +19,10 @@ from latlas.objectives.elbo import (
     free_bits,
     importance_bound,
     kl_standard_normal,
+    permute_dims,
+    total_correlation,
     trimmed_mean,
 )
-from latlas.objectives.total_correlation import permute_dims, total_correlation
 
 
 def normal():
@@ -120,16 +121,16 @@ def test_total_correlation_is_that_of_a_gaussian(rho):
     rng = np.random.default_rng(0)
     mean = torch.from_numpy(rng.multivariate_normal([0, 0], covariance, n)).float()
     q = Normal(mean, torch.full((n, 2), 2 * math.log(spread)))
-    found = total_correlation(q.sample(Noise(0)), q).mean().item()
-    assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.05)
+    result = total_correlation(q.sample(Noise(0)), q).mean().item()
+    assert result == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.05)
 
 
 def test_total_correlation_of_codes_that_never_overlap():
     """Every dimension tells all n examples apart: (d − 1) log n nats, each example the same."""
     n, dims = 16, 3
     q = Normal(100 * torch.arange(n)[:, None].expand(n, dims).float(), torch.zeros(n, dims))
-    found = total_correlation(q.sample(Noise(1)), q)
-    torch.testing.assert_close(found, torch.full((n,), (dims - 1) * math.log(n)))
+    result = total_correlation(q.sample(Noise(1)), q)
+    torch.testing.assert_close(result, torch.full((n,), (dims - 1) * math.log(n)))
 
 
 def test_total_correlation_by_the_definition():

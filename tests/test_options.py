@@ -9,8 +9,9 @@ from typing import Literal
 import pytest
 
 from latlas.core.errors import ConfigError
-from latlas.core.options import divide, fields_of, option, parse, to_json
+from latlas.core.options import fields_of, option, parse, to_json
 from latlas.engine.options import TrainOptions, with_defaults
+from latlas.training import plan_of
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def test_an_unknown_name_is_told_the_nearest() -> None:
         parse(Config, {"latentdim": "3"}, "my.toml")
 
 
-def test_divide_gives_each_class_its_own() -> None:
-    parts = divide({"beta": "2", "batch_size": "64"}, Config, TrainOptions)
-    assert parts == [{"beta": "2"}, {"batch_size": "64"}]
+def test_a_plan_gives_the_model_and_training_their_own() -> None:
+    plan = plan_of("beta-vae", {"beta": "2", "batch_size": "64"})
+    assert (plan.config.beta, plan.options.batch_size) == (2.0, 64)
     with pytest.raises(ConfigError, match="did you mean 'batch_size'"):
-        divide({"batchsize": "64"}, Config, TrainOptions)
+        plan_of("beta-vae", {"batchsize": "64"})
 
 
 def test_json_round_trip() -> None:

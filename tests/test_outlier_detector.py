@@ -1,4 +1,4 @@
-"""The detector of odd rows: robust, deterministic, calibrated; in the words of both libraries."""
+"""The detector of outlying rows: robust, deterministic, calibrated, as both libraries have it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from latlas.sklearn import OutlierDetector, PyODDetector
-from latlas.sklearn.robust import IQR, RobustScale, soft_maximum, standardised
+from latlas.sklearn.outliers import IQR, RobustScale, soft_maximum, standardised
 
-QUICK = {"code_sizes": (2,), "settings": {"images": 50_000, "width": 16}, "random_state": 0}
+QUICK = {"latent_dims": (2,), "settings": {"images": 50_000, "width": 16}, "random_state": 0}
 #: skipped by scikit-learn itself: they need packages that are not installed
 SKIPPED = {"check_array_api_input", "check_classifier_data_not_an_array"}
 
@@ -26,19 +26,19 @@ def near_a_curve(n: int, share: float = 0.0, seed: int = 0) -> tuple[np.ndarray,
     rng = np.random.default_rng(seed)
     t = rng.uniform(-2, 2, n)
     rows = np.stack([t, t**2, np.sin(2 * t), np.cos(2 * t), t**3], 1)
-    odd = rng.random(n) < share
-    rows[odd] = np.stack([rng.permutation(column) for column in rows[odd].T], 1)
-    return rows + rng.normal(scale=0.05, size=rows.shape), odd
+    outlier = rng.random(n) < share
+    rows[outlier] = np.stack([rng.permutation(column) for column in rows[outlier].T], 1)
+    return rows + rng.normal(scale=0.05, size=rows.shape), outlier
 
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[OutlierDetector, np.ndarray, np.ndarray]:
-    x, odd = near_a_curve(1500, 0.05)
-    return OutlierDetector(0.05, **QUICK).fit(x), x, odd
+    x, outlier = near_a_curve(1500, 0.05)
+    return OutlierDetector(0.05, **QUICK).fit(x), x, outlier
 
 
 def test_check_estimator() -> None:
-    small = OutlierDetector(code_sizes=(1,), settings={"images": 200, "width": 8})
+    small = OutlierDetector(latent_dims=(1,), settings={"images": 200, "width": 8})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scikit-learn, about the checks it skips
         results = check_estimator(small, on_fail="raise", on_skip=None)
@@ -47,9 +47,9 @@ def test_check_estimator() -> None:
 
 
 def test_rows_out_of_step_are_found_in_rows_never_seen(fitted) -> None:
-    """Each column alone is as it should be; only together are they odd."""
-    x, odd = near_a_curve(1000, 0.05, seed=1)
-    assert roc_auc_score(odd, -fitted[0].score_samples(x)) > 0.93
+    """Each column alone is as it should be; only together are they outliers."""
+    x, outlier = near_a_curve(1000, 0.05, seed=1)
+    assert roc_auc_score(outlier, -fitted[0].score_samples(x)) > 0.93
 
 
 def test_predictions_follow_the_threshold(fitted) -> None:
@@ -94,7 +94,7 @@ def test_copies_and_pipelines(fitted) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.1])
 def test_new_normal_rows_are_flagged_as_often_as_asked(share) -> None:
     x, new = near_a_curve(4000, seed=3)[0], near_a_curve(4000, seed=4)[0]
-    detector = OutlierDetector(false_alarms=share, validation_fraction=0.5, **QUICK).fit(x)
+    detector = OutlierDetector(fpr=share, validation_fraction=0.5, **QUICK).fit(x)
     flagged = (detector.predict(new) == -1).mean()
     # of the held-out rows that set the threshold, and of the new ones that are counted
     error = np.sqrt(share * (1 - share) * (1 / 2000 + 1 / 4000))
@@ -107,7 +107,7 @@ def test_false_alarms_are_those_of_rows_that_were_not_fitted() -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(620, 40)) @ rng.normal(size=(40, 40))
-        detector = OutlierDetector(false_alarms=0.1, validation_fraction=0.5, code_sizes=(),
+        detector = OutlierDetector(fpr=0.1, validation_fraction=0.5, latent_dims=(),
                                    random_state=seed).fit(x[:120])
         flagged.append((detector.predict(x[120:]) == -1).mean())
     # six of the 60 held-out rows lie above the threshold
@@ -122,7 +122,7 @@ def test_a_tenth_of_outliers_that_hide_each_other_are_all_found_without_vaes() -
     plane = rng.normal(size=(2, 6))
     x = rng.normal(size=(1000, 2)) @ plane + 0.1 * rng.normal(size=(1000, 6))
     x[:100] += np.linalg.svd(plane)[2][-1]  # each column alone is as it should be
-    detector = OutlierDetector(0.1, code_sizes=(), random_state=0).fit(x)
+    detector = OutlierDetector(0.1, latent_dims=(), random_state=0).fit(x)
     assert (detector.predict(x[:100]) == -1).mean() > 0.97
 
 
@@ -167,25 +167,26 @@ def test_one_member_does_not_outvote_the_others() -> None:
     reference = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
     t = standardised(scores, reference)
     np.testing.assert_allclose(t[1], [0, IQR / 2, -IQR / 2])
-    made = soft_maximum(t, np.array([1.0, 1.0]))
-    assert made[0] == 0 and made[1] == pytest.approx(np.log1p(IQR / 2)) and 15 < made[2] < 25
+    combined = soft_maximum(t, np.array([1.0, 1.0]))
+    assert combined[0] == 0 and combined[1] == pytest.approx(np.log1p(IQR / 2))
+    assert 15 < combined[2] < 25
 
 
 def test_a_soft_maximum_lies_between_mean_and_largest() -> None:
     t = np.random.default_rng(0).normal(0, 3, (3, 500))
     s, weights = np.sign(t) * np.log1p(np.abs(t)), np.array([1.0, 1.0, 2.0])
-    found = soft_maximum(t, weights)
-    assert (found <= s.max(0) + 1e-12).all() and (found >= weights @ s / 4 - 1e-12).all()
+    result = soft_maximum(t, weights)
+    assert (result <= s.max(0) + 1e-12).all() and (result >= weights @ s / 4 - 1e-12).all()
     power = np.sqrt(weights @ np.exp(2 * s) / 4)
-    np.testing.assert_allclose(found, np.log(power))
+    np.testing.assert_allclose(result, np.log(power))
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"contamination": 0.7}, "contamination=0.7"), ({"clip": 0.0}, "clip=0.0"),
     ({"trimmed_fraction": 0.9}, "trimmed_fraction must be"),
     ({"settings": {"wdith": 3}}, "did you mean 'width'"),
-    ({"code_sizes": (-1,)}, "latent_dim must be"),
-    ({"false_alarms": 0.001}, "needs 999 held-out normal examples, there are 30")])
+    ({"latent_dims": (-1,)}, "latent_dim must be"),
+    ({"fpr": 0.001}, "needs 999 held-out normal examples, there are 30")])
 def test_what_cannot_be_is_a_value_error(change, message) -> None:
     detector = OutlierDetector(**{**QUICK, **change})
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Outliers of a trained run: the threshold, the figures, the scores, the command."""
+"""Outliers of a trained run: the threshold, the metrics, the scores, the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from scipy.stats import binom
 from sklearn.metrics import average_precision_score, roc_auc_score
-from tiny import pictures, points, small, table, train
+from tiny import images, points, small, table, train
 
 import latlas
 from latlas.cli.__main__ import run as command
@@ -20,9 +20,8 @@ from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
-from latlas.metrics import outliers as figures
-from latlas.verbs.normality import NEEDED
-from latlas.verbs.outliers import outliers
+from latlas.metrics import outliers as metrics
+from latlas.verbs.outliers import NEEDED, outliers
 
 
 @pytest.mark.parametrize(("m", "share"), [(99, 0.1), (199, 0.01), (57, 0.3)])
@@ -30,7 +29,7 @@ def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
     """Exactly ⌊α (m + 1)⌋ / (m + 1) of the time, whatever the distribution."""
     rng = np.random.default_rng(0)
     draws = rng.standard_cauchy((4000, m + 1))
-    alarms = sum(row[-1] > figures.threshold(row[:-1], share) for row in draws)
+    alarms = sum(row[-1] > metrics.threshold(row[:-1], share) for row in draws)
     expected = np.floor(share * (m + 1) + 1e-9) / (m + 1)
     low, high = binom.interval(0.999, len(draws), expected)
     assert low <= alarms <= high
@@ -41,19 +40,19 @@ def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
     (50, 1.5, "between 0 and 1")])
 def test_a_threshold_that_cannot_be_had_is_refused(m, share, message):
     with pytest.raises(ConfigError, match=message):
-        figures.threshold(np.arange(m), share)
+        metrics.threshold(np.arange(m), share)
 
 
-def test_figures_are_those_of_scikit_learn():
+def test_metrics_are_those_of_scikit_learn():
     rng = np.random.default_rng(1)
-    odd = rng.random(300) < 0.1
-    score = rng.normal(size=300) + odd
-    found = figures.ranking(score, odd)
-    assert found.auroc == pytest.approx(roc_auc_score(odd, score))
-    assert found.average_precision == pytest.approx(average_precision_score(odd, score))
-    assert found.k == odd.sum()
-    assert figures.ranking(score, odd, 5).precision == odd[np.argsort(-score)[:5]].mean()
-    assert figures.ranking(score, np.zeros(300)) is None
+    outlier = rng.random(300) < 0.1
+    score = rng.normal(size=300) + outlier
+    result = metrics.ranking(score, outlier)
+    assert result.auroc == pytest.approx(roc_auc_score(outlier, score))
+    assert result.average_precision == pytest.approx(average_precision_score(outlier, score))
+    assert result.k == outlier.sum()
+    assert metrics.ranking(score, outlier, 5).precision == outlier[np.argsort(-score)[:5]].mean()
+    assert metrics.ranking(score, np.zeros(300)) is None
 
 
 def test_typical_is_the_squared_mahalanobis_distance():
@@ -62,13 +61,13 @@ def test_typical_is_the_squared_mahalanobis_distance():
     covariance = np.cov(x.T)
     centred = x - x.mean(0)
     expected = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(covariance), centred)
-    np.testing.assert_allclose(figures.Typical.of(x).distance(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.Typical.of(x).distance(x), expected, rtol=1e-6)
 
 
 def test_statistics_that_repeat_or_never_vary_change_nothing():
     x = np.random.default_rng(3).normal(size=(200, 2))
     more = np.column_stack([x, 2 * x[:, 0] + 1, np.full(200, 7.0)])
-    mine, theirs = figures.Typical.of(x).distance(x), figures.Typical.of(more).distance(more)
+    mine, theirs = metrics.Typical.of(x).distance(x), metrics.Typical.of(more).distance(more)
     np.testing.assert_allclose(mine, theirs, rtol=1e-6)
 
 
@@ -78,15 +77,15 @@ def test_controls_know_their_own():
 
     rng = np.random.default_rng(4)
     x = rng.normal(size=(400, 2)) @ rng.normal(size=(2, 6)) + 0.1 * rng.normal(size=(400, 6))
-    items = np.concatenate([x[:50], rng.normal(size=(5, 6)) * 6])
-    control = figures.ppca_surprise(x, items, 2)
-    exact = -PCA(2).fit(x).score_samples(items)
+    examples = np.concatenate([x[:50], rng.normal(size=(5, 6)) * 6])
+    control = metrics.ppca_surprise(x, examples, 2)
+    exact = -PCA(2).fit(x).score_samples(examples)
     np.testing.assert_allclose(control - control[0], 2 * (exact - exact[0]), rtol=1e-2, atol=1e-2)
-    for found in (control, figures.forest_surprise(x, items)):
-        assert set(np.argsort(-found)[:5]) == set(range(50, 55))
+    for result in (control, metrics.forest_surprise(x, examples)):
+        assert set(np.argsort(-result)[:5]) == set(range(50, 55))
 
 
-CASES = [("vae", pictures), ("hierarchical-vae", pictures), ("ae", pictures), ("pca", pictures),
+CASES = [("vae", images), ("hierarchical-vae", images), ("ae", images), ("pca", images),
          ("vae", table), ("ae", points), ("pca", table)]
 
 
@@ -95,13 +94,13 @@ CASES = [("vae", pictures), ("hierarchical-vae", pictures), ("ae", pictures), ("
 def test_an_items_score_depends_on_that_item_alone(tmp_path, name, data, method):
     if name == "ae" and method == "nats":
         pytest.skip("no likelihood")
-    items = data(n=90)
-    model, _ = train(tmp_path, name, items, small(name))
-    normal = items.subset(slice(0, 60))
-    whole = outliers(model, items.subset(slice(60, 90)), reference=normal, fpr=0.1, controls=False,
-                     method=method)
-    part = outliers(model, items.subset(slice(70, 73)), reference=normal, fpr=0.1, controls=False,
-                    method=method)
+    examples = data(n=90)
+    model, _ = train(tmp_path, name, examples, small(name))
+    normal = examples.subset(slice(0, 60))
+    whole = outliers(model, examples.subset(slice(60, 90)), reference=normal, fpr=0.1,
+                     controls=False, method=method)
+    part = outliers(model, examples.subset(slice(70, 73)), reference=normal, fpr=0.1,
+                    controls=False, method=method)
     np.testing.assert_allclose(part.score, whole.score[10:13], rtol=1e-3, atol=1e-3)
     assert part.threshold == whole.threshold
 
@@ -130,8 +129,8 @@ def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_thr
     rng, model, alarms = np.random.default_rng(5), Plain(), []
     for _ in range(150):
         x = rng.normal(size=(140, 3)).astype(np.float32)
-        items = Dataset(x, model.space)
-        scores = outliers(model, items.subset(slice(40, None)), reference=items.subset(
+        examples = Dataset(x, model.space)
+        scores = outliers(model, examples.subset(slice(40, None)), reference=examples.subset(
             slice(0, 40)), fpr=0.1, method=method, controls=False)
         assert len(scores.reference) == (20 if scores.method == "typicality" else 40)
         alarms.append(scores.flag.mean())
@@ -143,34 +142,34 @@ def test_fresh_normal_items_are_flagged_as_often_as_asked_though_few_set_the_thr
 
 @pytest.mark.parametrize("name", ["vae", "ae", "pca"])
 def test_what_is_no_blob_is_odd(tmp_path, name):
-    items = pictures(n=300)
-    model, _ = train(tmp_path, name, items.subset(slice(0, 200)), small(name))
-    noise = np.random.default_rng(0).integers(0, 17, (20, *items.x.shape[1:])).astype(np.uint8)
-    mixed = Dataset(np.concatenate([items.x[290:], noise]), items.space)
-    odd = np.arange(len(mixed)) >= 10
-    found = outliers(model, (mixed.x, odd), reference=items.subset(slice(200, 290)),
-                     controls=items.subset(slice(0, 200)), fpr=0.1)
-    assert found.method == "typicality"
-    assert found.rankings()["typicality"].auroc == 1
-    assert set(found.rankings()) == {"typicality", "isolation forest", "ppca"}
-    assert found.flag[odd].all()
-    columns = found.table()
+    examples = images(n=300)
+    model, _ = train(tmp_path, name, examples.subset(slice(0, 200)), small(name))
+    noise = np.random.default_rng(0).integers(0, 17, (20, *examples.x.shape[1:])).astype(np.uint8)
+    mixed = Dataset(np.concatenate([examples.x[290:], noise]), examples.space)
+    outlier = np.arange(len(mixed)) >= 10
+    result = outliers(model, (mixed.x, outlier), reference=examples.subset(slice(200, 290)),
+                     controls=examples.subset(slice(0, 200)), fpr=0.1)
+    assert result.method == "typicality"
+    assert result.rankings()["typicality"].auroc == 1
+    assert set(result.rankings()) == {"typicality", "isolation forest", "ppca"}
+    assert result.flag[outlier].all()
+    columns = result.table()
     assert columns["rank"].tolist() == list(range(1, 31))
     assert (np.diff(columns["score"]) <= 0).all() and columns["label"][:20].all()
 
 
 def test_a_model_of_parts_and_a_strange_method_are_refused(tmp_path):
-    items = pictures()
-    model, _ = train(tmp_path / "c", "conditional-vae", items, small("conditional-vae"))
+    examples = images()
+    model, _ = train(tmp_path / "c", "conditional-vae", examples, small("conditional-vae"))
     with pytest.raises(CapabilityError, match="a model of x"):
-        outliers(model, items, reference=items, controls=False)
-    model, _ = train(tmp_path / "a", "ae", items, small("ae"))
+        outliers(model, examples, reference=examples, controls=False)
+    model, _ = train(tmp_path / "a", "ae", examples, small("ae"))
     with pytest.raises(CapabilityError, match="cannot score"):
-        outliers(model, items, reference=items, controls=False, method="nats")
+        outliers(model, examples, reference=examples, controls=False, method="nats")
     with pytest.raises(ConfigError, match="did you mean 'typicality'"):
-        outliers(model, items, reference=items, controls=False, method="typical")
+        outliers(model, examples, reference=examples, controls=False, method="typical")
     with pytest.raises(ConfigError, match="typicality needs 20"):
-        outliers(model, items, reference=items.subset(slice(0, 5)), controls=False)
+        outliers(model, examples, reference=examples.subset(slice(0, 5)), controls=False)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +181,7 @@ def digits(tmp_path_factory):
 
 
 def test_the_command_writes_ranks_histogram_and_gallery(digits, tmp_path, capsys):
-    out = tmp_path / "odd.csv"
+    out = tmp_path / "outliers.csv"
     assert command(["outliers", str(digits), "--outlier-label", "1,3", "--fpr", "0.05", "--k", "10",
                     "--out", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -191,9 +190,9 @@ def test_the_command_writes_ranks_histogram_and_gallery(digits, tmp_path, capsys
     assert frame["flag"].sum() == said["flagged"]
     assert (frame["score"] > said["threshold"]).to_list() == frame["flag"].to_list()
     assert said["rankings"]["ppca"]["k"] == 10
-    for name in ("odd-histogram.png", "odd-first.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 100
+    for name in ("outliers-histogram.png", "outliers-first.png"):
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) > 100
 
 
 def test_the_command_in_words(digits, tmp_path, capsys):
@@ -219,8 +218,8 @@ def test_what_cannot_be_is_one_line(digits, more, message, capsys):
 def test_arrays_with_marks_and_other_peoples_labels(digits):
     x = latlas.open_data("digits", "test").take("x")
     marks = np.arange(len(x)) % 7 == 0
-    found = latlas.outliers(digits, (x, marks), fpr=0.1, controls=False)
-    assert (found.truth == marks).all() and not found.controls
+    result = latlas.outliers(digits, (x, marks), fpr=0.1, controls=False)
+    assert (result.truth == marks).all() and not result.controls
     again = latlas.outliers(digits, x, fpr=0.1, method="error", controls=False)
     assert again.truth is None and again.rankings() == {}
     with pytest.raises(DataError, match="0 or 1"):

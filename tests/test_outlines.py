@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from latlas.metrics.outlines import outlines
+from latlas.metrics.features import outlines
 
 
 def by_pixels(x, side):
@@ -17,7 +17,7 @@ def by_pixels(x, side):
                                  np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8)])
     height, width = x.shape[1:]
     tall, wide = ((n + 2 * (side // 2) - 2 * side) // side + 1 for n in (height, width))
-    found = np.zeros((8, tall, wide))
+    result = np.zeros((8, tall, wide))
     for i in range(height):
         for j in range(width):
             c = np.square(slopes[:, :, i, j]).sum(0).argmax()
@@ -29,15 +29,15 @@ def by_pixels(x, side):
                             for at, part in ((i, p), (j, q))]
                     if min(near) > 0:
                         amount = math.hypot(down, right) * near[0] * near[1]
-                        found[int(turn) % 8, p, q] += amount * (1 - turn % 1)
-                        found[(int(turn) + 1) % 8, p, q] += amount * (turn % 1)
-    return np.sqrt(found).ravel()
+                        result[int(turn) % 8, p, q] += amount * (1 - turn % 1)
+                        result[(int(turn) + 1) % 8, p, q] += amount * (turn % 1)
+    return np.sqrt(result).ravel()
 
 
 @pytest.mark.parametrize(("shape", "side"), [((1, 8, 8), 2), ((3, 14, 9), 2), ((1, 28, 21), 3)])
 def test_outlines_are_those_of_every_pixel(shape, side):
     x = torch.rand(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = np.stack([by_pixels(picture, side) for picture in x.numpy()])
+    expected = np.stack([by_pixels(image, side) for image in x.numpy()])
     np.testing.assert_allclose(outlines(x).numpy(), expected, atol=1e-9)
 
 

@@ -28,8 +28,9 @@ HEAVY = ("torch", "sklearn", "matplotlib", "polars", "pandas")
 def _loaded_by(module: str) -> set[str]:
     """Top-level packages in a fresh interpreter after one import."""
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                             check=True)
+    return set(process.stdout.split())
 
 
 def test_it_says_that_it_is_typed() -> None:
@@ -52,8 +53,9 @@ def test_every_verb_is_a_function_whatever_was_imported_before() -> None:
             "    importlib.import_module('latlas.' + m.name)\n"
             "print(*[n for n in latlas.__all__ if n[0] != '_' and "
             "not callable(getattr(latlas, n, None))])")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                             check=True)
+    assert process.stdout.split() == []
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -70,8 +72,8 @@ def test_nothing_imports_the_root_but_for_the_version() -> None:
 
 def _from_root(path: Path) -> list[str]:
     tree = ast.parse(path.read_text("utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return [a.name for node in found if node.module == "latlas" for a in node.names]
+    result = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return [a.name for node in result if node.module == "latlas" for a in node.names]
 
 
 def _is_module(name: str) -> bool:
@@ -101,14 +103,14 @@ def _name_of(path: Path) -> str:
 
 def _imported_by(path: Path, files: dict[str, Path]) -> set[str]:
     """Modules of the package that any import statement of a file names."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             inside = {f"{node.module}.{a.name}" for a in node.names} & files.keys()
-            found |= inside or {node.module} & files.keys()
+            result |= inside or {node.module} & files.keys()
         elif isinstance(node, ast.Import):
-            found |= {a.name for a in node.names} & files.keys()
-    return found
+            result |= {a.name for a in node.names} & files.keys()
+    return result
 
 
 def _circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -180,8 +182,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.slow
 def test_import_contracts_hold() -> None:
     script = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run([script], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run([script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
 
 
 @pytest.mark.slow

@@ -9,13 +9,12 @@ import pytest
 import torch
 from sklearn.decomposition import PCA as SklearnPCA
 
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
+from latlas.core.model import Batch, Decodes, Encodes, FitsDirectly, Samples, ScoresDensity
 from latlas.core.noise import Noise, dequantise
 from latlas.core.space import Images, Table
 from latlas.models.autoencoder import auto_latent_dim
-from latlas.models.pca import PCA, PCAConfig, covariance_spectrum, randomised_spectrum
+from latlas.models.pca import PCA, PCAConfig, spectrum
 
 D, K = 7, 3
 
@@ -88,8 +87,7 @@ def test_streaming_equals_in_memory(size):
 
 def test_randomised_is_close_to_exact():
     x = torch.tensor(table(500, 80, decay=0.9))
-    exact = covariance_spectrum(x.split(64), 8)
-    near = randomised_spectrum(x.split(64), 8)
+    exact, near = (spectrum(lambda: x.split(64), 8, exact=flag) for flag in (True, False))
     torch.testing.assert_close(near.eigenvalues, exact.eigenvalues, rtol=1e-4, atol=0)
     torch.testing.assert_close(near.total, exact.total)
     torch.testing.assert_close(near.axes.T @ exact.axes, torch.eye(8).double(), rtol=0, atol=0.01)
@@ -104,7 +102,7 @@ def test_randomised_solver_of_the_model():
 
 def test_large_items_take_the_randomised_solver(monkeypatch):
     monkeypatch.setattr("latlas.models.pca.COVARIANCE_DIMS", D - 1)
-    monkeypatch.setattr("latlas.models.pca.covariance_spectrum", None)
+    monkeypatch.setattr("latlas.models.pca.scipy", None)  # whose eigh takes the whole covariance
     assert fitted(table()).noise_variance > 0
 
 
@@ -164,8 +162,8 @@ def test_reconstruction_is_the_projection_where_noise_is_small():
 def test_codes_of_training_data_are_whitened():
     x = table(2000)
     model = fitted(x)
-    codes = model.encode(torch.tensor(x))
-    spread = torch.cov(codes.mean.T) + codes.log_var[0].exp().diag()
+    latents = model.encode(torch.tensor(x))
+    spread = torch.cov(latents.mean.T) + latents.log_var[0].exp().diag()
     torch.testing.assert_close(spread, torch.eye(K), rtol=0, atol=1e-4)
 
 
@@ -221,9 +219,9 @@ def test_protocols_and_saving():
     assert len(model.state_dict()) == 4
 
 
-@pytest.mark.parametrize(("dims", "given", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
-def test_latent_dim_stays_below_the_dimensions(dims, given, used):
-    assert PCA(PCAConfig(latent_dim=given), Table((dims,))).latent_dim == used
+@pytest.mark.parametrize(("dims", "asked_dim", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
+def test_latent_dim_stays_below_the_dimensions(dims, asked_dim, used):
+    assert PCA(PCAConfig(latent_dim=asked_dim), Table((dims,))).latent_dim == used
 
 
 def test_chosen_latent_dim_is_that_of_the_other_families():

@@ -65,7 +65,7 @@ def shaken(prior: Prior, sd: float = 0.3) -> Prior:
 
 
 def vae(prior: str, data=None, **settings):
-    data = data or tiny.pictures()
+    data = data or tiny.images()
     config = tiny.small("vae", prior=prior, **{"prior_components": 5, **settings})
     return tiny.build("vae", data, config).eval()
 
@@ -131,9 +131,9 @@ def test_the_density_integrates_to_one_and_draws_follow_it(name):
 
 
 def test_pseudo_inputs_of_pictures_stay_in_range_and_of_tables_do_not():
-    pictures = shaken(vae("vamp").prior, 5.0).pseudo_inputs()
-    assert pictures.shape == (5, 1, 8, 8)
-    assert pictures.abs().max() <= 1
+    images = shaken(vae("vamp").prior, 5.0).pseudo_inputs()
+    assert images.shape == (5, 1, 8, 8)
+    assert images.abs().max() <= 1
     assert shaken(vae("vamp", tiny.table()).prior, 5.0).pseudo_inputs().abs().max() > 1
 
 
@@ -193,7 +193,7 @@ def test_weight_decay_pulls_at_matrices_and_spares_mixtures_and_pseudo_inputs(na
         model = shaken(vae(name, dropout=0))
         options = tiny.options(weight_decay=decay, warmup=0.0, ema=0.0)
         Trainer(model, options, budget=320, precision="fp32").step(
-            Batches(tiny.pictures(), 16).at(0))
+            Batches(tiny.images(), 16).at(0))
         after.append(dict(model.named_parameters()))
     decayed = {k for k, v in after[0].items() if not torch.equal(v, after[1][k])}
     assert {k for k in decayed if not k.startswith("prior.")} == {
@@ -208,11 +208,11 @@ def test_a_learnt_prior_learns_where_the_codes_are(tmp_path):
     rng = np.random.default_rng(0)
     x = (rng.choice([-4.0, 4.0], (600, 1)) + 0.1 * rng.standard_normal((600, 2)))
     data = tiny.Dataset(x.astype(np.float32), Points((2,)))
-    found = {}
+    result = {}
     for name in ("standard", "mixture"):
         config = tiny.small("vae", prior=name, latent_dim=2, width=32)
         model, _ = tiny.train(tmp_path / name, "vae", data, config, training=tiny.options(
             images=30_000, batch_size=64, learning_rate=3e-3))
         batch = next(iter(Sweep(data, 600)))
-        found[name] = model.elbo(batch.x, noise=Noise(0))["bound"].mean().item()
-    assert found["mixture"] > found["standard"] + 0.2
+        result[name] = model.elbo(batch.x, noise=Noise(0))["bound"].mean().item()
+    assert result["mixture"] > result["standard"] + 0.2

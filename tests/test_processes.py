@@ -16,13 +16,12 @@ import torch
 from test_watch import DATA, Recorder, Steps
 
 from latlas import train
-from latlas.core import folders
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext, join, pick_device
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Step
+from latlas.core.files import create_run
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise
 from latlas.engine.options import batch_size_of
-from latlas.engine.processes import DistributedContext, join, pick_device
 from latlas.engine.train import train as train_model
 from latlas.run import Run
 
@@ -57,10 +56,10 @@ def climb_together(out: Path) -> None:
     faulthandler.dump_traceback_later(40, exit=True)
     context, model, progress = join(torch.device("cpu")), OneFails(), Recorder()
     if context.leads:
-        folders.start(out / "climb", {"model": "steps"})
+        create_run(out / "climb", {"model": "steps"})
     context.agree(None)  # the folder is there
     training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0)
-    train_model(model, DATA, None, training, folders.open_run(out / "climb"), progress)
+    train_model(model, DATA, None, training, out / "climb", progress)
     ending = {"weight": model.weight.item(), "warnings": progress.warnings}
     (out / f"climb-{context.rank}.json").write_text(json.dumps(ending))
     faulthandler.cancel_dump_traceback_later()
@@ -115,7 +114,7 @@ def test_noise_of_a_rank_is_its_rows_of_the_global_draw():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    data = tiny.pictures()
+    data = tiny.images()
     model = tiny.build("vae", data, tiny.small("vae"))
     with pytest.raises(ConfigError, match=r"=33 does not divide over 2 processes; choose a "
                                           r"multiple of 2$") as caught:

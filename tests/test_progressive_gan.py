@@ -10,16 +10,14 @@ import pytest
 import tiny
 import torch
 
-from latlas.core.batch import Batch
-from latlas.core.model import Step
+from latlas.core.devices import DistributedContext
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches
-from latlas.engine import resolve
-from latlas.engine.processes import DistributedContext
+from latlas.engine import train as engine
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
-from latlas.networks.equalised import enlarged, shrunk
-from latlas.networks.growing import at_stage
+from latlas.networks.equalised import at_stage, enlarged, shrunk
 from latlas.run import Run
 
 SIZES = [(4, 4), (8, 8), (16, 16)]
@@ -29,13 +27,13 @@ GROWING = {"depth": 2, "grow_share": 0.8}
 
 def model_of(shape=(3, 16, 16), **settings):
     config = tiny.small("progressive-gan", **({"depth": 2} | settings))
-    return tiny.build("progressive-gan", tiny.pictures(shape), config).eval()
+    return tiny.build("progressive-gan", tiny.images(shape), config).eval()
 
 
 def test_the_stage_follows_the_share_of_the_budget():
-    found = [stage_at(k / 16, 4, 0.5) for k in range(17)]
-    wanted = [j + s for j in range(4) for s in (0, 0, 0, 0.5)] + [4]
-    assert found == wanted
+    result = [stage_at(k / 16, 4, 0.5) for k in range(17)]
+    expected = [j + s for j in range(4) for s in (0, 0, 0, 0.5)] + [4]
+    assert result == expected
     every = [stage_at(k / 5000, 4, 0.5) for k in range(5001)]
     assert every == sorted(every) and max(b - a for a, b in pairwise(every)) < 0.01
     assert [stage_at(k / 8, 2, 0.0) for k in range(9)] == [0] * 4 + [1] * 4 + [2]
@@ -96,17 +94,17 @@ def test_real_pictures_fade_alike():
 
 def test_decoding_is_continuous_in_the_stage_and_of_full_size():
     model, z = model_of(), torch.randn(2, 3)
-    made = []
+    outputs = []
     for stage in (1.0, 1 + 1e-6, 2.0):
         model.stage.fill_(stage)
-        made.append(model.decode(z).mean)
-    assert all(m.shape == (2, 3, 16, 16) for m in made)
-    torch.testing.assert_close(made[0], made[1], atol=1e-4, rtol=0)
-    assert not torch.allclose(made[1], made[2])
+        outputs.append(model.decode(z).mean)
+    assert all(m.shape == (2, 3, 16, 16) for m in outputs)
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-4, rtol=0)
+    assert not torch.allclose(outputs[1], outputs[2])
 
 
 def trainer_of(settings, **more):
-    data = tiny.pictures((1, 16, 16))
+    data = tiny.images((1, 16, 16))
     model = tiny.build("progressive-gan", data, tiny.small("progressive-gan", **settings))
     options = tiny.options(warmup=0.0, ema=0.0, **more)
     return model, Trainer(model, options, budget=320, precision="fp32"), Batches(data, 16)
@@ -129,7 +127,7 @@ def test_layers_that_wait_do_not_move_and_then_do():
 def test_a_checkpoint_in_a_fade_samples_as_it_was_trained(tmp_path):
     def train(path, progress=None, precision="fp32"):
         training = tiny.options(images=640, precision=precision, ema=0.5)
-        return tiny.train(path, "progressive-gan", tiny.pictures((1, 16, 16)),
+        return tiny.train(path, "progressive-gan", tiny.images((1, 16, 16)),
                           tiny.small("progressive-gan", augment="ada", width=8, **GROWING),
                           training=training, progress=progress)[0]
     for precision in ("fp32", "bf16"):
@@ -157,7 +155,7 @@ def shown_sizes(model):
     """Sizes of the images that the discriminator sees from here on."""
     sizes = []
     model.discriminator.register_forward_hook(
-        lambda _, given, out: sizes.append(tuple(given[0].shape[2:])))
+        lambda _, inputs, out: sizes.append(tuple(inputs[0].shape[2:])))
     return sizes
 
 
@@ -166,27 +164,28 @@ def test_a_step_shows_pictures_of_the_stage():
     sizes = shown_sizes(model)
     for progress, size in ((0.0, 4), (0.3, 8), (0.7, 16), (0.9, 16)):
         sizes.clear()
-        made = []
-        hook = model.generator.register_forward_hook(lambda _, given, out, m=made: m.append(out))
+        outputs = []
+        hook = model.generator.register_forward_hook(
+            lambda _, inputs, out, m=outputs: m.append(out))
         assert {"discriminator", "generator"} <= dict(
             model.losses(batch, Step(0, 0, progress, Noise(0)))).keys()
         hook.remove()
-        assert set(sizes) == {(size, size)} and [m.shape for m in made] == [(4, 3, size, size)]
+        assert set(sizes) == {(size, size)} and [m.shape for m in outputs] == [(4, 3, size, size)]
         assert model.stage == model.stage_at(progress)
 
 
 def test_minutes_are_counted_over_the_whole_of_growth():
     """What is timed is every moment of the run, not its first and quickest steps."""
     model, _, batches = trainer_of(GROWING)
-    seen = []
+    images_seen = []
     real = Trainer.step
 
     def look(self, batch):
         real(self, batch)
-        seen.append(self.model.stage.item())
+        images_seen.append(self.model.stage.item())
 
     options = replace(tiny.options(), images=None, minutes=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", look)
-        resolve.resolve(model, batches, options, DistributedContext(), 0.0)
-    assert set(seen) >= {0.0, 2.0} and len(set(seen)) > 3
+        engine.resolve(model, batches, options, DistributedContext(), 0.0)
+    assert set(images_seen) >= {0.0, 2.0} and len(set(images_seen)) > 3

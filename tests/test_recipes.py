@@ -26,8 +26,8 @@ def faces(folder: Path, n: int = 60) -> None:
     """CelebA's layout, and a folder with a table of one's own."""
     rows = [str(n), "Bald Smiling"]
     for i in range(1, n + 1):
-        picture(folder / f"celeba/img_align_celeba/{i:06}.jpg", (27, 22, 3))
-        picture(folder / f"faces/{i}.png", (20, 20, 3))
+        image(folder / f"celeba/img_align_celeba/{i:06}.jpg", (27, 22, 3))
+        image(folder / f"faces/{i}.png", (20, 20, 3))
         rows.append(f"{i:06}.jpg  -1 {(-1) ** i:2}")
     (folder / "celeba/list_attr_celeba.txt").write_text("\n".join(rows) + "\n")
     (folder / "celeba/list_eval_partition.txt").write_text("".join(
@@ -36,7 +36,7 @@ def faces(folder: Path, n: int = 60) -> None:
         f"{i}.png,{'yes' if i % 3 else 'no'},{20 + i}\n" for i in range(1, n + 1)))
 
 
-def picture(path: Path, shape: tuple[int, ...]) -> None:
+def image(path: Path, shape: tuple[int, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
 
@@ -57,10 +57,10 @@ def things(folder: Path) -> None:
     ten = {f"data_batch_{i}.bin": records(30, 10) for i in (1, 2)}
     ten |= {"test_batch.bin": records(40, 10), "batches.meta.txt": "\n".join(NAMES).encode()}
     hundred = {"train.bin": records(60, 20, 100), "test.bin": records(40, 20, 100)}
-    for name, held in (("cifar-10", ten), ("cifar-100", hundred)):
+    for name, held_out in (("cifar-10", ten), ("cifar-100", hundred)):
         inside = folder / f"{name}-batches-bin"
         inside.mkdir()
-        for file, data in held.items():
+        for file, data in held_out.items():
             (inside / file).write_bytes(data)
         with tarfile.open(folder / f"{name}-binary.tar.gz", "w:gz") as archive:
             archive.add(inside, inside.name)
@@ -74,10 +74,10 @@ def records(n: int, *classes: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("recipes")
+    base = tmp_path_factory.mktemp("recipes")
     for make in (faces, numbers, things):
-        make(made)
-    return made
+        make(base)
+    return base
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_every_recipe_runs(folder: Path, monkeypatch: pytest.MonkeyPatch,
     written = {match for c in COMMANDS for match in re.findall(r"--out (\S+)", c)}
     assert len(COMMANDS) == len(said) and all((folder / path).exists() for path in written)
     info = "\n".join(text for command, text in said.items() if command.startswith("data info"))
-    assert all(known in info for known in ("Smiling", "frog"))
+    assert all(name in info for name in ("Smiling", "frog"))
 
 
 def small(command: str) -> list[str]:

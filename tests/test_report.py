@@ -18,12 +18,11 @@ from latlas.core.model import Model
 from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
-from latlas.render import html, pictures, plots
-from latlas.verbs.comparison import Evaluation, side_by_side
-from latlas.verbs.measures import measure
-from latlas.verbs.report import Report, build_page
+from latlas.render import html, imaging, plots
+from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.report import Report
 from latlas.verbs.sample_quality import feature_extractor
-from latlas.verbs.sections import Subject, principal_plane, read_metrics
+from latlas.verbs.sections import Subject, build_page, principal_plane, read_metrics
 
 SPACE = Images((1, 4, 4), 17, classes=("left", "right"))
 
@@ -146,9 +145,9 @@ def test_the_page_is_one_file_that_asks_for_nothing(run):
 
 
 def test_the_same_seed_makes_the_same_page():
-    made = [build_page([Subject("s", Sampler(None, SPACE))], train=data(60), test=data(40, 1),
+    pages = [build_page([Subject("s", Sampler(None, SPACE))], train=data(60), test=data(40, 1),
                        seed=s, command="c") for s in (1, 1, 2)]
-    assert made[0] == made[1] != made[2]
+    assert pages[0] == pages[1] != pages[2]
 
 
 def test_names_are_text_and_never_markup(tmp_path):
@@ -169,11 +168,11 @@ def test_the_log_is_read_by_name_and_a_torn_line_left_out(run):
 def test_the_plane_keeps_the_two_largest_variances():
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
-    codes = (rng.normal(size=(4000, 4)) * [3, 2, 1, 0.5]) @ turn
-    plane, share = principal_plane(codes)
+    latents = (rng.normal(size=(4000, 4)) * [3, 2, 1, 0.5]) @ turn
+    plane, share = principal_plane(latents)
     np.testing.assert_allclose(plane.std(0), [3, 2], rtol=0.05)
     np.testing.assert_allclose(share, np.array([9, 4]) / 14.25, rtol=0.05)
-    line, share = principal_plane(codes[:, :1])
+    line, share = principal_plane(latents[:, :1])
     assert line.shape == (4000, 2) and share.tolist() == [1, 0]
 
 
@@ -186,8 +185,8 @@ def test_evaluated_models_are_summarised_and_explained():
     page, words = Page(text), " ".join(Page(text).text)
     assert sections(text)[0] == "summary" and "all-metrics" in sections(text)
     assert not page.open and "one: settings" in words
-    shown = {f.key for s in subjects for f in s.evaluation.metrics}
-    assert shown and all(KINDS[key].meaning in words for key in shown)
+    keys = {f.key for s in subjects for f in s.evaluation.metrics}
+    assert keys and all(KINDS[key].meaning in words for key in keys)
 
 
 def test_the_page_is_written_whole(tmp_path):
@@ -209,8 +208,7 @@ def test_every_plot_draws_without_a_window(dark):
              plots.scatter(points, label, [str(i) for i in range(12)], dark=dark),
              plots.scatter(points, dark=dark),
              plots.overlay({"real": points, "model": points + 1}, dark=dark),
-             plots.pairs({"real": points}, ["a", "b"], dark=dark),
-             plots.bars({"z0": 1.0, "z1": 0.5}, dark=dark)]
+             plots.pairs({"real": points}, ["a", "b"], dark=dark)]
     assert all(min(size(d)) > 200 for d in drawn)
 
 
@@ -218,7 +216,7 @@ def test_plots_leave_matplotlib_as_it_was():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    plots.bars({"a": 1.0}, dark=True)
+    plots.overlay({"a": np.zeros((1, 2))}, dark=True)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -226,11 +224,11 @@ def test_thumbnails_lie_where_their_points_do():
     x = np.array([0, 85, 170, 255], np.uint8).reshape(4, 1, 1, 1).repeat(4, 2).repeat(4, 3)
     corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], float)
     points = corners + 1e-3 * (0.5 - corners)  # just inside the frame
-    drawn = pictures.mosaic(np.concatenate([points, points]), np.concatenate([x, x]), cells=2)
+    drawn = imaging.mosaic(np.concatenate([points, points]), np.concatenate([x, x]), cells=2)
     half = len(drawn) // 2
-    shown = [drawn[half + 5, 5, 0], drawn[half + 5, half + 5, 0], drawn[5, 5, 0],
+    keys = [drawn[half + 5, 5, 0], drawn[half + 5, half + 5, 0], drawn[5, 5, 0],
              drawn[5, half + 5, 0]]
-    assert shown == [0, 85, 170, 255]
+    assert keys == [0, 85, 170, 255]
 
 
 def test_tables_mark_roles_and_escape():

@@ -20,10 +20,9 @@ import torch
 from torch import nn
 
 import latlas
-from latlas.core import folders
 from latlas.core.errors import RunError, TrainingError
-from latlas.core.trees import load_tree
-from latlas.engine.progress import Progress
+from latlas.core.files import alone, create_run, load_tree
+from latlas.engine.progress import Log, Progress
 from latlas.engine.train import train
 from latlas.models.vae import VAE
 from latlas.run import Run
@@ -39,7 +38,7 @@ test_resume.run(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
 def run(path: Path, precision: str, images: int, progress=None) -> torch.Tensor:
     """Training with held-out checks and a checkpoint every 50 ms."""
     training = tiny.options(images=images, precision=precision, checkpoint_seconds=0.05)
-    data = tiny.pictures()
+    data = tiny.images()
     model, _ = tiny.train(path, "vae", data, tiny.small("vae"), training=training,
                           validation=data, progress=progress)
     return tiny.weights(model)
@@ -65,7 +64,7 @@ def test_killed_once_it_ends_with_the_same_bits(tmp_path):
     process = started(tmp_path / "run", "fp32", 4800)
     assert kill_after(process, tmp_path / "run", 0.02)
     begun, bar = [], Progress()
-    bar.begin = lambda total, done, note: begun.append(done)
+    bar.begin = lambda total, start, note: begun.append(start)
     killed = run(tmp_path / "run", "fp32", 4800, bar)
     assert 0 < begun[0] < 4800
     assert torch.equal(killed, run(tmp_path / "whole", "fp32", 4800))
@@ -74,13 +73,13 @@ def test_killed_once_it_ends_with_the_same_bits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_killed_at_three_random_moments_it_ends_with_the_same_bits(tmp_path, precision):
-    asked = precision, 32_000
-    assert started(tmp_path / "whole", *asked).wait() == 0
+    settings = precision, 32_000
+    assert started(tmp_path / "whole", *settings).wait() == 0
     whole = load_tree(tmp_path / "whole/model.safetensors")[0]
     for _ in range(3):
-        process = started(tmp_path / "run", *asked)
+        process = started(tmp_path / "run", *settings)
         assert kill_after(process, tmp_path / "run", random.uniform(0, 0.5))
-    assert started(tmp_path / "run", *asked).wait() == 0
+    assert started(tmp_path / "run", *settings).wait() == 0
     killed = load_tree(tmp_path / "run/model.safetensors")[0]
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[k], whole[k]) for k in whole)
@@ -92,7 +91,7 @@ def test_bf16_differs_from_fp32_so_equal_bits_mean_something(tmp_path):
 
 
 def short(path: Path, progress=None, **more):
-    return tiny.train(path, "vae", tiny.pictures(), tiny.small("vae"), progress=progress,
+    return tiny.train(path, "vae", tiny.images(), tiny.small("vae"), progress=progress,
                       training=tiny.options(**more))
 
 
@@ -115,7 +114,7 @@ def test_convolutions_in_bf16_resume_to_the_same_bits(tmp_path, layout):
     def train(path, progress=None):
         config = tiny.small("vae", network="conv", width=8, depth=2)
         training = tiny.options(images=160, precision="bf16", layout=layout)
-        data = tiny.pictures((3, 12, 12))
+        data = tiny.images((3, 12, 12))
         return tiny.train(path, "vae", data, config, training=training, progress=progress)[0]
     whole = train(tmp_path / "whole")
     train(tmp_path / "run", tiny.At(80, lambda: signal.raise_signal(signal.SIGINT)))
@@ -129,7 +128,7 @@ def test_draws_of_a_users_module_are_the_same_after_a_resume(tmp_path):
             encoder = nn.Sequential(nn.Flatten(), nn.Dropout(share), nn.Linear(64, 3))
             return {"encoder": encoder, "decoder": nn.Sequential(
                 nn.Linear(3, 64), nn.Unflatten(-1, (1, 8, 8)))}
-        return tiny.weights(tiny.train(path, "ae", tiny.pictures(), tiny.small("ae"), modules=own,
+        return tiny.weights(tiny.train(path, "ae", tiny.images(), tiny.small("ae"), modules=own,
                                        progress=progress)[0])
     whole = train(tmp_path / "whole")
     assert not torch.equal(whole, train(tmp_path / "without", 0.0))
@@ -142,8 +141,8 @@ def test_a_run_goes_on_in_batches_of_its_own_size_alone(tmp_path):
     """A size that is left to choose is rounded up to a multiple of the processes."""
     model, _ = short(tmp_path / "run", tiny.At(64, lambda: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(RunError, match="batches of 16, here they are of 18; go on with as many"):
-        train(model, tiny.pictures(), None, tiny.options(batch_size=18),
-              folders.open_run(tmp_path / "run"))
+        train(model, tiny.images(), None, tiny.options(batch_size=18),
+              tmp_path / "run")
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
@@ -164,8 +163,8 @@ def test_the_log_has_no_line_from_a_life_that_was_lost(tmp_path):
         short(tmp_path / "run", tiny.At(224, cut))
     short(tmp_path / "run")
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    seen = [json.loads(line)["images"] for line in lines if "kl" in json.loads(line)]
-    assert seen == list(range(16, 321, 16))
+    images_logged = [json.loads(line)["images"] for line in lines if "kl" in json.loads(line)]
+    assert images_logged == list(range(16, 321, 16))
 
 
 @contextmanager
@@ -192,9 +191,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path):
 
 
 def test_a_full_disk_while_logging_is_one_line(tmp_path):
-    run = folders.start(tmp_path / "run", {"model": "vae"})
+    run = create_run(tmp_path / "run", {"model": "vae"})
     with disk_of(10), pytest.raises(RunError, match=r"cannot write .*metrics.jsonl"):
-        run.log({"images": 1, "loss": 2.0})
+        Log(run, Progress()).write(1, {"loss": 2.0})
 
 
 class Breaks(VAE):
@@ -206,23 +205,24 @@ class Breaks(VAE):
         return float("nan") if step.images >= self.at else 1.0
 
 
-@pytest.mark.parametrize("seconds, kept", [(1000.0, "no checkpoint"), (0.0, "intact")])
-def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, kept):
-    data, training = tiny.pictures(), tiny.options(checkpoint_seconds=seconds)
+@pytest.mark.parametrize("seconds, checkpoint", [(1000.0, "no checkpoint"), (0.0, "intact")])
+def test_a_loss_that_is_no_number_is_named(tmp_path, seconds, checkpoint):
+    data, training = tiny.images(), tiny.options(checkpoint_seconds=seconds)
     model = Breaks(tiny.small("vae"), data.space)
-    run = folders.start(tmp_path / "run", {"model": "vae"})
-    with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{kept}"):
+    run = create_run(tmp_path / "run", {"model": "vae"})
+    with pytest.raises(TrainingError, match=rf"^loss is not a finite number at .*{checkpoint}"):
         train(model, data, None, training, run)
-    found = run.load_checkpoint()
-    assert (found is None) == (seconds > 0)
-    if found is not None:
-        assert found[1]["images"] == 160
-        assert all(v.isfinite().all() for v in found[0].values())
+    checkpoint = run / "checkpoint.safetensors"
+    assert checkpoint.exists() == (seconds == 0)
+    if seconds == 0:
+        tensors, meta = load_tree(checkpoint)
+        assert meta["images"] == 160
+        assert all(v.isfinite().all() for v in tensors.values())
 
 
 def test_the_term_that_broke_is_named_rather_than_the_sum(tmp_path):
-    data = tiny.pictures()
-    run = folders.start(tmp_path / "run", {"model": "vae"})
+    data = tiny.images()
+    run = create_run(tmp_path / "run", {"model": "vae"})
     model = VAE(tiny.small("vae", likelihood="gaussian"), data.space)
     with torch.no_grad():
         model.decoder.net[-1].bias[3] = float("inf")
@@ -247,9 +247,9 @@ def test_another_request_is_refused_and_the_difference_named(tmp_path):
 
 
 def test_another_request_in_a_folder_without_weights_may_remove_it(tmp_path):
-    folders.start(tmp_path / "run", {"model": "vae"})
+    create_run(tmp_path / "run", {"model": "vae"})
     with pytest.raises(RunError, match="holds no weights yet: remove it"):
-        folders.start(tmp_path / "run", {"model": "ae"})
+        create_run(tmp_path / "run", {"model": "ae"})
     short(tmp_path / "trained")
     with pytest.raises(RunError, match="--from"):
         short(tmp_path / "trained", learning_rate=0.1)
@@ -275,7 +275,7 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path):
     train = partial(latlas.train, "vae", "digits", out=tmp_path / "run", images=64,
                     batch_size=32, width=8, progress=False)
     train()
-    with (folders.open_run(tmp_path / "run").alone(),
+    with (alone(tmp_path / "run"),
           pytest.raises(RunError, match=r"run is being trained by another process")):
         train()
     assert train().outcome.stopped == "already finished"

@@ -34,9 +34,9 @@ def run_in(folder, text, **environment):
     """In a process of its own: its threads, warnings and sessions are none of ours."""
     root = str(Path(latlas.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=env, text=True,
+    process = subprocess.run([sys.executable, "-c", text], cwd=folder, env=env, text=True,
                           capture_output=True, timeout=1500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,12 @@ def execute(text):
 
 def must_equal_the_scorer(folder, out, n=None):
     """Row by row what the scorer gives here, in whatever order and parts it came."""
-    found = polars.read_parquet(folder / out / "*.parquet").sort("example")
+    result = polars.read_parquet(folder / out / "*.parquet").sort("example")
     x = latlas.open_data("digits", "test").take("x")[:n]
     here = latlas.Scorer(folder / "runs" / "vae-digits", draws=50)({"x": x})
-    np.testing.assert_array_equal(found["example"], np.arange(len(x)))
-    np.testing.assert_allclose(found["nats"], here["nats"], rtol=1e-6)
-    np.testing.assert_allclose(found["ess"], here["ess"], rtol=1e-4)
+    np.testing.assert_array_equal(result["example"], np.arange(len(x)))
+    np.testing.assert_allclose(result["nats"], here["nats"], rtol=1e-6)
+    np.testing.assert_allclose(result["ess"], here["ess"], rtol=1e-4)
 
 
 FEW = 40  # rows that the stand-ins read
@@ -154,6 +154,6 @@ def test_shards_in_processes_are_one_table(folder):
     env = {**os.environ, "PYTHONPATH": str(Path(latlas.__file__).parents[1])}
     running = [subprocess.Popen([*words, f"{i}/2"], cwd=folder, env=env) for i in (1, 2)]
     assert [process.wait(300) for process in running] == [0, 0]
-    found = polars.read_parquet(folder / "scores" / "*.parquet")
+    result = polars.read_parquet(folder / "scores" / "*.parquet")
     whole = latlas.score(folder / "runs" / "vae-digits", draws=3)
-    np.testing.assert_allclose(found["nats"], whole.nats, rtol=1e-6)
+    np.testing.assert_allclose(result["nats"], whole.nats, rtol=1e-6)

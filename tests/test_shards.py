@@ -18,10 +18,10 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.models import MODELS
-from latlas.verbs import normality, scorer, shards
+from latlas.verbs import outliers, shards
 from latlas.verbs.encode import encode
-from latlas.verbs.score import score
-from latlas.verbs.shards import Share
+from latlas.verbs.score import VERBS, score
+from latlas.verbs.shards import share_of
 
 N = 1300  # two blocks of 512 and a shorter one
 SCORED = {"draws": 7, "method": "iw", "precision": "fp32"}
@@ -52,10 +52,10 @@ def table(out):
 def test_shards_together_are_the_whole_to_the_last_bit(model, tmp_path, count):
     data = points()
     all_parts(model, data, tmp_path, count, **SCORED)
-    found, whole = table(tmp_path), score(model, data, **SCORED)
-    np.testing.assert_array_equal(found["example"], np.arange(N))
-    np.testing.assert_array_equal(found["nats"], whole.nats)
-    np.testing.assert_array_equal(found["ess"], whole.ess)
+    result, whole = table(tmp_path), score(model, data, **SCORED)
+    np.testing.assert_array_equal(result["example"], np.arange(N))
+    np.testing.assert_array_equal(result["nats"], whole.nats)
+    np.testing.assert_array_equal(result["ess"], whole.ess)
     assert len(list(tmp_path.glob("part-*.parquet"))) == 3
 
 
@@ -77,9 +77,10 @@ def test_small_batches_still_fit_into_blocks(model, monkeypatch, tmp_path):
 def test_codes_and_names(model, tmp_path):
     data = points(names=True)
     all_parts(model, data, tmp_path, 2, "encode")
-    found = table(tmp_path)
-    assert found.columns == ["example", "z0", "z1"] and found["example"].to_list()[600] == "row 600"
-    np.testing.assert_array_equal(found.select("z0", "z1").to_numpy(), encode(model, data))
+    result = table(tmp_path)
+    assert result.columns == ["example", "z0", "z1"]
+    assert result["example"].to_list()[600] == "row 600"
+    np.testing.assert_array_equal(result.select("z0", "z1").to_numpy(), encode(model, data))
 
 
 def test_what_is_lost_or_torn_is_written_again_and_nothing_else(model, tmp_path):
@@ -88,12 +89,12 @@ def test_what_is_lost_or_torn_is_written_again_and_nothing_else(model, tmp_path)
     assert (first.count, first.kept) == (3, 0)
     before = table(tmp_path)
     parts = sorted(tmp_path.glob("part-*"))
-    kept = parts[0].stat().st_mtime_ns
+    written_at = parts[0].stat().st_mtime_ns
     parts[1].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:-200])
     again, = all_parts(model, data, tmp_path, 1, **SCORED)
     assert (again.count, again.kept) == (2, 1)
-    assert parts[0].stat().st_mtime_ns == kept and table(tmp_path).equals(before)
+    assert parts[0].stat().st_mtime_ns == written_at and table(tmp_path).equals(before)
 
 
 def test_a_part_of_other_items_is_not_taken_for_this_one(model, tmp_path):
@@ -146,9 +147,9 @@ def test_a_note_that_cannot_be_read_is_named(model, tmp_path):
 
 
 def test_empty_shards_write_nothing(model, tmp_path):
-    done = score(model, points(), out=tmp_path, shard="4/5", block=512,
+    result = score(model, points(), out=tmp_path, shard="4/5", block=512,
                        **SCORED)
-    assert (done.count, done.kept) == (0, 0)
+    assert (result.count, result.kept) == (0, 0)
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -156,7 +157,7 @@ def test_empty_shards_write_nothing(model, tmp_path):
     ("a/b", "i/n"), ("1/0", "shard=1/0"), ("-1/2", "i/n"), ("1/2/3", "i/n")])
 def test_bad_shards_are_refused(text, said):
     with pytest.raises(ConfigError, match=said):
-        Share.parse(text)
+        share_of(text)
 
 
 def test_blocks_and_folders_are_checked(model, tmp_path):
@@ -199,8 +200,8 @@ def test_bad_words_are_one_line(run, words, said, capsys):
 
 
 def test_parts_from_python(run, tmp_path):
-    done = latlas.encode(run, "ring", split="all", out=tmp_path, shard="1/1")
-    assert done.count == len(list(tmp_path.glob("part-*.parquet")))
+    result = latlas.encode(run, "ring", split="all", out=tmp_path, shard="1/1")
+    assert result.count == len(list(tmp_path.glob("part-*.parquet")))
     np.testing.assert_array_equal(table(tmp_path).select("z0", "z1").to_numpy(),
                                   latlas.encode(run, "ring", split="all"))
 
@@ -211,10 +212,10 @@ def test_outliers_in_shards_are_judged_as_the_whole(run, tmp_path, capsys):
              "--out", str(tmp_path), "--block", "512"]
     for i in (1, 2):
         assert cli.run([*words, "--shard", f"{i}/2"]) == 0
-    found = table(tmp_path)
-    assert found.columns == ["example", "score", "flag"] and 0 < found["flag"].sum() < len(found)
-    np.testing.assert_array_equal(found["score"], whole.score)
-    np.testing.assert_array_equal(found["flag"], whole.flag)
+    result = table(tmp_path)
+    assert result.columns == ["example", "score", "flag"] and 0 < result["flag"].sum() < len(result)
+    np.testing.assert_array_equal(result["score"], whole.score)
+    np.testing.assert_array_equal(result["flag"], whole.flag)
     assert latlas.outliers(run, "ring", split="all", out=tmp_path, shard="1/2", block=512,
                            method="nats", seed=0).count == 0
     with pytest.raises(ConfigError, match="other reference examples"):
@@ -267,7 +268,7 @@ def test_a_scorer_judges_outliers_and_sets_its_threshold_once(run, monkeypatch):
     scorer = pickle.loads(pickle.dumps(latlas.Scorer(run, "outliers", method="nats")))
     whole = latlas.outliers(run, x, method="nats", controls=False)
     np.testing.assert_allclose(scorer({"x": x})["score"], whole.score, rtol=1e-5)
-    monkeypatch.setattr(normality.Normality, "of", None)  # it would be called again
+    monkeypatch.setattr(outliers, "Normality", None)  # it would be called again
     np.testing.assert_array_equal(scorer({"x": x})["flag"], whole.flag)
     assert whole.flag[20:].all() and not whole.flag[:20].all()
 
@@ -277,9 +278,9 @@ def test_codes_and_columns_that_are_kept(run):
     scorer = latlas.Scorer(run, "encode", column="point", keep=("key",))
     nested = np.empty(5, object)
     nested[:] = [list(map(float, row)) for row in x]  # as Spark hands arrays over
-    found = scorer({"key": np.arange(5), "point": nested})
-    assert list(found) == ["key", "z0", "z1"]
-    np.testing.assert_allclose(np.c_[found["z0"], found["z1"]], latlas.encode(run, x), atol=1e-6)
+    result = scorer({"key": np.arange(5), "point": nested})
+    assert list(result) == ["key", "z0", "z1"]
+    np.testing.assert_allclose(np.c_[result["z0"], result["z1"]], latlas.encode(run, x), atol=1e-6)
 
 
 def test_tables_are_found_by_their_columns(tmp_path):
@@ -287,8 +288,8 @@ def test_tables_are_found_by_their_columns(tmp_path):
     model, _ = tiny.train(tmp_path / "pca", "pca", data, models.get("pca").config())
     names = data.space.columns
     batch = {"id": np.arange(90), **{c: data.x[:, i] for i, c in reversed(list(enumerate(names)))}}
-    found = latlas.Scorer(tmp_path / "pca", keep=("id",))(batch)
-    np.testing.assert_allclose(found["nats"], score(model, data).nats, rtol=1e-6)
+    result = latlas.Scorer(tmp_path / "pca", keep=("id",))(batch)
+    np.testing.assert_allclose(result["nats"], score(model, data).nats, rtol=1e-6)
 
 
 def test_a_scorer_says_what_is_wrong(run, tmp_path):
@@ -307,5 +308,5 @@ def test_a_scorer_says_what_is_wrong(run, tmp_path):
 
 def test_every_verb_names_a_capability():
     words = set().union(*(entry.provides for entry in MODELS.values()))
-    assert set(scorer.VERBS) - {"outliers"} <= words
+    assert set(VERBS) - {"outliers"} <= words
     assert torch.get_num_threads() == 1

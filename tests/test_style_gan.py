@@ -13,17 +13,16 @@ from torch import nn
 
 import latlas
 from latlas import models
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError
-from latlas.core.model import HasStyles, Step
+from latlas.core.model import Batch, HasStyles, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images
-from latlas.networks import equalised, style
+from latlas.networks import equalised
 from latlas.objectives.adversarial import path_lengths
 
 
 def model_of(shape=(3, 16, 16), **settings):
-    data = tiny.pictures(shape)
+    data = tiny.images(shape)
     return tiny.build("style-gan", data, tiny.small("style-gan", **settings)).eval()
 
 
@@ -41,11 +40,11 @@ def test_scales_around_one_convolution_equal_a_group_for_every_item():
     torch.manual_seed(0)
     x, weight, styles = torch.randn(5, 7, 9, 6), torch.randn(4, 7, 3, 3), torch.randn(5, 7) + 1
     shift = torch.randn(4)
-    found = style.modulated(x, weight, styles, shift, gain=2.0)
+    found = equalised.modulated(x, weight, styles, shift, gain=2.0)
     wanted = 2 * grouped(x, weight, styles) + shift[:, None, None]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     given = [t.double().requires_grad_() for t in (x, weight, styles, shift)]
-    ours = torch.autograd.grad(style.modulated(*given).square().sum(), given[:3])
+    ours = torch.autograd.grad(equalised.modulated(*given).square().sum(), given[:3])
     theirs = torch.autograd.grad((grouped(*given[:3]) + given[3][:, None, None]).square().sum(),
                                  given[:3])
     for mine, other in zip(ours, theirs, strict=True):
@@ -56,7 +55,7 @@ def test_scales_around_one_convolution_equal_a_group_for_every_item():
 def test_outputs_have_unit_variance_whatever_the_style(size):
     torch.manual_seed(0)
     x, weight = torch.randn(4, 64, 32, 32), torch.randn(8, 64, 3, 3)
-    h = style.modulated(x, weight, size * (torch.randn(4, 64) + 1), torch.zeros(8))
+    h = equalised.modulated(x, weight, size * (torch.randn(4, 64) + 1), torch.zeros(8))
     inside = h[..., 1:-1, 1:-1].var((2, 3))  # at the edges there are fewer inputs
     assert ((inside > 0.8) & (inside < 1.2)).all() and 0.97 < inside.mean() < 1.03
 
@@ -92,7 +91,7 @@ def test_a_rate_is_the_layers_share_of_a_step():
 def test_the_mapping_learns_at_a_hundredth_of_the_rate():
     """Karras et al. 2019, appendix C: a step of every weight moves w by a hundredth as much."""
     torch.manual_seed(0)
-    mapping = style.Mapping(64, 64, 1)
+    mapping = equalised.Mapping(64, 64, 1)
     w = mapping(torch.randn(1, 64))
     bias, = torch.autograd.grad(w.sum(), mapping.layers[0].bias)
     slope = torch.where(w[0] > 0, 1.0, equalised.SLOPE)
@@ -112,7 +111,7 @@ def test_every_layer_is_given_the_style_of_its_own_place():
     """Where a layer's own style is made to say nothing, the image depends on w_k no more."""
     torch.manual_seed(0)
     w = torch.randn(2, 5, 6)
-    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    synthesis = equalised.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
     for colour in synthesis.colours:
         nn.init.zeros_(colour.style.weight)
     assert (sensitivity(synthesis, w) > 1e-4).all()
@@ -125,7 +124,7 @@ def test_every_layer_is_given_the_style_of_its_own_place():
 
 def test_every_size_is_coloured_by_the_style_of_its_last_layer():
     torch.manual_seed(0)
-    synthesis = style.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
+    synthesis = equalised.Synthesis(3, [(4, 4), (8, 8), (16, 16)], [8, 6, 4], 6)
     for layer in synthesis.layers:
         nn.init.zeros_(layer.style.weight)
     depends = sensitivity(synthesis, torch.randn(2, 5, 6)) > 1e-4
@@ -156,8 +155,8 @@ def test_truncation_draws_towards_the_mean():
     z = torch.randn(6, model.latent_dim)
     w, mean = model.to_w(z), model.mean_w()
     torch.testing.assert_close(model.to_w(z, 0.25), mean + 0.25 * (w - mean))
-    items = model.decode_w(model.to_w(z, 0.0)).mean
-    torch.testing.assert_close(items, model.decode_w(mean[None]).mean.expand_as(items))
+    examples = model.decode_w(model.to_w(z, 0.0)).mean
+    torch.testing.assert_close(examples, model.decode_w(mean[None]).mean.expand_as(examples))
     apart = [model.sample(6, noise=Noise(3), truncation=psi).var(0).sum() for psi in (0, 0.5, 1)]
     assert apart[0] < apart[1] < apart[2]
 
@@ -211,9 +210,9 @@ def test_path_lengths_of_a_linear_generator():
     torch.manual_seed(0)
     a, y = torch.randn(2 * 3 * 4, 5), torch.randn(6, 2, 3, 4)
     w = torch.randn(6, 7, 5, requires_grad=True)
-    made = (w.sum(1) @ a.T).reshape(6, 2, 3, 4)
-    wanted = (y.flatten(1) @ a).norm(dim=1) / math.sqrt(12)
-    torch.testing.assert_close(path_lengths(made, w, y), wanted)
+    output = (w.sum(1) @ a.T).reshape(6, 2, 3, 4)
+    expected = (y.flatten(1) @ a).norm(dim=1) / math.sqrt(12)
+    torch.testing.assert_close(path_lengths(output, w, y), expected)
 
 
 def path_phase(model, batch):
@@ -224,10 +223,10 @@ def path_phase(model, batch):
 
 def test_the_penalty_on_paths_and_its_running_mean():
     model, batch = model_of(path_weight=3.0), Batch(torch.zeros(8, 3, 16, 16))
-    losses, found = path_phase(model, batch)
-    length = found.terms["path length"].detach()
+    losses, result = path_phase(model, batch)
+    length = result.terms["path length"].detach()
     _, first = path_phase(model, batch)
-    torch.testing.assert_close(found.total, first.total)  # nothing changes in a loss
+    torch.testing.assert_close(result.total, first.total)  # nothing changes in a loss
     assert next(losses, None) is None  # the phase is over
     torch.testing.assert_close(model.path_length, length)
     model.path_length.copy_(length / 2)
@@ -272,7 +271,7 @@ def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path,
     def train(path, progress=None):
         config = tiny.small("style-gan", augment="ada", r1_interval=4, width=8)
         training = tiny.options(images=320, precision=precision, ema=0.5)
-        return tiny.train(path, "style-gan", tiny.pictures((1, 12, 12)), config,
+        return tiny.train(path, "style-gan", tiny.images((1, 12, 12)), config,
                           training=training, progress=progress)[0]
     whole = train(tmp_path / "whole")
     assert whole.path_length > 0
@@ -283,8 +282,8 @@ def test_stopped_between_two_path_penalties_it_ends_with_the_same_bits(tmp_path,
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 @pytest.mark.parametrize(("data", "settings", "words"), [
     (tiny.points, {}, r"needs images.*train gan"),
-    (lambda: tiny.pictures((1, 7, 9)), {}, r"at least 8 by 8 pixels, these are 7 by 9"),
-    (tiny.pictures, {"depth": 9}, r"depth=9: images of 8 by 8 pixels cannot be halved")])
+    (lambda: tiny.images((1, 7, 9)), {}, r"at least 8 by 8 pixels, these are 7 by 9"),
+    (tiny.images, {"depth": 9}, r"depth=9: images of 8 by 8 pixels cannot be halved")])
 def test_what_cannot_be_is_said_in_one_line(name, data, settings, words):
     with pytest.raises(ConfigError, match=words) as caught:
         tiny.build(name, data(), tiny.small(name, **settings))
@@ -301,7 +300,7 @@ def test_it_can_be_built_as_it_comes(name):
 @pytest.mark.parametrize("name", ["style-gan", "progressive-gan"])
 def test_a_batch_that_is_no_multiple_of_the_group_is_named(tmp_path, name):
     with pytest.raises(ConfigError, match=r"batch_size=6 .*groups of 4 \(minibatch_std\)"):
-        tiny.train(tmp_path / "run", name, tiny.pictures(), tiny.small(name),
+        tiny.train(tmp_path / "run", name, tiny.images(), tiny.small(name),
                    training=tiny.options(batch_size=6))
 
 

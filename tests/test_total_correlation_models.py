@@ -9,12 +9,11 @@ import pytest
 import tiny
 import torch
 
-from latlas.core.batch import Batch
-from latlas.core.model import Step
+from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Sweep
 from latlas.engine.trainer import Trainer
-from latlas.objectives.total_correlation import total_correlation
+from latlas.objectives.elbo import total_correlation
 
 
 def step():
@@ -22,7 +21,7 @@ def step():
 
 
 def model_and_batch(name, **settings):
-    data = tiny.pictures()
+    data = tiny.images()
     model = tiny.build(name, data, tiny.small(name, dropout=0.0, **settings))
     return model, next(iter(Sweep(data, 30)))
 
@@ -35,17 +34,17 @@ def test_beta_of_one_is_a_vae_and_more_adds_the_total_correlation():
     tc = total_correlation(z, q).mean()
     for beta in (1.0, 3.0):
         model, _ = model_and_batch("beta-tc-vae", beta=beta)
-        found = model.loss(batch, step()).total
-        torch.testing.assert_close(found, bound + (beta - 1) * tc)
+        result = model.loss(batch, step()).total
+        torch.testing.assert_close(result, bound + (beta - 1) * tc)
 
 
-@pytest.mark.parametrize(("start", "found"), [(0.0, [0.0, 0.5, 1.0, 1.0]),
+@pytest.mark.parametrize(("start", "result"), [(0.0, [0.0, 0.5, 1.0, 1.0]),
                                               (0.5, [0.5, 0.75, 1.0, 1.0]),
                                               (16.0, [16.0, 4.0, 1.0, 1.0])])
-def test_the_weight_of_the_kl_rises_linearly_and_cools_geometrically(start, found):
+def test_the_weight_of_the_kl_rises_linearly_and_cools_geometrically(start, result):
     model, batch = model_and_batch("vae", kl_warmup=0.5, kl_weight_start=start)
     steps = [Step(0, 0, share, Noise(3)) for share in (0.0, 0.25, 0.5, 1.0)]
-    assert [model.kl_weight(s) for s in steps] == pytest.approx(found)
+    assert [model.kl_weight(s) for s in steps] == pytest.approx(result)
     losses = [model.loss(batch, Step(0, 0, share, Noise(3))) for share in (0.0, 1.0)]
     apart = losses[0].total - losses[1].total
     torch.testing.assert_close(apart, (start - 1) * losses[1].terms["kl"])
@@ -60,10 +59,10 @@ def test_the_models_of_factors_cool_and_a_vae_does_not():
 def test_gamma_weighs_what_the_discriminator_says():
     plain, batch = model_and_batch("factor-vae", gamma=0.0)
     weighed, _ = model_and_batch("factor-vae", gamma=5.0)
-    without, found = plain.loss(batch, step()), weighed.loss(batch, step())
-    tc = found.terms["total correlation"]
+    without, result = plain.loss(batch, step()), weighed.loss(batch, step())
+    tc = result.terms["total correlation"]
     assert tc != 0
-    torch.testing.assert_close(found.total, without.total + 5 * tc)
+    torch.testing.assert_close(result.total, without.total + 5 * tc)
 
 
 def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
@@ -75,19 +74,19 @@ def test_the_discriminator_learns_the_total_correlation_of_a_gaussian():
     adam = torch.optim.Adam(model.discriminator.parameters(), 2e-3)
     factor = torch.tensor([[1.0, 0.0], [rho, math.sqrt(1 - rho**2)]])
     for k in range(300):
-        codes = Noise(k + 1000).normal(2048, 2) @ factor.T
-        loss = model.discriminator_loss(codes, Step(k, 0, 1.0, Noise(k))).total
+        latents = Noise(k + 1000).normal(2048, 2) @ factor.T
+        loss = model.discriminator_loss(latents, Step(k, 0, 1.0, Noise(k))).total
         adam.zero_grad()
         loss.backward()
         adam.step()
     with torch.no_grad():
-        found = model.log_density_ratio(Noise(7).normal(20_000, 2) @ factor.T).mean().item()
-    assert found == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.08)
+        result = model.log_density_ratio(Noise(7).normal(20_000, 2) @ factor.T).mean().item()
+    assert result == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.08)
     assert loss.item() < math.log(2)
 
 
 def test_a_model_of_two_players_is_checked_by_the_phase_it_names(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     outcome = tiny.train(tmp_path / "run", "factor-vae", data, tiny.small("factor-vae"),
                          validation=data)[1]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -109,4 +108,4 @@ def test_codes_are_scored_with_gradients_to_the_encoder_alone():
 def test_each_player_has_its_own_decay_rates():
     model, _ = model_and_batch("factor-vae")
     trainer = Trainer(model, tiny.options(betas=(0.8, 0.95)), budget=320, precision="fp32")
-    assert [g.optimiser.betas for g in trainer.groups] == [(0.8, 0.95), (0.5, 0.9)]
+    assert [adam.betas for adam in trainer.optimisers] == [(0.8, 0.95), (0.5, 0.9)]

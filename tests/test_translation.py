@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import latlas
 import latlas.data
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch, PairBatch
 from latlas.core.errors import CapabilityError, ConfigError, DataError
-from latlas.core.model import Step
+from latlas.core.model import Batch, PairBatch, Step
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.space import Images, Recordings, Sound
 from latlas.data import open_source
@@ -25,18 +25,17 @@ from latlas.data.pairs import PairDataset
 from latlas.engine.callbacks import ALARMS
 from latlas.metrics import paired
 from latlas.models.cycle_gan import replayed
-from latlas.models.pix2pix import Pix2Pix
-from latlas.models.translation import flipped
+from latlas.models.translation import Pix2Pix, flipped
 from latlas.networks.translators import (
     Block,
     ColumnTranslator,
+    Mirrored,
     PatchDiscriminator,
     ResidualTranslator,
     UNet,
 )
-from latlas.verbs.measures import measure
-from latlas.verbs.report import build_page
-from latlas.verbs.sections import Subject
+from latlas.verbs.evaluate import measure
+from latlas.verbs.sections import Subject, build_page
 
 
 def step(index=0):
@@ -59,9 +58,23 @@ def test_translators_keep_any_size(size):
     for network in (UNet(3, 2, size, 4), UNet(3, 2, size, 4, depth=2, noise=0.5),
                     UNet(3, 2, size, 4, depth=1, blocks=1), UNet(3, 2, size, 4, blocks=2),
                     ResidualTranslator(3, 2, size, 4, 1), ColumnTranslator(3, 2, size, 1, 1)):
-        made = network(x)
-        assert made.shape == (2, 2, *size) and made.dtype == torch.float32
-        assert made.abs().max() <= 1
+        output = network(x)
+        assert output.shape == (2, 2, *size) and output.dtype == torch.float32
+        assert output.abs().max() <= 1
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_edges_are_mirrored_also_row_by_row(outputs, bias):
+    layer, x = Mirrored(4, outputs, 7).double(), torch.randn(2, 4, 11, 12, dtype=torch.float64)
+    if not bias:
+        layer.conv.register_parameter("bias", None)
+    x.requires_grad_()
+    known = layer.conv(F.pad(x, [3] * 4, mode="reflect"))
+    torch.testing.assert_close(layer(x).double(), known, rtol=1e-5, atol=1e-5)
+    mine, theirs = (torch.autograd.grad(y.double().square().sum(), [x, *layer.parameters()])
+                    for y in (layer(x), known))
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("blocks", [0, 3])
@@ -82,35 +95,35 @@ def test_blocks_of_a_unet_need_a_picture():
 
 @pytest.mark.parametrize(("depth", "patch"), [(1, 16), (2, 34), (3, 70)])
 def test_a_discriminator_sees_patches_of_the_published_size(depth, patch):
-    judge = PatchDiscriminator(1, 2, depth)
-    for layer in judge.modules():  # positive everywhere, so that nothing cancels
+    discriminator = PatchDiscriminator(1, 2, depth)
+    for layer in discriminator.modules():  # positive everywhere, so that nothing cancels
         if isinstance(layer, torch.nn.InstanceNorm2d):
             layer.forward = lambda h: h
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.ones_(layer.weight)
     x = torch.ones(1, 1, 160, 160, requires_grad=True)
-    out = judge(x)[0]
+    out = discriminator(x)[0]
     side = round(len(out) ** 0.5)
     out[(side // 2) * side + side // 2].backward()
-    seen = x.grad[0, 0].nonzero()
-    assert (seen.max(0).values - seen.min(0).values + 1).tolist() == [patch, patch]
+    gradient = x.grad[0, 0].nonzero()
+    assert (gradient.max(0).values - gradient.min(0).values + 1).tolist() == [patch, patch]
 
 
 def test_pix2pix_pays_for_the_difference_and_for_what_is_not_believed():
     model, batch = model_and_batch("pix2pix", tiny.pairs(), l1=7.0, adversarial=2.0, features=3.0)
-    made = model.generator(batch.a.x)
-    pair, true = (torch.cat([batch.a.x, y], 1) for y in (made, batch.b.x))
-    found = losses(model, batch)
-    near = (made - batch.b.x).abs().mean()
+    output = model.generator(batch.a.x)
+    pair, true = (torch.cat([batch.a.x, y], 1) for y in (output, batch.b.x))
+    result = losses(model, batch)
+    near = (output - batch.b.x).abs().mean()
     fooled = 0.5 * (model.discriminator(pair) - 1).square().mean()
     levels = zip(model.discriminator.features(pair), model.discriminator.features(true),
                  strict=True)
     apart = torch.stack([(a - b).abs().mean() for a, b in levels]).mean()
-    torch.testing.assert_close(found["generator"].total, 7 * near + 2 * fooled + 3 * apart)
-    judged = found["discriminator"].total
-    wanted = 0.5 * ((model.discriminator(true) - 1).square().mean()
+    torch.testing.assert_close(result["generator"].total, 7 * near + 2 * fooled + 3 * apart)
+    loss = result["discriminator"].total
+    expected = 0.5 * ((model.discriminator(true) - 1).square().mean()
                     + model.discriminator(pair).square().mean())
-    torch.testing.assert_close(judged, wanted)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_cycle_gan_pays_for_cycles_that_are_not_consistent():
@@ -118,13 +131,13 @@ def test_cycle_gan_pays_for_cycles_that_are_not_consistent():
     twin = PairDataset(data.a, data.a, aligned=False)  # as many channels
     model, batch = model_and_batch("cycle-gan", twin, cycle=3.0, identity=2.0, replay_buffer=0)
     a, b = batch.a.x, batch.b.x
-    found = losses(model, batch)["generators"]
+    result = losses(model, batch)["generators"]
     fake_b, fake_a = model.G_AB(a), model.G_BA(b)
     cycle = (model.G_BA(fake_b) - a).abs().mean() + (model.G_AB(fake_a) - b).abs().mean()
     same = (model.G_BA(a) - a).abs().mean() + (model.G_AB(b) - b).abs().mean()
     fooled = 0.5 * ((model.D_B(fake_b) - 1).square().mean()
                     + (model.D_A(fake_a) - 1).square().mean())
-    torch.testing.assert_close(found.total, fooled + 3 * cycle + 2 * same)
+    torch.testing.assert_close(result.total, fooled + 3 * cycle + 2 * same)
     other = PairBatch(Batch(a), Batch(torch.cat([b, b], 1)))
     assert "identity" not in losses(model_and_batch("cycle-gan", tiny.domains())[0],
                                     other)["generators"].terms
@@ -133,14 +146,14 @@ def test_cycle_gan_pays_for_cycles_that_are_not_consistent():
 def test_pairs_and_neighbours_are_flipped_together_and_the_same_in_every_phase():
     x = torch.arange(24.0).reshape(2, 1, 3, 4)
     batch = PairBatch(Batch(x, neighbour=x + 200, label=torch.tensor([3, 4])), Batch(x + 100))
-    seen = flipped(batch, torch.tensor([True, False]))
-    for image, more in ((seen.a.x, 0), (seen.b.x, 100), (seen.a.neighbour, 200)):
+    gradient = flipped(batch, torch.tensor([True, False]))
+    for image, more in ((gradient.a.x, 0), (gradient.b.x, 100), (gradient.a.neighbour, 200)):
         assert torch.equal(image[0], x[0].flip(-1) + more)
         assert torch.equal(image[1], x[1] + more)
-    assert torch.equal(seen.a.label, batch.a.label)
-    assert seen.b.neighbour is None
+    assert torch.equal(gradient.a.label, batch.a.label)
+    assert gradient.b.neighbour is None
     model, batch = model_and_batch("pix2pix", tiny.pairs(), horizontal_flip=True)
-    first = model.augmented(batch, step())
+    first = flipped(batch, step().noise.uniform(len(batch)) < 0.5)
     turned = (first.a.x != batch.a.x).flatten(1).any(1)
     assert 0 < turned.sum() < len(batch)
     plain = model_and_batch("pix2pix", tiny.pairs())[0]
@@ -170,17 +183,17 @@ def test_the_replay_buffer_gives_what_it_takes():
     pool, fakes = torch.zeros(6, 2), torch.arange(16.0).view(8, 2)
     with pytest.raises(ConfigError, match="replay_buffer=6 holds fewer than a batch of 8"):
         replayed(pool, fakes, 0, Noise(0))
-    for known in (0, 3):  # it fills first, and everything is shown as it is
-        shown, pool = replayed(pool, fakes[known:known + 3], known, Noise(known))
-        assert torch.equal(shown, fakes[known:known + 3])
+    for n in (0, 3):  # it fills first, and everything is shown as it is
+        fake_input, pool = replayed(pool, fakes[n:n + 3], n, Noise(n))
+        assert torch.equal(fake_input, fakes[n:n + 3])
     assert torch.equal(pool, fakes[:6])
     swaps = []
     for seed in range(200):
         new = 100.0 + torch.arange(8.0).view(4, 2)
-        shown, after = replayed(pool, new, 6, Noise(seed))
+        fake_input, after = replayed(pool, new, 6, Noise(seed))
         before = torch.cat([pool, new]).sort(0).values
-        assert torch.equal(torch.cat([after, shown]).sort(0).values, before)
-        swaps.append((shown[:, 0] < 100).float().mean().item())
+        assert torch.equal(torch.cat([after, fake_input]).sort(0).values, before)
+        swaps.append((fake_input[:, 0] < 100).float().mean().item())
     assert np.mean(swaps) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(800))
 
 
@@ -189,12 +202,12 @@ def test_discriminators_see_fakes_of_earlier_steps():
     for index in range(2):
         losses(model, batch, index)
         assert model.replay_b.abs().sum() > 0
-    earlier, seen = model.replay_b.clone(), []
-    model.D_B.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    earlier, gradient = model.replay_b.clone(), []
+    model.D_B.register_forward_pre_hook(lambda _, inputs: gradient.append(inputs[0]))
     late = model.losses(PairBatch(replace(batch.a, x=batch.a.x + 1), batch.b), step(2))
     next(late)
-    shown = seen[0][len(batch):]  # beside the real ones
-    old = [(earlier == item).flatten(1).all(1).any().item() for item in shown]
+    fake_input = gradient[0][len(batch):]  # beside the real ones
+    old = [(earlier == image).flatten(1).all(1).any().item() for image in fake_input]
     assert 0 < sum(old) < 6
     assert torch.equal(model.replay_b, earlier)  # not before the step is done
     list(late)
@@ -213,13 +226,13 @@ def test_pairs_are_learnt(tmp_path):
     assert error < 0.5 * constant
 
 
-@pytest.mark.parametrize("name, data, generator, judge",
+@pytest.mark.parametrize("name, data, generator, discriminator",
                          [("pix2pix", tiny.pairs, "generator", "discriminator"),
                           ("cycle-gan", tiny.domains, "G_AB", "D_A")])
-def test_discriminators_can_be_narrower_than_generators(name, data, generator, judge):
-    for given, width in ((3, 3), (0, 5)):
-        model, _ = model_and_batch(name, data(), width=5, discriminator_width=given)
-        firsts = [next(getattr(model, part).parameters()) for part in (generator, judge)]
+def test_discriminators_can_be_narrower_than_generators(name, data, generator, discriminator):
+    for layers, width in ((3, 3), (0, 5)):
+        model, _ = model_and_batch(name, data(), width=5, discriminator_width=layers)
+        firsts = [next(getattr(model, part).parameters()) for part in (generator, discriminator)]
         assert [len(first) for first in firsts] == [5, width]
 
 
@@ -230,8 +243,8 @@ def run(tmp_path):
     for side, shape in (("A", (16, 16)), ("B", (16, 16, 3))):
         (tmp_path / "data" / side).mkdir(parents=True)
         for i in range(12):
-            picture = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
-            picture.save(tmp_path / "data" / side / f"p{i:02d}.png")
+            image = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+            image.save(tmp_path / "data" / side / f"p{i:02d}.png")
     latlas.train("pix2pix", str(tmp_path / "data"), out=tmp_path / "run", images=16, width=4,
                  threads=1, precision="fp32", progress=False)
     return tmp_path / "run"
@@ -244,14 +257,14 @@ def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
     assert "wrote 12 images" in capsys.readouterr().out
     files = sorted(out.glob("*.png"))
     assert [f.name for f in files] == [f"p{i:02d}.png" for i in range(12)]
-    kept, made = files[3].read_bytes(), latlas.translate(run, str(data))
-    assert made.shape == (12, 3, 16, 16) and made.dtype == np.uint8
-    assert np.array_equal(np.asarray(Image.open(files[3])), made[3].transpose(1, 2, 0))
+    before, output = files[3].read_bytes(), latlas.translate(run, str(data))
+    assert output.shape == (12, 3, 16, 16) and output.dtype == np.uint8
+    assert np.array_equal(np.asarray(Image.open(files[3])), output[3].transpose(1, 2, 0))
     files[5].unlink()
     files[3].write_bytes(b"mine")
     assert cli.run(line) == 0
     assert "wrote 1 image to" in (said := capsys.readouterr().out) and "11 were there" in said
-    assert files[3].read_bytes() == b"mine" != kept
+    assert files[3].read_bytes() == b"mine" != before
     assert out.with_name("made-sheet.png").exists()
 
 
@@ -260,12 +273,12 @@ def test_a_sheet_of_pairs_shows_what_was_wanted(run, capsys):
     assert cli.run(["translate", str(run), "--split", "train", "--n", "2", "--out",
                     str(sheet)]) == 0
     assert "input | output | target" in capsys.readouterr().out
-    shown = np.asarray(Image.open(sheet).convert("RGB"))
+    fake_input = np.asarray(Image.open(sheet).convert("RGB"))
     train = latlas.data.split(open_source(str(run.parent / "data")), "train")
-    across, down = shown.shape[1] / 3, shown.shape[0] / 2
+    across, down = fake_input.shape[1] / 3, fake_input.shape[0] / 2
     for column, x in enumerate((train.a.take("x"), None, train.b.take("x"))):
         for row in range(2):
-            middle = shown[int(down * (row + 0.5)), int(across * (column + 0.5))].tolist()
+            middle = fake_input[int(down * (row + 0.5)), int(across * (column + 0.5))].tolist()
             assert x is None or middle in [list(np.broadcast_to(x[row][:, i, j], 3))
                                            for i in range(16) for j in range(16)]
 
@@ -290,7 +303,7 @@ def test_other_models_and_other_pictures_are_refused(run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_figures_of_pairs_are_those_of_their_definitions():
+def test_metrics_of_pairs_are_those_of_their_definitions():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (3, 2, 16, 19)).astype(np.uint8) for _ in range(2))
     far = np.abs(a.astype(float) - b)
@@ -311,7 +324,7 @@ def similarity(a, b):
     at = np.arange(11) - 5
     weight = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
     weight /= weight.sum()
-    c1, c2, found = (0.01 * 255) ** 2, (0.03 * 255) ** 2, []
+    c1, c2, result = (0.01 * 255) ** 2, (0.03 * 255) ** 2, []
     for x, y in zip(a.astype(float), b.astype(float), strict=True):
         for i in range(x.shape[0] - 10):
             for j in range(x.shape[1] - 10):
@@ -319,9 +332,9 @@ def similarity(a, b):
                 mp, mq = (weight * p).sum(), (weight * q).sum()
                 vp, vq = (weight * (p - mp) ** 2).sum(), (weight * (q - mq) ** 2).sum()
                 shared = (weight * (p - mp) * (q - mq)).sum()
-                found.append((2 * mp * mq + c1) * (2 * shared + c2)
+                result.append((2 * mp * mq + c1) * (2 * shared + c2)
                              / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
-    return np.mean(found)
+    return np.mean(result)
 
 
 class Perfect(Pix2Pix):
@@ -331,29 +344,29 @@ class Perfect(Pix2Pix):
         return torch.cat([torch.div((x + 1) * 8, 2, rounding_mode="floor") / 8 - 1, -x], 1)
 
 
-def test_a_perfect_translator_has_perfect_figures():
+def test_a_perfect_translator_has_perfect_metrics():
     data = tiny.pairs(n=400)
     model = Perfect(tiny.small("pix2pix"), data.space).eval()
     train, test = data.subset(slice(0, 300)), data.subset(slice(300, None))
-    found = {f.key: f for f in measure(model, train=train, test=test, features="pixels").metrics}
-    assert found["l1"].value == 0 and found["l1"].control > 0.01
-    assert found["ssim"].value == pytest.approx(1) and found["psnr"].value == np.inf
-    assert found["sliced"].value == pytest.approx(0, abs=1e-6)
-    assert found["sliced"].control > 0.01
-    assert "cycle" not in found
+    result = {f.key: f for f in measure(model, train=train, test=test, features="pixels").metrics}
+    assert result["l1"].value == 0 and result["l1"].control > 0.01
+    assert result["ssim"].value == pytest.approx(1) and result["psnr"].value == np.inf
+    assert result["sliced"].value == pytest.approx(0, abs=1e-6)
+    assert result["sliced"].control > 0.01
+    assert "cycle" not in result
 
 
 def test_cycle_consistency_is_measured_to_either_domain():
     data = tiny.domains()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "AB":
-        found = {f.key: f for f in measure(model, train=data, test=data, to=to).metrics}
-        given = torch.cat([b.x for b in Sweep(data.a if to == "B" else data.b, 90)])
+        result = {f.key: f for f in measure(model, train=data, test=data, to=to).metrics}
+        layers = torch.cat([b.x for b in Sweep(data.a if to == "B" else data.b, 90)])
         with torch.no_grad():
             there, back = (model.G_AB, model.G_BA)[::1 if to == "B" else -1]
-            lost = (back(there(given)) - given).abs().mean().item() / 2
-        assert found["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
-        assert "l1" not in found and "frechet" in found
+            lost = (back(there(layers)) - layers).abs().mean().item() / 2
+        assert result["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
+        assert "l1" not in result and "frechet" in result
     with pytest.raises(ConfigError, match="translates to"):
         measure(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
                 test=tiny.pairs(), to="A")
@@ -382,13 +395,13 @@ def test_a_report_shows_translations_each_way(name, rows):
     data = tiny.pairs() if name == "pix2pix" else tiny.domains()
     model = tiny.build(name, data, tiny.small(name))
     text = build_page([Subject("mine", model)], train=data, test=data)
-    found = {way: section_of(text, way).count("<li>") for way in "BA"
-             if f'id="translations-to-{way.lower()}"' in text}
-    assert found == rows
+    result = {to: section_of(text, to).count("<li>") for to in "BA"
+             if f'id="translations-to-{to.lower()}"' in text}
+    assert result == rows
 
 
-def section_of(text, way):
-    return text[text.index(f'id="translations-to-{way.lower()}"'):].split("</section>")[0]
+def section_of(text, to):
+    return text[text.index(f'id="translations-to-{to.lower()}"'):].split("</section>")[0]
 
 
 def test_a_report_judges_every_way_or_the_one_asked_for(tmp_path, capsys):
@@ -399,10 +412,10 @@ def test_a_report_judges_every_way_or_the_one_asked_for(tmp_path, capsys):
                  batch_size=4, width=2, network="unet", threads=1, progress=False)
     assert cli.run(["report", str(run)]) == 0
     text = (run / "report.html").read_text()
-    for way in "AB":
-        cycle = latlas.evaluate(run, to=way, metrics=("translation",)).get("cycle")
-        assert "<td" in section_of(text, way) and f"ring to {way}" in section_of(text, way)
-        assert cycle.text() in section_of(text, way)
+    for domain in "AB":
+        cycle = latlas.evaluate(run, to=domain, metrics=("translation",)).get("cycle")
+        assert "<td" in section_of(text, domain) and f"ring to {domain}" in section_of(text, domain)
+        assert cycle.text() in section_of(text, domain)
     assert cli.run(["report", str(run), "--to", "A", "--out", str(tmp_path / "a.html")]) == 0
     only = (tmp_path / "a.html").read_text()
     assert "Translations to A" in only and "Translations to B" not in only
@@ -418,7 +431,7 @@ def test_a_report_of_a_way_that_is_not_gone_is_refused(run, capsys):
 def test_both_domains_are_heard_of_by_the_names_that_alarms_know():
     model, batch = model_and_batch("cycle-gan", tiny.domains(), penalty="r1")
     terms = losses(model, batch)["discriminators"].terms
-    for name in ("discriminator", "D(real)", "D(fake)", "certainty", "r1"):
+    for name in ("discriminator", "D(real)", "D(fake)", "ada_signal", "r1"):
         mean = (terms[f"{name}/A"] + terms[f"{name}/B"]) / 2
         assert torch.equal(terms[name], mean)
     assert set(ALARMS["losing"].terms) <= terms.keys()

@@ -83,12 +83,12 @@ def test_the_elbo_with_the_exact_posterior_has_no_gap():
 def test_with_a_wrong_posterior_the_bound_rises_with_draws_to_the_truth():
     model, x, density = linear_gaussian(wrong_by=1.0)
     truth = density.logpdf(model.space.to_data(x.double())).mean()
-    found = [model.log_likelihood(x, noise=Noise(0), draws=k) for k in (1, 4, 32, 512)]
-    means = [nats.mean().item() for nats, _ in found]
+    result = [model.log_likelihood(x, noise=Noise(0), draws=k) for k in (1, 4, 32, 512)]
+    means = [nats.mean().item() for nats, _ in result]
     assert means[0] < truth - 0.3
     assert all(a < b for a, b in pairwise(means))
     assert abs(means[-1] - truth) < 0.01
-    assert 1 < found[-1][1].mean() < 512
+    assert 1 < result[-1][1].mean() < 512
 
 
 def test_draws_in_chunks_estimate_the_same(monkeypatch):
@@ -101,7 +101,7 @@ def test_draws_in_chunks_estimate_the_same(monkeypatch):
 
 def test_the_loss_is_the_negative_bound_in_model_units():
     model, x, _ = linear_gaussian(wrong_by=1.0)
-    from latlas.core.batch import Batch
+    from latlas.core.model import Batch
     loss = model.loss(Batch(x), Step(0, 0, 1.0, Noise(3)))
     bound = model.elbo(x, noise=Noise(3))["bound"].mean() + model.space.log_volume
     torch.testing.assert_close(loss.total, -bound)
@@ -130,8 +130,9 @@ def trained_linear_vae(tmp_path, x: np.ndarray, space: Space, shape: tuple[int, 
 
 
 def mean_bound(model: VAE, x: np.ndarray) -> float:
-    items = model.space.to_model(torch.from_numpy(x).float().reshape(-1, *model.space.shape))
-    return float(np.mean([model.elbo(items, noise=Noise(s))["bound"].mean() for s in range(100)]))
+    examples = model.space.to_model(torch.from_numpy(x).float().reshape(-1, *model.space.shape))
+    return float(np.mean([model.elbo(examples, noise=Noise(s))["bound"].mean()
+                          for s in range(100)]))
 
 
 def test_a_linear_vae_reaches_ppca(tmp_path):
@@ -194,8 +195,8 @@ def integers() -> tuple[np.ndarray, np.ndarray]:
 def bits(model: VAE, draws: int) -> float:
     """Expected bits per dimension over the known distribution of integers."""
     p, x = integers()
-    items = torch.from_numpy(x).float().view(-1, 1, 1, 1).repeat(draws, 1, 1, 1)
-    nats, _ = model.log_likelihood(items, noise=Noise(0))
+    examples = torch.from_numpy(x).float().view(-1, 1, 1, 1).repeat(draws, 1, 1, 1)
+    nats, _ = model.log_likelihood(examples, noise=Noise(0))
     return float(-(p * nats.view(draws, -1).mean(0).numpy()).sum() / np.log(2))
 
 
@@ -217,8 +218,8 @@ def test_a_dequantised_density_is_on_the_same_footing():
     u = x[:, None] + nodes / 16
     inside = (scipy.stats.norm.logpdf(u, CENTRE, noise_sd) * weights / 2).sum(1) - np.log(8)
     truth = -(p * inside).sum() / np.log(2)
-    found = bits(model, 4000)
-    assert found == pytest.approx(truth, abs=4e-3)
+    result = bits(model, 4000)
+    assert result == pytest.approx(truth, abs=4e-3)
     normal = scipy.stats.norm(CENTRE, noise_sd)
     whole = np.log(normal.cdf(x + 1 / 16) - normal.cdf(x - 1 / 16))
     assert truth > -(p * whole).sum() / np.log(2) > entropy
@@ -231,21 +232,20 @@ def test_dequantising_more_draws_average_to_the_same_items():
 
 
 def test_gray_pixels_under_coin_flips_are_called_no_likelihood():
-    from latlas.models import likelihoods
     space = Images((1, 2, 2))
-    made = {b: likelihoods.make("bernoulli", space, binarize=b, noise_sd=1.0)
-            for b in ("none", "dynamic", "threshold")}
-    assert "no likelihood" in made["none"].base_measure
-    assert made["dynamic"].base_measure == made["threshold"].base_measure == "binary pixels"
+    families = {b: vae_module.Likelihood("bernoulli", space, b)
+                for b in ("none", "dynamic", "threshold")}
+    assert "no likelihood" in families["none"].base_measure
+    assert families["dynamic"].base_measure == families["threshold"].base_measure == "binary pixels"
     gray = torch.zeros(20_000, 1, 2, 2) - 0.5  # a quarter ink
-    drawn = made["dynamic"].preprocess(gray, Noise(0))
+    drawn = families["dynamic"].preprocess(gray, Noise(0))
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert (drawn == 1).float().mean().item() == pytest.approx(0.25, abs=0.01)
-    assert (made["threshold"].preprocess(gray, Noise(0)) == -1).all()
+    assert (families["threshold"].preprocess(gray, Noise(0)) == -1).all()
 
 
 def test_bf16_moves_an_importance_weighted_bound_by_hundredths_of_a_nat(tmp_path):
-    data = tiny.pictures(n=64)
+    data = tiny.images(n=64)
     model, _ = tiny.train(tmp_path / "run", "vae", data, tiny.small("vae"))
     model.eval()
     full = score(model, data, draws=64, precision="fp32")

@@ -1,4 +1,4 @@
-"""Disentanglement as figures: which factors, what stands beside them, and what is refused."""
+"""Disentanglement as metrics: which factors, what stands beside them, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
-from latlas.verbs.comparison import Evaluation, side_by_side
-from latlas.verbs.measures import disentanglement, has_factors, known_factors, measure
+from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.measures import disentanglement, has_factors, known_factors
 
 NAMES = ("shape", "orientation", "x", "still")
 
@@ -66,7 +66,7 @@ def test_factors_without_names_are_numbered(data):
 
 
 def test_figures_stand_between_their_control_and_their_ceiling(data):
-    found = {f.key: f for f in disentanglement(Reader(data.space), data)}
+    found = {f.key: f for f in disentanglement(Reader(data.space), data, (), 0, [])}
     assert set(found) == {k for k, kind in KINDS.items() if kind.group == "disentanglement"}
     assert all(f.control_name == "rotated latents" for f in found.values())
     for key in ("mig", "dci_disentanglement", "sap"):
@@ -77,9 +77,9 @@ def test_figures_stand_between_their_control_and_their_ceiling(data):
 
 def test_evaluate_takes_what_the_data_allow(data):
     model = Reader(data.space)
-    found = measure(model, train=data, test=data)
-    assert found.get("mig").value > 0.9 and found.get("active_units") is not None
-    assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
+    result = measure(model, train=data, test=data)
+    assert result.get("mig").value > 0.9 and result.get("active_units") is not None
+    assert Evaluation.from_json(json.loads(json.dumps(result.to_json()))) == result
     without = Dataset(data.x, Points((4,)))
     assert not has_factors(without)
     assert measure(model, train=without, test=without).get("mig") is None
@@ -102,7 +102,7 @@ def test_what_was_asked_for_and_cannot_be_is_said(data):
         measure(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
 
 
-def test_groups_are_those_of_the_figures():
+def test_groups_are_those_of_the_metrics():
     assert list(dict.fromkeys(kind.group for kind in KINDS.values())) == [
         "likelihood", "reconstruction", "translation", "classification", "encoding",
         "disentanglement", "latent-space", "samples"]
@@ -112,7 +112,7 @@ def test_groups_are_those_of_the_figures():
 def test_the_table_has_a_column_for_the_ceiling(data):
     table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
-    assert line.control.endswith("(rotated latents)") and float(line.more["ceiling"]) > 0.9
+    assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"
     assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
 
@@ -125,15 +125,15 @@ def test_by_command_on_shapes(tmp_path, capsys):
     code = command(["evaluate", str(run), "--data", "shapes", "--metrics", "disentanglement",
                     "--factors", "x,y", "--json"])
     assert code == 0
-    found = json.loads(capsys.readouterr().out)
-    mig = next(f for f in found["metrics"] if f["key"] == "mig")
+    result = json.loads(capsys.readouterr().out)
+    mig = next(f for f in result["metrics"] if f["key"] == "mig")
     assert mig["ceiling"] > 0.7 > mig["value"] >= 0 and mig["control_name"] == "rotated latents"
-    assert len(found["metrics"]) == 8
+    assert len(result["metrics"]) == 8
 
 
 def test_factors_survive_models_that_were_trained_without(data):
     """The names belong to the examples, not to what the model was trained on."""
     space = Points((4,))
     model = tiny.build("ae", Dataset(data.x, space), tiny.small("ae"))
-    found = latlas.evaluate(model, data, metrics=("disentanglement",))
-    assert any("the factors shape, x" in note for note in found.notes)
+    result = latlas.evaluate(model, data, metrics=("disentanglement",))
+    assert any("the factors shape, x" in note for note in result.notes)

@@ -17,34 +17,26 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
 from latlas.models import MODELS
 from latlas.models.priors import FullNormal, StandardNormal
-from latlas.verbs.latent_space import (
-    CELLS,
-    SPAN,
-    has_latent_space,
-    latent_metrics,
-    plane,
-    prior_draws,
-)
-from latlas.verbs.measures import measure
-from latlas.verbs.report import build_page
+from latlas.verbs.evaluate import measure
+from latlas.verbs.measures import has_latent_space, latent_space, prior_draws
 from latlas.verbs.sample_quality import feature_extractor
-from latlas.verbs.sections import Subject
+from latlas.verbs.sections import CELLS, SPAN, Subject, build_page, plane
 
 SPACE = Points((3,))
 
 
 class Linear(Model):
-    """x = scale · (z, 0) for two codes; q(z|x) is exact for z with a share ``kept`` of its
+    """x = scale · (z, 0) for two latent dimensions; q(z|x) is exact for z with ``share`` of its
     variance, so that the aggregate posterior is the prior."""
 
-    def __init__(self, scale=2.0, kept=0.75, prior=None, flat=False):
+    def __init__(self, scale=2.0, share=0.75, prior=None, flat=False):
         super().__init__(None, SPACE)
-        self.latent_dim, self.scale, self.kept, self.flat = 2, scale, kept, flat
+        self.latent_dim, self.scale, self.share, self.flat = 2, scale, share, flat
         self.prior = prior or StandardNormal(2)
 
     def encode(self, x, *, condition=None):
-        mean = x[:, :2] / self.scale * math.sqrt(self.kept)
-        return Normal(mean, torch.full_like(mean, math.log(1 - self.kept)))
+        mean = x[:, :2] / self.scale * math.sqrt(self.share)
+        return Normal(mean, torch.full_like(mean, math.log(1 - self.share)))
 
     def decode(self, z, *, condition=None):
         out = torch.nn.functional.pad(self.scale * z, (0, 1))
@@ -62,51 +54,51 @@ def data(n=1500, seed=0, scale=2.0):
     return Dataset(np.c_[scale * z, np.zeros(n)].astype(np.float32), SPACE)
 
 
-def figures(model, test, seed=0):
+def metrics(model, test, seed=0):
     notes = []
-    return {f.key: f for f in latent_metrics(model, test, seed, notes)}, notes
+    return {f.key: f for f in latent_space(model, test, seed, notes)}, notes
 
 
 def test_a_linear_decoder_has_one_slope():
     test = data()
-    found, _ = figures(Linear(), test)
+    result, _ = metrics(Linear(), test)
     expected = 2.0 / neighbour_distance(test.x)  # sd of these draws of the prior is near 1
-    assert found["slope_median"].value == pytest.approx(expected, rel=0.05)
-    assert found["slope_high"].value == pytest.approx(expected, rel=0.05)
-    assert found["lipschitz_ratio"].value == pytest.approx(1, abs=1e-3)
-    assert found["largest_jump"].value >= found["largest_jump"].control > 0
+    assert result["slope_median"].value == pytest.approx(expected, rel=0.05)
+    assert result["slope_high"].value == pytest.approx(expected, rel=0.05)
+    assert result["lipschitz_ratio"].value == pytest.approx(1, abs=1e-3)
+    assert result["largest_jump"].value >= result["largest_jump"].control > 0
 
 
 def test_slopes_do_not_depend_on_the_unit_of_the_codes():
     wide = FullNormal(torch.tensor([5.0, -3.0]), 10 * torch.eye(2))
     one, other = Linear(), Linear(scale=0.2, prior=wide)
-    a, b = (figures(m, data())[0] for m in (one, other))
+    a, b = (metrics(m, data())[0] for m in (one, other))
     for key in ("slope_median", "lipschitz_ratio", "largest_jump"):
         assert a[key].value == pytest.approx(b[key].value, rel=1e-3)
 
 
 def test_information_of_a_gaussian_channel():
-    found, notes = figures(Linear(kept=0.75), data())
+    result, notes = metrics(Linear(share=0.75), data())
     for key in ("information", "information_upper"):
-        assert found[key].value == pytest.approx(math.log(4), abs=0.15)
+        assert result[key].value == pytest.approx(math.log(4), abs=0.15)
     for key in ("marginal_kl", "total_correlation", "dimension_kl", "linear_tc"):
-        assert found[key].value == pytest.approx(0, abs=0.06)
-    assert found["information"].error > 0 and notes == []
+        assert result[key].value == pytest.approx(0, abs=0.06)
+    assert result["information"].error > 0 and notes == []
 
 
 def test_few_items_say_that_they_bound_the_information():
-    found, notes = figures(Linear(kept=0.99999), data(60))
-    assert found["information"].value == pytest.approx(math.log(60), abs=0.01)
+    result, notes = metrics(Linear(share=0.99999), data(60))
+    assert result["information"].value == pytest.approx(math.log(60), abs=0.01)
     assert "lower bound" in notes[0] and "60 examples" in notes[0]
 
 
 def test_parts_by_dimension_are_of_the_standard_prior_alone():
     other = FullNormal(torch.zeros(2), torch.tensor([[1.0, 0.0], [0.5, 1.0]]))
-    found, _ = figures(Linear(prior=other), data())
-    assert "dimension_kl" not in found
-    held = np.array([[1, 0.5], [0.5, 1.25]])  # KL(N(0, I) ‖ N(0, held)) in closed form
-    expected = 0.5 * (np.trace(np.linalg.inv(held)) - 2 + math.log(np.linalg.det(held)))
-    assert found["marginal_kl"].value == pytest.approx(expected, abs=0.06)
+    result, _ = metrics(Linear(prior=other), data())
+    assert "dimension_kl" not in result
+    held_out = np.array([[1, 0.5], [0.5, 1.25]])  # KL(N(0, I) ‖ N(0, held)) in closed form
+    expected = 0.5 * (np.trace(np.linalg.inv(held_out)) - 2 + math.log(np.linalg.det(held_out)))
+    assert result["marginal_kl"].value == pytest.approx(expected, abs=0.06)
 
 
 def test_an_autoencoder_has_points_for_codes():
@@ -114,13 +106,13 @@ def test_an_autoencoder_has_points_for_codes():
         def encode(self, x, *, condition=None):
             return PointMass(x[:, :2])
 
-    found, _ = figures(Points(), data())
-    assert "information" not in found and found["linear_tc"].value == pytest.approx(0, abs=0.01)
+    result, _ = metrics(Points(), data())
+    assert "information" not in result and result["linear_tc"].value == pytest.approx(0, abs=0.01)
 
 
 def test_a_collapsed_decoder_does_not_move():
-    found, _ = figures(Linear(flat=True), data())
-    assert found["slope_median"].value == 0 and "lipschitz_ratio" not in found
+    result, _ = metrics(Linear(flat=True), data())
+    assert result["slope_median"].value == 0 and "lipschitz_ratio" not in result
 
 
 def test_completeness_stands_beside_held_out_data():
@@ -142,41 +134,41 @@ def test_prior_draws_are_reproducible():
 
 def test_the_map_of_a_linear_decoder():
     test = data()
-    found = plane(Linear(), test, lambda x: np.asarray(x)[:, :2])
-    np.testing.assert_allclose(found.slope, found.slope[0, 0], rtol=1e-3)
-    assert found.slope[0, 0] == pytest.approx(2 / neighbour_distance(test.x), rel=0.1)
-    middle, corner = CELLS // 2, found.tiles.reshape(CELLS, CELLS, 3)[0, 0]
-    assert found.reach[middle, middle] < min(1, 0.5 * found.reach[0, 0])
+    tiles, reach, slope = plane(Linear(), test, lambda x: np.asarray(x)[:, :2])
+    np.testing.assert_allclose(slope, slope[0, 0], rtol=1e-3)
+    assert slope[0, 0] == pytest.approx(2 / neighbour_distance(test.x), rel=0.1)
+    middle, corner = CELLS // 2, tiles.reshape(CELLS, CELLS, 3)[0, 0]
+    assert reach[middle, middle] < min(1, 0.5 * reach[0, 0])
     assert np.linalg.norm(corner) == pytest.approx(2 * SPAN * math.sqrt(2), rel=0.1)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_has_the_figures_it_can_have(name):
-    items = tiny.data_for(name)
-    model = tiny.build(name, items, tiny.small(name)).eval()
-    found, _ = figures(model, items)
-    assert all(math.isfinite(f.value) for f in found.values())
-    assert ("slope_median" in found) == has_latent_space(model)
-    again, _ = figures(model, items)
-    assert found == again
+def test_every_model_has_the_metrics_it_can_have(name):
+    examples = tiny.data_for(name)
+    model = tiny.build(name, examples, tiny.small(name)).eval()
+    result, _ = metrics(model, examples)
+    assert all(math.isfinite(f.value) for f in result.values())
+    assert ("slope_median" in result) == has_latent_space(model)
+    again, _ = metrics(model, examples)
+    assert result == again
 
 
 @pytest.mark.parametrize("name", ["ae", "conditional-vae"])
 def test_a_report_shows_the_latent_space_of_pictures(name, quick_classifier):
-    items = tiny.pictures(n=120)
-    train, test = items.subset(slice(0, 80)), items.subset(slice(80, 120))
-    model = tiny.build(name, items, tiny.small(name))
+    examples = tiny.images(n=120)
+    train, test = examples.subset(slice(0, 80)), examples.subset(slice(80, 120))
+    model = tiny.build(name, examples, tiny.small(name))
     page = Page(text := build_page([Subject(name, model)], train=train, test=test))
     assert "the-latent-space" in sections(text)
-    shown = [img["alt"] for img in page.of("img")]
-    assert f"{name} completeness" in shown and f"{name} Lipschitz ratio, p99 / median" in shown
+    alts = [img["alt"] for img in page.of("img")]
+    assert f"{name} completeness" in alts and f"{name} Lipschitz ratio, p99 / median" in alts
 
 
 def test_points_have_a_map_and_one_dimension_has_none():
-    items = tiny.points()
-    model = tiny.build("vae", items, tiny.small("vae", latent_dim=2))
-    assert "the-latent-space" in sections(build_page([Subject("vae", model)], train=items,
-                                                     test=items))
-    single = tiny.build("vae", items, tiny.small("vae", latent_dim=1))
-    assert "the-latent-space" not in sections(build_page([Subject("vae", single)], train=items,
-                                                         test=items))
+    examples = tiny.points()
+    model = tiny.build("vae", examples, tiny.small("vae", latent_dim=2))
+    assert "the-latent-space" in sections(build_page([Subject("vae", model)], train=examples,
+                                                     test=examples))
+    single = tiny.build("vae", examples, tiny.small("vae", latent_dim=1))
+    assert "the-latent-space" not in sections(build_page([Subject("vae", single)], train=examples,
+                                                         test=examples))

@@ -11,18 +11,17 @@ from torch import Tensor, nn
 
 import latlas
 from latlas.cli import __main__ as cli
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
 from latlas.core.errors import CapabilityError, ConfigError
-from latlas.core.model import HasStyles, Loss, Model, Phase, Step
-from latlas.core.ranges import numbers
+from latlas.core.model import Batch, HasStyles, Loss, Model, Phase, Step
+from latlas.core.options import numbers
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Dataset
 from latlas.models.priors import StandardNormal
-from latlas.verbs.decoding import decode_styles, to_styles
 from latlas.verbs.generate import decode, interpolate, sample
+from latlas.verbs.passes import decode_styles, to_styles
 from latlas.verbs.project import FRAMES, project
-from latlas.verbs.styles import chosen_layers, directions, edit, latents_of_seeds, mix
+from latlas.verbs.styles import directions, edit, latents_of_seeds, layer_numbers, mix
 
 PICTURE = Images((1, 4, 4), 256)
 LAYERS, WIDE = 6, 3
@@ -70,14 +69,14 @@ class Plain(Styled):
     decode_w = None
 
     def decode(self, z, *, condition=None):
-        picture = torch.einsum("nw,lwp->np", z @ self.a, self.b)
-        return PointMass(picture.reshape(-1, 1, 4, 4), 3)
+        image = torch.einsum("nw,lwp->np", z @ self.a, self.b)
+        return PointMass(image.reshape(-1, 1, 4, 4), 3)
 
     def sample(self, n, *, noise, condition=None):
         return self.decode(noise.normal(n, 2)).mean
 
 
-def shown(model, w):
+def images(model, w):
     """Data units of styles (n, layers, d_w)."""
     return decode_styles(model, w)
 
@@ -102,7 +101,7 @@ def test_truncation_moves_styles_to_their_mean():
     whole, half, none = (sample(model, 3, truncation=t).values.astype(float)
                          for t in (1.0, 0.5, 0.0))
     np.testing.assert_array_equal(none[0], none[1])
-    np.testing.assert_array_equal(none[:1], shown(model, model.mean_w()[None]))
+    np.testing.assert_array_equal(none[:1], images(model, model.mean_w()[None]))
     np.testing.assert_allclose(half, (whole + none) / 2, atol=1.01)
     assert np.abs(whole[0] - whole[1]).max() > 5
     with pytest.raises(CapabilityError, match="plain cannot mix; `sample truncation=` needs"):
@@ -111,9 +110,9 @@ def test_truncation_moves_styles_to_their_mean():
 
 def test_a_walk_through_styles_is_straight_there():
     model, a, b = Styled(), np.array([1.0, 2.0]), np.array([-1.0, 0.0])
-    way = interpolate(model, a, b, steps=3, space="w")
+    path = interpolate(model, a, b, steps=3, space="w")
     ends = to_styles(model, np.stack([a, b]))
-    np.testing.assert_array_equal(way, shown(model, np.stack([ends[0], ends.mean(0), ends[1]])))
+    np.testing.assert_array_equal(path, images(model, np.stack([ends[0], ends.mean(0), ends[1]])))
     with pytest.raises(ConfigError, match="unknown space 'v'"):
         interpolate(model, a, b, steps=3, space="v")
     with pytest.raises(CapabilityError, match="needs layers that have styles"):
@@ -125,11 +124,11 @@ def test_lists_of_numbers():
     assert all(numbers(text) is None for text in ("", "a", "1,,2", "3-1", "-1", "1-"))
 
 
-@pytest.mark.parametrize(("text", "found"), [
+@pytest.mark.parametrize(("text", "result"), [
     ("coarse", [0, 1]), ("middle", [2, 3]), ("fine", [4, 5]), ("all", [0, 1, 2, 3, 4, 5]),
     ("0-2,5", [0, 1, 2, 5])])
-def test_layers_by_name_or_number(text, found):
-    assert chosen_layers(text, LAYERS) == found
+def test_layers_by_name_or_number(text, result):
+    assert layer_numbers(text, LAYERS) == result
 
 
 # ------------------------------------------------------------------------------ mixing
@@ -145,7 +144,7 @@ def test_a_mixed_picture_has_the_styles_of_both():
     w = [to_styles(model, latents_of_seeds(model, [s])) for s in (2, 4)]
     expected = np.repeat(w[0][:, None], LAYERS, 1)
     expected[:, 4:] = w[1][:, None]
-    np.testing.assert_array_equal(table[2, 2], shown(model, expected)[0])
+    np.testing.assert_array_equal(table[2, 2], images(model, expected)[0])
 
 
 def test_all_styles_of_the_column_are_the_column():
@@ -169,37 +168,37 @@ def test_what_cannot_be_mixed_is_said():
 # ------------------------------------------------------------------------------ directions
 
 def test_directions_of_styles_are_their_principal_axes():
-    found = directions(Styled(), 2)
-    assert found.space == "w"
-    np.testing.assert_allclose(np.abs(found.axes), [[1, 0, 0], [0, 1, 0]], atol=0.02)
-    np.testing.assert_allclose(found.sd, [2, 0.5], rtol=0.03)
-    np.testing.assert_allclose(found.share, [16 / 17, 1 / 17], atol=0.01)
+    result = directions(Styled(), 2)
+    assert result.space == "w"
+    np.testing.assert_allclose(np.abs(result.axes), [[1, 0, 0], [0, 1, 0]], atol=0.02)
+    np.testing.assert_allclose(result.sd, [2, 0.5], rtol=0.03)
+    np.testing.assert_allclose(result.share, [16 / 17, 1 / 17], atol=0.01)
 
 
 def test_edits_move_the_layers_asked_for():
     model = Styled()
-    found = directions(model, 2)
-    row = edit(model, found, seed=4, steps=3, span=1.0, layers="coarse")
+    result = directions(model, 2)
+    row = edit(model, result, seed=4, steps=3, span=1.0, layers="coarse")
     assert row.shape == (2, 3, 1, 4, 4)
     np.testing.assert_array_equal(row[0, 1], sample(model, 1, seed=4)[0])
     np.testing.assert_array_equal(row[0, 1], row[1, 1])
     w = np.repeat(to_styles(model, np.zeros((1, 2)))[:, None], LAYERS, 1)
-    start = edit(model, found, seed=None, steps=1, span=0.0)
-    assert np.abs(start[0, 0].astype(float) - shown(model, w)[0]).max() <= 2  # the mean style is 0
-    whole = edit(model, found, seed=4, steps=3, span=1.0)
+    start = edit(model, result, seed=None, steps=1, span=0.0)
+    assert np.abs(start[0, 0].astype(float) - images(model, w)[0]).max() <= 2  # the mean style is 0
+    whole = edit(model, result, seed=4, steps=3, span=1.0)
     moved = [np.abs(x[0, 2].astype(float) - x[0, 1]).mean() for x in (row, whole)]
     assert 0 < moved[0] < moved[1]
 
 
 def test_without_styles_directions_are_those_of_decoded_examples():
     """z is round; the image changes with z_0 four times as fast, so that comes first."""
-    found = directions(Plain(), 2)
-    assert found.space == "z"
-    assert abs(found.axes[0, 0]) > 0.95 and found.share[0] > 0.8
-    np.testing.assert_allclose(np.linalg.norm(found.axes, axis=1), 1)
-    assert edit(Plain(), found, steps=3).shape == (2, 3, 1, 4, 4)
+    result = directions(Plain(), 2)
+    assert result.space == "z"
+    assert abs(result.axes[0, 0]) > 0.95 and result.share[0] > 0.8
+    np.testing.assert_allclose(np.linalg.norm(result.axes, axis=1), 1)
+    assert edit(Plain(), result, steps=3).shape == (2, 3, 1, 4, 4)
     with pytest.raises(CapabilityError, match="`edit layers=` needs"):
-        edit(Plain(), found, layers="fine")
+        edit(Plain(), result, layers="fine")
     with pytest.raises(ConfigError, match="k=0"):
         directions(Plain(), 0)
     with pytest.raises(ConfigError, match=r"k=3: latents of 2 numbers .* 2 directions"):
@@ -214,12 +213,12 @@ def test_of_an_encoder_they_are_those_of_the_latents():
         def encode(self, x, *, condition=None):
             return PointMass(x.flatten(1)[:, :2])
 
-    data = tiny.pictures((1, 4, 4), levels=256)
-    found = directions(Encodes(data.space), 1, data=data)
+    data = tiny.images((1, 4, 4), levels=256)
+    result = directions(Encodes(data.space), 1, data=data)
     x = data.space.to_model(data.x.reshape(len(data), -1)[:, :2].astype(float))
     value, vector = np.linalg.eigh(np.cov(x.T))
-    np.testing.assert_allclose(np.abs(found.axes[0]), np.abs(vector[:, 1]), atol=1e-4)
-    assert found.sd[0] == pytest.approx(value[1] ** 0.5, rel=1e-4)
+    np.testing.assert_allclose(np.abs(result.axes[0]), np.abs(vector[:, 1]), atol=1e-4)
+    assert result.sd[0] == pytest.approx(value[1] ** 0.5, rel=1e-4)
 
 
 # ------------------------------------------------------------------------------ projections
@@ -234,25 +233,25 @@ LATENTS = np.array([[1.0, -0.5], [-1.2, 1.0], [0.3, 0.0]])
 @pytest.mark.parametrize("model", [Plain(), Styled()])
 def test_a_decoded_example_is_found_again(model):
     data = of_latents(model, LATENTS)
-    found = project(model, data, starts=3, steps=150)
-    assert found.latent_space == ("w" if isinstance(model, HasStyles) else "z")
-    assert (found.error < 2e-5).all()  # rounding to whole levels is an error of 1.3e-6
-    assert np.abs(found.values.astype(int) - data.x).max() <= 1
-    if found.latent_space == "z":
-        np.testing.assert_allclose(found.latents, LATENTS, atol=0.15)
-    assert found.way.shape == (3, FRAMES, 1, 4, 4) and found.nearest is None
-    first, last = (np.square(found.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
+    result = project(model, data, starts=3, steps=150)
+    assert result.latent_space == ("w" if isinstance(model, HasStyles) else "z")
+    assert (result.error < 2e-5).all()  # rounding to whole levels is an error of 1.3e-6
+    assert np.abs(result.values.astype(int) - data.x).max() <= 1
+    if result.latent_space == "z":
+        np.testing.assert_allclose(result.latents, LATENTS, atol=0.15)
+    assert result.way.shape == (3, FRAMES, 1, 4, 4) and result.nearest is None
+    first, last = (np.square(result.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
     assert last < 0.05 * first
 
 
 def test_the_nearest_training_example_stands_beside():
     model = Styled()
     train, data = of_latents(model, np.tile([[0.9, -0.5]], (5, 1))), of_latents(model, LATENTS)
-    found = project(model, data, train=train, starts=2, steps=100)
+    result = project(model, data, train=train, starts=2, steps=100)
     x, y = (d.x.reshape(len(d), -1).astype(float) / 127.5 for d in (data, train))
     expected = np.square(x[:, None] - y[None]).mean(-1).min(1)
-    np.testing.assert_allclose(found.nearest, expected, rtol=1e-6)
-    assert list(found.table()) == ["example", "error", "nearest"]
+    np.testing.assert_allclose(result.nearest, expected, rtol=1e-6)
+    assert list(result.table()) == ["example", "error", "nearest"]
 
 
 def test_latents_follow_the_seed():
@@ -282,8 +281,8 @@ def test_an_encoders_latent_is_where_one_start_begins():
             return PointMass(torch.tensor(LATENTS[:len(x)], dtype=torch.float32))
 
     model = Knows()
-    found = project(model, of_latents(model, LATENTS), starts=1, steps=1)
-    np.testing.assert_allclose(found.latents, LATENTS, atol=1e-6)
+    result = project(model, of_latents(model, LATENTS), starts=1, steps=1)
+    np.testing.assert_allclose(result.latents, LATENTS, atol=1e-6)
 
 
 class Square(nn.Module):
@@ -322,11 +321,11 @@ def test_refusals():
 
 def test_the_way_is_written_as_a_strip_and_as_a_film(tmp_path):
     model, data = Plain(), of_latents(Plain(), LATENTS)
-    found = project(model, data, starts=1, steps=10)
-    assert "wrote 30 examples" in found.save(tmp_path / "a.png")
-    assert "wrote 3 projections" in found.save(tmp_path / "a.gif")
-    found.save(tmp_path / "a.npy")
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), found.values)
+    result = project(model, data, starts=1, steps=10)
+    assert "wrote 30 examples" in result.save(tmp_path / "a.png")
+    assert "wrote 3 projections" in result.save(tmp_path / "a.gif")
+    result.save(tmp_path / "a.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), result.values)
     with Image.open(tmp_path / "a.gif") as film, Image.open(tmp_path / "a.png") as strip:
         assert film.n_frames > 2 and strip.width > 2 * strip.height
 
@@ -357,8 +356,8 @@ def test_the_verbs_on_a_vae_and_a_gan(runs, tmp_path, monkeypatch, capsys):
         assert cli.run(["directions", run, "--k", "2", "--steps", "3", "--out", "d.png"]) == 0
     assert cli.run(["interpolate", gan, "--steps", "3", "--out", "i.npy"]) == 0
     assert np.load("i.npy").shape == (3, 1, 8, 8)
-    found = latlas.project(gan, steps=2, starts=1, split="validation", n=1000)
-    assert len(found.error) == len(found.nearest) == len(latlas.open_data(None, "validation",
+    result = latlas.project(gan, steps=2, starts=1, split="validation", n=1000)
+    assert len(result.error) == len(result.nearest) == len(latlas.open_data(None, "validation",
                                                                           like=gan))
 
 
@@ -403,9 +402,9 @@ def test_a_conditional_model_is_told_a_class_of_its_own(runs, tmp_path, monkeypa
 
 def test_directions_are_those_of_the_class(runs):
     run = runs / "conditional-gan"
-    found = [latlas.directions(run, 2, label=c) for c in "37"]
-    assert not np.allclose(found[0].axes, found[1].axes)
-    rows = [latlas.edit(run, found[0], steps=2, label=c) for c in "37"]
+    result = [latlas.directions(run, 2, label=c) for c in "37"]
+    assert not np.allclose(result[0].axes, result[1].axes)
+    rows = [latlas.edit(run, result[0], steps=2, label=c) for c in "37"]
     assert not np.array_equal(*rows)
     with pytest.raises(ConfigError, match="name one class for all examples, not 3, 7"):
         latlas.directions(run, 2, label=["3", "7"])
@@ -414,11 +413,11 @@ def test_directions_are_those_of_the_class(runs):
 def test_of_several_classes_each_has_a_stretch_of_a_walk(runs):
     run = latlas.load(runs / "conditional-gan")
     a, b = latlas.prior_latents(run, 2, label=["3", "7"])
-    way = latlas.interpolate(run, a, b, steps=5, label=["3", "7"])
+    path = latlas.interpolate(run, a, b, steps=5, label=["3", "7"])
     for label, part in (("3", slice(0, 3)), ("7", slice(3, 5))):
         whole = latlas.interpolate(run, a, b, steps=5, label=label)
-        np.testing.assert_array_equal(way[part], whole[part])
-    assert not np.array_equal(way, whole)
+        np.testing.assert_array_equal(path[part], whole[part])
+    assert not np.array_equal(path, whole)
 
 
 @pytest.mark.parametrize("truncation", [np.nan, np.inf])

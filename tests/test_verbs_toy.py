@@ -22,9 +22,17 @@ from latlas.core.space import Images, Points, Table
 from latlas.data.dataset import Dataset
 from latlas.run import Run
 from latlas.verbs import estimators
-from latlas.verbs.decoding import decoded, drawn_examples, walk
-from latlas.verbs.estimators import Settings, Subject, elbo_parts, estimates
-from latlas.verbs.passes import can, encoded, information, over, squared_errors
+from latlas.verbs.estimators import Settings, elbo_parts, estimates
+from latlas.verbs.generate import walk
+from latlas.verbs.passes import (
+    can,
+    decoded,
+    drawn_examples,
+    encoded,
+    information,
+    over,
+    squared_errors,
+)
 from latlas.verbs.score import score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
@@ -153,10 +161,10 @@ def test_the_batch_keeps_the_draws_within_memory(monkeypatch):
     def first_batch(method, draws):
         """Examples whose draws are made at once; nothing is estimated."""
         sizes = []
-        monkeypatch.setitem(estimators.ESTIMATORS, method,
-                            lambda subject, batch, *_: sizes.append(len(batch)))
+        monkeypatch.setattr(estimators, "estimate",
+                            lambda model, observes, batch, *_: sizes.append(len(batch)))
         model = Linear()
-        next(estimates(Subject(model, model, None), table(600), method, Settings(draws), 0, None))
+        next(estimates(model, model, table(600), method, Settings(draws), 0, None))
         return sizes[0]
 
     sizes = [first_batch("iw", k) for k in (1, 100_000, 10**9)]
@@ -168,9 +176,9 @@ def test_the_batch_keeps_the_draws_within_memory(monkeypatch):
 
 
 def test_progress_counts_every_item():
-    seen = []
-    score(Linear(), table(50), draws=2, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (50, 50)
+    calls = []
+    score(Linear(), table(50), draws=2, progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (50, 50)
 
 
 @pytest.mark.parametrize(("model", "options", "culprit"), [
@@ -215,8 +223,8 @@ def test_a_model_reads_data_in_its_own_units_not_those_of_the_file():
 
 def test_reconstruction_is_the_decoded_mean_code():
     data = table(20)
-    codes = encoded(Linear(), data)
-    expected = SPACE.to_data((codes @ WEIGHT.numpy().T).astype(np.float32))
+    latents = encoded(Linear(), data)
+    expected = SPACE.to_data((latents @ WEIGHT.numpy().T).astype(np.float32))
     np.testing.assert_allclose(latlas.reconstruct(Linear(), data), expected, atol=1e-5)
     np.testing.assert_allclose(squared_errors(Linear(), data),
                                np.square(expected - data.x).mean(1), rtol=1e-3, atol=1e-5)
@@ -249,9 +257,9 @@ def test_tables_are_drawn_and_pictures_are_means():
     for space, drawn in ((SPACE, False), (Points((4,)), False), (Images((4,), None), True)):
         model = Linear()
         model.space = space
-        made = latlas.sample(model, 3)
-        np.testing.assert_array_equal(made, latlas.sample(model, 3, mean=drawn))
-        assert (made != latlas.sample(model, 3, mean=not drawn)).all()
+        samples = latlas.sample(model, 3)
+        np.testing.assert_array_equal(samples, latlas.sample(model, 3, mean=drawn))
+        assert (samples != latlas.sample(model, 3, mean=not drawn)).all()
     with pytest.raises(ConfigError, match="n=-3"):
         latlas.sample(Linear(), -3)
 
@@ -283,25 +291,25 @@ def test_pictures_come_back_as_whole_levels():
 @pytest.mark.parametrize("method", ["linear", "slerp"])
 def test_paths_begin_and_end_at_the_codes(method):
     start, end = np.array([3.0, 0.0, 0.0]), np.array([0.0, 0.0, 5.0])
-    way = walk(start, end, 5, method)
-    np.testing.assert_allclose(way[[0, -1]], [start, end], atol=1e-12)
+    path = walk(start, end, 5, method)
+    np.testing.assert_allclose(path[[0, -1]], [start, end], atol=1e-12)
     middle = {"linear": [1.5, 0, 2.5], "slerp": [4 / 2**0.5, 0, 4 / 2**0.5]}[method]
-    np.testing.assert_allclose(way[2], middle, atol=1e-12)
+    np.testing.assert_allclose(path[2], middle, atol=1e-12)
 
 
 @pytest.mark.parametrize("end", [[2.0, 0, 0], [-1.0, 0, 0], [0.0, 0, 0]])
 def test_circles_through_parallel_opposite_and_zero_codes_stay_finite(end):
-    way = walk([1.0, 0, 0], end, 9, "slerp")
-    norms = np.linalg.norm(way, axis=1)
-    np.testing.assert_allclose(way[-1], end, atol=1e-12)
+    path = walk([1.0, 0, 0], end, 9, "slerp")
+    norms = np.linalg.norm(path, axis=1)
+    np.testing.assert_allclose(path[-1], end, atol=1e-12)
     np.testing.assert_allclose(norms, np.linspace(1, np.linalg.norm(end), 9), atol=1e-12)
 
 
 def test_interpolation_decodes_the_path():
     a, b = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    items = latlas.interpolate(Linear(), a, b, steps=3)
+    examples = latlas.interpolate(Linear(), a, b, steps=3)
     expected = SPACE.to_data(np.array([a, (a + b) / 2, b]) @ WEIGHT.numpy().T)
-    np.testing.assert_allclose(items, expected, atol=1e-5)
+    np.testing.assert_allclose(examples, expected, atol=1e-5)
     with pytest.raises(ConfigError, match="unknown method 'arc'"):
         latlas.interpolate(Linear(), a, b, method="arc")
     with pytest.raises(ConfigError, match="widths 2 and 3"):
@@ -309,19 +317,19 @@ def test_interpolation_decodes_the_path():
 
 
 def test_traversal_varies_one_dimension_at_a_time():
-    items = SPACE.to_model(latlas.traverse(Linear(), span=2.0, steps=5).values)
-    assert items.shape == (2, 5, 4)
+    examples = SPACE.to_model(latlas.traverse(Linear(), span=2.0, steps=5).values)
+    assert examples.shape == (2, 5, 4)
     for dim in range(2):
         expected = np.linspace(-2, 2, 5)[:, None] * WEIGHT[:, dim].numpy()
-        np.testing.assert_allclose(items[dim], expected, atol=1e-5)
+        np.testing.assert_allclose(examples[dim], expected, atol=1e-5)
 
 
 def test_traversal_over_codes_starts_with_the_most_active_and_uses_their_spread():
-    codes = np.random.default_rng(0).normal([1, 2], [0.1, 3.0], size=(500, 2))
-    items = SPACE.to_model(latlas.traverse(Linear(), latents=codes, steps=3, span=1).values)
-    reach = items[0, 2] - items[0, 1]
-    np.testing.assert_allclose(reach, codes[:, 1].std() * WEIGHT[:, 1].numpy(), atol=1e-4)
-    np.testing.assert_allclose(items[0, 1], codes.mean(0) @ WEIGHT.numpy().T, atol=1e-4)
+    positions = np.random.default_rng(0).normal([1, 2], [0.1, 3.0], size=(500, 2))
+    examples = SPACE.to_model(latlas.traverse(Linear(), latents=positions, steps=3, span=1).values)
+    reach = examples[0, 2] - examples[0, 1]
+    np.testing.assert_allclose(reach, positions[:, 1].std() * WEIGHT[:, 1].numpy(), atol=1e-4)
+    np.testing.assert_allclose(examples[0, 1], positions.mean(0) @ WEIGHT.numpy().T, atol=1e-4)
     with pytest.raises(ConfigError, match="no dimension 7"):
         latlas.traverse(Linear(), dims=[0, 7])
 

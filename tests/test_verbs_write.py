@@ -11,11 +11,11 @@ from PIL import Image
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.space import Images, Points, Table
-from latlas.render.pictures import near_square
+from latlas.render.imaging import grid
 from latlas.verbs import write
 
 
-def pictures(n=5, channels=1, levels=256, side=4):
+def images(n=5, channels=1, levels=256, side=4):
     shape = (channels, side, side + 1)
     x = np.random.default_rng(0).integers(0, levels, size=(n, *shape))
     kind = np.uint8 if levels <= 256 else np.uint16
@@ -23,21 +23,21 @@ def pictures(n=5, channels=1, levels=256, side=4):
 
 
 def opened(path):
-    with Image.open(path) as picture:
-        picture.load()
-        return picture
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def test_a_grid_shows_every_pixel_of_every_example(tmp_path):
-    x, space = pictures(5)
+    x, space = images(5)
     said = write.write_examples(tmp_path / "g.png", x, space)
-    picture = np.asarray(opened(tmp_path / "g.png").convert("L"))
+    image = np.asarray(opened(tmp_path / "g.png").convert("L"))
     times, gap = 13, 3  # 5 pixels wide, so 13 times to 64
     cell_h, cell_w = 4 * times + gap, 5 * times + gap
-    assert picture.shape == (2 * cell_h + gap, 3 * cell_w + gap)
+    assert image.shape == (2 * cell_h + gap, 3 * cell_w + gap)
     for i in range(5):
         top, left = gap + i // 3 * cell_h, gap + i % 3 * cell_w
-        tile = picture[top:top + 4 * times:times, left:left + 5 * times:times]
+        tile = image[top:top + 4 * times:times, left:left + 5 * times:times]
         np.testing.assert_array_equal(tile, x[i, 0])
     assert "5 examples" in said
 
@@ -45,7 +45,7 @@ def test_a_grid_shows_every_pixel_of_every_example(tmp_path):
 @pytest.mark.parametrize(("channels", "mode"), [(1, "RGB"), (2, "RGB"), (3, "RGB"), (4, "RGB"),
                                                 (6, "RGB")])
 def test_grids_of_any_number_of_channels(tmp_path, channels, mode):
-    x, space = pictures(3, channels)
+    x, space = images(3, channels)
     said = write.write_examples(tmp_path / "g.png", x, space, columns=3)
     assert opened(tmp_path / "g.png").mode == mode
     assert ("first three of 6 channels" in said) == (channels == 6)
@@ -58,32 +58,32 @@ def test_transparent_pixels_show_the_checkerboard(tmp_path):
 
 
 def test_levels_are_stretched_to_bytes(tmp_path):
-    x, space = pictures(1, levels=17)
+    x, space = images(1, levels=17)
     write.write_examples(tmp_path / "out/", x, space)
-    shown = np.asarray(opened(tmp_path / "out" / "00000.png"))
-    np.testing.assert_array_equal(shown, np.rint(x[0, 0] * (255 / 16)))
+    pixels = np.asarray(opened(tmp_path / "out" / "00000.png"))
+    np.testing.assert_array_equal(pixels, np.rint(x[0, 0] * (255 / 16)))
 
 
 def test_a_folder_holds_one_picture_per_example_under_its_name(tmp_path):
-    x, space = pictures(3, 3)
+    x, space = images(3, 3)
     names = np.array(["a/cat.jpg", "../dog.png", "../dog.png"])
     write.write_examples(f"{tmp_path}/out/", x, space, names)
     files = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert files == ["a_cat.png", "dog_00001.png", "dog_00002.png"]
-    picture = opened(tmp_path / "out" / "a_cat.png")
-    np.testing.assert_array_equal(np.moveaxis(np.asarray(picture), -1, 0), x[0])
+    image = opened(tmp_path / "out" / "a_cat.png")
+    np.testing.assert_array_equal(np.moveaxis(np.asarray(image), -1, 0), x[0])
     write.write_examples(tmp_path / "out", x[:1], space, ["new.png"])  # beside what is there
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_sixteen_bits_stay_sixteen_in_a_folder(tmp_path):
-    x, space = pictures(1, levels=65536)
+    x, space = images(1, levels=65536)
     write.write_examples(tmp_path / "out", x, space)
     np.testing.assert_array_equal(np.asarray(opened(tmp_path / "out" / "00000.png")), x[0, 0])
 
 
 def test_an_animation_plays_there_and_back(tmp_path):
-    x, space = pictures(4)
+    x, space = images(4)
     write.write_examples(tmp_path / "w.gif", x, space)
     with Image.open(tmp_path / "w.gif") as film:
         assert film.n_frames == 6 and film.info["loop"] == 0
@@ -91,13 +91,13 @@ def test_an_animation_plays_there_and_back(tmp_path):
 
 
 def test_numbers_come_back_exactly(tmp_path):
-    x, space = pictures(3)
+    x, space = images(3)
     write.write_examples(tmp_path / "x.npy", x, space)
     write.write_examples(tmp_path / "x.npz", x, space, ["p", "q", "r"])
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x)
-    with np.load(tmp_path / "x.npz") as held:
-        np.testing.assert_array_equal(held["x"], x)
-        assert held["name"].tolist() == ["p", "q", "r"]
+    with np.load(tmp_path / "x.npz") as held_out:
+        np.testing.assert_array_equal(held_out["x"], x)
+        assert held_out["name"].tolist() == ["p", "q", "r"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -123,15 +123,15 @@ def test_latents_and_tables_by_name(tmp_path):
 def test_points_become_a_plot(tmp_path, columns):
     x = np.random.default_rng(0).normal(size=(40, columns)).astype(np.float32)
     said = write.write_examples(tmp_path / "p.png", x, Points((columns,)))
-    picture = opened(tmp_path / "p.png")
-    assert picture.mode == "RGB" and min(picture.size) > 300
-    assert np.asarray(picture).std() > 1
+    image = opened(tmp_path / "p.png")
+    assert image.mode == "RGB" and min(image.size) > 300
+    assert np.asarray(image).std() > 1
     assert ("of 6" in said) == (columns == 6)
 
 
 @pytest.mark.parametrize("name", ["x.jpeg2", "x.docx"])
 def test_other_suffixes_name_the_valid_ones(tmp_path, name):
-    x, space = pictures(1)
+    x, space = images(1)
     with pytest.raises(ConfigError, match=r"\.png, \.gif, \.csv, .* or a folder"):
         write.write_examples(tmp_path / name, x, space)
 
@@ -156,7 +156,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npz", "t.npy", "t.png", "out/"])
 def test_a_full_disk_is_one_line(tmp_path, name):
-    x, space = pictures(40, side=16)
+    x, space = images(40, side=16)
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))  # no file grows beyond 100 bytes
     try:
@@ -169,6 +169,5 @@ def test_a_full_disk_is_one_line(tmp_path, name):
 
 @pytest.mark.parametrize("n", range(1, 60, 7))
 def test_grids_are_near_square(n):
-    columns = near_square(n)
-    rows = -(-n // columns)
-    assert 0 <= columns - rows <= 1
+    rows, columns = np.array(grid(np.zeros((n, 1, 64, 64), np.uint8), gap=0).shape[:2]) // 64
+    assert 0 <= columns - rows <= 1 and columns * (rows - 1) < n <= columns * rows

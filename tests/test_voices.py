@@ -34,7 +34,7 @@ from latlas.data.recordings import (
 )
 from latlas.data.recordings import open_recordings as open_files
 from latlas.run import Run
-from latlas.verbs.voices import _translated, open_recordings, translate_clip
+from latlas.verbs.translating import open_recordings, translate_clip, translated_picture
 
 RATE = 8000
 KIND = Sound(RATE, 64, 16, 80.0)
@@ -94,12 +94,12 @@ def test_of_two_sounds_the_mean_spectrum_gives_the_mean() -> None:
 
 
 def test_plain_griffin_lim_never_gets_worse_and_momentum_gets_further() -> None:
-    wanted = np.abs(sounds.spectrum(tone(0.2, 200), 64, 16))
-    wanted[10:20] *= 2  # of no sound
+    expected = np.abs(sounds.spectrum(tone(0.2, 200), 64, 16))
+    expected[10:20] *= 2  # of no sound
 
     def after(rounds: int, momentum: float) -> float:
-        x = sounds.griffin_lim(wanted, 64, 16, 1600, rounds=rounds, momentum=momentum)
-        return inconsistency(x, wanted, 64, 16)
+        x = sounds.griffin_lim(expected, 64, 16, 1600, rounds=rounds, momentum=momentum)
+        return inconsistency(x, expected, 64, 16)
 
     errors = [after(rounds, 0.0) for rounds in range(12)]
     assert (np.diff(errors) <= 1e-9).all() and errors[-1] < 0.9 * errors[0]
@@ -109,21 +109,21 @@ def test_plain_griffin_lim_never_gets_worse_and_momentum_gets_further() -> None:
 def test_with_the_true_phase_nothing_is_left_to_do() -> None:
     x = tone(0.2, 200)
     spectra = sounds.spectrum(x, 64, 16)
-    made = sounds.griffin_lim(np.abs(spectra), 64, 16, len(x), phase=np.angle(spectra), rounds=5)
-    np.testing.assert_allclose(made, x, atol=1e-5)
+    output = sounds.griffin_lim(np.abs(spectra), 64, 16, len(x), phase=np.angle(spectra), rounds=5)
+    np.testing.assert_allclose(output, x, atol=1e-5)
 
 
 def test_a_picture_of_a_spectrum_keeps_it_to_half_a_level() -> None:
     spectra = sounds.spectrum(tone(0.2, 200), 64, 16)
     level = np.abs(spectra) / np.abs(spectra[:-1]).max()
-    shown = sounds.pictured(spectra, KIND)
-    assert shown.shape == (1, 32, 101) and shown.dtype == np.uint8 and shown.max() == 255
-    back = sounds.magnitude_of(shown, KIND)
-    heard = level[:-1] > 10 ** (-79.5 / 20)
-    decibels = 20 * np.log10(back[:-1][heard] / level[:-1][heard])
+    image = sounds.pictured(spectra, KIND)
+    assert image.shape == (1, 32, 101) and image.dtype == np.uint8 and image.max() == 255
+    back = sounds.magnitude_of(image, KIND)
+    audible = level[:-1] > 10 ** (-79.5 / 20)
+    decibels = 20 * np.log10(back[:-1][audible] / level[:-1][audible])
     assert np.abs(decibels).max() <= 80 / 255 / 2 + 1e-9
     assert (back[-1] == 0).all()
-    assert shown[0, -1].mean() > shown[0, 0].mean()  # low tones are below
+    assert image[0, -1].mean() > image[0, 0].mean()  # low tones are below
 
 
 # wav files
@@ -287,8 +287,8 @@ def test_what_is_no_source_of_recordings(tmp_path: Path) -> None:
             ({"stride": 0}, "stride=0"), ({"direction": "up"}, "direction")):
         with pytest.raises(DataError, match=said):
             open_source(tmp_path / "good", **options)
-    kept = open_source(tmp_path / "good", on_error="skip")
-    assert set(kept.base.names.tolist()) == {"a.wav"} and "left out 1 of 2" in kept.notes[0]
+    source = open_source(tmp_path / "good", on_error="skip")
+    assert set(source.base.names.tolist()) == {"a.wav"} and "left out 1 of 2" in source.notes[0]
     with pytest.raises(DataError, match=r"no recordings \(.wav\) whose names match nobody"):
         open_source(f"{tmp_path / 'good'}::nobody*")
     (tmp_path / "empty").mkdir()
@@ -312,21 +312,21 @@ def test_voices_are_not_mixed_with_pictures_or_other_spectra(speakers: tuple[Pat
 def test_what_is_left_open_is_chosen_for_recordings_and_said_in_the_run(
         speakers: tuple[Path, Path], tmp_path: Path) -> None:
     source = open_pair(*speakers, **SMALL)
-    for given, wanted in (({}, (1.5, 0.0, "r1", 5e-5, 4)),
+    for values, expected in (({}, (1.5, 0.0, "r1", 5e-5, 4)),
                           ({"cycle": 7.0, "identity": 0.0, "penalty": "none", "gamma": 0.5,
                             "r1_interval": 2}, (7.0, 0.0, "none", 0.5, 2))):
-        out = tmp_path / str(len(given))
+        out = tmp_path / str(len(values))
         for _ in range(2):  # again: it goes on, or is finished
             model = latlas.train("cycle-gan", source, out=out, images=2, width=2, blocks=1,
-                                 progress=False, threads=1, **given).model
+                                 progress=False, threads=1, **values).model
         config = json.loads((out / "run.json").read_text())["config"]
         assert config["network"] == "columns" and model.config.width == 2
         assert tuple(config[k] for k in ("cycle", "identity", "penalty", "gamma",
-                                         "r1_interval")) == wanted
+                                         "r1_interval")) == expected
     seen = open_pair(np.zeros((9, 1, 8, 8), np.uint8), np.ones((9, 1, 8, 8), np.uint8))
-    pictures = latlas.train("cycle-gan", seen, images=1, width=2, blocks=1, progress=False,
+    image_run = latlas.train("cycle-gan", seen, images=1, width=2, blocks=1, progress=False,
                             threads=1).model.config
-    assert (pictures.network, pictures.cycle, pictures.identity, pictures.penalty) == (
+    assert (image_run.network, image_run.cycle, image_run.identity, image_run.penalty) == (
         "residual", 10.0, 5.0, "none")
 
 
@@ -354,25 +354,25 @@ class Same:
 
 @pytest.mark.parametrize("frames", [3, 15, 16, 17, 24, 25, 100])
 def test_windows_that_stay_as_they_are_fade_into_the_same_clip(frames: int) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, frames)).astype(np.uint8)
     model = Same()
-    np.testing.assert_allclose(_translated(model, picture, model.space.a, "B"), picture, atol=1e-3)
+    np.testing.assert_allclose(translated_picture(model, image, "B"), image, atol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000])
 @pytest.mark.parametrize("n", [1, 100, 2345])
 def test_length_rate_and_loudness_are_kept(n: int, rate: int) -> None:
     x = tone(n / rate, 250, rate, 0.2) + 0.01 * np.random.default_rng(0).standard_normal(n)
-    made = translate_clip(Same(), Clip(x, rate), to="B")
-    assert len(made.x) == n and made.rate == rate
-    assert np.sqrt(np.square(made.x).mean()) == pytest.approx(np.sqrt(np.square(x).mean()))
+    output = translate_clip(Same(), Clip(x, rate), to="B")
+    assert len(output.x) == n and output.rate == rate
+    assert np.sqrt(np.square(output.x).mean()) == pytest.approx(np.sqrt(np.square(x).mean()))
 
 
 def test_the_way_through_pictures_alone_changes_little_and_silence_stays() -> None:
     x = tone(0.3, 250)
-    made = translate_clip(Same(), Clip(x, RATE))
-    wanted = np.abs(sounds.spectrum(x, 64, 16))
-    assert inconsistency(made.x, wanted, 64, 16) < 0.15
+    output = translate_clip(Same(), Clip(x, RATE))
+    expected = np.abs(sounds.spectrum(x, 64, 16))
+    assert inconsistency(output.x, expected, 64, 16) < 0.15
     assert not translate_clip(Same(), Clip(np.zeros(500), RATE)).x.any()
     loud = translate_clip(Same(), Clip(np.sign(x), RATE)).x
     assert np.abs(loud).max() <= 1 + 1e-12
@@ -396,17 +396,17 @@ def test_two_folders_to_wav_files(speakers: tuple[Path, Path], tmp_path: Path,
                         str(out)]) == 0
         assert re.search(said, capsys.readouterr().out)
     long = read_wav((out / "deep_long.wav").read_bytes())
-    given = read_wav((tmp_path / "new/deep/long.wav").read_bytes())
-    assert long.rate == 16_000 and len(long.x) == len(given.x)
+    values = read_wav((tmp_path / "new/deep/long.wav").read_bytes())
+    assert long.rate == 16_000 and len(long.x) == len(values.x)
     assert np.sqrt(np.square(long.x).mean()) == pytest.approx(
-        np.sqrt(np.square(given.x).mean()), rel=1e-2)
+        np.sqrt(np.square(values.x).mean()), rel=1e-2)
     assert (tmp_path / "made-sheet.png").is_file()
     # of the run's own data the held-out part, each way; one file alone
     for to, side in (("B", "A"), ("A", "B")):
         clips = open_recordings(Run(run), None, side=side)
-        held = split(open_pair(*speakers, **SMALL), "test")
-        held = held.a if side == "A" else held.b
-        assert clips.names == list(dict.fromkeys(held.take("names").tolist()))
+        held_out = split(open_pair(*speakers, **SMALL), "test")
+        held_out = held_out.a if side == "A" else held_out.b
+        assert clips.names == list(dict.fromkeys(held_out.take("names").tolist()))
         assert command(["translate", str(run), "--to", to]) == 0
         assert len(list((run / f"to-{to}").glob("*.wav"))) == len(clips)
     one, = latlas.translate(run, tmp_path / "new/short.wav")
@@ -426,12 +426,12 @@ def test_bad_input_to_a_run_of_voices(speakers: tuple[Path, Path], tmp_path: Pat
     (tmp_path / "broken.wav").write_bytes(b"RIFF....")
     with pytest.raises(DataError, match=r"broken\.wav cannot be read"):
         latlas.translate(run, tmp_path / "broken.wav")
-    heard = tmp_path / "heard"
-    shutil.copytree(speakers[0], heard)
-    (heard / "cut.wav").write_bytes(next(speakers[0].glob("*.wav")).read_bytes()[:30])
+    audible = tmp_path / "heard"
+    shutil.copytree(speakers[0], audible)
+    (audible / "cut.wav").write_bytes(next(speakers[0].glob("*.wav")).read_bytes()[:30])
     with pytest.raises(DataError, match=r"cut\.wav cannot be read: it is cut off.*on_error=skip"):
-        latlas.translate(run, heard)
-    assert len(latlas.translate(run, heard, on_error="skip")) == len(list(heard.iterdir())) - 1
+        latlas.translate(run, audible)
+    assert len(latlas.translate(run, audible, on_error="skip")) == len(list(audible.iterdir())) - 1
     with pytest.raises(ConfigError, match="to=C"):
         latlas.translate(run, speakers[0], to="C")
     assert command(["translate", str(run), "--out", str(tmp_path / "x.npz")]) != 0

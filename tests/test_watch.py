@@ -14,12 +14,11 @@ from torch import nn
 
 import latlas
 from latlas import snapshots
-from latlas.core import folders
-from latlas.core.batch import Batch
+from latlas.core import files
 from latlas.core.errors import TrainingError
-from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.files import create_run, load_tree
+from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.space import Images, Points
-from latlas.core.trees import load_tree
 from latlas.data.dataset import Dataset
 from latlas.data.standard import open_ring
 from latlas.engine.callbacks import Callback, Monitor
@@ -77,7 +76,7 @@ def climb(path, progress=None, model=None, **more):
     training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0,
                             **({"checkpoint_seconds": 1000.0} | more))
     model = model or Steps()
-    run = folders.start(path, {"model": "steps"})
+    run = create_run(path, {"model": "steps"})
     return model, train(model, DATA, None, training, run, progress or Progress())
 
 
@@ -141,7 +140,7 @@ def test_nothing_looks_at_weights_that_are_not_finite(tmp_path, monkeypatch):
             finite.append(bool(trainer.model.weight.isfinite()))
             return False
 
-    run = folders.start(tmp_path / "run", {"model": "steps"})
+    run = create_run(tmp_path / "run", {"model": "steps"})
     train(Steps(), DATA, None, tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant",
                                             ema=0.0), run, callbacks=[Look()])
     assert len(finite) > 20 and all(finite)
@@ -176,8 +175,8 @@ def test_places_to_go_back_to_may_lie_far_apart(tmp_path, at):
     assert whole.weight.item() == pytest.approx(56 * 0.1 + 44 * 0.05, rel=1e-4)
     stop = at - at % 16
     climb(tmp_path / "run", Recorder(stop=stop), model=Steps(at=62), images=1600)
-    kept = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("rollback-*"))
-    assert len(kept) <= 3
+    rollbacks = sorted(int(f.stem.partition("-")[2]) for f in (tmp_path / "run").glob("rollback-*"))
+    assert len(rollbacks) <= 3
     model, _ = climb(tmp_path / "run", model=Steps(at=62), images=1600)
     assert torch.equal(model.weight, whole.weight)
 
@@ -185,16 +184,17 @@ def test_places_to_go_back_to_may_lie_far_apart(tmp_path, at):
 def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path):
     """Saved after every step, also after the one that broke."""
     seen = []
-    save = folders.RunFolder.save_checkpoint
+    save = files.save_tree
 
-    def look(self, tensors, meta):
-        seen.append(all(v.isfinite().all() for v in tensors.values()))
-        save(self, tensors, meta)
+    def look(path, tensors, meta):
+        seen.append(path.name)
+        assert all(v.isfinite().all() for v in tensors.values())
+        save(path, tensors, meta)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folders.RunFolder, "save_checkpoint", look)
+        patch.setattr(files, "save_tree", look)
         climb(tmp_path / "run", checkpoint_seconds=0.0)
-    assert len(seen) > 15 and all(seen)
+    assert seen.count("checkpoint.safetensors") > 15
 
 
 # ------------------------------------------------------------------------------ gradients
@@ -215,18 +215,18 @@ def test_norms_of_gradients_are_logged_by_phase():
 # ------------------------------------------------------------------------------ alarms
 
 def alarms_of(monitor, n, progress=0.5, **terms):
-    named = {k.replace("_", "/"): v for k, v in terms.items()}
+    named = {k if k == "ada_signal" else k.replace("_", "/"): v for k, v in terms.items()}
     named |= {"D(real)": named.pop("real"), "D(fake)": named.pop("fake")} if "real" in named else {}
     return [text for _ in range(n) for text in monitor.alarms(named, progress)]
 
 
 def test_a_discriminator_that_wins_for_long_is_told_once():
     monitor = Monitor()
-    assert alarms_of(monitor, 19, real=20.0, fake=-15.0, certainty=1.0) == []
-    assert alarms_of(monitor, 1, real=2.0, fake=1.0, certainty=1.0) == []  # a pause begins anew
-    said = alarms_of(monitor, 50, real=20.0, fake=-15.0, certainty=1.0)
+    assert alarms_of(monitor, 19, real=20.0, fake=-15.0, ada_signal=1.0) == []
+    assert alarms_of(monitor, 1, real=2.0, fake=1.0, ada_signal=1.0) == []  # a pause begins anew
+    said = alarms_of(monitor, 50, real=20.0, fake=-15.0, ada_signal=1.0)
     assert len(said) == 1 and "D(real) 20, D(fake) -15" in said[0] and "gamma" in said[0]
-    assert alarms_of(Monitor(), 50, real=20.0, fake=-15.0, certainty=0.5) == []
+    assert alarms_of(Monitor(), 50, real=20.0, fake=-15.0, ada_signal=0.5) == []
 
 
 def test_collapse_and_divergence_are_told():
@@ -270,7 +270,7 @@ class Handed(Model):
 
 
 def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
-    for data in (tiny.pictures(n=300), tiny.points(2000), tiny.table(200)):
+    for data in (tiny.images(n=300), tiny.points(2000), tiny.table(200)):
         watcher = SampleMonitor(None, data)
         assert watcher.take(Handed(data), 0)["samples/spread"] == pytest.approx(1, abs=0.1)
         assert watcher.take(Handed(data, one=True), 0)["samples/spread"] == 0
@@ -279,8 +279,8 @@ def test_the_spread_is_one_for_real_items_and_zero_for_one_item():
 def test_points_with_labels_tell_their_modes():
     data = open_ring(n=2000).base
     some = data.subset(np.flatnonzero(data.label < 3))
-    seen = SampleMonitor(None, data).take(Handed(some), 0)
-    assert seen["samples/modes"] == 3 and seen["samples/within"] > 0.97
+    terms = SampleMonitor(None, data).take(Handed(some), 0)
+    assert terms["samples/modes"] == 3 and terms["samples/within"] > 0.97
     plain = Dataset(data.x, Points((2,)))
     assert SampleMonitor(None, plain).take(Handed(plain), 0).keys() == {"samples/spread"}
 
@@ -293,13 +293,13 @@ def test_samples_that_are_no_numbers_are_no_terms():
 
 
 def test_a_look_is_the_same_every_time_and_leaves_torchs_generator(tmp_path):
-    data = tiny.pictures()
+    data = tiny.images()
     watcher, model, before = SampleMonitor(tmp_path, data), Handed(data), torch.get_rng_state()
     for images in (0, 100):
         watcher.take(model, images)
     first, second = ((tmp_path / f"{n:010d}.png").read_bytes() for n in (0, 100))
     assert first == second and torch.equal(before, torch.get_rng_state())
-    watcher.finish()
+    watcher.finish(model)
     with Image.open(tmp_path / "history.gif") as film, Image.open(
             tmp_path / "0000000000.png") as grid:
         assert film.size[0] >= grid.size[0]
@@ -374,30 +374,30 @@ def test_labelled_pictures_tell_the_classes_they_reach(at_once, quick_classifier
         assert SampleMonitor(None, few).take(Handed(few), 0).keys() == {"samples/spread"}
 
 
-@pytest.mark.parametrize(("seconds", "gone", "cheap"), [
+@pytest.mark.parametrize(("seconds", "elapsed", "cheap"), [
     (1.0, 29.0, False), (1.0, 49.0, False), (1.0, 51.0, True), (19.0, 960.0, True),
     (21.0, 1e6, False)])
-def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, gone, cheap):
+def test_classes_are_learnt_when_it_costs_little(monkeypatch, seconds, elapsed, cheap):
     """At most a fiftieth of the time that has gone by, and twenty seconds."""
     clock, timed = [5.0], []
     monkeypatch.setattr(snapshots.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(snapshots, "learning_seconds",
                         lambda *_, **__: timed.append(1) or seconds)
-    tell = SampleMonitor(None, tiny.pictures(n=300)).tell
-    clock[0] += gone
-    assert [tell._cheap("cpu") for _ in range(2)] == [cheap, cheap]
-    assert len(timed) == (gone >= 30)
+    monitor = SampleMonitor(None, tiny.images(n=300))
+    clock[0] += elapsed
+    assert [monitor.is_cheap("cpu") for _ in range(2)] == [cheap, cheap]
+    assert len(timed) == (elapsed >= 30)
 
 
 def test_learning_classes_does_not_change_training_and_serves_the_evaluation(
         tmp_path, monkeypatch, at_once, quick_classifier):
-    told = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
+    run = latlas.train("gan", "digits", out=tmp_path / "told", sample_snapshots=5, **GAN)
     assert all(line["samples/modes"] >= 1 for line in lines_of(tmp_path / "told")
                if "samples/spread" in line)
-    kept = list((tmp_path / "told/cache").iterdir())
-    assert len(kept) == 1 and kept[0].name.startswith("classifier-")
+    rollbacks = list((tmp_path / "told/cache").iterdir())
+    assert len(rollbacks) == 1 and rollbacks[0].name.startswith("classifier-")
     latlas.evaluate(tmp_path / "told", samples=100, metrics=["samples"])
-    assert kept == list((tmp_path / "told/cache").glob("classifier-*"))
+    assert rollbacks == list((tmp_path / "told/cache").glob("classifier-*"))
     monkeypatch.setattr(snapshots, "LEAST", 1e9)
     plain = latlas.train("gan", "digits", out=tmp_path / "plain", sample_snapshots=5, **GAN)
-    assert torch.equal(tiny.weights(told.model), tiny.weights(plain.model))
+    assert torch.equal(tiny.weights(run.model), tiny.weights(plain.model))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from latlas import models
-from latlas.core import folders
+from latlas.core.files import create_run
 from latlas.core.model import Model
 from latlas.core.options import fields_of, parse, to_json
 from latlas.core.space import Images, Table
@@ -22,7 +22,7 @@ from latlas.engine.progress import Progress
 from latlas.engine.train import Outcome
 
 
-def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int = 17) -> Dataset:
+def images(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int = 17) -> Dataset:
     """Blobs whose place depends on the class, three classes, integers 0 … levels−1."""
     rng = np.random.default_rng(0)
     label = np.arange(n) % 3
@@ -36,7 +36,7 @@ def pictures(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90, levels: int =
 
 def pairs(shape: tuple[int, int, int] = (1, 8, 8), n: int = 90) -> PairDataset:
     """Blobs, and beside each the same in two colours, darker."""
-    one = pictures(shape, n)
+    one = images(shape, n)
     x = np.concatenate([one.x[:, :1] // 2, 16 - one.x[:, :1]], 1)
     return PairDataset(Dataset(one.x, Images(shape, 17)),
                        Dataset(x, Images((2, *shape[1:]), 17)))
@@ -54,7 +54,7 @@ def clips() -> PairDataset:
     colours."""
     sides = []
     for n, length in ((18, 5), (12, 4)):
-        base = np.pad(pictures(n=n).x, [(0, 0), (0, 0), (0, 8), (0, 8)])
+        base = np.pad(images(n=n).x, [(0, 0), (0, 0), (0, 8), (0, 8)])
         x = np.concatenate([np.roll(base, i, (2, 3))[:, None, :, :12, :12] for i in range(length)],
                            1).reshape(-1, 1, 12, 12)
         x = x if length == 5 else np.concatenate([x // 2, 16 - x], 1)
@@ -66,7 +66,7 @@ def clips() -> PairDataset:
 
 def data_for(name: str) -> Any:
     """What a model can learn from: images, pairs of them, or two domains."""
-    return {"pix2pix": pairs, "cycle-gan": domains}.get(name, pictures)()
+    return {"pix2pix": pairs, "cycle-gan": domains}.get(name, images)()
 
 
 def table(n: int = 90, columns: int = 5) -> Dataset:
@@ -88,8 +88,8 @@ def points(n: int = 256) -> Dataset:
 def small(name: str, **settings: Any) -> Any:
     """The config of a model with networks of width 16 and depth 1, where it has networks."""
     config = models.get(name).config
-    known = {field.name for field in fields_of(config)}
-    sizes = {k: v for k, v in (("width", 16), ("depth", 1), ("latent_dim", 3)) if k in known}
+    names = {field.name for field in fields_of(config)}
+    sizes = {k: v for k, v in (("width", 16), ("depth", 1), ("latent_dim", 3)) if k in names}
     return parse(config, sizes | settings)
 
 
@@ -118,12 +118,12 @@ def train(path: Path, name: str, data: Any, config: Any, *,
             a busy machine. Training obeys and returns what it has, which nothing is to be compared
             with.
     """
-    training, made = training or options(), modules_of(modules)
-    model = build(name, data, config, made, training.seed)
+    training, networks = training or options(), modules_of(modules)
+    model = build(name, data, config, networks, training.seed)
     request = {"model": name, "config": to_json(model.config), "space": data.space.to_json(),
-               "data": None, "training": to_json(training), "custom": sorted(made)}
-    run = folders.start(path, request)
-    outcome = engine.train(model, data, validation, training, run, progress)
+               "data": None, "training": to_json(training), "custom": sorted(networks)}
+    create_run(path, request)
+    outcome = engine.train(model, data, validation, training, path, progress)
     if progress is None and outcome.stopped == "interrupt":
         raise KeyboardInterrupt("a signal from outside stopped the training of a test")
     return model.eval(), outcome

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space

@@ -1,17 +1,17 @@
 """Table 1 of "Importance Weighted Autoencoders" (Burda et al. 2016), MNIST, and where it stands.
 
-VAE and IWAE with k = 1, 5, 50 draws and one or two stochastic layers: their networks (50 codes, two
-hidden layers of 200 tanh units; 100 and 50 codes, with 100 units between them), weights as they
-start, Adam with ε = 1e-4, batches of 20, pixels binarised anew at every step, and their eight
-stages of 3,280 passes in all. The whole of it takes days on a processor:
+VAE and IWAE with k = 1, 5, 50 draws and one or two stochastic layers: the paper's networks (50
+latent dimensions and two hidden layers of 200 tanh units; 100 and 50, with 100 units between),
+initial weights, Adam with ε = 1e-4, batches of 20, stochastic binarisation at every step, and eight
+stages of 3,280 passes in all. All rows together take days on a processor:
 
     python benchmarks/reproduce/iwae.py --data mnist.npz                      # as published
     python benchmarks/reproduce/iwae.py --data mnist.npz --budget 0.01        # a hundredth of it
     python benchmarks/reproduce/iwae.py --data mnist.npz --layers 1 --models iwae --k 50 \\
         --minutes 90 --batch 100 --precision bf16 --set gradient=dreg
 
-A shorter budget shortens every stage alike. Runs are kept under ``--out``; the same command goes on
-where it was stopped, and scores runs that are finished again.
+A shorter budget shortens every stage alike. Runs are kept under ``--out``. The same command
+continues a stopped run, and scores finished ones again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from latlas.core.noise import Noise, derive
 from latlas.data import Dataset, Source, open_source, split
 from latlas.data.batches import Sweep
 from latlas.data.dataset import partition
-from latlas.metrics.latent import active_units
+from latlas.metrics.latent_space import active_units
 from latlas.training import TrainingData, execute, plan_of
 from latlas.verbs.passes import inference
 from latlas.verbs.score import score
@@ -42,7 +42,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from common import table, write_json
 
 PASSES = 3280
-#: sizes of the layers of codes, and of the hidden layers below each of them
+#: sizes of the layers of latents, and of the hidden layers below each of them
 CODES = {1: (50,), 2: (100, 50)}
 HIDDEN = (200, 100)
 #: negative log-likelihood, 5,000 draws, and active units: (model, layers, k)
@@ -72,43 +72,43 @@ class Row:
 
 
 def main() -> None:
-    """Train and score every row that was asked for, each said as it comes, then the table."""
-    asked = arguments()
-    torch.set_num_threads(asked.threads)
-    source, rows = open_source(asked.data), []
-    for model, layers, k in product(asked.models, asked.layers, asked.k):
-        rows.append(measure(model, layers, k, source, asked))
+    """Train and score every row and print it, then the table."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    source, rows = open_source(args.data), []
+    for model, layers, k in product(args.models, args.layers, args.k):
+        rows.append(measure(model, layers, k, source, args))
         print(*cells(rows[-1]), sep="  ", file=sys.stderr, flush=True)
     print(table(HEAD, [cells(row) for row in rows]))
-    write_json(asked.json, {"settings": {k: str(v) for k, v in vars(asked).items()},
+    write_json(args.json, {"settings": {k: str(v) for k, v in vars(args).items()},
                             "rows": [asdict(row) for row in rows]})
 
 
-def measure(model: str, layers: int, k: int, source: Source, asked: argparse.Namespace) -> Row:
+def measure(model: str, layers: int, k: int, source: Source, args: argparse.Namespace) -> Row:
     """Train on everything but the test examples, as the paper does; score those."""
     rows = partition(source)
     train = replace(split(source, "all"), rows=np.union1d(rows["train"], rows["validation"]))
     done = execute(plan_of("hierarchical-vae" if layers > 1 else "iwae",
-                           settings(model, layers, k, asked)),
+                           settings(model, layers, k, args)),
                    TrainingData(train, None, source.spec),
-                   asked.out / f"{model if k > 1 else 'vae'}-{layers}-{k}", asked.progress,
-                   networks(layers, train, asked.seed))
-    test = split(source, "test").subset(slice(0, asked.items))
-    scores = score(done.model, test, draws=asked.draws)
+                   args.out / f"{model if k > 1 else 'vae'}-{layers}-{k}", args.progress,
+                   networks(layers, train, args.seed))
+    test = split(source, "test").subset(slice(0, args.examples))
+    scores = score(done.model, test, draws=args.draws)
     spent = json.loads((done.path / "metrics.jsonl").read_text().splitlines()[-1])
     return Row(model, layers, k, spent["images"] / len(train), -scores.mean,
                scores.standard_error, units(done.model, test), spent["images"] / spent["seconds"])
 
 
-def settings(model: str, layers: int, k: int, asked: argparse.Namespace) -> dict[str, Any]:
+def settings(model: str, layers: int, k: int, args: argparse.Namespace) -> dict[str, Any]:
     """Of the model and of its training; what was given with --set goes last."""
     code = {"latent_dim": CODES[1][0]} if layers == 1 else {"latents": CODES[layers]}
     bound = "importance" if model == "iwae" or k == 1 else "average"  # of one draw they are equal
-    budget = ({"minutes": asked.minutes} if asked.minutes else
-              {"epochs": PASSES * asked.budget if asked.epochs is None else asked.epochs})
-    run = {"batch_size": asked.batch, "precision": asked.precision, "threads": asked.threads,
-           "device": asked.device, "seed": asked.seed}
-    return {**PAPER, **code, **budget, **run, "draws": k, "bound": bound, **dict(asked.set)}
+    budget = ({"minutes": args.minutes} if args.minutes else
+              {"epochs": PASSES * args.budget if args.epochs is None else args.epochs})
+    run = {"batch_size": args.batch, "precision": args.precision, "threads": args.threads,
+           "device": args.device, "seed": args.seed}
+    return {**PAPER, **code, **budget, **run, "draws": k, "bound": bound, **dict(args.set)}
 
 
 class Unit(nn.Module):
@@ -119,20 +119,20 @@ class Unit(nn.Module):
 
 
 def networks(layers: int, train: Dataset, seed: int) -> dict[str, nn.Module]:
-    """Encoder and decoder, and for two layers what joins the codes; log σ² from the same layer."""
+    """Encoder, decoder, and for two layers what joins them; log σ² from the same layer."""
     torch.manual_seed(derive(seed, "networks"))
-    shape, codes = train.space.shape, CODES[layers]
+    shape, latents = train.space.shape, CODES[layers]
     dims = math.prod(shape)
-    joins = list(zip(pairwise(codes), HIDDEN[1:], strict=False))
-    found: dict[str, nn.Module] = {
-        "encoder": nn.Sequential(nn.Flatten(), Unit(), *tanh(dims, HIDDEN[0], 2 * codes[0])),
-        "decoder": nn.Sequential(*tanh(codes[0], HIDDEN[0], dims), nn.Unflatten(1, shape))}
+    joins = list(zip(pairwise(latents), HIDDEN[1:], strict=False))
+    results: dict[str, nn.Module] = {
+        "encoder": nn.Sequential(nn.Flatten(), Unit(), *tanh(dims, HIDDEN[0], 2 * latents[0])),
+        "decoder": nn.Sequential(*tanh(latents[0], HIDDEN[0], dims), nn.Unflatten(1, shape))}
     if joins:
-        found["up"] = nn.ModuleList([tanh(a, h, 2 * b) for (a, b), h in joins])
-        found["down"] = nn.ModuleList([tanh(b, h, 2 * a) for (a, b), h in joins])
+        results["up"] = nn.ModuleList([tanh(a, h, 2 * b) for (a, b), h in joins])
+        results["down"] = nn.ModuleList([tanh(b, h, 2 * a) for (a, b), h in joins])
     with torch.no_grad():
-        found["decoder"][-2].bias.copy_(mean_logits(train))
-    return found
+        results["decoder"][-2].bias.copy_(mean_logits(train))
+    return results
 
 
 def tanh(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -154,10 +154,10 @@ def units(model: Any, data: Dataset) -> str:
     """Active units of every layer, ``16+5``: posterior means that vary by more than 0.01."""
     noise = Noise(derive("units"), model.device)
     with inference(model):
-        codes = torch.cat([model.encode(model.likelihood.preprocess(batch.x, noise)).mean
+        latents = torch.cat([model.encode(model.likelihood.preprocess(batch.x, noise)).mean
                            for batch in Sweep(data, 500, model.device)]).cpu().numpy()
-    sizes = [size for size, in getattr(model, "latent_shapes", [(codes.shape[1],)])]
-    layers = np.split(codes, np.cumsum(sizes)[:-1], axis=1)
+    sizes = [size for size, in getattr(model, "latent_shapes", [(latents.shape[1],)])]
+    layers = np.split(latents, np.cumsum(sizes)[:-1], axis=1)
     return "+".join(str(active_units(layer)) for layer in layers)
 
 
@@ -174,7 +174,7 @@ def cells(row: Row) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits", help="images; the paper's: mnist.npz")
@@ -190,7 +190,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], type=setting, metavar="NAME=VALUE",
                         help="any other setting (gradient=dreg ema=0.02 schedule=cosine)")
     parser.add_argument("--draws", type=int, default=1000, help="in scoring; the paper's: 5,000")
-    parser.add_argument("--items", type=int, help="test examples to score; default: all")
+    parser.add_argument("--examples", type=int, help="test examples to score; default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from importlib import import_module
 
 import latlas
 from latlas.cli.commands import COMMANDS, overview
 from latlas.core.errors import ConfigError, LatlasError, out_of_memory, unknown
-
-if TYPE_CHECKING:
-    from cyclopts import CycloptsError
 
 _HELP = ("--help", "-h")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -34,90 +31,66 @@ def run(tokens: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except LatlasError as error:
-        return _fail(str(error))
+        message = str(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        return _quiet()
+        # Python flushes stdout once more at exit: give it somewhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        why = f": {error}" if str(error) else ""
-        return _fail(f"out of memory{why}. Try a smaller batch_size, latent_dim, width or image "
-                     "size, fewer draws, or fewer examples")
+        message = f"out of memory: {error}".removesuffix(": ") + (
+            ". Try a smaller batch_size, latent_dim, width or image size, fewer draws, or fewer "
+            "examples")
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _dispatch(tokens: list[str]) -> int:
+    """Find the command that the first words name, and print its help or call it."""
     if not tokens or tokens[0] in _HELP:
         print(overview())
         return 0
     if tokens[0] == "--version":
         print(f"latlas {latlas.__version__}")
         return 0
-    return _call(*_find(tokens))
-
-
-def _find(tokens: list[str]) -> tuple[str, list[str]]:
-    """The command's name and what follows it. ``data`` has commands of its own."""
-    words = 2 if any(k.startswith(tokens[0] + " ") for k in COMMANDS) else 1
-    name = " ".join(tokens[:words])
+    words = 2 if any(k.startswith(tokens[0] + " ") for k in COMMANDS) else 1  # data info
+    name, tokens = " ".join(tokens[:words]), tokens[words:]
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))
-    return name, tokens[words:]
 
+    from cyclopts import App, CycloptsError, UnknownOptionError
 
-def _call(name: str, tokens: list[str]) -> int:
-    from cyclopts import CycloptsError
+    from latlas.cli.derive import as_command
 
-    from latlas.cli.derive import app_of
-
-    app = app_of(name)
+    module, _, function = COMMANDS[name].target.partition(":")
+    command = as_command(name, getattr(import_module(module), function))
+    app = App(name=f"latlas {name}", help=command.__doc__, help_format="plaintext", help_flags=(),
+              version_flags=(), result_action="return_value", suppress_keyboard_interrupt=False,
+              default_command=command)
     try:
-        if any(t in _HELP for t in tokens):
-            _help(name, app.help_print, tokens)
-        else:
+        if not any(t in _HELP for t in tokens):
             return app(tokens, exit_on_error=False, print_error=False) or 0
-        return 0
+        app.help_print()
     except CycloptsError as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"{said}{_setting_meant(name, tokens, error)} See `latlas {name} --help`."
-                          ) from error
+        message = " ".join(str(error).split())
+        if name == "train" and isinstance(error, UnknownOptionError):
+            from latlas.cli.settings import setting_meant
 
-
-def _setting_meant(name: str, tokens: list[str], error: CycloptsError) -> str:
-    """How to give what was meant as an option of ``train`` and is a setting."""
-    from cyclopts import UnknownOptionError
-
-    from latlas.cli.settings import setting_of
-
-    if name != "train" or not isinstance(error, UnknownOptionError):
-        return ""
-    key = (error.token.keyword or error.token.value).split("=")[0].lstrip("-").replace("-", "_")
-    return f" {key} is a setting: --set {key}=…" if setting_of(tokens[0], key) else ""
-
-
-def _help(name: str, show: Callable[[], None], tokens: list[str]) -> None:
-    show()
+            message += setting_meant(tokens[0], error.token.keyword or error.token.value)
+        raise ConfigError(f"{message} See `latlas {name} --help`.") from error
     examples: Sequence[str] = COMMANDS[name].examples
+    settings: list[str] = []
     if name == "train":
-        from latlas.cli.settings import model_help, train_examples
+        from latlas.cli.settings import train_help
 
-        examples = train_examples(tokens) or examples
-    print("\n".join(["", "Examples:", *(f"  {line}" for line in examples)]))
-    if name == "train":
-        print(f"\n{model_help(tokens)}")
-
-
-def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    return USER_ERROR
-
-
-def _quiet() -> int:
-    """Python flushes stdout once more at exit: give it somewhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+        own, settings = train_help(next((t for t in tokens if not t.startswith("-")), None))
+        examples = own or examples
+    print("\n".join(["", "Examples:", *(f"  {line}" for line in examples), *settings]))
+    return 0
 
 
 if __name__ == "__main__":

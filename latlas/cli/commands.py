@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TAGLINE = "latlas: learn a distribution from samples, and put it to work."
-GROUPS = ("Learn", "Make", "Read", "Measure", "Data")
-
 
 @dataclass(frozen=True)
 class Command:
@@ -72,7 +69,7 @@ COMMANDS: dict[str, Command] = {
         "latlas reconstruct runs/vae-digits --out reconstructions.png",)),
     "denoise": Command("Read", "latlas.verbs.encode:denoise", "Clean noisy examples.", (
         "latlas denoise runs/dae-digits --data noisy/ --out clean/",)),
-    "classify": Command("Read", "latlas.verbs.classify:classify",
+    "classify": Command("Read", "latlas.verbs.encode:classify",
                         "The class of every example, by a model with an output for classes.", (
         "latlas classify runs/debiasing-vae-digits --data new/ --out classes.csv",)),
     "score": Command("Measure", "latlas.verbs.score:score",
@@ -100,9 +97,9 @@ COMMANDS: dict[str, Command] = {
         "latlas compare runs/pca-digits runs/vae-digits",)),
     "report": Command("Measure", "latlas.verbs.report:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
-    "data info": Command("Data", "latlas.verbs.data:info", "What is in a source?", (
+    "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (
         "latlas data info digits", "latlas data info photos/ --image-size 64")),
-    "data pack": Command("Data", "latlas.verbs.data:pack",
+    "data pack": Command("Data", "latlas.cli.data:pack",
                          "Pack a source into a folder that opens at once and needs no memory.", (
         "latlas data pack photos/ packed/ --image-size 64",)),
 }
@@ -110,10 +107,11 @@ COMMANDS: dict[str, Command] = {
 
 def overview() -> str:
     """What ``latlas --help`` prints."""
-    lines = [TAGLINE, "", "Usage: latlas COMMAND [OPTIONS]", ""]
-    for group in GROUPS:
-        members = {k: v for k, v in COMMANDS.items() if v.group == group}
-        lines += [f"{group}:", *(f"  {k:<12} {v.summary}" for k, v in members.items()), ""]
+    lines = ["latlas: learn a distribution from samples, and put it to work.", "",
+             "Usage: latlas COMMAND [OPTIONS]", ""]
+    for group in ("Learn", "Make", "Read", "Measure", "Data"):
+        members = [f"  {k:<12} {v.summary}" for k, v in COMMANDS.items() if v.group == group]
+        lines += [f"{group}:", *members, ""]
     return "\n".join([*lines, *START, ""])
 
 

@@ -8,32 +8,19 @@ also has ``--json``, and ``--device`` where it takes a run.
 from __future__ import annotations
 
 import inspect
-import types
-from collections.abc import Callable
-from contextlib import nullcontext
-from importlib import import_module
+import json as jsonlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, get_type_hints
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from docstring_parser import Docstring, parse
 
-from latlas.cli.commands import COMMANDS
-from latlas.cli.show import counting, emit
 from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
-
-if TYPE_CHECKING:
-    from latlas.run import Run
 
 #: options of a source that have a flag of their own; ``--data-option`` sets any of them
 READ = {
@@ -48,19 +35,11 @@ JSON = Flag(bool, "Print the result as JSON on stdout, all else on stderr.")
 DEVICE = Flag(str, "auto, cpu, cuda, cuda:1, mps.")
 
 
-def app_of(name: str) -> App:
-    """The command as an app of its own."""
-    module, _, function = COMMANDS[name].target.partition(":")
-    command = as_command(name, getattr(import_module(module), function))
-    return App(name=f"latlas {name}", help=command.__doc__, help_format="plaintext",
-               help_flags=(), version_flags=(), result_action="return_value",
-               suppress_keyboard_interrupt=False, default_command=command)
-
-
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     """A function for cyclopts that calls the verb, writes its result and says what it is."""
-    docs = parse(inspect.getdoc(verb) or "")
-    flags, parameters, output, reads = _declared(verb, docs)
+    docs, arguments = parse(inspect.getdoc(verb) or ""), inspect.signature(verb).parameters
+    flags, parameters, default = _declared(verb, docs)
+    reads = "read" in arguments
     extra = {k: v for k, v in READ.items() if reads and k not in flags}
     device = "run" in flags and "device" not in flags  # that of the run's model
     # errors of the data about a label mean the source's, where the verb has one of its own
@@ -74,7 +53,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     def command(*args: Any, **named: Any) -> int:
         values = {p.name: v for p, v in zip(parameters, args, strict=False)} | named
         json = values.pop("json", False)
-        bar = counting(name) if "progress" in inspect.signature(verb).parameters else nullcontext()
+        bar = _progress_bar(name) if "progress" in arguments else nullcontext()
         with flags_of_command(typed), bar as progress:
             values = {k: flags[k].convert(v) if flags[k].convert and v is not None else v  # type: ignore[misc]
                       for k, v in values.items()}
@@ -84,7 +63,12 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
                 from latlas.run import Run
 
                 run = Run(values["run"], device=values.pop("device", "auto") if device else "auto")
-                values |= {"run": run, **_default_output(output, run, values)}
+                values["run"] = run
+                if default and values.get("out") is None and not values.get("shard"):
+                    file = default.format(to=values.get("to", "B"))
+                    if "." not in file and not file.endswith("/"):
+                        file += ".png" if run.space.kind == "image" else ".csv"
+                    values["out"] = Path(run.path or "") / file
             if progress is not None:
                 values["progress"] = progress
             result = verb(**values, **{k: v for k, v in read.items() if v is not None})
@@ -100,41 +84,25 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     return command
 
 
-def _declared(verb: Callable[..., Result], docs: Docstring) -> tuple[
-        dict[str, Flag], list[inspect.Parameter], Output | None, bool]:
-    """Flags and arguments that a verb declares, what it writes, whether it takes options of a
-    source."""
+def _declared(verb: Callable[..., Result],
+              docs: Docstring) -> tuple[dict[str, Flag], list[inspect.Parameter], str]:
+    """Flags and arguments that a verb declares, and the file in the run folder that it writes."""
     helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
     hints = get_type_hints(verb, include_extras=True)
     flags: dict[str, Flag] = {}
     parameters: list[inspect.Parameter] = []
-    output, reads = None, False
-    for p in inspect.signature(verb).parameters.values():
-        if p.kind is p.VAR_KEYWORD:
-            reads = p.name == "read"
-            continue
-        mark = next((m for m in getattr(hints[p.name], "__metadata__", ())
+    default = ""
+    for name, p in inspect.signature(verb).parameters.items():
+        mark = next((m for m in getattr(hints[name], "__metadata__", ())
                      if isinstance(m, Flag | Output)), None)
-        if p.name == "progress" or (isinstance(mark, Flag) and not mark.type):
+        if p.kind is p.VAR_KEYWORD or name == "progress" or (
+                isinstance(mark, Flag) and not mark.type):
             continue
         if isinstance(mark, Output):
-            output, mark = mark, Flag(Path, mark.help)
-        flags[p.name] = mark or Flag(_without_none(hints[p.name]), helps.get(p.name, ""))
-        parameters.append(_parameter(p.name, flags[p.name], p.default,
-                                     p.kind is not p.KEYWORD_ONLY))
-    return flags, parameters, output, reads
-
-
-def _default_output(output: Output | None, run: Run, values: dict[str, Any]) -> dict[str, Path]:
-    """``out`` in the run folder, where none is named and the verb has a default."""
-    if output is None or not output.default or values.get("out") is not None \
-            or values.get("shard"):
-        return {}
-    file = output.default.format(to=values.get("to", "B"))
-    suffix = "" if "." in file or file.endswith("/") else (
-        ".png" if run.space.kind == "image" else ".csv")
-    assert run.path is not None
-    return {"out": run.path / f"{file}{suffix}"}
+            default, mark = mark.default, Flag(Path, mark.help)
+        flags[name] = mark or Flag(hints[name], helps.get(name, ""))
+        parameters.append(_parameter(name, flags[name], p.default, p.kind is not p.KEYWORD_ONLY))
+    return flags, parameters, default
 
 
 def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect.Parameter:
@@ -146,10 +114,9 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
         more |= {"negative": "", "consume_multiple": True}
     if flag.repeated:
         more |= {"negative": "", "consume_multiple": False, "show_default": False}
+        default = ()
     if flag.type is bool:
         more["negative"] = flag.negative
-    if flag.repeated:
-        default = ()
     required = default is inspect.Parameter.empty
     kind = flag.type if required or default is not None else flag.type | None
     place = (inspect.Parameter.POSITIONAL_ONLY if positional and (required or flag.positional)
@@ -158,22 +125,48 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
                              annotation=Annotated[kind, Parameter(**more)])
 
 
-def _without_none(hint: Any) -> Any:
-    """``int | None`` as ``int``: ``None`` is what is not given."""
-    if get_origin(hint) in (Union, types.UnionType):
-        others = [a for a in get_args(hint) if a is not type(None)]
-        return others[0] if len(others) == 1 else Union[tuple(others)]  # noqa: UP007
-    return hint
-
-
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
     """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
 
     Raises:
         ConfigError: a text without ``=``.
     """
-    split = [text.partition("=") for text in texts]
-    for key, equals, _ in split:
+    result = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"{where} {key}: write it as key=value")
-    return {key.strip().replace("-", "_"): value.strip() for key, _, value in split}
+        result[key.strip().replace("-", "_")] = value.strip()
+    return result
+
+
+def emit(facts: Any, json: bool, text: str) -> None:
+    """A result on stdout: as one JSON object, or as text. A number that is not finite is null."""
+    print(jsonlib.dumps(_plain(facts), indent=2) if json else text)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: arrays as lists, infinities and NaN as null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+@contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """On stderr, for tasks that call it with (done, all); nothing without a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

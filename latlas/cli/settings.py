@@ -8,64 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from latlas.core.errors import ConfigError
-from latlas.core.options import FieldInfo, convert, fields_of, known
+from latlas.core.options import FieldInfo, check_names, convert, fields_of
 from latlas.engine.options import BUDGETS, TrainOptions
 from latlas.models import MODELS, get
 
-Values = dict[str, Any]
-
-
-def settings(model: str, file: Path | None, texts: Mapping[str, str],
-             flags: Mapping[str, Any]) -> Values:
-    """Every setting that was given, checked where it was written; later ones win.
-
-    A budget in a later layer replaces those of earlier ones.
-    """
-    result: Values = {}
-    for where, values in ((str(file), read_toml(file)), ("--set", texts), ("option", flags)):
-        layer = checked(model, values, where)
-        if any(layer.get(name) is not None for name in BUDGETS):
-            result = {k: v for k, v in result.items() if k not in BUDGETS}
-        result |= layer
-    return result
-
-
-def checked(model: str, values: Mapping[str, Any], where: str) -> Values:
-    """Values converted to the types of their fields."""
-    fields = _fields(model)
-    known(values, fields, f"{where}, model {model}")
-    return {k: convert(fields[k], v, where) for k, v in values.items()}
-
-
-def _fields(model: str) -> dict[str, FieldInfo]:
-    """Settings by name; the model's own come first where a name is in both."""
-    both = [*fields_of(TrainOptions), *fields_of(get(model).config)]
-    return {info.name: info for info in both}
-
-
-def setting_of(model: str, key: str) -> bool:
-    """Whether a model, or its training, has a setting of this name."""
-    return model in MODELS and key in _fields(model)
-
-
-def read_toml(file: Path | None) -> Values:
-    """A TOML file's keys; the tables ``[model]`` and ``[training]`` are only headings."""
-    if file is None:
-        return {}
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--config {file}: {error}") from error
-    headings = [content.pop(name, {}) for name in ("model", "training")]
-    for heading in headings:
-        if not isinstance(heading, dict):
-            raise ConfigError(f"--config {file}: `model` and `training` are headings: [model]")
-        content |= heading
-    return content
-
-
-#: of models that learn from two sides
-TWO_SIDED = {
+#: examples of models that learn from two domains
+TWO_DOMAINS = {
     "pix2pix": ("latlas train pix2pix --data maps/ --image-size 64 --minutes 30 --out runs/maps",
                 "latlas translate runs/maps --data new/ --out scenes/"),
     "cycle-gan": ("latlas train cycle-gan --data horses/ --data zebras/ --image-size 64 "
@@ -73,49 +21,76 @@ TWO_SIDED = {
                   "latlas translate runs/horses --data mine/ --to B --out striped/")}
 
 
-def train_examples(tokens: Sequence[str]) -> Sequence[str]:
-    """Command lines of ``train`` for the model named in the tokens; none where none is."""
-    model = _model_named(tokens)
-    if model is None:
-        return ()
-    return TWO_SIDED.get(model, (
-        f"latlas train {model} --data digits",
-        f"latlas train {model} --data photos/ --image-size 64 --out runs/photos"))
+def settings(model: str, file: Path | None, texts: Mapping[str, str],
+             flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that was given, checked where it was written; later ones win.
+
+    A budget in a later layer replaces those of earlier ones. Flags that are ``None`` were not
+    given. The tables ``[model]`` and ``[training]`` of a TOML file are only headings.
+    """
+    content: dict[str, Any] = {}
+    if file is not None:
+        try:
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--config {file}: {error}") from error
+        for heading in [content.pop(name, {}) for name in ("model", "training")]:
+            if not isinstance(heading, dict):
+                raise ConfigError(f"--config {file}: `model` and `training` are headings: [model]")
+            content |= heading
+    result: dict[str, Any] = {}
+    fields = _fields(model)
+    flags = {k: v for k, v in flags.items() if v is not None}
+    for where, values in ((str(file), content), ("--set", texts), ("option", flags)):
+        check_names(values, fields, f"{where}, model {model}")
+        layer = {k: convert(fields[k], v, where) for k, v in values.items()}
+        if any(layer.get(name) is not None for name in BUDGETS):
+            result = {k: v for k, v in result.items() if k not in BUDGETS}
+        result |= layer
+    return result
 
 
-def model_help(tokens: Sequence[str]) -> str:
-    """Settings for ``--set``: training's always, a model's if one is named in the tokens."""
-    model = _model_named(tokens)
-    parts = [_model_part(model)] if model else [
-        f"Models: {', '.join(MODELS)}. `latlas train MODEL --help` lists a model's settings.\n"]
-    own = get(model).training if model else {}
-    return "\n".join([*parts, "Settings of training (--set key=value):",
-                      *_lines(TrainOptions, own)])
+def _fields(model: str) -> dict[str, FieldInfo]:
+    """Settings by name; the model's own come first where a name is in both."""
+    return {info.name: info for cls in (TrainOptions, get(model).config) for info in fields_of(cls)}
 
 
-def _model_named(tokens: Sequence[str]) -> str | None:
-    return next((t for t in tokens if not t.startswith("-")), None)
+def setting_meant(model: str, option: str) -> str:
+    """How to give a setting of a model that was typed as an option of ``train``; else empty."""
+    key = option.split("=")[0].lstrip("-").replace("-", "_")
+    if model not in MODELS or key not in _fields(model):
+        return ""
+    return f" {key} is a setting: --set {key}=…"
 
 
-def _model_part(name: str) -> str:
-    entry = get(name)
-    return "\n".join([f"Settings of {name} (--set key=value): {entry.summary}",
-                      *_lines(entry.config, {}), ""])
+def train_help(model: str | None) -> tuple[Sequence[str], list[str]]:
+    """Command lines of ``train``, none without a model; and lines on the settings for ``--set``:
+    the model's, then those of training."""
+    entry = get(model) if model else None
+    training = ("training (--set key=value):", TrainOptions, entry.training if entry else {})
+    if entry is None:
+        examples: Sequence[str] = ()
+        lines = ["", f"Models: {', '.join(MODELS)}. `latlas train MODEL --help` lists a model's "
+                     "settings."]
+        parts = [training]
+    else:
+        examples = TWO_DOMAINS.get(str(model), (
+            f"latlas train {model} --data digits",
+            f"latlas train {model} --data photos/ --image-size 64 --out runs/photos"))
+        lines = []
+        parts = [(f"{model} (--set key=value): {entry.summary}", entry.config, {}), training]
+    for title, cls, defaults in parts:
+        lines += ["", f"Settings of {title}"]
+        infos = fields_of(cls)
+        values = [f"{i.name}={_as_typed(defaults.get(i.name, i.default))}" for i in infos]
+        width = min(max(map(len, values), default=0), 34)
+        lines += [f"  {value:<{width}}  " + (f"{i.help} ({i.allowed})" if i.help else i.allowed)
+                  for value, i in zip(values, infos, strict=True)]
+    return examples, lines
 
 
-def _lines(cls: type, defaults: Mapping[str, Any]) -> list[str]:
-    infos = fields_of(cls)
-    defaults_of = {i.name: f"{i.name}={_shown(defaults.get(i.name, i.default))}" for i in infos}
-    width = min(max(map(len, defaults_of.values()), default=0), 34)
-    return [f"  {defaults_of[i.name]:<{width}}  {_describe(i)}" for i in infos]
-
-
-def _shown(value: Any) -> str:
+def _as_typed(value: Any) -> str:
+    """``(64, 64)`` as ``64,64``, ``None`` as ``none``, ``True`` as ``true``."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(
-        value)
-
-
-def _describe(info: FieldInfo) -> str:
-    return f"{info.help} ({info.allowed})" if info.help else info.allowed
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from latlas.cli.derive import pairs
 from latlas.cli.settings import settings
-from latlas.cli.show import tell
 from latlas.core.errors import ConfigError
 from latlas.render.text import table
 from latlas.verbs.common import DataLike, Flag, Result, RunLike
@@ -31,12 +31,12 @@ DEMO_IMAGES = 100_000
 
 
 @dataclass(eq=False, repr=False)
-class Said(Result):
+class Message(Result):
     """Facts and the text for them."""
 
     values: dict[str, Any]
-    words: str
-    exit_code: int = field(default=0)
+    words: str = ""
+    exit_code: int = 0
 
     def facts(self) -> dict[str, Any]:
         return self.values
@@ -51,7 +51,7 @@ def models() -> Result:
 
     entries = {k: {"summary": v.summary, "provides": sorted(v.provides)}
                for k, v in MODELS.items()}
-    return Said(entries, table(("model", "", "can"), [
+    return Message(entries, table(("model", "", "can"), [
         (k, v["summary"], ", ".join(v["provides"])) for k, v in entries.items()]))
 
 
@@ -72,26 +72,25 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.training import divided, execute, plan_of
+    from latlas.training import execute, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
-        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
-                          "device": device}.items() if v is not None})
-    plan = plan_of(model, values, split=split, start=start, where="train")
+        "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
+    plan = plan_of(model, values, split=split, start=start, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
-    out = out or Path("runs") / f"{slug(model)}-{slug('-'.join(map(stem, sources)))}"
+    out = out or default_run(model, sources)
     source = open_source(sources if len(sources) == 2 else sources[0], **read)
-    run = execute(plan, divided(source, split), out)
+    run = execute(plan, training_data(source, split), out)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
     if os.environ.get("RANK", "0") != "0":  # one of the processes of torchrun speaks for all
-        return Said({}, "")
+        return Message({})
     if outcome.stopped == "interrupt":
-        return Said(facts, f"{out}: stopped and saved; the same command goes on", exit_code=130)
+        return Message(facts, f"{out}: stopped and saved; the same command goes on", exit_code=130)
     state = "is finished already" if outcome.stopped == "already finished" else "is trained"
     verbs = ("sample" if run.model.needs is None else "translate", "evaluate", "report")
-    return Said(facts, "\n".join([f"{out} {state}. Next:",
+    return Message(facts, "\n".join([f"{out} {state}. Next:",
                                   *(f"  latlas {verb} {out}" for verb in verbs)]))
 
 
@@ -112,9 +111,8 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
 
     at_least("draws", draws, 1)
     values = settings("flow-matching", config, pairs(set, "--set"), {
-        k: v for k, v in {"images": images, "epochs": epochs, "minutes": minutes, "seed": seed,
-                          "device": device}.items() if v is not None})
-    prior = fit(run, data, draws=draws, where="fit-prior", read=read, **values)
+        "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
+    prior = fit(run, data, draws=draws, origin="fit-prior", read=read, **values)
     outcome: Any = prior.run.outcome
     stopped = outcome.stopped == "interrupt"
     facts = {"run": str(prior.run.path), "stopped": outcome.stopped, "images": outcome.images,
@@ -123,7 +121,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
             f"{prior.run.path} is fitted. Log-density of held-out latents, mean: {prior.own:.2f} "
             f"nats under the model's own prior,\n{prior.fitted:.2f} under the fitted one. Next:\n"
             f"  latlas sample {run.path}\n  latlas evaluate {run.path}")
-    return Said(facts, text, exit_code=130 if stopped else 0)
+    return Message(facts, text, exit_code=130 if stopped else 0)
 
 
 def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report.")] = Path(
@@ -139,35 +137,35 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     Called again it goes on where it stopped; finished runs are not trained again.
     """
     from latlas.data import open_source
-    from latlas.training import divided, execute, plan_of
+    from latlas.training import execute, plan_of, training_data
     from latlas.verbs.report import write_report
 
     if not models:
         raise ConfigError("--models: name at least one; `latlas models` lists them")
     budget: dict[str, Any] = {"minutes": minutes} if minutes else (
         {"images": DEMO_IMAGES} if data == "digits" else {})
-    plans = [plan_of(model, {**budget, "seed": seed}, where="demo") for model in models]
-    examples = divided(open_source(data))
+    plans = [plan_of(model, {**budget, "seed": seed}, origin="demo") for model in models]
+    examples = training_data(open_source(data))
     for plan in plans:
-        tell(f"{plan.model}:")
+        print(f"{plan.model}:", file=sys.stderr)
         outcome: Any = execute(plan, examples, out / plan.model).outcome
         if outcome.stopped == "interrupt":
-            return Said({}, "", exit_code=130)
-    tell("comparing on held-out data …")
+            return Message({}, exit_code=130)
+    print("comparing on held-out data …", file=sys.stderr)
     page = out / "report.html"
     comparison = write_report([out / model for model in models], page, draws=DRAWS, seed=seed,
-                              command="latlas demo", title="latlas demo")
-    return Said({"report": str(page), **comparison.facts()}, "\n".join(
+                              command="latlas demo", title="latlas demo").comparison
+    return Message({"report": str(page), **comparison.facts()}, "\n".join(
         [comparison.text(), "", f"wrote {page}: open it in a browser. "
          "Next:", f"  latlas sample {out / models[-1]}", "  latlas train vae --data YOUR_DATA"]))
 
 
-def stem(data: str) -> str:
-    """``../shared/mnist.npz`` is mnist, ``a.zip::b.npz`` is b, ``photos/`` is photos."""
-    name = Path(data.rpartition("::")[2]).expanduser().resolve().name
-    return name.partition(".")[0] or name
+def default_run(model: str, sources: tuple[Any, ...]) -> Path:
+    """``runs/vae-mnist`` of vae on ``../shared/mnist.npz``: letters, digits, dots and dashes alone.
 
-
-def slug(text: str) -> str:
-    """The text with nothing but letters, digits, dots and dashes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "data"
+    ``a.zip::b.npz`` is b, and ``photos/`` is photos.
+    """
+    names = [Path(source.rpartition("::")[2]).expanduser().resolve().name for source in sources]
+    data = "-".join(name.partition(".")[0] or name for name in names)
+    return Path("runs") / "-".join(re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "data"
+                                   for text in (model, data))

@@ -75,11 +75,9 @@ class Normal:
         return self.mean + torch.exp(0.5 * self.log_var) * epsilon
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, *batch, *event): ``k`` samples of every example."""
         return replace(self, mean=self.mean.expand(k, *self.mean.shape)).sample(noise)
 
     def detached(self) -> Normal:
-        """The same density, through whose parameters no gradient flows."""
         return replace(self, mean=self.mean.detach(), log_var=self.log_var.detach())
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -109,9 +107,8 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Σ [t·l − log(1 + eˡ)] with t = (x + 1)/2: stable for any logit."""
-        flat = self.logits.flatten(-self.event_dims)
-        log_p: Tensor = _BernoulliLogProb.apply(flat, (x + 1).flatten(-self.event_dims) / 2)
-        return log_p
+        return _BernoulliLogProb.apply(self.logits.flatten(-self.event_dims),  # type: ignore
+                                       (x + 1).flatten(-self.event_dims) / 2)
 
 
 class _BernoulliLogProb(torch.autograd.Function):
@@ -119,14 +116,14 @@ class _BernoulliLogProb(torch.autograd.Function):
 
     With K draws per example this is the widest tensor, and torch's own operations pass over it
     eight times, there and back. Here log(1 + eˡ) = (l + |l|)/2 − log σ(|l|), and the logarithm is
-    taken of products of so many σ(|l|), each at least ½, as fp32 holds.
+    taken of products of up to 120 σ(|l|), each at least ½, so above the least of fp32, 2⁻¹²⁶.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(logits, target)
         logits = logits.float()
-        group = next(s for s in range(_FACTORS, 0, -1) if logits.shape[-1] % s == 0)
+        group = next(s for s in range(120, 0, -1) if logits.shape[-1] % s == 0)
         size = logits.abs()
         # autocast would take the products in bf16, and their sum with an error of nats
         with torch.autocast(logits.device.type, enabled=False):
@@ -140,10 +137,6 @@ class _BernoulliLogProb(torch.autograd.Function):
         of_logits = (target - torch.sigmoid(logits.float())).mul_(grad)
         of_target = (grad * logits).sum_to_size(target.shape) if ctx.needs_input_grad[1] else None
         return of_logits.sum_to_size(logits.shape).to(logits.dtype), of_target
-
-
-#: a product of so many numbers of at least ½ is above the least of fp32, 2⁻¹²⁶
-_FACTORS = 120
 
 
 @dataclass

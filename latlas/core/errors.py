@@ -20,8 +20,7 @@ class LatlasError(Exception):
         hint: what to do about it; ``str()`` is the message with the hint after it.
     """
 
-    def __init__(self, message: str = "", *, what: str = "", option: str = "",
-                 hint: str = "") -> None:
+    def __init__(self, message: str, *, what: str = "", option: str = "", hint: str = "") -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
         self.message, self.what, self.option, self.hint = message, what, option, hint
 
@@ -65,7 +64,7 @@ def say_option(name: str, value: Any = "") -> str:
 
 @contextmanager
 def flags_of_command(flags: Mapping[str, str]) -> Iterator[None]:
-    """Errors raised inside name options by these flags, from the name of the option to the flag."""
+    """Errors raised inside name options by these flags (name of the option to flag)."""
     global _flags
     before, _flags = _flags, flags
     try:

@@ -1,7 +1,7 @@
-"""The few abstractions: a model, its phases, its loss, and what it can do.
+"""The few abstractions: a batch, a model, its phases, its loss, and what it can do.
 
-A model holds networks, its config and the space of its data; it knows its maths and no optimiser.
-What it can do is a protocol that it satisfies, never a method that raises.
+A model knows its maths and no optimiser. What it can do is a protocol that it satisfies, never a
+method that raises.
 """
 
 from __future__ import annotations
@@ -15,10 +15,44 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Distribution
 from latlas.core.noise import Noise
 from latlas.core.space import Space
+
+
+@dataclass
+class Batch:
+    """n examples in model units (images in [−1, 1], channels first; tables standardised), on the
+    model's device.
+
+    Attributes:
+        x: (n, *shape) float.
+        label: (n,) int64 class codes.
+        condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
+        neighbour: (n, *shape) of frames the one after each, or before it of a clip's last one;
+            ``None`` for images that are no frames.
+        index: (n,) int64 row of each example in its data set.
+    """
+
+    x: Tensor
+    label: Tensor | None = None
+    condition: Tensor | None = None
+    neighbour: Tensor | None = None
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass
+class PairBatch:
+    """As many examples of A as of B, which belong together row by row if the data are aligned."""
+
+    a: Batch
+    b: Batch
+
+    def __len__(self) -> int:
+        return len(self.a)
 
 
 @dataclass(frozen=True)
@@ -26,10 +60,10 @@ class Phase:
     """One optimiser step, of the modules that share a loss.
 
     Attributes:
-        name: what ``losses`` yields with the phase's loss.
-        modules: attributes of the model whose parameters this phase trains.
+        name: what ``losses`` yields with the loss.
+        modules: attributes of the model whose parameters are trained.
         every: a lazy penalty runs every k-th step, its loss times k.
-        betas: Adam's decay rates for these modules, where they are not those of training.
+        betas: Adam's decay rates, where they are not those of training.
     """
 
     name: str
@@ -40,7 +74,7 @@ class Phase:
 
 @dataclass
 class Loss:
-    """``total`` is differentiated; ``terms`` are detached scalars for the log, in stated units."""
+    """``total`` is differentiated; ``terms`` are scalars for the log, in stated units."""
 
     total: Tensor
     terms: dict[str, Tensor]
@@ -70,16 +104,15 @@ class TrainingDefaults:
     """How the engine trains a model where the person asks for nothing else.
 
     Attributes:
-        learning_rate: peak learning rate of Adam.
-        min_batch_size, max_batch_size: bounds of the batch size that is chosen by the size of the
+        learning_rate: Adam's, at its peak.
+        min_batch_size, max_batch_size, min_images: bounds of what is chosen by the size of the
             data; 0 for none.
-        min_images: least budget, in examples, that is chosen by the size of the data.
-        group_option: the config's option that says how many examples form a group, if batches are
-            cut into groups.
+        batch_multiple: the config's option that a batch size must be a multiple of, if there is
+            one: batches are cut into groups of so many examples.
         ema_modules: attributes whose weights are averaged (EMA); empty for all parameters.
         needs_fp32: bf16 is not tried: three digits are too few for what the networks give.
-        monitored: generator and discriminator may drive each other off: the engine looks at
-            samples, raises alarms, and rolls back where a number is not finite.
+        monitored: training may diverge: the engine looks at samples, raises alarms, and rolls back
+            where a number is not finite.
         progressive: a step costs more late in training than early.
     """
 
@@ -87,7 +120,7 @@ class TrainingDefaults:
     min_batch_size: int = 0
     max_batch_size: int = 0
     min_images: int = 0
-    group_option: str = ""
+    batch_multiple: str = ""
     ema_modules: tuple[str, ...] = ()
     needs_fp32: bool = False
     monitored: bool = False
@@ -106,15 +139,13 @@ class Model(nn.Module, ABC):
     """Networks, config and space. Subclasses add protocols below.
 
     Attributes:
-        Config: the dataclass of the model's options, declared beside it. Its ``resolve(space)`` is
-            the one place that fills in what is left to the data ("auto", 0, ``None``).
-        config: the resolved options.
+        Config: the dataclass of the model's options; its ``resolve(space)`` fills in what is left
+            to the data ("auto", 0, ``None``). ``config`` are the resolved options.
         defaults: how the engine trains it; an instance may replace those of its class.
         needs: data of two sides: ``pairs`` that belong together, or two ``domains``.
         exact_likelihood: ``log_likelihood`` is no estimate.
         takes_condition: what a conditional model is given: the class ``label`` of an example, or a
-            ``part`` of it; ``None`` for any other model.
-        condition_dim: size of the condition as the networks take it; 0 for none.
+            ``part`` of it. ``condition_dim`` is its size as the networks take it.
         fitted_prior: the second prior, which ``latlas fit-prior`` has fitted to the latents.
     """
 
@@ -134,8 +165,8 @@ class Model(nn.Module, ABC):
 
     @property
     def prior(self) -> Prior | None:
-        """The density that latents are drawn from: the module that a subclass assigns to ``prior``,
-        or what it overrides this with; ``None`` without one."""
+        """The density of latents: the module that a subclass assigns, or what it overrides this
+        with; ``None`` without one."""
         return self._modules.get("prior")  # type: ignore[return-value]
 
     @property
@@ -145,27 +176,21 @@ class Model(nn.Module, ABC):
         return None
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
-        """Every phase that is due, by name, with its loss.
-
-        The engine moves the modules of a phase by its loss before it asks for the next one, so
-        that one function, read from top to bottom, is one step of training.
-        """
+        """Every phase that is due, by name, with its loss. The engine moves the modules of a phase
+        by its loss before it asks for the next one."""
         yield self.phases[0].name, self.loss(batch, step)  # type: ignore[operator, index, union-attr]
 
     def describe(self, n_train: int) -> str:
-        """What was chosen for this data and so many training examples, for the line that is shown
-        before the first step."""
+        """What was chosen for this data, for the line that is shown before the first step."""
         return ""
 
     def warnings(self, n_train: int) -> list[str]:
-        """What will work, but hardly well, with so many training examples; each says what to do."""
+        """What will hardly work well with so many training examples; each says what to do."""
         return []
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Take from the training data what has to be known before the first step; nothing here.
-
-        ``batches`` hold each of the ``n_train`` examples once and can be swept again.
-        """
+        """Take from the data what has to be known before the first step, nothing here; ``batches``
+        hold each of the ``n_train`` examples once and can be swept again."""
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """What this batch is conditioned on; ``None`` for a model that takes no condition."""
@@ -197,19 +222,15 @@ class Validates(Protocol):
 
 @runtime_checkable
 class AfterStep(Protocol):
-    """Updates buffers once a step (image pool, ADA); must not sync the device."""
+    """Updates buffers once a step (replay buffer, ADA); must not sync the device."""
 
     def after_step(self, step: Step, terms: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Weights:
-    """How often each training example shall come.
-
-    Attributes:
-        values: (N,) at least 0, relative to one another; of the examples in the order of the data.
-        metrics: for the log, in stated units; ``words`` the same for the terminal.
-    """
+    """How often each training example shall come: ``values`` (N,), at least 0, relative to one
+    another, in the order of the data; ``metrics`` for the log, ``words`` for the terminal."""
 
     values: Tensor
     metrics: dict[str, float] = field(default_factory=dict)
@@ -221,8 +242,7 @@ class ReweightsData(Protocol):
     """Says how often each training example shall come, anew after every ``reweighting_interval``.
 
     The interval is a share of the budget, 0 for never; until it has passed, examples come equally
-    often. ``sampling_weights`` is asked of the averaged model in evaluation mode; ``batches`` hold
-    every training example once, in order, in model units.
+    often. The averaged model is asked, with every training example once, in order.
     """
 
     @property
@@ -268,11 +288,12 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
-class Guesses(Protocol):
-    """Latents somewhere near to examples, where nothing encodes: (n, latent_dim), or none."""
+class HasInitialLatents(Protocol):
+    """Latents from which to start latent optimisation where nothing encodes: (n, latent_dim), or
+    none."""
 
-    def guess(self, x: Tensor, *, noise: Noise,
-              condition: Tensor | None = None) -> Tensor | None: ...
+    def initial_latents(self, x: Tensor, *, noise: Noise,
+                        condition: Tensor | None = None) -> Tensor | None: ...
 
 
 @runtime_checkable
@@ -304,8 +325,8 @@ class HasLayers(Protocol):
 class HasStyles(Protocol):
     """Its decoder reads w, a style that is made from the latents z, anew in every layer.
 
-    Styles w are (n, d_w), one for all layers, or (n, layers, d_w). ``layer_sizes`` is the image
-    size (H, W) that each layer works towards, the coarsest first: one entry for each.
+    Styles w are (n, d_w), one for all layers, or (n, layers, d_w). ``layer_sizes`` are the image
+    sizes (H, W) that the layers work towards, the coarsest first.
     """
 
     @property
@@ -318,10 +339,8 @@ class HasStyles(Protocol):
         """w̄, (d_w,): the mean over the prior of latents."""
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
-        """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second.
-
-        ``level`` may be a tensor (n,); 0 is the second alone, ``len(layer_sizes)`` the first.
-        """
+        """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, a number or a tensor
+        (n,), then the second."""
 
     def decode_w(self, w: Tensor, *, noise: Noise | None = None) -> Distribution:
         """Images (n, *shape); the grain is drawn from ``noise``, or is the same every time."""
@@ -332,11 +351,8 @@ class HasStyles(Protocol):
 
 @runtime_checkable
 class Observes(Protocol):
-    """Latents have a likelihood, p(x|z).
-
-    ``preprocess`` is the x that is scored: binarised or dequantised, model units.
-    ``log_conditional`` is log p(x|z), (K, n) nats in data units, of preprocessed examples
-    (n, *shape) and latents (K, n, d) or, shared by the examples, (K, 1, d).
+    """Latents have a likelihood: log p(x|z), (K, n) nats in data units, of latents (K, n, d) or,
+    shared, (K, 1, d) and preprocessed examples: binarised or dequantised, (n, *shape) model units.
     """
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor: ...
@@ -346,11 +362,8 @@ class Observes(Protocol):
 
 @runtime_checkable
 class BoundsDensity(Protocol):
-    """The ELBO per example, mean of ``draws`` draws of z, nats in data units.
-
-    A dictionary of ``bound``, its standard error ``se`` (NaN for one draw), and the parts
-    ``reconstruction`` and ``kl``, each (n,).
-    """
+    """The ELBO per example, mean of ``draws`` draws of z, nats in data units, each (n,): ``bound``,
+    its standard error ``se`` (NaN for one draw), and the parts ``reconstruction`` and ``kl``."""
 
     def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,
              condition: Tensor | None = None) -> dict[str, Tensor]: ...
@@ -366,10 +379,7 @@ class ScoresDensity(Protocol):
 
 @runtime_checkable
 class Translates(Protocol):
-    """Turns examples of one domain into examples of another, of those in ``ways``.
-
-    Images (n, *shape) model units to (n, *shape of ``to``).
-    """
+    """Images (n, *shape) of one domain to those (n, *shape of ``to``) of a domain in ``ways``."""
 
     @property
     def ways(self) -> tuple[str, ...]: ...

@@ -11,15 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latlas.core.precision import exact
+from latlas.core.devices import exact
 
 #: how much smaller images are where a motion is sought first, the sides they keep at least, and
 #: the steps at each size
 SCALES, LEAST, STEPS = (8, 4, 2, 1), 12, 4
-#: of the mean curvature, added to every one of them: what images do not show is left as it is
-DAMPING = 1e-3
+#: of the mean curvature, added to every one of them: what images do not show is left as it is;
 #: rounding that a place at the edge is allowed, pixels
-EDGE = 1e-3
+DAMPING, EDGE = 1e-3, 1e-3
 #: what is so many times as far off as usual loses three quarters of its weight
 SPREAD = 2.0
 #: how fast what the motion does not explain loses its weight, images in 0 … 1 (Lai et al. 2018,
@@ -27,28 +26,11 @@ SPREAD = 2.0
 SHARPNESS = 50.0
 
 
-def rigid(angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Motions (n, 2, 3) of a turn by radians about the middle, then a shift, pixels (each (n,)).
-
-    The sense is that of places: those of the later image are turned and shifted.
-    """
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack([torch.stack([cos, -sin, across], 1),
-                        torch.stack([sin, cos, down], 1)], 1)
-
-
 @exact
 def after(first: Tensor, then: Tensor) -> Tensor:
     """The motion that takes places by ``first`` and the result by ``then``, (n, 2, 3) each."""
     turned = then[:, :, :2] @ first
     return torch.cat([turned[:, :, :2], turned[:, :, 2:] + then[:, :, 2:]], 2)
-
-
-@exact
-def inverse(motion: Tensor) -> Tensor:
-    """The motion back, (n, 2, 3)."""
-    back = torch.linalg.inv(motion[:, :, :2])
-    return torch.cat([back, -back @ motion[:, :, 2:]], 2)
 
 
 def warped(x: Tensor, motion: Tensor) -> Tensor:
@@ -79,11 +61,8 @@ def inside(motion: Tensor, height: int, width: int) -> Tensor:
 def explained(earlier: Tensor, later: Tensor, motion: Tensor, scale: float) -> Tensor:
     """How well the motion explains every place: exp(−50 Σ_c d²), 0 from outside, (n, 1, H, W).
 
-    d is the difference of the later image and the earlier one after the motion, on a scale of
-    0 … 1 (Lai et al. 2018, section 3.2, whose flow comes from a network).
-
-    Args:
-        scale: length of the range of ``earlier`` and ``later``.
+    d is the difference of the later image and the earlier one after the motion, over the length
+    ``scale`` of their range (Lai et al. 2018, section 3.2, whose flow comes from a network).
     """
     error = ((later.float() - warped(earlier, motion)) / scale).square().sum(1, keepdim=True)
     return torch.exp(-SHARPNESS * error) * inside(motion, *later.shape[2:])
@@ -110,18 +89,14 @@ def estimate(earlier: Tensor, later: Tensor) -> Tensor:
     for scale in SCALES:
         if scale > 1 and min(size) < scale * LEAST:
             continue
-        a, b = (_smaller(x.float(), scale) for x in (earlier, later))
+        a, b = (x.float() if scale == 1 else F.interpolate(
+            x.float(), [-(-side // scale) for side in size], mode="area") for x in (earlier, later))
         ratio = b.shape[3] / size[1], b.shape[2] / size[0]
         small = _rescaled(motion, *ratio)
         for _ in range(STEPS):
             small = after(_step(a, b, small), small)
         motion = _rescaled(small, 1 / ratio[0], 1 / ratio[1])
     return torch.where(motion.isfinite().all(2, keepdim=True).all(1, keepdim=True), motion, still)
-
-
-def _smaller(x: Tensor, scale: int) -> Tensor:
-    size = [-(-side // scale) for side in x.shape[2:]]
-    return x if scale == 1 else F.interpolate(x, size, mode="area")
 
 
 def _rescaled(motion: Tensor, wider: float, higher: float) -> Tensor:

@@ -1,8 +1,7 @@
 """Random draws that are a function of (seed, purpose, step), never of what ran before.
 
-A run that was killed and resumed, and a batch that is spread over many processes, therefore see
-the same noise as an unbroken run of one process: the generator is seeded anew for every step, and
-every process draws for the global batch and keeps its own rows.
+A resumed run and many processes see the same noise as an unbroken run of one process: the generator
+is seeded anew for every step, and every process draws for the global batch and keeps its own rows.
 """
 
 from __future__ import annotations
@@ -38,22 +37,13 @@ class Noise:
 
     def __init__(self, seed: int | torch.Generator, device: torch.device | str = "cpu",
                  rank: int = 0, world: int = 1) -> None:
-        if isinstance(seed, torch.Generator):
-            self.generator = seed
-        else:
-            self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = seed if isinstance(seed, torch.Generator) else torch.Generator(
+            device).manual_seed(seed)
         self.rank, self.world = rank, world
 
-    def reseed(self, seed: int) -> Noise:
-        """The same object, at the start of another stream."""
-        self.generator.manual_seed(seed)
-        return self
-
     def normal(self, *shape: int, batch: int = 0) -> Tensor:
-        """Standard normal draws of this shape (the global batch's rows of this process).
-
-        ``batch`` is the dimension that holds the batch: 1 for several draws of every example.
-        """
+        """Standard normal draws of this shape (the global batch's rows of this process); ``batch``
+        is the dimension that holds the batch: 1 for several draws of every example."""
         return self._rows(torch.randn, shape, batch)
 
     def uniform(self, *shape: int, batch: int = 0) -> Tensor:
@@ -72,19 +62,14 @@ class Noise:
         return full if self.world == 1 else full.narrow(batch, self.rank * n, n)
 
 
-#: what :func:`dropout` draws from during a step, the examples of the step, and its strength; every
-#: thread has its own
+#: of every thread what :func:`dropout` draws from, the examples of the step, and its strength
 _dropout_rng: ContextVar[tuple[Noise, int, float] | None] = ContextVar("dropout_rng", default=None)
 
 
 @contextmanager
 def dropout_rng(noise: Noise, n: int, strength: float = 1.0) -> Iterator[None]:
-    """Modules, which are called with tensors alone, draw from ``noise`` inside.
-
-    Args:
-        n: examples in this process's batch; of several draws for each, the first of all come first.
-        strength: a factor of every share of :func:`dropout` that grows.
-    """
+    """Modules, which are called with tensors alone, draw from ``noise`` inside, for ``n`` examples
+    of this process; ``strength`` is a factor of every share of :func:`dropout` that grows."""
     token = _dropout_rng.set((noise, n, strength))
     try:
         yield
@@ -93,14 +78,13 @@ def dropout_rng(noise: Noise, n: int, strength: float = 1.0) -> Iterator[None]:
 
 
 def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
-    """``h`` with a random ``share`` of its values 0 and the rest larger by 1/(1 − share).
-
-    (Srivastava et al. 2014, in the form that leaves the mean.) Under :func:`dropout_rng` one
-    process and many leave out the same values; torch's own dropout does not know the global batch.
+    """``h`` with a random ``share`` of its values 0 and the rest larger by 1/(1 − share)
+    (Srivastava et al. 2014). Under :func:`dropout_rng` one process and many leave out the same
+    values; torch's own dropout does not know the global batch.
 
     Args:
-        grows: the share is multiplied by the strength of :func:`dropout_rng`. Not where dropout is
-            a model's own noise, which must be the same in training and in use.
+        grows: the share is multiplied by the strength of :func:`dropout_rng`; not where dropout is
+            a model's own noise, which is the same in training and in use.
     """
     context = _dropout_rng.get()
     if context is None:
@@ -129,6 +113,4 @@ def dequantise(x: Tensor, step: float, noise: Noise) -> Tensor:
     E_u log p(x + u) of a density p is a lower bound on the log-probability it gives the integers
     (Theis et al. 2016, section 3.1). ``step`` 0 (continuous data) returns x and draws nothing.
     """
-    if step == 0:
-        return x
-    return x + (noise.uniform(*x.shape).to(x) - 0.5) * step
+    return x if step == 0 else x + (noise.uniform(*x.shape).to(x) - 0.5) * step

@@ -76,48 +76,59 @@ def fields_of(cls: type) -> list[FieldInfo]:
             for f in dataclasses.fields(cls)]
 
 
-def parse(cls: type[T], values: Mapping[str, Any], where: str = "--set") -> T:
+def parse(cls: type[T], values: Mapping[str, Any], origin: str = "--set") -> T:
     """An instance of a dataclass of options.
 
     Args:
         values: option name to text (command line) or value (TOML, JSON, keyword argument).
-        where: what the user wrote it in; starts every error.
+        origin: what the person wrote it in; starts every error.
 
     Raises:
         ConfigError: an unknown name (with the nearest one), or a value that does not fit.
     """
     infos = {info.name: info for info in fields_of(cls)}
-    known(values, infos, where)
-    return cls(**{name: convert(infos[name], value, where) for name, value in values.items()})
+    check_names(values, infos, origin)
+    return cls(**{name: convert(infos[name], value, origin) for name, value in values.items()})
 
 
-def known(values: Mapping[str, Any], valid: Mapping[str, Any], where: str) -> None:
+def check_names(values: Mapping[str, Any], valid: Mapping[str, Any], origin: str) -> None:
     """Refuse the first name that is not valid, by a ConfigError."""
     for name in values:
         if name not in valid:
-            raise ConfigError(f"{where}: {unknown('option', name, valid)}", option=name)
+            raise ConfigError(f"{origin}: {unknown('option', name, valid)}", option=name)
 
 
-def divide(values: Mapping[str, Any], *classes: type, where: str = "--set") -> list[dict[str, Any]]:
-    """Which values belong to which class: the first that has the name. ConfigError: none has it."""
-    owner = {info.name: i for i, cls in reversed([*enumerate(classes)]) for info in fields_of(cls)}
-    known(values, owner, where)
-    return [{k: v for k, v in values.items() if owner[k] == i} for i in range(len(classes))]
-
-
-def convert(info: FieldInfo, value: Any, where: str = "--set") -> Any:
+def convert(info: FieldInfo, value: Any, origin: str = "--set") -> Any:
     """One value of the option's type, held to its choices and bounds."""
     try:
         return msgspec.convert(_plain(value, info.type), _bounded(info.type, info))
     except msgspec.ValidationError:
         text = value if isinstance(value, str) and value else repr(value)
-        raise ConfigError(f"{where} {info.name}={text}: {info.name} must be {info.allowed}",
+        raise ConfigError(f"{origin} {info.name}={text}: {info.name} must be {info.allowed}",
                           option=info.name) from None
 
 
 def to_json(instance: Any) -> dict[str, Any]:
     """Every option, tuples as lists; :func:`parse` is the inverse."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(instance).items()}
+
+
+def numbers(text: str) -> list[int] | None:
+    """``1,2,5-9`` as whole numbers; ``None`` if it is nothing of the kind, or over a million.
+
+    >>> numbers("1,2,5-7"), numbers("a"), numbers("3-1")
+    ([1, 2, 5, 6, 7], None, None)
+    """
+    result: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not (last.isdigit() and int(first) <= int(last))):
+            return None
+        more = range(int(first), int(last if dash else first) + 1)
+        if len(result) + len(more) > 1_000_000:  # a slip of the hand
+            return None
+        result += more
+    return result
 
 
 def _bounded(hint: Any, info: FieldInfo) -> Any:

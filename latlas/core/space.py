@@ -1,16 +1,10 @@
 """What one example of a data set is: its shape, its units, its labels.
 
-Two units are used everywhere. *Data units* are the numbers in the file: integers 0 … L−1 for a
-image with L levels, the columns' own units for a table. *Model units* are what networks see:
-images in [−1, 1] with channels first, table columns standardised. One affine map joins them:
-
-    x = (v − location) / scale
-
-so a density in model units becomes one in data units by subtracting Σ log scale, which is how
-every log-likelihood is reported: nats per example in data units.
-
-``Space`` is any of :class:`Images`, :class:`Table`, :class:`Points` and :class:`Recordings`. A data
-set of two sides has a :class:`PairSpace`, which is none of them.
+*Data units* are the numbers in the file: integers 0 … L−1 for an image with L levels, the columns'
+own units for a table. *Model units* are what networks see: images in [−1, 1] with channels first,
+table columns standardised. One affine map joins them, x = (v − location) / scale, so a density in
+model units becomes one in data units by subtracting Σ log scale, which is how every log-likelihood
+is reported: nats per example in data units.
 """
 
 from __future__ import annotations
@@ -45,9 +39,7 @@ class Sound(Record, frozen=True):
     """How an image shows a stretch of sound: short-time spectra, a column for every frame.
 
     Attributes:
-        rate: samples a second.
-        n_fft: samples of a frame.
-        hop: samples from one frame to the next.
+        rate: samples a second; ``n_fft`` samples of a frame, ``hop`` from one to the next.
         floor: decibels under the loudest place that are still told apart.
     """
 
@@ -78,37 +70,15 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
     kind: ClassVar[Kind]
     words: ClassVar[str]  # what the data are, for a sentence
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        raise NotImplementedError
-
-    @property
-    def location(self) -> Units:
-        return 0.0
-
-    @property
-    def scale(self) -> Units:
-        return 1.0
-
-    @property
-    def levels(self) -> int | None:
-        return None
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def frames(self) -> bool:
-        return False
-
-    @property
-    def sound(self) -> Sound | None:
-        return None
+    # comments instead of annotations: those would make fields of all kinds
+    shape = ()  # type: tuple[int, ...]
+    location = 0.0  # type: Units
+    scale = 1.0  # type: Units
+    levels = None  # type: int | None
+    columns = ()  # type: tuple[str, ...]
+    ids = ()  # type: tuple[int, ...]
+    frames = False
+    sound = None  # type: Sound | None
 
     @property
     def dims(self) -> int:
@@ -164,11 +134,11 @@ class Images(Example, frozen=True):
     words: ClassVar[str] = "images"
 
     @property
-    def location(self) -> float:
+    def location(self) -> float:  # type: ignore[override]
         return sum(self._ends) / 2
 
     @property
-    def scale(self) -> float:
+    def scale(self) -> float:  # type: ignore[override]
         return (self._ends[1] - self._ends[0]) / 2 or 1.0
 
     @property
@@ -254,7 +224,7 @@ class Table(Example, frozen=True):
     words: ClassVar[str] = "a table"
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (len(self.columns),)
 
     @classmethod
@@ -279,7 +249,7 @@ class Table(Example, frozen=True):
         return all(field.fill is not None for field in self.fields if field.learnt)
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the d numbers."""
         return tuple(feature for field in self.fields if field.learnt for feature in field.features)
 
@@ -311,6 +281,5 @@ class PairSpace(Record, frozen=True, tag_field="type", tag="pair"):
 
 
 def parse_space(data: Any) -> Space | PairSpace:
-    """The inverse of ``to_json``; ValueError, in one line, for a field that is unknown, missing or
-    of another type."""
+    """The inverse of ``to_json``; ValueError, in one line, for a field that does not fit."""
     return msgspec.convert(data, Space | PairSpace)

@@ -111,8 +111,8 @@ class Options:
     frames: bool | None = None
 
 
-def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool,
-                ids: str | None) -> Dataset:
+def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool = False,
+                ids: str | None = None) -> Dataset:
     """The examples of all arrays, one after the other; clips become frames that know theirs.
 
     With ``maps`` pixels are class ids, ``ids`` those of the channels, commas between.
@@ -122,21 +122,9 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool,
         frames = [array.frames() for array in arrays]
         lengths = [t for n, t in (array.shape[:2] for array in arrays) for _ in range(n)]
         arrays, clip = frames, np.repeat(np.arange(len(lengths)), lengths)
-    if maps:
-        x, _ = load(arrays, Store(), replace(how, image_size=None, levels=None))
-        if how.image_size and x.ndim == 4:
-            x = images.nearest_planes(x, how.image_size)
-        data = Dataset(*images.one_hot(x, store, ids, arrays[0].name))
-    else:
-        data = Dataset(*load(arrays, store, how))
-    return data if clip is None else as_clips(data, clip)
-
-
-def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[Any], Space]:
-    """All arrays' examples one after another: (N, \\*shape) in data units, and their space."""
     first = arrays[0]
     item, shape, last = _layout(arrays, how)
-    size = how.image_size if len(shape) == 3 else None
+    size = how.image_size if len(shape) == 3 and not maps else None
     shape = (shape[0], size, size) if size else shape
     bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
     dtype: Any = np.uint8 if bits else first.dtype if words else np.float32
@@ -153,14 +141,20 @@ def load(arrays: Sequence[Array], store: Store, how: Options) -> tuple[NDArray[A
                 chunk = (chunk * 255).astype(np.uint8)
             yield images.resize_planes(chunk, size) if size else chunk
 
-    x = store.gather((sum(r.shape[0] for r in arrays), *shape), dtype, examples())
+    x = (Store() if maps else store).gather((sum(r.shape[0] for r in arrays), *shape), dtype,
+                                            examples())
+    space: Space = Table.of_numbers([f"x{i}" for i in range(x.shape[1])],
+                                    "Float64" if x.dtype == np.float64 else "Float32")
     if x.ndim > 2:
-        return image_space(x, how.levels, first.name)
-    if np.isinf(x).any():
+        x, space = image_space(x, None if maps else how.levels, first.name)
+    elif np.isinf(x).any():
         raise DataError(f"{first.name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
                         "replace them, by NaN if they are missing")
-    return x, Table.of_numbers([f"x{i}" for i in range(x.shape[1])],
-                               "Float64" if x.dtype == np.float64 else "Float32")
+    if maps:
+        x = images.nearest_planes(x, how.image_size) if how.image_size and x.ndim == 4 else x
+        x, space = images.one_hot(x, store, ids, first.name)
+    data = Dataset(x, space)
+    return data if clip is None else as_clips(data, clip)
 
 
 def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latlas.core.batch import Batch, PairBatch
+from latlas.core.model import Batch, PairBatch
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset

@@ -138,7 +138,8 @@ class Clips:
         if not stills and not clips:
             raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
                             "...), GIF, APNG, animated WebP, or videos")
-        clips[:0] = [Clip(name, *zip(*pairs, strict=True)) for name, pairs in stills.items()]
+        clips[:0] = [Clip(name, tuple(file for file, _ in pairs), [title for _, title in pairs])
+                     for name, pairs in stills.items()]
         return sorted(clips, key=lambda clip: natural(clip.name))
 
     def _with_heads(self, clip: Clip) -> Clip:

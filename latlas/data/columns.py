@@ -91,12 +91,12 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
     name, dtype = series.name, str(series.dtype)
     leave_out = f"leave it out with {say_option('drop', name)}"
     if role in ("dropped", "id", "group"):
-        return Column(name, role, "String" if frame.text else dtype)
+        return Column(name, role, "String" if frame.text else dtype)  # type: ignore[arg-type]
     present = series.drop_nulls()
     if not len(present):
         if role != "label":
             result.problems.append(f"column {name} is empty; {leave_out}")
-        return Column(name, role or "dropped", dtype)
+        return Column(name, "label" if role else "dropped", dtype)
     if role == "label":
         return Column(name, "label", "String" if frame.text else dtype)
     if series.dtype == pl.String:
@@ -164,8 +164,9 @@ def _interpret_words(frame: Frame, series: pl.Series, decimal: str | None, dates
                     result.notes.append(f"column {name}: {example[0]!r} is read as "
                                         f"{to_numbers(example, form)[0]:.12g}")
             fraction = re.escape(form or ",") + r"\d+\D*$"
-            whole = bool((numbers == numbers.round()).all()) and not present.str.contains(
-                fraction).any() and numbers.abs().max() < 2.0 ** 63  # type: ignore[operator]
+            largest: Any = numbers.abs().max()
+            whole = bool((numbers == numbers.round()).all() and largest < 2.0 ** 63
+                         and not present.str.contains(fraction).any())
             return _number(name, present, whole, form)
     lower = present.str.to_lowercase()
     if lower.is_in(list(TRUTH)).all() and lower.n_unique() <= 2 and (
@@ -193,10 +194,9 @@ def _number(name: str, words: pl.Series, whole: bool, form: str = "") -> Column:
     """A column of numbers, with how many decimals its words have."""
     if whole:
         return Column(name, "integer", "Int64", form=form)
-    decimals = words.str.extract(rf"\{form or '.'}(\d+)\D*$").str.len_chars().max() or 0
+    most: Any = words.str.extract(rf"\{form or '.'}(\d+)\D*$").str.len_chars().max()
     exact = not words.str.contains(r"[eE]").any()
-    return Column(name, "real", "Float64", form=form,
-                  decimals=int(decimals) if exact else None)  # type: ignore[call-overload]
+    return Column(name, "real", "Float64", form=form, decimals=(most or 0) if exact else None)
 
 
 def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
@@ -276,10 +276,10 @@ def _names_rows(series: pl.Series, name: str) -> bool:
 
 def _offset(series: pl.Series) -> int:
     """What is subtracted from integers too large for float64 to tell apart."""
-    low, high = series.min(), series.max()
-    if low is None or max(abs(low), abs(high)) <= 2**53:  # type: ignore[arg-type, operator]
-        return 0
-    return int(series.median())  # type: ignore[arg-type]
+    low: Any = series.min()
+    high: Any = series.max()
+    middle: Any = series.median()
+    return 0 if low is None or max(abs(low), abs(high)) <= 2**53 else int(middle)
 
 
 def _date_formats(present: pl.Series) -> list[str]:
@@ -358,8 +358,8 @@ def canonical(series: pl.Series, column: Column, problems: list[str] | None = No
         elif series.dtype in (pl.Time, pl.Duration):
             result = series.cast(pl.Int64)
         elif series.dtype.is_integer():
-            fits = series.dtype != pl.UInt64 or (series.max() or 0) < 2**63
-            result = series.cast(pl.Int64 if fits else pl.Float64)
+            largest: Any = series.max() or 0
+            result = series.cast(pl.Int64 if largest < 2**63 else pl.Float64)
         else:
             result = series.cast(pl.Float64, strict=False) if (
                 series.dtype.is_numeric() or series.dtype == pl.Boolean) else pl.Series(
@@ -556,7 +556,7 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
                     tuple(notes))
 
 
-def fill_gaps(x: NDArray[np.float64], columns: Sequence[Column]) -> NDArray[np.float64]:
+def fill_gaps(x: NDArray[Any], columns: Sequence[Column]) -> NDArray[Any]:
     """Rows (n, d) with each NaN replaced by what stands in its place."""
     missing = np.isnan(x)
     if not missing.any():
@@ -572,7 +572,7 @@ def fill_text(column: Column) -> str:
     return f"{column.fill:g}" if isinstance(column.fill, float) else str(column.fill)
 
 
-def with_fills(columns: Sequence[Column], x: NDArray[np.float64],
+def with_fills(columns: Sequence[Column], x: NDArray[Any],
                train: NDArray[np.int64]) -> tuple[Column, ...]:
     """The columns with what stands in the place of a gap: the median, the most frequent word or
     truth value, of the train rows of ``x`` (n, d), in which gaps are NaN."""

@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from latlas.data.frames import Frame
 
 Rows = NDArray[np.int64]
-Examples = TypeVar("Examples", covariant=True)
 Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "test", "all")
 TEST_SHARE, VALIDATION_SHARE, VALIDATION_OF_TRAIN = 0.1, 0.1, 0.05
@@ -195,12 +194,8 @@ def joined_parts(sizes: Mapping[str, int]) -> dict[str, Rows] | None:
             for part, stop in zip(sizes, stops, strict=True)} if len(sizes) > 1 else None
 
 
-class _Divisible(Protocol[Examples]):
-    def split(self, which: str, seed: int) -> Examples: ...
-
-
-def split(source: _Divisible[Examples], which: str, *, seed: int = 0) -> Examples:
-    """The examples of one split, of two sides of each, ready to train on.
+def split(source: Any, which: str, *, seed: int = 0) -> Any:
+    """The examples of one split, a Dataset or of two sides a PairDataset, ready to train on.
 
     Args:
         which: ``train``, ``validation``, ``test``, or ``all`` (every example, in file order).

@@ -55,14 +55,7 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
         source = in_run(as_source(data, like, **options), like)
         examples, name = part_of(source, split or default_split(source, like)), source.name
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
-    if space is None:
-        return examples
-    if not isinstance(space, PairSpace):
-        return conform(first_side(examples), space, name)
-    if not isinstance(examples, PairDataset):
-        return conform(examples, space.a, name)
-    return PairDataset(conform(examples.a, space.a, name),
-                       conform(examples.b, space.b, f"the other side of {name}"), examples.aligned)
+    return examples if space is None else conform(examples, space, name)
 
 
 def in_run(source: Source | PairSource, like: Like | None) -> Any:
@@ -97,10 +90,11 @@ def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | P
     shared = {k: spec[k] for k in SHARED if spec.get(k) is not None}
     space = like.space if like else None
     sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
-    recordings = [side for side in sides if side.sound is not None]
+    sounds = [{**side.sound.to_json(), "window": side.shape[2]}
+              for side in sides if side.sound is not None]
     ids = [side.ids for side in sides if side.ids]
-    if recordings:  # its choices, also where it was not told
-        shared |= {**recordings[0].sound.to_json(), "window": recordings[0].shape[2]}
+    if sounds:  # its choices, also where it was not told
+        shared |= sounds[0]
     elif ids and "maps" in shared:
         shared["ids"] = ",".join(map(str, ids[0]))
     return open_source(data, **{**shared, **options})
@@ -159,9 +153,14 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     return Dataset(x if whole else x.astype(np.float32), space, label)
 
 
-def conform(data: Dataset, space: Any, name: str) -> Dataset:
-    """The same examples in ``space``: its units, its order of columns, its codes of classes.
-    DataError for another kind, shape or number of levels, or a column that is missing."""
+def conform(data: Any, space: Any, name: str) -> Any:
+    """The same examples in ``space``: its units, its order of columns, its codes of classes. Of two
+    sides both, if the space has two, else A. DataError for another kind, shape or number of levels,
+    or a column that is missing."""
+    if isinstance(space, PairSpace) and isinstance(data, PairDataset):
+        a = conform(data.a, space.a, name)
+        return PairDataset(a, conform(data.b, space.b, f"the other side of {name}"), data.aligned)
+    data, space = first_side(data), space.a if isinstance(space, PairSpace) else space
     if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     if isinstance(space, Table) and isinstance(data.space, Table):

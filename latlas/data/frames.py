@@ -194,7 +194,7 @@ def _read_sqlite(source: Any, name: str, how: HowToRead) -> DataFrame:
                                                else f"holds {len(tables)} tables "
                                                f"({', '.join(tables)}); choose one with "
                                                f"{say_option('table', 'NAME')}"))
-            query = 'SELECT * FROM "{}"'.format(table.replace('"', '""'))
+            query = 'SELECT * FROM "{}"'.format(str(table).replace('"', '""'))
         cursor = base.execute(query)
         columns = [d[0] for d in cursor.description or ()]
         rows = cursor.fetchall()

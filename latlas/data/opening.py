@@ -31,9 +31,8 @@ from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
 
 Opened = Source | PairSource
-BUILT_IN = {"digits": "standard:open_digits", "grid": "standard:open_grid",
-            "moons": "standard:open_moons", "ring": "standard:open_ring",
-            "shapes": "standard:open_shapes", "swiss-roll": "standard:open_swiss_roll"}
+BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
+            for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
 TWO_FOLDERS = "images:open_two_folders"
 #: how the sides of a place are told, and which of these options readers know
 SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
@@ -299,13 +298,13 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
             side["pair"], side["paired"])
         source = source if two else source.read(store, stem, is_map, ids)
     if two:
-        names = "BA" if side["direction"] == "BtoA" else "AB"
-        sides = two[:2] if names == "AB" else two[1::-1]
+        order = "BA" if side["direction"] == "BtoA" else "AB"
+        sides = two[:2] if order == "AB" else two[1::-1]
         if hasattr(sides[0], "together"):
             sides = sides[0].together(sides[1], two[2])
         sources = [place.read(store.side(part), f"{stem} ({name})", name == side["maps"],
                               side["ids"] if name == side["maps"] else None)
-                   for part, name, place in zip("AB", names, sides, strict=True)]
+                   for part, name, place in zip("AB", order, sides, strict=True)]
         source = pairs.join(*sources, aligned=two[2], name=stem)
     return _without_labels(source) if unlabelled else source
 

@@ -68,15 +68,15 @@ def divide(rows: NDArray[np.int64], keys: NDArray[np.uint64], grouped: bool,
             low += share
     else:  # levels ascend: those with the smallest keys are held out, large ones last
         order = np.concatenate([np.flatnonzero(~large), np.flatnonzero(large)])
-        at, spare = 0, len(levels) - 1
+        next_, spare = 0, len(levels) - 1
         for i, share in enumerate(held_out.values(), 1):
             wanted, count = max(1, round(share * len(rows))), 0
             left = len(held_out) - i  # of which each needs a group too
-            while count < wanted and at < spare - left:
-                if count and (count + sizes[order[at]] > wanted or large[order[at]]):
+            while count < wanted and next_ < spare - left:
+                if count and (count + sizes[order[next_]] > wanted or large[order[next_]]):
                     break
-                which[order[at]] = i
-                count += sizes[order[at]]
-                at += 1
+                which[order[next_]] = i
+                count += sizes[order[next_]]
+                next_ += 1
     of_row = which[place.reshape(-1)]
     return {name: rows[of_row == i] for i, name in enumerate(("train", *held_out))}

@@ -210,7 +210,7 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
     parts = dict(sorted(parts.items(), reverse=True))
     examples = {k: _idx(p) for k, p in parts.items()}
     how = arrays.Options(levels, image_size, layout)
-    data = Dataset(*arrays.load(list(examples.values()), store, how))
+    data = arrays.read_arrays(list(examples.values()), store, how)
     if label not in (None, "none"):
         raise DataError(f"{path}: IDX files have one kind of label; leave out "
                         f"{say_option('label', label)}")
@@ -269,9 +269,8 @@ def open_cifar(path: Path, *, store: Store, label: str | None = None,
                         "label": "batches.meta.txt"}[chosen], b"")
     records = {n: np.frombuffer(files[n], np.uint8).reshape(-1, heads[n] + CIFAR_PIXELS)
                for n in batches}
-    data = Dataset(*arrays.load(
-        [arrays.in_memory(r[:, heads[n]:], n) for n, r in records.items()], store,
-        arrays.Options(256, image_size, shape="3x32x32")))
+    data = arrays.read_arrays([arrays.in_memory(r[:, heads[n]:], n) for n, r in records.items()],
+                              store, arrays.Options(256, image_size, shape="3x32x32"))
     data = data.with_labels(*encode_labels(
         np.concatenate([r[:, kinds[chosen]] for r in records.values()]), f"{path}: labels",
         tuple(listed.decode("utf-8", "replace").split())))
@@ -320,8 +319,8 @@ def open_svhn(path: Path, *, store: Store, label: str | None = None,
         labels.append(content["y"].reshape(-1).astype(np.int64))
     if label not in (None, "none", "y"):
         raise DataError(f"{path}: its one label is y; leave out {say_option('label', label)}")
-    data = Dataset(*arrays.load(list(examples.values()), store,
-                                arrays.Options(256, image_size, "NHWC")))
+    data = arrays.read_arrays(list(examples.values()), store,
+                              arrays.Options(256, image_size, "NHWC"))
     digits = np.concatenate(labels) % 10  # 0 is 10 in the file
     return make(path.stem, data.with_labels(*encode_labels(digits, f"{path}: y")),
                 parts=joined_parts({k: r.shape[0] for k, r in examples.items()}))

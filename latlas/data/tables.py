@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, Table
@@ -176,7 +177,7 @@ def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, t
     return encode_labels(values[rows], where)
 
 
-def as_read(values: NDArray[Any], space: Table) -> dict[str, NDArray[Any]]:
+def as_read(values: NDArray[Any], space: Any) -> dict[str, NDArray[Any]]:
     """Rows (n, d) in data units as the columns the file had, of its types; ``None`` for gaps."""
     from latlas.data import columns
 
@@ -302,9 +303,9 @@ def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
     lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
     head, *body = lines[1:] if len(lines[0]) == 1 else lines  # CelebA starts with the count
     head = head if len(head) == len(body[0]) else ["file", *head]
-    columns: dict[str, Any] = {h: [row[i] if i == 0 else float(row[i]) for row in body]
+    numbers: dict[str, Any] = {h: [row[i] if i == 0 else float(row[i]) for row in body]
                                for i, h in enumerate(head)}
-    return name, pl.DataFrame(columns)
+    return name, pl.DataFrame(numbers)
 
 
 def _matched(table: DataFrame, titles: list[str], name: str) -> tuple[str, Rows]:

@@ -1,18 +1,19 @@
-"""Held-out checks, re-weighting of the data, sample snapshots, and monitoring with roll-back."""
+"""Held-out checks, re-weighting of the data, and monitoring with roll-back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from latlas.core.devices import autocast
 from latlas.core.errors import TrainingError
-from latlas.core.folders import RunFolder
+from latlas.core.files import FORMAT, load_tree, save_tree
 from latlas.core.model import Model, Step, Weights
 from latlas.core.noise import Noise, derive
-from latlas.core.precision import autocast
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.progress import Log
@@ -20,20 +21,16 @@ from latlas.engine.trainer import Callback, NotFinite, State, Trainer
 
 #: held-out checks in a run, and examples of each
 VALIDATIONS, VALIDATION_EXAMPLES = 25, 2000
-#: sample snapshots in a run that keeps no images of them, and rollback points in a run
-SNAPSHOTS, ROLLBACK_POINTS = 20, 25
-#: how often a run may roll back
-MAX_ROLLBACKS = 3
+#: sample snapshots in a run that keeps no images of them, rollback points in a run, and how often
+#: a run may roll back
+SNAPSHOTS, ROLLBACK_POINTS, MAX_ROLLBACKS = 20, 25, 3
 #: share of the budget before which nothing is alarming: no generator begins with varied samples
 EARLY = 0.1
 
 
 class Validation(Callback):
-    """The averaged model's loss on held-out data, and the best weights so far.
-
-    Held-out draws come from their own stream, the same in every check, so that two checks differ
-    by the weights alone.
-    """
+    """The averaged model's loss on held-out data, and the best weights so far. Draws come from
+    their own stream, the same in every check, so that two checks differ by the weights alone."""
 
     def __init__(self, data: Data) -> None:
         self.data = data.subset(slice(0, VALIDATION_EXAMPLES))
@@ -75,7 +72,6 @@ class Validation(Callback):
         self.best, self.misses = meta["best"], int(meta["misses"])
 
     def finish(self, model: Model) -> dict[str, Any]:
-        """The best weights instead of the last ones."""
         if self.weights:
             model.load_state_dict(self.weights)
         return {"best": self.best}
@@ -83,19 +79,15 @@ class Validation(Callback):
 
 class Reweighting(Callback):
     """Asks the averaged model for weights of the data after every ``reweighting_interval`` of the
-    budget, and
-    draws batches by them."""
+    budget, and draws batches by them."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
         self.weights: Tensor | None = None
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """New weights when due; all processes take those of rank 0.
-
-        Raises:
-            TrainingError: weights that are negative, not finite, or all 0.
-        """
+        """New weights when due; all processes take those of rank 0. TrainingError: weights that
+        are negative, not finite, or all 0."""
         model: Any = trainer.model
         every, index = max(1, round(model.reweighting_interval * trainer.steps)), trainer.index
         if index % every or index == 0 or trainer.finished:
@@ -122,32 +114,6 @@ class Reweighting(Callback):
         self.batches.reweigh(self.weights)
 
 
-class SampleSnapshots(Callback):
-    """Looks at the averaged model's samples now and then, first before the first step.
-
-    Args:
-        snapshots: ``take(model, images)`` looks at them and returns terms for the log,
-            ``samples/spread`` among them: the mean distance of two samples over that of two
-            training examples. It must not depend on those before it, nor draw from torch's own
-            generators: training is the same with and without. ``finish()`` comes after the last.
-    """
-
-    def __init__(self, snapshots: Any) -> None:
-        self.snapshots = snapshots
-
-    def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """A snapshot when due. It leaves the averaged weights as they are."""
-        if trainer.due(trainer.options.sample_snapshots or SNAPSHOTS) or trainer.finished:
-            terms = self.snapshots.take(trainer.ema.current(), trainer.images)
-            if terms:
-                log.write(trainer.images, terms)
-        return False
-
-    def finish(self, model: Model) -> dict[str, Any]:
-        self.snapshots.finish()
-        return {}
-
-
 class Alarm(NamedTuple):
     """Alarming where ``condition`` of these terms holds so many times in a row."""
 
@@ -159,8 +125,8 @@ class Alarm(NamedTuple):
 
 ALARMS = {
     "losing": Alarm(
-        ("D(real)", "D(fake)", "certainty"), 20,
-        lambda real, fake, certainty: real - fake > 10 and certainty > 0.98,
+        ("D(real)", "D(fake)", "ada_signal"), 20,
+        lambda real, fake, ada_signal: real - fake > 10 and ada_signal > 0.98,
         "the discriminator has told every sample from a real example for a tenth of the run "
         "(D(real) {0:.3g}, D(fake) {1:.3g}), so the generator may learn nothing more; try a larger "
         "gamma, a smaller learning_rate or, for few images, augment=ada"),
@@ -177,31 +143,40 @@ ALARMS = {
 
 
 class Monitor(Callback):
-    """Alarms, and the way back from numbers that are not finite.
+    """Alarms, and the way back from numbers that are not finite, for models whose generator and
+    discriminator may drive each other off. It comes after the callbacks whose terms it reads.
 
-    For models whose generator and discriminator may drive each other off. It comes after the
-    callbacks whose terms it reads.
+    Args:
+        folder: the run folder, which holds the rollback points; ``None`` for none.
     """
 
-    def __init__(self, run: RunFolder | None = None) -> None:
-        self.run, self.rollbacks = run, 0
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder, self.rollbacks = folder, 0
         self.streaks: dict[str, int] = {}
         self.raised: list[str] = []
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """Alarms of what was just logged and, when due, a rollback point."""
+        """Alarms of what was just logged and, when due, a rollback point; of the points so far the
+        last two stay."""
         log.warn(trainer.images, *self.alarms(log.values, trainer.index / trainer.steps))
         if trainer.due(ROLLBACK_POINTS) and not trainer.finished and (
-                self.run and trainer.distributed.leads):
-            self.run.save_rollback_point(trainer.index, *trainer.state())
+                self.folder and trainer.distributed.leads):
+            tensors, meta = trainer.state()
+            save_tree(self.folder / f"rollback-{trainer.index}.safetensors", tensors,
+                      {"format": FORMAT, **meta})
+            for old in self._points(trainer.index + 1)[:-2]:
+                old.unlink(missing_ok=True)
         return False
 
-    def check(self, trainer: Trainer) -> None:
-        """Before anyone looks at the weights of a step, or keeps them: they are finite.
+    def _points(self, stop: int) -> list[Path]:
+        """Rollback points of the steps before ``stop``, in order."""
+        points = {int(number): file for file in self.folder.glob("rollback-*.safetensors")
+                  if (number := file.stem.partition("-")[2]).isdigit()} if self.folder else {}
+        return [points[step] for step in sorted(points) if step < stop]
 
-        Raises:
-            NotFinite: on every process, if on one.
-        """
+    def check(self, trainer: Trainer) -> None:
+        """Before anyone looks at the weights of a step, or keeps them: NotFinite if they are not,
+        on every process if on one."""
         times = ROLLBACK_POINTS, trainer.options.sample_snapshots or SNAPSHOTS
         if any(map(trainer.due, times)) or trainer.finished:
             trainer.require_finite()
@@ -221,9 +196,8 @@ class Monitor(Callback):
         return texts
 
     def roll_back(self, trainer: Trainer, error: NotFinite) -> None:
-        """Restore the last rollback point but one, at half the learning rate.
-
-        Not the last one: what ends in numbers that are not finite began before.
+        """Restore the last rollback point but one, as what ends in numbers that are not finite
+        began before the last one; at half the learning rate.
 
         Raises:
             NotFinite: ``error``, where there is no such point or that has not helped.
@@ -233,10 +207,10 @@ class Monitor(Callback):
             raise NotFinite(f"{error.message}, after {MAX_ROLLBACKS} roll-backs to earlier "
                             "weights, each at half the learning rate", what=error.what,
                             option=error.option, hint=error.hint) from error
-        point = self.run and self.run.load_rollback_point(trainer.index)
-        if not point:
+        points = self._points(trainer.index)[-2:]
+        if not points:
             raise error
-        trainer.restore(*point)
+        trainer.restore(*load_tree(points[0]))
         self.rollbacks, trainer.rate_scale = rollbacks, 0.5 ** rollbacks
 
     def state(self) -> State:

@@ -10,8 +10,8 @@ from latlas.core.errors import ConfigError
 from latlas.core.options import option, parse
 
 if TYPE_CHECKING:
+    from latlas.core.devices import DistributedContext
     from latlas.core.model import Model
-    from latlas.engine.processes import DistributedContext
 
 BUDGETS = ("images", "epochs", "minutes")
 
@@ -72,15 +72,12 @@ class TrainOptions:
 
 
 def with_defaults(defaults: Mapping[str, Any], settings: Mapping[str, Any],
-                  where: str = "--set") -> TrainOptions:
-    """A model's own defaults with the person's settings over them.
-
-    A budget among the settings replaces the model's default budget.
-    """
-    own = dict(defaults)
-    if any(settings.get(name) is not None for name in BUDGETS):
-        own = {k: v for k, v in own.items() if k not in BUDGETS}
-    return parse(TrainOptions, {**own, **settings}, where)
+                  origin: str = "--set") -> TrainOptions:
+    """A model's own defaults with the person's settings over them; a budget among these replaces
+    the model's."""
+    budget = any(settings.get(name) is not None for name in BUDGETS)
+    own = {k: v for k, v in defaults.items() if not (budget and k in BUDGETS)}
+    return parse(TrainOptions, {**own, **settings}, origin)
 
 
 def default_images(n: int) -> int:
@@ -97,7 +94,8 @@ def batch_size_of(model: Model, n: int, options: TrainOptions,
         ConfigError: the batch size does not divide over processes, or there into groups.
     """
     defaults, size = model.defaults, options.batch_size
-    group = getattr(model.config, defaults.group_option, 0) or 1
+    name = defaults.batch_multiple
+    group = getattr(model.config, name, 0) or 1
     unit = group * distributed.size
     if not size:
         size = next(power for power in (256, 128, 64) if power * 100 <= n or power == 64)
@@ -106,7 +104,6 @@ def batch_size_of(model: Model, n: int, options: TrainOptions,
         return -(-size // unit) * unit
     if size % unit:
         processes = f" over {distributed.size} processes" if distributed.size > 1 else ""
-        name = defaults.group_option
         groups, other = (f" into groups of {group} ({name})", f", or another {name}") if (
             group > 1) else ("", "")
         raise ConfigError(f"batch_size={size} does not divide{processes}{groups}",

@@ -1,18 +1,20 @@
-"""What a run writes down and shows while it trains."""
+"""What a run logs and shows while it trains."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from latlas.core.errors import ConfigError
-from latlas.core.folders import RunFolder
+from latlas.core.errors import ConfigError, RunError
 
 
 class Progress:
-    """Is told how training goes, and shows nothing; :class:`Bar` does. Must return at once."""
+    """What training reports; shows nothing, :class:`Bar` does. Must return at once."""
 
     def begin(self, total: int, done: int, note: str) -> None: ...
     def advance(self, images: int) -> None: ...
@@ -98,9 +100,10 @@ class Log:
         earlier_seconds: training time of the run before this process.
     """
 
-    def __init__(self, run: RunFolder, progress: Progress, *, leads: bool = True,
+    def __init__(self, folder: Path, progress: Progress, *, leads: bool = True,
                  tensorboard: bool = False) -> None:
-        self.run, self.progress, self.leads = run, progress, leads
+        self.folder, self.progress, self.leads = folder, progress, leads
+        self.file = folder / "metrics.jsonl"
         self.values: dict[str, float] = {}
         self.earlier_seconds, self.start = 0.0, time.monotonic()
         self.events: Any = None
@@ -110,7 +113,7 @@ class Log:
             except ImportError as error:
                 raise ConfigError("tensorboard=true needs the extra: pip install "
                                   "'latlas[tensorboard]'", option="tensorboard") from error
-            self.events = SummaryWriter(str(run.path / "tensorboard"))  # type: ignore
+            self.events = SummaryWriter(str(folder / "tensorboard"))  # type: ignore
 
     @property
     def seconds(self) -> float:
@@ -118,10 +121,9 @@ class Log:
         return self.earlier_seconds + time.monotonic() - self.start
 
     def write(self, images: int, values: Mapping[str, float]) -> None:
-        """A line of metrics after so many examples. Only the first process writes it."""
+        """Metrics after so many examples."""
         self.values |= values
-        if self.leads:
-            self.run.log({"images": images, "seconds": round(self.seconds, 3), **values})
+        self._append({"images": images, "seconds": round(self.seconds, 3), **values})
         if self.events is not None:
             for name, value in values.items():
                 self.events.add_scalar(name, value, images)
@@ -130,12 +132,28 @@ class Log:
         """Show a warning and write it down."""
         for text in texts:
             self.progress.warn(text)
-            if self.leads:
-                self.run.log({"images": images, "alarm": text})
+            self._append({"images": images, "alarm": text})
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl, which only the first process writes."""
+        if not self.leads:
+            return
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.file}: {error}; what was saved before is "
+                           "intact") from error
 
     def rewind(self, images: int) -> None:
-        """Drop what was written after so many examples: training goes on from there."""
+        """Drop what was written after so many examples, from where training goes on, and a line
+        that a crash has cut off."""
         self.values.clear()
-        if self.leads:
-            self.run.rewind_log(images)
-
+        if not self.leads or not self.file.is_file():
+            return
+        lines = []
+        for line in self.file.read_text("utf-8").splitlines():
+            with suppress(ValueError, KeyError):
+                if json.loads(line)["images"] <= images:
+                    lines.append(line + "\n")
+        self.file.write_text("".join(lines), "utf-8")

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
+from latlas.core import devices, files
+from latlas.core.devices import DistributedContext
 from latlas.core.errors import DataError, RunError
-from latlas.core.folders import RunFolder
-from latlas.core.memory import keep_freed_memory
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
-from latlas.core.precision import apply_layout
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.callbacks import Monitor, Reweighting, Validation
-from latlas.engine.options import TrainOptions, batch_size_of
-from latlas.engine.processes import join, pick_device
+from latlas.engine.options import TrainOptions, batch_size_of, default_images
 from latlas.engine.progress import Log, Progress
-from latlas.engine.resolve import Resolved, resolve
 from latlas.engine.trainer import Callback, NotFinite, Trainer
 
 #: lines of metrics.jsonl in a whole run
 LOG_LINES = 200
+#: share of the wall clock that training gets of ``minutes``; the rest is checks and saving
+TRAINING_SHARE = 0.94
+#: a run of fewer steps is not timed; a budget, in examples, that no trial comes to the end of
+SHORT, ENDLESS = 500, 10**9
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Outcome:
 
 
 def train(model: Model, train: Data, validation: Data | None, options: TrainOptions,
-          run: RunFolder, progress: Progress | None = None,
+          folder: Path, progress: Progress | None = None,
           callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train ``model`` in place; the run folder holds the result. The same call again resumes.
 
@@ -63,96 +68,101 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     start, progress = time.perf_counter(), progress or Progress()
     if len(train) == 0:
         raise DataError("there are no examples to train on")
-    if run.finished:
-        progress.end(f"{run.path} is finished already")
+    if (folder / files.MODEL).is_file():
+        progress.end(f"{folder} is finished already")
         return Outcome(0, 0.0, "already finished")
-    keep_freed_memory()
-    device = pick_device(options.device)
+    devices.keep_freed_memory()
+    device = devices.pick_device(options.device)
     model.to(device)
     sweep = Sweep(train, device=device)
-    log = Log(run, progress, leads=join(device).leads, tensorboard=options.tensorboard)
-    with _restored_globals():
+    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard)
+    facts: dict[str, Any] = {}
+    with ExitStack() as restored:  # training seeds torch's own generator and sets threads
+        restored.callback(torch.set_rng_state, torch.get_rng_state())
+        restored.callback(torch.set_num_threads, torch.get_num_threads())
         if isinstance(model, FitsDirectly):
             progress.begin(len(train), 0, f"closed form on {len(train):,} examples")
             model.fit(sweep)
-            return _finish(model, sweep, log, Outcome(len(train), 0.0, "closed form"), {})
-
-        trainer, batches, resolved = _prepare(model, train, options, run, start)
-        checks = Validation(validation) if validation and isinstance(model, Validates) else None
-        reweights = isinstance(model, ReweightsData) and model.reweighting_interval > 0
-        monitor = Monitor(run) if model.defaults.monitored else None
-        trainer.callbacks = [callback for callback in (
-            checks, Reweighting(batches) if reweights else None, *callbacks, monitor) if callback]
-
-        resumed = _resume(trainer, log)
-        progress.begin(resolved.images, trainer.images, _first_line(trainer, resolved))
-        if not resumed:
-            log.warn(0, *model.warnings(len(train)))
-            for callback in trainer.callbacks:
-                callback.after_step(trainer, log)
-        stopped = _loop(trainer, batches, log, monitor)
-        outcome = Outcome(trainer.images, log.seconds, stopped, checks.best if checks else None)
-        if stopped == "interrupt":
-            _save(trainer, log)
-            progress.end(f"stopped at {trainer.saved_images:,} of {resolved.images:,} examples and "
-                         "saved; the same command goes on from here")
-            return outcome
-        trainer.require_finite()
-        model.load_state_dict(trainer.averaged().state_dict())
-        facts = {k: v for c in trainer.callbacks for k, v in c.finish(model).items()}
-        return _finish(model, sweep, log, outcome, facts)
+            outcome = Outcome(len(train), 0.0, "closed form")
+        else:
+            checks = Validation(validation) if validation and isinstance(model, Validates) else None
+            trainer, stopped = _optimise(model, train, checks, options, log, callbacks, start)
+            outcome = Outcome(trainer.images, log.seconds, stopped, checks.best if checks else None)
+            if stopped == "interrupt":
+                return outcome
+            trainer.require_finite()
+            model.load_state_dict(trainer.averaged().state_dict())
+            facts = {k: v for c in trainer.callbacks for k, v in c.finish(model).items()}
+        model.eval()
+        if isinstance(model, Finishes):
+            model.finish(sweep)
+    outcome = replace(outcome, seconds=log.seconds)
+    if log.leads:
+        files.save_tree(folder / files.MODEL, dict(model.state_dict()), {
+            "format": files.FORMAT, "images": outcome.images, "seconds": outcome.seconds,
+            "stopped": outcome.stopped, **facts})
+        for file in (folder / files.CHECKPOINT, *folder.glob("rollback-*.safetensors")):
+            file.unlink(missing_ok=True)
+    if log.events is not None:
+        log.events.close()
+    progress.end(f"finished {outcome.images:,} examples in {outcome.seconds:,.1f} s")
+    return outcome
 
 
-def _prepare(model: Model, train: Data, options: TrainOptions, run: RunFolder,
-             start: float) -> tuple[Trainer, Batches, Resolved]:
-    """Resolve the options, or read how they were resolved, and build what makes the steps."""
-    distributed, n = join(model.device), len(train)
+def _optimise(model: Model, train: Data, checks: Validation | None, options: TrainOptions,
+              log: Log, callbacks: Sequence[Callback], start: float) -> tuple[Trainer, str]:
+    """Train by gradient, from the checkpoint on if there is one; why it ended."""
+    folder, distributed, n = log.folder, devices.join(model.device), len(train)
     options = replace(options, batch_size=batch_size_of(model, n, options, distributed),
                       learning_rate=options.learning_rate or model.defaults.learning_rate)
     batches = Batches(train, options.batch_size, options.seed, device=model.device,
                       rank=distributed.rank, world=distributed.size)
-    if not run.begun:
+    resumes = (folder / files.CHECKPOINT).is_file()
+    if not resumes:
         model.prepare(Sweep(train, device=model.device), n)
-    if run.chosen:
-        resolved = Resolved(**run.chosen)
+    record = files.read_run(folder)
+    if record.get("chosen"):
+        resolved = Resolved(**record["chosen"])
     else:
         resolved = resolve(model, batches, options, distributed, start)
-        if distributed.leads:
-            run.record_choice(asdict(resolved))
+        if log.leads:
+            files.save_json(folder / "run.json", {**record, "chosen": asdict(resolved)})
     torch.set_num_threads(resolved.threads)
-    apply_layout(model, resolved.layout)
-    return Trainer(model, options, budget=resolved.images, precision=resolved.precision,
-                   distributed=distributed, n_train=n), batches, resolved
+    devices.apply_layout(model, resolved.layout)
+    trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
+                      distributed=distributed, n_train=n)
+    reweights = isinstance(model, ReweightsData) and model.reweighting_interval > 0
+    monitor = Monitor(folder) if model.defaults.monitored else None
+    trainer.callbacks = [callback for callback in (
+        checks, Reweighting(batches) if reweights else None, *callbacks, monitor) if callback]
 
-
-def _resume(trainer: Trainer, log: Log) -> bool:
-    """Go on from the checkpoint, if there is one."""
-    checkpoint = log.run.load_checkpoint()
-    if checkpoint is None:
-        log.rewind(-1)  # of a process that was killed before its first checkpoint
-        return False
-    tensors, meta = checkpoint
-    trainer.restore(tensors, meta)
-    if trainer.images != meta["images"]:
-        size, path = meta["images"] // meta["step"], str(log.run.path)
-        raise RunError(f"{path} was trained in batches of {size}, here they are of "
-                       f"{trainer.options.batch_size}", what=path, option="batch_size",
-                       hint="go on with as many processes as before")
-    log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
-    log.rewind(trainer.images)
-    return True
-
-
-def _first_line(trainer: Trainer, resolved: Resolved) -> str:
-    """What will be done, how fast, and with what."""
-    epochs = resolved.images / trainer.n_train
-    speed = resolved.examples_per_second
-    parts = [f"{trainer.steps:,} step{'s' * (trainer.steps != 1)} of {resolved.batch_size:,} "
-             f"examples ({epochs:,.3g} epochs)", f"lr {resolved.learning_rate:g}",
-             resolved.precision, f"{resolved.threads} thread{'s' * (resolved.threads != 1)}",
-             str(trainer.device), *([f"{speed:,.3g} examples/s"] if speed else [])]
-    description = trainer.model.describe(trainer.n_train)
-    return ", ".join(parts) + (f"; {description}" if description else "")
+    if resumes:
+        tensors, meta = files.load_tree(folder / files.CHECKPOINT)
+        trainer.restore(tensors, meta)
+        if trainer.images != meta["images"]:
+            raise RunError(f"{folder} was trained in batches of {meta['images'] // meta['step']}, "
+                           f"here they are of {options.batch_size}", what=str(folder),
+                           option="batch_size", hint="go on with as many processes as before")
+        log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
+    # without a checkpoint lines are those of a process that was killed before its first one
+    log.rewind(trainer.images if resumes else -1)
+    speed, description = resolved.examples_per_second, model.describe(n)
+    log.progress.begin(resolved.images, trainer.images, ", ".join([
+        f"{trainer.steps:,} step{'s' * (trainer.steps != 1)} of {resolved.batch_size:,} examples "
+        f"({resolved.images / n:,.3g} epochs)", f"lr {resolved.learning_rate:g}",
+        resolved.precision, f"{resolved.threads} thread{'s' * (resolved.threads != 1)}",
+        str(trainer.device), *([f"{speed:,.3g} examples/s"] if speed else [])])
+        + (f"; {description}" if description else ""))
+    if not resumes:
+        log.warn(0, *model.warnings(n))
+        for callback in trainer.callbacks:
+            callback.after_step(trainer, log)
+    stopped = _loop(trainer, batches, log, monitor)
+    if stopped == "interrupt":
+        _save(trainer, log)
+        log.progress.end(f"stopped at {trainer.saved_images:,} of {resolved.images:,} examples and "
+                         "saved; the same command goes on from here")
+    return trainer, stopped
 
 
 def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None) -> str:
@@ -185,39 +195,24 @@ def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None)
                     raise
                 monitor.roll_back(trainer, error)
                 log.rewind(trainer.images)
-                _save(trainer, log)  # a run that is killed from here on takes the same way
+                _save(trainer, log)  # a run that is killed from here on goes the same way
                 log.warn(trainer.images, f"{error.message}; going on from {trainer.images:,} "
                          f"examples at {trainer.rate_scale:g} of the learning rate")
     return "budget"
 
 
 def _save(trainer: Trainer, log: Log) -> None:
-    """Replace the checkpoint by one of numbers that are finite."""
+    """Replace the checkpoint by one of numbers that are finite; the old one stays until the new
+    one is whole."""
     if not trainer.model.defaults.monitored:
         trainer.require_finite()
     elif trainer.not_finite():
         return  # noticed at a fixed step: when this is called depends on the clock
     if log.leads:
         tensors, meta = trainer.state()
-        log.run.save_checkpoint(tensors, meta | {"seconds": log.seconds})
+        files.save_tree(log.folder / files.CHECKPOINT, tensors, {
+            "format": files.FORMAT, **meta, "seconds": log.seconds})
     trainer.saved_images = trainer.images
-
-
-def _finish(model: Model, sweep: Sweep, log: Log, outcome: Outcome,
-            facts: Mapping[str, Any]) -> Outcome:
-    """Let the model see the data once more, if it wants to, and save it."""
-    model.eval()
-    if isinstance(model, Finishes):
-        model.finish(sweep)
-    outcome = replace(outcome, seconds=log.seconds)
-    if log.leads:
-        log.run.save_model(dict(model.state_dict()), {
-            "images": outcome.images, "seconds": outcome.seconds, "stopped": outcome.stopped,
-            **facts})
-    if log.events is not None:
-        log.events.close()
-    log.progress.end(f"finished {outcome.images:,} examples in {outcome.seconds:,.1f} s")
-    return outcome
 
 
 @contextmanager
@@ -241,12 +236,105 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _restored_globals() -> Iterator[None]:
-    """Training seeds torch's global generator and sets threads; the caller's come back after."""
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-        torch.set_num_threads(threads)
+# ------------------------------------------------------------------------------ options left open
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a run is trained with; written to run.json, so that a resumed run keeps it.
+
+    Attributes:
+        images: the budget, in examples.
+        examples_per_second: as measured before the first step; 0 of a run too short for that.
+    """
+
+    images: int
+    threads: int
+    precision: str
+    layout: str
+    batch_size: int
+    learning_rate: float
+    examples_per_second: float = 0.0
+
+
+def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: DistributedContext,
+            start: float | None = None) -> Resolved:
+    """Every ``auto`` resolved: by rules, and where rules cannot tell by timing a copy of the model.
+
+    Args:
+        options: with the batch size and learning rate of this model.
+        start: the ``time.perf_counter()`` from which a budget of minutes counts; now by default.
+    """
+    start = time.perf_counter() if start is None else start
+    n, size, defaults = len(batches.data), options.batch_size, model.defaults
+    images = options.images or max(default_images(n), defaults.min_images)
+    if options.epochs is not None:
+        images = max(1, round(options.epochs * n))
+    threads, precision = options.threads or torch.get_num_threads(), options.precision
+    if precision == "auto":
+        bf16 = devices.has_bf16(model.device) and not defaults.needs_fp32
+        precision = "bf16" if bf16 else "fp32"
+    resolved = Resolved(images, threads, precision, layout_of(model, options), size,
+                        options.learning_rate)
+    if options.minutes is None and images < SHORT * size:
+        return resolved
+
+    twin = copy.deepcopy(model)
+    devices.apply_layout(twin, resolved.layout)
+    trainer = Trainer(twin, options, budget=ENDLESS, precision=precision, distributed=distributed,
+                      n_train=n)
+    timed = partial(seconds_per_step, trainer, batches)
+    changes = [change for change, worth_a_try in (
+        ({"threads": 1}, threads > 1 and not options.threads),  # of small steps one is faster
+        ({"precision": "mixed"}, precision == "bf16" and options.precision == "auto"
+         and devices.transposed(model))) if worth_a_try and model.device.type == "cpu"]
+    for change in changes:  # by the best of three tries each, in turns
+        other = replace(resolved, **change)
+        tries = [[timed(r, 0.1, 1) for r in (resolved, other)] for _ in range(3)]
+        first, second = map(min, zip(*tries, strict=True))
+        resolved = distributed.agree(resolved if first < 1.05 * second else other)
+    if options.minutes is None:
+        seconds = timed(resolved, 0.5, 1)
+    else:  # over the whole of training; every lazy phase is due among the steps
+        minutes, period = options.minutes, max(phase.every for phase, _ in trainer.phases.values())
+        if defaults.progressive:  # the more it has grown, the longer a step
+            seconds = sum(timed(resolved, min(0.3, 0.3 * minutes), period, moment / 16)
+                          for moment in range(1, 16, 2)) / 8
+        else:
+            timed(resolved, min(0.3, minutes), 3)
+            seconds = timed(resolved, min(3.0, 2.4 * minutes), max(5, period))
+        budget = 60 * minutes * TRAINING_SHARE - (time.perf_counter() - start)
+        images = max(1, int(budget / seconds)) * size
+    return distributed.agree(replace(resolved, images=images,
+                                     examples_per_second=round(size / seconds, 1)))
+
+
+def layout_of(model: nn.Module, options: TrainOptions) -> str:
+    """channels_last for plain convolutions, never with instance normalisation."""
+    if options.layout != "auto":
+        return options.layout
+    plain, normed = (any(isinstance(m, kind) for m in model.modules())
+                     for kind in (nn.Conv2d, nn.InstanceNorm2d))
+    return "channels_last" if plain and not normed else "contiguous"
+
+
+def seconds_per_step(trainer: Trainer, batches: Batches, resolved: Resolved, seconds: float,
+                     least: int, progress: float = 1.0) -> float:
+    """Of ``least`` steps, or as many as fit into ``seconds``; one more is made before."""
+    torch.set_num_threads(resolved.threads)
+    trainer.precision = resolved.precision
+    if trainer.model.defaults.progressive:
+        trainer.index = round(progress * ENDLESS / resolved.batch_size)
+    trainer.step(batches.at(trainer.index))
+    begin, steps = _clock(trainer.device), 0
+    while steps < least or (trainer.distributed.size == 1
+                            and _clock(trainer.device) - begin < seconds):
+        trainer.step(batches.at(trainer.index))
+        steps += 1
+    return (_clock(trainer.device) - begin) / steps
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

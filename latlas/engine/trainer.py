@@ -1,27 +1,26 @@
-"""One training step, and the state of training as a tree of tensors and JSON."""
+"""One training step: Adam, the averaged weights, and the state of training as a tree."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from latlas.core.batch import Batch
+from latlas.core.devices import DistributedContext, autocast, transposed
 from latlas.core.errors import TrainingError
-from latlas.core.model import AfterStep, Model, Step, Trains
+from latlas.core.model import AfterStep, Batch, Model, Phase, Step, Trains
 from latlas.core.noise import Noise, derive, dropout_rng
-from latlas.core.precision import autocast, transposed
-from latlas.engine.optimiser import EMA, EMA_EVERY, learning_rate_share, parameter_groups
 from latlas.engine.options import TrainOptions
-from latlas.engine.processes import DistributedContext
 from latlas.engine.progress import Log
 
-#: steps from one gradient norm in the log of a monitored model to the next
-NORM_EVERY = 8
+#: steps from one update of the averaged weights to the next, and from one gradient norm in the log
+#: of a monitored model to the next: more would cost time for little
+EMA_EVERY, NORM_EVERY = 8, 8
 #: epochs after which dropout has its full strength
 DROPOUT_EPOCHS = 200
 
@@ -33,14 +32,11 @@ class NotFinite(TrainingError):
 
 
 class Callback:
-    """What is done between steps; subclasses override what they need.
-
-    When it acts depends on the step and never on the clock, and all that it remembers is in its
-    state, so that a run that was killed resumes bit-exactly.
-    """
+    """What is done between steps. When it acts depends on the step and never on the clock, and all
+    that it remembers is in its state, so that a run that was killed resumes bit-exactly."""
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
-        """Called after every step, and once before the first; whether to stop training."""
+        """After every step, and once before the first; whether to stop training."""
         return False
 
     def state(self) -> State:
@@ -78,11 +74,10 @@ class Trainer:
         self.steps = -(-budget // options.batch_size)
         self.device, self.precision = model.device, precision
         self.distributed = distributed or DistributedContext()
-        self.groups = parameter_groups(model, model.phases, options)
-        self.phases = {phase.name: (phase, group) for group in self.groups
-                       for phase in group.phases}
+        self.phases = phase_optimisers(model, model.phases, options)
+        self.optimisers = list(dict.fromkeys(adam for _, adam in self.phases.values()))
         parameters = sum(p.requires_grad for p in model.parameters())
-        self.one_group = [len(group.parameters) for group in self.groups] == [parameters]
+        self.trains_all = [len(adam.parameters) for adam in self.optimisers] == [parameters]
         self.updates_buffers = isinstance(model, AfterStep)
         self.transposed = transposed(model)
         self.ema = EMA(model, options.ema)
@@ -110,12 +105,10 @@ class Trainer:
         return self.index % max(1, self.steps // times) == 0
 
     def step(self, batch: Batch) -> None:
-        """Every phase that is due, then the model's own buffers and the averaged weights.
-
-        Nothing in here waits for the device.
-        """
+        """Every phase that is due, then the model's own buffers and the averaged weights. Nothing
+        in here waits for the device."""
         seed = derive(self.options.seed, "step", self.index)
-        self.noise.reseed(seed)
+        self.noise.generator.manual_seed(seed)
         self.global_rng.manual_seed(seed + self.distributed.rank)
         progress = min(1.0, self.images / self.budget)
         rate = learning_rate_share(self.options, progress) * self.rate_scale
@@ -131,23 +124,22 @@ class Trainer:
                 name, loss = next(losses, ("", None))
             if loss is None:
                 break
-            phase, group = self.phases[name]
+            phase, optimiser = self.phases[name]
             total = loss.total if phase.every == 1 else loss.total * phase.every
             # gradients reach the phase's parameters alone, so that a forward pass (of fakes) may
-            # serve several phases; where there is one group, the plain call is 3% faster
-            total.backward(inputs=None if self.one_group else group.parameters)  # type: ignore
-            for p in group.parameters:  # unused ones too: so one process and many do the same
+            # serve several phases; where these are all there are, the plain call is 3% faster
+            total.backward(inputs=None if self.trains_all else optimiser.parameters)  # type: ignore
+            for p in optimiser.parameters:  # unused ones too: so one process and many do the same
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
-            gradients = [p.grad for p in group.parameters if p.grad is not None]
+            gradients = [p.grad for p in optimiser.parameters if p.grad is not None]
             self.distributed.average(gradients)
             terms.update((k, v.detach()) for k, v in loss.terms.items())
             if self.model.defaults.monitored and self.index % NORM_EVERY == 0:
                 terms[f"gradient/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
             if self.options.clip_norm:
-                torch.nn.utils.clip_grad_norm_(group.parameters, self.options.clip_norm)
-            group.optimiser.step(rate)
-            group.optimiser.zero_grad()
+                torch.nn.utils.clip_grad_norm_(optimiser.parameters, self.options.clip_norm)
+            optimiser.step(rate)
             del total, gradients  # no memory of them while the next phase is computed
         if self.updates_buffers:
             self.model.after_step(step, terms)  # type: ignore[operator]
@@ -160,8 +152,7 @@ class Trainer:
         self.counts.update(terms.keys())
 
     def drain(self) -> dict[str, float]:
-        """Mean of every term over the steps since the last call that had it. This waits for the
-        device."""
+        """Mean of every term over the steps since the last call. This waits for the device."""
         means = {k: v / self.counts[k] for k, v in to_host(self.sums).items()}
         self.sums, self.counts = {}, Counter()
         return means
@@ -179,11 +170,8 @@ class Trainer:
         return ([k for k in names if "/" not in k] or names or [""])[-1]
 
     def require_finite(self, terms: Mapping[str, float] | None = None) -> None:
-        """Stop at a number of :meth:`not_finite`: it would spread.
-
-        Raises:
-            NotFinite: on every process of a monitored model, if on one.
-        """
+        """Stop at a number of :meth:`not_finite`, which would spread, by NotFinite: on every
+        process of a monitored model, if on one."""
         name = self.not_finite(terms)
         if self.model.defaults.monitored and self.distributed.any(bool(name)):
             name = name or "a number of another process"
@@ -203,8 +191,8 @@ class Trainer:
         """All that a run needs to go on, bit for bit."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.current().state_dict().items()}
-        for i, group in enumerate(self.groups):
-            tensors |= {f"optimiser.{i}.{k}": v for k, v in group.optimiser.state().items()}
+        for i, optimiser in enumerate(self.optimisers):
+            tensors |= {f"optimiser.{i}.{k}": v for k, v in optimiser.state().items()}
         meta = {"step": self.index, "images": self.images, "averaged": self.ema.images,
                 "rate_scale": self.rate_scale}
         for callback in self.callbacks:
@@ -220,8 +208,8 @@ class Trainer:
 
         self.model.load_state_dict(part("model."))
         self.ema.model.load_state_dict(part("ema."))
-        for i, group in enumerate(self.groups):
-            group.optimiser.restore(part(f"optimiser.{i}."))
+        for i, optimiser in enumerate(self.optimisers):
+            optimiser.restore(part(f"optimiser.{i}."))
         self.index, self.ema.images = int(meta["step"]), int(meta["averaged"])
         self.rate_scale = float(meta["rate_scale"])
         self.sums, self.counts = {}, Counter()
@@ -236,3 +224,130 @@ def to_host(scalars: Mapping[str, Tensor]) -> dict[str, Any]:
     device = next(iter(scalars.values())).device
     values = torch.stack([v.reshape(()).to(device) for v in scalars.values()]).tolist()
     return dict(zip(scalars, values, strict=True))
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019,
+    algorithm 2), as one call of torch's fused kernel.
+
+    Only matrices decay: a bias, or a variance that is learnt, has no reason to be near 0.
+    ``torch.optim`` computes the same; building one of its optimisers imports the compiler, which
+    costs 70 MB and a second at every start, and its bookkeeping a tenth of a small network's step.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float,
+                 betas: tuple[float, float], weight_decay: float = 0.0,
+                 eps: float = 1e-8) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
+        self.first = [torch.zeros_like(p) for p in parameters]
+        self.second = [torch.zeros_like(p) for p in parameters]
+        self.steps = torch.zeros((), device=parameters[0].device)
+        decays = [weight_decay if p.dim() > 1 else 0.0 for p in parameters]
+        self.by_decay = {decay: [i for i, d in enumerate(decays) if d == decay]
+                         for decay in sorted(set(decays))}
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """Move every parameter by its gradient, which must be there and is dropped, at ``share`` of
+        the peak learning rate."""
+        self.steps += 1
+        for decay, members in self.by_decay.items():
+            parameters, first, second = ([tensors[i] for i in members] for tensors in (
+                self.parameters, self.first, self.second))
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            # views whose values lie in order: the kernel copies others, twice its own work
+            swap = [p.dim() == 4 and not p.is_contiguous()
+                    and p.is_contiguous(memory_format=torch.channels_last) for p in parameters]
+            parameters, gradients, first, second = (
+                [t.permute(0, 2, 3, 1) if s else t for t, s in zip(tensors, swap, strict=True)]
+                for tensors in (parameters, gradients, first, second))
+            # in another layout than its parameter's the kernel reads a gradient wrongly
+            gradients = [g.contiguous() for g in gradients]
+            torch._fused_adamw_(parameters, gradients, first, second, [],
+                                [self.steps] * len(members), lr=self.learning_rate * share,
+                                beta1=self.betas[0], beta2=self.betas[1], weight_decay=decay,
+                                eps=self.eps, amsgrad=False, maximize=False)
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments by parameter number, and the count of steps."""
+        first = {f"{i}.first": m for i, m in enumerate(self.first)}
+        second = {f"{i}.second": m for i, m in enumerate(self.second)}
+        return {"steps": self.steps, **first, **second}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`; the moments keep their parameters' memory layout."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+def phase_optimisers(model: Model, phases: Sequence[Phase],
+                     options: TrainOptions) -> dict[str, tuple[Phase, Adam]]:
+    """Every phase by name with its optimiser; phases of the same modules share one."""
+    optimisers: dict[str, tuple[Phase, Adam]] = {}
+    for modules in dict.fromkeys(phase.modules for phase in phases):
+        shared = [phase for phase in phases if phase.modules == modules]
+        owners = [module for name in modules if (module := getattr(model, name)) is not None]
+        parameters = list(dict.fromkeys(
+            p for owner in owners for p in ([owner] if isinstance(owner, nn.Parameter)
+                                            else owner.parameters()) if p.requires_grad))
+        # a lazy penalty steps the optimiser 1 + 1/k times per step: betas and learning rate to the
+        # power k/(k+1) keep its time constants (Karras et al. 2020, appendix B)
+        lazy = max(phase.every for phase in shared)
+        share = lazy / (lazy + 1) if lazy > 1 and len(shared) > 1 else 1.0
+        beta1, beta2 = shared[0].betas or options.betas
+        adam = Adam(parameters, options.learning_rate * share, (beta1 ** share, beta2 ** share),
+                    options.weight_decay, options.adam_eps)
+        optimisers |= {phase.name: (phase, adam) for phase in shared}
+    return optimisers
+
+
+def learning_rate_share(options: TrainOptions, progress: float) -> float:
+    """Share of the peak learning rate: linear warm-up, then a half cosine down to 1%.
+
+    ``stages`` are those of Burda et al. (2016, section 5): 3^i epochs at 10^(−i/7), i = 0 … 7, of
+    3,280 in all, stretched or shortened to the budget.
+    """
+    rise = min(1.0, (progress + 1e-9) / options.warmup) if options.warmup > 0 else 1.0
+    if options.schedule == "constant":
+        return rise
+    if options.schedule == "stages":
+        stage = math.floor(math.log(1 + (3**8 - 1) * progress, 3) + 1e-9)
+        return rise * 10 ** (-min(stage, 7) / 7)
+    return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+
+
+class EMA:
+    """Exponential moving average of the weights, whose half-life is a ``share`` of the examples
+    seen, so that it needs no tuning to the budget (the power-function average of Karras et al.
+    2024, section 3.1, in its simplest form); 0 keeps no average."""
+
+    def __init__(self, model: Model, share: float) -> None:
+        self.share, self.images = share, 0
+        self.source = model
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        names = (model.defaults.ema_modules or ("",)) if share > 0 else ()
+        self.averages, self.weights = (list[Tensor](
+            p for name in names for p in m.get_submodule(name).parameters())
+            for m in (self.model, model))
+
+    @torch.no_grad()
+    def update(self, images: int) -> None:
+        """Move towards the model, which has now seen so many examples."""
+        since, self.images = images - self.images, images
+        if self.averages and since:
+            decay = 0.5 ** (since / (self.share * images))
+            torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
+
+    @torch.no_grad()
+    def current(self) -> Model:
+        """The averaged model, with the source's buffers and whatever is not averaged."""
+        tensors, averaged = self.model.state_dict(), {id(p) for p in self.averages}
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        for name, value in self.source.state_dict().items():
+            if name not in parameters or id(parameters[name]) not in averaged:
+                tensors[name].copy_(value)
+        return self.model

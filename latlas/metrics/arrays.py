@@ -21,11 +21,8 @@ SAME = 1e-12
 
 
 def matrix(values: Array, what: str, least: int = 2) -> Array:
-    """``values`` as (n, d) finite floats with n ≥ ``least``; integers become float64.
-
-    Raises:
-        DataError: wrong shape, too few rows, or numbers that are not finite; ``what`` names it.
-    """
+    """``values`` as (n, d) finite floats with n ≥ ``least``; integers become float64. Else a
+    DataError, in which ``what`` names them."""
     array = np.asarray(values)
     array = array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
     if array.ndim != 2 or len(array) < least or array.shape[1] == 0:
@@ -53,9 +50,11 @@ def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
     are centred on b's mean first, which keeps |a|² + |b|² − 2ab accurate far from the origin.
     """
     centre = b.mean(0, dtype=np.float64)
-    for rows in _slices(len(a), ROWS):
+    for i in range(0, len(a), ROWS):
+        rows = slice(i, min(i + ROWS, len(a)))
         x = a[rows] - centre
-        for columns in _slices(len(b), COLUMNS):
+        for j in range(0, len(b), COLUMNS):
+            columns = slice(j, min(j + COLUMNS, len(b)))
             y = b[columns] - centre
             scale = np.square(x).sum(1)[:, None] + np.square(y).sum(1)
             square: Float = scale - 2 * (x @ y.T)
@@ -65,15 +64,14 @@ def blocks(a: Array, b: Array) -> Iterator[tuple[slice, slice, Float]]:
 
 def nearest(queries: Array, reference: Array, k: int = 1, *,
             skip_self: bool = False) -> tuple[Float, Index]:
-    """The k nearest rows of ``reference`` (m, d) for each query (n, d).
+    """The k nearest rows of ``reference`` (m, d) for each query (n, d): Euclidean distances (n, k),
+    ascending, and row numbers (n, k).
+
+    Of equal distances the lower row wins when k = 1. Copies are at distance exactly 0. DataError
+    for fewer than k neighbours to be had.
 
     Args:
         skip_self: the two arrays are the same one, and an example is not its own neighbour.
-    Returns:
-        (n, k) Euclidean distances, ascending, and (n, k) row numbers. Of equal distances the
-        lower row wins when k = 1. Copies are at distance exactly 0.
-    Raises:
-        DataError: fewer than k neighbours to be had.
     """
     if len(reference) - skip_self < k:
         raise DataError(f"{k} nearest neighbours need more than {len(reference)} examples")
@@ -84,17 +82,11 @@ def nearest(queries: Array, reference: Array, k: int = 1, *,
             same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
             block[same - rows.start, same - columns.start] = np.inf
         # the k best of those so far and of this block
-        if k == 1:
-            best = block.argmin(1)[:, None]
-        else:
-            best = np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k]
+        best = (block.argmin(1)[:, None] if k == 1 else
+                np.argpartition(block, min(k, block.shape[1]) - 1, axis=1)[:, :k])
         values = np.concatenate([square[rows], np.take_along_axis(block, best, 1)], 1)
         numbers = np.concatenate([index[rows], best + columns.start], 1)
         order = values.argsort(1, kind="stable")[:, :k]
         square[rows] = np.take_along_axis(values, order, 1)
         index[rows] = np.take_along_axis(numbers, order, 1)
     return np.sqrt(square), index
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

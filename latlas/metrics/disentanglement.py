@@ -8,8 +8,11 @@ to 0 and carries nothing (Kim & Mnih 2018, section 4, leave out collapsed dimens
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import entropy
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 from sklearn.tree import DecisionTreeClassifier
 
 from latlas.core.errors import DataError
@@ -27,24 +30,18 @@ POINTS, BATCH = 800, 64
 
 
 def disentanglement(latents: Array, factors: Array, *, seed: int = 0) -> dict[str, float]:
-    """Every metric of this module, by the names under which ``evaluate`` prints them.
+    """Every metric of this module by its key, of latents (n, d) and factors (n, f), any numbers.
 
-    Args:
-        latents: (n, d); their scale does not matter.
-        factors: (n, f) numbers, made classes by :func:`factor_classes`.
-
-    Raises:
-        DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that
-            never changes.
+    DataError: under 50 examples, unequal numbers of them, fewer than two factors, or one that never
+    changes.
     """
     z, v = prepared(latents), factor_classes(factors)
     if len(z) != len(v) or v.shape[1] < 2:
         raise DataError(f"{len(z)} latents and factors {v.shape}: need one row for each, and "
                         "two factors or more")
     shared = mutual_information(z, v)
-    disentangled, complete, informative = dci(z, v, seed=seed)
-    return {"mig": mig(shared, v), "dci_disentanglement": disentangled,
-            "dci_completeness": complete, "dci_informativeness": informative,
+    dci_names = "dci_disentanglement", "dci_completeness", "dci_informativeness"
+    return {"mig": mig(shared, v), **dict(zip(dci_names, dci(z, v, seed=seed), strict=True)),
             "sap": sap(z, v, seed=seed), "factor_vae_score": factor_vae_score(z, v, seed=seed),
             "beta_vae_score": beta_vae_score(z, v, seed=seed), "modularity": modularity(shared, v)}
 
@@ -61,8 +58,7 @@ def rotated(latents: Array, *, seed: int = 0) -> Float:
     z = prepared(latents)
     square = np.random.default_rng(seed).standard_normal((z.shape[1], z.shape[1]))
     basis, triangle = np.linalg.qr(square)
-    rotation: Float = basis * np.sign(np.diag(triangle))
-    return np.asarray(z @ rotation)
+    return np.asarray(z @ (basis * np.sign(np.diag(triangle))))
 
 
 def prepared(latents: Array) -> Float:
@@ -75,54 +71,36 @@ def prepared(latents: Array) -> Float:
 
 
 def factor_classes(factors: Array) -> Index:
-    """(n, f) numbers as classes 0 … v − 1 of each column, in order of value.
-
-    A factor of more than 100 values is cut into 20 classes of equally many examples.
-
-    Raises:
-        DataError: values that are not finite, or a column that holds one value only.
-    """
-    values = np.asarray(matrix(factors, "factors", LEAST_ITEMS), np.float64)
-    classes = np.stack([_classes(column) for column in values.T], 1)
-    if (classes.max(0) == 0).any():
-        raise DataError(f"factor {int(np.argmin(classes.max(0)))} has the same value for every "
-                        "example; leave it out")
-    return classes
-
-
-def _classes(column: Float) -> Index:
-    values, inverse = np.unique(column, return_inverse=True)
-    if len(values) <= MOST_VALUES:
-        return np.asarray(inverse.reshape(-1), np.int64)
-    edges = np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1]))
-    return np.asarray(np.searchsorted(edges, column, side="right"), np.int64)
+    """(n, f) numbers as classes 0 … v − 1 of each column, in order of value; a factor of more than
+    100 values is cut into 20 classes of equally many examples."""
+    classes = []
+    for k, column in enumerate(np.asarray(matrix(factors, "factors", LEAST_ITEMS), np.float64).T):
+        values, inverse = np.unique(column, return_inverse=True)
+        if len(values) > MOST_VALUES:
+            edges = np.unique(np.quantile(column, np.linspace(0, 1, BINS + 1)[1:-1]))
+            inverse = np.searchsorted(edges, column, side="right")
+        if inverse.max() == 0:
+            raise DataError(f"factor {k} has the same value for every example; leave it out")
+        classes.append(inverse.astype(np.int64))
+    return np.stack(classes, 1)
 
 
 def mutual_information(z: Float, v: Index) -> Float:
     """(d, f) I(z_i; v_k) in nats, every dimension cut into 20 bins of equal width (plug-in)."""
-    cut = [np.digitize(c, np.histogram_bin_edges(c, BINS)[1:-1]) for c in z.T]
-    return np.array([[_shared(a, b) for b in v.T] for a in cut])
-
-
-def _shared(a: Index, b: Index) -> float:
-    counts = np.zeros((a.max() + 1, b.max() + 1))
-    np.add.at(counts, (a, b), 1)
-    joint = counts / len(a)
-    expected = joint.sum(1, keepdims=True) * joint.sum(0)
-    some = joint > 0
-    return float((joint[some] * np.log(joint[some] / expected[some])).sum())
+    bins = [np.digitize(c, np.histogram_bin_edges(c, BINS)[1:-1]) for c in z.T]
+    return np.array([[mutual_info_score(None, None, contingency=contingency_matrix(a, b))
+                      for b in v.T] for a in bins])
 
 
 def _entropies(v: Index) -> Float:
-    return np.array([_shared(column, column) for column in v.T])
+    return np.array([entropy(np.bincount(column)) for column in v.T])
 
 
 def mig(shared: Float, v: Index) -> float:
     """Mutual information gap (Chen et al. 2018, eq. 6), mean over factors.
 
-    1/H(v_k) · [I(z_i; v_k) of the dimension that has most − of the one that comes second]; 1 if
-    one dimension holds the whole factor and no other any of it. ``shared`` is
-    :func:`mutual_information`.
+    1/H(v_k) · [I(z_i; v_k) of the dimension that has most − of the one that comes second], from
+    ``shared``, :func:`mutual_information`; 1 if one dimension holds the whole factor, no other any.
     """
     return float((_lead(shared) / _entropies(v)).mean())
 
@@ -130,8 +108,7 @@ def mig(shared: Float, v: Index) -> float:
 def _lead(scores: Float) -> Float:
     """(f,) best minus second best of every column; a single dimension leads by all it has."""
     ordered = np.sort(np.concatenate([scores, np.zeros((1, scores.shape[1]))]), 0)
-    lead: Float = ordered[-1] - ordered[-2]
-    return lead
+    return np.asarray(ordered[-1] - ordered[-2])
 
 
 def modularity(shared: Float, v: Index) -> float:
@@ -172,9 +149,7 @@ def _sharpness(rows: Float) -> Float:
     """1 − entropy of every row's shares, to the base of their number; 0 for a row of zeros."""
     total = rows.sum(1, keepdims=True)
     shares = np.where(total > 0, rows / np.where(total > 0, total, 1), 1 / rows.shape[1])
-    terms = shares * np.log(np.where(shares > 0, shares, 1))
-    sharp: Float = 1 + terms.sum(1) / np.log(max(2, rows.shape[1]))
-    return sharp
+    return np.asarray(1 - entropy(shares, axis=1) / np.log(max(2, rows.shape[1])))
 
 
 def sap(z: Float, v: Index, *, seed: int = 0) -> float:
@@ -194,10 +169,10 @@ def sap(z: Float, v: Index, *, seed: int = 0) -> float:
     return float(_lead(scores).mean())
 
 
-def _balanced(truth: Index, said: Index) -> float:
+def _balanced(truth: Index, predicted: Index) -> float:
     """Accuracy, mean over the classes that occur."""
     sizes = np.bincount(truth)
-    return float((np.bincount(truth, said == truth)[sizes > 0] / sizes[sizes > 0]).mean())
+    return float((np.bincount(truth, predicted == truth)[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 def factor_vae_score(z: Float, v: Index, *, seed: int = 0) -> float:

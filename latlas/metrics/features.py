@@ -1,15 +1,13 @@
-"""Features that the sample-quality metrics are computed on. Nothing is ever downloaded.
+"""Features that the sample-quality metrics are computed on, and outlines that an audit compares.
+Nothing is ever downloaded.
 
-=============  ===================================================================================
-``pixels``     all scalars of an example in model units, flattened
-``columns``    all scalars, each standardised on the training data
-``random-conv``  a convolutional network with seeded random weights (images of any size)
-``spectrum``   how strong each spatial frequency is in images: sharpness, grain, colour
-``classifier`` last hidden layer of a small network trained here on the data's own labels
-a module, a file  any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
-``auto``       ``classifier`` if there are labels, else ``random-conv`` for images, else
-               ``columns``
-=============  ===================================================================================
+- ``pixels``: all scalars of an example in model units, flattened
+- ``columns``: all scalars, each standardised on the training data
+- ``random-conv``: a convolutional network with seeded random weights (images of any size)
+- ``spectrum``: how strong each spatial frequency is in images: sharpness, grain, colour
+- ``classifier``: last hidden layer of a small network trained here on the data's own labels
+- a module, a file: any ``nn.Module``, TorchScript file or exported program (.pt2) of the user
+- ``auto``: ``classifier`` if there are labels, else ``random-conv`` for images, else ``columns``
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +38,9 @@ SQUARE, UNSEEN = 4, 0.02**2
 #: grey, red against blue, both against green: orthonormal
 OPPONENT = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
 WIDTH = 64  # columns of the two built-in networks: few, so that few suffice for a covariance
+#: of outlines: directions told apart over half a turn; parts along the shorter side, pixels of one
+#: at least
+DIRECTIONS, PARTS, LEAST = 8, 7, 2
 
 
 def features(source: str | Path | nn.Module, space: Space, data: Array | None = None,
@@ -49,7 +48,7 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
     """A function from examples (n, \\*shape) in data units to features (n, d) float32.
 
     Args:
-        source: a name of the table above, a file, or a module. Modules and files are given model
+        source: a name of the list above, a file, or a module. Modules and files are given model
             units, (n, \\*shape) float32 (images in [−1, 1]); what they return is flattened.
         data: (N, \\*shape) training examples in data units; needed by ``columns``, ``classifier``.
         labels: (N,) class codes; negative ones mark examples without a label.
@@ -57,12 +56,25 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
     Raises:
         ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
     """
-    if isinstance(source, nn.Module):
-        return Network(source.to(device), space, device)
-    source = resolved(source, space, labels)
-    if source in NAMES:
-        return _named(str(source), space, data, labels, seed, device)
-    return Network(_module_file(source), space, device)
+    if not isinstance(source, nn.Module):
+        source = resolved(source, space, labels)
+    if source == "pixels":
+        return lambda x: _to_model(space, x).flatten(1).numpy()
+    if source in ("columns", "classifier"):
+        if data is None or not len(data):
+            raise ConfigError(f"features {source!r} need training data")
+        if source == "classifier":
+            return train_classifier(space, data, labels, seed=seed, device=device)
+        flat = np.asarray(data).reshape(len(data), -1)
+        mean, sd = flat.mean(0, dtype=np.float64), flat.std(0, dtype=np.float64)
+        sd = np.where(sd > 0, sd, 1.0)  # a constant column is only centred
+        return lambda x: ((np.asarray(x).reshape(len(x), -1) - mean) / sd).astype(np.float32)
+    if source == "random-conv":
+        source = random_convolutions(space, seed)
+    elif source == "spectrum":
+        source = Spectrum(space)
+    module = source if isinstance(source, nn.Module) else _module_file(source)
+    return Network(module.to(device), space, device)
 
 
 def resolved(source: str | Path, space: Space, labels: Array | None) -> str | Path:
@@ -72,50 +84,6 @@ def resolved(source: str | Path, space: Space, labels: Array | None) -> str | Pa
     if labels is not None and len(np.unique(labels[labels >= 0])) > 1:
         return "classifier"
     return "random-conv" if space.kind == "image" else "columns"
-
-
-def _named(name: str, space: Space, data: Array | None, labels: Array | None, seed: int,
-           device: str) -> Extractor:
-    if name == "pixels":
-        return Pixels(space)
-    if name == "random-conv":
-        return Network(random_convolutions(space, seed).to(device), space, device)
-    if name == "spectrum":
-        return Network(Spectrum(space).to(device), space, device)
-    if data is None or not len(data):
-        raise ConfigError(f"features {name!r} need training data")
-    if name == "columns":
-        return Columns.fit(data)
-    return train_classifier(space, data, labels, seed=seed, device=device)
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Model units, flattened."""
-
-    space: Space
-
-    def __call__(self, x: Array) -> Array:
-        x = np.asarray(x).astype(np.float32)
-        return np.asarray(self.space.to_model(x), np.float32).reshape(len(x), -1)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """(v − mean) / sd of every scalar; a constant one is only centred."""
-
-    mean: Array
-    sd: Array
-
-    @classmethod
-    def fit(cls, data: Array) -> Columns:
-        flat = np.asarray(data).reshape(len(data), -1)
-        sd = flat.std(0, dtype=np.float64)
-        return cls(flat.mean(0, dtype=np.float64), np.where(sd > 0, sd, 1.0))
-
-    def __call__(self, x: Array) -> Array:
-        flat = np.asarray(x).reshape(len(x), -1)
-        return ((flat - self.mean) / self.sd).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -173,7 +141,7 @@ def random_convolutions(space: Space, seed: int = 0) -> nn.Module:
     """
     if space.kind != "image":
         raise ConfigError("features 'random-conv' need images: use 'columns' for this data")
-    body: nn.Module = _seeded(lambda: _body(space)[:-1], seed)
+    body = _seeded_classifier(space, 1, seed)[0][:-1]
     generator = torch.Generator().manual_seed(seed)
     for layer in body.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -216,28 +184,48 @@ class Spectrum(nn.Module):
 def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,
                      device: str = "cpu", steps: int | None = None,
                      batch_size: int = 128) -> Classifier:
-    """Train the small network on the labelled examples by Adam.
+    """Train the small network on the labelled examples: Adam, its rate a cosine from 2e-3 to 0.
 
-    ``steps`` None means ten epochs, 300 … 1,000 steps.
-
-    Label smoothing keeps the features of the training examples from running away from those of
-    unseen ones. Judge samples by it only beside a held-out control that it has not seen.
+    ``steps`` None means :func:`classifier_steps`. Label smoothing keeps the features of the
+    training examples from running away from those of unseen ones. Judge samples by it only beside
+    a held-out control that it has not seen.
     """
-    x, y = _labelled(data, labels)
+    if labels is None:
+        raise ConfigError("features 'classifier' need labels: name them, or use 'random-conv'")
+    if len(labels) != len(data):
+        raise DataError(f"{len(labels)} labels for {len(data)} examples")
+    labelled = np.flatnonzero(np.asarray(labels) >= 0)
+    y = np.asarray(labels)[labelled].astype(np.int64)
+    if len(np.unique(y)) < 2:
+        raise ConfigError("features 'classifier' need labels of at least two classes: "
+                          "use 'random-conv' or 'pixels'")
+    x = data if len(labelled) == len(data) else data[labelled]
     body, head = _seeded_classifier(space, max(len(space.classes), int(y.max()) + 1), seed)
     network = nn.Sequential(body, head).to(device)
     steps = classifier_steps(len(x), batch_size) if steps is None else steps
-    rows = np.random.default_rng(seed).integers(len(x), size=(steps, batch_size))
-    batches = ((_to_model(space, x[r]).to(device), torch.from_numpy(y[r]).to(device)) for r in rows)
-    with _threads_for(space):
-        _descend(network, batches, steps)
+    optimiser = torch.optim.Adam(network.parameters())
+    threads = torch.get_num_threads()
+    if space.dims <= 256:  # on such small examples several would only wait for each other
+        torch.set_num_threads(1)
+    try:
+        for step, rows in enumerate(np.random.default_rng(seed).integers(
+                len(x), size=(steps, batch_size))):
+            optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
+            logits = network(_to_model(space, x[rows]).to(device))
+            loss = F.cross_entropy(logits, torch.from_numpy(y[rows]).to(device),
+                                   label_smoothing=0.1)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    finally:
+        torch.set_num_threads(threads)
     network.eval().requires_grad_(False)
     return Classifier(body, space, device, head=head)
 
 
-def classifier_steps(items: int, batch_size: int = 128) -> int:
+def classifier_steps(examples: int, batch_size: int = 128) -> int:
     """Steps of :func:`train_classifier`: ten epochs, 300 … 1,000."""
-    return int(np.clip(10 * items // batch_size, 300, 1000))
+    return int(np.clip(10 * examples // batch_size, 300, 1000))
 
 
 def restored_classifier(space: Space, weights: Mapping[str, Tensor],
@@ -250,74 +238,31 @@ def restored_classifier(space: Space, weights: Mapping[str, Tensor],
     return Classifier(body, space, device, head=head)
 
 
-def _seeded_classifier(space: Space, classes: int, seed: int) -> tuple[nn.Module, nn.Linear]:
-    pair: tuple[nn.Module, nn.Linear] = _seeded(
-        lambda: (_body(space), nn.Linear(WIDTH, classes)), seed)
-    return pair
-
-
-def _descend(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], steps: int) -> None:
-    """Adam with a cosine schedule from 2e-3 to 0."""
-    optimiser = torch.optim.Adam(network.parameters())
-    for step, (x, target) in enumerate(batches):
-        optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
-        loss = F.cross_entropy(network(x), target, label_smoothing=0.1)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-
-@contextmanager
-def _threads_for(space: Space) -> Iterator[None]:
-    """One thread for examples so small that several would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if space.dims <= 256 else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _labelled(data: Array, labels: Array | None) -> tuple[Array, Array]:
-    if labels is None:
-        raise ConfigError("features 'classifier' need labels: name them, or use 'random-conv'")
-    if len(labels) != len(data):
-        raise DataError(f"{len(labels)} labels for {len(data)} examples")
-    labelled = np.flatnonzero(np.asarray(labels) >= 0)
-    y = np.asarray(labels)[labelled].astype(np.int64)
-    if len(np.unique(y)) < 2:
-        raise ConfigError("features 'classifier' need labels of at least two classes: "
-                          "use 'random-conv' or 'pixels'")
-    return (data if len(labelled) == len(data) else data[labelled]), y
-
-
-def _body(space: Space) -> nn.Sequential:
-    """(n, \\*shape) to (n, 64), by convolutions for images, else by two linear layers."""
-    if space.kind != "image":
-        return nn.Sequential(nn.Flatten(), nn.Linear(space.dims, 2 * WIDTH), nn.SiLU(),
-                             nn.Linear(2 * WIDTH, WIDTH), nn.SiLU())
-    channels, height, width = space.shape
-    layers: list[nn.Module] = []
-    # full resolution is affordable, and needed, only in tiny images
-    stride, outer = (1 if max(height, width) <= 8 else 2), 32
-    while not layers or max(height, width) > 4:
-        layers += [nn.Conv2d(channels, outer, 3, stride, 1), nn.SiLU()]
-        height, width = -(-height // stride), -(-width // stride)
-        channels, stride, outer = outer, 2, 64
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, WIDTH),
-                         nn.SiLU())
+def _seeded_classifier(space: Space, classes: int, seed: int) -> tuple[nn.Sequential, nn.Linear]:
+    """(n, \\*shape) to (n, 64), by convolutions for images, else by two linear layers; and (n, 64)
+    to (n, classes). The caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if space.kind != "image":
+            body = nn.Sequential(nn.Flatten(), nn.Linear(space.dims, 2 * WIDTH), nn.SiLU(),
+                                 nn.Linear(2 * WIDTH, WIDTH), nn.SiLU())
+            return body, nn.Linear(WIDTH, classes)
+        channels, height, width = space.shape
+        layers: list[nn.Module] = []
+        # full resolution is affordable, and needed, only in tiny images
+        stride, outer = (1 if max(height, width) <= 8 else 2), 32
+        while not layers or max(height, width) > 4:
+            layers += [nn.Conv2d(channels, outer, 3, stride, 1), nn.SiLU()]
+            height, width = -(-height // stride), -(-width // stride)
+            channels, stride, outer = outer, 2, 64
+        body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, WIDTH),
+                             nn.SiLU())
+        return body, nn.Linear(WIDTH, classes)
 
 
 def _to_model(space: Space, x: Array) -> Tensor:
     values = space.to_model(np.asarray(x).astype(np.float32))
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
-
-
-def _seeded(build: Callable[[], Any], seed: int) -> Any:
-    """Build with seeded initial weights; the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build()
 
 
 def _module_file(path: str | Path) -> nn.Module:
@@ -340,3 +285,40 @@ def _module_file(path: str | Path) -> nn.Module:
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"features: cannot read {path} as a module: {reason}") from error
+
+
+def outlines(x: Tensor) -> Tensor:
+    """Images (n, C, H, W) to (n, 8 · parts): the roots of histograms of oriented gradients.
+
+    As Dalal & Triggs 2005: Sobel's slope of the channel where it is steepest; its size goes to the
+    two nearest of 8 directions (light to dark as dark to light), and to the nearest of about 7 × 7
+    parts of the image, in shares that fall linearly. Not normalised by blocks, which makes a
+    plain surface's grain as strong as an outline; the root keeps strong edges from drowning weak
+    ones (Hellinger's distance). An image one pixel high or wide has none, (n, 0).
+    """
+    n, channels, height, width = x.shape
+    if min(height, width) < LEAST:
+        return x.new_empty(n, 0)
+    # slopes down and to the right, (n, H, W), of the channel where they are steepest
+    across = x.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
+    wide = F.pad(x, (1, 1, 1, 1), mode="replicate").flatten(0, 1)[:, None]
+    slopes = F.conv2d(wide, torch.stack([across.T, across])[:, None])
+    slopes = slopes.view(n, channels, 2, height, width)
+    channel = slopes.square().sum(2).argmax(1)[:, None, None].expand(-1, -1, 2, -1, -1)
+    down, right = slopes.gather(1, channel)[:, 0].unbind(1)
+
+    size, turn = torch.hypot(down, right), torch.atan2(down, right) / math.pi % 1
+    place = turn * DIRECTIONS
+    first = place.floor()
+    share = place - first
+    first = first.long() % DIRECTIONS  # rounding may reach the end
+    histogram = size.new_zeros(n, DIRECTIONS, height, width)
+    for direction, part in ((first, 1 - share), ((first + 1) % DIRECTIONS, share)):
+        histogram.scatter_add_(1, direction[:, None], (size * part)[:, None])
+
+    # sums over parts with weights like a tent, (n, 8, parts down, parts across)
+    side = max(LEAST, min(height, width) // PARTS)
+    tent = 1 - (torch.arange(2 * side, device=x.device, dtype=x.dtype) - (side - 0.5)).abs() / side
+    sums = F.conv2d(histogram.flatten(0, 1)[:, None], (tent[:, None] * tent)[None, None],
+                    stride=side, padding=side // 2)
+    return sums.view(n, DIRECTIONS, *sums.shape[2:]).clamp_min(0).sqrt().flatten(1)

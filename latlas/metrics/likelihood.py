@@ -32,11 +32,7 @@ def summary(values: Array) -> Summary:
 
 
 def bits_per_dim(nats: Array | float, dims: int) -> Array | float:
-    """Log-likelihood in nats per example to bits per dimension: −nats / (dims · log 2).
-
-    >>> bits_per_dim(-8 * math.log(2), 8)
-    1.0
-    """
+    """Log-likelihood in nats per example to bits per dimension: −nats / (dims · log 2)."""
     return -nats / (dims * math.log(2))
 
 
@@ -47,19 +43,15 @@ def log_mean_exp(values: Array, axis: int = 0) -> Float:
 
 
 def effective_sample_size(log_weights: Array, axis: int = 0) -> Float:
-    """(Σ w)² / Σ w² along ``axis`` (Kong 1992): K if all weights are equal, 1 if one rules.
-
-    Args:
-        log_weights: unnormalised, in nats, e.g. (K, n).
-    """
+    """(Σ w)² / Σ w² along ``axis`` (Kong 1992) from unnormalised log weights, e.g. (K, n), in nats:
+    K if all weights are equal, 1 if one rules."""
     log_weights = np.asarray(log_weights, np.float64)
     log_size = 2 * logsumexp(log_weights, axis=axis) - logsumexp(2 * log_weights, axis=axis)
     return np.asarray(np.exp(log_size))
 
 
 def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
-    """The control: log-likelihood of test examples under independent Gaussians fitted to the
-    training.
+    """The control: log-likelihood of test examples under independent Gaussians fitted to training.
 
     Args:
         train, test: (t, d) and (n, d), or (…, \\*shape), flattened; in the units of the metric.
@@ -67,9 +59,7 @@ def diagonal_gaussian(train: Array, test: Array, *, step: float = 0.0) -> Float:
             bin x ± step/2 under N(mean, var + step²/12), on the base_measure of a discretised
             likelihood, and no less than the expected log-density of uniformly dequantised data.
     Returns:
-        (n,) nats per example.
-    Raises:
-        DataError: a constant column and step = 0, which would make the density unbounded.
+        (n,) nats per example. DataError for a constant column and step = 0: unbounded density.
     """
     train, test = (np.asarray(x).reshape(len(x), -1) for x in (train, test))
     train, test = pair(train, test, ("training data", "test data"), 1)

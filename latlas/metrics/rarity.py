@@ -8,8 +8,8 @@ example and of those like it. α tempers them until enough of the examples still
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +19,10 @@ from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 #: what is wrong with latents that are alike
 UNVARIED = ("no dimension of the latents varies over these examples, so none is rare: train "
             "longer, or lower the weight of the KL")
-#: bins of a histogram of one latent dimension
-BINS = 10
-#: fewer examples make no histogram
-LEAST_ITEMS = 50
-#: examples over which a loss is smoothed
-NEIGHBOURS = 5
-#: of larger groups neighbours are sought among an even choice of about so many
-REFERENCE = 20_000
+#: bins of a histogram of one latent dimension; fewer examples make none
+BINS, LEAST_ITEMS = 10, 50
+#: examples that a loss is smoothed over; of larger groups neighbours are sought among so many
+NEIGHBOURS, REFERENCE = 5, 20_000
 #: standard deviations, relative to the size of the latents, that are rounding
 TINY = 1e-6
 #: effective share that weights leave, and where they are clipped, times their mean
@@ -35,63 +31,44 @@ SHARE, CLIP = 0.2, 20.0
 ALPHAS = (1e-3, 1e6)
 
 
-def standardised(latents: Array, like: Array | None = None) -> Float:
-    """Latents (n, d) at mean 0 and standard deviation 1 of ``like`` (default: of themselves).
-
-    A dimension that does not vary is 0 for all examples.
-
-    Raises:
-        DataError: latents that are not finite, or none of whose dimensions varies.
-    """
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    base = values if like is None else matrix(like, "latents", 1).astype(np.float64)
-    if not _varies(base).any():
+def standardised(latents: Array) -> Float:
+    """Latents (n, d) at mean 0 and standard deviation 1; a dimension that does not vary is 0, and
+    a DataError says that none does."""
+    result = _standard(matrix(latents, "latents", 1).astype(np.float64))
+    if not result.any():
         raise DataError(UNVARIED)
-    return _standard(values, base)
+    return result
 
 
-def _varies(base: Float) -> Array:
-    """(d,) dimensions whose spread is more than rounding."""
-    return np.asarray(base.std(0) > TINY * (1 + np.abs(base.mean(0))))
+def _standard(values: Float) -> Float:
+    mean, sd = values.mean(0), values.std(0)
+    varies = sd > TINY * (1 + np.abs(mean))
+    return np.where(varies, (values - mean) / np.where(varies, sd, 1), 0.0)
 
 
-def _standard(values: Float, base: Float) -> Float:
-    varies = _varies(base)
-    return np.where(varies, (values - base.mean(0)) / np.where(varies, base.std(0), 1), 0.0)
-
-
-def histogram_density(latents: Array, bins: int = BINS) -> Float:
+def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
     """Q̂_i(z_i), (n, d): for each example and dimension the density of the bin that holds it.
 
-    Bins of equal width from the least to the greatest latent; count / (n · width), which integrates
-    to 1. A dimension that does not vary has density 1.
-
-    Raises:
-        DataError: fewer than 50 examples.
+    Of latents (n, d) standardised within each of the ``groups`` (n,), or all together; groups of
+    fewer than 50 examples are taken together (DataError: fewer in all). Bins of equal width from
+    the least to the greatest latent; count / (n · width), which integrates to 1; density 1 of a
+    dimension that does not vary.
     """
     values = matrix(latents, "latents", 1).astype(np.float64)
     if len(values) < LEAST_ITEMS:
         raise DataError(f"{len(values)} examples are too few for histograms of their latents; at "
                         f"least {LEAST_ITEMS}")
-    return _densities(values, bins)
-
-
-def densities(latents: Array, groups: Array | None = None, bins: int = BINS) -> Float:
-    """:func:`histogram_density` of standardised latents (n, d), within each of the ``groups`` (n,).
-
-    Groups of fewer than 50 examples are taken together. A dimension that does not vary within a
-    group has density 1 there.
-
-    Raises:
-        DataError: fewer than 50 examples in all.
-    """
-    values = matrix(latents, "latents", 1).astype(np.float64)
-    if groups is None or len(values) < LEAST_ITEMS:
-        return histogram_density(_standard(values, values), bins)
-    result = np.empty_like(values)
-    for rows in members(groups):
-        result[rows] = _densities(_standard(values[rows], values[rows]), bins)
-    return result
+    density = np.ones(values.shape)
+    parts: list[Any] = [slice(None)] if groups is None else members(groups)
+    for rows in parts:
+        for i, column in enumerate(_standard(values[rows]).T):
+            low, high = column.min(), column.max()
+            width = (high - low) / bins
+            if width > 0:
+                place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
+                counts = np.bincount(place, minlength=bins)
+                density[rows, i] = counts[place] / (len(column) * width)
+    return density
 
 
 def members(groups: Array) -> list[Index]:
@@ -110,68 +87,40 @@ def smoothed(values: Array, latents: Array, groups: Array, k: int = NEIGHBOURS) 
     """
     result = np.empty(len(values))
     for rows in members(groups):
-        own = matrix(latents[rows], "latents", 1).astype(np.float64)
-        own = _standard(own, own)
+        own = _standard(matrix(latents[rows], "latents", 1).astype(np.float64))
         some = slice(None, None, -(-len(rows) // REFERENCE))
         near = nearest(own, own[some], min(k, len(own[some])))[1]
         result[rows] = np.asarray(values, np.float64)[rows[some]][near].mean(1)
     return result
 
 
-def _densities(values: Float, bins: int) -> Float:
-    density = np.ones(values.shape)
-    for i, column in enumerate(values.T):
-        low, high = column.min(), column.max()
-        width = (high - low) / bins
-        if width > 0:
-            place = np.minimum(((column - low) / width).astype(np.int64), bins - 1)
-            counts = np.bincount(place, minlength=bins)
-            density[:, i] = counts[place] / (len(column) * width)
-    return density
+def tempered_weights(values: Array, form: str, alpha: float) -> Float:
+    """Weights at mean 1 over the examples, of densities Q̂ (n, d) or of losses (n,).
 
+    ``product``: Π_i 1/(Q̂_i + α) (Amini et al. 2019, eq. 3); ``maximum``: max_i 1/(Q̂_i + α);
+    ``loss``: loss / mean loss + α.
 
-def weights_product(density: Array, alpha: float) -> Float:
-    """Π_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples (Amini et al. 2019, eq. 3).
-
-    >>> weights_product(np.array([[0.5, 0.5], [0.5, 0.125]]), 0.0)
+    >>> tempered_weights(np.array([[0.5, 0.5], [0.5, 0.125]]), "product", 0.0)
     array([0.4, 1.6])
-    """
-    logs = -np.log(np.maximum(density, np.finfo(float).tiny) + alpha).sum(1)
-    return at_mean_one(np.exp(logs - logs.max()))
-
-
-def weights_maximum(density: Array, alpha: float) -> Float:
-    """max_i 1/(Q̂_i + α) of densities (n, d), at mean 1 over the examples.
-
-    >>> weights_maximum(np.array([[0.25, 0.25], [0.5, 0.125]]), 0.125)
+    >>> tempered_weights(np.array([[0.25, 0.25], [0.5, 0.125]]), "maximum", 0.125)
     array([0.8, 1.2])
-    """
-    least = np.maximum(density, np.finfo(float).tiny).min(1)
-    return at_mean_one(1 / (least + alpha))
-
-
-def weights_loss(loss: Array, alpha: float) -> Float:
-    """loss / mean loss + α of losses (n,), at mean 1 over the examples.
-
-    >>> weights_loss(np.array([1.0, 3.0]), 0.5)
+    >>> tempered_weights(np.array([1.0, 3.0]), "loss", 0.5)
     array([0.66666667, 1.33333333])
     """
-    return at_mean_one(loss / max(float(np.mean(loss)), np.finfo(float).tiny) + alpha)
-
-
-#: of densities (n, d), and of losses (n,)
-FORMS: dict[str, Callable[[Array, float], Float]] = {
-    "product": weights_product, "maximum": weights_maximum, "loss": weights_loss}
+    tiny = np.finfo(float).tiny
+    if form == "product":
+        logs = -np.log(np.maximum(values, tiny) + alpha).sum(1)
+        return at_mean_one(np.exp(logs - logs.max()))
+    if form == "maximum":
+        return at_mean_one(1 / (np.maximum(values, tiny).min(1) + alpha))
+    if form == "loss":
+        return at_mean_one(values / max(float(np.mean(values)), tiny) + alpha)
+    raise ConfigError(unknown("form", form, ("product", "maximum", "loss")))
 
 
 def at_mean_one(weights: Array) -> Float:
     """The same weights times one number."""
     return np.asarray(weights / weights.mean(), np.float64)
-
-
-def clipped(weights: Array, most: float) -> Float:
-    """At most ``most`` times the mean before, and then at mean 1."""
-    return at_mean_one(np.minimum(at_mean_one(weights), most))
 
 
 def effective_share(weights: Array) -> float:
@@ -184,46 +133,10 @@ def effective_share(weights: Array) -> float:
     return float(w.sum() ** 2 / (len(w) * np.square(w).sum()))
 
 
-def alpha_for(values: Array, form: str, share: float, most: float = math.inf) -> float:
-    """The least α, found by bisection of its logarithm, whose weights leave this effective share.
-
-    Args:
-        values: (n, d) densities; for the form ``loss`` (n,) losses.
-        form: ``product``, ``maximum`` or ``loss``.
-        share: of the examples, as :func:`effective_share`, that must be left.
-        most: weights are clipped at so many times their mean.
-
-    Raises:
-        ConfigError: another form, or a share that is none.
-    """
-    if form not in FORMS:
-        raise ConfigError(unknown("form", form, FORMS))
-    if not 0 < share < 1:
-        raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
-    low, high = map(math.log, ALPHAS)
-    if _left(values, form, math.exp(low), most) >= share:
-        return ALPHAS[0]
-    for _ in range(40):
-        middle = (low + high) / 2
-        enough = _left(values, form, math.exp(middle), most) >= share
-        low, high = (low, middle) if enough else (middle, high)
-    return math.exp(high)
-
-
-def _left(values: Array, form: str, alpha: float, most: float) -> float:
-    return effective_share(clipped(FORMS[form](values, alpha), most))
-
-
 @dataclass(frozen=True)
 class Guarded:
-    """Weights whose effective sample size was held.
-
-    Attributes:
-        weights: (n,) at mean 1.
-        alpha: what the densities were tempered by.
-        share: effective sample size over the number of examples.
-        cut: share of the examples whose weight was clipped.
-    """
+    """Weights (n,) at mean 1, the α that they were tempered by, their effective sample size as a
+    ``share`` of the examples, and the share ``cut`` whose weight was clipped."""
 
     weights: Float
     alpha: float
@@ -246,11 +159,28 @@ class Guarded:
 
 def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,
             alpha: float | None = None) -> Guarded:
-    """Weights of densities (n, d) or losses (n,) with the least α that leaves this share.
+    """:func:`tempered_weights` with the least α that leaves a share, by bisection of log α.
 
-    ``alpha`` takes another one; ``most`` is where weights are clipped, times their mean.
+    Args:
+        share: least :func:`effective_share`.
+        most: weights are clipped at so many times their mean.
+        alpha: another α than that.
     """
-    alpha = alpha_for(values, form, share, most) if alpha is None else alpha
-    raw = FORMS[form](values, alpha)
-    weights = clipped(raw, most)
+    if alpha is None and not 0 < share < 1:
+        raise ConfigError(f"{say_option('share', share)}: a share between 0 and 1")
+
+    def weights_of(alpha: float) -> tuple[Float, Float]:
+        raw = tempered_weights(values, form, alpha)
+        return raw, at_mean_one(np.minimum(at_mean_one(raw), most))
+
+    if alpha is None:
+        low, high = map(math.log, ALPHAS)
+        alpha = ALPHAS[0]
+        if effective_share(weights_of(alpha)[1]) < share:
+            for _ in range(40):
+                middle = (low + high) / 2
+                enough = effective_share(weights_of(math.exp(middle))[1]) >= share
+                low, high = (low, middle) if enough else (middle, high)
+            alpha = math.exp(high)
+    raw, weights = weights_of(alpha)
     return Guarded(weights, alpha, effective_share(weights), float((raw > most).mean()))

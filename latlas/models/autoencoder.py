@@ -9,9 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -39,10 +38,10 @@ class AEConfig:
         kind = self.network
         if kind == "auto":
             kind = "conv" if space.kind == "image" and space.dims > MLP_DIMS else "mlp"
-        width = self.width or {"mlp": mlp.WIDTH, "conv": conv.WIDTH}[kind]
-        depth = self.depth or {"mlp": mlp.DEPTH, "conv": 0}[kind]  # 0: by the shape of the data
+        # depth 0 of conv: by the shape of the data
+        width, depth = {"mlp": (mlp.WIDTH, mlp.DEPTH), "conv": (conv.WIDTH, 0)}[kind]
         return replace(self, latent_dim=self.latent_dim or auto_latent_dim(space), network=kind,
-                       width=width, depth=depth)
+                       width=self.width or width, depth=self.depth or depth)
 
 
 def auto_latent_dim(space: Space) -> int:
@@ -59,17 +58,12 @@ class Autoencoding(Model):
         encoder, decoder: any modules of the user's own instead of the built-in networks:
             (n, *shape) to (n, outputs), and (n, latent_dim) to (n, multiplier·C, H, W). With a
             condition they are called with it as a second argument, (n, condition_dim).
-
-    Attributes:
-        more_outputs: outputs of the encoder beside those of the latent dimensions.
-        multiplier: outputs of the decoder per scalar of an example.
-        dropout: share of the decoder's hidden units that a training step leaves out.
     """
 
     outputs_per_latent = 1
-    more_outputs = 0
-    multiplier = 1
-    dropout = 0.0
+    more_outputs = 0  # of the encoder, beside those of the latent dimensions
+    multiplier = 1  # outputs of the decoder per scalar of an example
+    dropout = 0.0  # share of the decoder's hidden units that a training step leaves out
 
     def __init__(self, config: Any, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
@@ -77,16 +71,15 @@ class Autoencoding(Model):
         self.latent_dim = self.config.latent_dim
         inputs, condition = self.decoder_inputs, self.condition_dim
         outputs = self.outputs_per_latent * inputs + self.more_outputs
+        size = self.multiplier, self.config.width, self.config.depth
         self.encoder = self.make_encoder(space.shape, outputs, condition) if encoder is None else (
             encoder)
         if decoder is not None:
             self.decoder = decoder
         elif self.config.network == "mlp":
-            self.decoder = mlp.MLPDecoder(space.shape, inputs, condition, self.multiplier,
-                                          self.config.width, self.config.depth, self.dropout)
+            self.decoder = mlp.MLPDecoder(space.shape, inputs, condition, *size, self.dropout)
         else:
-            self.decoder = conv.ConvDecoder(space.shape, inputs, condition, self.multiplier,
-                                            self.config.width, self.config.depth)
+            self.decoder = conv.ConvDecoder(space.shape, inputs, condition, *size)
         if encoder is not None:
             must_fit("encoder", encoder, space.shape, (outputs,), condition)
         if decoder is not None:
@@ -108,31 +101,10 @@ class Autoencoding(Model):
         """One phase that trains everything."""
         return (Phase("model", tuple(name for name, _ in self.named_children())),)
 
-    def embed(self, condition: Tensor | None) -> Tensor | None:
-        """The condition as the vector (n, condition_dim) that the networks take."""
-        return None
-
-    def run_encoder(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """The encoder's output (n, outputs) for examples (n, *shape)."""
-        c = self.embed(condition)
-        out: Tensor = self.encoder(x) if c is None else self.encoder(x, c)
-        return out
-
-    def run_decoder(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        """The decoder's output for latents (*batch, d); a condition (n, …) serves all draws."""
-        leading, flat = z.shape[:-1], z.reshape(-1, z.shape[-1])
-        c = self.embed(condition)
-        out: Tensor = self.decoder(flat) if c is None else self.decoder(
-            flat, c.expand(*leading, -1).reshape(len(flat), -1))
-        return out.unflatten(0, leading)
-
 
 class AE(Autoencoding):
-    """Encoder and decoder trained on squared error (Hinton & Salakhutdinov 2006).
-
-    It is trained without a prior; :meth:`finish` fits a Gaussian to the training latents, from
-    which ``sample`` draws.
-    """
+    """Encoder and decoder trained on squared error (Hinton & Salakhutdinov 2006), without a prior;
+    :meth:`finish` fits a Gaussian to the training latents, from which ``sample`` draws."""
 
     Config = AEConfig
     latent_mean: Tensor
@@ -151,14 +123,15 @@ class AE(Autoencoding):
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(n, *shape) to latents (n, latent_dim)."""
-        return PointMass(self.run_encoder(x, condition).float())
+        return PointMass(self.encoder(x).float())
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to examples (*batch, *shape), model units."""
-        return PointMass(self.run_decoder(z, condition).float(), len(self.space.shape))
+        x = self.decoder(z.reshape(-1, z.shape[-1])).unflatten(0, z.shape[:-1])
+        return PointMass(x.float(), len(self.space.shape))
 
     def corrupt(self, x: Tensor, noise: Noise) -> Tensor:
-        """What the encoder sees in training; the example itself here."""
+        """What the encoder sees in training: here the example itself."""
         return x
 
     def loss(self, batch: Batch, step: Step) -> Loss:
@@ -185,8 +158,7 @@ class AE(Autoencoding):
 class DAEConfig(AEConfig):
     """Denoising autoencoder: reconstruct the clean example from a corrupted one."""
 
-    corruption: str = option("gaussian", "how the input is corrupted",
-                             choices=("gaussian", "mask"))
+    corruption: str = option("gaussian", "how the input is corrupted", choices=("gaussian", "mask"))
     noise: float = option(0.5, "standard deviation of the noise in model units, or the share of "
                           "masked scalars", low=0)
 

@@ -1,4 +1,4 @@
-"""Priors of a GAN's latents: N(0, I), or clusters of alike training images and their content."""
+"""A prior of a GAN's latents: clusters of alike training images, and the content of these."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.models.priors import Prior, StandardNormal
 
@@ -24,38 +24,6 @@ MIN_VARIANCE = 1e-6
 #: weight of the generator's content loss
 CONTENT_WEIGHT = 3.0
 
-#: what the discriminator reads of each example beside its class
-Context = tuple[Tensor | None, ...]
-
-
-class NormalPrior(StandardNormal):
-    """N(0, I), of a textbook GAN, and all that a GAN asks of its prior."""
-
-    n_clusters = content_dims = 0
-
-    def fit(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Learn from the training examples before the first step; nothing here."""
-
-    def context(self, x: Tensor, label: Tensor | None = None) -> Context:
-        """What D reads of examples (n, *shape) and of the fakes beside them; nothing here."""
-        return ()
-
-    def latents_like(self, x: Tensor, context: Context, noise: Noise) -> Tensor:
-        """As many latents as examples, of the same :meth:`context`: (n, dims)."""
-        return noise.normal(len(x), self.dims).to(x.device)
-
-    def sample(self, n: int, noise: Noise, label: Tensor | None = None) -> Tensor:
-        """(n, dims) latents, of classes (n,) where they are given."""
-        return super().sample(n, noise)
-
-    def expand_latent(self, z: Tensor) -> Tensor:
-        """Latents as the generator reads them: here as they are."""
-        return z
-
-    def content_loss(self, fakes: Tensor, context: Context) -> Tensor | None:
-        """How far fakes are from the content of their latents; latents have none here."""
-        return None
-
 
 class ClusterPrior(Prior):
     """N(0, I) beside a one-hot vector of a cluster k, which is as likely as the cluster is large.
@@ -63,7 +31,7 @@ class ClusterPrior(Prior):
     Clusters are those of k-means on the examples, of images on thumbnails. With classes, examples
     of two classes are further apart than any others, so that clusters are of one class each if
     there are enough of them. The 1 of the vector is √(2 · normal_dims), as for classes
-    (:func:`~latlas.models.conditioning.class_vectors`). (Liu et al. 2020, "Diverse image
+    (:func:`~latlas.models.priors.class_vectors`). (Liu et al. 2020, "Diverse image
     generation via self-conditioned GANs".)
 
     The first ``content_dims`` numbers z of a latent vector stand for the content s of an image, its
@@ -122,14 +90,23 @@ class ClusterPrior(Prior):
             counts += torch.bincount(row, minlength=counts.numel()).view_as(counts)
         self.counts.copy_(counts)
 
+    def features(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """Thumbnails (n, pixels) in [−1, 1] and, if there are any, classes far apart."""
+        small = x if self.thumbnail is None else F.adaptive_avg_pool2d(x, self.thumbnail)
+        flat = small.float().flatten(1)
+        if not self.classes or label is None:
+            return flat
+        one_hot = F.one_hot(label.long(), self.classes).to(flat)
+        return torch.cat([flat, one_hot * (2 * math.sqrt(self.pixels))], 1)
+
     def find_clusters(self, batches: Iterable[Batch], n_train: int) -> None:
         """Centres by k-means, and the content of each cluster."""
         from sklearn.cluster import KMeans
 
         part = slice(None, None, max(1, n_train // FIT_EXAMPLES))
-        features = torch.cat([self._features(
-            batch.x[part], batch.label if batch.label is None else batch.label[part])
-            for batch in batches]).cpu()
+        features = torch.cat([
+            self.features(b.x[part], None if b.label is None else b.label[part])
+            for b in batches]).cpu()
         different = len(np.unique(features.numpy(), axis=0))
         k = max(1, min(self.n_clusters, n_train // MIN_MEAN_SIZE, different))
         kmeans = KMeans(k, n_init=1, max_iter=ROUNDS, random_state=0).fit(features.numpy())
@@ -137,9 +114,9 @@ class ClusterPrior(Prior):
         self.counts[:, :k] = 1
         if self.content_dims:
             cluster = torch.cdist(features, self.centres[:k].cpu()).argmin(1)
-            self._fit_content(features[:, :self.pixels].double(), cluster)
+            self.fit_content(features[:, :self.pixels].double(), cluster)
 
-    def _fit_content(self, thumbnails: Tensor, cluster: Tensor) -> None:
+    def fit_content(self, thumbnails: Tensor, cluster: Tensor) -> None:
         """Principal axes of thumbnails (n, pixels), and how each cluster lies along them.
 
         The covariance of a cluster is that of its examples and of ``content_dims`` more, which are
@@ -174,27 +151,19 @@ class ClusterPrior(Prior):
 
     def assign(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """The clusters (n,) whose centres are nearest to examples, of classes where given."""
-        features = self._features(x, label)
+        features = self.features(x, label)
         distance = torch.cdist(features, self.centres[:, :features.shape[1]])
         return distance.masked_fill(self.weights() == 0, torch.inf).argmin(1)
 
     def content_of(self, x: Tensor) -> Tensor:
         """Examples to their first principal coordinates, of variance 1: (n, content_dims)."""
         with torch.autocast(x.device.type, enabled=False):
-            return (self._features(x, None) - self.pixel_mean) @ self.axes
+            return (self.features(x, None) - self.pixel_mean) @ self.axes
 
-    def context(self, x: Tensor, label: Tensor | None = None) -> Context:
-        """Cluster (n,) and content (n, content_dims) of examples, of classes where given."""
+    def context(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Cluster (n,) and content (n, content_dims) of examples, of classes where given: what D
+        reads of them, and of the fakes beside them."""
         return self.assign(x, label), self.content_of(x) if self.content_dims else None
-
-    def _features(self, x: Tensor, label: Tensor | None) -> Tensor:
-        """Thumbnails (n, pixels) in [−1, 1] and, if there are any, classes far apart."""
-        small = x if self.thumbnail is None else F.adaptive_avg_pool2d(x, self.thumbnail)
-        flat = small.float().flatten(1)
-        if not self.classes or label is None:
-            return flat
-        one_hot = F.one_hot(label.long(), self.classes).to(flat)
-        return torch.cat([flat, one_hot * (2 * math.sqrt(self.pixels))], 1)
 
     def weights(self, label: Tensor | None = None) -> Tensor:
         """How many examples each cluster has: of all (K,), or of the classes (n,) (n, K)."""
@@ -207,15 +176,9 @@ class ClusterPrior(Prior):
         level = noise.uniform(n).to(edges)[:, None] * edges[..., -1:]
         return self.sample_in((level >= edges).sum(1).clamp(max=self.n_clusters - 1), noise)
 
-    def latents_like(self, x: Tensor, context: Context, noise: Noise) -> Tensor:
-        """Latents (n, dims) of the clusters and the content of examples."""
-        cluster, content = context
-        assert cluster is not None
-        return self.sample_in(cluster, noise, content)
-
     def sample_in(self, cluster: Tensor, noise: Noise, content: Tensor | None = None) -> Tensor:
         """Latents (n, dims) of clusters (n,), and of content (n, content_dims) where given."""
-        vectors = self._vectors(cluster)
+        vectors = self.vectors(cluster)
         normal = noise.normal(len(cluster), self.normal_dims).to(vectors)
         if not self.content_dims:
             return torch.cat([normal, vectors], 1)
@@ -238,22 +201,21 @@ class ClusterPrior(Prior):
             residual = factors.unflatten(1, (self.content_dims, -1)) @ white
             return share @ self.content_means + residual[..., 0]
 
+    def vectors(self, cluster: Tensor) -> Tensor:
+        """The one-hot parts of latents, (n, n_clusters), of clusters (n,)."""
+        return (2 * self.normal_dims) ** 0.5 * F.one_hot(cluster.long(), self.n_clusters).float()
+
     def expand_latent(self, z: Tensor) -> Tensor:
         """Latents (n, dims) with the content itself in place of the numbers that stand for it."""
         if not self.content_dims:
             return z
         return torch.cat([self.content_of_latents(z).to(z), z[:, self.content_dims:]], 1)
 
-    def content_loss(self, fakes: Tensor, context: Context) -> Tensor | None:
-        """Mean squared distance of fakes from the content of their latents; none without."""
-        content = context[1]
-        return None if content is None else (self.content_of(fakes) - content).square().mean()
-
     def log_prob(self, z: Tensor) -> Tensor:
         """log w_k + log p(content | k) + log N(other; 0, I); −∞ off the vectors of clusters."""
         normal, vector = z.split((self.normal_dims, self.n_clusters), -1)
         cluster = vector.argmax(-1)
-        exact = vector == self._vectors(cluster)
+        exact = vector == self.vectors(cluster)
         log_weight = (self.weights() / self.weights().sum()).log()[cluster]
         log_weight = log_weight.masked_fill(~exact.all(-1), -torch.inf)
         content, other = normal[..., :self.content_dims], normal[..., self.content_dims:]
@@ -261,9 +223,6 @@ class ClusterPrior(Prior):
         if not self.content_dims:
             return density
         return density + log_kde(content, self.kde_centres[cluster], self.bandwidth)
-
-    def _vectors(self, cluster: Tensor) -> Tensor:
-        return (2 * self.normal_dims) ** 0.5 * F.one_hot(cluster.long(), self.n_clusters).float()
 
 
 def log_kde(z: Tensor, centres: Tensor, h: Tensor) -> Tensor:

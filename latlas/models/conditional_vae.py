@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.conditioning import NAME_IT, class_vectors
+from latlas.models.priors import NAME_IT, class_vectors
 from latlas.models.vae import VAE, VAEConfig
 
 SIDES = ("left", "right", "top", "bottom")
@@ -53,10 +53,8 @@ class ConditionalVAE(VAE):
         self.takes_condition = "part" if part else "label"
         self.condition_dim = PART_DIM if part else len(space.classes)
         super().__init__(config, space, encoder=encoder, decoder=decoder)
-        self.part_encoder = None
-        if part:
-            masked = space.shape[0] + 1, *space.shape[1:]
-            self.part_encoder = self.make_encoder(masked, self.condition_dim)
+        masked = space.shape[0] + 1, *space.shape[1:]
+        self.part_encoder = self.make_encoder(masked, PART_DIM) if part else None
 
     def embed(self, condition: Tensor | None) -> Tensor:
         """Class numbers as one-hot, the part through a network of its own."""
@@ -66,14 +64,13 @@ class ConditionalVAE(VAE):
                 "images of which a part is given; name them with --given"))
         if self.part_encoder is None:
             return class_vectors(condition, self.condition_dim, self.latent_dim)
-        features: Tensor = self.part_encoder(condition)
-        return features
+        return self.part_encoder(condition)  # type: ignore[no-any-return]
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, its labels, or its images with a part hidden."""
-        if batch.condition is not None or self.part_encoder is None:
-            return batch.condition if batch.condition is not None else batch.label
-        return hide(batch.x, self.config.part, noise)
+        if batch.condition is not None:
+            return batch.condition
+        return batch.label if self.part_encoder is None else hide(batch.x, self.config.part, noise)
 
 
 def hide(x: Tensor, part: str, noise: Noise) -> Tensor:

@@ -9,16 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, say_option
-from latlas.core.model import Loss, Phase, Step, TrainingDefaults
-from latlas.core.motion import estimate, explained, grey
+from latlas.core.model import Loss, PairBatch, Phase, Step, TrainingDefaults
+from latlas.core.motion import estimate, explained, grey, warped
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import PairSpace
-from latlas.models.translation import TranslationConfig, Translator, l1
-from latlas.objectives.adversarial import generator_loss
-from latlas.objectives.temporal import flicker
+from latlas.models.translation import TranslationConfig, Translator, flipped, l1
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
@@ -33,7 +30,7 @@ AUDIO_DEFAULTS: dict[str, Any] = {
     "cycle": 1.5, "identity": 0.0}
 #: examples of a step, and the learning rate
 IMAGE_PACE, AUDIO_PACE = (1, 2e-4), (4, 4e-4)
-GENERATORS, DISCRIMINATORS = ("G_AB", "G_BA"), ("D_A", "D_B")
+GENERATORS = ("G_AB", "G_BA")
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,8 @@ class CycleGANConfig(TranslationConfig):
                                 low=0)
 
     def resolve(self, space: PairSpace) -> CycleGANConfig:
-        """The config with what it leaves open chosen by the data.
-
-        Raises:
-            ConfigError: ``temporal`` is asked for, and neither domain has frames.
-        """
+        """With what it leaves open chosen by the data; ConfigError for ``temporal`` where neither
+        domain has frames."""
         frames = space.a.frames or space.b.frames
         if self.temporal and not frames:
             raise ConfigError(f"temporal={self.temporal:g} is for frames, and these are images "
@@ -111,13 +105,15 @@ class CycleGAN(Translator):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Both discriminators, their lazy gradient penalties, both generators."""
-        return (*self.discriminator_phases("discriminators", DISCRIMINATORS),
+        return (*self.adversarial.phases("discriminators", "D_A", "D_B"),
                 Phase("generators", GENERATORS))
 
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
         """One step: both discriminators on this step's fakes and earlier ones, then both
         generators."""
-        c, batch = self.config, self.augmented(batch, step)
+        c = self.config
+        if c.horizontal_flip:
+            batch = flipped(batch, step.noise.uniform(len(batch)) < 0.5)
         a, b = batch.a.x, batch.b.x
         # what is to stay as it is goes through in the same batch, which takes less time
         identity_weight = c.identity if c.identity and a.shape[1] == b.shape[1] else 0.0
@@ -125,31 +121,22 @@ class CycleGAN(Translator):
         fake_a, *same_a = self.G_BA(torch.cat([b, a]) if alike else b).split(len(a))
         fake_b, *same_b = self.G_AB(torch.cat([a, b]) if alike else a).split(len(a))
 
-        def logits_a(image: Tensor) -> Tensor:
-            return self.D_A(image).float()
-
-        def logits_b(image: Tensor) -> Tensor:
-            return self.D_B(image).float()
-
-        replay_a, replay_b = self.replay_a, self.replay_b
-        shown_a, shown_b = fake_a.detach(), fake_b.detach()
+        old_a, replay_a = fake_a.detach(), self.replay_a
+        old_b, replay_b = fake_b.detach(), self.replay_b
         if c.replay_buffer:
-            shown_a, replay_a = replayed(replay_a, shown_a, step.index * len(a), step.noise)
-        loss_a = self.discriminate(logits_a, a, shown_a, step)
+            old_a, replay_a = replayed(replay_a, old_a, step.index * len(a), step.noise)
+        loss_a, terms_a, _ = self.adversarial.discriminator(self.D_A, a, old_a, step)
         if c.replay_buffer:
-            shown_b, replay_b = replayed(replay_b, shown_b, step.index * len(b), step.noise)
-        loss_b = self.discriminate(logits_b, b, shown_b, step)
-        yield "discriminators", sum_of(loss_a, loss_b)
-        if self.lazy and step.index % c.r1_interval == 0:
-            yield "penalty", sum_of(self.penalise(logits_a, a, shown_a, step),
-                                    self.penalise(logits_b, b, shown_b, step))
+            old_b, replay_b = replayed(replay_b, old_b, step.index * len(b), step.noise)
+        loss_b, terms_b, _ = self.adversarial.discriminator(self.D_B, b, old_b, step)
+        yield "discriminators", Loss(loss_a + loss_b, both(terms_a, terms_b))
+        if self.adversarial.due(step):
+            loss_a, terms_a = self.adversarial.penalty(self.D_A, (a, old_a), step)
+            loss_b, terms_b = self.adversarial.penalty(self.D_B, (b, old_b), step)
+            yield "penalty", Loss(loss_a + loss_b, both(terms_a, terms_b))
 
-        fake_logits_a, fake_logits_b = logits_a(fake_a), logits_b(fake_b)
-        adversarial = (
-            generator_loss(c.objective, logits_a(a) if self.paired else fake_logits_a,
-                           fake_logits_a)
-            + generator_loss(c.objective, logits_b(b) if self.paired else fake_logits_b,
-                             fake_logits_b))
+        adversarial = (self.adversarial.generator(self.D_A, fake_a, a)[0]
+                       + self.adversarial.generator(self.D_B, fake_b, b)[0])
         cycle = l1(self.G_BA(fake_b), a) + l1(self.G_AB(fake_a), b)
         total, terms = adversarial + (c.cycle or 0.0) * cycle, {
             "generators": adversarial, "cycle": cycle}
@@ -188,18 +175,12 @@ class CycleGAN(Translator):
         return self.G_AB if to == "B" else self.G_BA
 
 
-def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Tensor, Tensor]:
+def replayed(buffer: Tensor, fakes: Tensor, before: int, noise: Noise) -> tuple[Tensor, Tensor]:
     """What D sees in place of ``fakes`` (n, \\*shape), and the buffer (p, \\*shape) after that.
 
     The first p fakes fill the buffer; later ones take the place of a random one half of the time,
-    and D sees that one instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017).
-
-    Args:
-        seen: fakes before these.
-        noise: decides.
-
-    Raises:
-        ConfigError: more fakes than the buffer holds.
+    and D sees that one instead (Shrivastava et al. 2017, section 2.3; Zhu et al. 2017). ``before``
+    says how many fakes there were before these. ConfigError for more fakes than the buffer holds.
     """
     n, p = len(fakes), len(buffer)
     if n > p:
@@ -207,16 +188,25 @@ def replayed(buffer: Tensor, fakes: Tensor, seen: int, noise: Noise) -> tuple[Te
                           "replay_buffer=0")
     slots = noise.uniform(p).argsort()[:n].to(buffer.device)
     swap = (noise.uniform(n) < 0.5).to(buffer.device).view(n, *[1] * (fakes.dim() - 1))
-    if seen + n <= p:
-        rows = torch.arange(seen, seen + n, device=buffer.device)
+    if before + n <= p:
+        rows = torch.arange(before, before + n, device=buffer.device)
         return fakes, buffer.index_copy(0, rows, fakes)
     old = buffer[slots]
     return torch.where(swap, old, fakes), buffer.index_copy(0, slots, torch.where(swap, fakes, old))
 
 
-def sum_of(a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]) -> Loss:
-    """The sum of both domains' losses; of terms the mean, and each domain's own, ``NAME/A``."""
-    (loss_a, terms_a), (loss_b, terms_b) = a, b
-    means = {name: (value + terms_b[name]) / 2 for name, value in terms_a.items()}
-    return Loss(loss_a + loss_b, means | {f"{name}/{side}": value for side, terms in (
-        ("A", terms_a), ("B", terms_b)) for name, value in terms.items()})
+def flicker(earlier: Tensor, later: Tensor, motion: Tensor, weight: Tensor) -> Tensor:
+    """mean over places and channels of w |later − W(earlier)|, of each pair of frames: (n,).
+
+    The short-term temporal loss of Lai et al. (2018, section 3.2; Ruder et al. 2016, eq. 7, with
+    squares). ``motion`` (n, 2, 3) is that of the frames themselves, and ``weight`` (n, 1, H, W) how
+    well it explains them (:mod:`latlas.core.motion`).
+    """
+    return (weight * (later.float() - warped(earlier, motion)).abs()).flatten(1).mean(1)
+
+
+def both(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For the log: of both domains' terms the mean, and each domain's own, ``NAME/A``."""
+    means = {name: (value + b[name]) / 2 for name, value in a.items()}
+    return means | {f"{name}/{side}": value for side, terms in (("A", a), ("B", b))
+                    for name, value in terms.items()}

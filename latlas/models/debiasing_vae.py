@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError, DataError, unknown
-from latlas.core.model import Loss, Step, Weights
+from latlas.core.model import Batch, Loss, Step, Weights
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.metrics import rarity
 from latlas.metrics.arrays import Array
-from latlas.models.conditioning import NAME_IT
+from latlas.models.priors import NAME_IT
 from latlas.models.vae import VAE, VAEConfig, normal_of
 
 
@@ -86,12 +85,11 @@ class DebiasingVAE(VAE):
     @property
     def reweighting_interval(self) -> float:
         """Share of the budget between two sets of weights; 0: examples come equally often."""
-        interval: float = self.config.reweighting_interval
-        return 0.0 if self.config.reweighting == "none" else interval
+        return 0.0 if self.config.reweighting == "none" else float(self.config.reweighting_interval)
 
     def encode_and_classify(self, x: Tensor) -> tuple[Normal, Tensor]:
         """q(z|x), and the logits (n, classes)."""
-        latents, logits = self.run_encoder(x, None).float().split(
+        latents, logits = self.encoder(x).float().split(
             [2 * self.latent_dim, self.more_outputs], -1)
         return normal_of(latents), logits
 
@@ -105,7 +103,7 @@ class DebiasingVAE(VAE):
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Cross-entropy of every example, and the negative bound of those of debias_classes."""
-        label = _labels(batch)
+        label = labels_of(batch)
         x = self.preprocess(batch.x, step.noise)
         q, logits = self.encode_and_classify(x)
         z = q.sample(step.noise)
@@ -118,12 +116,8 @@ class DebiasingVAE(VAE):
                             "reconstruction": reconstruction.mean(), "kl": kl.sum(-1).mean()})
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Refuse what histograms of latents cannot be computed from.
-
-        Raises:
-            DataError: fewer than 50 examples of the debias_classes.
-        """
-        count = sum(int(self.debiased[_labels(batch)].sum()) for batch in batches)
+        """DataError for fewer than 50 examples of the debias_classes, too few for histograms."""
+        count = sum(int(self.debiased[labels_of(batch)].sum()) for batch in batches)
         if self.reweighting_interval and count < rarity.LEAST_ITEMS:
             raise DataError(f"the debias_classes have {count} training examples; at least "
                             f"{rarity.LEAST_ITEMS} are needed to say which are rare, or "
@@ -131,10 +125,8 @@ class DebiasingVAE(VAE):
 
     @torch.no_grad()
     def sampling_weights(self, batches: Iterable[Batch]) -> Weights:
-        """Weights of the examples of debias_classes; 1 for others.
-
-        By the histograms of their latents (eq. 3), or by the losses of examples that are alike.
-        """
+        """Of the examples of debias_classes by the histograms of their latents (eq. 3), or by the
+        losses of examples that are alike; 1 for others."""
         z, loss, label = self.latents_and_losses(batches)
         mine, c = self.debiased.cpu().numpy()[label] > 0, self.config
         if c.reweighting == "loss":
@@ -152,13 +144,13 @@ class DebiasingVAE(VAE):
         for batch in batches:
             q, logits = self.encode_and_classify(batch.x)
             latents.append(q.mean)
-            labels.append(_labels(batch))
+            labels.append(labels_of(batch))
             losses.append(F.cross_entropy(logits, labels[-1], reduction="none"))
         z, loss, label = (torch.cat(part).cpu().numpy() for part in (latents, losses, labels))
         return z, loss, label
 
 
-def _labels(batch: Batch) -> Tensor:
+def labels_of(batch: Batch) -> Tensor:
     if batch.label is None:
         raise DataError(f"debiasing-vae needs a label for every example: {NAME_IT}")
     return batch.label

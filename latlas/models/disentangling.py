@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Batch, Loss, Phase, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.vae import VAE, VAEConfig
 from latlas.networks.mlp import leaky_mlp
-from latlas.objectives.elbo import trimmed_mean
-from latlas.objectives.total_correlation import permute_dims, total_correlation
+from latlas.objectives.elbo import permute_dims, total_correlation
 
 #: a discriminator that lags behind the latents finds them independent whatever they are
 DISCRIMINATOR_BETAS = (0.5, 0.9)
@@ -67,8 +65,7 @@ class BetaTCVAE(VAE):
 
     Config = BetaTCVAEConfig
 
-    def regularisers(self, z: Tensor, q: Normal,
-                     step: Step) -> dict[str, tuple[float, Tensor]]:
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """β − 1 times the total correlation beside the KL, which holds it once."""
         return {"total correlation": (self.config.beta - 1, total_correlation(z, q))}
 
@@ -109,22 +106,13 @@ class FactorVAE(VAE):
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """Negative bound and γ TC, mean nats per example; then the discriminator's loss on the
         latents that were drawn for it."""
-        x = self.preprocess(batch.x, step.noise)
-        q = self.encode(x)
-        z = q.sample(step.noise)
-        reconstruction = -self.decode(z).log_prob(x)
-        kl = self.prior.kl(q, z)
-        tc = self.log_density_ratio(z)
-        regulariser = self.with_free_bits(kl) + self.config.gamma * tc
-        bound = reconstruction + self.kl_weight(step) * regulariser
-        total = trimmed_mean(bound, self.config.trimmed_fraction)
-        yield "vae", Loss(total, {"loss": total, "reconstruction": reconstruction.mean(),
-                                  "kl": kl.sum(-1).mean(), "total correlation": tc.mean()})
+        loss, z = self.loss_and_latents(batch, step)
+        yield "vae", loss
         yield "discriminator", self.discriminator_loss(z.detach(), step)
 
-    def loss(self, batch: Batch, step: Step) -> Loss:
-        """The VAE's loss, by which the model is validated."""
-        return next(self.losses(batch, step))[1]
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
+        """γ times the total correlation as the discriminator has it."""
+        return {"total correlation": (self.config.gamma, self.log_density_ratio(z))}
 
     def discriminator_loss(self, z: Tensor, step: Step) -> Loss:
         """−½ E log D(z) − ½ E log(1 − D(permuted z)) (algorithm 2); log 2 for a coin."""

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
-from latlas.core.distributions import Normal
-from latlas.core.model import Loss, Model, Phase, Step
+from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dequantise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.priors import Prior
+from latlas.models.priors import Prior, StandardNormal
 from latlas.networks.mlp import mlp
 
 #: the velocity's network is given cos πkt and sin πkt, k = 1 … 8
@@ -82,8 +80,7 @@ class FlowMatching(Model):
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Nats in data units, exact but for the steps, and an infinite effective sample size.
 
-        Images are dequantised: one draw of a lower bound. The time is that of ``dims`` passes
-        through the network for every pass of a sample.
+        Images are dequantised: one draw of a lower bound. It takes ``dims`` times a sample's time.
         """
         flat = dequantise(x, self.space.step, noise).flatten(1)
         nats = self.log_density(flat) - self.space.log_volume
@@ -92,12 +89,9 @@ class FlowMatching(Model):
     def log_density(self, x: Tensor, probe: Tensor | None = None) -> Tensor:
         """log p(x) = log N(x_0) − ∫ tr ∂v/∂x dt (Chen et al. 2018, eq. 8), model units.
 
-        Args:
-            x: (n, d).
-            probe: (n, d) of −1 and 1: the trace is estimated by eᵀ ∂v/∂x e (Grathwohl et al. 2019,
-                eq. 8), unbiased, at the cost of one pass instead of d.
-        Returns:
-            (n,), through which no gradient flows.
+        Of x (n, d): (n,), through which no gradient flows. With a ``probe`` e (n, d) of −1 and 1
+        the trace is estimated by eᵀ ∂v/∂x e (Grathwohl et al. 2019, eq. 8), unbiased, at the cost
+        of one pass instead of d.
         """
         def slope(state: Tensor, t: float) -> Tensor:
             """Velocity and its divergence, (n, d + 1)."""
@@ -116,8 +110,7 @@ class FlowMatching(Model):
         with torch.inference_mode(False):  # the trace is made of gradients
             state = torch.cat([x, torch.zeros_like(x[:, :1])], 1).clone()
             start = runge_kutta(slope, state, 1.0, 0.0, self.config.steps)
-        normal = Normal(torch.zeros_like(x), x.new_zeros(()))
-        return normal.log_prob(start[:, :-1]) + start[:, -1]
+        return StandardNormal(x.shape[1]).log_prob(start[:, :-1]) + start[:, -1]
 
 
 class FittedPrior(Prior):
@@ -133,8 +126,7 @@ class FittedPrior(Prior):
         return nats.reshape(z.shape[:-1])
 
     def sample(self, n: int, noise: Noise) -> Tensor:
-        z: Tensor = self.flow.space.to_data(self.flow.sample(n, noise=noise))
-        return z
+        return self.flow.space.to_data(self.flow.sample(n, noise=noise))
 
 
 def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, start: float, end: float,

@@ -1,33 +1,31 @@
-"""``gan``: a generator of images, rows or points against a discriminator; and what GANs share."""
+"""``gan`` and ``conditional-gan``, of images, rows or points; and what GANs share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas import networks
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Model, Phase, Step, TrainingDefaults
+from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior, NormalPrior
-from latlas.networks.augment import ada_augment, diff_augment
+from latlas.models.cluster_prior import CONTENT_WEIGHT, ClusterPrior
+from latlas.models.priors import NAME_IT, Prior, StandardNormal, class_vectors
 from latlas.networks.conv import LEAST_SIDE
-from latlas.networks.gan import make_discriminator, make_generator
-from latlas.objectives import adversarial
-from latlas.objectives.adversarial import OBJECTIVES, Objective, find_objective
+from latlas.networks.gan import ada_augment, diff_augment, make_discriminator, make_generator
+from latlas.objectives.adversarial import OBJECTIVES, AdversarialLoss, Objective, find_objective
 
 #: sets of fewer images are augmented; of fewer examples all are memorised, augmented or not
 AUGMENT_BELOW, MEMORISED_BELOW = 10_000, 100
-#: certainty of D that adaptive augmentation aims at, and the examples over which its probability
+#: signal of D that adaptive augmentation aims at, and the examples over which its probability
 #: can rise from 0 to 1 (Karras et al. 2020b, section 3.1)
 ADA_TARGET, ADA_EXAMPLES = 0.6, 500_000
 #: default units of hidden layers and channels of the first level; default hidden layers, of which
@@ -69,14 +67,11 @@ class AdversarialConfig:
                               "or more, or 0 for none")
 
     def resolve(self, space: Space) -> Self:
-        """The config with what was left to the data filled in.
+        """With what was left to the data filled in.
 
         R1 of an image sums over pixels, which vary together: γ grows with their number, and is 10
         for gp (Gulrajani et al. 2017). γ falls to ``gamma_end``, so that edges of modes can become
-        sharp; gp is a constraint and stays.
-
-        Raises:
-            ConfigError: augmentation of what is no image.
+        sharp; gp is a constraint and stays. ConfigError for augmentation of what is no image.
         """
         image, penalty = space.kind == "image", self.penalty
         if not image and self.augment not in ("auto", "none"):
@@ -119,11 +114,7 @@ class GANConfig(AdversarialConfig):
                                       low=0, high=1_000)
 
     def resolve(self, space: Space) -> Self:
-        """The config with what was left to the data filled in.
-
-        Raises:
-            ConfigError: options of clusters with another prior.
-        """
+        """Network and prior as well; ConfigError for options of clusters with another prior."""
         config, image = super().resolve(space), space.kind == "image"
         prior = self.prior if self.prior != "auto" else "clusters" if image else "normal"
         n_clusters, content_dims = self.n_clusters, self.content_dims
@@ -143,62 +134,69 @@ class GANConfig(AdversarialConfig):
                        content_dims=content_dims)
 
 
-class Adversarial(Model):
-    """A generator G of latents z and a discriminator D: what the steps of all GANs share.
+@dataclass(frozen=True)
+class ConditionalGANConfig(GANConfig):
+    """A GAN of given classes."""
 
-    A family builds ``generator`` and ``discriminator`` and writes its own ``losses``. The gradient
-    penalty of D is part of its loss at every step (eager), or a phase of its own at every
-    ``r1_interval``-th (lazy; Karras et al. 2020, appendix B).
-    """
+    class_loss_weight: float = option(3.0, "weight of the class loss (AC-GAN): the discriminator "
+                                      "learns to classify real examples, the generator to make "
+                                      "fakes that are classified right; 0: fakes are as ambiguous "
+                                      "as the data", low=0)
+
+    def resolve(self, space: Space) -> Self:
+        """As of a GAN; DataError for data of fewer than two classes."""
+        if len(space.classes) < 2:
+            raise DataError("conditional-gan needs labels of two classes or more, this data has "
+                            f"{len(space.classes) or 'none'}: name their column with --label, or "
+                            "train gan")
+        return super().resolve(space)
+
+
+class Adversarial(Model):
+    """A generator G of latents z and a discriminator D: what all GANs share but their step."""
 
     defaults = TrainingDefaults(ema_modules=("generator",), monitored=True,
-                                group_option="minibatch_std")
-    prior: NormalPrior | ClusterPrior
+                                batch_multiple="minibatch_std")
+    prior: Prior
     generator: nn.Module
     discriminator: nn.Module
     augment_p: Tensor
 
     def __init__(self, config: Any, space: Space, objective: Objective | None = None) -> None:
         super().__init__(config.resolve(space), space)
-        self.objective = objective or find_objective(config.objective)
-        self.objective_name = config.objective if objective is None else "own objective"
-        self.eager = self.config.penalty != "none" and config.r1_interval == 1
-        self.lazy = self.config.penalty != "none" and config.r1_interval > 1
-        #: D sees real examples and fakes in one batch; not where the gradient at one kind alone
-        #: would go back through both
-        self.joint = not (self.eager and self.config.penalty in ("r1", "r2"))
+        self.adversarial = AdversarialLoss(self.config, objective)
+        self.objective = self.adversarial.objective
         self.latent_dim = self.config.latent_dim
-        self.prior = NormalPrior(self.latent_dim)
+        self.prior = StandardNormal(self.latent_dim)
         self.register_buffer("augment_p", torch.zeros(()))
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Discriminator, its penalty where that is lazy, generator."""
-        lazy = Phase("penalty", ("discriminator",), every=self.config.r1_interval)
-        return (Phase("discriminator", ("discriminator",)), *((lazy,) if self.lazy else ()),
+        return (*self.adversarial.phases("discriminator", "discriminator"),
                 Phase("generator", ("generator",)))
+
+    @property
+    def clusters(self) -> ClusterPrior | None:
+        """The prior, if it has clusters, or whatever else examples and their fakes share."""
+        return self.prior if hasattr(self.prior, "context") else None  # type: ignore[return-value]
 
     def describe(self, n_train: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
-        config = self.config
-        words = f"{self.objective_name}, no penalty"
-        if self.eager or self.lazy:
-            words = (f"{self.objective_name}, {config.penalty} with gamma {config.gamma:.4g}, at "
-                     f"the end {config.gamma * config.gamma_end:.4g}"
-                     + f", every {config.r1_interval} steps" * self.lazy)
         image = self.space.kind == "image"
-        return f"{words}, augment={self.augmentation(n_train)}" if image else words
+        return self.adversarial.describe() + f", augment={self.augmentation(n_train)}" * image
 
     def warnings(self, n_train: int) -> list[str]:
         """So few n_train that the discriminator memorises them."""
         if n_train >= MEMORISED_BELOW:
             return []
         kind, image = self.augmentation(n_train), self.space.kind == "image"
-        what = f"{'image' if image else 'example'}{'' if n_train == 1 else 's'}"
-        hint = f"augment={kind}, in use, delays that" if kind != "none" else (
-            "augment=ada would delay that" if image else "give more")
-        return [f"only {n_train} training {what}: so few are memorised, and samples will be copies "
-                f"of them; {hint}"]
+        what, hint = ("image", "augment=ada would delay that") if image else (
+            "example", "give more")
+        if kind != "none":
+            hint = f"augment={kind}, in use, delays that"
+        return [f"only {n_train} training {what}{'s' * (n_train != 1)}: so few are memorised, and "
+                f"samples will be copies of them; {hint}"]
 
     def augmentation(self, n_train: int) -> str:
         """``none``, ``ada`` or ``diff``."""
@@ -213,49 +211,18 @@ class Adversarial(Model):
             return ada_augment(x, self.augment_p, step.noise)
         return diff_augment(x, step.noise) if kind == "diff" else x
 
-    def d_inputs(self, real: Tensor, fakes: Tensor, step: Step, penalised: bool) -> list[Tensor]:
-        """Both as D sees them, detached; of ``penalised`` ones D's gradient can be taken."""
-        return [self.augment(x, step).detach().requires_grad_(penalised)
-                for x in (real, fakes.detach())]
-
-    def discriminate(self, conditions: Sequence[Any], *inputs: Tensor) -> list[Tensor]:
-        """D's outputs (n, k) float32 at each of the inputs (n, *shape), of the same conditions."""
-        if not self.joint or len(inputs) == 1:
-            return [self.discriminator(x, *conditions).float() for x in inputs]
-        x = torch.cat([x.to(inputs[0].dtype) for x in inputs])
-        repeated = [c.repeat(len(inputs), *[1] * (c.dim() - 1)) if isinstance(c, Tensor) else c
-                    for c in conditions]
-        return list(self.discriminator(x, *repeated).float().chunk(len(inputs)))
-
-    def logits(self, conditions: Sequence[Any], *inputs: Tensor) -> list[Tensor]:
-        """The first of D's outputs, how real each of the inputs is, (n,) float32."""
-        return [out[:, 0] for out in self.discriminate(conditions, *inputs)]
-
-    def penalty(self, logits_of: Callable[..., list[Tensor]], d_inputs: list[Tensor], step: Step,
-                logits: list[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradient penalty times γ, and its parts; ``logits`` if D has run there (eager).
-
-        γ falls geometrically to ``gamma_end`` of itself: it is to D's gradient what a squared
-        length is to the data, so every scale gets the same time.
-        """
-        gamma = float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
-        penalty, parts = adversarial.gradient_penalty(self.config.penalty, logits_of, d_inputs,
-                                                      step.noise, logits)
-        return gamma * penalty, parts
-
-    def adapt_augmentation(self, certainty: Tensor, n: int, step: Step) -> None:
-        """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less.
-
-        (Karras et al. 2020b, section 3.) ``certainty`` is of the n examples of this process; those
-        of all processes count.
-        """
+    def adapt_augmentation(self, ada_signal: Tensor, n: int, step: Step) -> None:
+        """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less (Karras
+        et al. 2020b, section 3). ``n`` are this process's examples; those of all count."""
         if self.augmentation(step.n_train) == "ada":
             share = n * step.noise.world / ADA_EXAMPLES
-            self.augment_p.add_((certainty.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
+            self.augment_p.add_((ada_signal.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
 
     def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """(n, latent_dim) latents, of a class where they differ by it."""
-        return self.prior.sample(n, noise, condition).to(self.device)
+        """(n, latent_dim) latents; where they differ by the class, of a condition (n,)."""
+        z = self.prior.sample(n, noise) if self.clusters is None else (
+            self.clusters.sample(n, noise, condition))
+        return z.to(self.device)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """G(z) of such latents: (n, *shape) model units."""
@@ -269,8 +236,7 @@ class Adversarial(Model):
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) of latents (n, latent_dim): (n, *shape)."""
-        out: Tensor = self.generator(self.prior.expand_latent(z))
-        return out
+        return self.generator(z)  # type: ignore[no-any-return]
 
 
 class GAN(Adversarial):
@@ -296,22 +262,16 @@ class GAN(Adversarial):
 
     def __init__(self, config: GANConfig, space: Space, *, generator: nn.Module | None = None,
                  discriminator: nn.Module | None = None,
-                 prior: NormalPrior | ClusterPrior | None = None,
-                 objective: Objective | None = None) -> None:
-        self.condition_dim = len(space.classes) if self.takes_condition else 0
+                 prior: Prior | None = None, objective: Objective | None = None) -> None:
+        self.condition_dim = classes = len(space.classes) if self.takes_condition else 0
         if config.prior == "auto" and (generator is not None or discriminator is not None):
             config = replace(config, prior="normal")
         super().__init__(config, space, objective)
         if prior is None and self.config.prior == "clusters":
-            prior = ClusterPrior(self.latent_dim, space.shape, self.config.n_clusters,
-                                 self.condition_dim, self.config.content_dims)
+            prior = ClusterPrior(self.latent_dim, space.shape, self.config.n_clusters, classes,
+                                 self.config.content_dims)
         self.prior = prior = self.prior if prior is None else prior
         self.latent_dim = prior.dims
-        if discriminator is not None:
-            self.joint = False  # examples may meet in a batch, as in BatchNorm
-            if prior.n_clusters:
-                raise ConfigError("prior=clusters: a discriminator of your own is not told of "
-                                  "clusters; choose prior=normal")
         if space.kind == "image":  # learning takes steps more than images
             self.defaults = replace(self.defaults, max_batch_size=64, learning_rate=5e-4)
         else:  # modes are many, narrow, and cheap to learn
@@ -319,60 +279,119 @@ class GAN(Adversarial):
                                     min_images=10_000_000)
         size: dict[str, Any] = {k: getattr(self.config, k) for k in ("network", "width", "depth")}
         self.generator = generator if generator is not None else make_generator(
-            space, self.latent_dim, self.condition_dim, **size)
-        self.discriminator = discriminator if discriminator is not None else make_discriminator(
-            space, classes=self.condition_dim, class_logits=self.class_logits,
-            clusters=prior.n_clusters, content_dims=prior.content_dims,
-            minibatch_std=config.minibatch_std, bias=not self.objective.relative,
-            spectral=config.spectral_norm, **size)
+            space, self.latent_dim, classes, **size)
         if generator is not None:
-            networks.must_fit("generator", generator, (self.latent_dim,), space.shape,
-                              self.condition_dim)
-        if discriminator is not None and not self.condition_dim:
+            networks.must_fit("generator", generator, (self.latent_dim,), space.shape, classes)
+        if discriminator is None:
+            self.discriminator = make_discriminator(
+                space, classes=classes,
+                class_logits=bool(classes) and self.config.class_loss_weight > 0,
+                clusters=self.clusters.n_clusters if self.clusters else 0,
+                content_dims=self.clusters.content_dims if self.clusters else 0,
+                minibatch_std=config.minibatch_std, bias=not self.objective.shift_invariant,
+                spectral=config.spectral_norm, **size)
+            return
+        self.discriminator = discriminator
+        self.adversarial.joint = False  # examples may meet in a batch, as in BatchNorm
+        if self.clusters:
+            raise ConfigError("prior=clusters: a discriminator of your own is not told of "
+                              "clusters; choose prior=normal")
+        if not classes:
             networks.must_fit("discriminator", discriminator, space.shape, (1,))
-
-    @property
-    def class_logits(self) -> bool:
-        """Whether the discriminator learns to classify, too."""
-        return False
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
         """Fit the prior, where it has something to fit."""
-        self.prior.fit(batches, n_train)
-
-    def guess(self, x: Tensor, *, noise: Noise, condition: Tensor | None = None) -> Tensor | None:
-        """Latents (n, latent_dim) of the images' clusters and content."""
-        context = self.prior.context(x, condition)
-        return self.prior.latents_like(x, context, noise) if context else None
+        if self.clusters:
+            self.clusters.fit(batches, n_train)
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The discriminator's loss, its penalty where that is lazy, the generator's loss."""
-        x = batch.x
-        context = self.prior.context(x)
-        fakes = self.generate(self.prior.latents_like(x, context, step.noise)).float()
-        logits_of = partial(self.logits, (None, *context) if context else ())  # of no class
+        x, label = batch.x, self.conditioning(batch, step.noise)
+        clusters, content = self.clusters, None
+        conditions: tuple[Tensor | None, ...] = (label,) if self.condition_dim else ()
+        if clusters is None:
+            z = self.prior.sample(len(x), step.noise).to(x.device)
+        else:
+            cluster, content = clusters.context(x, label)
+            z = clusters.sample_in(cluster, step.noise, content)
+            conditions = (label, cluster, content)
+        fakes = self.generate(z, label).float()
 
-        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = logits_of(*d_inputs)
-        total = adversarial.discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
-        if self.eager:
-            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
-            total, terms = total + penalty, terms | parts
+        def discriminate(images: Tensor) -> Tensor:
+            """D's outputs for one batch of the step's conditions, or several in a row."""
+            times = len(images) // len(x)
+            return self.discriminator(images, *(  # type: ignore[no-any-return]
+                c if c is None else c.repeat(times, *[1] * (c.dim() - 1)) for c in conditions))
+
+        inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+        total, terms, outputs = self.adversarial.discriminator(discriminate, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
+        if (class_loss := self.class_loss(outputs, label)) is not None:
+            total, terms = total + class_loss, terms | {"class": class_loss}
         yield "discriminator", Loss(total, terms)
 
-        if self.lazy and step.index % self.config.r1_interval == 0:
-            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
+        if self.adversarial.due(step):
+            inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+            yield "penalty", Loss(*self.adversarial.penalty(discriminate, inputs, step))
 
-        fake, = logits_of(self.augment(fakes, step))
-        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = adversarial.generator_loss(self.objective, real, fake)
+        augmented = self.augment(fakes, step)
+        real = self.augment(x, step) if self.objective.generator_uses_real else x
+        total, outputs = self.adversarial.generator(discriminate, augmented, real)
         parts = {"generator": total}
-        content = self.prior.content_loss(fakes, context)
-        if content is not None:
-            total, parts = total + CONTENT_WEIGHT * content, parts | {"content": content}
+        if (class_loss := self.class_loss(outputs, label)) is not None:
+            total = total + class_loss
+        if clusters and content is not None:
+            distance = (clusters.content_of(fakes) - content).square().mean()
+            total, parts = total + CONTENT_WEIGHT * distance, parts | {"content": distance}
         yield "generator", Loss(total, parts)
-        self.adapt_augmentation(terms["certainty"], len(x), step)
+        self.adapt_augmentation(terms["ada_signal"], len(x), step)
+
+    def class_loss(self, outputs: Tensor, label: Tensor | None) -> Tensor | None:
+        """−log p(class | example), mean nats times ``class_loss_weight``, by D's further outputs;
+        none for a discriminator of the user's own that gives one logit."""
+        if label is None or outputs.shape[1] == 1:
+            return None
+        if outputs.shape[1] != 1 + self.condition_dim:
+            n = self.condition_dim
+            raise ConfigError("discriminator must turn examples and classes into (n, 1), or into "
+                              f"(n, {1 + n}): how real, then the {n} classes; it gives (n, "
+                              f"{outputs.shape[1]})")
+        loss: Tensor = self.config.class_loss_weight * F.cross_entropy(outputs[:, 1:], label)
+        return loss
+
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """The batch's own condition, else its labels, for a model that reads the class."""
+        if not self.takes_condition:
+            return None
+        return batch.label if batch.condition is None else batch.condition
+
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """G(z) of latents (n, latent_dim), and of classes (n,), or fewer, which then repeat."""
+        inputs = [self.clusters.expand_latent(z) if self.clusters else z]
+        if self.takes_condition:
+            if condition is None:
+                raise DataError(f"conditional-gan needs a label for every example: {NAME_IT}")
+            vectors = class_vectors(condition, self.condition_dim, self.config.latent_dim)
+            inputs.append(vectors.repeat(len(z) // len(vectors), 1))
+        return self.generator(*inputs)  # type: ignore[no-any-return]
+
+    def initial_latents(self, x: Tensor, *, noise: Noise,
+                        condition: Tensor | None = None) -> Tensor | None:
+        """Latents (n, latent_dim) of the images' clusters and content."""
+        if self.clusters is None:
+            return None
+        cluster, content = self.clusters.context(x, condition)
+        return self.clusters.sample_in(cluster, noise, content)
+
+
+class ConditionalGAN(GAN):
+    """G(z, c) against a discriminator that projects on the class (Miyato & Koyama 2018).
+
+    The fakes of a step have the classes of its real examples, so both networks see every class as
+    often as it occurs. The discriminator also learns to classify real examples, and the generator
+    pays for fakes that are not classified as their class (AC-GAN, Odena et al. 2017, section 3).
+    """
+
+    Config = ConditionalGANConfig
+    takes_condition = "label"

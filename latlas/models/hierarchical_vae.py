@@ -18,9 +18,8 @@ from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models import priors
 from latlas.models.autoencoder import auto_latent_dim
-from latlas.models.iwae import IWAE, IWAEConfig
 from latlas.models.priors import Prior
-from latlas.models.vae import normal_of
+from latlas.models.vae import IWAE, IWAEConfig, normal_of
 from latlas.networks import mlp, must_fit
 
 
@@ -50,8 +49,8 @@ class HierarchicalVAEConfig(IWAEConfig):
             raise ConfigError("latent_dim=1: two layers need two numbers or more",
                               option="latent_dim")
         top = max(1, total // 3)
-        return IWAEConfig.resolve(replace(self, latent_dim=total, latents=self.latents or (
-            total - top, top)), space)
+        latents = self.latents or (total - top, top)
+        return IWAEConfig.resolve(replace(self, latent_dim=total, latents=latents), space)
 
 
 def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
@@ -66,11 +65,10 @@ def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
 
 @dataclass
 class Chain:
-    """q(z_1|x) Π q(z_l+1|z_l) over flat latents (*batch, Σ d_l), z_1 first.
+    """q(z_1|x) Π q(z_l+1|z_l) over flat latents (*batch, Σ d_l), z_1 first: a posterior.
 
-    Attributes:
-        bottom: q(z_1|x); ``links[l]`` gives the next layer; ``sizes`` are the d_l.
-        fixed: no gradient flows to the weights of the links.
+    ``bottom`` is q(z_1|x), ``links[l]`` gives the next layer, ``sizes`` are the d_l. Where it is
+    ``fixed``, no gradient flows to the weights of the links.
     """
 
     bottom: Normal
@@ -81,29 +79,25 @@ class Chain:
     @property
     def mean(self) -> Tensor:
         """The mean of z_1, and of every further layer where the one below is at its mean."""
-        return self._upward(self.bottom.mean)
+        return self.upward(self.bottom.mean)
 
     def sample(self, noise: Noise) -> Tensor:
-        """(*batch, Σ d_l), layer by layer."""
-        return self._upward(self.bottom.sample(noise), noise)
+        return self.upward(self.bottom.sample(noise), noise)
 
     def draws(self, k: int, noise: Noise) -> Tensor:
-        """(k, n, Σ d_l): ``k`` samples of every example."""
-        return self._upward(self.bottom.draws(k, noise), noise)
+        return self.upward(self.bottom.draws(k, noise), noise)
 
     def detached(self) -> Chain:
-        """The same density, through whose parameters no gradient flows."""
         return replace(self, bottom=self.bottom.detached(), fixed=True)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Σ_l log q(z_l|z_l−1), (*batch, Σ d_l) to (*batch,), nats."""
         layers = z.split(self.sizes, -1)
         log_q = self.bottom.log_prob(layers[0])
         for link, (below, above) in zip(self.links, pairwise(layers), strict=True):
             log_q = log_q + conditional(link, below, self.fixed).log_prob(above)
         return log_q
 
-    def _upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
+    def upward(self, z: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the bottom one, each a sample, or without ``noise`` a mean."""
         layers = [z]
         for link in self.links:
@@ -115,9 +109,9 @@ class Chain:
 class ChainPrior(Prior):
     """p(z_L) Π p(z_l|z_l+1) over the same latents; ``top`` is p(z_L), ``links[l]`` p(z_l|z_l+1)."""
 
-    def __init__(self, top: Prior, links: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+    def __init__(self, top: Prior, links: nn.ModuleList, sizes: tuple[int, ...]) -> None:
         super().__init__(sum(sizes))
-        self.top, self.links, self.sizes = top, nn.ModuleList(links), tuple(sizes)
+        self.top, self.links, self.sizes = top, links, sizes
 
     def log_prob(self, z: Tensor) -> Tensor:
         layers = z.split(self.sizes, -1)
@@ -127,16 +121,14 @@ class ChainPrior(Prior):
         return log_p
 
     def sample(self, n: int, noise: Noise) -> Tensor:
-        """Ancestral: the top layer first."""
         top = self.top.sample(n, noise).to(next(self.links.parameters()).device)
-        return self.downward([top], noise)
+        return self.downward(top, noise=noise)
 
-    def downward(self, upper: Sequence[Tensor], noise: Noise | None = None) -> Tensor:
+    def downward(self, *layers: Tensor, noise: Noise | None = None) -> Tensor:
         """All layers from the upper ones; the others are samples, or without ``noise`` means."""
-        layers = list(upper)
-        for link in reversed(self.links[:len(self.sizes) - len(upper)]):
+        for link in reversed(self.links[:len(self.sizes) - len(layers)]):
             p = conditional(link, layers[0])
-            layers.insert(0, p.mean if noise is None else p.sample(noise))
+            layers = (p.mean if noise is None else p.sample(noise), *layers)
         return torch.cat(layers, -1)
 
 
@@ -159,17 +151,30 @@ class HierarchicalVAE(IWAE):
                  up: nn.Module | None = None, down: nn.Module | None = None) -> None:
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         sizes: tuple[int, ...] = self.config.latents
-        pairs = list(pairwise(sizes))
-        self.up = nn.ModuleList(self._links("up", up, pairs))
-        links = self._links("down", down, [(above, below) for below, above in pairs])
+        self.up = self.links("up", up, list(pairwise(sizes)))
+        links = self.links("down", down, [(above, below) for below, above in pairwise(sizes)])
         top = priors.make(self.config.prior, sizes[-1], self.config.prior_components, space)
         self.prior: ChainPrior = ChainPrior(top, links, sizes)
+
+    def links(self, name: str, own: nn.Module | None,
+              pairs: Sequence[tuple[int, int]]) -> nn.ModuleList:
+        """One network for each pair of sizes (given, of), or those of the user's ``own``."""
+        if own is None:
+            width, depth = ((self.config.width, self.config.depth) if self.config.network == "mlp"
+                            else (mlp.WIDTH, mlp.DEPTH))
+            return nn.ModuleList(mlp.mlp(a, 2 * b, width, depth) for a, b in pairs)
+        modules = list(own.children())
+        if len(modules) != len(pairs):
+            raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
+                              f"{len(pairs)}")
+        for module, (a, b) in zip(modules, pairs, strict=True):
+            must_fit(name, module, (a,), (2 * b,))
+        return nn.ModuleList(modules)
 
     @property
     def decoder_inputs(self) -> int:
         """The latent dimensions of z_1, next to the data."""
-        size: int = self.config.latents[0]
-        return size
+        return self.config.latents[0]  # type: ignore[no-any-return]
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -187,20 +192,4 @@ class HierarchicalVAE(IWAE):
 
     def fill_lower_layers(self, z: Tensor, layer: int) -> Tensor:
         """The latents with every layer below ``layer`` (from 0) at its mean given the one above."""
-        return self.prior.downward(z.split(self.config.latents, -1)[layer:])
-
-    def _links(self, name: str, own: nn.Module | None,
-               pairs: Sequence[tuple[int, int]]) -> list[nn.Module]:
-        """One network for each pair of sizes (given, of)."""
-        if own is None:
-            perceptron = self.config.network == "mlp"
-            width, depth = ((self.config.width, self.config.depth) if perceptron else
-                            (mlp.WIDTH, mlp.DEPTH))
-            return [mlp.mlp(a, 2 * b, width, depth) for a, b in pairs]
-        modules = list(own.children())
-        if len(modules) != len(pairs):
-            raise ConfigError(f"{name} holds {len(modules)} networks; {len(pairs) + 1} layers need "
-                              f"{len(pairs)}")
-        for module, (a, b) in zip(modules, pairs, strict=True):
-            must_fit(name, module, (a,), (2 * b,))
-        return modules
+        return self.prior.downward(*z.split(self.config.latents, -1)[layer:])

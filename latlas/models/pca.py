@@ -14,17 +14,17 @@ coordinates along the principal axes, in order of variance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Model
+from latlas.core.model import Batch, Model
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -50,11 +50,7 @@ class PCAConfig:
 
     def resolve(self, space: Space) -> PCAConfig:
         """Latent dimensions as the other families take for this data, as far as that is possible,
-        and the solver.
-
-        Raises:
-            ConfigError: more latent dimensions than D − 1, which already is a full Gaussian.
-        """
+        and the solver; ConfigError for more than D − 1, which already is a full Gaussian."""
         k, dims, solver = self.latent_dim, space.dims, self.solver
         if dims < 2:
             raise ConfigError("pca needs at least 2 numbers per example, this data has 1")
@@ -72,12 +68,8 @@ class PCA(Model):
 
     Integer images are fitted and scored with uniform noise of one level added, which makes their
     density comparable in bits per dimension with a likelihood of the integers themselves.
-
-    Attributes:
-        mean: (D,) μ.
-        axes: (D, k) orthonormal principal axes U.
-        eigenvalues: (k,) variances λ along them, descending.
-        noise_variance: () σ².
+    ``mean`` is μ (D,), ``axes`` are the orthonormal principal axes U (D, k), ``eigenvalues`` the
+    variances λ (k,) along them, descending, and ``noise_variance`` is σ².
     """
 
     Config = PCAConfig
@@ -114,12 +106,17 @@ class PCA(Model):
     def fit(self, batches: Iterable[Batch]) -> None:
         """Maximum likelihood (variances over n − ``ddof``), in one sweep, or a few above 4,096 D.
 
-        Raises:
-            DataError: fewer than k + 2 examples, values that are not finite, or data that lie in a
-                plane of at most k dimensions, where the density has no bound.
+        DataError for fewer than k + 2 examples, values that are not finite, or data that lie in a
+        plane of at most k dimensions, where the density has no bound.
         """
-        solve = covariance_spectrum if self.config.solver == "covariance" else randomised_spectrum
-        s = solve(_Rows(batches, self.space), self.latent_dim, self.config.ddof)
+        def rows() -> Iterator[Tensor]:
+            """Dequantised, by the same noise in each sweep."""
+            for i, batch in enumerate(batches):
+                noise = Noise(derive("pca", "dequantise", i), batch.x.device)
+                yield self.preprocess(batch.x, noise).flatten(1)
+
+        s = spectrum(rows, self.latent_dim, self.config.ddof,
+                     exact=self.config.solver == "covariance")
         rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
         if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
@@ -179,27 +176,11 @@ class PCA(Model):
         return nats - self.space.log_volume, torch.full_like(nats, math.inf)
 
 
-class _Rows:
-    """Batches as (n, D) float64, dequantised; each sweep sees the same noise."""
-
-    def __init__(self, batches: Iterable[Batch], space: Space) -> None:
-        self.batches, self.space = batches, space
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for i, batch in enumerate(self.batches):
-            noise = Noise(derive("pca", "dequantise", i), batch.x.device)
-            yield dequantise(batch.x.double(), self.space.step, noise).flatten(1)
-
-
-@dataclass
-class Spectrum:
+class Spectrum(NamedTuple):
     """Leading part of the eigendecomposition of a covariance matrix, float64.
 
-    Attributes:
-        mean: (D,).
-        axes: (D, k) orthonormal eigenvectors; the largest entry of each is positive.
-        eigenvalues: (k,), descending.
-        total: trace of the covariance.
+    ``axes`` (D, k) are orthonormal eigenvectors, the largest entry of each positive, of the
+    ``eigenvalues`` (k,), descending; ``total`` is the trace of the covariance.
     """
 
     mean: Tensor
@@ -208,37 +189,15 @@ class Spectrum:
     total: Tensor
 
 
-def covariance_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1) -> Spectrum:
-    """Exact, one sweep; D² memory.
+def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exact: bool = True,
+             extra: int = 10, sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+    """``k`` eigenpairs of the covariance of rows (n, D) float64, which divides by n − ``ddof``.
+
+    Exact in one sweep with D² memory; otherwise by subspace iteration from a random start (Halko et
+    al. 2011, algorithms 4.4 and 5.3), the eigenvalues never above the exact ones, in several sweeps
+    of the same rows with D × 2 (k + extra) memory, until the sum of the eigenvalues is steady.
 
     Args:
-        rows: (n, D) float64 batches.
-        k: how many eigenpairs.
-        ddof: the covariance divides by n − ddof.
-
-    Raises:
-        DataError: fewer than k + 2 rows, or values that are not finite.
-    """
-    n, mean, scatter = _moments(rows, k, full=True)
-    covariance = scatter / (n - ddof)
-    dims = len(covariance)
-    values, vectors = scipy.linalg.eigh(covariance.cpu().numpy(),
-                                        subset_by_index=[dims - k, dims - 1])
-    return _spectrum(mean, torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy()),
-                     covariance.trace())
-
-
-def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra: int = 10,
-                        sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
-    """Subspace iteration from a random start (Halko et al. 2011, algorithms 4.4 and 5.3).
-
-    One sweep for the mean, then sweeps until the sum of the eigenvalues is steady; memory
-    D × 2 (k + extra). The eigenvalues are never above the exact ones.
-
-    Args:
-        rows: (n, D) float64 batches; swept several times, the same every time.
-        k: how many eigenpairs.
-        ddof: the covariance divides by n − ddof.
         extra: further columns that speed up convergence.
         sweeps: at most so many after the first.
         tolerance: relative change of Σλ at which to stop.
@@ -246,36 +205,12 @@ def randomised_spectrum(rows: Iterable[Tensor], k: int, ddof: int = 1, *, extra:
     Raises:
         DataError: fewer than k + 2 rows, or values that are not finite.
     """
-    n, mean, scatter = _moments(rows, k, full=False)
-    dims, total = len(mean), -math.inf
-    start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
-    basis = torch.linalg.qr(start.to(mean)).Q
-    for _ in range(sweeps):
-        image = torch.zeros_like(basis)  # the covariance times the basis, without its (D, D) matrix
-        for x in rows:
-            centred = x - mean
-            image += centred.T @ (centred @ basis)
-        image = image / (n - ddof)
-        values, rotation = torch.linalg.eigh(basis.T @ image)
-        axes, before, total = basis @ rotation, total, float(values[-k:].sum())
-        if abs(total - before) <= tolerance * abs(total):
-            break
-        basis = torch.linalg.qr(image).Q
-    return _spectrum(mean, values[-k:], axes[:, -k:], scatter.sum() / (n - ddof))
-
-
-def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, Tensor]:
-    """Count, mean (D,), and sum of products about the mean, updated by batches.
-
-    Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel. The products are
-    (D, D), or without ``full`` only the (D,) squares. DataError if k axes and a noise variance
-    cannot be fitted to them.
-    """
     def products(centred: Tensor) -> Tensor:
-        return centred.T @ centred if full else centred.square().sum(0)
+        return centred.T @ centred if exact else centred.square().sum(0)
 
+    # Chan, Golub & LeVeque 1983, eq. 2.1: exact, and no large numbers cancel
     count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
-    for x in rows:
+    for x in rows():
         n, delta = len(x), x.mean(0) - mean
         update = products(x - x.mean(0)) + count * n / (count + n) * products(delta[None])
         scatter = scatter.to(update) + update
@@ -286,11 +221,29 @@ def _moments(rows: Iterable[Tensor], k: int, full: bool) -> tuple[int, Tensor, T
                         f"got {count}")
     if not torch.isfinite(scatter).all():
         raise DataError("pca: the training examples hold values that are not finite numbers")
-    return count, mean, scatter
-
-
-def _spectrum(mean: Tensor, values: Tensor, vectors: Tensor, total: Tensor) -> Spectrum:
-    """Descending order; signs fixed, so that the latents of two fits agree."""
+    dims = len(mean)
+    if exact:
+        covariance = scatter / (count - ddof)
+        values, vectors = map(torch.tensor, scipy.linalg.eigh(
+            covariance.cpu().numpy(), subset_by_index=[dims - k, dims - 1]))
+        trace = covariance.trace()
+    else:
+        trace, total = scatter.sum() / (count - ddof), -math.inf
+        start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+        basis = torch.linalg.qr(start.to(mean)).Q
+        for _ in range(sweeps):
+            image = torch.zeros_like(basis)  # the covariance, never made, times the basis
+            for x in rows():
+                centred = x - mean
+                image += centred.T @ (centred @ basis)
+            image = image / (count - ddof)
+            values, rotation = torch.linalg.eigh(basis.T @ image)
+            values, vectors = values[-k:], (basis @ rotation)[:, -k:]
+            before, total = total, float(values.sum())
+            if abs(total - before) <= tolerance * abs(total):
+                break
+            basis = torch.linalg.qr(image).Q
+    # descending; signs fixed, so that the latents of two fits agree
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return Spectrum(mean, vectors * largest.sign(), values, total)
+    return Spectrum(mean, vectors * largest.sign(), values, trace)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.distributions import LOG_2PI, Normal
@@ -19,6 +20,8 @@ from latlas.objectives.elbo import kl_standard_normal
 COMPONENTS = {"standard": 0, "mixture": 100, "vamp": 100, "flow": 8}
 #: units of a coupling layer's network, and the largest |log scale| of one layer
 COUPLING_WIDTH, COUPLING_SCALE = 128, 2.0
+#: how a class is named where a conditional model misses one
+NAME_IT = "name the class with --label or, of data, its column with --data-option label=NAME"
 
 
 class Prior(nn.Module, ABC):
@@ -87,15 +90,14 @@ class Mixture(Prior):
         self.log_vars = nn.Parameter(torch.zeros(components * dims))
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return log_mixture(z, *self._normals(), self.logits.log_softmax(0))
+        means, log_vars = self.means.view(-1, self.dims), self.log_vars.view(-1, self.dims)
+        return log_mixture(z, means, log_vars, self.logits.log_softmax(0))
 
     def sample(self, n: int, noise: Noise) -> Tensor:
         edges = self.logits.softmax(0).cumsum(0)[:-1]
-        component = torch.bucketize(noise.uniform(n).to(edges), edges)
-        return _sample_normals(*self._normals(), component, noise)
-
-    def _normals(self) -> tuple[Tensor, Tensor]:
-        return self.means.view(-1, self.dims), self.log_vars.view(-1, self.dims)
+        k = torch.bucketize(noise.uniform(n).to(edges), edges)
+        means, log_vars = self.means.view(-1, self.dims), self.log_vars.view(-1, self.dims)
+        return Normal(means[k], log_vars[k]).sample(noise)
 
 
 class Vamp(Prior):
@@ -122,8 +124,8 @@ class Vamp(Prior):
 
     def sample(self, n: int, noise: Noise) -> Tensor:
         q = self.posterior(self.pseudo_inputs())
-        component = noise.integers(len(q.mean), n).to(q.mean.device)
-        return _sample_normals(q.mean, q.log_var, component, noise)
+        k = noise.integers(len(q.mean), n).to(q.mean.device)
+        return Normal(q.mean[k], q.log_var[k]).sample(noise)
 
     def pseudo_inputs(self) -> Tensor:
         """(K, *shape), model units."""
@@ -172,22 +174,22 @@ class Coupling(nn.Module):
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
+    def affine(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """Log scale, bounded so that no layer blows up early, and shift."""
+        raw, shift = self.net(fixed).to(fixed).chunk(2, -1)
+        return COUPLING_SCALE * torch.tanh(raw / COUPLING_SCALE), shift
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """(*batch, fixed + moving) to the same with the halves swapped, and log |det| (*batch,)."""
         fixed, moving = z.split((self.fixed, self.moving), -1)
-        log_scale, shift = self._affine(fixed)
+        log_scale, shift = self.affine(fixed)
         return torch.cat([moving * log_scale.exp() + shift, fixed], -1), log_scale.sum(-1)
 
     def inverse(self, y: Tensor) -> Tensor:
         """What :meth:`forward` turned into ``y``."""
         moving, fixed = y.split((self.moving, self.fixed), -1)
-        log_scale, shift = self._affine(fixed)
+        log_scale, shift = self.affine(fixed)
         return torch.cat([fixed, (moving - shift) * (-log_scale).exp()], -1)
-
-    def _affine(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Log scale, bounded so that no layer blows up early, and shift."""
-        raw, shift = self.net(fixed).to(fixed).chunk(2, -1)
-        return COUPLING_SCALE * torch.tanh(raw / COUPLING_SCALE), shift
 
 
 def make(name: str, dims: int, components: int, space: Space,
@@ -197,14 +199,14 @@ def make(name: str, dims: int, components: int, space: Space,
     Raises:
         ConfigError: ``vamp`` without a posterior, ``flow`` of one dimension.
     """
-    if name == "vamp":
-        if posterior is None:
-            raise ConfigError("prior=vamp is a mixture of normals, which the posterior of the top "
-                              "layer is not; use mixture or flow", option="prior")
-        return Vamp(dims, components, space, posterior)
     if name == "standard":
         return StandardNormal(dims)
-    return {"mixture": Mixture, "flow": Flow}[name](dims, components)
+    if name != "vamp":
+        return {"mixture": Mixture, "flow": Flow}[name](dims, components)
+    if posterior is None:
+        raise ConfigError("prior=vamp is a mixture of normals, which the posterior of the top "
+                          "layer is not; use mixture or flow", option="prior")
+    return Vamp(dims, components, space, posterior)
 
 
 def log_mixture(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor) -> Tensor:
@@ -221,7 +223,10 @@ def log_mixture(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor) -
     return joint.logsumexp(-1).to(z.dtype)
 
 
-def _sample_normals(mean: Tensor, log_var: Tensor, component: Tensor, noise: Noise) -> Tensor:
-    """A draw from the normal ``component`` (n,) for each row; ``mean`` is (K, d)."""
-    mean = mean[component]
-    return mean + torch.exp(0.5 * log_var[component]) * noise.normal(*mean.shape).to(mean)
+def class_vectors(label: Tensor, classes: int, latent_dim: int) -> Tensor:
+    """Classes (n,), or clusters, as one-hot (n, classes), to stand beside latents.
+
+    The 1 is √(2 · latent_dim), longer than a latent vector: beside it a plain 1 is so faint that
+    a VAE's latents learn the class as well, and samples then ignore the label.
+    """
+    return (2 * latent_dim) ** 0.5 * F.one_hot(label.long(), classes).float()

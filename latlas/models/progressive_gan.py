@@ -10,15 +10,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
-from latlas.core.model import Loss, Step
+from latlas.core.model import Batch, Loss, Step
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig
-from latlas.networks.blocks import channels
-from latlas.networks.equalised import image_sizes
-from latlas.networks.growing import GrowingDiscriminator, GrowingGenerator, at_stage
-from latlas.objectives import adversarial
+from latlas.networks.conv import channels
+from latlas.networks.equalised import GrowingDiscriminator, GrowingGenerator, at_stage, image_sizes
+from latlas.objectives.adversarial import Objective
 
 #: a fade goes in so many steps, all of which float32 holds exactly
 FADE_STEPS = 1024
@@ -50,14 +48,14 @@ class ProgressiveGAN(Adversarial):
     discriminator: GrowingDiscriminator
 
     def __init__(self, config: ProgressiveGANConfig, space: Space,
-                 objective: adversarial.Objective | None = None) -> None:
+                 objective: Objective | None = None) -> None:
         self.sizes = sizes = image_sizes("progressive-gan", space.shape, config.depth)
         super().__init__(config, space, objective)
         self.defaults = replace(self.defaults, progressive=config.grow)
         wide = channels(self.config.width, len(sizes))[::-1]
         self.generator = GrowingGenerator(self.latent_dim, space.shape[0], sizes, wide)
-        self.discriminator = GrowingDiscriminator(space.shape[0], sizes, wide,
-                                                  config.minibatch_std, not self.objective.relative)
+        self.discriminator = GrowingDiscriminator(
+            space.shape[0], sizes, wide, config.minibatch_std, not self.objective.shift_invariant)
         self.register_buffer("stage", torch.tensor(self.stage_at(0.0)))
 
     def stage_at(self, progress: float) -> float:
@@ -72,30 +70,25 @@ class ProgressiveGAN(Adversarial):
         stage = self.stage_at(step.progress)
         self.stage.fill_(stage)
         x = at_stage(batch.x, self.sizes, stage)
-        z = self.prior.latents_like(x, (), step.noise)
+        z = self.prior.sample(len(x), step.noise).to(x.device)
         fakes = self.generator(z, stage).float()
-        logits_of = partial(self.logits, (stage,))
+        discriminate = partial(self.discriminator, stage=stage)
 
-        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = logits_of(*d_inputs)
-        total = adversarial.discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
-        if self.eager:
-            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
-            total, terms = total + penalty, terms | parts
+        inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+        total, terms, _ = self.adversarial.discriminator(discriminate, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
-        if self.lazy and step.index % self.config.r1_interval == 0:
-            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
+        if self.adversarial.due(step):
+            inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+            yield "penalty", Loss(*self.adversarial.penalty(discriminate, inputs, step))
 
-        fake, = logits_of(self.augment(fakes, step))
-        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = adversarial.generator_loss(self.objective, real, fake)
+        augmented = self.augment(fakes, step)
+        real = self.augment(x, step) if self.objective.generator_uses_real else x
+        total, _ = self.adversarial.generator(discriminate, augmented, real)
         yield "generator", Loss(total, {"generator": total})
-        self.adapt_augmentation(terms["certainty"], len(x), step)
+        self.adapt_augmentation(terms["ada_signal"], len(x), step)
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) at the current stage, enlarged to the full size: (n, *shape)."""

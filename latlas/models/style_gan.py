@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import PointMass
-from latlas.core.model import Loss, Phase, Step
+from latlas.core.model import Batch, Loss, Phase, Step
 from latlas.core.noise import Noise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig
-from latlas.networks.blocks import channels
-from latlas.networks.equalised import image_sizes, residual_trunk
+from latlas.networks.conv import channels
+from latlas.networks.equalised import (
+    Mapping,
+    StyleGenerator,
+    Synthesis,
+    image_sizes,
+    residual_trunk,
+)
 from latlas.networks.gan import Discriminator
-from latlas.networks.style import Mapping, StyleGenerator, Synthesis
-from latlas.objectives import adversarial
+from latlas.objectives.adversarial import Objective, path_lengths
 
 #: latents whose styles are averaged for w̄
 MEAN_LATENTS = 4096
@@ -54,7 +57,7 @@ class StyleGAN(Adversarial):
     generator: StyleGenerator
 
     def __init__(self, config: StyleGANConfig, space: Space,
-                 objective: adversarial.Objective | None = None) -> None:
+                 objective: Objective | None = None) -> None:
         sizes = image_sizes("style-gan", space.shape, config.depth)
         super().__init__(config, space, objective)
         wide = channels(self.config.width, len(sizes))[::-1]
@@ -63,7 +66,7 @@ class StyleGAN(Adversarial):
         self.generator = StyleGenerator(mapping, synthesis)
         trunk = residual_trunk(space.shape[0], sizes, wide)
         self.discriminator = Discriminator(trunk, wide[0], minibatch_std=config.minibatch_std,
-                                           bias=not self.objective.relative)
+                                           bias=not self.objective.shift_invariant)
         self.register_buffer("path_length", torch.zeros(()))
 
     @property
@@ -78,39 +81,33 @@ class StyleGAN(Adversarial):
         with a the running mean of the lengths."""
         x, n, noise = batch.x, len(batch.x), step.noise
         fakes = self.decode_w(self.mixed_styles(n, noise), noise=noise).mean
-        logits_of = partial(self.logits, ())
 
-        d_inputs = self.d_inputs(x, fakes, step, penalised=self.eager)
-        real, fake = logits = logits_of(*d_inputs)
-        total = adversarial.discriminator_loss(self.objective, real, fake)
-        terms = {"discriminator": total} | adversarial.logit_terms(real, fake)
-        if self.eager:
-            penalty, parts = self.penalty(logits_of, d_inputs, step, logits)
-            total, terms = total + penalty, terms | parts
+        inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+        total, terms, _ = self.adversarial.discriminator(self.discriminator, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
 
-        if self.lazy and step.index % self.config.r1_interval == 0:
-            d_inputs = self.d_inputs(x, fakes, step, penalised=True)
-            yield "penalty", Loss(*self.penalty(logits_of, d_inputs, step))
+        if self.adversarial.due(step):
+            inputs = self.augment(x, step), self.augment(fakes.detach(), step)
+            yield "penalty", Loss(*self.adversarial.penalty(self.discriminator, inputs, step))
 
-        fake, = logits_of(self.augment(fakes, step))
-        real, = logits_of(self.augment(x, step)) if self.objective.paired else (fake,)
-        total = adversarial.generator_loss(self.objective, real, fake)
+        augmented = self.augment(fakes, step)
+        real = self.augment(x, step) if self.objective.generator_uses_real else x
+        total, _ = self.adversarial.generator(self.discriminator, augmented, real)
         yield "generator", Loss(total, {"generator": total})
 
         if self.config.path_weight > 0 and step.index % self.config.path_every == 0:
             w = self.mixed_styles(max(1, n // 2), noise)
             images = self.decode_w(w, noise=noise).mean
-            lengths = adversarial.path_lengths(images, w, noise.normal(*images.shape).to(images))
+            lengths = path_lengths(images, w, noise.normal(*images.shape).to(images))
             length = lengths.detach().mean()
             mean = torch.where(self.path_length > 0,
                                torch.lerp(self.path_length, length, PATH_DECAY), length)
             total = self.config.path_weight * (lengths - mean).square().mean()
             yield "path", Loss(total, {"path": total, "path length": lengths.mean()})
             self.path_length.copy_(mean)
-        self.adapt_augmentation(terms["certainty"], n, step)
+        self.adapt_augmentation(terms["ada_signal"], n, step)
 
     def mixed_styles(self, n: int, noise: Noise) -> Tensor:
         """Styles of n images, (n, layers, d_w), a share of them of two latent vectors."""
@@ -133,13 +130,9 @@ class StyleGAN(Adversarial):
 
     @torch.no_grad()
     def mean_w(self) -> Tensor:
-        """Mean style of 4,096 latents, always the same ones, (d_w,).
-
-        It is computed when it is asked for, so it is that of these weights, averaged ones too.
-        """
+        """Mean style of 4,096 latents, always the same ones, under the present weights: (d_w,)."""
         z = self.prior.sample(MEAN_LATENTS, Noise(derive("mean w")))
-        mean: Tensor = self.generator.mapping(z.to(self.device)).mean(0)
-        return mean
+        return self.generator.mapping(z.to(self.device)).mean(0)  # type: ignore[no-any-return]
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
         """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second."""

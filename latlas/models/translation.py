@@ -1,8 +1,9 @@
-"""What models that translate images of one domain into images of another share."""
+"""What translators of images of one domain into another share; ``pix2pix``, the other image of a
+pair (Isola et al. 2017)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -11,32 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import PairBatch
 from latlas.core.errors import ConfigError, DataError, say_option
-from latlas.core.model import Model, Phase, Step
+from latlas.core.model import Loss, Model, PairBatch, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise, dropout_rng
 from latlas.core.options import option
 from latlas.core.space import PairSpace, Space
-from latlas.networks.blocks import pyramid
-from latlas.networks.translators import (
-    ColumnTranslator,
-    PatchDiscriminator,
-    ResidualTranslator,
-    UNet,
-)
-from latlas.objectives.adversarial import (
-    OBJECTIVES,
-    discriminator_loss,
-    find_objective,
-    gradient_penalty,
-    logit_terms,
-)
+from latlas.networks import translators
+from latlas.networks.conv import pyramid
+from latlas.objectives.adversarial import OBJECTIVES, AdversarialLoss, find_objective
 
 #: images with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
 LARGE = 128
 #: discriminators halve until a side would be under this
 LEAST_PATCHES = 8
-Logits = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -77,13 +65,10 @@ class TranslationConfig:
 
 class Translator(Model):
     """Generators from images of domain A to those of domain B, against discriminators of patches.
-
-    Attributes:
-        ways: the domains it translates to.
     """
 
     latent_dim = 0
-    ways: tuple[str, ...] = ("B",)
+    ways: tuple[str, ...] = ("B",)  # the domains it translates to
     space: PairSpace  # type: ignore[assignment]
 
     def __init__(self, config: Any, space: PairSpace) -> None:
@@ -107,94 +92,41 @@ class Translator(Model):
         if config.horizontal_flip and a.sound:
             raise ConfigError("horizontal_flip=true is for images: a recording's would be it "
                               "backwards")
-        penalised = self.config.penalty != "none" and self.config.gamma > 0
-        #: the gradient penalty is part of the discriminator's loss, or a phase of its own
-        self.eager = penalised and self.config.r1_interval == 1
-        self.lazy = penalised and self.config.r1_interval > 1
-        self.paired = find_objective(self.config.objective).paired
+        self.adversarial = AdversarialLoss(self.config, patches=True)
 
     def generator_to(self, to: str) -> nn.Module:
         """The generator of images of this domain."""
         raise NotImplementedError
 
     def translate(self, x: Tensor, *, to: str = "B", noise: Noise | None = None) -> Tensor:
-        """Images (n, *shape) of the other domain to domain ``to``, model units.
-
-        Dropout, where there is some, draws from ``noise``.
-        """
+        """Images (n, *shape) of the other domain to domain ``to``, model units; dropout draws from
+        ``noise``."""
         with nullcontext() if noise is None else dropout_rng(noise, len(x)):
             image: Tensor = self.generator_to(to)(x)
         return image
 
     def describe(self, n_train: int) -> str:
         """Objective, and gradient penalty with its weight at the start and at the end."""
-        c = self.config
-        if not (self.eager or self.lazy):
-            return f"{c.objective}, no penalty"
-        return (f"{c.objective}, {c.penalty} with gamma {c.gamma:.4g}, at the end "
-                f"{c.gamma * c.gamma_end:.4g}" + f", every {c.r1_interval} steps" * self.lazy)
-
-    def discriminator_phases(self, name: str, modules: tuple[str, ...]) -> tuple[Phase, ...]:
-        """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
-        lazy = Phase("penalty", modules, every=self.config.r1_interval)
-        return (Phase(name, modules), *((lazy,) if self.lazy else ()))
-
-    def discriminate(self, logits: Logits, real: Tensor, fake: Tensor,
-                     step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminator's loss, with the gradient penalty if that is eager, and what to log."""
-        d_inputs = [x.detach().requires_grad_(self.eager) for x in (real, fake)]
-        # the gradient at one kind, part of the same loss, would go back through both
-        apart = self.eager and self.config.penalty in ("r1", "r2")
-        outputs = [logits(x) for x in d_inputs] if apart else joint(logits, *d_inputs)
-        loss = discriminator_loss(self.config.objective, *outputs)
-        terms = {"discriminator": loss} | logit_terms(*outputs)
-        if not self.eager:
-            return loss, terms
-        penalty, parts = gradient_penalty(
-            self.config.penalty, lambda *xs: [logits(x) for x in xs] if apart else joint(
-                logits, *xs), d_inputs, step.noise, outputs)
-        return loss + self.gamma(step) * penalty, terms | parts
-
-    def penalise(self, logits: Logits, real: Tensor, fake: Tensor,
-                 step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted gradient penalty by itself, and its parts."""
-        d_inputs = [x.detach().requires_grad_() for x in (real, fake)]
-        penalty, parts = gradient_penalty(self.config.penalty, lambda *xs: joint(logits, *xs),
-                                          d_inputs, step.noise)
-        return self.gamma(step) * penalty, parts
-
-    def gamma(self, step: Step) -> float:
-        """Weight of the penalty: γ at the start, ``gamma_end`` of it at the end, geometrically."""
-        return float(self.config.gamma * self.config.gamma_end ** min(1.0, step.progress))
-
-    def augmented(self, batch: PairBatch, step: Step) -> PairBatch:
-        """The batch; with ``horizontal_flip`` half of its examples are flipped, on both sides."""
-        if not self.config.horizontal_flip:
-            return batch
-        return flipped(batch, step.noise.uniform(len(batch)) < 0.5)
+        return self.adversarial.describe()
 
     def make_generator(self, a: Space, b: Space) -> nn.Module:
         """From images of ``a`` to images of ``b``."""
-        size, blocks = (a.shape[1], a.shape[2]), self.config.blocks
-        ends = a.shape[0], b.shape[0], size, self.config.width
-        if self.config.network == "columns":
-            return ColumnTranslator(*ends, blocks or 4)
-        if self.config.network == "residual":
-            return ResidualTranslator(*ends, blocks or (9 if max(size) > LARGE else 6))
-        return UNet(*ends, self.config.depth or None, self.config.dropout, blocks)
+        size, c = (a.shape[1], a.shape[2]), self.config
+        ends = a.shape[0], b.shape[0], size, c.width
+        if c.network == "columns":
+            return translators.ColumnTranslator(*ends, c.blocks or 4)
+        if c.network == "residual":
+            blocks = c.blocks or (9 if max(size) > LARGE else 6)
+            return translators.ResidualTranslator(*ends, blocks)
+        return translators.UNet(*ends, c.depth or None, c.dropout, c.blocks)
 
-    def make_discriminator(self, channels: int, size: tuple[int, ...]) -> PatchDiscriminator:
+    def make_discriminator(self, channels: int,
+                           size: tuple[int, ...]) -> translators.PatchDiscriminator:
         """One that sees patches of 70 pixels, or of fewer where images are small."""
         stages = sum(min(large) > 2 * LEAST_PATCHES for large in pyramid(size[0], size[1], 3))
-        return PatchDiscriminator(channels,
-                                  self.config.discriminator_width or self.config.width,
-                                  self.config.discriminator_depth or max(1, stages))
-
-
-def joint(logits: Logits, *d_inputs: Tensor) -> list[Tensor]:
-    """D's logits of several inputs, by one pass over one batch."""
-    batch = torch.cat([x.to(d_inputs[0].dtype) for x in d_inputs])
-    return list(logits(batch).chunk(len(d_inputs)))
+        return translators.PatchDiscriminator(
+            channels, self.config.discriminator_width or self.config.width,
+            self.config.discriminator_depth or max(1, stages))
 
 
 def flipped(batch: PairBatch, which: Tensor) -> PairBatch:
@@ -212,3 +144,82 @@ def flipped(batch: PairBatch, which: Tensor) -> PairBatch:
 def l1(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference, model units."""
     return F.l1_loss(image.float(), target.float())
+
+
+@dataclass(frozen=True)
+class Pix2PixConfig(TranslationConfig):
+    """The other image of a pair."""
+
+    l1: float = option(100.0, "weight of the mean absolute difference, model units", low=0)
+    adversarial: float = option(1.0, "weight of the adversarial loss; 0: no discriminator", low=0)
+    features: float = option(0.0, "weight of the difference of the discriminator's features", low=0)
+
+
+class Pix2Pix(Translator):
+    """G(x) near the y of its pair, and so that D cannot tell (x, G(x)) from (x, y) (eq. 4).
+
+    D sees both images and says of every patch how real it is. ``adversarial=0`` leaves D out:
+    what is uncertain then becomes its median, which is blurred.
+    """
+
+    Config = Pix2PixConfig
+    config: Pix2PixConfig
+    discriminator: translators.PatchDiscriminator
+    needs = "pairs"
+    defaults = TrainingDefaults(ema_modules=("generator",), monitored=True)
+
+    def __init__(self, config: Pix2PixConfig, space: PairSpace) -> None:
+        super().__init__(config, space)
+        self.generator = self.make_generator(space.a, space.b)
+        if config.adversarial:
+            self.discriminator = self.make_discriminator(space.a.shape[0] + space.b.shape[0],
+                                                         space.a.shape[1:])
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Discriminator, its lazy gradient penalty, generator."""
+        generator = Phase("generator", ("generator",))
+        if not self.config.adversarial:
+            return (generator,)
+        return (*self.adversarial.phases("discriminator", "discriminator"), generator)
+
+    def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
+        """One step: the discriminator on this step's fakes, then the generator that made them."""
+        c = self.config
+        if c.horizontal_flip:
+            batch = flipped(batch, step.noise.uniform(len(batch)) < 0.5)
+        x, y = batch.a.x, batch.b.x
+        fake = self.generator(x)
+
+        def pair(image: Tensor) -> Tensor:
+            """x beside images, which may be several batches."""
+            return torch.cat([x.repeat(len(image) // len(x), 1, 1, 1), image.to(x.dtype)], 1)
+
+        def discriminate(image: Tensor) -> Tensor:
+            return self.discriminator(pair(image))  # type: ignore[no-any-return]
+
+        if c.adversarial:
+            yield "discriminator", Loss(*self.adversarial.discriminator(
+                discriminate, y, fake, step)[:2])
+            if self.adversarial.due(step):
+                yield "penalty", Loss(*self.adversarial.penalty(discriminate, (y, fake), step))
+
+        near = l1(fake, y)
+        total, terms = c.l1 * near, {"l1": near}
+        if c.adversarial:
+            fooled, _ = self.adversarial.generator(discriminate, fake, y)
+            total, terms = total + c.adversarial * fooled, terms | {"generator": fooled}
+        if c.adversarial and c.features:  # Wang et al. (2018, eq. 3), mean over levels
+            with torch.no_grad():
+                real_features = self.discriminator.features(pair(y))
+            levels = zip(self.discriminator.features(pair(fake)), real_features, strict=True)
+            apart = torch.stack([l1(f, r) for f, r in levels]).mean()
+            total, terms = total + c.features * apart, terms | {"features": apart}
+        yield "generator", Loss(total, terms)
+
+    def describe(self, n_train: int) -> str:
+        """Objective and gradient penalty, where there is a discriminator."""
+        return super().describe(n_train) if self.config.adversarial else "no discriminator"
+
+    def generator_to(self, to: str) -> nn.Module:
+        return self.generator

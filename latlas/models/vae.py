@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
-from latlas.core.distributions import Distribution, Normal, Posterior
+from latlas.core.distributions import (
+    Bernoulli,
+    DiscretisedLogistic,
+    Distribution,
+    Normal,
+    Posterior,
+)
 from latlas.core.errors import ConfigError
-from latlas.core.model import Loss, Step
-from latlas.core.noise import Noise
+from latlas.core.model import Batch, Loss, Step
+from latlas.core.noise import Noise, dequantise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models import likelihoods, priors
+from latlas.models import priors
 from latlas.models.autoencoder import AEConfig, Autoencoding
-from latlas.objectives.elbo import (
-    ImportanceBound,
-    free_bits,
-    log_weights,
-    mean_error,
-    trimmed_mean,
-)
+from latlas.objectives import elbo
 
 #: scalars decoded at once while draws are summed: what a processor's cache can hold
 CHUNK = 400_000
 #: of fully connected decoders of images, unless told otherwise: images are many scalars of few
 #: examples, which a decoder without dropout learns by heart
 DROPOUT = 0.3
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel", "discretised-logistic")
+#: log variances of a Gaussian (σ = 0.0025 in model units) and log scales of a logistic stay above
+MIN_LOG_VAR, MIN_LOG_SCALE = -12.0, -7.0
+#: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the latents carry nothing
+#: that is worth its KL, and points on a ring are never separated
+FIRST_LOG_VAR = -4.0
+#: log σ² per unit of the parameter: Adam moves every parameter by the same step, and a log variance
+#: has ten times as far to go as a weight
+GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class VAEConfig(AEConfig):
     """Variational autoencoder."""
 
     likelihood: str = option("auto", "p(x|z); auto: discretised-logistic for integer images, "
-                             "gaussian-learnt otherwise", choices=("auto", *likelihoods.NAMES))
+                             "gaussian-learnt otherwise", choices=("auto", *LIKELIHOODS))
     binarize: str = option("none", "stochastic binarisation of the pixels at every step (dynamic), "
                            "or a cut at one half (threshold)",
                            choices=("none", "dynamic", "threshold"))
@@ -74,6 +84,72 @@ class VAEConfig(AEConfig):
                        prior_components=self.prior_components or priors.COMPONENTS[self.prior])
 
 
+class Likelihood(nn.Module):
+    """p(x|z): from a decoder's output, ``multiplier`` numbers per scalar, to a distribution.
+
+    Args:
+        name: ``bernoulli`` of binary pixels (Kingma & Welling 2014, appendix C.1);
+            ``discretised-logistic`` of integer levels, bins of a logistic density, location and
+            scale per scalar; or N(output, σ²), σ in model units: ``noise_sd`` (``gaussian``), a
+            parameter, one for an image (Rybkin et al. 2021), one per column of a table
+            (``gaussian-learnt``), or the decoder's, for every scalar (``gaussian-pixel``).
+        binarize: ``dynamic`` draws each pixel anew with its gray value as the probability
+            (stochastic binarisation), ``threshold`` cuts at one half, ``none`` leaves gray values.
+
+    Attributes:
+        density: a density (its nats change with the units of x), not a probability.
+        base_measure: what the numbers may be compared with: ``integers`` of an image (dequantised
+            or discretised), or the table's units. Gray values have a cross-entropy under binary
+            pixels, which is no likelihood.
+    """
+
+    def __init__(self, name: str, space: Space, binarize: str = "none",
+                 noise_sd: float = 0.1) -> None:
+        super().__init__()
+        if binarize != "none" and name != "bernoulli":
+            raise ConfigError(f"binarize={binarize} makes binary pixels, which need "
+                              f"likelihood=bernoulli, not {name}", option="binarize")
+        if name == "bernoulli" and space.kind != "image":
+            raise ConfigError(f"likelihood=bernoulli needs images, not a {space.kind}; "
+                              "use gaussian-learnt", option="likelihood")
+        if name == "discretised-logistic" and not space.levels:
+            raise ConfigError("likelihood=discretised-logistic needs integer images; this data "
+                              "is continuous: use gaussian-learnt", option="likelihood")
+        self.name, self.space, self.binarize, self.noise_sd = name, space, binarize, noise_sd
+        self.event_dims, self.density = len(space.shape), name.startswith("gaussian")
+        self.multiplier = 2 if name in ("gaussian-pixel", "discretised-logistic") else 1
+        self.base_measure = "integers" if space.levels else f"{space.kind} units"
+        if name == "bernoulli":
+            binary = binarize != "none" or space.levels == 2
+            self.base_measure = "binary pixels" if binary else "gray cross-entropy (no likelihood)"
+        elif name == "gaussian-learnt":
+            width = 1 if space.kind == "image" else space.shape[0]
+            self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
+
+    def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
+        """The x that is scored: dequantised or binarised where the likelihood asks for it."""
+        if self.density:
+            return dequantise(x, self.space.step, noise)
+        if self.binarize == "none":
+            return x
+        cut = noise.uniform(*x.shape) if self.binarize == "dynamic" else 0.5
+        return 2 * ((x + 1) / 2 > cut).to(x.dtype) - 1
+
+    def forward(self, output: Tensor) -> Distribution:
+        """p(x|z) of the decoder's output, (*batch, multiplier·C, H, W)."""
+        if self.name == "bernoulli":
+            return Bernoulli(output, self.event_dims)
+        if self.name == "gaussian":
+            return Normal(output, torch.tensor(2 * math.log(self.noise_sd)), self.event_dims)
+        mean, raw = (output, GAIN * self.raw) if self.name == "gaussian-learnt" else (
+            output.chunk(2, -self.event_dims))
+        least = MIN_LOG_SCALE if self.name == "discretised-logistic" else MIN_LOG_VAR
+        spread = least + F.softplus(raw.float() - least)  # bent smoothly so that it stays above
+        if self.name == "discretised-logistic":
+            return DiscretisedLogistic(mean, spread, self.space.step, self.event_dims)
+        return Normal(mean, spread, self.event_dims)
+
+
 class VAE(Autoencoding):
     """q(z|x) = N(μ, σ²), p(z) and p(x|z) of choice; p(z) is N(0, I) by default.
 
@@ -88,8 +164,7 @@ class VAE(Autoencoding):
     def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         config = config.resolve(space)
-        likelihood = likelihoods.make(config.likelihood, space, binarize=config.binarize,
-                                      noise_sd=config.noise_sd)
+        likelihood = Likelihood(config.likelihood, space, config.binarize, config.noise_sd)
         self.multiplier, self.dropout = likelihood.multiplier, config.dropout or 0.0
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
@@ -101,32 +176,12 @@ class VAE(Autoencoding):
         """What the likelihood may be compared with."""
         return self.likelihood.base_measure
 
-    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
-        """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
-        return normal_of(self.run_encoder(x, condition))
-
-    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
-        """p(x|z): (*batch, latent_dim) to a distribution over (*batch, *shape)."""
-        distribution: Distribution = self.likelihood(self.run_decoder(z, condition))
-        return distribution
-
-    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """Means of p(x|z) for z from the prior, (n, *shape) in model units."""
-        z = self.prior.sample(n, noise).to(self.device)
-        return self.decode(z, condition=condition).mean
-
-    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
-        """What this batch is conditioned on; nothing for a plain VAE."""
-        return None
-
-    def pseudo_posterior(self, x: Tensor) -> Normal:
-        """q(z|x) of pseudo-inputs (K, *shape); where a label is needed the classes take turns."""
-        label = torch.arange(len(x), device=x.device) % max(1, len(self.space.classes))
-        condition = self.conditioning(Batch(x, label), Noise(0, x.device))
-        return self.encode(x, condition=condition)
-
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative evidence lower bound, mean nats per example in model units (eq. 3)."""
+        return self.loss_and_latents(batch, step)[0]
+
+    def loss_and_latents(self, batch: Batch, step: Step) -> tuple[Loss, Tensor]:
+        """The loss, and the draws of z (n, latent_dim) that it is of."""
         condition = self.conditioning(batch, step.noise)
         x = self.preprocess(batch.x, step.noise)
         q = self.encode(x, condition=condition)
@@ -139,11 +194,10 @@ class VAE(Autoencoding):
             regulariser = regulariser + weight * values
             terms[name] = values.mean()
         bound = reconstruction + self.kl_weight(step) * regulariser
-        total = trimmed_mean(bound, self.config.trimmed_fraction)
-        return Loss(total, {"loss": total, **terms})
+        total = elbo.trimmed_mean(bound, self.config.trimmed_fraction)
+        return Loss(total, {"loss": total, **terms}), z
 
-    def regularisers(self, z: Tensor, q: Normal,
-                     step: Step) -> dict[str, tuple[float, Tensor]]:
+    def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """Terms beside the KL: the name in the log, the weight, and nats, (n,) or of the batch.
 
         They are weighed by :meth:`kl_weight` too; the log shows their means without the weights.
@@ -155,7 +209,7 @@ class VAE(Autoencoding):
 
         Upward linearly (Bowman et al. 2016, section 3.1); downward geometrically, by which the
         capacity of the latents grows and takes in one factor after the other (Burgess et al. 2018,
-        eq. 8, where the capacity itself is what is given).
+        eq. 8, which gives the capacity itself).
         """
         share, start = self.config.kl_warmup, self.config.kl_weight_start
         progress = min(1.0, step.progress / share) if share > 0 else 1.0
@@ -164,16 +218,48 @@ class VAE(Autoencoding):
         return weight
 
     def with_free_bits(self, kl: Tensor) -> Tensor:
-        """KL (n, parts) to what it costs, (n,) nats.
-
-        The parts are the latent dimensions under the standard prior; under a learnt one there is a
-        single part, which has the free bits of all dimensions.
-        """
-        return free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
+        """KL (n, parts) to what it costs, (n,) nats: parts are latent dimensions, of a learnt prior
+        a single part has the free bits of all."""
+        return elbo.free_bits(kl, self.config.free_bits * self.latent_dim / kl.shape[1])
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored: binarised or dequantised as the likelihood asks, model units."""
         return self.likelihood.preprocess(x, noise)
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
+        """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
+        c = self.embed(condition)
+        return normal_of(self.encoder(x) if c is None else self.encoder(x, c))
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
+        """p(x|z): (*batch, latent_dim) to a distribution over (*batch, *shape).
+
+        A condition (n, …) serves all draws.
+        """
+        leading, flat, c = z.shape[:-1], z.reshape(-1, z.shape[-1]), self.embed(condition)
+        output = self.decoder(flat) if c is None else self.decoder(
+            flat, c.expand(*leading, -1).reshape(len(flat), -1))
+        distribution: Distribution = self.likelihood(output.unflatten(0, leading))
+        return distribution
+
+    def embed(self, condition: Tensor | None) -> Tensor | None:
+        """The condition as the vector (n, condition_dim) that the networks take."""
+        return None
+
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """What this batch is conditioned on; nothing for a plain VAE."""
+        return None
+
+    def pseudo_posterior(self, x: Tensor) -> Normal:
+        """q(z|x) of pseudo-inputs (K, *shape); where a label is needed the classes take turns."""
+        label = torch.arange(len(x), device=x.device) % max(1, len(self.space.classes))
+        condition = self.conditioning(Batch(x, label), Noise(0, x.device))
+        return self.encode(x, condition=condition)
+
+    def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        """Means of p(x|z) for z from the prior, (n, *shape) in model units."""
+        z = self.prior.sample(n, noise).to(self.device)
+        return self.decode(z, condition=condition).mean
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """log p(x|z), nats in data units, for latents (*batch, d) against preprocessed examples."""
@@ -196,26 +282,83 @@ class VAE(Autoencoding):
                                       self.prior.kl(q, z).sum(-1)]))
         stacked = torch.stack(parts, 1)
         reconstruction, kl = stacked.mean(1)
-        return {"bound": -reconstruction - kl, "se": mean_error(stacked.sum(0)),
+        return {"bound": -reconstruction - kl, "se": elbo.mean_error(stacked.sum(0)),
                 "reconstruction": reconstruction, "kl": kl}
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Importance-weighted bound log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8).
-
-        x is encoded once and never repeated. Returns nats in data units and the effective sample
-        size, both (n,).
-        """
+        """Importance-weighted bound log 1/K Σ p(x, z_k)/q(z_k|x) (Burda et al. 2016, eq. 8), nats
+        in data units, and the effective sample size, both (n,); x is encoded once."""
         x = self.preprocess(x, noise)
-        q: Posterior = self.encode(x, condition=condition)
-        bound = ImportanceBound()
+        q, bound = self.encode(x, condition=condition), elbo.ImportanceBound()
         chunk = max(1, CHUNK // (len(x) * self.space.dims))
         for first in range(0, draws, chunk):
-            bound.add(log_weights(q, self.prior.log_prob,
-                                  lambda z: self.log_conditional(x, z, condition),
-                                  min(chunk, draws - first), noise))
+            bound.add(elbo.log_weights(q, self.prior.log_prob,
+                                       lambda z: self.log_conditional(x, z, condition),
+                                       min(chunk, draws - first), noise))
         return bound.result()
+
+
+@dataclass(frozen=True)
+class IWAEConfig(VAEConfig):
+    """Importance-weighted autoencoder."""
+
+    draws: int = option(5, "draws of the latents per example and step", low=1)
+    bound: str = option("importance", "of the draws' weights: the logarithm of their mean "
+                        "(importance), or the mean of their logarithms, a VAE's (average)",
+                        choices=("importance", "average"))
+    gradient: str = option("auto", "of the encoder; auto: dreg, doubly reparameterised, where the "
+                           "importance bound has more than one draw, else reparameterised",
+                           choices=("auto", "reparameterised", "dreg"))
+
+    def __post_init__(self) -> None:
+        if self.free_bits > 0:
+            raise ConfigError(f"free_bits={self.free_bits:g} needs the KL of every latent "
+                              "dimension, which a bound over draws has not; leave it out, or train "
+                              "vae", option="free_bits")
+
+    def resolve(self, space: Space) -> Self:
+        """The gradient as well."""
+        several = self.bound == "importance" and self.draws > 1
+        gradient = "dreg" if several else "reparameterised"
+        return replace(super().resolve(space),
+                       gradient=gradient if self.gradient == "auto" else self.gradient)
+
+
+class IWAE(VAE):
+    """A VAE trained on log 1/K Σ p(x, z_k)/q(z_k|x) of K draws (Burda et al. 2016, eq. 8), tighter
+    than its own bound.
+
+    With ``bound=average`` on 1/K Σ log p(x, z_k)/q(z_k|x), the VAE's bound of K draws (eq. 3).
+    """
+
+    Config = IWAEConfig
+
+    def loss(self, batch: Batch, step: Step) -> Loss:
+        """Negative bound, mean nats per example in model units; an example is encoded once.
+
+        With ``gradient=dreg`` q's parameters are held fixed in log w, and the gradient that reaches
+        draw z_k is multiplied by its normalised weight w̃_k: Σ w̃_k² ∂log w_k/∂z_k ∂z_k/∂φ (Tucker
+        et al. 2019, eq. 8). If log q(z|x) weighs β in log w, the score function that it stands for
+        weighs β too, and the factor is 1 − β (1 − w̃_k).
+        """
+        x = self.preprocess(batch.x, step.noise)
+        q: Posterior = self.encode(x)
+        z = q.draws(self.config.draws, step.noise)
+        log_px = self.decode(z).log_prob(x)
+        twice, weight = self.config.gradient == "dreg", self.kl_weight(step)
+        kl = (q.detached() if twice else q).log_prob(z) - self.prior.log_prob(z)
+        log_w = log_px - weight * kl
+        if self.config.bound == "average":
+            bound = log_w.mean(0)
+        else:
+            bound = log_w.logsumexp(0) - math.log(len(log_w))
+            if twice and z.requires_grad:
+                factor = 1 - weight * (1 - log_w.detach().softmax(0))[..., None]
+                z.register_hook(lambda gradient: gradient * factor)
+        total = elbo.trimmed_mean(-bound, self.config.trimmed_fraction)
+        return Loss(total, {"loss": total, "reconstruction": -log_px.mean(), "kl": kl.mean()})
 
 
 def normal_of(output: Tensor) -> Normal:

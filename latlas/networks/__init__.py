@@ -1,7 +1,5 @@
 """Networks with no loss inside."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,19 +1,130 @@
-"""Convolutional encoder and decoder for images of any size and number of channels."""
+"""Convolutional networks for images of any size and number of channels, and their blocks.
 
-from __future__ import annotations
+Blocks hit every size exactly. Memory layout is left as it comes: where two layouts meet, what reads
+them takes several times as long.
+"""
 
+import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.blocks import Refined, Up, channels, down, preserve_scale, pyramid
-from latlas.networks.reordered import flat, memory_format
 
+Size = tuple[int, int]
 LEAST_SIDE = 4
 #: channels of the first level, unless told otherwise
 WIDTH = 32
+#: 1 / root mean square of silu(a) for a ~ N(0, 1)
+SILU_GAIN = 1.676
+
+
+def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
+    """Sizes from an image down to its coarsest; each stage halves the sides and rounds up.
+
+    ``depth`` is the number of downsampling stages; without it a side is halved until it is 4 … 7,
+    in at least one stage.
+
+    >>> pyramid(28, 105)
+    [(28, 105), (14, 53), (7, 27), (7, 14), (7, 7)]
+    >>> pyramid(32, 32, depth=1)
+    [(32, 32), (16, 16)]
+    """
+    sizes, least = [(height, width)], 7 if depth is None else 1
+    while len(sizes) - 1 < (depth or 1) or (depth is None and max(sizes[-1]) > least):
+        h, w = (side if side <= least else (side + 1) // 2 for side in sizes[-1])
+        sizes.append((h, w))
+    return sizes
+
+
+def channels(width: int, levels: int, cap: int = 8) -> list[int]:
+    """``width``, doubled at every level up to ``cap`` times ``width``.
+
+    >>> channels(32, 5)
+    [32, 64, 128, 256, 256]
+    """
+    return [width * min(2**level, cap) for level in range(levels)]
+
+
+def flat(h: Tensor) -> Tensor:
+    """(n, C, H, W) to (n, C H W); the gradient comes back in the memory layout of ``h``."""
+    if h.requires_grad and not h.is_contiguous():
+        h.register_hook(lambda grad: None if grad is None else grad.contiguous(
+            memory_format=torch.channels_last))
+    return h.flatten(1)
+
+
+def _strides(large: Size, small: Size) -> Size:
+    return 1 + (large[0] > small[0]), 1 + (large[1] > small[1])
+
+
+def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
+    """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
+    return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
+
+
+class Up(nn.Module):
+    """(n, inputs, *small) to (n, outputs, *large), the mirror of :func:`down`.
+
+    A transposed convolution whose kernel of 4 is a multiple of its stride of 2, so every output
+    has as many inputs (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); an odd
+    side is reached by leaving the last row or column out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, small: Size, large: Size) -> None:
+        super().__init__()
+        stride = _strides(large, small)
+        kernel = 2 + stride[0], 2 + stride[1]
+        self.large = large
+        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride=stride, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = self.conv(h)
+        return out[..., :self.large[0], :self.large[1]]
+
+
+class Refined(nn.Module):
+    """(h + a convolution of it) / √2: the size and the spread stay."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = (h + self.conv(F.silu(h))) * math.sqrt(0.5)
+        return out
+
+
+def _preserve_scale(network: nn.Module) -> None:
+    """Start weights so that every layer's output has the mean square of the network's input.
+
+    Normal weights of variance gain² / (number of inputs of one output) (He et al. 2015, eq. 10),
+    for layers in order of which all but the first read a SiLU. It stands in for normalisation.
+    """
+    gain = 1.0
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            inputs: float = layer.weight[0].numel()  # how many numbers one output is a sum of
+            if isinstance(layer, nn.ConvTranspose2d):
+                per_stride = math.prod(layer.kernel_size) / math.prod(layer.stride)
+                inputs = layer.in_channels * per_stride
+            nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            gain = SILU_GAIN
+
+
+def _levels(shape: tuple[int, ...], depth: int) -> list[Size]:
+    """The sizes of :func:`pyramid` for images (C, H, W) with sides of at least 4."""
+    if len(shape) != 3:
+        raise ConfigError(f"network=conv needs images (C, H, W), this data is {shape}: "
+                          "use network=mlp")
+    if min(shape[1:]) < LEAST_SIDE:
+        raise ConfigError(f"network=conv needs images of at least {LEAST_SIDE} by {LEAST_SIDE} "
+                          f"pixels, these are {shape[1]} by {shape[2]}: use network=mlp")
+    return pyramid(shape[1], shape[2], depth or None)
 
 
 class ConvEncoder(nn.Module):
@@ -37,16 +148,15 @@ class ConvEncoder(nn.Module):
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
                  width: int = WIDTH, depth: int = 0) -> None:
         super().__init__()
-        channel, *side = _image_shape(shape)
-        sizes = pyramid(side[0], side[1], depth or None)
-        wide = [channel, *channels(width, len(sizes) - 1)]
+        sizes = _levels(shape, depth)
+        wide = [shape[0], *channels(width, len(sizes) - 1)]
         levels = zip(pairwise(wide), pairwise(sizes), strict=True)
         self.trunk = nn.Sequential(*(layer for (i, o), (large, small) in levels
                                      for layer in (down(i, o, large, small), nn.SiLU())))
-        features = wide[-1] * sizes[-1][0] * sizes[-1][1]
+        features = wide[-1] * math.prod(sizes[-1])
         hidden = [nn.Linear(features + condition, 8 * width), nn.SiLU()] if condition else []
         self.head = nn.Sequential(*hidden, nn.Linear(8 * width if hidden else features, outputs))
-        preserve_scale(self)
+        _preserve_scale(self)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = flat(self.trunk(x))
@@ -58,53 +168,33 @@ class ConvDecoder(nn.Module):
     """(n, inputs) and an optional (n, condition) to (n, multiplier·C, H, W): the encoder mirrored.
 
     Args:
-        shape: (C, H, W), sides of at least 4, hit exactly.
+        shape, condition, width, depth: as for :class:`ConvEncoder`; the size is hit exactly.
         inputs: latent dimensions.
-        condition: length of the condition vector; 0 for none.
         multiplier: outputs per scalar of the image.
-        width, depth: as in :class:`ConvEncoder`.
         refined: with a residual convolution at every size. What one layer makes larger the next
             can still correct, which a discriminator asks for and a decoder of means does not need.
-
-    Raises:
-        ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, condition: int = 0,
                  multiplier: int = 1, width: int = WIDTH, depth: int = 0,
                  refined: bool = False) -> None:
         super().__init__()
-        channel, *side = _image_shape(shape)
-        sizes = pyramid(side[0], side[1], depth or None)[::-1]
-        finest = max(1, width // 2) if refined else multiplier * channel
+        sizes, outputs = _levels(shape, depth)[::-1], multiplier * shape[0]
+        finest = max(1, width // 2) if refined else outputs
         wide = [*channels(width, len(sizes) - 1)[::-1], finest]
-        levels = zip(pairwise(wide), pairwise(sizes), strict=True)
         self.coarse = (wide[0], *sizes[0])
-        self.stem = nn.Linear(inputs + condition, wide[0] * sizes[0][0] * sizes[0][1])
-        layers = [layer for (i, o), (small, large) in levels
-                  for layer in (*([Refined(i)] if refined else []), nn.SiLU(),
-                                Up(i, o, small, large))]
+        self.stem = nn.Linear(inputs + condition, math.prod(self.coarse))
+        layers: list[nn.Module] = []
+        for (i, o), (small, large) in zip(pairwise(wide), pairwise(sizes), strict=True):
+            layers += [*([Refined(i)] if refined else []), nn.SiLU(), Up(i, o, small, large)]
         if refined:
-            layers += [Refined(finest), nn.SiLU(),
-                       nn.Conv2d(finest, multiplier * channel, 3, padding=1)]
+            layers += [Refined(finest), nn.SiLU(), nn.Conv2d(finest, outputs, 3, padding=1)]
         self.trunk = nn.Sequential(*layers)
-        preserve_scale(self)
+        _preserve_scale(self)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
-        # in the layout of the weights that come next: two that meet take several times as long
-        layouts = (memory_format(p) for p in self.trunk.parameters() if p.dim() == 4)
-        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(
-            memory_format=next(layouts, torch.contiguous_format)))
+        weight = next(p for p in self.trunk.parameters() if p.dim() == 4)
+        layout = torch.contiguous_format if weight.is_contiguous() else torch.channels_last
+        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))
         return out
-
-
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``shape`` if it is (C, H, W) with sides of at least 4."""
-    if len(shape) != 3:
-        raise ConfigError(f"network=conv needs images (C, H, W), this data is {shape}: "
-                          "use network=mlp")
-    if min(shape[1:]) < LEAST_SIDE:
-        raise ConfigError(f"network=conv needs images of at least {LEAST_SIDE} by {LEAST_SIDE} "
-                          f"pixels, these are {shape[1]} by {shape[2]}: use network=mlp")
-    return shape

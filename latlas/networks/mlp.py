@@ -1,7 +1,5 @@
 """Fully connected networks with residual blocks."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
@@ -17,8 +15,8 @@ WIDTH, DEPTH = 512, 2
 class Residual(nn.Module):
     """h + B act(A act(h)); B starts at zero, so a deep stack starts as the identity.
 
-    Fixup-style start (Zhang et al. 2019, section 3), which needs no normalisation. ``dropout`` is
-    the share of units B does not see in a training step (Srivastava et al. 2014).
+    It needs no normalisation (Fixup, Zhang et al. 2019, section 3). ``dropout`` is the share of
+    units B does not see in a training step (Srivastava et al. 2014).
     """
 
     def __init__(self, width: int, dropout: float = 0.0) -> None:

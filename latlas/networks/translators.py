@@ -1,16 +1,15 @@
 """From an image to an image of the same size, in other channels."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
 from latlas.core.noise import dropout
-from latlas.networks.blocks import Size, Up, channels, down, pyramid
-from latlas.networks.reordered import Transposed, convolved, mirrored
+from latlas.networks.conv import Size, Up, channels, down, pyramid
 
 #: slope of leaky ReLU for negative numbers, and the spread weights start with (Isola et al. 2017,
 #: appendix 6.2)
@@ -20,6 +19,67 @@ NOISY = 3
 CONVOLUTIONS = (nn.Conv1d, nn.ConvTranspose1d, nn.Conv2d, nn.ConvTranspose2d)
 #: what a network of columns begins with is tanh of this times x: near x, and not flat at its ends
 SKIP = 1.5
+
+
+def normed(layer: nn.Module, width: int,
+           norm: Callable[[int], nn.Module] = nn.InstanceNorm2d) -> list[nn.Module]:
+    """A convolution and instance normalisation, which would undo its bias: it has none."""
+    for part in layer.modules():
+        if isinstance(part, CONVOLUTIONS):
+            part.register_parameter("bias", None)
+    return [layer, norm(width)]
+
+
+def start(network: nn.Module) -> None:
+    """Weights from N(0, 0.02²), biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            nn.init.normal_(layer.weight, std=START)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class Mirrored(nn.Module):
+    """A convolution that keeps the size, with reflection padding.
+
+    A processor fills outputs up to 16, so 7 × 7 to 3 takes half the time row by row of the kernel.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, height, k = self.conv, x.shape[2], self.conv.kernel_size[0]
+        x = F.pad(x, [k // 2] * 4, mode="reflect")
+        if conv.out_channels > 8 or x.device.type != "cpu":
+            out: Tensor = conv(x)
+            return out
+        weight = conv.weight.transpose(1, 2).flatten(0, 1)[:, :, None]  # outputs · k, inputs, 1, k
+        rows = F.conv2d(x, weight).unflatten(1, (-1, k)).float()
+        total = rows[:, :, 0, :height]
+        for i in range(1, k):
+            total = total + rows[:, :, i, i:i + height]
+        return total if conv.bias is None else total + conv.bias[:, None, None]
+
+
+def along(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
+    """A convolution along the width, with reflection padding."""
+    return nn.Conv1d(inputs, outputs, kernel, stride, (kernel - 1) // 2, padding_mode="reflect")
+
+
+class Block(nn.Module):
+    """h + two convolutions of it, mirrored or :func:`along` the width; the size stays."""
+
+    def __init__(self, width: int, layer: Callable[..., nn.Module] = Mirrored,
+                 norm: Callable[[int], nn.Module] = nn.InstanceNorm2d) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*normed(layer(width, width, 3), width, norm), nn.ReLU(),
+                                    *normed(layer(width, width, 3), width, norm))
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = h + self.layers(h)
+        return out
 
 
 class Dropout(nn.Module):
@@ -54,20 +114,24 @@ class UNet(nn.Module):
         if blocks and min(sizes[-1]) == 1:
             raise ConfigError(f"blocks={blocks}: after {len(sizes) - 1} halvings there is no "
                               "image left for them; lower depth")
-        wide = channels(width, len(sizes) - 1)
-        stages = list(zip(pairwise([inputs, *wide]), pairwise(sizes), strict=True))
-        self.downs = nn.ModuleList(
-            _level(down(i, o, large, small), nn.LeakyReLU(SLOPE) if level else None,
-                   nn.InstanceNorm2d(o) if level and (blocks or level < len(stages) - 1) else None)
-            for level, ((i, o), (large, small)) in enumerate(stages))
-        self.inside = (nn.Sequential(nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks)))
-                       if blocks else nn.Identity())
-        self.ups = nn.ModuleList(
-            _level(Up(2 * wide[level] if level < len(stages) - 1 else wide[level],
-                      wide[level - 1] if level else outputs, small, large, Transposed), nn.ReLU(),
-                   nn.InstanceNorm2d(wide[level - 1]) if level else None,
-                   Dropout(noise) if noise and level and level >= len(stages) - NOISY else None)
-            for level, (_, (large, small)) in reversed(list(enumerate(stages))))
+        innermost, wide = len(sizes) - 2, [inputs, *channels(width, len(sizes) - 1)]
+        downs, ups = [], []
+        for level, (large, small) in enumerate(pairwise(sizes)):
+            i, o = wide[level:level + 2]
+            conv = down(i, o, large, small)
+            inner = level and (blocks or level < innermost)
+            parts: list[nn.Module] = normed(conv, o) if inner else [conv]
+            downs.append(nn.Sequential(*([nn.LeakyReLU(SLOPE)] if level else []), *parts))
+        inside = [nn.ReLU(), *(Block(wide[-1]) for _ in range(blocks))] if blocks else []
+        for level in reversed(range(innermost + 1)):
+            i, o = wide[level + 1], wide[level] if level else outputs
+            up = Up(i if level == innermost else 2 * i, o, sizes[level + 1], sizes[level])
+            parts = normed(up, o) if level else [up]
+            if noise and level and level > innermost - NOISY:
+                parts.append(Dropout(noise))
+            ups.append(nn.Sequential(nn.ReLU(), *parts))
+        self.downs, self.inside = nn.ModuleList(downs), nn.Sequential(*inside)
+        self.ups = nn.ModuleList(ups)
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,15 +161,13 @@ class ResidualTranslator(nn.Module):
     def __init__(self, inputs: int, outputs: int, size: Size, width: int, blocks: int) -> None:
         super().__init__()
         sizes, wide = pyramid(*size, 2), channels(width, 3)
-        self.layers = nn.Sequential(
-            plain(Mirrored(inputs, width, 7)), nn.InstanceNorm2d(width), nn.ReLU(),
-            *(layer for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True)
-              for layer in (plain(down(i, o, large, small)), nn.InstanceNorm2d(o), nn.ReLU())),
-            *(Block(wide[-1]) for _ in range(blocks)),
-            *(layer for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]),
-                                                      strict=True)
-              for layer in (plain(Up(i, o, small, large)), nn.InstanceNorm2d(o), nn.ReLU())),
-            Mirrored(width, outputs, 7))
+        layers = [*normed(Mirrored(inputs, width, 7), width), nn.ReLU()]
+        for (i, o), (large, small) in zip(pairwise(wide), pairwise(sizes), strict=True):
+            layers += [*normed(down(i, o, large, small), o), nn.ReLU()]
+        layers += [Block(wide[-1]) for _ in range(blocks)]
+        for (i, o), (small, large) in zip(pairwise(wide[::-1]), pairwise(sizes[::-1]), strict=True):
+            layers += [*normed(Up(i, o, small, large), o), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, Mirrored(width, outputs, 7))
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,12 +191,12 @@ class ColumnTranslator(nn.Module):
     def __init__(self, inputs: int, outputs: int, size: Size, width: int, blocks: int) -> None:
         super().__init__()
         self.outputs, self.wide, inside = outputs, size[1], 16 * width
+        norm = nn.InstanceNorm1d
         self.layers = nn.Sequential(
             along(inputs * size[0], inside, 5), nn.ReLU(),
-            plain(along(inside, inside, 3, 2)), nn.InstanceNorm1d(inside), nn.ReLU(),
-            *(ColumnBlock(inside) for _ in range(blocks)),
-            plain(nn.ConvTranspose1d(inside, inside, 4, 2, 1)), nn.InstanceNorm1d(inside),
-            nn.ReLU(),
+            *normed(along(inside, inside, 3, 2), inside, norm), nn.ReLU(),
+            *(Block(inside, along, norm) for _ in range(blocks)),
+            *normed(nn.ConvTranspose1d(inside, inside, 4, 2, 1), inside, norm), nn.ReLU(),
             along(inside, outputs * size[0], 5))
         start(self)
 
@@ -144,68 +206,20 @@ class ColumnTranslator(nn.Module):
         return (change + SKIP * x if self.outputs == x.shape[1] else change).tanh()
 
 
-class ColumnBlock(nn.Module):
-    """h + two convolutions of it along the width; the size stays."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            plain(along(width, width, 3)), nn.InstanceNorm1d(width), nn.ReLU(),
-            plain(along(width, width, 3)), nn.InstanceNorm1d(width))
-
-    def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = h + self.layers(h)
-        return out
-
-
-def along(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv1d:
-    """A convolution along the width, with reflection padding."""
-    return nn.Conv1d(inputs, outputs, kernel, stride, (kernel - 1) // 2, padding_mode="reflect")
-
-
-class Mirrored(nn.Module):
-    """A convolution that keeps the size, with reflection padding."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel)
-        self.edge = kernel // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return convolved(mirrored(x, self.edge), self.conv)
-
-
-class Block(nn.Module):
-    """h + two mirrored convolutions of it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            plain(Mirrored(width, width)), nn.InstanceNorm2d(width), nn.ReLU(),
-            plain(Mirrored(width, width)), nn.InstanceNorm2d(width))
-
-    def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = h + self.layers(h)
-        return out
-
-
 class PatchDiscriminator(nn.Module):
     """(n, channels, H, W) to (n, patches): how real every overlapping patch is (Isola et al. 2017).
 
-    Three stages see patches of 70 pixels, two of 34, one of 16 (appendix 6.1.2).
-
-    Args:
-        width: channels of the first level, doubled at every level up to eight times.
-        depth: downsampling stages.
+    ``depth`` 3 sees patches of 70 pixels, 2 of 34, 1 of 16 (appendix 6.1.2). ``width`` is that of
+    the first level, doubled at every level up to eight times.
     """
 
     def __init__(self, inputs: int, width: int, depth: int) -> None:
         super().__init__()
-        wide = channels(width, depth + 1)
-        halves = [_level(nn.Conv2d(i, o, 4, 2, 1), None, nn.InstanceNorm2d(o) if level else None)
-                  for level, (i, o) in enumerate(pairwise([inputs, *wide[:-1]]))]
-        last = _level(nn.Conv2d(wide[-2], wide[-1], 4, 1, 1), None, nn.InstanceNorm2d(wide[-1]))
-        self.levels = nn.ModuleList([*halves, last])
+        wide = [inputs, *channels(width, depth + 1)]
+        self.levels = nn.ModuleList()
+        for level, (i, o) in enumerate(pairwise(wide)):
+            conv = nn.Conv2d(i, o, 4, 2 if level < depth else 1, 1)
+            self.levels.append(nn.Sequential(*(normed(conv, o) if level else [conv])))
         self.head = nn.Conv2d(wide[-1], 1, 4, 1, 1)
         self.act = nn.LeakyReLU(SLOPE)
         start(self)
@@ -221,26 +235,3 @@ class PatchDiscriminator(nn.Module):
             x = self.act(level(x))
             features.append(x)
         return features
-
-
-def _level(layer: nn.Module, before: nn.Module | None, *after: nn.Module | None) -> nn.Sequential:
-    if any(isinstance(part, nn.InstanceNorm2d) for part in after):
-        plain(layer)
-    return nn.Sequential(*(part for part in (before, layer, *after) if part is not None))
-
-
-def plain(layer: nn.Module) -> nn.Module:
-    """A convolution without its bias, which the mean that is taken off after it would undo."""
-    for part in layer.modules():
-        if isinstance(part, CONVOLUTIONS):
-            part.register_parameter("bias", None)
-    return layer
-
-
-def start(network: nn.Module) -> None:
-    """Weights from N(0, 0.02²), biases 0."""
-    for layer in network.modules():
-        if isinstance(layer, CONVOLUTIONS):
-            nn.init.normal_(layer.weight, std=START)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

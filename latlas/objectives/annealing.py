@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,7 @@ RATE = 0.3
 JITTER = 0.2
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """Where chains are, (K, n, d), with both log densities (K, n) and their gradients."""
 
     z: Tensor
@@ -42,19 +42,6 @@ class Point:
     log_likelihood: Tensor
     prior_gradient: Tensor
     likelihood_gradient: Tensor
-
-    def density(self, beta: float) -> Tensor:
-        """log p(z) + β log p(x|z), (K, n) float64."""
-        return self.log_prior.double() + beta * self.log_likelihood.double()
-
-    def gradient(self, beta: float) -> Tensor:
-        """Its gradient with respect to z."""
-        return self.prior_gradient + beta * self.likelihood_gradient
-
-    def moved(self, accept: Tensor, new: Point) -> Point:
-        """``new`` for the chains (K, n) that ``accept``."""
-        return Point(*(torch.where(accept.view(*accept.shape, *[1] * (b.dim() - 2)), a, b)
-                       for a, b in zip(vars(new).values(), vars(self).values(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -87,26 +74,27 @@ def sigmoid_schedule(temperatures: int, sharpness: float = 4.0) -> list[float]:
 @torch.no_grad()
 def transition(bridge: Bridge, point: Point, beta: float, step: Tensor, leapfrog: int,
                noise: Noise) -> tuple[Point, Tensor]:
-    """One Hamiltonian transition of p(z) p(x|z)^β (Neal 2011, figure 2).
+    """One Hamiltonian transition of p(z) p(x|z)^β (Neal 2011, figure 2): where the chains are then,
+    and the chance (K, n) with which each move was accepted; ``step`` broadcasts to (K, n, d)."""
+    def density(at: Point) -> Tensor:
+        return at.log_prior.double() + beta * at.log_likelihood.double()
 
-    Args:
-        step: step sizes, broadcast against (K, n, d).
+    def gradient(at: Point) -> Tensor:
+        return at.prior_gradient + beta * at.likelihood_gradient
 
-    Returns:
-        Where the chains are then, and the chance (K, n) with which each move was accepted.
-    """
     start = p = noise.normal(*point.z.shape).to(point.z)
     step = step * (1 + JITTER * (2 * noise.uniform(*point.z.shape[:-1], 1).to(point.z) - 1))
     new = point
     for _ in range(leapfrog):
-        p = p + 0.5 * step * new.gradient(beta)
+        p = p + 0.5 * step * gradient(new)
         new = bridge.at(new.z + step * p)
-        p = p + 0.5 * step * new.gradient(beta)
+        p = p + 0.5 * step * gradient(new)
     kinetic = 0.5 * (start.double().square() - p.double().square()).sum(-1)
-    gain = new.density(beta) - point.density(beta) + kinetic
+    gain = density(new) - density(point) + kinetic
     chance = gain.clamp(max=0).exp().nan_to_num(0.0)  # a path that ran off to infinity is refused
     accept = noise.uniform(*chance.shape).to(chance) < chance
-    return point.moved(accept, new), chance
+    return Point(*(torch.where(accept[..., None] if a.dim() > accept.dim() else accept, a, b)
+                   for a, b in zip(new, point, strict=True))), chance
 
 
 @torch.no_grad()
@@ -141,16 +129,14 @@ def pilot_steps(bridge: Bridge, start: Tensor, betas: list[float], leapfrog: int
 def annealed_weights(bridge: Bridge, start: Tensor, betas: list[float], steps: Tensor,
                      leapfrog: int, noise: Noise, tick: Callable[[int], None] | None = None,
                      ) -> tuple[Tensor, Tensor]:
-    """Log weights of chains that start at draws from the prior (K, n, d).
+    """Log weights (K, n) float64, nats, of chains that start at draws from the prior (K, n, d), and
+    the share of moves accepted (n,), NaN if T = 1.
 
     Args:
         betas: 0 = β_0 < … < β_T = 1. With T = 1 the weight is p(x|z): naive sampling.
         steps: step sizes of the transitions at β_1 … β_{T−1}, each broadcast against (K, n, d).
         leapfrog: steps of one transition.
         tick: called after every temperature with how many are done.
-
-    Returns:
-        Log weights (K, n) float64, nats; share of moves accepted (n,), NaN if T = 1.
     """
     point = bridge.at(start)
     log_w = torch.zeros_like(point.log_likelihood, dtype=torch.float64)

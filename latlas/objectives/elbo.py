@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latlas.core.distributions import Posterior
+from latlas.core.distributions import Normal, Posterior
 from latlas.core.noise import Noise
 
 #: latents (K, n, d) to nats (K, n)
@@ -50,35 +50,57 @@ def trimmed_mean(losses: Tensor, fraction: float) -> Tensor:
     return losses.topk(len(losses) - trimmed, largest=False, sorted=False).values.mean()
 
 
+def total_correlation(z: Tensor, q: Normal) -> Tensor:
+    """log q(z) − Σ_j log q(z_j) per example, (n,) nats; q(z) is the mean of q(z|x) over the batch.
+
+    Its expectation is KL(q(z) ‖ Π_j q(z_j)). ``z`` (n, d) holds one draw of every q(z|x).
+    Minibatch-weighted sampling (Chen et al. 2018, eq. 5) with the batch as the population: a
+    training set of N examples would add (d − 1) log N/n to every value and nothing to any gradient,
+    so N need not be known. The mean over examples is Σ_j I(x; z_j) − I(x; z) of the batch, none of
+    which can exceed log n nats: of latents that hold more the joint information is cut off first,
+    and the estimate is too large. n² d memory.
+    """
+    every = Normal(q.mean[..., None], q.log_var[..., None])
+    log_q = every.log_prob(z[:, None, :, None])  # (n, n, d): draw i under posterior j
+    joint = log_q.sum(-1).logsumexp(1)
+    apart = log_q.logsumexp(1).sum(-1)
+    return joint - apart + (z.shape[1] - 1) * math.log(len(z))
+
+
+def permute_dims(z: Tensor, noise: Noise) -> Tensor:
+    """Every column of (n, d) in an order of its own: draws of Π_j q(z_j).
+
+    (Kim & Mnih 2018, algorithm 1.)
+    """
+    order = noise.uniform(*z.shape).to(z.device).argsort(0)
+    return z.gather(0, order)
+
+
 class ImportanceBound:
     """log 1/K Σ_k w_k and its effective sample size, accumulated over chunks of draws.
 
     w_k = p(x, z_k) / q(z_k | x) (Burda et al. 2016, eq. 8). Effective sample size
-    (Σ w)² / Σ w² (Kong 1992), between 1 and K. float64 sums of exponentials never overflow:
-    both are kept as log-sums.
+    (Σ w)² / Σ w² (Kong 1992), between 1 and K. Both sums are kept as logarithms, float64, which
+    never overflow.
     """
 
     def __init__(self) -> None:
         self.draws = 0
-        self._first: Tensor | None = None
-        self._second: Tensor | None = None
+        self.log_sums = torch.full((2, 1), -math.inf, dtype=torch.float64)  # of w, of w²
 
     def add(self, log_w: Tensor) -> None:
         """Log weights of more draws, (k, n)."""
         log_w = log_w.double()
-        first, second = log_w.logsumexp(0), (2 * log_w).logsumexp(0)
-        if self._first is not None and self._second is not None:
-            first = torch.logaddexp(self._first, first)
-            second = torch.logaddexp(self._second, second)
-        self._first, self._second = first, second
+        sums = torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)])
+        self.log_sums = torch.logaddexp(self.log_sums.to(sums.device), sums)
         self.draws += len(log_w)
 
     def result(self) -> tuple[Tensor, Tensor]:
         """The bound (n,) in nats and the effective sample size (n,)."""
-        if self._first is None or self._second is None:
+        if not self.draws:
             raise ValueError("no draws were added")
-        ess = torch.exp(2 * self._first - self._second)
-        return self._first - math.log(self.draws), ess
+        first, second = self.log_sums
+        return first - math.log(self.draws), torch.exp(2 * first - second)
 
 
 def importance_bound(log_w: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,27 +108,6 @@ def importance_bound(log_w: Tensor) -> tuple[Tensor, Tensor]:
     bound = ImportanceBound()
     bound.add(log_w)
     return bound.result()
-
-
-def log_mean_weight(log_w: Tensor) -> Tensor:
-    """log 1/K Σ_k w_k of log weights (K, n): (n,) nats (Burda et al. 2016, eq. 8)."""
-    return log_w.logsumexp(0) - math.log(len(log_w))
-
-
-def reparameterise_twice(z: Tensor, log_w: Tensor, kl_weight: float = 1.0) -> None:
-    """Make the gradient of :func:`log_mean_weight` the doubly reparameterised one.
-
-    The gradient that reaches draw z_k is multiplied by its normalised weight w̃_k, which makes it
-    Σ w̃_k² ∂log w_k/∂z_k ∂z_k/∂φ (Tucker et al. 2019, eq. 8) where ``log_w`` was made with a
-    posterior whose parameters are held fixed. If log q(z|x) weighs β = ``kl_weight`` in log w, the
-    score function it stands for weighs β too, and the factor is 1 − β (1 − w̃_k).
-
-    Args:
-        z: (K, n, d) draws, from which ``log_w`` (K, n) was computed.
-    """
-    if z.requires_grad:
-        factor = 1 - kl_weight * (1 - log_w.detach().softmax(0))[..., None]
-        z.register_hook(lambda gradient: gradient * factor)
 
 
 def log_weights(q: Posterior, log_prior: Density, log_likelihood: Density, draws: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
@@ -30,25 +30,19 @@ class Figure:
     width: int | None = None
 
     def html(self) -> str:
+        text = escape(f"{self.title} {self.caption}".strip() or "figure", quote=True)
+        width = f' style="width:{self.width}px"' if self.width else ""
+        body = f'<img src="{_uri(self.image)}" alt="{text}"{width}>'
+        if self.dark is not None:
+            dark = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
+            body = f"<picture>{dark}{body}</picture>"
+        if self.rows:
+            names = "".join(f"<li>{escape(row)}</li>" for row in self.rows)
+            body = f'<div class="labelled"><ol>{names}</ol><div>{body}</div></div>'
         caption = f"<b>{escape(self.title)}</b> " if self.title else ""
         caption += escape(self.caption)
         head = f"<figcaption>{caption}</figcaption>" if caption else ""
-        return f"<figure>{head}{self._labelled()}</figure>"
-
-    def _labelled(self) -> str:
-        if not self.rows:
-            return self._picture()
-        names = "".join(f"<li>{escape(row)}</li>" for row in self.rows)
-        return f'<div class="labelled"><ol>{names}</ol><div>{self._picture()}</div></div>'
-
-    def _picture(self) -> str:
-        width = f' style="width:{self.width}px"' if self.width else ""
-        text = escape(f"{self.title} {self.caption}".strip() or "figure", quote=True)
-        img = f'<img src="{_uri(self.image)}" alt="{text}"{width}>'
-        if self.dark is None:
-            return img
-        source = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
-        return f"<picture>{source}{img}</picture>"
+        return f"<figure>{head}{body}</figure>"
 
 
 @dataclass(frozen=True)
@@ -73,9 +67,9 @@ class Cell:
     below: str = ""
 
     def html(self) -> str:
-        kind = f' class="{self.role}"' if self.role else ""
+        role = f' class="{self.role}"' if self.role else ""
         below = f"<small>{escape(self.below)}</small>" if self.below else ""
-        return f"<td{kind}>{escape(self.text)}{below}</td>"
+        return f"<td{role}>{escape(self.text)}{below}</td>"
 
 
 @dataclass(frozen=True)
@@ -86,16 +80,13 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
     def html(self) -> str:
-        head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
-        body = "".join(self._row(row) for row in self.rows)
+        head, span = "".join(f"<th>{escape(c)}</th>" for c in self.columns), len(self.columns)
+        body = "".join(
+            f'<tr class="group"><td colspan="{span}">{escape(row[0].text)}</td></tr>'
+            if len(row) == 1 else f"<tr>{''.join(cell.html() for cell in row)}</tr>"
+            for row in self.rows)
         return (f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
                 f"<tbody>{body}</tbody></table></div>")
-
-    def _row(self, row: Sequence[Cell]) -> str:
-        if len(row) == 1:
-            return (f'<tr class="group"><td colspan="{len(self.columns)}">'
-                    f"{escape(row[0].text)}</td></tr>")
-        return f"<tr>{''.join(cell.html() for cell in row)}</tr>"
 
 
 @dataclass(frozen=True)
@@ -105,37 +96,38 @@ class Notes:
     lines: Sequence[str]
 
     def html(self) -> str:
-        items = "".join(f"<li>{escape(line)}</li>" for line in self.lines)
-        return f'<ul class="notes">{items}</ul>' if items else ""
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.lines)
+        return f'<ul class="notes">{lines}</ul>' if lines else ""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values; values that look like commands are set in code."""
+    """Names and values; those whose names are in ``code`` are set as code."""
 
     values: Mapping[str, str]
     code: frozenset[str] = frozenset()
 
     def html(self) -> str:
-        pairs = "".join(f"<dt>{escape(k)}</dt><dd>{self._value(k, v)}</dd>"
-                        for k, v in self.values.items())
-        return f"<dl>{pairs}</dl>"
-
-    def _value(self, key: str, value: str) -> str:
-        return f"<code>{escape(value)}</code>" if key in self.code else escape(value)
+        lines = ""
+        for name, value in self.values.items():
+            text = f"<code>{escape(value)}</code>" if name in self.code else escape(value)
+            lines += f"<dt>{escape(name)}</dt><dd>{text}</dd>"
+        return f"<dl>{lines}</dl>"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence that says how to read it, and its parts."""
+    """A heading, a sentence that says how to read it, and its parts.
+
+    ``anchor`` is its address in the page.
+    """
 
     title: str
     text: str = ""
-    parts: Sequence[Row | Table | Notes | Facts] = field(default_factory=tuple)
+    parts: Sequence[Row | Table | Notes | Facts] = ()
 
     @property
     def anchor(self) -> str:
-        """The section's address in the page."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     def html(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from latlas.core.space import Table
 from latlas.data.dataset import Dataset
 from latlas.models import get
 from latlas.training import Plan, TrainingData, execute, plan_of
-from latlas.verbs.decoding import drawn_examples
+from latlas.verbs.passes import drawn_examples
 
 Array = NDArray[Any]
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -40,9 +40,7 @@ FEWEST_HELD_OUT = 20
 
 def _available(capability: str) -> Callable[[Method], Method]:
     """A method that estimators have only where their model can."""
-    def check(estimator: LatentModel) -> bool:
-        return capability in get(estimator.model).provides
-    return cast(Callable[[Method], Method], available_if(check))
+    return available_if(lambda estimator: capability in get(estimator.model).provides)
 
 
 class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -86,15 +84,34 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         least = 2 if self.model == "pca" else 1  # PCA leaves at least one direction to noise
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2,
                           ensure_min_features=least)
+        own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
+               "minutes": self.minutes}
+        # one thread and fp32 unless set: what is chosen by timing may differ between two fits
+        settings = {"precision": "fp32", "threads": 1, "device": "cpu",
+                    "seed": seed_of(self.random_state), **(self.settings or {}),
+                    **{k: v for k, v in own.items() if v is not None}}
         with as_value_error():
-            self.model_ = self._train(x)
+            plan = plan_of(self.model, settings, split="all", origin=type(self).__name__)
+            order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
+            n = int(self.validation_fraction * len(x))
+            n = n if n >= FEWEST_HELD_OUT and self.model != "pca" else 0
+            # standardised in float64, by the rows to train on; constant columns keep scale 1
+            train = x[order[n:]]
+            self.mean_, scale = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+            tiny = 1e-12 * np.maximum(1.0, np.abs(self.mean_))
+            self.scale_ = np.where(scale > tiny, scale, 1.0)
+            data = table(((x - self.mean_) / self.scale_).astype(np.float32))
+            parts = TrainingData(data.subset(np.sort(order[n:])),
+                                 data.subset(order[:n]) if n else None)
+            self.model_: Any = trained(plan, parts).cpu()
         self._n_features_out = self.model_.latent_dim
         return self
 
     def transform(self, X: ArrayLike) -> Array:
         """The mean latents of every row, (n, n_components)."""
-        x = self._checked(X)
-        return self._by_batches(x, lambda rows: self.model_.encode(rows).mean, x.dtype)
+        rows, dtype = self._standardised(X)
+        latents = in_batches(rows, lambda batch: self.model_.encode(batch).mean)
+        return latents.numpy().astype(dtype)
 
     @_available("decode")
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -105,14 +122,15 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise ValueError(f"the latents have {z.shape[1]} columns, the model's "
                              f"{self._n_features_out}")
         rows = in_batches(torch.from_numpy(z.astype(np.float32)),
-                           lambda latents: self.model_.decode(latents).mean)
+                          lambda latents: self.model_.decode(latents).mean)
         return (rows.numpy() * self.scale_ + self.mean_).astype(z.dtype)
 
     @_available("score")
     def score_samples(self, X: ArrayLike) -> Array:
         """Log-likelihood of every row (or a lower bound of it) in nats, (n,)."""
-        x = self._checked(X)
-        return self._by_batches(x, self._score, np.float64) - np.log(self.scale_).sum()
+        rows, _ = self._standardised(X)
+        nats = in_batches(rows, log_likelihood(self.model_, "score_samples", self.draws))
+        return nats.numpy().astype(np.float64) - np.log(self.scale_).sum()
 
     @_available("score")
     def score(self, X: ArrayLike, y: Any = None) -> float:
@@ -133,44 +151,11 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _train(self, x: Array) -> Any:
-        plan = plan_of(self.model, self._settings(), split="all", where=type(self).__name__)
-        train, held_out = self._divided(x)
-        return trained(plan, TrainingData(train, held_out)).cpu()
-
-    def _settings(self) -> dict[str, Any]:
-        """One thread and fp32 unless set: what is chosen by timing may differ between two fits."""
-        own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
-               "minutes": self.minutes}
-        return {"precision": "fp32", "threads": 1, "device": "cpu",
-                "seed": seed_of(self.random_state), **(self.settings or {}),
-                **{k: v for k, v in own.items() if v is not None}}
-
-    def _divided(self, x: Array) -> tuple[Dataset, Dataset | None]:
-        """Rows to train on and rows held out, standardised in float64 by the former."""
-        order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
-        n_held_out = int(self.validation_fraction * len(x))
-        n_held_out = n_held_out if n_held_out >= FEWEST_HELD_OUT and self.model != "pca" else 0
-        self.mean_, self.scale_ = _moments(x[order[n_held_out:]])
-        names = tuple(f"x{i}" for i in range(x.shape[1]))
-        whole = Dataset(((x - self.mean_) / self.scale_).astype(np.float32),
-                        Table.of_numbers(names))
-        held_out = whole.subset(order[:n_held_out]) if n_held_out else None
-        return whole.subset(np.sort(order[n_held_out:])), held_out
-
-    def _checked(self, X: ArrayLike) -> Array:
+    def _standardised(self, X: ArrayLike) -> tuple[Tensor, Any]:
+        """The rows of ``X`` as the model takes them, and their dtype."""
         check_is_fitted(self)
         x: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return x
-
-    def _by_batches(self, x: Array, of: Callable[[Tensor], Tensor], dtype: Any) -> Array:
-        rows = ((x - self.mean_) / self.scale_).astype(np.float32)
-        return in_batches(torch.from_numpy(rows), of).numpy().astype(dtype)
-
-    def _score(self, batch: Tensor) -> Tensor:
-        noise = SharedNoise(derive("score_samples"))
-        nats, _ = self.model_.log_likelihood(batch, noise=noise, draws=self.draws)
-        return nats  # type: ignore[no-any-return]
+        return torch.from_numpy(((x - self.mean_) / self.scale_).astype(np.float32)), x.dtype
 
 
 class PCA(LatentModel):
@@ -225,10 +210,17 @@ def in_batches(rows: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat(parts)
 
 
-def _moments(x: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of every column, float64; 1 for constant columns."""
-    mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    return mean, np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, 1.0)
+def log_likelihood(model: Any, name: str, draws: int) -> Callable[[Tensor], Tensor]:
+    """log p(x) of a batch, nats; every row meets the same draws."""
+    def of(batch: Tensor) -> Tensor:
+        return model.log_likelihood(batch, noise=SharedNoise(derive(name)), draws=draws)[0]
+    return of
+
+
+def table(rows: Array) -> Dataset:
+    """(n, d) float32 as a data set of numbers."""
+    names = tuple(f"x{i}" for i in range(rows.shape[1]))
+    return Dataset(rows, Table.of_numbers(names))
 
 
 def seed_of(random_state: Any) -> int:

@@ -3,60 +3,231 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
-from latlas.data.dataset import encode_labels
-from latlas.data.fitting import as_source, conform, is_arrays, open_examples, part_of
-from latlas.data.pairs import first_side
-from latlas.data.tables import as_read, kinds_of
-from latlas.metrics import isolation, rarity
+from latlas.core.errors import CapabilityError, DataError, say_option
+from latlas.core.files import save_json
+from latlas.metrics import outliers, rarity
 from latlas.metrics.arrays import nearest
-from latlas.metrics.isolation import Axes, Neighbours, loneliness, seldomness
+from latlas.metrics.rarity import Guarded
+from latlas.render.text import counted, table
 from latlas.run import Run, as_run
-from latlas.verbs.audit_result import (
-    Audit,
-    Cluster,
-    Dimension,
-    Group,
-    either,
-    rarest_count,
-    rarest_first,
-)
-from latlas.verbs.common import (
-    Array,
-    DataLike,
-    Flag,
-    Out,
-    Output,
-    Progress,
-    RunLike,
-    Seed,
-    at_least,
-)
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, Flag, Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from latlas.core.model import Model
     from latlas.data.dataset import Dataset
 
-#: images are compared on thumbnails of at most so many pixels a side, and by the axes of so many
-THUMBNAIL, FITTED = 32, 10_000
-#: range of the outlines of images below which it is rounding
-FAINT = 1e-3
 #: a dimension whose mean latents have less of its variance than this is inactive
 INACTIVE = 0.01
 #: common examples shown beside a cluster, steps of the path to it, dimensions named of it
 NEAR, STEPS, NAMED = 9, 9, 5
 
 
-def audit(run: RunLike, data: DataLike = None, *,
+@dataclass(frozen=True)
+class Dimension:
+    """One latent dimension.
+
+    Attributes:
+        dim: its number.
+        sd: standard deviation of the mean latents along it.
+        thin: share of the examples that lie where less than a tenth of the mean density is.
+        rarest: the example that lies where there is least.
+    """
+
+    dim: int
+    sd: float
+    thin: float
+    rarest: int
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Rare examples that lie together.
+
+    Attributes:
+        examples: their rows, the rarest first.
+        apart: dimension and difference of their mean latent vector from that of all other
+            examples, in standard deviations of the latents, the greatest first.
+        common: rows of the common examples nearest to their centre.
+        path: (steps, latent_dim) latents from the centre of those to that of the cluster.
+    """
+
+    examples: Array
+    apart: tuple[tuple[int, float], ...]
+    common: Array
+    path: Array
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples that share a label.
+
+    Attributes:
+        share: of all examples.
+        rarity: the mean rarity, ½ for a group like all others.
+        rarest: share of the group that is among the rarest 5% of all examples.
+        lift: mean weight of its examples where the mean over all is 1.
+        error: mean squared error of the reconstruction, model units².
+        nats: mean log-likelihood per example, nats in data units.
+        accuracy: share that the model's class output gets right.
+    """
+
+    name: str
+    count: int
+    share: float
+    rarity: float
+    rarest: float
+    lift: float
+    error: float | None = None
+    nats: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How one measure differs between groups: the worst of them, and the variance of the means."""
+
+    worst: str
+    value: float
+    variance: float
+
+
+@dataclass(eq=False, repr=False)
+class Audit(common.Result):
+    """What is rare, or under-represented, among n examples.
+
+    Attributes:
+        latents: (n, latent_dim) means of q(z|x).
+        rarity: (n,) rank of the greatest of the next three, 0 … 1; 1 is the rarest. Near the top
+            the walk counts for as much as the two others together.
+        by_latent, by_example: (n,) rank of how isolated an example is among the latents, and among
+            the examples as they are, 0 … 1.
+        by_walk: (n,) rank of how seldom a walk over images of like outlines visits it, 0 … 1.
+        density: (n, k) histogram density of each standardised dimension of ``dimensions``.
+        weights: by the product of those densities, with their effective sample.
+        clusters: of the rarest 5%, the largest first.
+        label: (n,) group of each example, an index into ``names``; ``groups`` in their order.
+        file_names: (n,) of the examples, if they have any.
+        notes: what was left out, and why.
+        page: gives the HTML report.
+    """
+
+    latents: Array
+    rarity: Array
+    by_latent: Array
+    by_example: Array
+    by_walk: Array | None
+    density: Array
+    weights: Guarded
+    dimensions: tuple[Dimension, ...]
+    label: Array | None = None
+    names: tuple[str, ...] = ()
+    file_names: Any = None
+    clusters: tuple[Cluster, ...] = ()
+    groups: tuple[Group, ...] = ()
+    notes: tuple[str, ...] = ()
+    page: Callable[[Audit], str] | None = None
+    #: share of the examples that counts as the rarest, and as the commonest
+    RAREST: ClassVar[float] = 0.05
+    #: measures by which groups are compared: the sign of what is worse
+    worse: ClassVar[dict[str, int]] = {"accuracy": -1, "nats": -1, "error": 1, "rarity": 1}
+
+    @property
+    def order(self) -> Array:
+        """(n,) rows, the rarest first."""
+        return np.argsort(-self.rarity, kind="stable")
+
+    @property
+    def rarest(self) -> Array:
+        """Rows of the rarest 5%, the rarest first."""
+        return self.order[:max(1, round(self.RAREST * len(self.rarity)))]
+
+    @property
+    def spread(self) -> dict[str, Spread]:
+        """Of accuracy, nats, error and rarity, where there are two groups or more."""
+        spreads: dict[str, Spread] = {}
+        for name, sign in self.worse.items() if len(self.groups) > 1 else ():
+            if getattr(self.groups[0], name) is not None:
+                values = np.array([getattr(group, name) for group in self.groups], np.float64)
+                worst = int(np.argmax(sign * values))
+                spreads[name] = Spread(self.groups[worst].name, float(values[worst]),
+                                       float(values.var()))
+        return spreads
+
+    def share_by_latent(self, rows: Array) -> float:
+        """Share of some examples that are rarer by their latents than as they are."""
+        as_they_are = with_walk(self.by_example, self.by_walk)
+        return float((self.by_latent[rows] >= as_they_are[rows]).mean())
+
+    def table(self) -> dict[str, Array]:
+        """One row per example, the rarest first; those in no cluster are in number −1."""
+        order, cluster = self.order, np.full(len(self.rarity), -1, np.int64)
+        for number, rows in enumerate(c.examples for c in self.clusters):
+            cluster[rows] = number
+        titles = np.arange(len(order)) if self.file_names is None else np.asarray(self.file_names)
+        columns = {"rank": np.arange(1, len(order) + 1), "example": titles[order],
+                   "rarity": self.rarity[order], "by_latent": self.by_latent[order],
+                   "by_example": self.by_example[order]}
+        if self.by_walk is not None:
+            columns["by_walk"] = self.by_walk[order]
+        columns |= {"weight": self.weights.weights[order], "cluster": cluster[order]}
+        if self.label is not None:
+            columns["group"] = np.asarray(self.names)[self.label[order]]
+        return columns | {f"density_z{d.dim}": self.density[order, i]
+                          for i, d in enumerate(self.dimensions)}
+
+    def facts(self) -> dict[str, Any]:
+        """All but what is one number per example, which :meth:`table` has."""
+        return {"examples": len(self.rarity), "rarest": self.rarest.tolist(),
+                "commonest": self.order[::-1][:len(self.rarest)].tolist(),
+                "effective_share": self.weights.share, "alpha": self.weights.alpha,
+                "dimensions": [asdict(d) for d in self.dimensions],
+                "clusters": [{"count": len(c.examples), "examples": c.examples.tolist(),
+                              "by_latent": self.share_by_latent(c.examples),
+                              "apart": [{"dim": d, "sd": v} for d, v in c.apart],
+                              "common": c.common.tolist()} for c in self.clusters],
+                "groups": [asdict(g) for g in self.groups],
+                "spread": {name: asdict(s) for name, s in self.spread.items()},
+                "notes": list(self.notes)}
+
+    def text(self) -> str:
+        lines = [f"{counted(len(self.rarity), 'example')}; the rarest {len(self.rarest):,} in "
+                 f"{counted(len(self.clusters), 'group')} of "
+                 f"{', '.join(f'{len(c.examples):,}' for c in self.clusters)}", self.weights.words]
+        if self.groups:
+            heads = {"count": "examples", "rarity": "mean rarity", "rarest": "among the rarest",
+                     "lift": "weight lift", "error": "error", "nats": "nats",
+                     "accuracy": "accuracy"}
+            columns = [k for k in heads if getattr(self.groups[0], k) is not None]
+            lines.append(table(["group", *(heads[k] for k in columns)], [
+                [g.name, *(f"{getattr(g, k):,}" if k == "count" else f"{getattr(g, k):.4g}"
+                           for k in columns)] for g in self.groups]))
+        lines += [f"worst by {name}: {s.worst} ({s.value:.4g}; variance between groups "
+                  f"{s.variance:.4g})" for name, s in self.spread.items()]
+        return "\n".join([*lines, *self.notes])
+
+    def save(self, path: str | Path) -> str:
+        """A folder with report.html, audit.json and examples.csv; or the table by its suffix."""
+        if not write.is_folder(path):
+            return write.write_table(path, self.table())
+        folder, lines = Path(path), []
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.page is not None:
+            write.write_bytes(folder / "report.html", self.page(self).encode("utf-8"))
+            lines.append(f"wrote {folder / 'report.html'}")
+        save_json(folder / "audit.json", self.facts())
+        return "\n".join([*lines, f"wrote {folder / 'audit.json'}",
+                          write.write_table(folder / "examples.csv", self.table())])
+
+
+def audit(run: common.RunLike, data: common.DataLike = None, *,
           split: Annotated[Literal["train", "validation", "test", "all"], Flag(
               Literal["train", "validation", "test", "all"], "Part of the source.")] = "all",
           group: Annotated[str | None, Flag(
@@ -64,8 +235,8 @@ def audit(run: RunLike, data: DataLike = None, *,
                    "their quartiles. Default: the labels.")] = None,
           draws: Annotated[int, Flag(
               int, "Draws of z behind the likelihood of groups; 0 leaves it out.")] = 4,
-          seed: Seed = 0,
-          out: Annotated[Out, Output(
+          seed: common.Seed = 0,
+          out: Annotated[common.Out, common.Output(
               "audit/", "Folder for report.html, audit.json and examples.csv. Default: RUN/audit.")]
           = None, progress: Progress | None = None, **read: Any) -> Audit:
     """What is under-represented in a data set? How rare each example is by its latent vector and as
@@ -75,69 +246,24 @@ def audit(run: RunLike, data: DataLike = None, *,
     """
     run = as_run(run)
     run.require("encode", "audit")
-    at_least("draws", draws, 0)
-    examples, label, names = open_grouped(run, data, split, group, read)
+    common.at_least("draws", draws, 0)
+    from latlas.verbs import auditing
+
+    examples, label, names = auditing.open_grouped(run, data, split, group, read)
     result = audited(run.model, examples, label=label, names=names, draws=draws, seed=seed,
                      progress=progress)
-    from latlas.verbs.audit_page import build_page
-
     options = {"data": data if isinstance(data, str) else "", "split": split,
                "label": read.get("label"), "group": group}
     command = "" if run.path is None else f"latlas audit {run.path}" + "".join(
         f" --{name} {value}" for name, value in options.items() if value)
-    result.page = partial(build_page, model=run.model, data=examples, title=f"{run.name}: audit",
-                          command=command, seed=seed)
+    result.page = partial(auditing.build_page, model=run.model, data=examples,
+                          title=f"{run.name}: audit", command=command, seed=seed)
     return result.saved(out)
-
-
-def open_grouped(run: Run, data: Any, split: str, group: str | None, read: dict[str, Any]) -> tuple[
-        Dataset, NDArray[np.int64] | None, tuple[str, ...]]:
-    """The examples without their labels, the group of each, the groups' names.
-
-    Args:
-        data: labels of a pair (array, labels) may be any numbers or words, one for each example.
-        group: a factor or column of the data that groups them; ``None``: their labels.
-
-    Raises:
-        ConfigError: no such factor or column. DataError: labels of another number than the
-            examples.
-    """
-    if is_arrays(data):
-        x, y = data if isinstance(data, tuple) else (data, None)
-        if group is not None:
-            raise ConfigError(f"{say_option('group', group)}: arrays have no columns; give "
-                              "(array, labels)", option="group")
-        examples = open_examples(run, x, split)
-        if y is None:
-            return examples, None, ()
-        if len(np.asarray(y)) != len(examples):
-            raise DataError(f"{len(np.asarray(y)):,} labels for {len(examples):,} examples: give "
-                            "one for each")
-        return examples, *encode_labels(y, "the labels")
-    source = as_source(data, run, **read)
-    examples = first_side(part_of(source, split))
-    if group is None:
-        label: Any = examples.take("label")
-        names = examples.space.classes or tuple(
-            str(k) for k in range(0 if label is None else int(label.max()) + 1))
-    elif group in examples.space.factors:
-        factors: Any = examples.take("factors")
-        label, names = kinds_of(factors[:, examples.space.factors.index(group)],
-                                f"factor {group} of {source.name}")
-    else:
-        columns = as_read(np.asarray(examples.take("x")), examples.space) if (
-            examples.space.columns) else {}
-        if group not in columns:
-            raise ConfigError(unknown("factor or column", group,
-                                      [*examples.space.factors, *columns])
-                              + " (groups are the labels where none is named)", option="group")
-        label, names = kinds_of(columns[group], f"column {group} of {source.name}")
-    return (conform(replace(examples, label=None), run.space, source.name), label, tuple(names))
 
 
 def audited(model: Model, data: Dataset, *, label: Array | None = None, names: Sequence[str] = (),
             draws: int = 4, seed: int = 0, progress: Progress | None = None) -> Audit:
-    """How rare each example is, what the rarest have in common, and per-group performance.
+    """:func:`audit` of a model.
 
     Rarity is by the distances to the 5th, 10th and 30th neighbour, among the mean latents and among
     the examples as they are, and by a walk over images of like outlines, whichever has the example
@@ -149,53 +275,13 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
 
     Raises:
         CapabilityError: no encoder, or one that needs a condition.
-        DataError: fewer than 50 examples, labels of another number, latents that do not vary.
+        DataError: fewer than 50 examples, latents that do not vary.
     """
-    from latlas.verbs.passes import can
-    from latlas.verbs.score import scored as scores_of
+    from latlas.verbs.auditing import views_of
+    from latlas.verbs.score import scored
 
-    _check(model, len(data), label)
-    n = len(data)
-    scored, counted = draws > 0 and label is not None and can(model, "score"), 0
-
-    def count(more: int) -> None:
-        nonlocal counted
-        counted += more
-        if progress:
-            progress(counted, n * (4 + scored))
-
-    def scored_so_far(now: int, total: int) -> None:
-        count(4 * n + now * n // max(total, 1) - counted)
-
-    mean, log_var, error, code, looks, outline = _pass(model, data, count)
-    # (d,) of z under q, over all examples: that of the mean latents and that around them
-    variance = mean.var(0) + (np.exp(log_var).mean(0) if log_var.size else 0.0)
-    rounding = np.square(rarity.TINY * (1 + np.abs(mean.mean(0))))
-    active = np.flatnonzero(mean.var(0) > np.maximum(INACTIVE * variance, rounding))
-    if not len(active):
-        raise DataError(rarity.UNVARIED)
-    density = rarity.histogram_density(rarity.standardised(mean[:, active]))
-    latents = isolation.half_whitened(mean[:, active] / np.sqrt(variance)[active])
-    by_latent, by_example, by_walk = _ranks(latents, looks, outline, count)
-    rank = isolation.ranks(either(np.maximum(by_latent, by_example), by_walk))
-    weights = rarity.guarded(density, "product")
-    nats = scores_of(model, data, draws=draws, seed=seed, progress=scored_so_far).nats if (
-        scored) else np.empty(0)
-    right = np.empty(0) if label is None or not code.size else _accuracy(
-        code, label, names, model.space.classes)
-    groups = () if label is None else tuple(_groups(
-        rank, weights.weights, label, names, {"error": error, "nats": nats, "accuracy": right}))
-    dimensions = tuple(Dimension(int(dim), float(mean[:, dim].std()),
-                                 float((q < q.mean() / 10).mean()), int(q.argmin()))
-                       for dim, q in zip(active, density.T, strict=True))
-    return Audit(mean, rank, by_latent, by_example, by_walk, density, weights, dimensions,
-                 _clusters(mean, latents, rank, seed), label, tuple(names), groups,
-                 tuple(_notes(active, mean.shape[1], label)), data.take("names"))
-
-
-def _check(model: Model, n: int, label: Array | None) -> None:
-    """Raise an error, before the long work, for what cannot be audited."""
-    Run.of(model).require("encode", "audit")
+    n, processed, run = len(data), 0, Run.of(model)
+    run.require("encode", "audit")
     if model.condition_dim:
         raise CapabilityError(f"{type(model).__name__} encodes examples under a condition; an "
                               "audit needs latents of the examples alone: train vae, ae or pca")
@@ -203,106 +289,90 @@ def _check(model: Model, n: int, label: Array | None) -> None:
         raise DataError(f"{n} examples are too few for an audit, which needs {rarity.LEAST_ITEMS}: "
                         "rarity is judged by the examples around; "
                         f"{say_option('split', 'all')} takes every part of a source")
-    if label is not None and len(label) != n:
-        raise DataError(f"{len(label):,} labels for {n:,} examples: give one for each")
+    likelihood = draws > 0 and label is not None and run.can("score")
+
+    def count(more: int) -> None:
+        nonlocal processed
+        processed += more
+        if progress:
+            progress(processed, n * (4 + likelihood))
+
+    mean, log_var, error, predicted, looks, outlines = views_of(model, data, count)
+    # (d,) of z under q, over all examples: that of the mean latents and that around them
+    variance = mean.var(0) + (np.exp(log_var).mean(0) if log_var.size else 0.0)
+    rounding = np.square(rarity.TINY * (1 + np.abs(mean.mean(0))))
+    active = np.flatnonzero(mean.var(0) > np.maximum(INACTIVE * variance, rounding))
+    if not len(active):
+        raise DataError(rarity.UNVARIED)
+    density = rarity.densities(mean[:, active])
+    latents = outliers.half_whitened(mean[:, active] / np.sqrt(variance)[active])
+    by_latent, by_example, by_walk = _ranks(latents, looks, outlines, count)
+    result = Audit(
+        mean, outliers.ranks(with_walk(np.maximum(by_latent, by_example), by_walk)), by_latent,
+        by_example, by_walk, density, rarity.guarded(density, "product"),
+        tuple(Dimension(int(dim), float(mean[:, dim].std()), float((q < q.mean() / 10).mean()),
+                        int(q.argmin())) for dim, q in zip(active, density.T, strict=True)),
+        label, tuple(names), data.take("names"))
+    nats = scored(model, data, draws=draws, seed=seed, progress=lambda now, total: count(
+        4 * n + now * n // max(total, 1) - processed)).nats if likelihood else np.empty(0)
+    result.clusters = tuple(_clusters(result, latents, seed))
+    if label is not None:
+        result.groups = tuple(_groups(result, label, model.space.classes, predicted, {
+            "error": error, "nats": nats}))
+    result.notes = tuple(_notes(active, mean.shape[1], label))
+    return result
 
 
-def _accuracy(predicted: Array, label: Array, names: Sequence[str],
-              classes: Sequence[str]) -> Array:
-    """1 for every example whose predicted class is its group; empty where groups are no classes."""
-    if not set(names) <= set(classes):
-        return np.empty(0)
-    of_group = np.array([list(classes).index(name) for name in names])
-    return np.asarray(predicted == of_group[label], np.float64)
-
-
-def _pass(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Array]:
-    """Mean and log variance of q(z|x), squared error, predicted class, numbers and outlines of
-    every example, (n, …) each; without columns where the model cannot tell."""
-    from latlas.core.distributions import Normal
-    from latlas.verbs.passes import can, inference, some_of, sweep
-
-    def numbers(value: Tensor | None, n: int) -> Array:
-        return np.empty((n, 0)) if value is None else value.double().cpu().numpy()
-
-    parts = []
-    with inference(model):
-        some = [_looks(batch.x) for batch in sweep(model, some_of(data, FITTED))]
-        flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
-        varies = outline.size and np.ptp(outline, 0).max() > FAINT
-        on_axes = Axes.of(flat), (Axes.of(outline) if varies else Axes(outline[0], outline[:0]))
-        for batch in sweep(model, data):
-            q = model.encode(batch.x)
-            error = code = None
-            if can(model, "decode"):
-                difference = model.decode(q.mean).mean.float() - batch.x.float()
-                error = difference.square().flatten(1).mean(1)
-            if can(model, "classify"):
-                code = model.classify(batch.x).argmax(1)
-            log_var = q.log_var.expand_as(q.mean) if isinstance(q, Normal) else None
-            parts.append([*(numbers(v, len(batch)) for v in (q.mean, log_var, error, code)),
-                          *(axes(look) for axes, look in zip(on_axes, _looks(batch.x),
-                                                             strict=True))])
-            count(len(batch))
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-
-def _looks(x: Tensor) -> tuple[Array, Array]:
-    """(n, d) numbers of examples, of images as thumbnails, and (n, k) their outlines, else none."""
-    from torch.nn.functional import adaptive_avg_pool2d
-
-    from latlas.metrics.outlines import outlines
-
-    if x.dim() != 4:
-        return x.flatten(1).cpu().numpy(), np.empty((len(x), 0))
-    height, width = (min(side, THUMBNAIL) for side in x.shape[2:])
-    small = adaptive_avg_pool2d(x, (height, width))
-    return small.flatten(1).cpu().numpy(), outlines(small).cpu().numpy()
-
-
-def _ranks(latents: Array, looks: Array, outline: Array,
+def _ranks(latents: Array, looks: Array, outlines: Array,
            count: Callable[[int], None]) -> tuple[Array, Array, Array | None]:
-    """By latent vector, by example and by walk, (n,) ranks each; no walk where nothing has an
-    outline."""
-    by_latent, alone = (loneliness(Neighbours.of(view, count=count)) for view in (latents, looks))
-    if not outline.size:
+    """By latent vector, by example and by walk, (n,) each; no walk where nothing has an outline."""
+    by_latent, by_example = (outliers.loneliness(outliers.Neighbours.of(view, count=count))
+                             for view in (latents, looks))
+    if not outlines.size:
         count(len(latents))
-        return isolation.ranks(by_latent), isolation.ranks(alone), None
-    edges = Neighbours.of(outline, count=count)
-    measures = by_latent, np.maximum(alone, loneliness(edges)), seldomness(edges)
-    by_latent, by_example, by_walk = (isolation.ranks(measure) for measure in measures)
-    return by_latent, by_example, by_walk
+        return outliers.ranks(by_latent), outliers.ranks(by_example), None
+    edges = outliers.Neighbours.of(outlines, count=count)
+    by_example = np.maximum(by_example, outliers.loneliness(edges))
+    return (outliers.ranks(by_latent), outliers.ranks(by_example),
+            outliers.ranks(outliers.seldomness(edges)))
 
 
-def _clusters(mean: Array, latents: Array, rank: Array, seed: int) -> tuple[Cluster, ...]:
+def with_walk(rank: Array, by_walk: Array | None) -> Array:
+    """The greater of two ranks, where the walk has twice the say near the top."""
+    return rank if by_walk is None else np.maximum(rank, (1 + by_walk) / 2)
+
+
+def _clusters(result: Audit, latents: Array, seed: int) -> Iterator[Cluster]:
     """The rarest, in groups: where each lies, the common examples near it, the path from those."""
-    from latlas.verbs.decoding import walk
+    from latlas.verbs.generate import walk
 
-    order = rarest_first(rank)
-    rare, common = order[:rarest_count(len(rank))], np.sort(order[len(rank) // 2:])
-    number = isolation.groups(latents[rare], seed)
-    clusters = []
+    mean, rare, common_half = result.latents, result.rarest, np.sort(
+        result.order[len(result.rarity) // 2:])
+    number = outliers.groups(latents[rare], seed)
     for rows in (rare[number == k] for k in range(int(number.max()) + 1)):
         rest = np.delete(mean, rows, 0)
         apart = (mean[rows].mean(0) - rest.mean(0)) / np.maximum(mean.std(0), rarity.TINY)
         most = np.argsort(-np.abs(apart), kind="stable")[:NAMED]
         centre = latents[rows].mean(0, keepdims=True)
-        near = common[nearest(centre, latents[common], min(NEAR, len(common)))[1][0]]
-        clusters.append(Cluster(rows, tuple((int(d), float(apart[d])) for d in most), near,
-                                walk(mean[near].mean(0), mean[rows].mean(0), STEPS)))
-    return tuple(clusters)
+        near = common_half[nearest(centre, latents[common_half], min(NEAR, len(common_half)))[1][0]]
+        yield Cluster(rows, tuple((int(d), float(apart[d])) for d in most), near,
+                      walk(mean[near].mean(0), mean[rows].mean(0), STEPS))
 
 
-def _groups(rank: Array, weights: Array, label: Array, names: Sequence[str],
+def _groups(result: Audit, label: Array, classes: Sequence[str], predicted: Array,
             measures: dict[str, Array]) -> Iterator[Group]:
-    rarest = np.zeros(len(rank))
-    rarest[rarest_first(rank)[:rarest_count(len(rank))]] = 1
-    for code, name in enumerate(names):
+    rarest = np.zeros(len(label))
+    rarest[result.rarest] = 1
+    if predicted.size and set(result.names) <= set(classes):  # else groups are no classes
+        of_group = np.array([list(classes).index(name) for name in result.names])
+        measures = measures | {"accuracy": np.asarray(predicted == of_group[label], np.float64)}
+    for code, name in enumerate(result.names):
         mine = label == code
         if mine.any():
-            more = {k: float(v[mine].mean()) if v.size else None for k, v in measures.items()}
-            yield Group(str(name), int(mine.sum()), float(mine.mean()), float(rank[mine].mean()),
-                        float(rarest[mine].mean()), float(weights[mine].mean()), **more)
+            more = {k: float(v[mine].mean()) for k, v in measures.items() if v.size}
+            yield Group(str(name), int(mine.sum()), float(mine.mean()),
+                        float(result.rarity[mine].mean()), float(rarest[mine].mean()),
+                        float(result.weights.weights[mine].mean()), **more)
 
 
 def _notes(active: Array, latent_dim: int, label: Array | None) -> Iterator[str]:

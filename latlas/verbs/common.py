@@ -5,11 +5,9 @@ declaration of its options: the command line and its help are derived from them 
 An annotation below says what a value is in Python, and by :class:`Flag` what is typed for it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.space import Space
 from latlas.render.text import counted
+from latlas.verbs import write
 
 Array = NDArray[Any]
 #: called with (examples done, examples in all)
@@ -64,11 +63,7 @@ class Output:
 
 
 def one_or_two(sources: tuple[str, ...]) -> Any:
-    """What --data names: nothing, one source, or two of two domains.
-
-    Raises:
-        ConfigError: more than two sources.
-    """
+    """What --data names: nothing, one source, or two of two domains; ConfigError for more."""
     if len(sources) > 2:
         raise ConfigError(f"--data: {len(sources)} sources; name one, or two for two sides")
     return tuple(sources) if len(sources) == 2 else sources[0] if sources else None
@@ -89,10 +84,10 @@ Split = Annotated[Literal["train", "validation", "test", "all"] | None, Flag(
     "Part of the source. Default: test where the source has one or the run was trained on it, "
     "else all.")]
 Seed = Annotated[int, Flag(int, "Decides every random draw.")]
-First = Annotated[int | None, Flag(int, "Only the first N examples.")]
+FirstN = Annotated[int | None, Flag(int, "Only the first N examples.")]
 Classes = Annotated[Any, Flag(str, "Class of a conditional model: a name, or several with commas "
                                    "between.", listed)]
-Given = Annotated[Any, Flag(str, "Source of images to complete, for a model of a part.")]
+GivenImages = Annotated[Any, Flag(str, "Source of images to complete, for a model of a part.")]
 Truncation = Annotated[float, Flag(float, "How far styles are taken from their mean (ψ): below 1 "
                                           "likelier images, less varied.")]
 Layers = Annotated[str, Flag(str, "Layers by their styles: coarse, middle, fine, all, or numbers "
@@ -101,7 +96,7 @@ Domain = Annotated[Literal["A", "B"], Flag(Literal["A", "B"], "Domain of the res
 Shard = Annotated[str | None, Flag(str, "i/n: only share i of n (1/4 … 4/4), as Parquet parts in "
                                         "the folder --out; run again, it writes the parts that "
                                         "are missing.")]
-Block = Annotated[int, Flag(int, "Examples of a part of a shard, a multiple of 512.")]
+BlockSize = Annotated[int, Flag(int, "Examples of a part of a shard, a multiple of 512.")]
 Out = Path | str | None
 
 
@@ -132,14 +127,9 @@ class Result:
         raise TypeError(f"{type(self).__name__} has no table")
 
     def save(self, path: str | Path) -> str:
-        """Write by suffix; returns what was written, in one line.
-
-        Raises:
-            ConfigError: a suffix that it does not know. RunError: the file cannot be written.
-        """
-        from latlas.verbs.write import write_table
-
-        return write_table(path, self.table())
+        """Write by suffix; returns what was written, in one line. ConfigError for a suffix that it
+        does not know, RunError where the file cannot be written."""
+        return write.write_table(path, self.table())
 
     def saved(self, out: str | Path | None) -> Self:
         """The result, after :meth:`save` where a file is named."""
@@ -153,27 +143,46 @@ class Result:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in facts.items())})"
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from html import escape  # loads a large table
 
         rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v)[:200])}</td></tr>"
                        for k, v in self.facts().items())
         return f"<table>{rows}</table>"
 
 
+class ArrayResult(Result):
+    """A result that is an array to NumPy, its ``values``."""
+
+    values: Array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.values[index]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.values.shape
+
+
 @dataclass(eq=False, repr=False)
-class Examples(Result, NDArrayOperatorsMixin):
+class Examples(ArrayResult, NDArrayOperatorsMixin):
     """Examples in data units; an array to NumPy.
 
     Attributes:
         values: (n, *shape), or with more leading dimensions, as for a grid of walks.
         space: what an example is.
-        names: (n,) file names, if they have any.
+        names: (n,) file names, if any; ``details`` facts beside their number and shape.
         columns: of the grid that ``.png`` shows.
-        details: facts beside their number and shape.
         originals: (n, *shape) what each was made of; ``.png`` shows them above.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = (".png", ".gif", ".csv", ".parquet", ".npz", ".npy")
+    suffixes: ClassVar[tuple[str, ...]] = write.EXAMPLES
     values: Array
     space: Space
     names: Any = None
@@ -184,23 +193,9 @@ class Examples(Result, NDArrayOperatorsMixin):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.space.kind}, {self.shape}, {self.dtype})"
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
-
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         arrays = [v.values if isinstance(v, Examples) else v for v in inputs]
         return getattr(ufunc, method)(*arrays, **options)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Any) -> Array:
-        return self.values[index]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array."""
-        return self.values.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -217,57 +212,24 @@ class Examples(Result, NDArrayOperatorsMixin):
         return {"n": len(flat), "shape": list(flat.shape), **(self.details or {})}
 
     def table(self) -> dict[str, Array]:
-        from latlas.verbs.write import example_columns
-
-        return example_columns(self.flat, self.space, self.names)
+        return write.example_columns(self.flat, self.space, self.names)
 
     def save(self, path: str | Path) -> str:
-        from latlas.verbs.write import write_examples
-
-        flat = self.flat
-        if self.originals is None or Path(path).suffix.lower() != ".png" \
-                or self.space.kind != "image":
-            return write_examples(path, flat, self.space, self.names, columns=self.columns)
+        flat, space = self.flat, self.space
+        suffix = Path(path).suffix.lower()
+        if self.originals is None or suffix != ".png" or space.kind != "image":
+            return write.write_examples(path, flat, space, self.names, columns=self.columns)
         across = min(8, len(flat))
-        rows = []
-        for first in range(0, len(flat), across):
-            for some in (self.originals[first:first + across], flat[first:first + across]):
-                blank = np.zeros((across - len(some), *some.shape[1:]), some.dtype)
-                rows.append(np.concatenate([some, blank]))
-        write_examples(path, np.concatenate(rows), self.space, columns=across)
+        both = np.stack([self.originals, flat])
+        blank = np.zeros((2, -len(flat) % across, *space.shape), both.dtype)
+        rows = np.concatenate([both, blank], 1).reshape(2, -1, across, *space.shape).swapaxes(0, 1)
+        write.write_examples(path, rows.reshape(-1, *space.shape), space, columns=across)
         return f"wrote {counted(len(flat), 'example')} to {path}, every row under its originals"
 
 
 @dataclass(eq=False, repr=False)
-class Translations(Examples):
-    """Translated examples; of those that went to files only how many.
-
-    Attributes:
-        to: the domain; ``count`` how many examples were translated, or their files were there.
-        clips: recordings in place of ``values``.
-        files: facts about the files that were written.
-    """
-
-    to: str = "B"
-    count: int = 0
-    clips: Any = None
-    files: dict[str, Any] = field(default_factory=dict)
-
-    __repr__ = Result.__repr__
-
-    def facts(self) -> dict[str, Any]:
-        return {"to": self.to, "n": self.count, **self.files}
-
-    def __len__(self) -> int:
-        return len(self.values) if self.clips is None else len(self.clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.values[index] if self.clips is None else self.clips[index]
-
-
-@dataclass(eq=False, repr=False)
-class Parts(Result):
-    """What a call has done: parts written and kept, of those this shard has."""
+class ShardParts(Result):
+    """What a call has done: parts written and found there, of those this shard has."""
 
     count: int
     kept: int
@@ -279,7 +241,8 @@ class Parts(Result):
 
     def text(self) -> str:
         there = f"; {self.kept:,} were there" if self.kept else ""
-        return f"shard {self.shard}: wrote {counted(self.count, 'part')} to {self.folder}{there}"
+        return (f"shard {self.shard}: wrote {counted(self.count, 'part')} to "
+                f"{self.folder}{there}")
 
 
 def at_least(option: str, value: int | None, low: int) -> None:
@@ -302,7 +265,7 @@ def finite(option: str, value: float) -> None:
 
 def whole_numbers(option: str, value: str | Sequence[int]) -> list[int]:
     """``"1,2,5-9"``, or a sequence, as whole numbers."""
-    from latlas.core.ranges import numbers
+    from latlas.core.options import numbers
 
     parsed = numbers(value) if isinstance(value, str) else [int(v) for v in value]
     if parsed is None:

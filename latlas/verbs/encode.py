@@ -1,61 +1,38 @@
-"""``encode``, ``reconstruct``, ``denoise``: from data to latents and back, by posterior means."""
+"""``encode``, ``reconstruct``, ``denoise``, ``classify``: what a model makes of given examples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
+from latlas.core.errors import DataError
+from latlas.render.text import counted, table
 from latlas.run import as_run
-from latlas.verbs.common import (
-    Array,
-    Block,
-    DataLike,
-    Examples,
-    First,
-    Out,
-    Output,
-    Parts,
-    Progress,
-    Result,
-    RunLike,
-    Shard,
-    Split,
-    at_least,
-)
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, DataLike, Examples, Out, Output, Progress, RunLike, Split
+
+if TYPE_CHECKING:
+    from latlas.metrics.likelihood import Summary
 
 #: examples that an image shows of many
 GRID = 64
 
 
 @dataclass(eq=False, repr=False)
-class Latents(Result):
+class Latents(common.ArrayResult):
     """The mean latent vector of every example; an array to NumPy.
 
     Attributes:
         values: (n, latent_dim) float32; ``names`` (n,) of the examples' files, if any.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = (".png", ".csv", ".parquet", ".npz", ".npy")
+    suffixes: ClassVar[tuple[str, ...]] = write.LATENTS
     values: Array
     names: Any = None
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self.values, dtype) if copy else np.asarray(self.values, dtype)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: Any) -> Array:
-        return self.values[index]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the array."""
-        return self.values.shape
 
     def facts(self) -> dict[str, Any]:
         return {"n": len(self.values), "latent_dim": self.values.shape[1]}
@@ -64,36 +41,34 @@ class Latents(Result):
         return {f"z{i}": column for i, column in enumerate(self.values.T)}
 
     def save(self, path: str | Path) -> str:
-        from latlas.verbs.write import write_latents
-
-        return write_latents(path, self.values, self.names)
+        return write.write_latents(path, self.values, self.names)
 
 
-def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: First = None,
-           shard: Shard = None, block: Block = 4096,
+def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
+           shard: common.Shard = None, block: common.BlockSize = 4096,
            out: Annotated[Out, Output("latents.npz", "Where to: .csv, .parquet, .npz, .npy, .png. "
                                                      "Default: RUN/latents.npz.")] = None,
-           progress: Progress | None = None, **read: Any) -> Latents | Parts:
+           progress: Progress | None = None, **read: Any) -> Latents | common.ShardParts:
     """Turn examples into latent vectors: the mean of q(z|x) of each."""
     from latlas.verbs import shards
     from latlas.verbs.passes import encoded
 
     run = as_run(run)
     run.require("encode")
-    at_least("n", n, 1)
+    common.at_least("n", n, 1)
     shards.check_output(shard, out, block, Latents.suffixes)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
     if shard is None:
         return Latents(encoded(model, examples, progress), examples.take("names")).saved(out)
     return shards.write_parts(
-        "encode", model, examples, lambda part, count: Latents(
-            encoded(model, part, count)).table(),
+        "encode", model, examples,
+        lambda part, count: Latents(encoded(model, part, count)).table(),
         shard=shard, out=out, block=block, progress=progress)
 
 
 def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
-                n: First = None, out: Annotated[Out, Output("reconstruct")] = None,
+                n: common.FirstN = None, out: Annotated[Out, Output("reconstruct")] = None,
                 progress: Progress | None = None, **read: Any) -> Examples:
     """Encode and decode: what the model keeps of each example.
 
@@ -103,7 +78,7 @@ def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
     return _round_trip("reconstruct", run, data, split, n, out, progress, read)
 
 
-def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: First = None,
+def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
             out: Annotated[Out, Output("denoise")] = None, progress: Progress | None = None,
             **read: Any) -> Examples:
     """Clean noisy examples, with a model trained to undo noise (Vincent et al. 2008).
@@ -116,16 +91,14 @@ def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: Firs
 
 def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: Out,
                 progress: Progress | None, read: dict[str, Any]) -> Examples:
-    from latlas.verbs import write
     from latlas.verbs.passes import condition_of, examples_of, over, to_data
 
     run = as_run(run)
     run.require(verb)
-    at_least("n", n, 1)
+    common.at_least("n", n, 1)
     write.check_examples(out, run.space)
-    examples = run.open(data, split, **read)
-    drawn = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "image"
-    examples = examples.subset(slice(0, n or (GRID if drawn else None)))
+    grid = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "image"
+    examples = run.open(data, split, **read).subset(slice(0, n or (GRID if grid else None)))
 
     def round_trip(model: Any, batch: Any) -> Array:
         condition = condition_of(model, batch)
@@ -134,7 +107,7 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
 
     values = over(run.model, examples, round_trip, progress)
     return Examples(values, run.space, examples.take("names"),
-                    originals=examples_of(examples) if drawn else None).saved(out)
+                    originals=examples_of(examples) if grid else None).saved(out)
 
 
 def read_latents(latents: Any) -> Array:
@@ -143,18 +116,24 @@ def read_latents(latents: Any) -> Array:
     Raises:
         DataError: no such file, no numbers in it, or another shape.
     """
-    from latlas.core.errors import DataError
-
     if not isinstance(latents, (str, Path)):
         return np.asarray(latents, np.float32)
     path, suffix = Path(latents), Path(latents).suffix.lower()
-    readers: dict[str, Callable[[], Any]] = {
-        ".npy": lambda: np.load(path, allow_pickle=False), ".npz": lambda: _from_npz(path),
-        ".csv": lambda: _from_table(path), ".parquet": lambda: _from_table(path)}
-    if suffix not in readers:
-        raise DataError(f"{path}: latents are read from {', '.join(sorted(readers))}")
+    if suffix not in write.TABLES:
+        raise DataError(f"{path}: latents are read from {', '.join(sorted(write.TABLES))}")
     try:
-        values = np.asarray(readers[suffix](), np.float32)
+        if suffix in (".npz", ".npy"):
+            array: Any = np.load(path, allow_pickle=False)
+            if suffix == ".npz":
+                with array as file:
+                    array = file["latents" if "latents" in file.files else file.files[0]]
+        else:  # the columns z0, z1, … of a table, or all of it
+            import polars
+
+            frame = (polars.read_csv if suffix == ".csv" else polars.read_parquet)(path)
+            numbered = [c for c in frame.columns if c[:1] == "z" and c[1:].isdigit()]
+            array = frame.select(numbered or frame.columns).to_numpy()
+        values = np.asarray(array, np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # whatever a parser makes of a broken file
@@ -166,15 +145,112 @@ def read_latents(latents: Any) -> Array:
     return values
 
 
-def _from_npz(path: Path) -> Array:
-    with np.load(path, allow_pickle=False) as file:
-        return np.asarray(file["latents" if "latents" in file.files else file.files[0]])
+@dataclass(frozen=True)
+class ClassCount:
+    """How many examples are predicted to be of a class; with labels, how many are, and the share of
+    those that the prediction gets right (``None`` of no example)."""
+
+    name: str
+    predicted: int
+    count: int | None = None
+    accuracy: float | None = None
 
 
-def _from_table(path: Path) -> Array:
-    """The columns z0, z1, … of a table, or all of it."""
-    import polars
+@dataclass(eq=False, repr=False)
+class Predictions(common.Result):
+    """What a class output says of n examples.
 
-    frame = polars.read_csv(path) if path.suffix.lower() == ".csv" else polars.read_parquet(path)
-    numbered = [c for c in frame.columns if c[:1] == "z" and c[1:].isdigit()]
-    return np.asarray(frame.select(numbered or frame.columns).to_numpy())
+    Attributes:
+        log_p: (n, classes) log p(class|x), nats; ``classes`` their names.
+        label: (n,) codes of the examples' classes, below 0 where it is not known; or ``None``.
+        names: (n,) of the examples' files, if they have any.
+    """
+
+    log_p: Array
+    classes: Sequence[str]
+    label: Array | None = None
+    names: Any = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.log_p, dtype)
+
+    @property
+    def code(self) -> Array:
+        """(n,) the most probable class."""
+        return np.asarray(self.log_p.argmax(1))
+
+    @property
+    def labelled(self) -> Array:
+        """(n,) whether the class of an example is known."""
+        return np.zeros(len(self.log_p), bool) if self.label is None else self.label >= 0
+
+    @property
+    def accuracy(self) -> Summary | None:
+        """Share of the labelled examples that it gets right; ``None`` without any."""
+        from latlas.metrics.likelihood import summary
+
+        if not self.labelled.any():
+            return None
+        return summary(np.asarray(self.code == self.label, np.float64)[self.labelled])
+
+    @property
+    def cross_entropy(self) -> float | None:
+        """Mean −log p of the class of a labelled example, nats."""
+        rows = np.flatnonzero(self.labelled)
+        return None if self.label is None or not len(rows) else float(
+            -self.log_p[rows, self.label[rows]].mean())
+
+    @property
+    def by_class(self) -> tuple[ClassCount, ...]:
+        """One by one."""
+        code, counts = self.code, []
+        for k, name in enumerate(self.classes):
+            predicted, count, accuracy = int((code == k).sum()), None, None
+            if self.labelled.any():
+                rows = np.asarray(self.label == k)
+                count = int(rows.sum())
+                accuracy = float((code[rows] == k).mean()) if count else None
+            counts.append(ClassCount(name, predicted, count, accuracy))
+        return tuple(counts)
+
+    def table(self) -> dict[str, Array]:
+        """A row per example: the class, its label, every probability."""
+        classes, p = np.asarray(self.classes), np.exp(self.log_p)
+        columns = {"example": np.arange(len(p)) if self.names is None else np.asarray(self.names),
+                   "class": classes[self.code], "probability": p.max(1)}
+        if self.label is not None and self.labelled.any():
+            columns["label"] = np.where(self.labelled, classes[self.label], "")
+        return columns | {f"p_{name}": p[:, k] for k, name in enumerate(self.classes)}
+
+    def facts(self) -> dict[str, Any]:
+        return {"examples": len(self.log_p), "labelled": int(self.labelled.sum()),
+                "accuracy": None if self.accuracy is None else asdict(self.accuracy),
+                "cross_entropy": self.cross_entropy,
+                "classes": [asdict(c) for c in self.by_class]}
+
+    def text(self) -> str:
+        n, accuracy = counted(len(self.log_p), "example"), self.accuracy
+        if accuracy is None:
+            return f"{n}, without labels\n" + table(["class", "predicted"], [
+                [c.name, f"{c.predicted:,}"] for c in self.by_class])
+        rows = [[c.name, f"{c.predicted:,}", f"{c.count:,}",
+                 "" if c.accuracy is None else f"{c.accuracy:.4f}"] for c in self.by_class]
+        return (f"{n}: accuracy {accuracy.mean:.4f} ± {accuracy.standard_error:.4f}, "
+                f"cross-entropy {self.cross_entropy:.4g} nats\n"
+                + table(["class", "predicted", "examples", "accuracy"], rows))
+
+
+def classify(run: RunLike, data: DataLike = None, *, split: Split = None,
+             out: Annotated[Out, Output("classes.csv", "A row per example: .csv, .parquet, .npz. "
+                                                       "Default: RUN/classes.csv.")] = None,
+             progress: Progress | None = None, **read: Any) -> Predictions:
+    """The class of every example and the probability of each, by a model with an output for
+    classes; with labels its accuracy, class by class."""
+    from latlas.verbs.passes import log_probabilities
+
+    run = as_run(run)
+    run.require("classify")
+    write.check_suffix(out)
+    examples = run.open(data, split, **read)
+    return Predictions(log_probabilities(run.model, examples, progress), run.space.classes,
+                       examples.take("label"), examples.take("names")).saved(out)

@@ -4,8 +4,6 @@ What a model must have: an exact likelihood (``exact``), an ELBO (``elbo``), a p
 (``iw``), or only a prior and p(x|z) (``naive``, ``ais``).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,17 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
+from latlas.core.model import Batch
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.data.dataset import Dataset
 from latlas.objectives.annealing import Bridge, annealed_weights, pilot_steps, sigmoid_schedule
-from latlas.objectives.elbo import (
-    ImportanceBound,
-    importance_bound,
-    log_weights,
-    weighted_error,
-)
+from latlas.objectives.elbo import ImportanceBound, importance_bound, log_weights, weighted_error
 from latlas.verbs.common import Array, Progress
 from latlas.verbs.passes import condition_of, inference, noise, sweep
 
@@ -33,11 +26,14 @@ from latlas.verbs.passes import condition_of, inference, noise, sweep
 MEMORY = 200_000_000
 #: examples of a batch, at most
 BATCH = 512
-_COPIES = 4  # the decoder's output, the residual, its square, and one spare, in fp32
+#: of the decoder's output in fp32: itself, the residual, its square, and one spare
+COPIES = 4
 #: scalars compared at once while draws of the prior are scored against all examples
 BLOCK = 4_000_000
 #: chains that find the step sizes of annealing, and draws that find the prior's scale
 PILOT, SCALE = 4, 256
+#: called with how many draws (``naive``) or temperatures (``ais``) of a batch are done
+Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -66,16 +62,11 @@ class Estimate:
     acceptance: Tensor | None = None
 
 
-#: told how many draws (``naive``) or temperatures (``ais``) of a batch are done
-Tick = Callable[[int], None]
-Estimator = Callable[["Subject", Batch, Settings, Noise, Tick], Estimate]
+class ExampleNoise(Noise):
+    """Draws whose first of the examples' shape depends on each example's row alone; all others
+    follow the seed.
 
-
-class ItemNoise(Noise):
-    """Draws whose part of the examples' shape depends on each example's row alone.
-
-    So an example is binarised or dequantised the same way whatever the method, the number of draws
-    and the batches. That is the first draw of this shape; all others follow the seed.
+    So an example is binarised or dequantised the same way whatever the method, draws and batches.
     """
 
     def __init__(self, batch: Batch, seed: int, *parts: int | str) -> None:
@@ -92,19 +83,13 @@ class ItemNoise(Noise):
 
 
 class GaussianObservation:
-    """N(x; decode(z), sd²) around the output of a decoder that has no likelihood of its own.
-
-    Args:
-        sd: in model units.
-    """
+    """N(x; decode(z), sd²) around the output of a decoder that has no likelihood of its own; ``sd``
+    in model units."""
 
     def __init__(self, model: Any, sd: float) -> None:
         self.model, self.space, self.log_var = model, model.space, 2 * math.log(sd)
-
-    @property
-    def base_measure(self) -> str:
-        """As every Gaussian's: images of integers are dequantised."""
-        return "integers" if self.space.levels else "data units"
+        #: as every Gaussian's: images of integers are dequantised
+        self.base_measure = "integers" if model.space.levels else "data units"
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor:
         """The x that is scored."""
@@ -117,105 +102,53 @@ class GaussianObservation:
         return around.log_prob(x) - self.space.log_volume
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model with p(x|z), its own or a :class:`GaussianObservation`, and its prior, if any."""
+def likelihood_of(model: Any, observes: Any, batch: Batch, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """log p(x|z) of preprocessed examples as a function of latents (K, n, d) or (K, 1, d)."""
+    condition = condition_of(model, batch).get("condition")
 
-    model: Any
-    observes: Any
-    prior: Any
+    def log_likelihood(z: Tensor) -> Tensor:
+        # a decoder with a condition decodes every latent vector for every example
+        z = z if condition is None else z.expand(-1, len(x), -1)
+        nats: Tensor = observes.log_conditional(x, z, condition)
+        return nats
 
-    def likelihood(self, batch: Batch, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """log p(x|z) of preprocessed examples as a function of latents (K, n, d) or (K, 1, d)."""
-        condition = self.condition(batch).get("condition")
-
-        def log_likelihood(z: Tensor) -> Tensor:
-            # a decoder with a condition decodes every latent vector for every example
-            z = z if condition is None else z.expand(-1, len(x), -1)
-            nats: Tensor = self.observes.log_conditional(x, z, condition)
-            return nats
-
-        return log_likelihood
-
-    def condition(self, batch: Batch) -> dict[str, Tensor]:
-        """The condition of a conditional model."""
-        return condition_of(self.model, batch)
+    return log_likelihood
 
 
-def exact(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
-          tick: Tick) -> Estimate:
-    """In closed form."""
-    nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=1,
-                                             **subject.condition(batch))
-    return Estimate(nats, torch.full_like(ess, math.inf), torch.zeros_like(nats))
+def estimate(model: Any, observes: Any, batch: Batch, method: str, settings: Settings,
+             noise: Noise, tick: Tick) -> Estimate:
+    """log p(x) of the examples of one batch; ``observes`` has p(x|z), the model itself or a
+    :class:`GaussianObservation`.
 
-
-def elbo(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
-         tick: Tick) -> Estimate:
-    """The evidence lower bound (Kingma & Welling 2014, eq. 3), mean over the draws."""
-    bound = subject.model.elbo(batch.x, noise=noise, draws=settings.draws,
-                               **subject.condition(batch))
-    return Estimate(bound["bound"], torch.full_like(bound["bound"], math.nan), bound["se"])
-
-
-def weighted(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
-             tick: Tick) -> Estimate:
-    """The importance-weighted bound (Burda et al. 2016, eq. 8), by the model's own method.
-
-    A model whose own method is exact draws from its q(z|x) here.
+    ``exact``: in closed form. ``elbo``: the evidence lower bound (Kingma & Welling 2014, eq. 3),
+    mean over the draws. ``iw``: the importance-weighted bound (Burda et al. 2016, eq. 8), by the
+    model's own method, or by its q(z|x) where that is exact. ``naive``: log 1/K Σ p(x|z_k), z_k
+    from the prior: a draw is decoded once and serves all examples. ``ais``: :func:`annealed`.
     """
-    if subject.model.exact_likelihood:
-        return _proposed(subject, batch, settings, noise)
-    nats, ess = subject.model.log_likelihood(batch.x, noise=noise, draws=settings.draws,
-                                             **subject.condition(batch))
-    return _of_weights(nats, ess, settings)
-
-
-def _proposed(subject: Subject, batch: Batch, settings: Settings, noise: Noise) -> Estimate:
-    x = subject.observes.preprocess(batch.x, noise)
-    log_likelihood, bound = subject.likelihood(batch, x), ImportanceBound()
-    q = subject.model.encode(x, **subject.condition(batch))
-    for k in _parts(settings.draws, settings.rows // len(batch)):
-        bound.add(log_weights(q, subject.prior.log_prob, log_likelihood, k, noise))
-    return _of_weights(*bound.result(), settings)
-
-
-def naive(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
-          tick: Tick) -> Estimate:
-    """log 1/K Σ p(x|z_k), z_k from the prior: a draw is decoded once and serves all examples."""
-    x, bound = subject.observes.preprocess(batch.x, noise), ImportanceBound()
-    log_likelihood = subject.likelihood(batch, x)
-    each = len(batch) if subject.condition(batch) else 1
-    for k in _parts(settings.draws, min(settings.rows // each, BLOCK // batch.x.numel())):
-        bound.add(log_likelihood(subject.prior.sample(k, noise).to(batch.x.device)[:, None]))
-        tick(bound.draws)
-    return _of_weights(*bound.result(), settings)
-
-
-def annealed(subject: Subject, batch: Batch, settings: Settings, noise: Noise,
-             tick: Tick) -> Estimate:
-    """Annealed importance sampling; latents are measured in the prior's standard deviations."""
-    x, prior = subject.observes.preprocess(batch.x, noise), subject.prior
-    log_likelihood = subject.likelihood(batch, x)
-    n, betas = len(batch), sigmoid_schedule(settings.temperatures)
-    scale = prior.sample(SCALE, noise).std(0).to(batch.x.device)
-    bridge = Bridge(lambda u: prior.log_prob(u * scale), lambda u: log_likelihood(u * scale))
-
-    def chains(k: int) -> Tensor:
-        return (prior.sample(k * n, noise).to(scale) / scale).unflatten(0, (k, n))
-
-    steps = pilot_steps(bridge, chains(PILOT), betas, settings.leapfrog, noise)
-    log_w, acceptance = annealed_weights(bridge, chains(settings.draws), betas, steps,
-                                         settings.leapfrog, noise, tick)
-    estimate = _of_weights(*importance_bound(log_w), settings)
-    return replace(estimate, acceptance=acceptance)
-
-
-ESTIMATORS: dict[str, Estimator] = {"exact": exact, "elbo": elbo, "iw": weighted, "naive": naive,
-                                    "ais": annealed}
-
-
-def _of_weights(nats: Tensor, ess: Tensor, settings: Settings) -> Estimate:
+    condition = condition_of(model, batch)
+    if method == "elbo":
+        parts = model.elbo(batch.x, noise=noise, draws=settings.draws, **condition)
+        return Estimate(parts["bound"], torch.full_like(parts["bound"], math.nan), parts["se"])
+    if method == "exact":
+        nats, ess = model.log_likelihood(batch.x, noise=noise, draws=1, **condition)
+        return Estimate(nats, torch.full_like(ess, math.inf), torch.zeros_like(nats))
+    if method == "iw" and not model.exact_likelihood:
+        nats, ess = model.log_likelihood(batch.x, noise=noise, draws=settings.draws, **condition)
+        return Estimate(nats, ess, weighted_error(ess, settings.draws))
+    x, bound, prior = observes.preprocess(batch.x, noise), ImportanceBound(), model.prior
+    log_likelihood = likelihood_of(model, observes, batch, x)
+    if method == "ais":
+        return annealed(log_likelihood, prior, x, settings, noise, tick)
+    if method == "iw":
+        q = model.encode(x, **condition)
+        for k in _parts(settings.draws, settings.rows // len(batch)):
+            bound.add(log_weights(q, prior.log_prob, log_likelihood, k, noise))
+    else:
+        each = len(batch) if condition else 1
+        for k in _parts(settings.draws, min(settings.rows // each, BLOCK // x.numel())):
+            bound.add(log_likelihood(prior.sample(k, noise).to(x.device)[:, None]))
+            tick(bound.draws)
+    nats, ess = bound.result()
     return Estimate(nats, ess, weighted_error(ess, settings.draws))
 
 
@@ -225,36 +158,51 @@ def _parts(draws: int, at_once: int) -> list[int]:
     return [min(size, draws - first) for first in range(0, draws, size)]
 
 
-def estimates(subject: Subject, data: Dataset, method: str, settings: Settings, seed: int,
+def annealed(log_likelihood: Callable[[Tensor], Tensor], prior: Any, x: Tensor,
+             settings: Settings, noise: Noise, tick: Tick) -> Estimate:
+    """Annealed importance sampling; latents are measured in the prior's standard deviations."""
+    n, betas = len(x), sigmoid_schedule(settings.temperatures)
+    scale = prior.sample(SCALE, noise).std(0).to(x.device)
+    bridge = Bridge(lambda u: prior.log_prob(u * scale), lambda u: log_likelihood(u * scale))
+
+    def chains(k: int) -> Tensor:
+        return (prior.sample(k * n, noise).to(scale) / scale).unflatten(0, (k, n))
+
+    steps = pilot_steps(bridge, chains(PILOT), betas, settings.leapfrog, noise)
+    log_w, acceptance = annealed_weights(bridge, chains(settings.draws), betas, steps,
+                                         settings.leapfrog, noise, tick)
+    nats, ess = importance_bound(log_w)
+    return Estimate(nats, ess, weighted_error(ess, settings.draws), acceptance)
+
+
+def estimates(model: Any, observes: Any, data: Dataset, method: str, settings: Settings, seed: int,
               progress: Progress | None) -> Iterator[Estimate]:
     """One estimate for every batch, whose draws fit in :data:`MEMORY`.
 
     ``naive`` takes its draws in parts and shares them, and ``elbo`` one after the other. Batches
     are powers of two: any block of :data:`BATCH` examples is then cut as the whole data set is.
     """
-    size = _row_bytes(subject, data, method)
+    size = _row_bytes(model, observes, data, method)
     settings = replace(settings, rows=max(1, MEMORY // size))
     together = settings.draws if method in ("iw", "ais") else 1
     most = int(np.clip(MEMORY // (together * size), 1, BATCH))
     parts = {"naive": settings.draws, "ais": settings.temperatures}.get(method, 1)
     count = 0
-    for batch in sweep(subject.model, data, 1 << most.bit_length() - 1):
+    for batch in sweep(model, data, 1 << most.bit_length() - 1):
         def tick(part: int, first: int = count, n: int = len(batch)) -> None:
             if progress:
                 progress(first * parts + part * n, len(data) * parts)
 
-        source = ItemNoise(batch, seed, "score")
-        yield ESTIMATORS[method](subject, batch, settings, source, tick)
+        source = ExampleNoise(batch, seed, "score")
+        yield estimate(model, observes, batch, method, settings, source, tick)
         count += len(batch)
         tick(parts)
 
 
-def _row_bytes(subject: Subject, data: Dataset, method: str) -> int:
-    """Bytes that one draw of one example takes, measured on one example.
-
-    What its widest layer holds; of ``ais``, whose gradients need them, what all layers hold.
-    """
-    model, outputs = subject.model, [subject.model.space.dims]
+def _row_bytes(model: Any, observes: Any, data: Dataset, method: str) -> int:
+    """Bytes of one draw of one example, measured on one: what its widest layer holds; of ``ais``,
+    whose gradients need them, what all layers hold."""
+    outputs = [model.space.dims]
 
     def measure(module: nn.Module, inputs: Any, out: Any) -> None:
         if isinstance(out, Tensor):
@@ -264,20 +212,21 @@ def _row_bytes(subject: Subject, data: Dataset, method: str) -> int:
     try:
         one, draws = next(iter(sweep(model, data.subset(slice(0, 1))))), noise(model, "size")
         if method in ("naive", "ais"):
-            log_likelihood = subject.likelihood(one, subject.observes.preprocess(one.x, draws))
-            log_likelihood(subject.prior.sample(1, draws).to(one.x.device)[:, None])
+            x = observes.preprocess(one.x, draws)
+            z = model.prior.sample(1, draws).to(one.x.device)[:, None]
+            likelihood_of(model, observes, one, x)(z)
         else:
-            model.log_likelihood(one.x, noise=draws, draws=1, **subject.condition(one))
+            model.log_likelihood(one.x, noise=draws, draws=1, **condition_of(model, one))
     finally:
         for hook in hooks:
             hook.remove()
-    return 4 * _COPIES * max(outputs) + (4 * sum(outputs) if method == "ais" else 0)
+    return 4 * COPIES * max(outputs) + (4 * sum(outputs) if method == "ais" else 0)
 
 
 def elbo_parts(model: Any, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
     """``bound``, ``reconstruction`` and ``kl`` per example, nats in data units; one draw each."""
     with inference(model):
-        parts = [model.elbo(batch.x, noise=ItemNoise(batch, seed, "elbo"),
+        parts = [model.elbo(batch.x, noise=ExampleNoise(batch, seed, "elbo"),
                             **condition_of(model, batch)) for batch in sweep(model, data)]
     return {key: np.concatenate([part[key].double().cpu().numpy() for part in parts])
             for key in ("bound", "reconstruction", "kl")}

@@ -1,7 +1,5 @@
 """``sample``, ``decode``, ``interpolate``, ``traverse``: new examples out of latent vectors."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,39 +7,23 @@ import numpy as np
 
 from latlas.core.errors import CapabilityError, ConfigError, say_option
 from latlas.run import Run, as_run
-from latlas.verbs.common import (
-    Array,
-    Classes,
-    DataLike,
-    Examples,
-    Flag,
-    Given,
-    Out,
-    Output,
-    RunLike,
-    Seed,
-    Split,
-    Truncation,
-    at_least,
-    finite,
-    one_of,
-    whole_numbers,
-)
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.encode import read_latents
 
 #: examples whose latents set the spans of a traversal
-KNOWN = 2000
+ENCODED = 2000
 
 
 def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
-           label: Classes = None, given: Given = None,
+           label: common.Classes = None, given: common.GivenImages = None,
            mean: Annotated[bool | None, Flag(
                bool, "The mean of p(x|z), or a draw from it. Default: the mean of images, a draw "
                "of tables and points.", negative="--draw")] = None,
            latents: Literal["auto", "own", "fitted"] = "auto",
            seeds: Annotated[Any, Flag(str, "One example of each of these seeds instead "
                                            "(1,2,5-9).")] = None,
-           truncation: Truncation = 1.0, seed: Seed = 0,
+           truncation: common.Truncation = 1.0, seed: Seed = 0,
            out: Annotated[Out, Output("samples")] = None) -> Examples:
     """Draw new samples.
 
@@ -49,27 +31,23 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
         latents: Drawn from the model's own prior, or from the one of `latlas fit-prior`; auto:
             the fitted one where there is one.
     """
-    from latlas.verbs import write
-    from latlas.verbs.decoding import drawn_examples, nothing
+    from latlas.verbs import passes
 
     run = as_run(run)
     run.require("sample")
-    at_least("n", n, 0 if seeds is None and run.path is None else 1)
-    chosen = None if seeds is None else whole_numbers("seeds", seeds)
+    common.at_least("n", n, 0 if seeds is None and run.path is None else 1)
+    numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
-    finite("truncation", truncation)
+    common.finite("truncation", truncation)
     write.check_examples(out, run.space)
-    settings: Any = {"mean": mean, "latents": latents, "truncation": truncation}
-    if chosen is None:
-        condition = conditions(run, n, label, given)
-        values = drawn_examples(run.model, n, seed=seed, condition=condition, **settings)
-    else:
-        condition = conditions(run, len(chosen), label, given)
-        rows = [None if condition is None else condition[i:i + 1] for i in range(len(chosen))]
-        values = np.concatenate([
-            drawn_examples(run.model, 1, seed=one, condition=row, **settings)
-            for one, row in zip(chosen, rows, strict=True)] or [nothing(run.space)])
+    condition = conditions(run, n if numbers is None else len(numbers), label, given)
+    draws = [(n, seed, condition)] if numbers is None else [
+        (1, number, None if condition is None else condition[i:i + 1])
+        for i, number in enumerate(numbers)]
+    values = passes.joined([passes.drawn_examples(
+        run.model, count, seed=number, condition=own, mean=mean, latents=latents,
+        truncation=truncation) for count, number, own in draws], run.space)
     classes = label if isinstance(label, (list, tuple)) else ()  # a column for each class
     return Examples(values, run.space,
                     columns=len(classes) if 1 < len(classes) < len(values) else None).saved(out)
@@ -78,18 +56,17 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
 def decode(run: RunLike, latents: Annotated[Any, Flag(
                Path, "Latents (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` "
                      "writes.")], *,
-           label: Classes = None, given: Given = None,
+           label: common.Classes = None, given: common.GivenImages = None,
            out: Annotated[Out, Output("decoded")] = None) -> Examples:
     """Turn latent vectors into examples: the mean of p(x|z) of each."""
-    from latlas.verbs import write
-    from latlas.verbs.decoding import decoded
+    from latlas.verbs import passes
 
     z = read_latents(latents)
     run = as_run(run)
     run.require("decode")
     write.check_examples(out, run.space)
-    values = decoded(run.model, z, condition=conditions(run, len(np.atleast_2d(z)), label, given))
-    return Examples(values, run.space).saved(out)
+    condition = conditions(run, len(np.atleast_2d(z)), label, given)
+    return Examples(passes.decoded(run.model, z, condition=condition), run.space).saved(out)
 
 
 def interpolate(run: RunLike, start: Annotated[Any, Flag(
@@ -97,9 +74,8 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
                 = None, end: Annotated[Any, Flag(int, "Row of the last example.")] = None, *,
                 data: DataLike = None, split: Split = None,
                 steps: Annotated[int, Flag(int, "Examples on the way, ends included.")] = 16,
-                method: Literal["linear", "slerp"] = "linear",
-                space: Literal["z", "w"] = "z",
-                label: Classes = None, given: Given = None, seed: Seed = 0,
+                method: Literal["linear", "slerp"] = "linear", space: Literal["z", "w"] = "z",
+                label: common.Classes = None, given: common.GivenImages = None, seed: Seed = 0,
                 out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
     """Walk from one example to another through the latent space.
 
@@ -111,13 +87,12 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
             high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
         space: Walk through z, or through w, the styles that are made from z.
     """
-    from latlas.verbs import write
-    from latlas.verbs.decoding import decode_styles, decoded, to_styles, walk
+    from latlas.verbs import passes
 
     run = as_run(run)
     run.require("decode", "interpolate")
-    at_least("steps", steps, 2)
-    one_of("space", space, ("z", "w"))
+    common.at_least("steps", steps, 2)
+    common.one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
@@ -126,11 +101,67 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     if given is None and isinstance(label, (list, tuple)):
         condition = condition[np.argsort(np.arange(steps) % len(label), kind="stable")]
     if space == "w":
-        first, last = to_styles(run.model, np.stack([np.ravel(first), np.ravel(last)]))
-        values = decode_styles(run.model, walk(first, last, steps, method))
+        first, last = passes.to_styles(run.model, np.stack([np.ravel(first), np.ravel(last)]))
+        values = passes.decode_styles(run.model, walk(first, last, steps, method))
     else:
-        values = decoded(run.model, walk(first, last, steps, method), condition=condition)
+        values = passes.decoded(run.model, walk(first, last, steps, method), condition=condition)
     return Examples(values, run.space, columns=steps).saved(out)
+
+
+def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
+          label: Any) -> tuple[Array, Array]:
+    """Two latent vectors: as given, of two rows of the data, or drawn where nothing is encoded."""
+    from latlas.verbs.passes import encoded
+
+    if (start is None) != (end is None):
+        raise ConfigError(f"give both {say_option('start')} and {say_option('end')}, or neither",
+                          option="start")
+    if start is not None and np.ndim(start) > 0 and np.ndim(end) > 0:
+        return np.asarray(start), np.asarray(end)
+    if start is None and not has_latents(run, data):
+        ends = [label[0], label[-1]] if isinstance(label, (list, tuple)) and label else label
+        z = prior_latents(run, 2, seed=seed, label=ends)
+        return z[0], z[1]
+    run.require("encode", f"interpolate {say_option('start')}")
+    examples = run.open(data, split, **read)
+    rows = np.random.default_rng(seed).integers(len(examples), size=2).tolist()
+    if start is not None:
+        rows = [int(start), int(end)]
+        for option, row in zip(("start", "end"), rows, strict=True):
+            if not 0 <= row < len(examples):
+                raise ConfigError(f"{say_option(option, row)}: the data have rows 0 … "
+                                  f"{len(examples) - 1}", option=option)
+    z = encoded(run.model, examples.subset(np.asarray(rows, np.int64)))
+    return z[0], z[1]
+
+
+def walk(start: Any, end: Any, steps: int, method: str = "linear") -> Array:
+    """Latents (steps, d) from ``start`` to ``end``, both included; as for :func:`interpolate`.
+
+    slerp turns the direction and interpolates the norm.
+
+    Raises:
+        ConfigError: another method, fewer than two steps, or vectors of different widths.
+    """
+    a, b = np.asarray(start, np.float64).ravel(), np.asarray(end, np.float64).ravel()
+    common.one_of("method", method, ("linear", "slerp"))
+    if steps < 2 or a.shape != b.shape:
+        raise ConfigError(f"a walk needs two steps or more and two latent vectors of one width; "
+                          f"got {steps} steps, widths {len(a)} and {len(b)}")
+    share = np.linspace(0, 1, steps)[:, None]
+    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
+    if method == "linear" or norm_a == 0 or norm_b == 0:  # no direction to turn from
+        return np.asarray((1 - share) * a + share * b)
+    first, last = a / norm_a, b / norm_b
+    cosine = float(np.clip(first @ last, -1, 1))
+    across = last - cosine * first  # at right angles to the first, in the plane of both
+    if np.linalg.norm(across) < 1e-9:  # parallel or opposite: any plane will do, take a fixed one
+        across = np.eye(len(first))[np.argmin(np.abs(first))]
+        across = across - (across @ first) * first
+    length, angle = np.linalg.norm(across), float(np.arccos(cosine))
+    toward = across / length if length else across
+    norms = (1 - share) * norm_a + share * norm_b
+    return np.asarray(norms * (np.cos(share * angle) * first + np.sin(share * angle) * toward))
 
 
 def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
@@ -141,7 +172,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
              steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 9,
              start: Annotated[Any, Flag(None, "")] = None,
              latents: Annotated[Any, Flag(None, "")] = None,
-             label: Classes = None, given: Given = None,
+             label: common.Classes = None, given: common.GivenImages = None,
              out: Annotated[Out, Output("traverse")] = None, **read: Any) -> Examples:
     """Vary one latent dimension at a time: a row for each dimension, most active first.
 
@@ -152,37 +183,35 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         latents: (n, latent_dim) of data, which set centre, spans and order. Default: those of the
             run's data, where there are any.
     """
-    from latlas.verbs import write
-    from latlas.verbs.decoding import likely, most_active, varied
-    from latlas.verbs.passes import encoded
+    from latlas.verbs import passes
 
     run = as_run(run)
     run.require("decode", "traverse")
-    at_least("steps", steps, 1 if run.path is None else 2)
-    finite("span", span)
+    common.at_least("steps", steps, 1 if run.path is None else 2)
+    common.finite("span", span)
     write.check_examples(out, run.space)
     if latents is None and has_latents(run, data):
-        latents = encoded(run.model, run.open(data, split, **read).subset(slice(0, KNOWN)))
+        examples = run.open(data, split, **read).subset(slice(0, ENCODED))
+        latents = passes.encoded(run.model, examples)
     model, width = run.model, run.model.latent_dim
     if latents is None:
         centre, unit, order = np.zeros(width), np.ones(width), np.arange(width)
-    else:
+    else:  # active is a dimension whose mean varies over the data (Burda et al. 2016, §4.3)
         z = np.asarray(latents, np.float64)
-        centre, unit, order = z.mean(0), z.std(0), most_active(z)
-    chosen = order if run.path is None else order[:10]
+        centre, unit, order = z.mean(0), z.std(0), np.argsort(-z.var(0), kind="stable")
+    rows = order if run.path is None else order[:10]
     if dims is not None:
-        chosen = np.asarray(whole_numbers("dims", dims), np.int64)
-    for dim in chosen:
+        rows = np.asarray(common.whole_numbers("dims", dims), np.int64)
+    for dim in rows:
         if not 0 <= dim < width:
             raise ConfigError(f"no dimension {dim}: the latents have dimensions 0 … {width - 1}",
                               option="dims")
-    n = len(chosen) * steps
-    condition = conditions(run, 1 if given is not None else n, label, given)
-    centre = (likely(model, centre, condition) if start is None else
+    condition = conditions(run, 1 if given is not None else len(rows) * steps, label, given)
+    centre = (passes.plausible_latent(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())
-    values = varied(model, centre, unit, chosen, span=span, steps=steps, condition=condition)
+    values = passes.varied(model, centre, unit, rows, span=span, steps=steps, condition=condition)
     return Examples(values, run.space, columns=steps,
-                    details={"dims": [int(d) for d in chosen]}).saved(out)
+                    details={"dims": [int(d) for d in rows]}).saved(out)
 
 
 def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> Array:
@@ -194,40 +223,11 @@ def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> 
     Raises:
         CapabilityError: a model whose samples come from no latent vector.
     """
-    from latlas.verbs.decoding import latents_of_prior
+    from latlas.verbs.passes import latents_of_prior
 
     run = as_run(run)
     run.require("decode", "latents of the prior")
     return latents_of_prior(run.model, n, seed, conditions(run, n, label))
-
-
-def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
-          label: Any) -> tuple[Array, Array]:
-    """Two latent vectors: as given, of two rows of the data, or drawn where nothing is encoded."""
-    from latlas.verbs.passes import encoded
-
-    if (start is None) != (end is None):
-        raise ConfigError(f"give both {say_option('start')} and {say_option('end')}, or neither",
-                          option="start")
-    rows = [v for v in (start, end) if v is None or np.ndim(v) == 0]
-    if not rows:
-        return np.asarray(start), np.asarray(end)
-    if start is None and not has_latents(run, data):
-        classes = label if isinstance(label, (list, tuple)) else None
-        z = prior_latents(run, 2, seed=seed, label=classes and [classes[0], classes[-1]]
-                          if classes else label)
-        return z[0], z[1]
-    run.require("encode", f"interpolate {say_option('start')}")
-    examples = run.open(data, split, **read)
-    chosen = np.random.default_rng(seed).integers(len(examples), size=2).tolist()
-    if start is not None:
-        chosen = [int(start), int(end)]
-        for option, row in (("start", chosen[0]), ("end", chosen[1])):
-            if not 0 <= row < len(examples):
-                raise ConfigError(f"{say_option(option, row)}: the data have rows 0 … "
-                                  f"{len(examples) - 1}", option=option)
-    z = encoded(run.model, examples.subset(np.asarray(chosen, np.int64)))
-    return z[0], z[1]
 
 
 def has_latents(run: Run, data: Any) -> bool:
@@ -248,28 +248,25 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
     if label is None and given is None:
         return None
     model, option = run.model, "label" if given is None else "given"
-    takes = "" if not model.condition_dim else (
-        "given" if model.takes_condition == "part" else "label")
-    if not takes:
+    if not model.condition_dim:
         raise CapabilityError(f"{run.model_name} is not conditional; leave out "
                               f"`{option}`, or train a model that is: "
                               "conditional-gan, conditional-vae", option=option)
+    takes, what = (("given", "a part of an image") if model.takes_condition == "part" else
+                   ("label", "a label"))
     if takes != option:
-        what = {"label": "a label", "given": "a part of an image"}[takes]
         raise CapabilityError(f"this {run.model_name} is conditioned on {what}: name it with "
                               f"`{takes}`, not `{option}`", option=option)
     if given is None:
-        from latlas.data.fitting import class_codes
-
         if isinstance(label, (list, tuple)) and not label:
             raise ConfigError("`label`: name a class, or several with commas between",
                               option="label")
+        from latlas.data.fitting import class_codes
+
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep
     from latlas.verbs.passes import condition_of
 
     images = run.open(given)
-    rows = np.arange(n) % len(images)
-    return condition_of(model, next(iter(Sweep(images.subset(rows), n))))["condition"]
-
-
+    batch = next(iter(Sweep(images.subset(np.arange(n) % len(images)), n)))
+    return condition_of(model, batch)["condition"]

@@ -1,45 +1,35 @@
-"""Every metric of a model on held-out data, each beside the control that could explain it.
-
-Those of samples are in ``sample_quality``, those of the latent space in ``latent_space``.
+"""The metrics of a model on held-out data, group by group, each beside the control that could
+explain it. A group is a generator of metrics; whole sentences that a reader must know it adds to
+``notes``. Those of samples are computed in ``sample_quality``.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from latlas.core.errors import ConfigError, DataError, say_option, unknown
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.model import BoundsDensity, Model
+from latlas.core.noise import derive
 from latlas.core.space import Space
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import Data, PairDataset
 from latlas.metrics import disentanglement as scores_of
+from latlas.metrics import latent_space as latent_metrics
 from latlas.metrics import paired
-from latlas.metrics.flicker import flicker, motions
-from latlas.metrics.latent import active_units
+from latlas.metrics.latent_space import active_units
 from latlas.metrics.likelihood import diagonal_gaussian, summary
-from latlas.metrics.table import GROUPS, Metric
-from latlas.run import Run
-from latlas.verbs.classify import log_probabilities
+from latlas.metrics.paired import flicker, motions
+from latlas.metrics.table import Metric
+from latlas.verbs import passes
 from latlas.verbs.common import Array, Progress
-from latlas.verbs.comparison import Evaluation
-from latlas.verbs.decoding import which_latents
 from latlas.verbs.estimators import elbo_parts
-from latlas.verbs.latent_space import latent_metrics
-from latlas.verbs.passes import (
-    base_measure_of,
-    can,
-    encoded,
-    examples_of,
-    some_of,
-    squared_errors,
-)
-from latlas.verbs.sample_quality import Cache, metrics_of, sample_metrics
-from latlas.verbs.score import RELIABLE_ESS, Scores, scored
-from latlas.verbs.translating import must_reach, to_space, translated
+from latlas.verbs.passes import can, drawn_examples, evenly_spaced, examples_of, log_probabilities
+from latlas.verbs.sample_quality import Cache, metrics_of
+from latlas.verbs.score import RELIABLE_ESS, scored
+from latlas.verbs.translating import domains, must_reach, translated
 
 #: examples that disentanglement is measured on, at most
 FACTORED = 10_000
@@ -48,64 +38,30 @@ AMBIGUOUS = "orientation"
 #: training images whose median is the best constant image, and pairs of neighbouring frames that
 #: flicker is measured on, at most
 MEDIAN_OF, PAIRS = 2000, 1000
+#: held-out examples that supports, mixtures and neighbours are taken over, at most, and the bytes
+#: of them that neighbours are looked for in
+EXAMPLES, BYTES = 2000, 100_000_000
+#: paths between draws of the prior, and points on each
+PATHS, POINTS = 48, 65
 
 
-def measure(model: Model, *, train: Dataset, test: Dataset, draws: int = 100,
-            features: Any = "auto", samples: int = 2000, seed: int = 0, name: str = "",
-            metrics: Sequence[str] = (), factors: Sequence[str] = (), latents: str = "own",
-            to: str = "B", cache: Path | None = None,
-            progress: Progress | None = None) -> Evaluation:
-    """Every metric this model can have on ``test``, each with its control.
-
-    Args:
-        train: what the model was trained on: for the controls and the data-copying test.
-        features: what sample quality is judged on (see ``latlas.metrics.features``), or the
-            function that ``feature_extractor`` gave once for several models.
-        latents: ``own``, or ``fitted``: only the metrics of samples, drawn from that prior.
-        cache: folder that keeps the features of the real examples and the classifier behind them.
-        draws, samples, metrics, factors, to, progress: as for :func:`latlas.evaluate`.
-
-    Raises:
-        ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
-        DataError: disentanglement asked for, and the data have no known factors.
-    """
-    latents, notes = which_latents(model, latents), list[str]()
-    chosen = ("samples",) if latents == "fitted" else tuple(metrics)
-    for group in chosen:
-        if group not in GROUPS:
-            raise ConfigError(unknown("group of metrics", group, GROUPS), option="metrics")
-        Run.of(model).require(GROUPS[group], group)
-    if not chosen:
-        chosen = tuple(group for group, capability in GROUPS.items() if can(model, capability)
-                       and (group != "disentanglement" or has_factors(test))
-                       and (group != "classification" or test.label is not None))
-    settings = {"draws": draws, "samples": samples, "features": type(features).__name__ if callable(
-        features) else str(features), "seed": seed, "examples": len(test), "latents": latents}
-    if can(model, "translate"):
-        settings["to"] = to
-    makers: dict[str, Callable[[], Iterator[Metric]]] = {
-        "likelihood": lambda: _likelihood(model, train, test, draws, seed, progress, notes),
-        "reconstruction": lambda: _reconstruction(model, train, test),
-        "translation": lambda: _translation(model, train, test, features, samples, to, seed, notes,
-                                            Cache(cache)),
-        "classification": lambda: _classification(model, train, test),
-        "encoding": lambda: _encoding(model, test),
-        "disentanglement": lambda: disentanglement(model, test, factors, seed, notes),
-        "latent-space": lambda: latent_metrics(model, test, seed, notes),
-        "samples": lambda: sample_metrics(model, train, test, features, samples, seed, latents,
-                                          notes, Cache(cache))}
-    values = [metric for group in GROUPS if group in chosen for metric in makers[group]()]
-    return Evaluation(name or type(model).__name__.lower(), base_measure_of(model), tuple(values),
-                      tuple(notes), settings)
-
-
-def _likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: int,
-                progress: Progress | None, notes: list[str]) -> Iterator[Metric]:
-    scores = scored(model, test, draws=draws, seed=seed, progress=progress)
-    control = _diagonal(scores, train, test, notes)
-    title = "diagonal Gaussian" if control is not None else ""
-    mean = None if control is None else float(control.mean())
-    flag = ""
+def likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: int,
+               notes: list[str], progress: Progress | None = None) -> Iterator[Metric]:
+    """The control is a diagonal Gaussian on the model's own base measure, where it has one."""
+    scores, dims = scored(model, test, draws=draws, seed=seed, progress=progress), train.space.dims
+    mean, title, flag = None, "", ""
+    if scores.base_measure not in ("integers", "data units"):
+        notes.append(f"The likelihood is one of {scores.base_measure or 'an unstated kind'}: not "
+                     "compared with a Gaussian, nor with models of another base measure.")
+    else:
+        some = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // dims)))
+        step = 1.0 if scores.base_measure == "integers" else 0.0
+        try:
+            mean, title = float(np.concatenate([
+                diagonal_gaussian(some, part, step=step)
+                for part in _chunks(test, max(1, 4_000_000 // dims))]).mean()), "diagonal Gaussian"
+        except DataError as error:
+            notes.append(f"No diagonal Gaussian as control: {error}.")
     if few := float(scores.unreliable.mean()):
         notes.append(f"{few:.1%} of the examples have an effective sample size under "
                      f"{RELIABLE_ESS:g} of {scores.draws} draws: for them the importance-weighted "
@@ -127,26 +83,9 @@ def _likelihood(model: Model, train: Dataset, test: Dataset, draws: int, seed: i
             yield _mean(key, parts[part])
 
 
-def _diagonal(scores: Scores, train: Dataset, test: Dataset, notes: list[str]) -> Array | None:
-    """The control on the model's own base measure; ``None`` where a Gaussian is no control."""
-    if scores.base_measure not in ("integers", "data units"):
-        notes.append(f"The likelihood is one of {scores.base_measure or 'an unstated kind'}: not "
-                     "compared with a Gaussian, nor with models of another base measure.")
-        return None
-    dims = train.space.dims
-    fitted_to = examples_of(some_of(train, max(2_000, 20_000_000 // dims)))
-    step = 1.0 if scores.base_measure == "integers" else 0.0
-    try:
-        return np.concatenate([diagonal_gaussian(fitted_to, part, step=step)
-                               for part in _chunks(test, max(1, 4_000_000 // dims))])
-    except DataError as error:
-        notes.append(f"No diagonal Gaussian as control: {error}.")
-        return None
-
-
-def _reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
-    errors = summary(squared_errors(model, test))
-    some = examples_of(some_of(train, max(2_000, 20_000_000 // train.space.dims)))
+def reconstruction(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
+    errors = summary(passes.squared_errors(model, test))
+    some = examples_of(evenly_spaced(train, max(2_000, 20_000_000 // train.space.dims)))
     mean = some.mean(0, dtype=np.float64)
     fill = float(np.mean([np.square(part - mean).mean() for part in _chunks(test, 512)]))
     yield Metric("mse", errors.mean, errors.standard_error, fill, "training mean")
@@ -161,7 +100,7 @@ def _chunks(data: Dataset, size: int) -> Iterator[Array]:
         yield examples_of(data.subset(slice(start, start + size)))
 
 
-def _classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
+def classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Metric]:
     """Accuracy, that of the worst class, and the cross-entropy of held-out examples."""
     label, trained_on = test.take("label"), train.take("label")
     if label is None or trained_on is None:
@@ -178,28 +117,24 @@ def _classification(model: Model, train: Dataset, test: Dataset) -> Iterator[Met
                 "shares of classes")
 
 
-def _encoding(model: Model, test: Dataset) -> Iterator[Metric]:
-    z = encoded(model, test)
+def encoding(model: Model, test: Dataset) -> Iterator[Metric]:
+    z = passes.encoded(model, test)
     if len(z) > 1:
         yield Metric("active_units", active_units(z))
     yield Metric("latent_dim", model.latent_dim)
 
 
-# ------------------------------------------------------------------------------ disentanglement
-
-def disentanglement(model: Model, data: Dataset, factors: Sequence[str] = (), seed: int = 0,
-                    notes: list[str] | None = None) -> Iterator[Metric]:
+def disentanglement(model: Model, data: Dataset, factors: Sequence[str], seed: int,
+                    notes: list[str]) -> Iterator[Metric]:
     """Every score, beside rotated latents (control) and the factors as latents (ceiling).
 
     Args:
         factors: names; by default all that vary but ``orientation``.
-        notes: whole sentences that a reader must know are added here.
     """
-    notes = [] if notes is None else notes
     names, values = known_factors(data, factors, notes)
     notes.append(f"Disentanglement is of the factors {', '.join(names)}, on {len(values):,} "
                  "examples.")
-    z = encoded(model, data.subset(slice(0, FACTORED)))
+    z = passes.encoded(model, data.subset(slice(0, FACTORED)))
     own, low, best = (scores_of.disentanglement(latents, values, seed=seed) for latents in (
         z, scores_of.rotated(z, seed=seed), scores_of.oracle(values, z.shape[1], seed=seed)))
     for key, value in own.items():
@@ -243,10 +178,8 @@ def known_factors(data: Dataset, chosen: Sequence[str],
     return list(chosen), values[:, [names.index(name) for name in chosen]]
 
 
-# ------------------------------------------------------------------------------ translation
-
-def _translation(model: Any, train: Data, test: Data, features: Any, samples: int, to: str,
-                 seed: int, notes: list[str], cache: Cache) -> Iterator[Metric]:
+def translation(model: Any, train: Data, test: Data, features: Any, samples: int, to: str,
+                seed: int, notes: list[str], cache: Path | None = None) -> Iterator[Metric]:
     """Of test examples translated to domain ``to``.
 
     Of pairs the control is the pixelwise median of the training images of that domain. As samples
@@ -261,11 +194,11 @@ def _translation(model: Any, train: Data, test: Data, features: Any, samples: in
                         "side: give data of two (docs/data.md)")
     source, target = (test.a, test.b) if to == "B" else (test.b, test.a)
     domain, top = train.b if to == "B" else train.a, _top(source.space)
-    outputs, x, into = translated(model, source, to=to), examples_of(source), to_space(
-        model.space, to)
+    outputs, x = translated(model, source, to=to), examples_of(source)
+    into = domains(model.space, to)[1]
     if test.aligned:
         truth, level = examples_of(target), _top(target.space)
-        constant = np.median(examples_of(some_of(domain, MEDIAN_OF)), 0)
+        constant = np.median(examples_of(evenly_spaced(domain, MEDIAN_OF)), 0)
         for key, distance in (("l1", paired.l1), ("psnr", paired.psnr), ("ssim", paired.ssim)):
             control = distance(np.broadcast_to(constant, truth.shape), truth, level)
             yield _mean(key, distance(outputs, truth, level), float(control.mean()),
@@ -275,31 +208,24 @@ def _translation(model: Any, train: Data, test: Data, features: Any, samples: in
     if len(model.ways) > 1:
         back = translated(model, Dataset(outputs, into), to="A" if to == "B" else "B")
         yield _mean("cycle", paired.l1(back, x, top))
-    if source.clip is not None:
-        yield from _flicker(outputs, x, np.asarray(source.take("clip")), top, into, notes)
+    if source.clip is not None:  # change beyond the motion of the input, where it explains that
+        after = np.flatnonzero(np.diff(np.asarray(source.take("clip"))) == 0) + 1
+        later = after[np.unique(np.linspace(0, len(after) - 1, min(len(after), PAIRS)).astype(int))]
+        motion, weight = motions(x[later - 1], x[later], top)
+        explained = weight.sum((1, 2, 3)) > 0
+        if explained.any():
+            later, motion, weight = later[explained], motion[explained], weight[explained]
+            control = flicker(x[later - 1], x[later], motion, top, weight)
+            values = flicker(outputs[later - 1], outputs[later], motion, _top(into), weight)
+            yield _mean("flicker", values, float(control.mean()), "the input")
+            notes.append(f"Flicker is taken over the {explained.mean() * weight.mean():.0%} of the "
+                         "places whose motion was found.")
+        else:
+            notes.append("No frame follows another by a motion that was found: nothing is said of "
+                         "flicker.")
     notes.append(f"As samples translations are judged among the images of {to}.")
     yield from metrics_of(outputs[:samples], None, domain, target, features, seed,
-                          str(model.device), notes, cache)
-
-
-def _flicker(outputs: Array, x: Array, clip: Array, top: float, into: Space,
-             notes: list[str]) -> Iterator[Metric]:
-    """How much translated frames change beyond the motion of their input, where that explains the
-    input; the control is what the input itself changes there."""
-    later = np.flatnonzero(np.diff(clip) == 0) + 1  # frames that follow another of their clip
-    later = later[np.unique(np.linspace(0, len(later) - 1, min(len(later), PAIRS)).astype(int))]
-    motion, weight = motions(x[later - 1], x[later], top)
-    explained = weight.sum((1, 2, 3)) > 0
-    if not explained.any():
-        notes.append("No frame follows another by a motion that was found: nothing is said of "
-                     "flicker.")
-        return
-    later, motion, weight = later[explained], motion[explained], weight[explained]
-    control = flicker(x[later - 1], x[later], motion, top, weight)
-    values = flicker(outputs[later - 1], outputs[later], motion, _top(into), weight)
-    yield _mean("flicker", values, float(control.mean()), "the input")
-    notes.append(f"Flicker is taken over the {explained.mean() * weight.mean():.0%} of the places "
-                 "whose motion was found.")
+                          str(model.device), notes, Cache(cache))
 
 
 def _top(space: Space) -> float:
@@ -313,3 +239,101 @@ def _mean(key: str, values: Array, *control: Any) -> Metric:
         return Metric(key, float(values.mean()), None, *control)
     mean = summary(values)
     return Metric(key, mean.mean, mean.standard_error, *control)
+
+
+def sample_quality(model: Model, train: Dataset, test: Dataset, features: Any, samples: int,
+                   seed: int, latents: str, notes: list[str],
+                   cache: Path | None = None) -> Iterator[Metric]:
+    """Every metric of samples (``latents`` own or fitted), each with its held-out control and that
+    of training copies."""
+    n = min(samples, len(test), len(train) // 2)
+    condition = passes.conditions_like(model, test, n, seed)
+    values = drawn_examples(model, n, seed=derive(seed, "evaluate"), latents=latents,
+                            condition=condition)
+    label = None  # the class that each was drawn for; other conditions are no class
+    if condition is not None and condition.dim() == 1 and not condition.is_floating_point():
+        label = np.asarray(condition.cpu().numpy(), np.int64)
+    yield from metrics_of(values, label, train, test, features, seed, str(model.device), notes,
+                          Cache(cache), from_prior=has_latent_space(model))
+
+
+# ------------------------------------------------------------------------------ latent space
+
+def latent_space(model: Any, test: Dataset, seed: int, notes: list[str]) -> Iterator[Metric]:
+    """Continuity of models with a prior and a decoder; what the latents of an encoder hold."""
+    few = evenly_spaced(test, EXAMPLES)
+    if has_latent_space(model) and len(few) > 1 and (near := neighbour_distance(model, few)):
+        draws = prior_draws(model, EXAMPLES, seed)
+        paths = latent_metrics.arcs(draws[:PATHS], draws[PATHS:2 * PATHS], draws.mean(0), POINTS)
+        condition = passes.conditions_like(model, few, PATHS, seed)
+        ways = [decoder_means(model, path, None if condition is None else condition[i:i + 1])
+                for i, path in enumerate(paths)]
+        spectrum = latent_metrics.continuity(
+            np.stack([latent_metrics.lengths(x) for x in ways]),
+            latent_metrics.lengths(paths) / np.sqrt(draws.var(0).mean()), near)
+        fade = max(float(np.linalg.norm(x[-1] - x[0])) for x in ways) / (POINTS - 1)
+        yield Metric("slope_median", spectrum.median)
+        yield Metric("slope_high", spectrum.high)
+        if spectrum.median:
+            yield Metric("lipschitz_ratio", spectrum.unevenness)
+        yield Metric("largest_jump", spectrum.largest_jump, control=fade / near,
+                     control_name="cross-fade")
+    if can(model, "encode") and len(few) > model.latent_dim + 1:
+        means, log_var = passes.posteriors(model, few)
+        if log_var is not None:
+            yield from _elbo_surgery(model, means, log_var, seed, notes)
+        yield Metric("linear_tc", latent_metrics.linear_total_correlation(means, log_var))
+
+
+def _elbo_surgery(model: Any, means: Array, log_var: Array, seed: int,
+                  notes: list[str]) -> Iterator[Metric]:
+    """The KL part of the ELBO and what it is made of."""
+    def log_prior(z: Array) -> Array:
+        with passes.inference(model):
+            log_p = model.prior.log_prob(passes.latents_tensor(model, z))
+            return np.asarray(log_p.double().cpu())
+
+    has_prior = model.prior is not None
+    parts = latent_metrics.elbo_surgery(means, log_var, log_prior=log_prior if has_prior else None,
+                                        seed=derive(seed, "surgery"))
+    values = {key: summary(v.sum(1) if v.ndim == 2 else v) for key, v in parts.items()}
+    # whether the prior is N(0, I) is told by its density: a verb knows no families
+    normal = -0.5 * (np.square(means, dtype=np.float64) + np.log(2 * np.pi)).sum(1)
+    if has_prior and not np.allclose(log_prior(means), normal, rtol=1e-4):
+        values.pop("dimension_kl")  # part of KL(q(z) ‖ p(z)) under N(0, I) alone
+    for key in ("information", "information_upper", "marginal_kl", "total_correlation",
+                "dimension_kl"):
+        if key in values:
+            yield Metric(key, values[key].mean, values[key].standard_error)
+    room = np.log(len(means))
+    if values["information"].mean > room - 1:
+        notes.append(f"The latents hold more of an example than {len(means):,} examples can show "
+                     f"(log n = {room:.1f} nats): I(x; z) is a lower bound, KL(q(z) ‖ p(z)) and "
+                     "total correlation are upper bounds.")
+
+
+def has_latent_space(model: Model) -> bool:
+    """Whether draws of a prior can be decoded."""
+    return model.prior is not None and can(model, "decode")
+
+
+def prior_draws(model: Any, n: int, seed: int = 0) -> Array:
+    """(n, latent_dim) float64 draws of the model's prior."""
+    with passes.inference(model):
+        draws = model.prior.sample(n, passes.noise(model, seed, "prior"))
+        return np.asarray(draws.double().cpu())
+
+
+def decoder_means(model: Any, latents: Array, condition: Tensor | None) -> Array:
+    """Means of p(x|z), (n, dims) float32 in model units: data units are rounded in images."""
+    z = passes.latents_tensor(model, latents)
+    with passes.inference(model):
+        x: Tensor = model.decode(z, **passes.as_condition(model, condition, len(z))).mean
+        return np.asarray(x.float().flatten(1).cpu())
+
+
+def neighbour_distance(model: Model, few: Dataset) -> float:
+    """Median distance of a held-out example to the nearest other, model units."""
+    most = max(2, BYTES // (4 * model.space.dims))
+    x = model.space.to_model(examples_of(evenly_spaced(few, most)).astype(np.float32))
+    return latent_metrics.neighbour_distance(np.asarray(x, np.float32).reshape(len(x), -1))

@@ -1,57 +1,50 @@
 """``outliers``: what does not belong: a score per example, a threshold of known false-positive
 rate, a ranking.
 
-A generative model's likelihood alone fails here: a model of clothing finds digits more probable
-than clothing, for they are simpler (Nalisnick et al. 2019). ``typicality`` asks instead whether the
-model sees an example as it sees normal ones, in several respects at once (the density of states of
-Morningstar et al. 2021, with a Gaussian for its density, and the complexity of Serrà et al. 2020
-among the statistics).
+Likelihood alone fails: a model of clothing finds digits more probable than clothing, for they are
+simpler (Nalisnick et al. 2019). ``typicality`` asks whether the model sees an example as it sees
+normal ones: density of states (Morningstar et al. 2021), complexity (Serrà et al. 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, say_option, unknown
+from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
 from latlas.data.fitting import as_source, conform, default_split, is_arrays, part_of
 from latlas.data.pairs import first_side
-from latlas.metrics.outliers import Ranking, forest_surprise, ppca_surprise, ranking
-from latlas.render.text import counted
+from latlas.metrics import outliers as scoring
+from latlas.render import plots
+from latlas.render.text import counted, table
 from latlas.run import Run, as_run
-from latlas.verbs.common import (
-    Array,
-    Block,
-    DataLike,
-    Flag,
-    Out,
-    Output,
-    Parts,
-    Progress,
-    Result,
-    RunLike,
-    Seed,
-    Shard,
-    Split,
-    at_least,
-)
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, Flag, Progress
 
 if TYPE_CHECKING:
+    from latlas.core.model import Model
     from latlas.data.dataset import Dataset
 
-#: what a method's score is, for an axis
+#: what a method needs of the model, and what its score is, for an axis
+NEEDED = {"nats": "score", "error": "reconstruct", "typicality": "encode"}
 SCORES = {"nats": "−log p(x), nats", "error": "squared error of the reconstruction",
           "typicality": "squared distance of the statistics from normal examples"}
 #: images of the gallery
 GALLERY = 64
+#: draws of the latent vector behind a likelihood
+DRAWS = 16
+#: keeps logarithms of errors finite
+TINY = 1e-12
+#: fewest held-out examples that a Gaussian of the statistics is fitted to
+FEWEST = 20
 
 
 @dataclass(eq=False, repr=False)
-class Outliers(Result):
+class Outliers(common.Result):
     """Scores of n examples, higher is more outlying, and what they are compared with.
 
     Attributes:
@@ -85,12 +78,12 @@ class Outliers(Result):
         """(n,) rows, the most outlying first."""
         return np.argsort(-self.score, kind="stable")
 
-    def rankings(self, k: int | None = None) -> dict[str, Ranking]:
+    def rankings(self) -> dict[str, scoring.Ranking]:
         """Metrics of the score and of every control; empty without two kinds of examples."""
         if self.truth is None:
             return {}
-        every = {self.method: self.score, **self.controls}
-        ranked = {name: ranking(score, self.truth, k) for name, score in every.items()}
+        ranked = {name: scoring.ranking(score, self.truth, self.k)
+                  for name, score in {self.method: self.score, **self.controls}.items()}
         return {name: r for name, r in ranked.items() if r is not None}
 
     def table(self) -> dict[str, Array]:
@@ -108,16 +101,13 @@ class Outliers(Result):
         return {"examples": len(self.score), "method": self.method, "threshold": self.threshold,
                 "fpr": self.fpr, "reference": len(self.reference),
                 "flagged": int(self.flag.sum()),
-                "rankings": {name: asdict(r) for name, r in self.rankings(self.k).items()}}
+                "rankings": {name: asdict(r) for name, r in self.rankings().items()}}
 
     def text(self) -> str:
-        from latlas.render.text import table
-
-        flagged, n = int(self.flag.sum()), len(self.score)
+        flagged, n, rankings = int(self.flag.sum()), len(self.score), self.rankings()
         line = (f"{counted(n, 'example')}, {flagged:,} flagged ({flagged / n:.2%}): {self.method} "
                 f"above {self.threshold:.4g}, which at most {self.fpr:.3g} of normal examples "
                 f"exceed (by {len(self.reference):,} held out)")
-        rankings = self.rankings(self.k)
         if rankings:
             k = next(iter(rankings.values())).k
             return line + "\n" + table(["", "ROC AUC", "average precision", f"precision at {k}"], [
@@ -132,36 +122,27 @@ class Outliers(Result):
         return f"{line}\nof the {counted(len(first), 'first example')}, " + ", ".join(
             f"{share:.0%} are also the first by {name}" for name, share in shares.items())
 
-    def histogram(self) -> bytes:
-        """PNG bytes: scores of held-out normal examples, of the examples, and the threshold."""
-        from latlas.render import plots
-
-        sets = {"held-out normal examples": self.reference}
-        if self.truth is None or self.truth.all() or not self.truth.any():
-            sets["examples"] = self.score
-        else:
-            sets |= {"examples": self.score[~self.truth],
-                     "outliers by label": self.score[self.truth]}
-        return plots.histograms(sets, x=SCORES[self.method], mark=self.threshold,
-                                marked=f"threshold, false-positive rate {self.fpr:.3g}",
-                                log=self.method == "typicality")
-
     def save(self, path: str | Path) -> str:
         """The table; beside it a histogram with the threshold, and of images the first ones."""
-        from latlas.verbs.write import write_examples, write_plot, write_table
-
         def beside(what: str) -> Path:
             return Path(path).with_name(f"{Path(path).stem}-{what}.png")
 
-        lines = [write_table(path, self.table()),
-                 write_plot(beside("histogram"), self.histogram())]
+        sets = {"held-out normal examples": self.reference, "examples": self.score}
+        if self.truth is not None and self.truth.any() and not self.truth.all():
+            sets |= {"examples": self.score[~self.truth],
+                     "outliers by label": self.score[self.truth]}
+        histogram = plots.histograms(sets, x=SCORES[self.method], mark=self.threshold,
+                                     marked=f"threshold, false-positive rate {self.fpr:.3g}",
+                                     log=self.method == "typicality")
+        lines = [write.write_table(path, self.table()),
+                 write.write_plot(beside("histogram"), histogram)]
         if self.examples is not None and self.examples.space.kind == "image":
             x = np.asarray(self.examples.take("x"))[self.order[:GALLERY]]
-            lines.append(write_examples(beside("first"), x, self.examples.space))
+            lines.append(write.write_examples(beside("first"), x, self.examples.space))
         return "\n".join(lines)
 
 
-def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
+def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
              outlier_label: str | None = None, fpr: float = 0.01,
              method: Literal["auto", "nats", "error", "typicality"] = "auto",
              reference: Annotated[Any, Flag(str, "Source of normal examples that set the "
@@ -170,11 +151,11 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
              controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
-             k: int | None = None, shard: Shard = None, block: Block = 4096, seed: Seed = 0,
-             out: Annotated[Out, Output(
+             k: int | None = None, shard: common.Shard = None, block: common.BlockSize = 4096,
+             seed: common.Seed = 0, out: Annotated[common.Out, common.Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
-             progress: Progress | None = None, **read: Any) -> Outliers | Parts:
+             progress: Progress | None = None, **read: Any) -> Outliers | common.ShardParts:
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
@@ -196,48 +177,61 @@ def outliers(run: RunLike, data: DataLike = None, *, split: Split = None,
         ConfigError: an unknown method or class, or too few normal examples for ``fpr``.
     """
     from latlas.verbs import shards
-    from latlas.verbs.normality import NEEDED, Normality, method_of
 
     run = as_run(run)
-    at_least("k", k, 1)
-    if method in NEEDED:
-        run.require(NEEDED[method], "outliers")
-    method = method_of(run, method)  # type: ignore[assignment]
-    run.require(NEEDED[method], "outliers")
+    common.at_least("k", k, 1)
+    chosen = method_of(run, method)
     shards.check_output(shard, out, block)
     examples, truth = open_with_truth(run, data, split, outlier_label, **read)
     train = None
     if shard is None and controls is not False:
         train = open_with_truth(run, None, "train")[0] if controls is True else run.open(controls)
-    normal = reference_examples(run, reference)
-    normality = Normality.of(run.model, normal, fpr=fpr, method=method, seed=seed,
-                             progress=progress and _shifted(progress, 0, len(examples)))
+    normal = open_with_truth(run, reference, "validation" if reference is None else None)[0]
+
+    def count_from(before: int) -> Progress | None:
+        total = len(normal) + len(examples)
+        return progress and (lambda count, _: progress(before + count, total))
+
+    normality = Normality(run.model, normal, fpr=fpr, method=chosen, seed=seed,
+                          progress=count_from(0))
     if shard is not None:
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
-            reference=normal, progress=progress, method=method, fpr=fpr, seed=seed)
-    scores = normality.scores(examples, progress and _shifted(progress, len(normal), len(normal)))
-    return Outliers(scores, normality.reference, normality.threshold, method, fpr, truth,
-                    {} if train is None else _baselines(train, examples, seed), examples,
-                    k).saved(out)
+            reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
+    return Outliers(normality.scores(examples, count_from(len(normal))), normality.reference,
+                    normality.threshold, chosen, fpr, truth, _baselines(train, examples, seed),
+                    examples, k).saved(out)
 
 
-def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
+def _baselines(train: Dataset | None, examples: Dataset, seed: int) -> dict[str, Array]:
     """Scores of the controls, in model units, so that no column of a table rules by its unit."""
+    if train is None:
+        return {}
     reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
                       for part in (train, examples))
-    return {"isolation forest": forest_surprise(reference, new, seed),
-            "ppca": ppca_surprise(reference, new)}
+    return {"isolation forest": scoring.forest_surprise(reference, new, seed),
+            "ppca": scoring.ppca_surprise(reference, new)}
 
 
-def _shifted(progress: Progress, before: int, more: int) -> Progress:
-    """Progress over one of two sets: so many examples come before, so many more in all."""
-    return lambda count, total: progress(before + count, total + more)
+def method_of(run: Run, method: str) -> str:
+    """``auto`` is ``typicality`` for images, otherwise ``nats`` where the model has a likelihood,
+    else ``error``.
 
-
-def reference_examples(run: Run, data: Any = None) -> Dataset:
-    """What outliers are compared with: by default what the run held out while training."""
-    return open_with_truth(run, data, "validation" if data is None else None)[0]
+    Raises:
+        ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or one that
+            cannot do what the method needs.
+    """
+    common.one_of("method", method, ("auto", *NEEDED))
+    if method != "auto":
+        run.require(NEEDED[method], "outliers")
+    if run.conditional:
+        raise CapabilityError(f"{run.model_name} knows p(x | condition) alone; outliers need a "
+                              "model of x: train vae, ae or pca")
+    if method == "auto":
+        method = "typicality" if run.space.kind == "image" else (
+            "nats" if run.can("score") else "error")
+        run.require(NEEDED[method], "outliers")
+    return method
 
 
 def open_with_truth(run: Run, data: Any = None, split: str | None = None,
@@ -260,26 +254,95 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
             return examples, None
         truth = np.asarray(labels)
         if truth.shape != (len(examples),) or not np.isin(truth, (0, 1)).all():
-            from latlas.core.errors import DataError
-
             raise DataError(f"labels of outliers must be {len(examples)} numbers that are 0 or 1 "
                             "(1: outlier)")
         return examples, truth.astype(bool)
     source = as_source(data, run, **read)
-    examples = first_side(part_of(source, split or default_split(source, run)))
-    label, classes = examples.take("label"), examples.space.classes
-    return (conform(replace(examples, label=None), run.space, source.name),
-            _truth(label, classes, outlier_label))
-
-
-def _truth(label: Any, classes: Sequence[str], outlier_label: str | None) -> Array | None:
+    part = first_side(part_of(source, split or default_split(source, run)))
+    label, classes = part.take("label"), list(part.space.classes)
+    examples = conform(replace(part, label=None), run.space, source.name)
     if outlier_label is not None and label is None:
         raise ConfigError(f"{say_option('outlier_label', outlier_label)}: the data have no labels; "
                           f"name their column with {say_option('label')}", option="outlier_label")
     if label is None or (outlier_label is None and set(classes) != {"0", "1"}):
-        return None
+        return examples, None
     names = [name.strip() for name in (outlier_label or "1").split(",")]
     for name in names:
         if name not in classes:
             raise ConfigError(unknown("class", name, classes), option="outlier_label")
-    return np.isin(label, [list(classes).index(name) for name in names])
+    return examples, np.isin(label, [classes.index(name) for name in names])
+
+
+class Normality:
+    """What a model makes of normal examples that it has not seen, and any example's own score.
+
+    For ``typicality`` a Gaussian is fitted to every other one of them; the rest set the threshold.
+
+    Attributes:
+        reference: (m,) scores of the normal examples that set the threshold.
+        typical: the Gaussian of the statistics; of ``typicality`` alone.
+
+    Raises:
+        ConfigError: too few normal examples.
+    """
+
+    def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,
+                 progress: Progress | None = None) -> None:
+        self.model, self.method, self.seed = model, method, seed
+        self.typical: scoring.Typical | None = None
+        setting = len(normal)
+        if method == "typicality":
+            if setting < FEWEST:
+                raise ConfigError(f"typicality needs {FEWEST} held-out normal examples, there are "
+                                  f"{setting}; use {say_option('method', 'nats')} or error, or "
+                                  "hold more back")
+            setting //= 2
+        scoring.threshold(np.zeros(setting), fpr)  # before the long work: are there enough of them?
+        values = self._statistics(normal, progress)
+        if method == "typicality":
+            self.typical = scoring.Typical.of(values[0::2])
+        self.reference = values[:, 0] if self.typical is None else self.typical.distance(
+            values[1::2])
+        self.threshold = scoring.threshold(self.reference, fpr)
+
+    def scores(self, data: Dataset, progress: Progress | None = None) -> Array:
+        """(n,) float64, higher is more outlying; an example's own, whatever stands beside it."""
+        values = self._statistics(data, progress)
+        return values[:, 0] if self.typical is None else self.typical.distance(values)
+
+    def columns(self, data: Dataset, progress: Progress | None = None) -> dict[str, Array]:
+        """Scores, and flags above the threshold."""
+        score = self.scores(data, progress)
+        return {"score": score, "flag": score > self.threshold}
+
+    def _statistics(self, data: Dataset, progress: Progress | None) -> Array:
+        """How the model sees every example, (n, p) float64; docs/outliers.md has the list of those
+        of ``typicality``. Every example meets the same draws."""
+        import torch
+
+        from latlas.core.distributions import Normal
+        from latlas.core.noise import SharedNoise, derive
+        from latlas.verbs.passes import can, over
+
+        def step(model: Any, batch: Any) -> Array:
+            values, typicality = [], self.method == "typicality"
+            if self.method == "nats" or (typicality and can(model, "score")):
+                noise = SharedNoise(derive(self.seed, "outliers"), model.device)
+                values.append(-model.log_likelihood(batch.x, noise=noise, draws=DRAWS)[0])
+            q: Any = None if self.method == "nats" else model.encode(batch.x)
+            if q is not None and can(model, "reconstruct"):
+                x = model.decode(q.mean).mean
+                error = (x.float() - batch.x.float()).square().flatten(1).mean(1)
+                values.append((error + TINY).log() if typicality else error)
+            if typicality and (prior := model.prior) is not None:
+                values.append(-prior.log_prob(q.mean))
+            if typicality and isinstance(q, Normal):
+                values.append(q.log_var.expand_as(q.mean).sum(1))
+            if typicality and model.space.levels:  # log of the bytes that DEFLATE leaves of each
+                whole = model.space.to_data(batch.x).round().cpu().numpy()
+                raw = whole.astype(np.uint8 if model.space.levels <= 256 else np.uint16)
+                sizes = [len(zlib.compress(example.tobytes(), 9)) for example in raw]
+                values.append(torch.tensor(sizes, dtype=torch.float64).log())
+            return np.asarray(torch.stack([v.double().cpu() for v in values], 1))
+
+        return over(self.model, data, step, progress)

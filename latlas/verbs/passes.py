@@ -1,8 +1,6 @@
-"""Passes of a model over data: inference mode, batches, conditions, units."""
+"""What verbs do with a model, batch by batch in inference mode: encode, decode and draw."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,17 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latlas.core.batch import Batch
 from latlas.core.distributions import Normal
-from latlas.core.errors import ConfigError
-from latlas.core.model import Model, Observes
+from latlas.core.errors import CapabilityError, ConfigError, unknown
+from latlas.core.model import Batch, HasLayers, HasStyles, Model, Observes, SamplesLatents
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
 from latlas.data.dataset import Dataset
-from latlas.metrics.latent import channel
+from latlas.metrics.latent_space import channel
 from latlas.run import provides_of
 from latlas.verbs.common import Array, Progress
+
+LATENTS = ("auto", "own", "fitted")
+#: examples that are decoded at once
+BATCH = 512
 
 
 def can(model: Model, capability: str) -> bool:
@@ -32,8 +33,7 @@ def can(model: Model, capability: str) -> bool:
 def base_measure_of(model: Model) -> str | None:
     """What the model's likelihood is a likelihood of; ``None`` without one.
 
-    All densities over the data's own continuous units are ``data units``. log p(x|c) of a
-    conditional model has a base measure of its own: c may tell much of x.
+    log p(x|c) of a conditional model has a base measure of its own: c may tell much of x.
     """
     base_measure = model.base_measure if can(model, "score") else None
     if not base_measure:
@@ -44,10 +44,8 @@ def base_measure_of(model: Model) -> str | None:
 
 @contextmanager
 def inference(model: Model, gradients: bool = False) -> Iterator[None]:
-    """Evaluation mode, no gradients; the mode before is put back.
-
-    With ``gradients`` tensors may still take part in one that is asked for inside.
-    """
+    """Evaluation mode, no gradients (with ``gradients`` none but those asked for inside); the mode
+    before is put back."""
     training = model.training
     model.eval()
     try:
@@ -62,7 +60,7 @@ def noise(model: Model, *parts: int | str) -> Noise:
     return Noise(derive(*parts), model.device)
 
 
-def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]:
+def sweep(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batch]:
     """The examples once, in order, in model units, on the model's device.
 
     Raises:
@@ -71,96 +69,12 @@ def sweep(model: Model, data: Dataset, batch_size: int = 512) -> Iterator[Batch]
     if tuple(data.space.shape) != tuple(model.space.shape):
         raise ConfigError(f"the examples have shape {tuple(data.space.shape)}, the model was "
                           f"trained on {tuple(model.space.shape)}")
-    yield from Sweep(in_units_of(model.space, data), batch_size, model.device)
-
-
-def in_units_of(space: Space, data: Dataset) -> Dataset:
-    """The same data set under the units the model learnt: its location and scale, not its own."""
-    return replace(data, space=space)
-
-
-def first_row(batch: Batch) -> int:
-    """Row of the first example in its data set: what seeds a batch's draws, so that they are the
-    same whichever part of the data set is looked at."""
-    return 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
-
-
-def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """``{"condition": …}`` for a conditional model, ``{}`` for any other.
-
-    What a model hides at random depends on the rows of the batch alone.
-    """
-    conditions = model.conditioning(batch, noise(model, "condition", first_row(batch)))
-    return {} if conditions is None else {"condition": conditions}
-
-
-def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
-    """A condition given by the user as keyword argument: one for all ``n`` examples, or one each.
-
-    Args:
-        condition: ``None``, an int class code, (n,) codes, or (n, C + 1, H, W).
-    """
-    if condition is None:
-        return {}
-    conditions = torch.as_tensor(np.asarray(condition) if not isinstance(condition, Tensor)
-                            else condition, device=model.device)
-    conditions = conditions[None] if conditions.dim() == 0 else conditions
-    conditions = conditions.expand(n, *conditions.shape[1:]) if len(conditions) == 1 else conditions
-    if len(conditions) != n:
-        raise ConfigError(f"{len(conditions)} conditions for {n} examples: give one, or one for "
-                          "each")
-    return {"condition": conditions}
-
-
-def rows(condition: Mapping[str, Tensor], part: slice) -> dict[str, Tensor]:
-    """The rows of a condition that belong to one batch."""
-    return {k: v[part] for k, v in condition.items()}
-
-
-def examples_of(data: Dataset) -> Array:
-    """All its examples, (n, *shape), as they are stored."""
-    return np.asarray(data.take("x"))
-
-
-def some_of(data: Dataset, most: int) -> Dataset:
-    """Up to ``most`` examples spread evenly over a data set."""
-    rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
-    return data.subset(np.unique(rows))
-
-
-def to_data(space: Space, x: Tensor) -> Array:
-    """Model units to the file's: images uint8 (uint16 above 256 levels), the rest float32."""
-    v: Array = space.to_data(x.detach().float().cpu()).numpy()
-    if space.levels is None:
-        return v.astype(np.float32, copy=False)
-    kind = np.uint8 if space.levels <= 256 else np.uint16
-    whole: Array = np.clip(np.rint(v), 0, space.levels - 1).astype(kind)
-    return whole
-
-
-def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
-    """What a conditional model needs for ``n`` examples like these, else ``None``."""
-    picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
-    conditions = [condition_of(model, b) for b in sweep(model, data.subset(picks), max(n, 1))]
-    return conditions[0].get("condition") if conditions else None
-
-
-def latents_tensor(model: Model, latents: Any) -> Tensor:
-    """Latent vectors given by a person as a float tensor (n, latent_dim) on the model's device.
-
-    Raises:
-        ConfigError: if their width is not the model's.
-    """
-    z = torch.as_tensor(np.asarray(latents, np.float32), device=model.device)
-    z = z[None] if z.dim() == 1 else z
-    if z.shape[-1] != model.latent_dim:
-        raise ConfigError(f"the latents have {z.shape[-1]} dimensions, the model "
-                          f"{model.latent_dim}")
-    return z
+    # location and scale are those the model learnt, not the data's own
+    yield from Sweep(replace(data, space=model.space), batch_size, model.device)
 
 
 def over(model: Model, data: Dataset, step: Callable[[Any, Batch], Array],
-         progress: Progress | None = None, batch_size: int = 512) -> Array:
+         progress: Progress | None = None, batch_size: int = BATCH) -> Array:
     """``step(model, batch)`` of all batches in order, joined; in inference mode."""
     parts, count = [], 0
     with inference(model):
@@ -172,24 +86,64 @@ def over(model: Model, data: Dataset, step: Callable[[Any, Batch], Array],
     return np.concatenate(parts)
 
 
+def examples_of(data: Dataset) -> Array:
+    """All its examples, (n, *shape), as they are stored."""
+    return np.asarray(data.take("x"))
+
+
+def evenly_spaced(data: Dataset, most: int) -> Dataset:
+    """Up to ``most`` examples spread evenly over a data set."""
+    rows = np.linspace(0, len(data) - 1, min(most, len(data))).astype(np.int64)
+    return data.subset(np.unique(rows))
+
+
+def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
+    """``{"condition": …}`` for a conditional model, ``{}`` for any other.
+
+    What a model hides at random depends on the rows of the batch alone, whichever part of the data
+    set is looked at.
+    """
+    first = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
+    conditions = model.conditioning(batch, noise(model, "condition", first))
+    return {} if conditions is None else {"condition": conditions}
+
+
+def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
+    """What a conditional model needs for ``n`` examples like these, else ``None``."""
+    picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
+    batch = next(iter(sweep(model, data.subset(picks), max(n, 1))))
+    return condition_of(model, batch).get("condition")
+
+
+def to_data(space: Space, x: Tensor) -> Array:
+    """Model units to the file's: images uint8 (uint16 above 256 levels), the rest float32."""
+    v: Array = space.to_data(x.detach().float().cpu()).numpy()
+    if space.levels is None:
+        return v.astype(np.float32, copy=False)
+    dtype = np.uint8 if space.levels <= 256 else np.uint16
+    return np.clip(np.rint(v), 0, space.levels - 1).astype(dtype)
+
+
+def joined(parts: Sequence[Array], space: Space) -> Array:
+    """Batches of examples as one array (n, *shape), which may be empty."""
+    empty = np.zeros((0, *space.shape), np.float32 if space.levels is None else np.uint8)
+    return np.concatenate(parts) if len(parts) else empty
+
+
 def encoded(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
     """The mean latent vector of every example, (n, latent_dim) float32."""
-    def mean(model: Any, batch: Any) -> Array:
-        q = model.encode(batch.x, **condition_of(model, batch))
-        return np.asarray(q.mean.float().cpu())
-
-    return over(model, data, mean, progress)
+    return over(model, data, lambda model, batch: np.asarray(
+        model.encode(batch.x, **condition_of(model, batch)).mean.float().cpu()), progress)
 
 
 def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
     """Means and log variances of q(z|x), (n, latent_dim) each; ``None`` where it is no normal."""
-    def both(model: Any, batch: Any) -> Array:
+    def both(model: Any, batch: Batch) -> Array:
         q = model.encode(batch.x, **condition_of(model, batch))
         parts = [q.mean, q.log_var.expand_as(q.mean)] if isinstance(q, Normal) else [q.mean]
         return np.concatenate([part.float().cpu().numpy() for part in parts], 1)
 
-    joined = over(model, data, both)
-    means, log_var = joined[:, :model.latent_dim], joined[:, model.latent_dim:]
+    means, log_var = np.split(over(model, data, both), [model.latent_dim], 1)
     return means, log_var if log_var.shape[1] else None
 
 
@@ -205,7 +159,7 @@ def information(model: Model, data: Dataset) -> Array:
 
 def squared_errors(model: Model, data: Dataset) -> Array:
     """Mean squared error of every example's reconstruction, (n,), data units², not rounded."""
-    def error(model: Any, batch: Any) -> Array:
+    def error(model: Any, batch: Batch) -> Array:
         condition = condition_of(model, batch)
         x = model.decode(model.encode(batch.x, **condition).mean, **condition).mean
         # both mapped before subtracting: the columns of a table have scales of their own
@@ -230,3 +184,191 @@ def draw_latents(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) ->
                 z = model.encode(x, **condition_of(model, batch)).sample(source)
                 parts.append(np.asarray(z.float().cpu()))
     return np.concatenate(parts)
+
+
+def log_probabilities(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
+    """log p(class|x) of every example, (n, classes) float32, nats; the order of
+    ``space.classes``."""
+    return over(model, data, lambda model, batch: model.classify(batch.x).float().cpu().numpy(),
+                progress)
+
+
+def latents_tensor(model: Model, latents: Any) -> Tensor:
+    """Latent vectors given by a person as a float tensor (n, latent_dim) on the model's device.
+
+    Raises:
+        ConfigError: if their width is not the model's.
+    """
+    z = torch.as_tensor(np.asarray(latents, np.float32), device=model.device)
+    z = z[None] if z.dim() == 1 else z
+    if z.shape[-1] != model.latent_dim:
+        raise ConfigError(f"the latents have {z.shape[-1]} dimensions, the model "
+                          f"{model.latent_dim}")
+    return z
+
+
+def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
+    """A condition given by the user as keyword argument: one for all ``n`` examples, or one each.
+
+    Args:
+        condition: ``None``, an int class code, (n,) codes, or (n, C + 1, H, W).
+    """
+    if condition is None:
+        return {}
+    values = condition if isinstance(condition, Tensor) else np.asarray(condition)
+    conditions = torch.atleast_1d(torch.as_tensor(values, device=model.device))
+    if len(conditions) not in (1, n):
+        raise ConfigError(f"{len(conditions)} conditions for {n} examples: give one, or one for "
+                          "each")
+    return {"condition": conditions.expand(n, *conditions.shape[1:])}
+
+
+def decoded(model: Any, latents: Any, *, condition: Any = None, batch_size: int = BATCH) -> Array:
+    """The mean example at each latent vector (n, latent_dim): (n, *shape) in data units."""
+    z, parts = latents_tensor(model, latents), []
+    conditions = as_condition(model, condition, len(z))
+    with inference(model):
+        for i in range(0, len(z), batch_size):
+            rows = slice(i, i + batch_size)
+            p = model.decode(z[rows], **{k: v[rows] for k, v in conditions.items()})
+            parts.append(to_data(model.space, p.mean))
+    return joined(parts, model.space)
+
+
+def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
+                   batch_size: int = BATCH, mean: bool | None = None, latents: str = "auto",
+                   truncation: float = 1.0) -> Array:
+    """``n`` new examples, (n, *shape) in data units; the same for the same seed and batch size.
+
+    Latent vectors are decoded here, so that all families draw alike. A model without a likelihood
+    has no noise of its own to draw, and its samples are means.
+
+    Args:
+        condition: what a conditional model needs: one class code, (n,) codes or (n, C + 1, H, W).
+        mean, latents, truncation: as for :func:`latlas.sample`.
+    """
+    prior, parts = which_latents(model, latents), []
+    mean = model.space.kind == "image" if mean is None else mean
+    conditions = as_condition(model, condition, n)
+    with inference(model):
+        for i in range(0, n, batch_size):
+            size, source = min(batch_size, n - i), noise(model, seed, "sample", i)
+            own = {k: v[i:i + batch_size] for k, v in conditions.items()}
+            z = (model.fitted_prior.sample(size, source) if prior == "fitted" else
+                 drawn_latents(model, size, source, own))
+            if z is None:
+                values = model.sample(size, noise=source, **own)
+            elif truncation != 1:
+                values = model.decode_w(model.to_w(z, truncation)).mean
+            else:
+                p = model.decode(z, **own)
+                values = p.mean if mean else p.sample(source)
+            parts.append(to_data(model.space, values))
+    return joined(parts, model.space)
+
+
+def drawn_latents(model: Any, n: int, source: Noise,
+                  condition: dict[str, Tensor] | None = None) -> Tensor | None:
+    """Latents (n, latent_dim): the model's own ``sample_latents(n, noise=…)``, or draws from its
+    ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
+
+    ``condition``, a keyword argument or none, is for latents that differ by class."""
+    if not can(model, "decode"):
+        return None
+    if isinstance(model, SamplesLatents):
+        return model.sample_latents(n, noise=source, **(condition or {}))
+    if (prior := model.prior) is not None:
+        return prior.sample(n, source)
+    return source.normal(n, model.latent_dim) if can(model, "score") else None
+
+
+def latents_of_prior(model: Model, n: int, seed: int = 0, condition: Any = None,
+                     purpose: tuple[int | str, ...] = ("directions",)) -> Array:
+    """:func:`latlas.prior_latents` of a model; ``condition`` one for each, or one for all."""
+    with inference(model):
+        z = drawn_latents(model, n, noise(model, seed, *purpose), as_condition(model, condition, n))
+    if z is None:
+        raise ConfigError(f"{type(model).__name__.lower()} has no prior of latents; name data to "
+                          "encode")
+    return np.asarray(z.float().cpu())
+
+
+def latents_available(model: Model) -> tuple[str, ...]:
+    """``own``, and ``fitted`` where a prior was fitted to the latents."""
+    return ("own", "fitted") if model.fitted_prior is not None else ("own",)
+
+
+def which_latents(model: Model, latents: str = "auto") -> str:
+    """``own`` or ``fitted``.
+
+    Raises:
+        CapabilityError: the fitted ones of a model without. ConfigError: an unknown word.
+    """
+    if latents not in LATENTS:
+        raise ConfigError(unknown("prior of latents", latents, LATENTS), option="latents")
+    available = latents_available(model)
+    if latents == "fitted" and latents not in available:
+        raise CapabilityError(f"{type(model).__name__.lower()} has no fitted prior",
+                              hint="`latlas fit-prior RUN` fits one", option="latents")
+    return available[-1] if latents == "auto" else latents
+
+
+def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float = 3.0,
+           steps: int = 9, condition: Any = None) -> Array:
+    """One latent dimension varied at a time, (len(dims), steps, \\*shape) in data units.
+
+    Args:
+        centre: (latent_dim,) the latent vector that is varied.
+        unit: (latent_dim,) of ``span``, to each side.
+    """
+    grid, layered = np.tile(centre, (len(dims), steps, 1)), isinstance(model, HasLayers)
+    for row, dim in enumerate(dims):
+        grid[row, :, dim] += np.linspace(-span, span, steps) * unit[dim]
+        if layered:  # layers below follow, or an upper one would move nothing
+            ends = np.cumsum([np.prod(shape) for shape in model.latent_shapes])
+            layer = int(np.searchsorted(ends, dim, side="right"))
+            with inference(model):
+                lower = model.fill_lower_layers(latents_tensor(model, grid[row]), layer)
+                grid[row] = np.asarray(lower.cpu())
+    values = decoded(model, grid.reshape(-1, model.latent_dim), condition=condition)
+    return values.reshape(len(dims), steps, *model.space.shape)
+
+
+def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Array:
+    """The latent vector (latent_dim,), or a draw where the prior has none of the kind, as between
+    the clusters of a ``gan``; of a condition, or the first of several."""
+    prior = model.prior
+    with inference(model):
+        if prior is None or prior.log_prob(latents_tensor(model, latent[None])).item() > -np.inf:
+            return latent
+        first = None if condition is None else np.ravel(condition)[:1]
+        z = drawn_latents(model, 1, noise(model, 0, "centre"), as_condition(model, first, 1))
+    return latent if z is None else np.asarray(z[0].double().cpu())
+
+
+def styles_of(model: Model, verb: str) -> HasStyles:
+    """The model, if it has styles.
+
+    Raises:
+        CapabilityError: if it has none; ``verb`` is what was asked for.
+    """
+    if not isinstance(model, HasStyles):
+        raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{verb}` needs a "
+                              "model whose layers have some, such as style-gan")
+    return model
+
+
+def to_styles(model: Model, latents: Any, truncation: float = 1.0) -> Array:
+    """The style of every latent vector, (n, latent_dim) to (n, d_w) float32."""
+    styled = styles_of(model, "w")
+    with inference(model):
+        return np.asarray(styled.to_w(latents_tensor(model, latents), truncation).float().cpu())
+
+
+def decode_styles(model: Model, w: Any, batch_size: int = 64) -> Array:
+    """Styles (n, d_w) or (n, layers, d_w) to examples (n, *shape) in data units."""
+    styled = styles_of(model, "w")
+    tensor = torch.as_tensor(np.asarray(w, np.float32), device=model.device)
+    with inference(model):
+        return joined([to_data(model.space, styled.decode_w(part).mean)
+                       for part in tensor.split(batch_size) if len(part)], model.space)

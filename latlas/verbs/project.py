@@ -12,34 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option
+from latlas.render import imaging
 from latlas.render.text import counted
-from latlas.run import Run, as_run
-from latlas.verbs.common import (
-    Array,
-    DataLike,
-    Examples,
-    Flag,
-    Out,
-    Output,
-    Progress,
-    Result,
-    RunLike,
-    Seed,
-    Split,
-    at_least,
-    one_of,
-)
+from latlas.run import as_run
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, DataLike, Flag, Out, Output, Progress, RunLike, Seed, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latlas.core.batch import Batch
+    from latlas.core.model import Batch
     from latlas.core.space import Space
     from latlas.data.dataset import Dataset
 
     Decode = Callable[[Tensor], Tensor]
 
-#: images of the way that are kept, and latents that are followed at once
+#: images on the way that are kept, and latents that are followed at once
 FRAMES, ROWS = 8, 64
 #: examples of a source that are projected, where nobody says how many
 FEW = 8
@@ -48,7 +36,7 @@ RATE, DRAWS = 0.1, 512
 
 
 @dataclass(eq=False, repr=False)
-class Projection(Result):
+class Projection(common.Result):
     """Latents of given examples.
 
     Attributes:
@@ -61,7 +49,7 @@ class Projection(Result):
         space: what an example is.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = Examples.suffixes
+    suffixes: ClassVar[tuple[str, ...]] = write.EXAMPLES
     latent_space: str
     latents: Array
     originals: Array
@@ -88,24 +76,19 @@ class Projection(Result):
 
     def save(self, path: str | Path) -> str:
         """A row for each example: the original, the way, and the end; as ``.gif`` an animation of
-        that. Other suffixes hold the decoded examples, as :class:`Examples` does."""
-        from latlas.render import pictures
-        from latlas.verbs.write import check_examples, write_bytes, write_examples
-
-        check_examples(path, self.space)
+        that. Other suffixes hold the decoded examples, as :class:`latlas.verbs.common.Examples`
+        does."""
         suffix, shape = Path(path).suffix.lower(), self.space.shape
-        ends = self.originals[:, None], self.values[:, None]
         if suffix not in (".png", ".gif") or self.space.kind != "image":
-            return write_examples(path, self.values, self.space)
+            return write.write_examples(path, self.values, self.space)
+        strip = np.concatenate([self.originals[:, None], self.way, self.values[:, None]], 1)
         if suffix == ".png":
-            strip = np.concatenate([ends[0], self.way, ends[1]], 1)
-            return write_examples(path, strip.reshape(-1, *shape), self.space,
-                                  columns=strip.shape[1])
-        frames = [np.concatenate([ends[0], frame[:, None]], 1).reshape(-1, *shape)
-                  for frame in (*np.moveaxis(self.way, 1, 0), self.values)]
-        grids = [pictures.grid(frame, self.space.levels, columns=2)[..., :3] for frame in frames]
-        write_bytes(Path(path), pictures.gif(np.moveaxis(np.stack(grids), -1, 1), seconds=0.4,
-                                             bounce=False))
+            return write.write_examples(path, strip.reshape(-1, *shape), self.space,
+                                        columns=strip.shape[1])
+        grids = [imaging.grid(strip[:, [0, i]].reshape(-1, *shape), self.space.levels,
+                               columns=2)[..., :3] for i in range(1, strip.shape[1])]
+        write.write_bytes(Path(path), imaging.gif(np.moveaxis(np.stack(grids), -1, 1),
+                                                   seconds=0.4, bounce=False))
         return f"wrote {len(self.values)} projections to {path}"
 
 
@@ -137,109 +120,93 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     """
     from latlas.data.dataset import Dataset
     from latlas.data.fitting import is_arrays
-    from latlas.verbs import write
     from latlas.verbs.passes import examples_of, sweep
 
     run = as_run(run)
     run.require("decode", "project")
     for option, value in (("n", n), ("starts", starts), ("steps", steps)):
-        at_least(option, value, 1)
-    one_of("space", space, ("auto", "z", "w"))
+        common.at_least(option, value, 1)
+    common.one_of("space", space, ("auto", "z", "w"))
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
-    given = isinstance(data, Dataset) or is_arrays(data)
-    examples = run.open(data, split, **read).subset(slice(0, n or (None if given else FEW)))
-    alone = given and run.data is None
-    known = None if train is None and alone else (
-        run.training_examples(data, **read) if train is None else run.open(train))
-    search = _Search(run, space, features, examples if known is None else known, seed)
+    in_memory = isinstance(data, Dataset) or is_arrays(data)
+    examples = run.open(data, split, **read).subset(slice(0, n or (None if in_memory else FEW)))
+    neighbours = None  # training examples, where they are known
+    if train is not None:
+        neighbours = run.open(train)
+    elif not in_memory or run.data is not None:
+        neighbours = run.training_examples(data, **read)
+    search = _Search(run.model, space, features,
+                     examples if neighbours is None else neighbours, seed)
     parts: list[tuple[Array, ...]] = []
     for batch in sweep(run.model, examples, max(1, ROWS // starts)):
         parts.append(search(batch, starts, steps))
         if progress:
             progress(sum(len(part[0]) for part in parts), len(examples))
-    latents, values, way, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-    nearest = None if known is None else _nearest_error(run.space, examples, known)
-    return Projection(search.space, latents, examples_of(examples), values, way, error, nearest,
+    latents, values, frames, error = (np.concatenate(part) for part in zip(*parts, strict=True))
+    nearest = None if neighbours is None else _nearest_error(run.space, examples, neighbours)
+    return Projection(search.space, latents, examples_of(examples), values, frames, error, nearest,
                       run.space).saved(out)
 
 
 class _Search:
     """A latent space: where starts are drawn, how a latent vector is decoded and compared."""
 
-    def __init__(self, run: Run, space: str, features: Any, known: Dataset, seed: int) -> None:
+    def __init__(self, model: Any, space: str, features: Any, examples: Dataset,
+                 seed: int) -> None:
         from latlas.core.model import HasStyles
         from latlas.verbs.passes import inference
 
-        self.model: Any = run.model
-        self.run = run
-        self.seed = seed
-        self.space = space if space != "auto" else (
-            "w" if isinstance(self.model, HasStyles) else "z")
-        self.features = None
+        self.model, self.seed, self.features = model, seed, None
+        styled = isinstance(model, HasStyles)
+        self.space = ("w" if styled else "z") if space == "auto" else space
+        self.decode = model.decode_w if self.space == "w" else model.decode
         if features is not None:
             from latlas.metrics.features import Network
             from latlas.verbs.sample_quality import feature_extractor
 
-            extractor = feature_extractor(features, known, seed, str(self.model.device))
+            extractor = feature_extractor(features, examples, seed, str(model.device))
             if not isinstance(extractor, Network):
                 raise ConfigError(f"{say_option('features', features)} is no network that a "
                                   "gradient passes through; choose random-conv, classifier or a "
-                                  "module",
-                                  option="features")
-            self.features = extractor.module.to(self.model.device).eval()
-        with inference(self.model, gradients=True):
-            self.unit = float(self._drawn(DRAWS, {}, seed, "project").std())
+                                  "module", option="features")
+            self.features = extractor.module.to(model.device).eval()
+        with inference(model, gradients=True):
+            self.unit = float(self.draw(DRAWS, {}, seed, "project").std())
 
-    def _drawn(self, n: int, condition: dict[str, Tensor], *words: int | str) -> Tensor:
-        from latlas.verbs.decoding import drawn_latents
-        from latlas.verbs.passes import noise
+    def draw(self, n: int, condition: dict[str, Tensor], *words: int | str) -> Tensor:
+        """(n, d), of the prior or the standard normal."""
+        from latlas.verbs.passes import drawn_latents, noise
 
         z = drawn_latents(self.model, n, noise(self.model, *words), condition)
         if z is None:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
         return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
 
-    def starts(self, batch: Batch, condition: dict[str, Tensor], n: int) -> Tensor:
-        """(n, examples, d)."""
-        import torch
-
-        from latlas.core.model import Encodes, Guesses
-        from latlas.verbs.passes import noise
-
-        drawn = torch.stack([self._drawn(len(batch), condition, self.seed, "start", k)
-                             for k in range(n)])
-        if self.space == "w":
-            drawn[0] = self.model.mean_w()
-        elif isinstance(self.model, Encodes):
-            drawn[0] = self.model.encode(batch.x, **condition).mean
-        elif isinstance(self.model, Guesses):
-            guesser: Any = self.model
-            for k in range((n + 1) // 2):
-                near = guesser.guess(batch.x, noise=noise(guesser, self.seed, "guess", k),
-                                        **condition)
-                drawn[k] = drawn[k] if near is None else near
-        return drawn
-
-    def decode(self, latent: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """(m, d) to (m, \\*shape), model units."""
-        p = (self.model.decode_w(latent) if self.space == "w" else
-             self.model.decode(latent, **condition))
-        x: Tensor = p.mean.float()
-        return x
-
     def __call__(self, batch: Batch, starts: int, steps: int) -> tuple[Array, ...]:
         """Latents, decoded examples, the way there and errors of one batch."""
         import torch
 
-        from latlas.verbs.passes import condition_of, inference, to_data
+        from latlas.core.model import Encodes, HasInitialLatents
+        from latlas.verbs.passes import condition_of, inference, noise, to_data
 
         n, model = len(batch), self.model
         with inference(model, gradients=True):
-            own = condition_of(model, batch)
-            begin = self.starts(batch, own, starts).flatten(0, 1)
-            all_of = {k: v.repeat(starts, *[1] * (v.dim() - 1)) for k, v in own.items()}
+            condition = condition_of(model, batch)
+            z = torch.stack([self.draw(n, condition, self.seed, "start", k)
+                             for k in range(starts)])
+            if self.space == "w":
+                z[0] = model.mean_w()
+            elif isinstance(model, Encodes):
+                z[0] = model.encode(batch.x, **condition).mean
+            elif isinstance(self.model, HasInitialLatents):
+                for k in range((starts + 1) // 2):
+                    source = noise(model, self.seed, "guess", k)
+                    guess = self.model.initial_latents(batch.x, noise=source, **condition)
+                    z[k] = z[k] if guess is None else guess
+            own = {} if self.space == "w" else condition  # styles are decoded without
+            repeated = {k: v.repeat(starts, *[1] * (v.dim() - 1)) for k, v in own.items()}
             target = batch.x.repeat(starts, *[1] * (batch.x.dim() - 1))
             goal = None if self.features is None else self.features(target).float().flatten(1)
 
@@ -247,33 +214,31 @@ class _Search:
                 loss = (x - target).square().flatten(1).mean(1)
                 if goal is None or self.features is None:
                     return loss
-                off = self.features(x).float().flatten(1) - goal
-                return loss + off.square().sum(1) / goal.square().sum(1).clamp(min=1e-9)
+                difference = self.features(x).float().flatten(1) - goal
+                size = goal.square().sum(1).clamp(min=1e-9)
+                return loss + difference.square().sum(1) / size
 
-            latents, loss, way = _descend(lambda z: self.decode(z, all_of), begin, self.unit,
-                                          loss_of, steps)
+            latents, loss, frames = _descend(lambda z: self.decode(z, **repeated).mean.float(),
+                                             z.flatten(0, 1), self.unit, loss_of, steps)
             best = loss.view(starts, n).argmin(0) * n + torch.arange(n, device=loss.device)
             latent = latents[best]
-            x = self.decode(latent, own)
+            x = self.decode(latent, **own).mean.float()
             error = (x - batch.x).square().flatten(1).mean(1)
-        frames = np.stack([to_data(model.space, frame[best]) for frame in way], 1)
-        return (np.asarray(latent.cpu()), to_data(model.space, x), frames,
+        return (np.asarray(latent.cpu()), to_data(model.space, x),
+                np.stack([to_data(model.space, frame[best]) for frame in frames], 1),
                 np.asarray(error.double().cpu()))
 
 
 def _descend(decode: Decode, begin: Tensor, unit: float, loss_of: Decode,
              steps: int) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The best latent vector of every row, its loss, and what was decoded at equal distances of
-    steps.
-
-    Adam works number by number, so no row depends on another.
-    """
+    steps. Adam works number by number, so no row depends on another."""
     import torch
 
     latent = begin.clone().requires_grad_()
     optimiser = torch.optim.Adam([latent])
     best, least = begin.clone(), torch.full((len(begin),), torch.inf, device=begin.device)
-    snapshots, way = set(np.linspace(0, steps, FRAMES).astype(int).tolist()), []
+    snapshots, frames = set(np.linspace(0, steps, FRAMES).astype(int).tolist()), []
     for step in range(steps + 1):
         optimiser.param_groups[0]["lr"] = RATE * unit * 0.5 * (1 + math.cos(math.pi * step / steps))
         with torch.enable_grad():
@@ -282,9 +247,9 @@ def _descend(decode: Decode, begin: Tensor, unit: float, loss_of: Decode,
             latent.grad, = torch.autograd.grad(loss.sum(), latent)
         better = loss.detach() < least
         best[better], least[better] = latent.detach()[better], loss.detach()[better]
-        way += [x.detach()] if step in snapshots else []
+        frames += [x.detach()] if step in snapshots else []
         optimiser.step()
-    return best, least, way + [way[-1]] * (FRAMES - len(way))
+    return best, least, frames + [frames[-1]] * (FRAMES - len(frames))
 
 
 def _nearest_error(space: Space, data: Dataset, train: Dataset) -> Array:

@@ -17,28 +17,14 @@ import torch
 from torch import Tensor
 
 from latlas.core.errors import DataError, RunError
-from latlas.core.model import Model
-from latlas.core.noise import derive
-from latlas.core.trees import load_tree, save_tree
+from latlas.core.files import load_tree, save_tree
 from latlas.data.dataset import Dataset
+from latlas.metrics import features as networks
 from latlas.metrics.arrays import Index
-from latlas.metrics.features import (
-    Classifier,
-    Extractor,
-    Network,
-    classifier_steps,
-    resolved,
-    restored_classifier,
-    train_classifier,
-)
-from latlas.metrics.features import features as extractor
-from latlas.metrics.modes import Balls, Mask
-from latlas.metrics.quality import Row, Seen, control_split, judge
+from latlas.metrics.quality import Balls, Mask, Seen, control_split, judge
 from latlas.metrics.table import Metric
 from latlas.verbs.common import Array
-from latlas.verbs.decoding import drawn_examples
-from latlas.verbs.latent_space import has_latent_space
-from latlas.verbs.passes import conditions_like, examples_of
+from latlas.verbs.passes import examples_of
 
 #: bytes of training data that sample quality looks at, at most
 TRAIN_BYTES = 400_000_000
@@ -50,18 +36,6 @@ TRIED = 4
 VERSION, CHUNK = 1, 64_000_000
 
 
-def sample_metrics(model: Model, train: Dataset, test: Dataset, features: Any, samples: int,
-                   seed: int, latents: str, notes: list[str], cache: Cache) -> Iterator[Metric]:
-    """Every metric of samples (``latents`` own or fitted), each with its held-out control and that
-    of training copies."""
-    n = min(samples, len(test), len(train) // 2)
-    condition = conditions_like(model, test, n, seed)
-    values = drawn_examples(model, n, seed=derive(seed, "evaluate"), latents=latents,
-                            condition=condition)
-    yield from metrics_of(values, label_codes(condition), train, test, features, seed,
-                          str(model.device), notes, cache, from_prior=has_latent_space(model))
-
-
 def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Dataset, features: Any,
                seed: int, device: str, notes: list[str], cache: Cache, *,
                from_prior: bool = False) -> Iterator[Metric]:
@@ -69,75 +43,60 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
 
     Args:
         label: the class that each was drawn for, if any.
+        features: what they are judged on, or a function from examples to features.
         from_prior: they stand for all that a latent space decodes to.
     """
     part = capped(train)
     if len(part) < len(train):
         notes.append(f"Sample quality and the data-copying test looked at {len(part):,} of "
                      f"{len(train):,} training examples.")
+    extract, key = features, ""
     try:
-        rows = _rows(samples, label, part, test, features, seed, device, cache)
+        if not callable(features) or isinstance(features, torch.nn.Module):
+            extract = feature_extractor(features, part, seed, device, cache)
+        # other extractors are quicker than a disk, and a module's code has no digest
+        if isinstance(extract, networks.Network) and not callable(features):
+            key = _feature_key(features, part, seed, device, cache)
+
+        def features_of(data: Dataset) -> Array:
+            if not key:
+                return np.asarray(extract(examples_of(data)))
+            return cache.recall("features", key_of(key, digest_of(data)), lambda: {
+                "features": torch.from_numpy(np.ascontiguousarray(extract(examples_of(data))))})[
+                "features"].numpy()
+
+        views: Any = ((features_of(part), examples_of(part), part.take("label")),
+                      (features_of(test), examples_of(test), test.take("label")),
+                      (extract(samples), samples, label))
+        mode_of = _mode_assigner(part, views[0][0], extract)
+        real, fresh, drawn = (Seen(f, *mode_of(x, f), codes) for f, x, codes in views)
+        rows = judge(drawn, real, fresh, control=control_split(len(part), seed)[1], seed=seed)
     except DataError as error:
         notes.append(f"No metrics of sample quality: {error}.")
         return
     for key, value in rows["samples"].items():
-        if key == "examples":
-            yield Metric(key, value)
-        elif key != "completeness" or from_prior:
-            yield Metric(key, value, control=rows["held-out"].get(key),
-                         control_name="held-out data",
-                         training_copies=rows["training copies"].get(key))
+        beside: dict[str, Any] = {} if key == "examples" else {
+            "control": rows["held-out"].get(key), "control_name": "held-out data",
+            "training_copies": rows["training copies"].get(key)}
+        if key != "completeness" or from_prior:
+            yield Metric(key, value, **beside)
     if rows["samples"]["data_copying"] < -3:
         notes.append("The data-copying test finds copying: samples are nearer to training examples "
                      "than fresh real examples are.")
 
 
-def label_codes(condition: Tensor | None) -> Index | None:
-    """The class codes that samples were drawn for; ``None`` for any other condition."""
-    if condition is None or condition.dim() != 1 or condition.is_floating_point():
-        return None
-    return np.asarray(condition.cpu().numpy(), np.int64)
-
-
-def _rows(samples: Array, label: Index | None, train: Dataset, test: Dataset, source: Any,
-          seed: int, device: str, cache: Cache) -> dict[str, Row]:
-    """What :func:`latlas.metrics.quality.judge` says of the samples."""
-    extract, key = source, ""
-    if not callable(source) or isinstance(source, torch.nn.Module):
-        extract = feature_extractor(source, train, seed, device, cache)
-        # other extractors are quicker than a disk, and a module's code has no digest
-        if isinstance(extract, Network) and not isinstance(source, torch.nn.Module):
-            key = _feature_key(source, train, seed, device, cache)
-
-    def features_of(data: Dataset) -> Array:
-        if not key:
-            return np.asarray(extract(examples_of(data)))
-        tensors = cache.recall("features", key_of(key, digest_of(data)), lambda: {
-            "features": torch.from_numpy(np.ascontiguousarray(extract(examples_of(data))))})
-        return np.asarray(tensors["features"].numpy())
-
-    features = [features_of(train), features_of(test), extract(samples)]
-    assign = _mode_assigner(train, features[0], extract)
-    sets = []
-    for x, f, own in zip((examples_of(train), examples_of(test), samples), features,
-                         (_label(train), _label(test), label), strict=True):
-        mode, inside = (None, None) if assign is None else assign(x, f)
-        sets.append(Seen(f, mode, inside, own))
-    return judge(sets[2], sets[0], sets[1], control=control_split(len(train), seed)[1], seed=seed)
-
-
-def _mode_assigner(train: Dataset, features: Array, extract: Extractor) -> Callable[
-        [Array, Array], tuple[Index, Mask | None]] | None:
-    """What tells the mode of examples by them and their features: the classes' balls where the
-    examples are points, the classifier behind the features, or the nearest class mean of the
-    features."""
-    label = _label(train)
+def _mode_assigner(train: Dataset, features: Array, extract: networks.Extractor) -> Callable[
+        [Array, Array], tuple[Index | None, Mask | None]]:
+    """What tells the mode of examples by them and their features, and whether they lie within it:
+    the classes' balls where the examples are points, the classifier behind the features, or the
+    nearest class mean of the features; of unlabelled data nothing."""
+    label: Any = train.take("label")
     if label is None or len(np.unique(label[label >= 0])) < 2:
-        return None
+        return lambda x, f: (None, None)
     if train.space.kind == "points":
         balls = Balls.fit(examples_of(train), label)
         return lambda x, f: balls.tell(x)
-    if isinstance(extract, Classifier):
+    if isinstance(extract, networks.Classifier):
         return lambda x, f: (extract.classify(f), None)
     means = Balls.fit(features, label)
     return lambda x, f: (means.tell(f)[0], None)
@@ -146,24 +105,23 @@ def _mode_assigner(train: Dataset, features: Array, extract: Extractor) -> Calla
 # ------------------------------------------------------------------------------ features
 
 def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = "cpu",
-                      cache: Cache | None = None) -> Extractor:
+                      cache: Cache | None = None) -> networks.Extractor:
     """Examples (n, *shape) to features (n, d).
 
     A classifier learns from the half of the training data that is no control, so that the control
     is as new to it as the samples are; with a ``cache`` it learns once.
     """
-    examples = learnt_from(train, seed)
+    examples, part = learnt_from(train, seed), capped(train)
 
-    def make() -> Any:
-        return extractor(source, train.space, examples.take("x"), examples.take("label"),
-                         seed=seed, device=device)
+    def fit() -> Any:
+        return networks.features(source, train.space, examples.take("x"), examples.take("label"),
+                                 seed=seed, device=device)
 
-    part = capped(train)
     if cache is None or cache.folder is None or _name(source, part) != "classifier":
-        return make()  # type: ignore[no-any-return]
+        return fit()  # type: ignore[no-any-return]
     weights = cache.recall("classifier", _feature_key(source, part, seed, device, cache),
-                           lambda: dict(make().weights()))
-    return restored_classifier(train.space, weights, device)
+                           lambda: dict(fit().weights()))
+    return networks.restored_classifier(train.space, weights, device)
 
 
 def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
@@ -175,12 +133,13 @@ def learnt_from(train: Dataset, seed: int = 0) -> Dataset:
 def learning_seconds(train: Dataset, seed: int = 0, device: str = "cpu") -> float:
     """How long a classifier would learn here, by a few of its steps."""
     examples, seconds = learnt_from(train, seed), 0.0
-    x, label = examples_of(examples), _label(examples)  # gathered once for all steps
+    label: Any = examples.take("label")
+    x = examples_of(examples)  # gathered once for all steps
     for steps in (1, TRIED):  # the first is slower than those to come
         begun = time.perf_counter()
-        train_classifier(train.space, x, label, seed=seed, device=device, steps=steps)
+        networks.train_classifier(train.space, x, label, seed=seed, device=device, steps=steps)
         seconds = time.perf_counter() - begun
-    return seconds / TRIED * classifier_steps(len(examples))
+    return seconds / TRIED * networks.classifier_steps(len(examples))
 
 
 def capped(train: Dataset) -> Dataset:
@@ -203,12 +162,7 @@ def _feature_key(source: Any, train: Dataset, seed: int, device: str, cache: Cac
 
 def _name(source: Any, train: Dataset) -> str:
     return "" if isinstance(source, torch.nn.Module) else str(
-        resolved(source, train.space, train.take("label")))
-
-
-def _label(data: Dataset) -> Index | None:
-    label: Any = data.take("label")
-    return label
+        networks.resolved(source, train.space, train.take("label")))
 
 
 # ------------------------------------------------------------------------------ the cache
@@ -226,20 +180,20 @@ class Cache:
     folder: Path | None = None
 
     def recall(self, kind: str, key: str,
-               make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What is kept of this ``kind`` under ``key``, else what ``make`` gives, kept from now on.
+               compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """What is kept of this ``kind`` under ``key``, else what is computed, kept from now on.
 
         A folder that cannot be written to is no error.
         """
         if self.folder is None:
-            return make()
+            return compute()
         file = self.folder / f"{kind}-{key}.safetensors"
         if file.is_file():
             with suppress(RunError):
                 tensors, meta = load_tree(file)
                 if meta.get("key") == key and meta.get("content") == _content(tensors):
                     return tensors
-        fresh = make()
+        fresh = compute()
         with suppress(RunError, OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             save_tree(file, dict(fresh), {"key": key, "content": _content(fresh)})
@@ -264,15 +218,18 @@ def digest_of(data: Dataset) -> str:
         part = data.subset(slice(start, start + size))
         for name in ("x", "label"):
             if (values := part.take(name)) is not None:
-                digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-                digest.update(np.ascontiguousarray(values).data)
+                _add(digest, name, values)
     return digest.hexdigest()
 
 
 def _content(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        values = np.ascontiguousarray(tensors[name].detach().cpu().numpy())
-        digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-        digest.update(values.data)
+        _add(digest, name, tensors[name].detach().cpu().numpy())
     return digest.hexdigest()
+
+
+def _add(digest: Any, name: str, values: Any) -> None:
+    values = np.ascontiguousarray(values)
+    digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
+    digest.update(values.data)

@@ -1,33 +1,22 @@
-"""``score``: how probable a model finds each example: nats in data units, with standard errors."""
+"""``score``: how probable a model finds each example, nats in data units, with standard errors;
+and :class:`Scorer`, which scores or encodes batches in other processes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, say_option
+from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
 from latlas.render.text import counted
-from latlas.run import as_run, observation_hint
-from latlas.verbs.common import (
-    Array,
-    Block,
-    DataLike,
-    First,
-    Out,
-    Output,
-    Parts,
-    Progress,
-    Result,
-    RunLike,
-    Seed,
-    Shard,
-    Split,
-    at_least,
-    one_of,
-)
+from latlas.run import Run, as_run, observation_hint
+from latlas.verbs import common
+from latlas.verbs.common import Array, DataLike, Out, Output, Progress, RunLike, Seed, Split
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -40,10 +29,14 @@ METHODS = {"auto": "", "exact": "exact", "elbo": "evidence lower bound",
            "ais": "annealed importance sampling"}
 #: a number that fewer effective draws than this carry is not to be relied on
 RELIABLE_ESS = 10.0
+#: what :class:`Scorer` does, and where it looks for examples when no column is named
+VERBS, COLUMNS = ("encode", "outliers", "score"), ("x", "data", "example", "item", "image")
+#: examples that a :class:`Scorer` takes at once where their values need no draws
+TOGETHER = 512
 
 
 @dataclass(eq=False, repr=False)
-class Scores(Result):
+class Scores(common.Result):
     """Log-likelihoods per example.
 
     Attributes:
@@ -51,8 +44,7 @@ class Scores(Result):
         se: (n,) standard error of ``nats`` over the draws; 0 if exact, NaN for one draw.
         ess: (n,) effective sample size of the draws; infinite if exact, NaN for ``elbo``.
         method: ``exact``, ``elbo``, ``iw``, ``naive`` or ``ais``.
-        draws: how many draws of z each example had; 0 if exact.
-        dims: scalars in an example.
+        draws: of z for each example, 0 if exact; ``dims`` scalars in an example.
         base_measure: what the likelihood is of: ``integers``, ``data units``, …
         acceptance: of ``ais``: share of moves that were accepted, near 0.65 if all is well.
         names: (n,) of the examples' files, if they have any.
@@ -90,7 +82,7 @@ class Scores(Result):
         return np.asarray(self.ess < RELIABLE_ESS)
 
     def columns(self) -> dict[str, Array]:
-        """The numbers of every example."""
+        """Of every example."""
         return {"nats": self.nats, "se": self.se, "bits_per_dim": self.bits_per_dim,
                 "ess": self.ess, "unreliable": self.unreliable}
 
@@ -130,10 +122,11 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
           method: Literal["auto", "exact", "elbo", "iw", "naive", "ais"] = "auto",
           draws: int | None = None, temperatures: int | None = None, leapfrog: int | None = None,
           observation_sd: float | None = None, precision: Literal["fp32", "bf16"] = "fp32",
-          n: First = None, shard: Shard = None, block: Block = 4096, seed: Seed = 0,
+          n: common.FirstN = None, shard: common.Shard = None, block: common.BlockSize = 4096,
+          seed: Seed = 0,
           out: Annotated[Out, Output("", "A row per example: .csv, .parquet, .npz; with --shard a "
                                          "folder.")] = None,
-          progress: Progress | None = None, **read: Any) -> Scores | Parts:
+          progress: Progress | None = None, **read: Any) -> Scores | common.ShardParts:
     """Log-likelihood of every example, in nats and bits per dimension, with its standard error and
     effective sample size.
 
@@ -161,7 +154,7 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("score" if observation_sd is None else "decode", "score")
-    at_least("n", n, 1)
+    common.at_least("n", n, 1)
     shards.check_output(shard, out, block)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
@@ -182,9 +175,8 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
            progress: Progress | None = None) -> Scores:
     """:func:`score` of a model; ``progress`` counts examples, times draws with ``naive`` and
     temperatures with ``ais``."""
-    from latlas.core.memory import keep_freed_memory
-    from latlas.core.precision import autocast
-    from latlas.verbs.estimators import GaussianObservation, Settings, Subject, estimates
+    from latlas.core.devices import autocast, keep_freed_memory
+    from latlas.verbs.estimators import GaussianObservation, Settings, estimates
     from latlas.verbs.passes import base_measure_of, inference
 
     method = method_of(model, method, observation_sd)
@@ -195,15 +187,14 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
         raise ConfigError(f"{say_option(option)} belongs to {say_option('method', 'ais')}, not to "
                           f"{method}", option=option)
     for option, value in {"draws": draws, **annealing}.items():
-        at_least(option, value, 1)
-    one_of("precision", precision, ("fp32", "bf16"))
+        common.at_least(option, value, 1)
+    common.one_of("precision", precision, ("fp32", "bf16"))
     settings = Settings(DRAWS[method] if draws is None or method == "exact" else draws,
                         **annealing)
     observes: Any = model if observation_sd is None else GaussianObservation(model, observation_sd)
     keep_freed_memory()
     with inference(model, gradients=method == "ais"), autocast(model.device, precision):
-        parts = list(estimates(Subject(model, observes, model.prior), data, method, settings,
-                               seed, progress))
+        parts = list(estimates(model, observes, data, method, settings, seed, progress))
     nats, se, ess = (np.concatenate([getattr(part, key).double().cpu().numpy() for part in parts])
                      for key in ("nats", "se", "ess"))
     acceptance = math.nan if method != "ais" else float(np.concatenate(
@@ -219,7 +210,7 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
     from latlas.verbs.passes import can
 
     name = type(model).__name__.lower()
-    one_of("method", method, METHODS)
+    common.one_of("method", method, METHODS)
     if observation_sd is not None:
         if not 0 < observation_sd < math.inf:
             raise ConfigError(f"{say_option('observation_sd', observation_sd)}: a standard "
@@ -250,3 +241,106 @@ def method_of(model: Model, method: str, observation_sd: float | None = None) ->
         raise CapabilityError(f"{name} has no {what}; use {say_option('method', 'auto')}",
                               option="method")
     return method
+
+
+class Scorer:
+    """A run that takes a batch, a dictionary of arrays, and gives one: for Ray, Spark, a pool.
+
+    It is pickled as the run's path and its options; every process loads the model once, when it
+    is first called. What an example gets depends on the example, the options and the seed alone:
+    not on its neighbours, the order of the batches or the process. (Sums of other batch shapes may
+    round the last bits otherwise.)
+
+    Args:
+        run: a run folder that every process can read.
+        verb: ``score`` (nats, bits_per_dim, ess, unreliable …), ``encode`` (z0, z1, …) or
+            ``outliers`` (score, flag; the threshold is set by the run's own held-out examples,
+            which every process must be able to read).
+        column: which column holds the examples, (n, *shape) or flattened, in data units. By
+            default a table's own columns by name, else ``x``, ``data``, ``example`` or ``image``.
+        label: the column of a conditional model's labels.
+        keep: columns of the batch that are handed on beside the results, such as a key.
+        together: examples whose draws are made at once. More than 1 is faster where an example
+            needs little work, and makes its draws depend on the examples beside it.
+        device: ``auto``, ``cpu``, ``cuda``, …
+        options: of the verb (``method="iw", draws=100, seed=0``).
+    """
+
+    def __init__(self, run: str | Path, verb: str = "score", *, column: str | None = None,
+                 label: str | None = None, keep: tuple[str, ...] = (), together: int = 1,
+                 device: str = "auto", **options: Any) -> None:
+        if together < 1:
+            raise ConfigError(f"{say_option('together', together)}: at least 1", option="together")
+        self.path, self.verb, self.column, self.label = str(run), verb, column, label
+        self.keep, self.together, self.device = tuple(keep), together, device
+        self.options = options
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("run", "normality")}
+
+    @cached_property
+    def run(self) -> Run:
+        """Opened once a process."""
+        run = Run(self.path, device=self.device)
+        if self.verb in ("score", "encode"):
+            run.require(self.verb)
+        elif self.verb not in VERBS:
+            raise ConfigError(unknown("verb", self.verb, VERBS))
+        return run
+
+    @cached_property
+    def normality(self) -> Any:
+        """What is outlying, by the run's held-out examples; worked out once a process."""
+        from latlas.verbs.outliers import Normality, method_of, open_with_truth
+
+        method = method_of(self.run, self.options.get("method", "auto"))
+        normal = open_with_truth(self.run, None, "validation")[0]
+        return Normality(self.run.model, normal,
+                         **{"fpr": 0.01, **self.options, "method": method})
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Results of every example, (n,) each, after the columns that are kept.
+
+        Raises:
+            ConfigError: no such column, or none that is known to hold examples.
+        """
+        from latlas.core.noise import derive
+        from latlas.verbs.passes import encoded
+        from latlas.verbs.shards import digest_of
+
+        model, columns, options = self.run.model, self.run.space.columns, dict(self.options)
+        if self.column is None and columns and set(columns) <= set(batch):
+            x = np.column_stack([_column(batch, name) for name in columns])
+        else:
+            name = self.column or next((name for name in COLUMNS if name in batch), None)
+            if name is None:
+                raise ConfigError(f"no column of {', '.join(batch)} is known to hold examples: "
+                                  f"name it with {say_option('column', '…')}", option="column")
+            x = _column(batch, name)
+        examples = self.run.open(x if self.label is None else (x, _column(batch, self.label)))
+        draws = self.verb == "score" and not (
+            model.exact_likelihood and options.get("method", "auto") in ("auto", "exact"))
+        size, parts = self.together if draws else TOGETHER, []
+        for rows in (slice(i, i + size) for i in range(0, len(examples), size)):
+            label = None if examples.label is None else examples.label[rows]
+            part = replace(examples, x=examples.x[rows], label=label)  # its rows count from 0
+            if self.verb == "encode":
+                parts.append({f"z{i}": z for i, z in enumerate(encoded(model, part).T)})
+            elif self.verb == "outliers":
+                parts.append(self.normality.columns(part, None))
+            else:
+                if draws:  # the seed is the examples' own: any batch gives them the same draws
+                    content = digest_of(np.asarray(part.x, np.float32))  # of whatever type
+                    options["seed"] = derive(self.options.get("seed", 0), "scorer", content)
+                parts.append(scored(model, part, **options).columns())
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {**{name: _column(batch, name) for name in self.keep}, **joined}
+
+
+def _column(batch: Mapping[str, Any], name: str) -> Any:
+    """A column as one array: rows that are arrays or lists of their own are stacked."""
+    if name not in batch:
+        raise ConfigError(f"no column {name!r} in the batch; it has {', '.join(batch)}")
+    values = np.asarray(batch[name])
+    nested = values.dtype == object and len(values) and not isinstance(values[0], str)
+    return np.stack([np.asarray(v) for v in values]) if nested else values

@@ -5,22 +5,19 @@ depends on its row and the seed, never on the shard, so the parts together are t
 run over everything would write.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from latlas.core.errors import ConfigError, RunError, say_option
+from latlas.core.files import save_json
 from latlas.core.model import Model
-from latlas.core.trees import save_json
 from latlas.data.dataset import Dataset
-from latlas.verbs.common import Array, Parts, Progress
+from latlas.verbs.common import Array, Progress, ShardParts
 from latlas.verbs.estimators import BATCH
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
@@ -28,39 +25,29 @@ FORMAT = 1
 Columns = Callable[[Dataset, Progress | None], dict[str, Array]]
 
 
-@dataclass(frozen=True)
-class Share:
-    """Share ``number`` (from 1) of ``count``."""
+def share_of(text: str) -> tuple[int, int]:
+    """Number, from 1, and count of the shares.
 
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Share:
-        """``2/8`` is the second of eight.
-
-        >>> Share.parse("2/8")
-        Share(number=2, count=8)
-        """
-        number, slash, count = text.partition("/")
-        if not slash or not (number.strip().isdecimal() and count.strip().isdecimal()):
-            raise ConfigError(f"{say_option('shard', text)}: write it as i/n, the first of four "
-                              "as 1/4", option="shard")
-        if not 1 <= int(number) <= int(count):
-            raise ConfigError(f"{say_option('shard', text)}: of {int(count)} shards the first is "
-                              f"1/{int(count)}, the last {int(count)}/{int(count)}", option="shard")
-        return cls(int(number), int(count))
-
-    def __str__(self) -> str:
-        return f"{self.number}-of-{self.count}"
+    >>> share_of("2/8")
+    (2, 8)
+    """
+    number, slash, count = text.partition("/")
+    if not slash or not (number.strip().isdecimal() and count.strip().isdecimal()):
+        raise ConfigError(f"{say_option('shard', text)}: write it as i/n, the first of four "
+                          "as 1/4", option="shard")
+    if not 1 <= int(number) <= int(count):
+        raise ConfigError(f"{say_option('shard', text)}: of {int(count)} shards the first is "
+                          f"1/{int(count)}, the last {int(count)}/{int(count)}", option="shard")
+    return int(number), int(count)
 
 
 def check_output(shard: str | None, out: Path | str | None, block: int,
                  suffixes: Sequence[str] = FRAMES) -> None:
     """Raise ConfigError, before the long work, for a shard, folder or file that cannot be."""
     if shard is None:
-        return check_suffix(out, suffixes)
-    Share.parse(shard)
+        check_suffix(out, suffixes)
+        return
+    share_of(shard)
     if out is None:
         raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",
                           option="out", hint=f"name it with {say_option('out', 'FOLDER')}")
@@ -72,52 +59,31 @@ def check_output(shard: str | None, out: Path | str | None, block: int,
 
 def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, shard: str,
                 out: Path | str | None, block: int = 8 * BATCH, reference: Dataset | None = None,
-                progress: Progress | None = None, **options: Any) -> Parts:
+                progress: Progress | None = None, **options: Any) -> ShardParts:
     """Write this shard's parts that are not there yet: OUT/part-BLOCK-shard-I-of-N.parquet.
 
     A part has a row per example: ``example`` (its name, or its position in the data) and the
-    columns of the verb. A part that is there is kept if it can be read and holds the right
-    examples. Parts are written whole, so a run may be killed at any time, and shards may run at
-    once.
+    columns of the verb; it is kept if it can be read and holds the right examples. Parts are
+    written whole, so a run may be killed at any time, and shards may run at once.
 
     Args:
         columns: (examples, progress) to one value per example and column.
         block: examples of a part, a multiple of 512.
         reference: what ``outliers`` sets its threshold by, the same for every shard.
-        options: of the verb; parts of other options are not mixed.
 
     Raises:
-        ConfigError: a folder with parts of another model, data set, number of shards or choice of
-            options.
+        ConfigError: a folder with parts of another model, data set, number of shards or options.
     """
-    share, folder = Share.parse(shard), Path(str(out))
-    _agree(folder, share, {
-        "format": FORMAT, "verb": verb, "options": options, "shards": share.count, "block": block,
-        "examples": len(data), "data": _digest_of_examples(data),
-        "model": _digest_of_weights(model),
-        "reference examples": reference and _digest_of_examples(reference)})
-    numbers, count = range(share.number - 1, -(-len(data) // block), share.count), 0
-    for place, number in enumerate(numbers):
-        rows = slice(number * block, min((number + 1) * block, len(data)))
-        target = folder / f"part-{number:06d}-shard-{share}.parquet"
-        part = data.subset(rows)
-        names = part.take("names")
-        titles = np.arange(rows.start, rows.stop) if names is None else np.asarray(names)
-        if _holds(target, titles):
-            continue
-
-        def step(now: int, _: int, before: int = place * block) -> None:
-            if progress:
-                progress(min(before + now, len(numbers) * block), len(numbers) * block)
-
-        write_table(target, {"example": titles, **columns(part, step)})
-        count += 1
-    return Parts(count, len(numbers) - count, folder, shard)
-
-
-def _agree(folder: Path, share: Share, request: Mapping[str, Any]) -> None:
-    """Note what the parts of this shard are of; what other shards have noted must be the same."""
-    for path in sorted(folder.glob("shard-*.json")):
+    (number, count), folder = share_of(shard), Path(str(out))
+    weights = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
+    request = {
+        "format": FORMAT, "verb": verb, "options": options, "shards": count, "block": block,
+        "examples": len(data), "data": _digest_of_some(data), "model": weights.hexdigest(),
+        "reference examples": reference and _digest_of_some(reference)}
+    for path in sorted(folder.glob("shard-*.json")):  # what other shards noted must be the same
         try:
             other = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -128,7 +94,23 @@ def _agree(folder: Path, share: Share, request: Mapping[str, Any]) -> None:
             raise ConfigError(f"{folder} holds parts of other {' and '.join(differs)}: name "
                               "another folder, or remove it", option="out")
     folder.mkdir(parents=True, exist_ok=True)
-    save_json(folder / f"shard-{share}.json", request)
+    save_json(folder / f"shard-{number}-of-{count}.json", request)
+    blocks, written = range(number - 1, -(-len(data) // block), count), 0
+    for place, start in enumerate(row * block for row in blocks):
+        part = data.subset(slice(start, min(start + block, len(data))))
+        names = part.take("names")
+        titles = np.arange(start, start + len(part)) if names is None else np.asarray(names)
+        target = folder / f"part-{blocks[place]:06d}-shard-{number}-of-{count}.parquet"
+        if _holds(target, titles):
+            continue
+
+        def step(now: int, _: int, before: int = place * block) -> None:
+            if progress:
+                progress(min(before + now, len(blocks) * block), len(blocks) * block)
+
+        write_table(target, {"example": titles, **columns(part, step)})
+        written += 1
+    return ShardParts(written, len(blocks) - written, folder, shard)
 
 
 def _holds(target: Path, titles: Array) -> bool:
@@ -138,22 +120,12 @@ def _holds(target: Path, titles: Array) -> bool:
     if not target.is_file():
         return False
     try:
-        part = polars.read_parquet(target)
-        return np.array_equal(part["example"].to_numpy(), titles)
+        return np.array_equal(polars.read_parquet(target)["example"].to_numpy(), titles)
     except Exception:  # whatever a parser makes of a broken file: it is written anew
         return False
 
 
-def _digest_of_weights(model: Model) -> str:
-    """A digest of every number the model has learnt."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _digest_of_examples(data: Dataset) -> str:
+def _digest_of_some(data: Dataset) -> str:
     """A digest of 64 examples spread over a data set: it may be too large to read for this."""
     at = np.unique(np.linspace(0, len(data) - 1, 64).astype(np.int64)) if len(data) else slice(0)
     return digest_of(np.asarray(data.subset(at).take("x")))

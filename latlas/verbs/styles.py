@@ -1,8 +1,6 @@
 """``mix``, ``directions``, ``edit``: styles of one image on another, and directions along which
 examples change."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +9,10 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option, unknown
-from latlas.core.ranges import numbers
-from latlas.run import Run, as_run
-from latlas.verbs.common import (
-    Array,
-    Classes,
-    DataLike,
-    Examples,
-    Flag,
-    Layers,
-    Out,
-    Output,
-    Result,
-    RunLike,
-    Seed,
-    Split,
-    Truncation,
-    at_least,
-    finite,
-    whole_numbers,
-)
+from latlas.core.options import numbers
+from latlas.run import as_run
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.generate import conditions, has_latents
 
 #: thirds of the layers, the coarsest first
@@ -43,29 +25,27 @@ DRAWS, DECODED = 10_000, 1_000
 
 def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5-9).")] = "0-3",
         columns: Annotated[Any, Flag(str, "Seeds of the images that give styles.")] = "10-15", *,
-        layers: Layers = "coarse", truncation: Truncation = 1.0,
+        layers: common.Layers = "coarse", truncation: common.Truncation = 1.0,
         out: Annotated[Out, Output("mix")] = None) -> Examples:
     """Give some styles of the images of the columns to those of the rows.
 
     The first row and column show the images themselves; the corner is blank (Karras et al. 2019,
     figure 3). From Python the result is (rows + 1, columns + 1, \\*shape).
     """
-    from latlas.verbs import write
-    from latlas.verbs.decoding import decode_styles, styles_of, to_styles
+    from latlas.verbs.passes import decode_styles, styles_of, to_styles
 
-    seeds = whole_numbers("rows", rows), whole_numbers("columns", columns)
+    seeds = common.whole_numbers("rows", rows), common.whole_numbers("columns", columns)
     run = as_run(run)
     run.require("mix")
-    finite("truncation", truncation)
+    common.finite("truncation", truncation)
     if not all(seeds):
         raise ConfigError("mix needs a seed for a row and one for a column at least")
     write.check_examples(out, run.space)
     model = run.model
     count = len(styles_of(model, "mix").layer_sizes)
-    own, other = (to_styles(model, latents_of_seeds(model, some), truncation) for some in seeds)
-    mixed = np.repeat(own[:, None, None], count, 2)
-    mixed = np.repeat(mixed, len(other), 1)
-    mixed[:, :, chosen_layers(layers, count)] = other[None, :, None]
+    own, other = (to_styles(model, latents_of_seeds(model, part), truncation) for part in seeds)
+    mixed = np.tile(own[:, None, None], (1, len(other), count, 1))
+    mixed[:, :, layer_numbers(layers, count)] = other[None, :, None]
     inside = decode_styles(model, mixed.reshape(-1, *mixed.shape[2:]))
     whole = np.empty((len(own) + 1, len(other) + 1, *inside.shape[1:]), inside.dtype)
     whole[0, 0] = (run.space.levels or 2) - 1
@@ -76,19 +56,17 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
 
 
 @dataclass(eq=False, repr=False)
-class Directions(Result):
+class Directions(common.Result):
     """Directions of a latent space in which examples change most.
 
     Attributes:
-        space: ``w`` of a model with styles, else ``z``.
-        centre: (d,) mean of the latents.
-        axes: (k, d) unit vectors, the most important first.
-        sd: (k,) standard deviation of the latents along each.
+        space: ``w`` of a model with styles, else ``z``; ``centre`` (d,) the mean of the latents.
+        axes: (k, d) unit vectors, the most important first; ``sd`` (k,) of the latents along each.
         share: (k,) of the variance (of the latents, or of the decoded examples).
         edits: (k, steps, \\*shape) one direction at a time; ``None`` before they are decoded.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = Examples.suffixes
+    suffixes: ClassVar[tuple[str, ...]] = write.EXAMPLES
     space: str
     centre: Array
     axes: Array
@@ -111,10 +89,10 @@ class Directions(Result):
 def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, split: Split = None,
                steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 7,
                span: Annotated[float, Flag(float, "To each side, in standard deviations.")] = 3.0,
-               layers: Layers = "all",
+               layers: common.Layers = "all",
                item: Annotated[int | None, Flag(int, "Seed of the example that is changed. "
                                                      "Default: the mean.", name="--example")]
-               = None, label: Classes = None, seed: Seed = 0,
+               = None, label: common.Classes = None, seed: Seed = 0,
                out: Annotated[Out, Output("directions")] = None, **read: Any) -> Directions:
     """Directions in which examples change most, a row for each (Härkönen et al. 2020).
 
@@ -125,28 +103,61 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     Args:
         k: How many. Default: 8, or as many as there are.
     """
-    from latlas.verbs import write
-    from latlas.verbs.decoding import latents_of_prior, to_styles
-    from latlas.verbs.passes import encoded
+    from latlas.verbs import passes
 
     run = as_run(run)
     run.require("decode", "directions")
-    at_least("k", k, 1)
-    at_least("steps", steps, 1)
+    common.at_least("k", k, 1)
+    common.at_least("steps", steps, 1)
     if layers != "all":
         run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
-    condition = one_condition(run, label)
+    condition = _one_condition(run, label)
     model: Any = run.model
     if run.can("mix"):
-        z = latents_of_prior(model, DRAWS, seed)
-        result = _principal("w", to_styles(model, z), k)
+        z = passes.latents_of_prior(model, DRAWS, seed)
+        result = _principal("w", passes.to_styles(model, z), k)
     elif has_latents(run, data):
-        result = _principal("z", encoded(model, run.open(data, split, **read)), k)
+        result = _principal("z", passes.encoded(model, run.open(data, split, **read)), k)
     else:
         result = _regressed(model, k, seed, condition)
     result.edits = edit(run, result, seed=item, steps=steps, span=span, layers=layers, label=label)
     return result.saved(out)
+
+
+def _principal(space: str, latents: Array, k: int | None) -> Directions:
+    k = _at_most(k, min(latents.shape), f"{len(latents):,} latents of {latents.shape[1]} numbers")
+    z = latents.astype(np.float64)
+    centre = z.mean(0)
+    _, singular, axes = np.linalg.svd(z - centre, full_matrices=False)
+    variance = singular**2 / max(1, len(latents) - 1)
+    return Directions(space, centre, axes[:k], np.sqrt(variance[:k]),
+                      variance[:k] / max(variance.sum(), 1e-300))
+
+
+def _regressed(model: Any, k: int | None, seed: int, condition: Any) -> Directions:
+    """Principal components of decoded examples, and the least-squares directions of z to them."""
+    from latlas.verbs.passes import decoded, latents_of_prior
+
+    k = _at_most(k, min(model.latent_dim, model.space.dims),
+                 f"latents of {model.latent_dim} numbers and examples of {model.space.dims}")
+    z = latents_of_prior(model, DECODED, seed, condition).astype(np.float64)
+    x = decoded(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
+    u, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    axes = u[:, :k].T @ (z - z.mean(0))
+    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
+    covariance = np.cov(z, rowvar=False).reshape(len(z.T), -1)
+    spread = np.sqrt(np.einsum("kd,de,ke->k", axes, covariance, axes))
+    return Directions("z", z.mean(0), axes, spread,
+                      singular[:k]**2 / max((singular**2).sum(), 1e-300))
+
+
+def _at_most(k: int | None, most: int, of: str) -> int:
+    """How many directions are looked for among so many."""
+    if k is not None and k > most:
+        raise ConfigError(f"{say_option('k', k)}: {of} have {most} directions; choose at most "
+                          f"{most}", option="k")
+    return min(DIRECTIONS, most) if k is None else k
 
 
 def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps: int = 7,
@@ -154,39 +165,41 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
     """One direction at a time: (k, steps, \\*shape), a row for each, from −span to span.
 
     Args:
-        seed: of the example that is edited; without one the mean of the latents, see
-            :func:`latlas.verbs.decoding.likely`.
+        seed: of the example that is edited; without one the mean of the latents, or a draw where
+            the prior has none of the kind.
         span: to each side, in standard deviations along the direction.
-        layers: the styles that change, see :func:`chosen_layers`; the others keep theirs.
+        layers: the styles that change, see :func:`layer_numbers`; the others keep theirs.
         label: as for :func:`directions`.
     """
-    from latlas.verbs.decoding import decode_styles, decoded, likely, styles_of, to_styles
+    from latlas.verbs import passes
 
     run = as_run(run)
     run.require("decode", "edit")
     if layers != "all":
         run.require("mix", f"edit {say_option('layers')}")
-    at_least("steps", steps, 1)
-    finite("span", span)
-    condition, model, styled = one_condition(run, label), run.model, directions.space == "w"
+    common.at_least("steps", steps, 1)
+    common.finite("span", span)
+    condition, model, styled = _one_condition(run, label), run.model, directions.space == "w"
     if seed is not None:
         z = latents_of_seeds(model, [seed], condition)
-        start = np.asarray((to_styles(model, z) if styled else z)[0], np.float64)
+        start = np.asarray((passes.to_styles(model, z) if styled else z)[0], np.float64)
     else:
-        start = directions.centre if styled else likely(model, directions.centre, condition)
+        start = directions.centre if styled else passes.plausible_latent(
+            model, directions.centre, condition)
     offsets = np.linspace(-span, span, steps)[None, :, None]
     moves = offsets * (directions.axes * directions.sd[:, None])[:, None]
     if styled:
-        count = len(styles_of(model, "directions").layer_sizes)
-        w = np.broadcast_to(start, (*moves.shape[:2], count, len(start))).copy()
-        w[:, :, chosen_layers(layers, count)] += moves[:, :, None]
-        values = decode_styles(model, w.reshape(-1, *w.shape[2:]))
+        count = len(passes.styles_of(model, "directions").layer_sizes)
+        w = np.tile(start, (*moves.shape[:2], count, 1))
+        w[:, :, layer_numbers(layers, count)] += moves[:, :, None]
+        values = passes.decode_styles(model, w.reshape(-1, *w.shape[2:]))
     else:
-        values = decoded(model, (start + moves).reshape(-1, len(start)), condition=condition)
+        values = passes.decoded(model, (start + moves).reshape(-1, len(start)),
+                                condition=condition)
     return Examples(values.reshape(*moves.shape[:2], *values.shape[1:]), run.space, columns=steps)
 
 
-def one_condition(run: Run, label: Any) -> Any:
+def _one_condition(run: Any, label: Any) -> Any:
     """One class for all examples; ``None`` if none was named."""
     if isinstance(label, (list, tuple)) and len(label) > 1:
         raise ConfigError(f"name one class for all examples, not {', '.join(map(str, label))}",
@@ -194,10 +207,10 @@ def one_condition(run: Run, label: Any) -> Any:
     return conditions(run, 1, label)
 
 
-def chosen_layers(text: str, count: int) -> list[int]:
+def layer_numbers(text: str, count: int) -> list[int]:
     """``coarse``, ``middle``, ``fine``, ``all``, or ``0-3,6`` as numbers of layers.
 
-    >>> chosen_layers("fine", 8), chosen_layers("0-2,7", 8)
+    >>> layer_numbers("fine", 8), layer_numbers("0-2,7", 8)
     ([6, 7], [0, 1, 2, 7])
     """
     if text == "all":
@@ -216,46 +229,7 @@ def chosen_layers(text: str, count: int) -> list[int]:
 
 def latents_of_seeds(model: Any, seeds: Sequence[int], condition: Any = None) -> Array:
     """The latent vector that ``sample`` draws with each seed, (len(seeds), latent_dim)."""
-    from latlas.verbs.decoding import drawn_latents
-    from latlas.verbs.passes import as_condition, inference, noise
+    from latlas.verbs.passes import latents_of_prior
 
-    conditions = as_condition(model, condition, 1)
-    with inference(model):
-        drawn = [drawn_latents(model, 1, noise(model, seed, "sample", 0), conditions)
-                 for seed in seeds]
-    return np.concatenate([z.float().cpu().numpy() for z in drawn if z is not None])
-
-
-def _at_most(k: int | None, most: int, of: str) -> int:
-    """How many directions are looked for among so many."""
-    if k is not None and k > most:
-        raise ConfigError(f"{say_option('k', k)}: {of} have {most} directions; choose at most "
-                          f"{most}", option="k")
-    return min(DIRECTIONS, most) if k is None else k
-
-
-def _principal(space: str, latents: Array, k: int | None) -> Directions:
-    k = _at_most(k, min(latents.shape), f"{len(latents):,} latents of {latents.shape[1]} numbers")
-    wide = latents.astype(np.float64)
-    centre = wide.mean(0)
-    _, singular, axes = np.linalg.svd(wide - centre, full_matrices=False)
-    variance = singular**2 / max(1, len(latents) - 1)
-    return Directions(space, centre, axes[:k], np.sqrt(variance[:k]),
-                      variance[:k] / max(variance.sum(), 1e-300))
-
-
-def _regressed(model: Any, k: int | None, seed: int, condition: Any) -> Directions:
-    """Principal components of decoded examples, and the least-squares directions of z to them."""
-    from latlas.verbs.decoding import decoded, latents_of_prior
-
-    k = _at_most(k, min(model.latent_dim, model.space.dims),
-                 f"latents of {model.latent_dim} numbers and examples of {model.space.dims}")
-    z = latents_of_prior(model, DECODED, seed, condition).astype(np.float64)
-    x = decoded(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
-    u, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    axes = u[:, :k].T @ (z - z.mean(0))
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
-    spread = np.sqrt(np.einsum("kd,de,ke->k", axes, np.cov(z, rowvar=False).reshape(
-        len(z.T), -1), axes))
-    return Directions("z", z.mean(0), axes, spread,
-                      singular[:k]**2 / max((singular**2).sum(), 1e-300))
+    return np.concatenate([latents_of_prior(model, 1, seed, condition, ("sample", 0))
+                           for seed in seeds])

@@ -1,32 +1,21 @@
 """``weights``: how often each example should come in training, of a model of any kind: more of what
 is rare."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from latlas.core.errors import ConfigError, say_option
+from latlas.metrics import rarity
 from latlas.render.text import counted
 from latlas.run import Run, as_run
-from latlas.verbs.common import (
-    Array,
-    DataLike,
-    Flag,
-    Out,
-    Output,
-    Progress,
-    Result,
-    RunLike,
-    Split,
-    one_of,
-)
+from latlas.verbs import common, write
+from latlas.verbs.common import Array, Flag, Progress
 
 
 @dataclass(eq=False, repr=False)
-class ExampleWeights(Result):
+class ExampleWeights(common.Result):
     """A weight for every example, and how it came about.
 
     Attributes:
@@ -61,14 +50,14 @@ class ExampleWeights(Result):
         return f"{counted(len(self.weight), 'example')}, method {self.method}\n{self.words}"
 
 
-def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
+def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
             method: Literal["auto", "own", "product", "maximum"] = "auto",
             within: Literal["auto", "class", "all"] = "auto",
             share: float | None = None, clip: float | None = None, bins: int | None = None,
             alpha: float | None = None,
             dimensions: Annotated[bool, Flag(bool, "Also a column per latent dimension: how rare "
                                                    "the example is in it, nats.")] = False,
-            out: Annotated[Out, Output(
+            out: Annotated[common.Out, common.Output(
                 "weights.parquet", "A row per example: .csv, .parquet, .npz. Default: "
                 "RUN/weights.parquet.")] = None,
             progress: Progress | None = None, **read: Any) -> ExampleWeights:
@@ -91,51 +80,47 @@ def weights(run: RunLike, data: DataLike = None, *, split: Split = None,
         CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
             heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
     """
-    from latlas.metrics import rarity
-    from latlas.verbs import write
     from latlas.verbs.passes import encoded, inference, sweep
 
     run = as_run(run)
     run.require("encode", "weights")
     write.check_suffix(out)
     examples = run.open(data, split or ("train" if data is None else "all"), **read)
-    one_of("method", method, ("auto", "own", "product", "maximum"))
-    one_of("within", within, ("auto", "class", "all"))
+    common.one_of("method", method, ("auto", "own", "product", "maximum"))
+    common.one_of("within", within, ("auto", "class", "all"))
     label = examples.take("label")
     if within == "class" and label is None:
         raise ConfigError(f"{say_option('within', 'class')}: these examples have no labels that "
                           "the model knows", option="within")
     model: Any = run.model
-    method = _method_of(run, method, share=share, clip=clip, bins=bins, alpha=alpha)
+    chosen = _method_of(run, method, share=share, clip=clip, bins=bins, alpha=alpha)
     latents = encoded(model, examples, progress)
-    rarity.standardised(latents)
+    rarity.standardised(latents)  # refuses latents that do not vary
     density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
-    if method == "own":
+    if chosen == "own":
         with inference(model):
-            own = model.sampling_weights(sweep(model, examples))
-        weight, words = own.values.numpy(), own.words
+            result = model.sampling_weights(sweep(model, examples))
+        weight = result.values.numpy()
     else:
-        guarded = rarity.guarded(density, method, share or rarity.SHARE, clip or rarity.CLIP,
-                                 alpha)
-        weight, words = guarded.weights, guarded.words
+        result = rarity.guarded(density, chosen, share or rarity.SHARE, clip or rarity.CLIP, alpha)
+        weight = result.weights
     weight = rarity.at_mean_one(weight)
-    return ExampleWeights(weight, -np.log(density), method, rarity.effective_share(weight), words,
-                          dimensions, examples.take("names")).saved(out)
+    return ExampleWeights(weight, -np.log(density), chosen, rarity.effective_share(weight),
+                          result.words, dimensions, examples.take("names")).saved(out)
 
 
 def _method_of(run: Run, method: str, **settings: float | None) -> Any:
     """What ``auto`` stands for; refuses settings that the method does not heed."""
     from latlas.core.model import ReweightsData
 
-    model = run.model
-    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
+    able = isinstance(run.model, ReweightsData) and run.model.reweighting_interval > 0
     if method == "own" and not able:
         raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
                           "itself; use product or maximum", option="method")
     method = method if method != "auto" else "own" if able else "product"
-    own = [k for k, v in settings.items() if v is not None]
-    if method == "own" and own:
-        raise ConfigError(f"{say_option(own[0])} is for {say_option('method', 'product')} or "
+    unused = [k for k, v in settings.items() if v is not None and method == "own"]
+    if unused:
+        raise ConfigError(f"{say_option(unused[0])} is for {say_option('method', 'product')} or "
                           "maximum; this model's own weights have the settings it was trained with",
-                          option=own[0])
+                          option=unused[0])
     return method

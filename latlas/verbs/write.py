@@ -1,7 +1,5 @@
 """Arrays to files, by the file's suffix; written beside the target and renamed when whole."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -15,18 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latlas.core import trees
+from latlas.core import files
 from latlas.core.errors import ConfigError
 from latlas.core.space import Space
-from latlas.data.tables import as_read
-from latlas.render import pictures, plots
+from latlas.render import imaging, plots
 from latlas.render.text import counted
 
 Array = NDArray[Any]
-TABLES = (".csv", ".parquet", ".npz", ".npy")
-EXAMPLES = (".png", ".gif", *TABLES)
-LATENTS = (".png", *TABLES)
 FRAMES = (".csv", ".parquet", ".npz")
+TABLES = (*FRAMES, ".npy")
+LATENTS = (".png", *TABLES)
+EXAMPLES = (".png", ".gif", *TABLES)
 
 
 def write_examples(path: Path | str, values: Array, space: Space, names: Any = None, *,
@@ -44,18 +41,28 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
     """
     check_examples(path, space)
     target, suffix = Path(path), Path(path).suffix.lower()
+    what, note = "example", imaging.note(space.shape[0])
     if is_folder(path):
-        return _folder(target, values, space, names)
-    if suffix in (".csv", ".parquet"):
+        what, files = "image", zip(file_names(len(values), names), values, strict=True)
+        if target.is_dir():
+            for name, example in files:
+                write_bytes(target / name, picture(example, space))
+        else:  # into a folder beside it first, so that a crash leaves no half of a set
+            with whole(target) as part:
+                part.mkdir(parents=True, exist_ok=True)
+                for name, example in files:
+                    (part / name).write_bytes(picture(example, space))
+    elif suffix in (".csv", ".parquet"):
         return write_table(target, example_columns(values, space, names))
-    if suffix in (".npz", ".npy"):
+    elif suffix in (".npz", ".npy"):
         return _numbers(target, suffix, "x", values, names)
-    if space.kind != "image":
-        titles = column_names(space, int(np.prod(values.shape[1:])))
+    elif space.kind != "image":
+        titles = _column_names(space, int(np.prod(values.shape[1:])))
         return _scatter(target, values.reshape(len(values), -1), titles)
-    write_bytes(target, pictures.gif(values, space.levels) if suffix == ".gif" else pictures.png(
-        pictures.grid(values, space.levels, columns=columns)))
-    return _with_note(f"wrote {counted(len(values), 'example')} to {target}", space)
+    else:
+        write_bytes(target, imaging.gif(values, space.levels) if suffix == ".gif" else
+                    imaging.png(imaging.grid(values, space.levels, columns=columns)))
+    return f"wrote {counted(len(values), what)} to {target}{f' ({note})' if note else ''}"
 
 
 def check_examples(path: Path | str | None, space: Space) -> None:
@@ -64,24 +71,32 @@ def check_examples(path: Path | str | None, space: Space) -> None:
     if path is None:
         return
     folder = is_folder(path)
-    suffix = "" if folder else _suffix(Path(path), EXAMPLES, folder=True)
+    suffix = "" if folder else check_suffix(path, EXAMPLES, folder=True)
     if space.kind != "image" and (folder or suffix == ".gif"):
         what = "a folder" if folder else ".gif"
         raise ConfigError(f"cannot write {path}: {what} holds images, not {space.words}; valid "
                           f"endings are .png, {', '.join(TABLES)}", option="out")
 
 
-def check_suffix(path: Path | str | None, valid: Sequence[str] = FRAMES) -> None:
-    """Raise ConfigError for a name that has none of these suffixes: ask before long work."""
-    if path is not None:
-        _suffix(Path(path), valid)
+def check_suffix(path: Path | str | None, valid: Sequence[str] = FRAMES, *,
+                 folder: bool = False) -> str:
+    """The suffix of a name, in small letters; ask before long work.
+
+    Raises:
+        ConfigError: it is none of these; ``folder`` says that a folder would do too.
+    """
+    suffix = "" if path is None else Path(path).suffix.lower()
+    if path is not None and suffix not in valid:
+        also = ", or a folder (a name that ends in /)" if folder else ""
+        raise ConfigError(f"cannot write {Path(path)}: valid endings are "
+                          f"{', '.join(valid)}{also}")
+    return suffix
 
 
 def write_latents(path: Path | str, latents: Array, names: Any = None) -> str:
     """Latents (n, d), by suffix: ``.csv``, ``.parquet`` (columns z0, z1, …), ``.npz``, ``.npy``,
     or a plot of the first few as ``.png``."""
-    target = Path(path)
-    suffix = _suffix(target, LATENTS)
+    target, suffix = Path(path), check_suffix(path, LATENTS)
     titles = [f"z{i}" for i in range(latents.shape[1])]
     if suffix == ".png":
         return _scatter(target, latents, titles)
@@ -92,8 +107,7 @@ def write_latents(path: Path | str, latents: Array, names: Any = None) -> str:
 
 def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     """Columns of equal length as ``.csv``, ``.parquet`` or ``.npz``."""
-    target = Path(path)
-    suffix = _suffix(target, FRAMES)
+    target, suffix = Path(path), check_suffix(path)
     arrays: dict[str, Any] = {k: np.asarray(v) for k, v in columns.items()}
     with whole(target) as part:
         if suffix == ".npz":
@@ -116,14 +130,19 @@ def example_columns(values: Array, space: Space, names: Any = None) -> dict[str,
     """A row per example: of a table the columns that its file had, else one per number."""
     flat = values.reshape(len(values), -1)
     if len(space.columns) == flat.shape[1]:
+        from latlas.data.tables import as_read
+
         return {**_named(names), **as_read(values, space)}
-    titles = column_names(space, flat.shape[1])
+    titles = _column_names(space, flat.shape[1])
     return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
 
 
 def write_plot(target: Path, data: bytes) -> str:
     """A plot of :mod:`latlas.render.plots` as a PNG on white."""
-    write_bytes(target, _on_white(data))
+    plot, buffer = Image.open(io.BytesIO(data)).convert("RGBA"), io.BytesIO()
+    ground = Image.new("RGBA", plot.size, "white")
+    Image.alpha_composite(ground, plot).convert("RGB").save(buffer, "PNG", optimize=True)
+    write_bytes(target, buffer.getvalue())
     return f"wrote {target}"
 
 
@@ -134,8 +153,8 @@ def is_folder(path: Path | str) -> bool:
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """:func:`latlas.core.trees.whole` in a folder that is made if it is not there."""
-    with trees.whole(target) as part:
+    """:func:`latlas.core.files.whole` in a folder that is made if it is not there."""
+    with files.whole(target) as part:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part
 
@@ -146,63 +165,23 @@ def write_bytes(target: Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
-def _suffix(target: Path, valid: Sequence[str], *, folder: bool = False) -> str:
-    suffix = target.suffix.lower()
-    if suffix not in valid:
-        also = ", or a folder (a name that ends in /)" if folder else ""
-        raise ConfigError(f"cannot write {target}: valid endings are "
-                          f"{', '.join(valid)}{also}")
-    return suffix
-
-
-def _scatter(target: Path, values: Array, titles: Sequence[str]) -> str:
-    """Two columns as a scatter plot, more as the pairs of the first few; white ground."""
-    drawn = plots.scatter(values, x=titles[0], y=titles[1]) if values.shape[1] == 2 else (
-        plots.pairs({"": values}, titles))
-    write_bytes(target, _on_white(drawn))
-    some = f" (columns {', '.join(titles[:4])} of {len(titles)})" if len(titles) > 4 else ""
-    return f"wrote {len(values)} points to {target}{some}"
-
-
-def _on_white(data: bytes) -> bytes:
-    picture = Image.open(io.BytesIO(data)).convert("RGBA")
-    ground = Image.new("RGBA", picture.size, "white")
-    buffer = io.BytesIO()
-    Image.alpha_composite(ground, picture).convert("RGB").save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _folder(target: Path, items: Array, space: Space, names: Any) -> str:
-    """Into a folder beside it first, so that a crash leaves no half of a set."""
-    titles = file_names(len(items), names)
-    if target.is_dir():
-        for title, item in zip(titles, items, strict=True):
-            write_bytes(target / title, picture(item, space))
-    else:
-        with whole(target) as part:
-            for title, item in zip(titles, items, strict=True):
-                (part / title).parent.mkdir(parents=True, exist_ok=True)
-                (part / title).write_bytes(picture(item, space))
-    return _with_note(f"wrote {counted(len(items), 'image')} to {target}", space)
-
-
-def picture(item: Array, space: Space) -> bytes:
+def picture(example: Array, space: Space) -> bytes:
     """One example at its own size: 16 bits a gray pixel where the data has more than 256 levels."""
-    if (space.levels or 256) > 256 and len(item) == 1:
-        return pictures.png(item[0].astype(np.uint16))
-    rgba = pictures.to_rgba(item[None], space.levels)[0]
-    return pictures.png(rgba[..., 0] if len(item) == 1 else rgba)
+    if (space.levels or 256) > 256 and len(example) == 1:
+        return imaging.png(example[0].astype(np.uint16))
+    rgba = imaging.to_rgba(example[None], space.levels)[0]
+    return imaging.png(rgba[..., 0] if len(example) == 1 else rgba)
 
 
 def write_missing(folder: Path, names: Sequence[str],
-                  made: Callable[[list[int]], Iterator[bytes]]) -> tuple[int, int]:
+                  contents: Callable[[list[int]], Iterator[bytes]]) -> tuple[int, int]:
     """Writes the files of these names that are not there; how many, and how many were there.
 
     Args:
-        made: what the files at these positions hold, in turn.
+        contents: what the files at these positions hold, in turn.
     """
     missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    for i, data in zip(missing, made(missing), strict=True):
+    for i, data in zip(missing, contents(missing), strict=True):
         write_bytes(folder / names[i], data)
     return len(missing), len(names) - len(missing)
 
@@ -224,11 +203,19 @@ def file_names(n: int, names: Any, ending: str = ".png", *,
             for i, v in enumerate(clean)]
 
 
-def column_names(space: Space, width: int) -> list[str]:
+def _column_names(space: Space, width: int) -> list[str]:
     """Of a table its own; else numbered: p0, p1, … of pixels, x0, x1, … of others."""
     if len(space.columns) == width:
         return list(space.columns)
     return [f"{'p' if space.kind == 'image' else 'x'}{i}" for i in range(width)]
+
+
+def _scatter(target: Path, values: Array, titles: Sequence[str]) -> str:
+    """Two columns as a scatter plot, more as the pairs of the first few; white ground."""
+    write_plot(target, plots.scatter(values, x=titles[0], y=titles[1]) if values.shape[1] == 2
+               else plots.pairs({"": values}, titles))
+    some = f" (columns {', '.join(titles[:4])} of {len(titles)})" if len(titles) > 4 else ""
+    return f"wrote {len(values)} points to {target}{some}"
 
 
 def _numbers(target: Path, suffix: str, key: str, values: Array, names: Any) -> str:
@@ -243,9 +230,3 @@ def _numbers(target: Path, suffix: str, key: str, values: Array, names: Any) -> 
 
 def _named(names: Any) -> dict[str, Array]:
     return {} if names is None else {"name": np.asarray(names).astype(str)}
-
-
-def _with_note(line: str, space: Space) -> str:
-    """With what images of other than three channels show."""
-    more = pictures.note(space.shape[0])
-    return f"{line} ({more})" if more else line

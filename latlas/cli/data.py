@@ -1,67 +1,35 @@
 """``data info`` and ``data pack``: what is in a source, and a copy of it that opens at once."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from latlas.verbs.common import Flag, Progress, Result
+from latlas import data
+from latlas.cli.train import Message
+from latlas.render.text import table
+from latlas.verbs.common import Flag, Progress
 
 SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
 
 
-@dataclass(eq=False, repr=False)
-class SourceInfo(Result):
-    """Counts, shape, levels, classes, splits, memory of a source."""
-
-    values: dict[str, Any]
-
-    def facts(self) -> dict[str, Any]:
-        return self.values
-
-    def text(self) -> str:
-        return _lines(self.values)
-
-
-@dataclass(eq=False, repr=False)
-class Packed(Result):
-    """A source packed into a folder."""
-
-    out: Path
-    n: int
-    shape: tuple[int, ...]
-
-    def facts(self) -> dict[str, Any]:
-        return {"out": str(self.out), "n": self.n, "shape": self.shape}
-
-    def text(self) -> str:
-        return f"packed {self.n:,} examples into {self.out}"
-
-
 def info(source: SourceName, other: Annotated[Any, Flag(
              str, "A second source: the other domain.", positional=True)] = None,
-         **read: Any) -> SourceInfo:
+         **read: Any) -> Message:
     """What is in a source? Counts, shape, levels, classes, splits, memory."""
-    from latlas import data
-
-    return SourceInfo(data.info(data.open_source(source if other is None else (source, other),
-                                                 **read)))
+    values = data.info(data.open_source(source if other is None else (source, other), **read))
+    return Message(values, _lines(values))
 
 
 def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
-         progress: Progress | None = None, **read: Any) -> Packed:
+         progress: Progress | None = None, **read: Any) -> Message:
     """Pack a source into a folder that opens at once and needs no memory."""
-    from latlas import data
-
     packed = data.pack(source, out, progress=progress, **read)
     side = packed.a if isinstance(packed, data.PairSource) else packed
-    return Packed(Path(out), len(side.base), side.space.shape)
+    n = len(side.base)
+    return Message({"out": str(Path(out)), "n": n, "shape": side.base.x.shape[1:]},
+                f"packed {n:,} examples into {Path(out)}")
 
 
 def _lines(values: dict[str, Any], indent: str = "") -> str:
-    from latlas.render.text import table
-
     width = max((len(str(k)) for k in values), default=0)
     lines = []
     for key, value in values.items():
