@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import latlas
 from latlas.cli import __main__ as cli
 from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
-from latlas.core.space import Images, Space, Table
+from latlas.core.space import Column, Images, Space, Table
 from latlas.data.dataset import Dataset
 from latlas.data.fitting import class_codes, conform, open_examples
 from latlas.networks import must_fit
@@ -33,9 +33,8 @@ def model(run: Path) -> torch.nn.Module:
 
 
 def table_space(*columns: str, classes: tuple[str, ...] = ()) -> Space:
-    d = len(columns)
-    return Table((d,), location=(0.0,) * d, scale=(1.0,) * d, columns=columns,
-                 classes=classes)
+    return Table(fields=tuple(Column(c, "real", "Float64", fill=0.0) for c in columns),
+                 location=(0.0,) * len(columns), scale=(1.0,) * len(columns), classes=classes)
 
 
 def test_the_package_offers_the_verbs() -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from latlas.core.errors import DataError
 from latlas.core.space import Table
-from latlas.data.columns import frame_of, interpret, numbers_of, with_fills
+from latlas.data.columns import interpret
 from latlas.data.frames import read_frame
+from latlas.data.values import frame_of, numbers_of, with_fills
 
 KINDS = ("integer", "real", "word", "date", "boolean", "time")
 

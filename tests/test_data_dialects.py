@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latlas.core.errors import DataError
-from latlas.data.columns import canonical, interpret
-from latlas.data.frames import HowToRead, read_frame
+from latlas.data.columns import interpret
+from latlas.data.frames import read_frame
+from latlas.data.text import HowToRead
+from latlas.data.values import canonical
 
 WORDS = st.text(st.sampled_from("abcxyzéßøΩ ;,|'\"._-:/()&\n"), min_size=1, max_size=12).filter(
     lambda w: any(c.isalpha() for c in w) and w.strip() == w)
@@ -111,7 +113,9 @@ def test_what_is_written_is_read_or_refused_or_said(table):
     if frame.named != dialect["header"] or frame.data.height != len(columns[0]):
         assert "taken for names" in notes, (raw, frame.data)
         return
-    assert frame.data.width == len(kinds), (raw, frame.data)
+    if frame.data.width != len(kinds):
+        assert "separated by" in notes, (raw, frame.data)
+        return
     if dialect["header"]:
         assert frame.data.columns == names
     for i, (kind, values) in enumerate(zip(kinds, columns, strict=True)):

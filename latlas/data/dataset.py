@@ -159,7 +159,7 @@ class Source:
             rows = rows if len(rows) else data.index
             x, space = data.x, data.space
             if isinstance(space, Table):
-                from latlas.data.columns import fill_gaps, with_fills
+                from latlas.data.values import fill_gaps, with_fills
 
                 fields = with_fills(space.fields, x, rows)
                 x, space = fill_gaps(x, fields), space.replace(fields=fields)

@@ -62,10 +62,8 @@ def reader_of(path: Path, member: str = "") -> tuple[str, str]:
         reader = next((reader for reader, mark in marks.items() if mark), "")
         return reader or _by_contents(p.name for p in path.rglob("*")), ""
     inner = Path(path.stem).suffix.lower() if suffix in (".gz", ".bz2", ".xz") else suffix
-    if inner in (*TABLES, *TEXT):
-        return BY_SUFFIX[".csv"], ""
-    if suffix in BY_SUFFIX:
-        return BY_SUFFIX[suffix], ""
+    if suffix in BY_SUFFIX or inner in (*TABLES, *TEXT):
+        return BY_SUFFIX.get(suffix, BY_SUFFIX[".csv"]), ""
     if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
         return FILM, ""
     if name.endswith((".tar.gz", ".tgz")):

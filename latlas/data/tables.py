@@ -20,7 +20,8 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, Table
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
 from latlas.data.files import Files, splits_and_folders
-from latlas.data.frames import Frame, HowToRead, read_frame
+from latlas.data.frames import Frame, read_frame
+from latlas.data.text import HowToRead
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -55,7 +56,7 @@ class TableOptions(HowToRead):
 
 def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
     """A table from a path, a binary stream, or a data frame of any library."""
-    from latlas.data import columns
+    from latlas.data import columns, values
 
     name = name or (str(source) if isinstance(source, Path) else "table")
     if how.dates not in (None, "drop", "dmy", "mdy"):
@@ -72,7 +73,7 @@ def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
     if not problems and not any(c.learnt for c in result.columns):
         problems.append("no columns are left to learn from")
     # what is taken for x0, x1, … of the file is of no interest here
-    rows = columns.numbers_of(replace(frame, named=True, notes=()),
+    rows = values.numbers_of(replace(frame, named=True, notes=()),
                               [c for c in result.columns if not problems or not c.learnt], name,
                               fill=False)
     notes += [f"column {c.name}: {np.isnan(rows.x[:, i]).sum():,} missing, filled with train's "
@@ -122,7 +123,7 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
     Raises:
         DataError: columns that are missing, values that do not fit; all in one line.
     """
-    from latlas.data import columns
+    from latlas.data import values
 
     if isinstance(source, Source):
         source, name = source.frame or source.base, source.name
@@ -132,7 +133,7 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
             raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
         if mine.fields == space.fields:
             return replace(source, space=space)
-        frame = columns.frame_of(np.asarray(source.take("x")), mine)
+        frame = values.frame_of(np.asarray(source.take("x")), mine)
         named = [f.name for f in mine.fields if f.learnt] != [
             f"x{i}" for i in range(frame.width)]
         label = source.take("label")
@@ -146,7 +147,7 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
                 len(space.fields), sum(c.learnt for c in space.fields)):
             return Dataset(array.astype(np.float64), space)
         source = read_frame(source, name)
-    rows = columns.numbers_of(source, space.fields, name)
+    rows = values.numbers_of(source, space.fields, name)
     codes = None
     if rows.label is not None and space.classes:
         known = {c: i for i, c in enumerate(space.classes)}
@@ -177,13 +178,12 @@ def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, t
     return encode_labels(values[rows], where)
 
 
-def as_read(values: NDArray[Any], space: Any) -> dict[str, NDArray[Any]]:
+def as_read(x: NDArray[Any], space: Any) -> dict[str, NDArray[Any]]:
     """Rows (n, d) in data units as the columns the file had, of its types; ``None`` for gaps."""
-    from latlas.data import columns
+    from latlas.data.values import frame_of
 
-    frame = columns.frame_of(values, space)
     return {s.name: np.array(s.to_list(), object) if s.null_count() or s.dtype == str
-            else s.to_numpy() for s in frame}
+            else s.to_numpy() for s in frame_of(x, space)}
 
 
 def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
@@ -272,7 +272,7 @@ def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
     """The table that is named, or one in the place or beside it, CelebA's before others."""
     import polars as pl
 
-    from latlas.data import columns
+    from latlas.data import columns, values
 
     def is_table(name: str) -> bool:
         pure = PurePosixPath(name)
@@ -297,7 +297,7 @@ def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
     if not name.endswith(".txt"):
         frame = read_frame(io.BytesIO(data), name)
         typed = columns.interpret(frame, name).columns
-        return name, pl.DataFrame([columns.canonical(series, column) if column.kind in (
+        return name, pl.DataFrame([values.canonical(series, column) if column.kind in (
             "real", "integer") else series.cast(pl.String) for series, column in zip(
                 frame.data, typed, strict=True)])
     lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
