@@ -59,9 +59,9 @@ def test_without_a_folder_the_same_seed_gives_the_same_model(run: Path) -> None:
 
 def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
     test = latlas.open_data(like=run)
-    assert len(test) == 180
+    assert len(test) == 179
     latents = latlas.encode(run)
-    assert latents.shape == (180, model.latent_dim)
+    assert latents.shape == (179, model.latent_dim)
     samples = latlas.sample(run, 3).values
     assert samples.shape == (3, 1, 8, 8)
     assert samples.dtype == np.uint8
@@ -69,7 +69,7 @@ def test_shapes_and_units(run: Path, model: torch.nn.Module) -> None:
     np.testing.assert_array_equal(latlas.decode(run, latents), latlas.reconstruct(latlas.load(run)))
     assert latlas.interpolate(run, latents[0], latents[1], steps=5).shape == (5, 1, 8, 8)
     assert latlas.traverse(run, dims=[2, 0], steps=3, latents=latents).shape == (2, 3, 1, 8, 8)
-    assert latlas.score(run, draws=3).nats.shape == (180,)
+    assert latlas.score(run, draws=3).nats.shape == (179,)
 
 
 def test_results_say_in_a_line_what_they_are(run: Path) -> None:
@@ -79,16 +79,16 @@ def test_results_say_in_a_line_what_they_are(run: Path) -> None:
         latlas.project(run, n=2, starts=1, steps=1), latlas.outliers(run, fpr=0.1, controls=False))]
     assert lines[0].startswith("Run(vae, ") and "sample" in lines[0]
     assert lines[1] == "Examples(image, (3, 1, 8, 8), uint8)"
-    assert lines[2].startswith("Latents(n=180, latent_dim=")
-    assert lines[3].startswith("Scores(examples=180, method=iw, draws=2, nats=-")
-    assert lines[4] == "Projection(space=z)" and lines[5].startswith("Outliers(examples=180, ")
+    assert lines[2].startswith("Latents(n=179, latent_dim=")
+    assert lines[3].startswith("Scores(examples=179, method=iw, draws=2, nats=-")
+    assert lines[4] == "Projection(space=z)" and lines[5].startswith("Outliers(examples=179, ")
 
 
 def test_arrays_files_and_data_sets_mean_the_same_examples(model: torch.nn.Module) -> None:
     test = latlas.open_data("digits", "test")
     x = test.take("x")
     expected = latlas.encode(model, "digits", split="test")
-    for same in (test, x, x[:, 0], x.astype(float), x.reshape(180, 64), (x, test.take("label"))):
+    for same in (test, x, x[:, 0], x.astype(float), x.reshape(179, 64), (x, test.take("label"))):
         np.testing.assert_array_equal(latlas.encode(model, same), expected)
 
 
@@ -257,5 +257,5 @@ def test_runs_of_two_sources_are_compared_on_the_test_part_of_the_first(tmp_path
                      progress=False)
     runs = [tmp_path / "a", tmp_path / "b"]
     table = latlas.compare(runs, metrics=("likelihood",))
-    assert [e.settings["examples"] for e in table.evaluations] == [20, 20]
+    assert [e.settings["examples"] for e in table.evaluations] == [31, 31]
     assert cli.run(["compare", *map(str, runs), "--metrics", "likelihood"]) == 0

@@ -390,7 +390,7 @@ def test_the_page_of_a_table_has_rows_and_the_columns_that_tell_a_group(tmp_path
     few = np.arange(300) % 30 == 4
     x[few, 1] += 40
     names = np.array([f"row-{i}" for i in range(300)])
-    space = Table((3,), 0.0, 1.0, columns=("a", "b", "c"))
+    space = Table.of_numbers(("a", "b", "c"))
     data = Dataset(x, space, names=names)
     result = audited(Through(3), data)
     text = build_page(result, Through(3), data, title="t")

@@ -17,7 +17,8 @@ from latlas.data.text import HowToRead
 from latlas.data.values import canonical
 
 WORDS = st.text(st.sampled_from("abcxyzéßøΩ ;,|'\"._-:/()&\n"), min_size=1, max_size=12).filter(
-    lambda w: any(c.isalpha() for c in w) and w.strip() == w)
+    lambda w: any(c.isalpha() for c in w) and w.strip() == w
+    and w[0] not in "'\"")
 COLUMNS = st.one_of(
     st.tuples(st.just("integer"), st.integers(-10**6, 10**6)),
     st.tuples(st.just("real"), st.floats(-1e4, 1e4, allow_subnormal=False).map(

@@ -10,6 +10,7 @@ from PIL import Image
 
 from latlas.core.errors import DataError
 from latlas.data import info, open_source, split
+from latlas.data.dataset import partition
 
 rng = np.random.default_rng(0)
 
@@ -132,13 +133,17 @@ def test_a_zip_equals_its_folder(tmp_path):
                                   in_all(open_source(tmp_path / "in")).x)
 
 
-def test_equal_files_share_a_group(tmp_path):
+def test_equal_files_share_a_split_whatever_they_are_called(tmp_path):
     for i in range(30):
         save(tmp_path / f"{i:02}.png", pixels())
-    assert open_source(tmp_path).base.group is None
+    before = open_source(tmp_path)
     (tmp_path / "30.png").write_bytes((tmp_path / "03.png").read_bytes())
-    group = open_source(tmp_path).base.group
-    assert group[30] == group[3] and len(np.unique(group)) == 30
+    (tmp_path / "07.png").rename(tmp_path / "z.png")
+    after = open_source(tmp_path)
+    assert after.base.key[29] == after.base.key[3] and len(np.unique(after.base.key)) == 30
+    assert set(after.base.key) == set(before.base.key) and after.base.key[30] == before.base.key[7]
+    split_of = {int(i): part for part, rows in partition(after).items() for i in rows}
+    assert split_of[29] == split_of[3]
 
 
 def broken(tmp_path, count=40):

@@ -188,7 +188,7 @@ def test_a_uniform_density_over_all_levels_is_log2_levels_bits(levels):
 
 
 def test_units_of_a_table_go_there_and_back():
-    space = Table((2,), (1.0, 5.0), (2.0, 10.0))
+    space = Table.of_numbers(2, (1.0, 5.0), (2.0, 10.0))
     x = np.array([[3.0, -5.0]], np.float32)
     np.testing.assert_allclose(space.to_model(x), [[1.0, -1.0]])
     np.testing.assert_allclose(space.to_data(space.to_model(x)), x)

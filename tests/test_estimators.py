@@ -29,7 +29,7 @@ def ppca(k: int, dims: int, examples: int = 5, sd: float = 0.5) -> tuple[PCA, Da
     rng = np.random.default_rng(k)
     x = rng.standard_normal((400, k)) @ rng.standard_normal((k, dims))
     x = (x + sd * rng.standard_normal(x.shape)) * 10.0 ** (np.arange(dims) % 3)
-    space = Table((dims,), tuple(x.mean(0)), tuple(x.std(0)))
+    space = Table.of_numbers(dims, tuple(x.mean(0)), tuple(x.std(0)))
     model = PCA(PCAConfig(latent_dim=k), space)
     model.fit([Batch(space.to_model(torch.from_numpy(x)).float())])
     return model, Dataset(x[:examples].astype(np.float32), space)
@@ -183,7 +183,7 @@ def test_an_item_is_binarised_the_same_way_in_any_batch():
 def linear_ae(sd: float) -> tuple[AE, Dataset, np.ndarray]:
     """x ~ N(W z + b, sd²) with z ~ N(m, L Lᵀ) fitted to the latents: Gaussian in data units."""
     rng = np.random.default_rng(0)
-    space = Table((5,), tuple(rng.standard_normal(5)), (1.0, 10.0, 0.1, 3.0, 7.0))
+    space = Table.of_numbers(5, tuple(rng.standard_normal(5)), (1.0, 10.0, 0.1, 3.0, 7.0))
     encoder, decoder = nn.Linear(5, 2), nn.Linear(2, 5)
     w, b = rng.standard_normal((5, 2)), rng.standard_normal(5)
     set_linear(decoder, w, b)

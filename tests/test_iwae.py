@@ -28,7 +28,7 @@ from latlas.models.vae import IWAE, VAE, IWAEConfig, VAEConfig
 from latlas.verbs.generate import sample
 from latlas.verbs.passes import information
 
-SPACE = Table((3,))
+SPACE = Table.of_numbers(3)
 MANY = 4000
 
 

@@ -18,7 +18,7 @@ from latlas.metrics.features import Classifier, features, train_classifier
 
 DIGITS = Images((1, 8, 8), levels=17)
 KNOWN = [0.1355, -0.3848, 0.1483]
-TABLE = Table((3,), location=(1.0, 2.0, 3.0), scale=(2.0, 2.0, 2.0))
+TABLE = Table.of_numbers(3, location=(1.0, 2.0, 3.0), scale=(2.0, 2.0, 2.0))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def batches(x, size=64):
 
 
 def fitted(x, k=K, space=None, size=64, **config):
-    model = PCA(PCAConfig(latent_dim=k, **config), space or Table(tuple(x.shape[1:])))
+    model = PCA(PCAConfig(latent_dim=k, **config), space or Table.of_numbers(x.shape[1]))
     model.fit(batches(x, size))
     return model
 
@@ -66,7 +66,7 @@ def test_maximum_likelihood_has_the_biased_variance():
 
 def test_likelihood_is_reported_in_data_units():
     raw = table()
-    space = Table((D,), location=tuple(raw.mean(0)), scale=tuple(raw.std(0) * 3))
+    space = Table.of_numbers(D, location=tuple(raw.mean(0)), scale=tuple(raw.std(0) * 3))
     standard = space.to_model(torch.tensor(raw))
     full = fitted(standard, D - 1, space)  # a full Gaussian is equivariant under scaling
     torch.testing.assert_close(score(full, standard)[0], score(fitted(raw, D - 1), raw)[0],
@@ -221,7 +221,7 @@ def test_protocols_and_saving():
 
 @pytest.mark.parametrize(("dims", "asked_dim", "used"), [(2, 0, 1), (2, 1, 1), (7, 6, 6)])
 def test_latent_dim_stays_below_the_dimensions(dims, asked_dim, used):
-    assert PCA(PCAConfig(latent_dim=asked_dim), Table((dims,))).latent_dim == used
+    assert PCA(PCAConfig(latent_dim=asked_dim), Table.of_numbers(dims)).latent_dim == used
 
 
 def test_chosen_latent_dim_is_that_of_the_other_families():
@@ -233,7 +233,7 @@ def test_chosen_latent_dim_is_that_of_the_other_families():
                                                     (7, 9, "latent_dim=9"), (1, 0, "at least 2")])
 def test_too_many_latent_dimensions(dims, k, message):
     with pytest.raises(ConfigError, match=message):
-        PCA(PCAConfig(latent_dim=k), Table((dims,)))
+        PCA(PCAConfig(latent_dim=k), Table.of_numbers(dims))
 
 
 @pytest.mark.parametrize("solver", ["covariance", "randomised"])

@@ -37,7 +37,7 @@ def linear_gaussian(wrong_by: float = 0.0) -> tuple[VAE, Tensor, scipy.stats.rv_
     rng, noise_sd = np.random.default_rng(0), 0.4
     w = np.linalg.qr(rng.standard_normal((5, 2)))[0] * [1.5, 0.7]
     b, units = rng.standard_normal(5), np.array([1.0, 10.0, 0.1, 3.0, 7.0])
-    space = Table((5,), tuple(rng.standard_normal(5)), tuple(units))
+    space = Table.of_numbers(5, tuple(rng.standard_normal(5)), tuple(units))
     m = (w**2).sum(0) + noise_sd**2
     encoder, decoder = nn.Linear(5, 4), nn.Linear(2, 5)
     set_linear(decoder, w, b)
@@ -156,7 +156,7 @@ def test_a_linear_vae_on_a_table_reaches_factor_analysis(tmp_path):
     rotation that the likelihood leaves free.
     """
     x = with_spectrum() * [1.0, 5.0, 0.2, 1.0, 3.0, 1.0] + 2.0
-    space = Table((6,), tuple(x.mean(0)), tuple(x.std(0)))
+    space = Table.of_numbers(6, tuple(x.mean(0)), tuple(x.std(0)))
     truth = FactorAnalysis(AXES, tol=1e-6, max_iter=5000, svd_method="lapack").fit(x).score(x)
     model = trained_linear_vae(tmp_path, x, space, (6,))
     assert truth - 0.1 < mean_bound(model, x) < truth + 0.02

@@ -219,7 +219,7 @@ def test_runs_evaluated_on_different_examples_are_not_compared():
 
 
 def test_tables_without_noise_have_no_unbounded_control():
-    space = Table((2,), columns=("a", "constant"))
+    space = Table.of_numbers(("a", "constant"))
     rng = np.random.default_rng(0)
     x = np.c_[rng.normal(size=80), np.ones(80)].astype(np.float32)
     whole = Dataset(x, space)

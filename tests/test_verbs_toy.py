@@ -36,8 +36,7 @@ from latlas.verbs.passes import (
 from latlas.verbs.score import score
 
 SCALE = (1.0, 2.0, 0.5, 4.0)
-SPACE = Table((4,), location=(1.0, 0.0, -1.0, 3.0), scale=SCALE,
-              columns=("a", "b", "c", "d"))
+SPACE = Table.of_numbers("abcd", location=(1.0, 0.0, -1.0, 3.0), scale=SCALE)
 WEIGHT = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [-0.5, 1.0]])
 NOISE = 0.5
 
@@ -217,7 +216,7 @@ def test_codes_are_posterior_means_whatever_the_batch():
 
 def test_a_model_reads_data_in_its_own_units_not_those_of_the_file():
     data = table()
-    other = Dataset(data.x, Table((4,), location=9.0, scale=3.0))
+    other = Dataset(data.x, Table.of_numbers(4, location=9.0, scale=3.0))
     np.testing.assert_array_equal(encoded(Linear(), data), encoded(Linear(), other))
 
 
@@ -242,7 +241,7 @@ def test_information_is_the_kl_to_a_normal_with_the_moments_of_the_codes():
 
 def test_items_of_another_shape_are_refused():
     with pytest.raises(ConfigError, match=r"shape \(3,\)"):
-        encoded(Linear(), Dataset(np.zeros((2, 3), np.float32), Table((3,))))
+        encoded(Linear(), Dataset(np.zeros((2, 3), np.float32), Table.of_numbers(3)))
 
 
 def test_samples_have_the_model_s_moments():

@@ -102,7 +102,7 @@ def test_numbers_come_back_exactly(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_tables_keep_their_columns(tmp_path, suffix):
-    space = Table((2,), columns=("height", "weight"))
+    space = Table.of_numbers(("height", "weight"))
     x = np.array([[1.5, 2], [3, 4]], np.float32)
     write.write_examples(tmp_path / f"t.{suffix}", x, space)
     read = {"csv": polars.read_csv, "parquet": polars.read_parquet}[suffix]
@@ -137,7 +137,7 @@ def test_other_suffixes_name_the_valid_ones(tmp_path, name):
 
 
 def test_tables_have_no_animation_and_no_folder(tmp_path):
-    x, space = np.zeros((2, 2), np.float32), Table((2,))
+    x, space = np.zeros((2, 2), np.float32), Table.of_numbers(2)
     for name in ("x.gif", "folder"):
         with pytest.raises(ConfigError, match="table"):
             write.write_examples(tmp_path / name, x, space)

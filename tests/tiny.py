@@ -74,8 +74,7 @@ def table(n: int = 90, columns: int = 5) -> Dataset:
     rng = np.random.default_rng(1)
     x = rng.standard_normal((n, 2)) @ rng.standard_normal((2, columns))
     x = (x + 0.3 * rng.standard_normal((n, columns))) * 10.0 ** np.arange(columns)
-    space = Table((columns,), tuple(x.mean(0)), tuple(x.std(0)),
-                  columns=tuple("abcdefgh"[:columns]))
+    space = Table.of_numbers("abcdefgh"[:columns], tuple(x.mean(0)), tuple(x.std(0)))
     return Dataset(x.astype(np.float32), space)
 
 

@@ -228,9 +228,12 @@ class Table(Example, frozen=True):
         return (len(self.columns),)
 
     @classmethod
-    def of_numbers(cls, names: Sequence[str], dtype: str = "Float32") -> Table:
-        """A table whose columns are all real numbers."""
-        return cls(fields=tuple(Column(name, "real", dtype) for name in names))
+    def of_numbers(cls, names: int | Sequence[str], location: Units = 0.0, scale: Units = 1.0, *,
+                   dtype: str = "Float32", classes: tuple[str, ...] = ()) -> Table:
+        """A table whose columns are all real numbers, called so or x0, x1, …."""
+        names = [f"x{i}" for i in range(names)] if isinstance(names, int) else names
+        return cls(fields=tuple(Column(name, "real", dtype) for name in names), location=location,
+                   scale=scale, classes=classes)
 
     def to_model(self, v: Any) -> Any:
         """Data units to model units, float32; subtracted in float64, since a column's numbers may

@@ -143,8 +143,8 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
 
     x = (Store() if maps else store).gather((sum(r.shape[0] for r in arrays), *shape), dtype,
                                             examples())
-    space: Space = Table.of_numbers([f"x{i}" for i in range(x.shape[1])],
-                                    "Float64" if x.dtype == np.float64 else "Float32")
+    space: Space = Table.of_numbers(
+        x.shape[1], dtype="Float64" if x.dtype == np.float64 else "Float32")
     if x.ndim > 2:
         x, space = image_space(x, None if maps else how.levels, first.name)
     elif np.isinf(x).any():

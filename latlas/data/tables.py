@@ -9,9 +9,10 @@ columns.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,14 +133,16 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
         if not isinstance(mine, Table):
             raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
         if mine.fields == space.fields:
-            return replace(source, space=space)
+            return replace(source, space=space, label=_recoded(source.label, mine.classes, space,
+                                                               name))
         frame = values.frame_of(np.asarray(source.take("x")), mine)
         named = [f.name for f in mine.fields if f.learnt] != [
             f"x{i}" for i in range(frame.width)]
-        label = source.take("label")
-        if label is not None:
-            frame = frame.with_columns(_label_of(space, mine.classes, label))
-        source = Frame(frame, named=named)
+        codes = _recoded(source.take("label"), mine.classes, space, name)
+        rows = values.numbers_of(Frame(frame, named=named), space.fields, name)
+        group, names = (cast(Any, source.take(k)) for k in ("group", "names"))
+        return Dataset(rows.x, space, codes, group=group, names=names, key=rows.key,
+                       notes=rows.notes)
     if not isinstance(source, Frame):
         array = np.asarray(source) if isinstance(source, np.ndarray) else None
         width = len(space.columns)
@@ -150,20 +153,22 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
     rows = values.numbers_of(source, space.fields, name)
     codes = None
     if rows.label is not None and space.classes:
-        known = {c: i for i, c in enumerate(space.classes)}
-        strange = [w for w in rows.label.unique().to_list() if w not in known]
-        if strange:
-            raise DataError(f"{name}: {unknown('class', str(strange[0]), space.classes)}")
-        codes = np.array([known[w] for w in rows.label.to_list()], np.int64)
+        words = tuple(rows.label.unique().to_list())
+        codes = _recoded(np.array([words.index(w) for w in rows.label.to_list()]), words, space,
+                         name)
     return Dataset(rows.x, space, codes, group=rows.group, names=rows.names, key=rows.key,
                    notes=rows.notes)
 
 
-def _label_of(space: Table, classes: tuple[str, ...], codes: Any) -> Series:
-    import polars as pl
-
-    name = next((c.name for c in space.fields if c.kind == "label"), "label")
-    return pl.Series(name, np.array(classes, object)[codes].tolist(), dtype=pl.String)
+def _recoded(label: Any, classes: Sequence[Any], space: Table, name: str) -> Rows | None:
+    """Labels as the run's codes; ``None`` where there are none, or the run knows no classes."""
+    if label is None or not space.classes:
+        return None
+    for code in np.unique(label):
+        if classes[code] not in space.classes:
+            raise DataError(f"{name}: {unknown('class', str(classes[code]), space.classes)}")
+    return np.array([space.classes.index(c) if c in space.classes else -1 for c in classes],
+                    np.int64)[label]
 
 
 def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:

@@ -126,7 +126,7 @@ class FittedPrior(Prior):
         return nats.reshape(z.shape[:-1])
 
     def sample(self, n: int, noise: Noise) -> Tensor:
-        return self.flow.space.to_data(self.flow.sample(n, noise=noise))
+        return self.flow.space.to_data(self.flow.sample(n, noise=noise)).float()
 
 
 def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, start: float, end: float,
