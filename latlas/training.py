@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError, say_option
+from latlas.core.errors import (
+    CapabilityError,
+    ConfigError,
+    DataError,
+    RunError,
+    say_notes,
+    say_option,
+)
 from latlas.core.files import MODEL, alone, create_run
 from latlas.core.options import check_names, fields_of, parse, to_json
 from latlas.core.space import Table
@@ -107,6 +114,7 @@ def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
 def training_data(source: Source | PairSource, split: str = "train") -> TrainingData:
     """The examples to train on, and those held out: none of ``all``, nor where there are too
     few."""
+    say_notes(source.notes)
     examples, held_out = part_of(source, split), None
     if split != "all":
         with suppress(DataError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import latlas
 from latlas.cli.commands import COMMANDS, overview
-from latlas.core.errors import ConfigError, LatlasError, out_of_memory, unknown
+from latlas.core.errors import ConfigError, DataNote, LatlasError, out_of_memory, unknown
 
 _HELP = ("--help", "-h")
 USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -71,9 +73,19 @@ def _dispatch(tokens: list[str]) -> int:
     app = App(name=f"latlas {name}", help=command.__doc__, help_format="plaintext", help_flags=(),
               version_flags=(), result_action="return_value", suppress_keyboard_interrupt=False,
               default_command=command)
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataNote):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *place, **more)
+
+    shown = warnings.showwarning
     try:
         if not any(t in _HELP for t in tokens):
-            return app(tokens, exit_on_error=False, print_error=False) or 0
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", DataNote)
+                warnings.showwarning = show
+                return app(tokens, exit_on_error=False, print_error=False) or 0
         app.help_print()
     except CycloptsError as error:
         message = " ".join(str(error).split())

@@ -35,11 +35,15 @@ def _lines(values: dict[str, Any], indent: str = "") -> str:
     for key, value in values.items():
         if isinstance(value, dict) and value:
             lines.append(f"{indent}{key}\n{_lines(value, indent + '  ')}")
-        elif key == "columns" and value:  # missing values are named where there are any
-            rows = [(c["name"], f"{c['mean']:.4g}", f"{c['sd']:.4g}", c["missing"] or "")
-                    for c in value]
-            text = table(("name", "mean", "sd", "missing"), rows)
+        elif key == "columns" and value:
+            names = ("name", "kind", "missing", "distinct", "mean", "sd")
+            rows = [["" if c[k] is None or (k == "missing" and not c[k]) else (
+                f"{c[k]:.4g}" if isinstance(c[k], float) else str(c[k])) for k in names]
+                for c in value]
+            text = table(names, rows)
             lines.append("\n".join([f"{indent}{key}", *(f"  {t}" for t in text.splitlines())]))
+        elif key in ("notes", "problems") and value:
+            lines.append("\n".join([f"{indent}{key}", *(f"{indent}  {v}" for v in value)]))
         else:
             lines.append(f"{indent}{key!s:<{width}}  {_value(value)}")
     return "\n".join(lines)

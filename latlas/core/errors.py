@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -90,3 +91,13 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}Valid: {', '.join(names)}"
+
+
+class DataNote(UserWarning):
+    """What was converted, filled, left out or taken for something, in one line."""
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Each note once, as a warning of Python, which the command line prints to stderr."""
+    for note in dict.fromkeys(notes):
+        warnings.warn(note, DataNote, stacklevel=4)

@@ -41,6 +41,8 @@ Progress = Callable[[int, int], None]
 SPLITS = ("train", "validation", "test", "all")
 TEST_SHARE, VALIDATION_SHARE, VALIDATION_OF_TRAIN = 0.1, 0.1, 0.05
 MOST_CLASSES = 1000
+#: file of a packed folder that says what it holds
+META = "meta.json"
 MEMORY_SHARE = 0.5
 CHUNK = 1 << 24  # bytes read or written at a time
 

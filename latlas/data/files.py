@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.data.dataset import Rows
-from latlas.data.pairs import META
+from latlas.data.dataset import META, Rows
 
 PICTURES = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
                       ".ppm", ".tga", ".tif", ".tiff", ".webp"})

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError, DataError, say_option, unknown
+from latlas.core.errors import ConfigError, DataError, say_notes, say_option, unknown
 from latlas.core.space import PairSpace, Space, Table
 from latlas.data.dataset import Dataset, Source, Store, split
 from latlas.data.frames import is_frame
@@ -49,11 +49,14 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     space = None if like is None else like.space
     space = space.swapped() if isinstance(space, PairSpace) and side == "B" else space
     if space is not None and (is_arrays(data) or is_frame(data)):
-        return _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
+        rows = _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
+        say_notes(rows.notes)
+        return rows
     examples, name = data, "the data set"
     if not isinstance(data, Dataset | PairDataset):
         source = in_run(as_source(data, like, **options), like)
         examples, name = part_of(source, split or default_split(source, like)), source.name
+        say_notes(source.notes if data is not None else ())  # a run's own were said at training
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
     return examples if space is None else conform(examples, space, name)
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.data import files, pairs
-from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
+from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
 
@@ -159,14 +159,14 @@ def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened])
     digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
                for text in (f"{pairs.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
     out = root / f"packed-{'-'.join(digests)}"
-    if (out / pairs.META).exists():
+    if (out / META).exists():
         return replace(pairs.open_packed(out), spec=spec)
     with _building(out) as folder:
         store = Store(folder, share)
         source = read(store)
         if store.on_disk:
             pairs.write(source, folder, store)
-    return replace(pairs.open_packed(out) if (out / pairs.META).exists() else source, spec=spec)
+    return replace(pairs.open_packed(out) if (out / META).exists() else source, spec=spec)
 
 
 @contextmanager
@@ -175,7 +175,7 @@ def _building(out: Path) -> Iterator[Path]:
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield folder
-        if (folder / pairs.META).exists():
+        if (folder / META).exists():
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(out, ignore_errors=True)
             folder.rename(out)

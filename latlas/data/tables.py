@@ -183,6 +183,30 @@ def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, t
     return encode_labels(values[rows], where)
 
 
+def described(source: Source) -> list[dict[str, Any]]:
+    """Of each column of a table its name and kind, how many values are missing, how many are
+    distinct (``None`` where the rows are not at hand), mean and standard deviation of numbers."""
+    space, frame = source.base.space, source.frame
+    if not isinstance(space, Table):
+        return []
+    rows = []
+    for column, place in _first_features(space.fields):
+        row: dict[str, Any] = {"name": column.name, "kind": column.kind, "missing": None,
+                               "distinct": None, "mean": None, "sd": None}
+        if frame is not None:
+            series = frame.data[column.name]
+            row |= {"missing": series.null_count(), "distinct": series.drop_nulls().n_unique()}
+        if column.kind in ("real", "integer") and not source.problems:
+            values = np.asarray(source.base.x[:, place], np.float64)
+            gaps = np.isnan(values)
+            row |= {"missing": int(gaps.sum())}
+            if not gaps.all():
+                row |= {"mean": float(values[~gaps].mean()) + column.offset,
+                        "sd": float(values[~gaps].std())}
+        rows.append(row)
+    return rows
+
+
 def as_read(x: NDArray[Any], space: Any) -> dict[str, NDArray[Any]]:
     """Rows (n, d) in data units as the columns the file had, of its types; ``None`` for gaps."""
     from latlas.data.values import frame_of
