@@ -1,8 +1,6 @@
 """Snapshots of samples while a model learns: grids of the same draws, how far they spread, which
 modes they reach."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

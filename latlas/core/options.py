@@ -8,8 +8,6 @@ It serves ``--set latent_dim=32``, a TOML file, keyword arguments and run.json. 
 and bounds; what only people write (``64k``, ``512,512``, ``none``) becomes a plain value first.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

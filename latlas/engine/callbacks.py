@@ -1,7 +1,5 @@
 """Held-out checks, re-weighting of the data, and monitoring with roll-back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

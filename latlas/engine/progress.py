@@ -1,14 +1,12 @@
 """What a run logs and shows while it trains."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from latlas.core.errors import ConfigError, RunError
 
@@ -84,7 +82,7 @@ class Bar(Progress):
             note = f"{note}: {self._text}"
         print(note, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -10,8 +10,6 @@ Nothing is ever downloaded.
 - ``auto``: ``classifier`` if there are labels, else ``random-conv`` for images, else ``columns``
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 import zipfile

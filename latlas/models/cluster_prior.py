@@ -1,7 +1,5 @@
 """A prior of a GAN's latents: clusters of alike training images, and the content of these."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """Conditional VAE (Sohn et al. 2015): given a label, or a part of the image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,8 +1,6 @@
 """Debiasing VAE (Amini et al. 2019): a classifier that sees under-represented examples more often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """``gan`` and ``conditional-gan``, of images, rows or points; and what GANs share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -357,8 +355,7 @@ class GAN(Adversarial):
             raise ConfigError("discriminator must turn examples and classes into (n, 1), or into "
                               f"(n, {1 + n}): how real, then the {n} classes; it gives (n, "
                               f"{outputs.shape[1]})")
-        loss: Tensor = self.config.class_loss_weight * F.cross_entropy(outputs[:, 1:], label)
-        return loss
+        return self.config.class_loss_weight * F.cross_entropy(outputs[:, 1:], label)
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, else its labels, for a model that reads the class."""

@@ -1,7 +1,5 @@
 """VAE with two or more stochastic layers (Rezende et al. 2014; Burda et al. 2016, section 5)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -87,7 +85,7 @@ class Chain:
     def draws(self, k: int, noise: Noise) -> Tensor:
         return self.upward(self.bottom.draws(k, noise), noise)
 
-    def detached(self) -> Chain:
+    def detached(self) -> Self:
         return replace(self, bottom=self.bottom.detached(), fixed=True)
 
     def log_prob(self, z: Tensor) -> Tensor:

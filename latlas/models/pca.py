@@ -11,12 +11,10 @@ so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the latents are
 coordinates along the principal axes, in order of variance.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import scipy.linalg
 import torch
@@ -48,7 +46,7 @@ class PCAConfig:
                          "sweeps, D x k memory; auto: covariance up to 4,096 numbers per example",
                          choices=("auto", "covariance", "randomised"))
 
-    def resolve(self, space: Space) -> PCAConfig:
+    def resolve(self, space: Space) -> Self:
         """Latent dimensions as the other families take for this data, as far as that is possible,
         and the solver; ConfigError for more than D − 1, which already is a full Gaussian."""
         k, dims, solver = self.latent_dim, space.dims, self.solver

@@ -1,7 +1,5 @@
 """p(z): what latents are drawn from, and what the posterior is held to."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """``style-gan``: a generator whose every layer reads a style (StyleGAN2)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 """What translators of images of one domain into another share; ``pix2pix``, the other image of a
 pair (Isola et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Variational autoencoder (Kingma & Welling 2014) and the bounds on its likelihood."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Self
@@ -213,9 +211,7 @@ class VAE(Autoencoding):
         """
         share, start = self.config.kl_warmup, self.config.kl_weight_start
         progress = min(1.0, step.progress / share) if share > 0 else 1.0
-        weight: float = (start ** (1 - progress) if start > 1 else
-                         start + (1 - start) * progress)
-        return weight
+        return start ** (1 - progress) if start > 1 else start + (1 - start) * progress
 
     def with_free_bits(self, kl: Tensor) -> Tensor:
         """KL (n, parts) to what it costs, (n,) nats: parts are latent dimensions, of a learnt prior
@@ -239,8 +235,7 @@ class VAE(Autoencoding):
         leading, flat, c = z.shape[:-1], z.reshape(-1, z.shape[-1]), self.embed(condition)
         output = self.decoder(flat) if c is None else self.decoder(
             flat, c.expand(*leading, -1).reshape(len(flat), -1))
-        distribution: Distribution = self.likelihood(output.unflatten(0, leading))
-        return distribution
+        return self.likelihood(output.unflatten(0, leading))
 
     def embed(self, condition: Tensor | None) -> Tensor | None:
         """The condition as the vector (n, condition_dim) that the networks take."""

@@ -93,8 +93,7 @@ class Refined(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = (h + self.conv(F.silu(h))) * math.sqrt(0.5)
-        return out
+        return (h + self.conv(F.silu(h))) * math.sqrt(0.5)
 
 
 def _preserve_scale(network: nn.Module) -> None:
@@ -160,8 +159,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = flat(self.trunk(x))
-        out: Tensor = self.head(h if c is None else torch.cat([h, c], 1))
-        return out
+        return self.head(h if c is None else torch.cat([h, c], 1))
 
 
 class ConvDecoder(nn.Module):
@@ -196,5 +194,4 @@ class ConvDecoder(nn.Module):
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
         weight = next(p for p in self.trunk.parameters() if p.dim() == 4)
         layout = torch.contiguous_format if weight.is_contiguous() else torch.channels_last
-        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))
-        return out
+        return self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))

@@ -102,8 +102,7 @@ class Halve(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = leaky(self.first(x))
         h = leaky(self.second(shrunk(h, self.size)))
-        out: Tensor = h + self.skip(shrunk(x, self.size))
-        return out
+        return h + self.skip(shrunk(x, self.size))
 
 
 class Descent(nn.Module):
@@ -223,8 +222,7 @@ class GrowingDiscriminator(nn.Module):
             before = leaky(self.colours[level - 1](shrunk(x, self.sizes[level - 1])))
             h = torch.lerp(before, self.descent.blocks[level - 1](h), weight)
             level -= 1
-        out: Tensor = self.head(self.descent(h, level))
-        return out
+        return self.head(self.descent(h, level))
 
 
 def at_stage(x: Tensor, sizes: Sequence[Size], stage: float) -> Tensor:
@@ -361,5 +359,4 @@ class StyleGenerator(nn.Module):
         self.mapping, self.synthesis = mapping, synthesis
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.synthesis(self.mapping(z))
-        return out
+        return self.synthesis(self.mapping(z))

@@ -31,8 +31,7 @@ class Residual(nn.Module):
         inner = self.act(self.inner(self.act(h)))
         if self.dropout and self.training:
             inner = dropout(inner, self.dropout)
-        out: Tensor = h + self.outer(inner)
-        return out
+        return h + self.outer(inner)
 
 
 def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
@@ -67,8 +66,7 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
-        out: Tensor = self.net(h if c is None else torch.cat([h, c], 1))
-        return out
+        return self.net(h if c is None else torch.cat([h, c], 1))
 
 
 class MLPDecoder(nn.Module):

@@ -5,8 +5,6 @@ objective speaks of a probability, it is σ of the logit. Losses are in nats whe
 taken.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Bounds on log p(x) and their parts, nats."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

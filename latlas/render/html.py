@@ -1,7 +1,5 @@
 """One self-contained HTML page: images inline, no script, no network, light and dark."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence

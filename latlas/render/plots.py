@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, which stay apart for colour-blind readers (but for 
 vanishes on white); kinds differ in their marker too. Every plot can be drawn for a dark page.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

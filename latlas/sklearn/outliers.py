@@ -6,11 +6,9 @@ Each member is a model of the command line. It leaves the worst-fitting rows out
 so that outliers do not teach it that they are normal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -100,7 +98,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.settings = settings
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> OutlierDetector:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit to the rows of ``X`` (n, d), outliers among them; ``y`` is ignored."""
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=5,
                           ensure_min_features=2)
@@ -123,7 +121,17 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         with as_value_error():
             self.vaes_ = [self._vae(parts, latent_dim, derive(seed, i))
                           for i, latent_dim in enumerate(self.latent_dims)]
-            self.ppca_ = _trimmed_ppca(noisy, self.trimmed_fraction)
+            # a Gaussian with all axes but one, fitted again without the rows that fitted worst:
+            # concentration steps of the minimum covariance determinant, from all rows (Rousseeuw &
+            # Van Driessen 1999, section 2)
+            inliers = np.arange(len(noisy))
+            n_inliers = len(noisy) - int(self.trimmed_fraction * len(noisy))
+            for _ in range(ROUNDS if self.trimmed_fraction else 1):
+                axes = max(1, min(noisy.shape[1] - 1, len(inliers) - 2))
+                plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
+                self.ppca_ = trained(plan, TrainingData(table(noisy[inliers])))
+                surprise = _surprise(self.ppca_, noisy)
+                inliers = np.sort(np.argpartition(surprise, n_inliers - 1)[:n_inliers])
             raw = self._raw(np.concatenate([rows, held_out]))
             self.reference_ = np.percentile(raw, (25, 50, 75), axis=1)
             scores = self._combined(raw)
@@ -190,7 +198,7 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         self.contamination = contamination
         self.detector = detector
 
-    def fit(self, X: ArrayLike, y: Any = None) -> PyODDetector:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit to (n, d); ``y`` is ignored."""
         detector = clone(self.detector or OutlierDetector())
         self.detector_ = detector.set_params(contamination=self.contamination).fit(X)
@@ -225,22 +233,6 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         return np.stack([1 - p, p], 1)
 
 
-def _trimmed_ppca(rows: Array, trimmed_fraction: float) -> Model:
-    """A Gaussian with all axes but one, fitted again without the rows that fitted worst.
-
-    Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999,
-    section 2), from all rows.
-    """
-    n_inliers = len(rows) - int(trimmed_fraction * len(rows))
-    inliers = np.arange(len(rows))
-    for _ in range(ROUNDS if trimmed_fraction else 1):
-        axes = max(1, min(rows.shape[1] - 1, len(inliers) - 2))
-        plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-        model = trained(plan, TrainingData(table(rows[inliers])))
-        inliers = np.sort(np.argpartition(_surprise(model, rows), n_inliers - 1)[:n_inliers])
-    return model
-
-
 def _surprise(model: Model, rows: Array) -> Array:
     """−log p of every row, (n,) float64, nats."""
     nats = in_batches(torch.from_numpy(rows), log_likelihood(model, "outliers", DRAWS))
@@ -262,7 +254,7 @@ class RobustScale:
     clip: float
 
     @classmethod
-    def of(cls, x: Array, clip: float) -> RobustScale:
+    def of(cls, x: Array, clip: float) -> Self:
         """Fitted to (n, d)."""
         low, centre, high = np.percentile(x, (25, 50, 75), axis=0)
         reach = WINSOR * (high - low) / IQR
