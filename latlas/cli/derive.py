@@ -117,11 +117,8 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
 
 
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
-    """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
-
-    Raises:
-        ConfigError: a text without ``=``.
-    """
+    """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts. ConfigError: a text
+    without ``=``."""
     result = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -81,8 +81,7 @@ def parse(cls: type[T], values: Mapping[str, Any], origin: str = "--set") -> T:
         values: option name to text (command line) or value (TOML, JSON, keyword argument).
         origin: what the person wrote it in; starts every error.
 
-    Raises:
-        ConfigError: an unknown name (with the nearest one), or a value that does not fit.
+    ConfigError: an unknown name (with the nearest one), or a value that does not fit.
     """
     infos = {info.name: info for info in fields_of(cls)}
     check_names(values, infos, origin)

@@ -51,8 +51,8 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
         data: (N, \\*shape) training examples in data units; needed by ``columns``, ``classifier``.
         labels: (N,) class codes; negative ones mark examples without a label.
         seed: decides random weights and the training of the classifier.
-    Raises:
-        ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
+
+    ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
     """
     if not isinstance(source, nn.Module):
         source = resolved(source, space, labels)

@@ -200,8 +200,7 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exa
         sweeps: at most so many after the first.
         tolerance: relative change of Σλ at which to stop.
 
-    Raises:
-        DataError: fewer than k + 2 rows, or values that are not finite.
+    DataError: fewer than k + 2 rows, or values that are not finite.
     """
     def products(centred: Tensor) -> Tensor:
         return centred.T @ centred if exact else centred.square().sum(0)

@@ -192,11 +192,8 @@ class Coupling(nn.Module):
 
 def make(name: str, dims: int, components: int, space: Space,
          posterior: Callable[[Tensor], Normal] | None = None) -> Prior:
-    """The prior a config names; ``posterior`` as in :class:`Vamp`.
-
-    Raises:
-        ConfigError: ``vamp`` without a posterior, ``flow`` of one dimension.
-    """
+    """The prior a config names; ``posterior`` as in :class:`Vamp`. ConfigError: ``vamp`` without a
+    posterior, ``flow`` of one dimension."""
     if name == "standard":
         return StandardNormal(dims)
     if name != "vamp":

@@ -140,8 +140,7 @@ class ConvEncoder(nn.Module):
         width: channels of the first level; doubled at every level, up to 8 ``width``.
         depth: downsampling stages; 0: until the sides are 4 … 7.
 
-    Raises:
-        ConfigError: a shape that is not that of an image with sides of at least 4.
+    ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,

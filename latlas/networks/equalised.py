@@ -130,10 +130,7 @@ def residual_trunk(channels: int, sizes: Sequence[Size], wide: Sequence[int]) ->
 
 def image_sizes(name: str, shape: tuple[int, ...], depth: int = 0) -> list[Size]:
     """Sizes from the coarsest to the image's own; ``depth`` 0 starts from sides of 4 … 7.
-
-    Raises:
-        ConfigError: no images, ones with a side of less than 8, or too many downsampling stages.
-    """
+    ConfigError: no images, ones with a side of less than 8, or too many downsampling stages."""
     if len(shape) != 3:
         raise ConfigError(f"{name} needs images (C, H, W), this data is {shape}: train gan")
     if min(shape[1:]) < LEAST_SIDE:

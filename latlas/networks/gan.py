@@ -155,8 +155,7 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     The mean over features of the standard deviation over the group (Karras et al. 2018,
     section 3). It couples the examples of a group.
 
-    Raises:
-        ConfigError: n is no multiple of ``group``.
+    ConfigError: n is no multiple of ``group``.
     """
     if len(h) % group:
         raise ConfigError(f"minibatch_std={group}: a batch of {len(h)} cannot be cut into groups "

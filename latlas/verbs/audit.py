@@ -286,9 +286,8 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         label: (n,) group of each example, an index into ``names``; below 0 in none.
         draws: of z behind the likelihood of groups; 0 leaves it out.
 
-    Raises:
-        CapabilityError: no encoder, or one that needs a condition.
-        DataError: fewer than 50 examples, latents that do not vary.
+    CapabilityError: no encoder, or one that needs a condition. DataError: fewer than 50 examples,
+    latents that do not vary.
     """
     from latlas.verbs.auditing import views_of
     from latlas.verbs.score import scored

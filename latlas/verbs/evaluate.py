@@ -258,11 +258,8 @@ class Comparison(Metrics):
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Comparison:
-    """One table over several evaluations.
-
-    Raises:
-        ConfigError: none given, or evaluations on different numbers of examples.
-    """
+    """One table over several evaluations. ConfigError: none given, or evaluations on different
+    numbers of examples."""
     if not evaluations:
         raise ConfigError("nothing to compare: name at least one run")
     sizes = {e.settings.get("examples") for e in evaluations}
@@ -322,9 +319,8 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
         features: as for :func:`evaluate`, or the function that ``feature_extractor`` gave.
         latents: ``own``, or ``fitted``: only the metrics of samples, drawn from that prior.
 
-    Raises:
-        ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
-        DataError: disentanglement asked for, and the data have no known factors.
+    ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
+    DataError: disentanglement asked for, and the data have no known factors.
     """
     from latlas.verbs import measures, passes
     from latlas.verbs.passes import which_latents

@@ -150,11 +150,8 @@ def has_factors(data: Dataset) -> bool:
 def known_factors(data: Dataset, chosen: Sequence[str],
                   notes: list[str]) -> tuple[list[str], Array]:
     """Names and values (n, f) of the factors, by default all that vary but ``orientation``, of the
-    first 10,000 examples.
-
-    Raises:
-        DataError: the data have no factors, none of that name, or fewer than two to keep apart.
-    """
+    first 10,000 examples. DataError: the data have no factors, none of that name, or fewer than two
+    to keep apart."""
     if data.factors is None:
         raise DataError("disentanglement needs data whose factors are known, and these have none: "
                         f"use {say_option('data', 'shapes')}, or an npz with an array `factors` "
@@ -185,8 +182,7 @@ def translation(model: Any, train: Data, test: Data, features: Any, samples: int
     Of pairs the control is the pixelwise median of the training images of that domain. As samples
     of the domain the translations are judged like any others.
 
-    Raises:
-        ConfigError: the model does not reach this domain; DataError: the data have one domain.
+    ConfigError: the model does not reach this domain; DataError: the data have one domain.
     """
     must_reach(model, to)
     if not (isinstance(test, PairDataset) and isinstance(train, PairDataset)):

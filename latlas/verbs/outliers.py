@@ -210,12 +210,8 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
 
 def method_of(run: Run, method: str) -> str:
     """``auto`` is ``typicality`` for images, otherwise ``nats`` where the model has a likelihood,
-    else ``error``.
-
-    Raises:
-        ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or one that
-            cannot do what the method needs.
-    """
+    else ``error``. ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or
+    one that cannot do what the method needs."""
     common.one_of("method", method, ("auto", *NEEDED))
     if method != "auto":
         run.require(NEEDED[method], "outliers")
@@ -239,8 +235,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
         outlier_label: classes that are outliers, commas between, in the words of ``data``, which
             need not be the run's. ``None`` takes ``1`` where the classes are 0 and 1.
 
-    Raises:
-        ConfigError: no such class.
+    ConfigError: no such class.
     """
     if is_arrays(data):
         x, labels = data if isinstance(data, tuple) else (data, None)
@@ -277,8 +272,7 @@ class Normality:
         reference: (m,) scores of the normal examples that set the threshold.
         typical: the Gaussian of the statistics; of ``typicality`` alone.
 
-    Raises:
-        ConfigError: too few normal examples.
+    ConfigError: too few normal examples.
     """
 
     def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,

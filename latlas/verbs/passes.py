@@ -61,11 +61,8 @@ def noise(model: Model, *parts: int | str) -> Noise:
 
 
 def sweep(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batch]:
-    """The examples once, in order, in model units, on the model's device.
-
-    Raises:
-        ConfigError: if the examples do not have the shape the model was trained on.
-    """
+    """The examples once, in order, in model units, on the model's device. ConfigError: if the
+    examples do not have the shape the model was trained on."""
     if tuple(data.space.shape) != tuple(model.space.shape):
         raise ConfigError(f"the examples have shape {tuple(data.space.shape)}, the model was "
                           f"trained on {tuple(model.space.shape)}")
@@ -195,10 +192,7 @@ def log_probabilities(model: Model, data: Dataset, progress: Progress | None = N
 
 def latents_tensor(model: Model, latents: Any) -> Tensor:
     """Latent vectors given by a person as a float tensor (n, latent_dim) on the model's device.
-
-    Raises:
-        ConfigError: if their width is not the model's.
-    """
+    ConfigError: if their width is not the model's."""
     z = torch.as_tensor(np.asarray(latents, np.float32), device=model.device)
     z = z[None] if z.dim() == 1 else z
     if z.shape[-1] != model.latent_dim:
@@ -299,11 +293,8 @@ def latents_available(model: Model) -> tuple[str, ...]:
 
 
 def which_latents(model: Model, latents: str = "auto") -> str:
-    """``own`` or ``fitted``.
-
-    Raises:
-        CapabilityError: the fitted ones of a model without. ConfigError: an unknown word.
-    """
+    """``own`` or ``fitted``. CapabilityError: the fitted ones of a model without. ConfigError: an
+    unknown word."""
     if latents not in LATENTS:
         raise ConfigError(unknown("prior of latents", latents, LATENTS), option="latents")
     available = latents_available(model)
@@ -347,10 +338,7 @@ def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Arra
 
 
 def styles_of(model: Model, verb: str) -> HasStyles:
-    """The model, if it has styles.
-
-    Raises:
-        CapabilityError: if it has none; ``verb`` is what was asked for.
+    """The model, if it has styles. CapabilityError: if it has none; ``verb`` is what was asked for.
     """
     if not isinstance(model, HasStyles):
         raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{verb}` needs a "

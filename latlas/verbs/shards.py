@@ -72,8 +72,7 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         block: examples of a part, a multiple of 512.
         reference: what ``outliers`` sets its threshold by, the same for every shard.
 
-    Raises:
-        ConfigError: a folder with parts of another model, data set, number of shards or options.
+    ConfigError: a folder with parts of another model, data set, number of shards or options.
     """
     import polars
 
