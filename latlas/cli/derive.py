@@ -38,8 +38,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     docs, arguments = parse(inspect.getdoc(verb) or ""), inspect.signature(verb).parameters
     helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
     hints = get_type_hints(verb, include_extras=True)
-    flags: dict[str, Flag] = {}
-    parameters: list[inspect.Parameter] = []
+    flags, parameters = dict[str, Flag](), list[inspect.Parameter]()
     default = ""  # the file in the run folder that the verb writes
     for key, p in arguments.items():
         mark = next((m for m in getattr(hints[key], "__metadata__", ())

@@ -318,16 +318,7 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         raise DataError(rarity.UNVARIED)
     density = rarity.densities(mean[:, active])
     latents = outliers.half_whitened(mean[:, active] / np.sqrt(variance)[active])
-    lonely, strange = (outliers.loneliness(outliers.Neighbours.of(view, count=count))
-                       for view in (latents, looks))
-    by_walk = None
-    if outlines.size:
-        edges = outliers.Neighbours.of(outlines, count=count)
-        strange = np.maximum(strange, outliers.loneliness(edges))
-        by_walk = outliers.ranks(outliers.seldomness(edges))
-    else:  # nothing has an outline
-        count(n)
-    by_latent, by_example = outliers.ranks(lonely), outliers.ranks(strange)
+    by_latent, by_example, by_walk = _ranks(latents, looks, outlines, count)
     result = Audit(
         mean, outliers.ranks(with_walk(np.maximum(by_latent, by_example), by_walk)), by_latent,
         by_example, by_walk, density, rarity.guarded(density, "product"),
@@ -341,6 +332,21 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         result.groups = tuple(_groups(result, label, model.space.classes, predicted, {
             "error": error, "nats": nats}))
     return result
+
+
+def _ranks(latents: Array, looks: Array, outlines: Array,
+           count: Callable[[int], None]) -> tuple[Array, Array, Array | None]:
+    """By latent vector, by example and by walk, (n,) each; no walk where nothing has an outline."""
+    by_latent, by_example = (outliers.loneliness(outliers.Neighbours.of(view, count=count))
+                             for view in (latents, looks))
+    by_walk = None
+    if outlines.size:
+        edges = outliers.Neighbours.of(outlines, count=count)
+        by_example = np.maximum(by_example, outliers.loneliness(edges))
+        by_walk = outliers.ranks(outliers.seldomness(edges))
+    else:
+        count(len(latents))
+    return outliers.ranks(by_latent), outliers.ranks(by_example), by_walk
 
 
 def with_walk(rank: Array, by_walk: Array | None) -> Array:

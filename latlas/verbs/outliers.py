@@ -198,14 +198,18 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
-    score, baselines = normality.scores(examples, count_from(len(normal))), {}
-    if train is not None:  # in model units, so that no column of a table rules by its unit
-        old, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
-                    for part in (train, examples))
-        baselines = {"isolation forest": scoring.forest_surprise(old, new, seed),
-                     "ppca": scoring.ppca_surprise(old, new)}
-    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth, baselines,
+    score = normality.scores(examples, count_from(len(normal)))
+    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
+                    {} if train is None else _baselines(train, examples, seed),
                     examples, k).saved(out)
+
+
+def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
+    """Scores of the controls, in model units, so that no column of a table rules by its unit."""
+    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+                      for part in (train, examples))
+    return {"isolation forest": scoring.forest_surprise(reference, new, seed),
+            "ppca": scoring.ppca_surprise(reference, new)}
 
 
 def method_of(run: Run, method: str) -> str:

@@ -120,9 +120,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     """
     from latlas.data.dataset import Dataset
     from latlas.data.fitting import is_arrays
-    from latlas.metrics import arrays
     from latlas.verbs.passes import examples_of, sweep
-    from latlas.verbs.sample_quality import capped
 
     run = as_run(run)
     run.require("decode", "project")
@@ -147,14 +145,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
         if progress:
             progress(sum(len(part[0]) for part in parts), len(examples))
     latents, values, frames, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-    nearest = None
-    if neighbours is not None:
-        both, unit = [examples_of(examples), examples_of(capped(neighbours))], run.space.scale
-        if not isinstance(unit, (int, float)):  # images as stored: floats take four times as much
-            both, unit = [np.asarray(run.space.to_model(x.astype(np.float32))) for x in both], 1.0
-        flat = [x.reshape(len(x), -1) for x in both]
-        distance = arrays.nearest(flat[0], flat[1])[0][:, 0] / float(unit)
-        nearest = np.square(distance) / run.space.dims
+    nearest = None if neighbours is None else _nearest_error(run.space, examples, neighbours)
     return Projection(search.space, latents, examples_of(examples), values, frames, error, nearest,
                       run.space).saved(out)
 
@@ -259,3 +250,16 @@ def _descend(decode: Decode, begin: Tensor, unit: float, loss_of: Decode,
         frames += [x.detach()] if step in snapshots else []
         optimiser.step()
     return best, least, frames + [frames[-1]] * (FRAMES - len(frames))
+
+
+def _nearest_error(space: Space, data: Dataset, train: Dataset) -> Array:
+    """(n,) mean squared difference to the nearest training example, model units."""
+    from latlas.metrics.arrays import nearest
+    from latlas.verbs.passes import examples_of
+    from latlas.verbs.sample_quality import capped
+
+    both, unit = [examples_of(data), examples_of(capped(train))], space.scale
+    if not isinstance(unit, (int, float)):  # images as stored: floats take four times as much
+        both, unit = [np.asarray(space.to_model(x.astype(np.float32))) for x in both], 1.0
+    x, y = (x.reshape(len(x), -1) for x in both)
+    return np.square(nearest(x, y)[0][:, 0] / float(unit)) / space.dims

@@ -9,7 +9,7 @@ import numpy as np
 from latlas.core.errors import ConfigError, say_option
 from latlas.metrics import rarity
 from latlas.render.text import counted
-from latlas.run import as_run
+from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
 
@@ -80,7 +80,6 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
         CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
             heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
     """
-    from latlas.core.model import ReweightsData
     from latlas.verbs.passes import encoded, inference, sweep
 
     run = as_run(run)
@@ -94,17 +93,7 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
         raise ConfigError(f"{say_option('within', 'class')}: these examples have no labels that "
                           "the model knows", option="within")
     model: Any = run.model
-    able = isinstance(model, ReweightsData) and model.reweighting_interval > 0
-    if method == "own" and not able:
-        raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
-                          "itself; use product or maximum", option="method")
-    chosen: Any = method if method != "auto" else "own" if able else "product"
-    settings = {"share": share, "clip": clip, "bins": bins, "alpha": alpha}
-    unused = [k for k, v in settings.items() if v is not None and chosen == "own"]
-    if unused:
-        raise ConfigError(f"{say_option(unused[0])} is for {say_option('method', 'product')} or "
-                          "maximum; this model's own weights have the settings it was trained with",
-                          option=unused[0])
+    chosen = _method_of(run, method, share=share, clip=clip, bins=bins, alpha=alpha)
     latents = encoded(model, examples, progress)
     rarity.standardised(latents)  # refuses latents that do not vary
     density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
@@ -118,3 +107,20 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
     weight = rarity.at_mean_one(weight)
     return ExampleWeights(weight, -np.log(density), chosen, rarity.effective_share(weight),
                           result.words, dimensions, examples.take("names")).saved(out)
+
+
+def _method_of(run: Run, method: str, **settings: float | None) -> Any:
+    """What ``auto`` stands for; refuses settings that the method does not heed."""
+    from latlas.core.model import ReweightsData
+
+    able = isinstance(run.model, ReweightsData) and run.model.reweighting_interval > 0
+    if method == "own" and not able:
+        raise ConfigError(f"{say_option('method', 'own')}: {run.model_name} weighs no data by "
+                          "itself; use product or maximum", option="method")
+    method = method if method != "auto" else "own" if able else "product"
+    unused = [k for k, v in settings.items() if v is not None and method == "own"]
+    if unused:
+        raise ConfigError(f"{say_option(unused[0])} is for {say_option('method', 'product')} or "
+                          "maximum; this model's own weights have the settings it was trained with",
+                          option=unused[0])
+    return method
