@@ -87,10 +87,8 @@ class Normal:
 
 @dataclass
 class Bernoulli:
-    """Binary pixels at −1 and 1 (model units) with the given logits.
-
-    For x strictly between, ``log_prob`` is the cross-entropy, which is no likelihood.
-    """
+    """Binary pixels at −1 and 1 (model units) with the given logits. For x strictly between,
+    ``log_prob`` is the cross-entropy, which is no likelihood."""
 
     logits: Tensor
     event_dims: int = 1

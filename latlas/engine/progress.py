@@ -23,10 +23,8 @@ class Progress:
 
 
 class Bar(Progress):
-    """A rich progress bar on stderr: share, examples/s, time left, loss terms.
-
-    Where stderr is no terminal it prints a line every ten seconds instead.
-    """
+    """A rich progress bar on stderr: share, examples/s, time left, loss terms. Where stderr is no
+    terminal it prints a line every ten seconds instead."""
 
     def __init__(self) -> None:
         self._bar: Any = None

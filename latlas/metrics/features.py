@@ -213,7 +213,7 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
             loss = F.cross_entropy(logits, torch.from_numpy(y[rows]).to(device),
                                    label_smoothing=0.1)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     finally:
         torch.set_num_threads(threads)
@@ -278,7 +278,7 @@ def _module_file(path: str | Path) -> nn.Module:
             return module
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            script: nn.Module = torch.jit.load(path, map_location="cpu")
         return script.eval()
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

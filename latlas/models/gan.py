@@ -234,7 +234,7 @@ class Adversarial(Model):
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) of latents (n, latent_dim): (n, *shape)."""
-        return self.generator(z)  # type: ignore[no-any-return]
+        return self.generator(z)
 
 
 class GAN(Adversarial):
@@ -318,7 +318,7 @@ class GAN(Adversarial):
         def discriminate(images: Tensor) -> Tensor:
             """D's outputs for one batch of the step's conditions, or several in a row."""
             times = len(images) // len(x)
-            return self.discriminator(images, *(  # type: ignore[no-any-return]
+            return self.discriminator(images, *(
                 c if c is None else c.repeat(times, *[1] * (c.dim() - 1)) for c in conditions))
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
@@ -371,7 +371,7 @@ class GAN(Adversarial):
                 raise DataError(f"conditional-gan needs a label for every example: {NAME_IT}")
             vectors = class_vectors(condition, self.condition_dim, self.config.latent_dim)
             inputs.append(vectors.repeat(len(z) // len(vectors), 1))
-        return self.generator(*inputs)  # type: ignore[no-any-return]
+        return self.generator(*inputs)
 
     def initial_latents(self, x: Tensor, *, noise: Noise,
                         condition: Tensor | None = None) -> Tensor | None:

@@ -53,9 +53,7 @@ class HierarchicalVAEConfig(IWAEConfig):
 
 def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
     """N(μ(h), σ²(h)) of a layer given its neighbour h, (*batch, d), by a network to 2 d' outputs.
-
-    Where it is ``fixed``, a gradient flows to h and to no weight.
-    """
+    Where it is ``fixed``, a gradient flows to h and to no weight."""
     weights = {k: w.detach() for k, w in link.named_parameters()} if fixed else {}
     out: Tensor = functional_call(link, weights, (h.reshape(-1, h.shape[-1]),))
     return normal_of(out.unflatten(0, h.shape[:-1]))
@@ -172,7 +170,7 @@ class HierarchicalVAE(IWAE):
     @property
     def decoder_inputs(self) -> int:
         """The latent dimensions of z_1, next to the data."""
-        return self.config.latents[0]  # type: ignore[no-any-return]
+        return self.config.latents[0]
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -39,9 +39,7 @@ class Prior(nn.Module, ABC):
 
     def kl(self, q: Normal, z: Tensor) -> Tensor:
         """KL(q ‖ p) per example in one or more parts, (n, parts), nats: here log q(z) − log p(z).
-
-        Unbiased for the one draw z ~ q, (n, dims); a prior with a closed form overrides it.
-        """
+        Unbiased for the one draw z ~ q, (n, dims); a prior with a closed form overrides it."""
         return (q.log_prob(z) - self.log_prob(z))[:, None]
 
 
@@ -76,10 +74,8 @@ class FullNormal(Prior):
 
 
 class Mixture(Prior):
-    """Σ_k w_k N(μ_k, diag σ_k²), all of it learnt.
-
-    Parameters are vectors, not matrices, because weight decay is for matrices alone.
-    """
+    """Σ_k w_k N(μ_k, diag σ_k²), all of it learnt. Parameters are vectors, not matrices, because
+    weight decay is for matrices alone."""
 
     def __init__(self, dims: int, components: int) -> None:
         super().__init__(dims)

@@ -194,7 +194,7 @@ class Pix2Pix(Translator):
             return torch.cat([x.repeat(len(image) // len(x), 1, 1, 1), image.to(x.dtype)], 1)
 
         def discriminate(image: Tensor) -> Tensor:
-            return self.discriminator(pair(image))  # type: ignore[no-any-return]
+            return self.discriminator(pair(image))
 
         if c.adversarial:
             yield "discriminator", Loss(*self.adversarial.discriminator(

@@ -88,9 +88,7 @@ def shrunk(h: Tensor, size: Size) -> Tensor:
 
 class Halve(nn.Module):
     """(n, inputs, ·, ·) to (n, outputs, *size): two convolutions beside one of a single pixel.
-
-    (f(x) + skip(x))/√2, the block of StyleGAN2's discriminator (Karras et al. 2020, figure 7c).
-    """
+    (f(x) + skip(x))/√2, the block of StyleGAN2's discriminator (Karras et al. 2020, figure 7c)."""
 
     def __init__(self, inputs: int, outputs: int, size: Size) -> None:
         super().__init__()
@@ -274,9 +272,7 @@ def _per_channel(scales: Tensor, like: Tensor) -> Tensor:
 
 class Styled(nn.Module):
     """A modulated convolution, made larger, with a grain of noise: one layer of the generator.
-
-    Making larger comes after the convolution, which then has a quarter of the pixels to see.
-    """
+    Making larger comes after the convolution, which then has a quarter of the pixels to see."""
 
     fixed: Tensor
 

@@ -36,9 +36,7 @@ class Residual(nn.Module):
 
 def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
     """A linear map to ``width``, ``depth`` residual blocks, an activation, a linear map out.
-
-    ``depth`` 0 with ``width`` 0 is one linear map.
-    """
+    ``depth`` 0 with ``width`` 0 is one linear map."""
     if width <= 0:
         return nn.Sequential(nn.Linear(inputs, outputs))
     blocks = [Residual(width, dropout) for _ in range(depth)]

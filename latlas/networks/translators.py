@@ -40,10 +40,8 @@ def start(network: nn.Module) -> None:
 
 
 class Mirrored(nn.Module):
-    """A convolution that keeps the size, with reflection padding.
-
-    A processor fills outputs up to 16, so 7 × 7 to 3 takes half the time row by row of the kernel.
-    """
+    """A convolution that keeps the size, with reflection padding. A processor fills outputs up to
+    16, so 7 × 7 to 3 takes half the time row by row of the kernel."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()

@@ -115,10 +115,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence that says how to read it, and its parts.
-
-    ``anchor`` is its address in the page.
-    """
+    """A heading, a sentence that says how to read it, and its parts. ``anchor`` is its address in
+    the page."""
 
     title: str
     text: str = ""

@@ -21,10 +21,8 @@ DPI = 144
 
 @contextmanager
 def _canvas(dark: bool, size: tuple[float, float]) -> Iterator[tuple[Any, io.BytesIO]]:
-    """A figure that no window or global state knows of, and the PNG that is there in the end.
-
-    No box, thin grid, transparent ground, ink that suits the page.
-    """
+    """A figure that no window or global state knows of, and the PNG that is there in the end. No
+    box, thin grid, transparent ground, ink that suits the page."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

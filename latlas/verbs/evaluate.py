@@ -157,10 +157,8 @@ class Comparison(Metrics):
 
     @property
     def notes(self) -> list[str]:
-        """Which likelihoods are not compared, and every model's own notes.
-
-        A note that several models share is said once, with all their names.
-        """
+        """Which likelihoods are not compared, and every model's own notes. A note that several
+        models share is said once, with all their names."""
         names: dict[str, list[str]] = {}
         for name, e in zip(self.names, self.evaluations, strict=True):
             if self.base_measure and e.base_measure != self.base_measure:
@@ -175,10 +173,8 @@ class Comparison(Metrics):
         return [f"{', '.join(who)}: {note}" for note, who in names.items()]
 
     def lines(self) -> list[Line]:
-        """Every metric that any model has, in the order of the table of kinds.
-
-        Values of another base measure are shown with its name, and take no part in ``best``.
-        """
+        """Every metric that any model has, in the order of the table of kinds. Values of another
+        base measure are shown with its name, and take no part in ``best``."""
         lines = []
         for key, kind in KINDS.items():
             metrics = tuple(e.get(key) for e in self.evaluations)

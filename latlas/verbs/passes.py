@@ -31,10 +31,8 @@ def can(model: Model, capability: str) -> bool:
 
 
 def base_measure_of(model: Model) -> str | None:
-    """What the model's likelihood is a likelihood of; ``None`` without one.
-
-    log p(x|c) of a conditional model has a base measure of its own: c may tell much of x.
-    """
+    """What the model's likelihood is a likelihood of; ``None`` without one. log p(x|c) of a
+    conditional model has a base measure of its own: c may tell much of x."""
     base_measure = model.base_measure if can(model, "score") else None
     if not base_measure:
         return None
@@ -95,11 +93,8 @@ def evenly_spaced(data: Dataset, most: int) -> Dataset:
 
 
 def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """``{"condition": …}`` for a conditional model, ``{}`` for any other.
-
-    What a model hides at random depends on the rows of the batch alone, whichever part of the data
-    set is looked at.
-    """
+    """``{"condition": …}`` for a conditional model, ``{}`` for any other. What a model hides at
+    random depends on the rows of the batch alone, whichever part of the data set is looked at."""
     first = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
     conditions = model.conditioning(batch, noise(model, "condition", first))
     return {} if conditions is None else {"condition": conditions}

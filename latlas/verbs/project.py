@@ -182,7 +182,7 @@ class _Search:
         z = drawn_latents(self.model, n, noise(self.model, *words), condition)
         if z is None:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
-        return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
+        return self.model.to_w(z) if self.space == "w" else z
 
     def __call__(self, batch: Batch, starts: int, steps: int) -> tuple[Array, ...]:
         """Latents, decoded examples, the way there and errors of one batch."""
