@@ -33,6 +33,9 @@ from latlas.models.priors import StandardNormal
 COVARIANCE_DIMS = 4096
 #: a share of the variance below which it is rounding error
 TINY = 1e-13
+#: of subspace iteration: further columns that speed it up, sweeps after the first at most, and the
+#: relative change of Σλ at which to stop
+EXTRA, SWEEPS, TOLERANCE = 10, 12, 1e-5
 
 
 @dataclass(frozen=True)
@@ -187,18 +190,13 @@ class Spectrum(NamedTuple):
     total: Tensor
 
 
-def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exact: bool = True,
-             extra: int = 10, sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *,
+             exact: bool = True) -> Spectrum:
     """``k`` eigenpairs of the covariance of rows (n, D) float64, which divides by n − ``ddof``.
 
     Exact in one sweep with D² memory; otherwise by subspace iteration from a random start (Halko et
     al. 2011, algorithms 4.4 and 5.3), the eigenvalues never above the exact ones, in several sweeps
-    of the same rows with D × 2 (k + extra) memory, until the sum of the eigenvalues is steady.
-
-    Args:
-        extra: further columns that speed up convergence.
-        sweeps: at most so many after the first.
-        tolerance: relative change of Σλ at which to stop.
+    of the same rows with D × 2 (k + 10) memory, until the sum of the eigenvalues is steady.
 
     DataError: fewer than k + 2 rows, or values that are not finite.
     """
@@ -226,9 +224,9 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exa
         trace = covariance.trace()
     else:
         trace, total = scatter.sum() / (count - ddof), -math.inf
-        start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+        start = Noise(derive("pca", "start")).normal(dims, min(k + EXTRA, dims))
         basis = torch.linalg.qr(start.to(mean)).Q
-        for _ in range(sweeps):
+        for _ in range(SWEEPS):
             image = torch.zeros_like(basis)  # the covariance, never made, times the basis
             for x in rows():
                 centred = x - mean
@@ -237,7 +235,7 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exa
             values, rotation = torch.linalg.eigh(basis.T @ image)
             values, vectors = values[-k:], (basis @ rotation)[:, -k:]
             before, total = total, float(values.sum())
-            if abs(total - before) <= tolerance * abs(total):
+            if abs(total - before) <= TOLERANCE * abs(total):
                 break
             basis = torch.linalg.qr(image).Q
     # descending; signs fixed, so that the latents of two fits agree

@@ -39,13 +39,13 @@ def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
     return sizes
 
 
-def channels(width: int, levels: int, cap: int = 8) -> list[int]:
-    """``width``, doubled at every level up to ``cap`` times ``width``.
+def channels(width: int, levels: int) -> list[int]:
+    """``width``, doubled at every level up to eight times ``width``.
 
     >>> channels(32, 5)
     [32, 64, 128, 256, 256]
     """
-    return [width * min(2**level, cap) for level in range(levels)]
+    return [width * min(2**level, 8) for level in range(levels)]
 
 
 def flat(h: Tensor) -> Tensor:

@@ -212,13 +212,13 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
     return {"condition": conditions.expand(n, *conditions.shape[1:])}
 
 
-def decoded(model: Any, latents: Any, *, condition: Any = None, batch_size: int = BATCH) -> Array:
+def decoded(model: Any, latents: Any, *, condition: Any = None) -> Array:
     """The mean example at each latent vector (n, latent_dim): (n, *shape) in data units."""
     z, parts = latents_tensor(model, latents), []
     conditions = as_condition(model, condition, len(z))
     with inference(model):
-        for i in range(0, len(z), batch_size):
-            rows = slice(i, i + batch_size)
+        for i in range(0, len(z), BATCH):
+            rows = slice(i, i + BATCH)
             p = model.decode(z[rows], **{k: v[rows] for k, v in conditions.items()})
             parts.append(to_data(model.space, p.mean))
     return joined(parts, model.space)
