@@ -1,5 +1,4 @@
-"""Debiasing VAE (Amini et al. 2019): a classifier that sees under-represented examples more often.
-"""
+"""Debiasing VAE (Amini et al. 2019): a classifier that sees rare examples more often."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

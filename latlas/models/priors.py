@@ -158,8 +158,7 @@ class Flow(Prior):
 
 
 class Coupling(nn.Module):
-    """The first ``fixed`` numbers scale and shift the ``moving`` others (Dinh et al. 2017, eq. 7).
-    """
+    """The first ``fixed`` numbers scale and shift the ``moving`` (Dinh et al. 2017, eq. 7)."""
 
     def __init__(self, fixed: int, moving: int) -> None:
         super().__init__()

@@ -62,8 +62,7 @@ class TranslationConfig:
 
 
 class Translator(Model):
-    """Generators from images of domain A to those of domain B, against discriminators of patches.
-    """
+    """Generators from images of domain A to those of B, against discriminators of patches."""
 
     latent_dim = 0
     ways: tuple[str, ...] = ("B",)  # the domains it translates to

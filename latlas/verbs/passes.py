@@ -333,8 +333,7 @@ def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Arra
 
 
 def styles_of(model: Model, verb: str) -> HasStyles:
-    """The model, if it has styles. CapabilityError: if it has none; ``verb`` is what was asked for.
-    """
+    """The model, if it has styles, else a CapabilityError; ``verb`` is what was asked for."""
     if not isinstance(model, HasStyles):
         raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{verb}` needs a "
                               "model whose layers have some, such as style-gan")
