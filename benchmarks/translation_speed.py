@@ -3,12 +3,12 @@
 Both sides have the same layers and weights, batch, losses (least squares; weights as the sources
 have them), replay buffer of fakes and optimiser (Adam). Whole steps are timed: generators and
 discriminators. The plain side is the loop as it is usually written: torch's own layers (where
-latlas's reorder their sums, ``latlas/networks/reordered.py``), fp32, ``torch.optim.Adam``, the
-generators first, fakes generated once a step and detached for the discriminators. It computes the
-gradient of every weight in every backward pass, also of discriminators in the generators' pass.
-"plain, frozen" leaves those out, as the authors' code does. The identity loss of CycleGAN
-translates two more images for each domain, on both sides. latlas chooses dtype and layout by
-timing; "latlas fp32" fixes the dtype.
+latlas's reorder their sums, ``Mirrored`` of ``latlas/networks/translators.py``), fp32,
+``torch.optim.Adam``, the generators first, fakes generated once a step and detached for the
+discriminators. It computes the gradient of every weight in every backward pass, also of
+discriminators in the generators' pass. "plain, frozen" leaves those out, as the authors' code does.
+The identity loss of CycleGAN translates two more images for each domain, on both sides. latlas
+chooses dtype and layout itself; "latlas fp32" fixes the dtype.
 
     python benchmarks/translation_speed.py --threads 1 2
 """

@@ -10,8 +10,6 @@ returns), and gives a result with ``.table()``, ``.facts()`` and ``.save(path)``
 ``import latlas`` is light: torch is imported when a verb is first called.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Snapshots of samples while a model learns: grids of the same draws, how far they spread, which
 modes they reach."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any
@@ -78,7 +76,8 @@ class SampleMonitor(Snapshots):
 
     def __init__(self, folder: Path | None, train: Dataset, seed: int = 0,
                  cache: Path | None = None) -> None:
-        image, label = train.space.kind == "image", _label(train)
+        image = train.space.kind == "image"
+        label: Any = train.take("label")
         super().__init__(folder if image else None)
         self.train, self.seed, self.cache = train, derive(seed, "watch"), Cache(cache)
         self.start, self.cost = time.monotonic(), 0.0
@@ -86,7 +85,7 @@ class SampleMonitor(Snapshots):
         self.balls = Balls.fit(examples_of(train), label) if (
             train.space.kind == "points" and _several(label)) else None
         self.learns = (image and _several(label) and train.space.dims <= LARGEST
-                       and len(train) >= FEWEST and _several(_label(learnt_from(train))))
+                       and len(train) >= FEWEST and _several(learnt_from(train).take("label")))
         self.shares = class_shares(label) if self.balls or self.learns else np.zeros(0)
         self.n = GRID if image else POINTS
         if self.learns:
@@ -155,7 +154,3 @@ class TranslationSheets(Snapshots):
 def _several(label: Any) -> bool:
     """There are two or more classes."""
     return label is not None and len(np.unique(label[label >= 0])) > 1
-
-
-def _label(data: Dataset) -> Any:
-    return data.take("label")

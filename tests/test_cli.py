@@ -20,8 +20,7 @@ import latlas
 from latlas.cli import __main__ as cli
 from latlas.cli.commands import COMMANDS
 from latlas.cli.derive import emit, pairs
-from latlas.cli.settings import settings
-from latlas.cli.train import default_run
+from latlas.cli.train import default_run, settings
 from latlas.core.errors import ConfigError, DataError, LatlasError, flags_of_command, say_option
 from latlas.run import Run
 from latlas.verbs.encode import read_latents

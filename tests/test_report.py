@@ -204,7 +204,7 @@ def test_every_plot_draws_without_a_window(dark):
     steps = np.arange(10.0)
     drawn = [plots.curves({"loss": (steps, steps), "validation/loss": (steps, steps + 1),
                            "empty": (steps[:0], steps[:0])}, dark=dark),
-             plots.curves({"constant": (steps, 0 * steps)}, log_x=False, dark=dark),
+             plots.curves({"constant": (steps, 0 * steps)}, dark=dark),
              plots.scatter(points, label, [str(i) for i in range(12)], dark=dark),
              plots.scatter(points, dark=dark),
              plots.overlay({"real": points, "model": points + 1}, dark=dark),

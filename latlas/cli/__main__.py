@@ -1,7 +1,5 @@
 """Entry point: dispatch, and errors as one line."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings
@@ -90,14 +88,14 @@ def _dispatch(tokens: list[str]) -> int:
     except CycloptsError as error:
         message = " ".join(str(error).split())
         if name == "train" and isinstance(error, UnknownOptionError):
-            from latlas.cli.settings import setting_meant
+            from latlas.cli.train import setting_meant
 
             message += setting_meant(tokens[0], error.token.keyword or error.token.value)
         raise ConfigError(f"{message} See `latlas {name} --help`.") from error
     examples: Sequence[str] = COMMANDS[name].examples
     settings: list[str] = []
     if name == "train":
-        from latlas.cli.settings import train_help
+        from latlas.cli.train import train_help
 
         own, settings = train_help(next((t for t in tokens if not t.startswith("-")), None))
         examples = own or examples

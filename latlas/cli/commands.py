@@ -3,8 +3,6 @@
 Imports nothing, so the first help is as fast as Python starts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -5,8 +5,6 @@
 also has ``--json``, and ``--device`` where it takes a run.
 """
 
-from __future__ import annotations
-
 import inspect
 import json as jsonlib
 import math
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
-from docstring_parser import Docstring, parse
+from docstring_parser import parse
 
 from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
@@ -38,7 +36,20 @@ DEVICE = Flag(str, "auto, cpu, cuda, cuda:1, mps.")
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     """A function for cyclopts that calls the verb, writes its result and says what it is."""
     docs, arguments = parse(inspect.getdoc(verb) or ""), inspect.signature(verb).parameters
-    flags, parameters, default = _declared(verb, docs)
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
+    hints = get_type_hints(verb, include_extras=True)
+    flags, parameters = dict[str, Flag](), list[inspect.Parameter]()
+    default = ""  # the file in the run folder that the verb writes
+    for key, p in arguments.items():
+        mark = next((m for m in getattr(hints[key], "__metadata__", ())
+                     if isinstance(m, Flag | Output)), None)
+        if p.kind is p.VAR_KEYWORD or key == "progress" or (
+                isinstance(mark, Flag) and not mark.type):
+            continue
+        if isinstance(mark, Output):
+            default, mark = mark.default, Flag(Path, mark.help)
+        flags[key] = mark or Flag(hints[key], helps.get(key, ""))
+        parameters.append(_parameter(key, flags[key], p.default, p.kind is not p.KEYWORD_ONLY))
     reads = "read" in arguments
     extra = {k: v for k, v in READ.items() if reads and k not in flags}
     device = "run" in flags and "device" not in flags  # that of the run's model
@@ -84,27 +95,6 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     return command
 
 
-def _declared(verb: Callable[..., Result],
-              docs: Docstring) -> tuple[dict[str, Flag], list[inspect.Parameter], str]:
-    """Flags and arguments that a verb declares, and the file in the run folder that it writes."""
-    helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
-    hints = get_type_hints(verb, include_extras=True)
-    flags: dict[str, Flag] = {}
-    parameters: list[inspect.Parameter] = []
-    default = ""
-    for name, p in inspect.signature(verb).parameters.items():
-        mark = next((m for m in getattr(hints[name], "__metadata__", ())
-                     if isinstance(m, Flag | Output)), None)
-        if p.kind is p.VAR_KEYWORD or name == "progress" or (
-                isinstance(mark, Flag) and not mark.type):
-            continue
-        if isinstance(mark, Output):
-            default, mark = mark.default, Flag(Path, mark.help)
-        flags[name] = mark or Flag(hints[name], helps.get(name, ""))
-        parameters.append(_parameter(name, flags[name], p.default, p.kind is not p.KEYWORD_ONLY))
-    return flags, parameters, default
-
-
 def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect.Parameter:
     """One argument as cyclopts reads it; keyword-only but for those a verb takes by position."""
     more: dict[str, Any] = {"help": flag.help}
@@ -126,11 +116,8 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
 
 
 def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
-    """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts.
-
-    Raises:
-        ConfigError: a text without ``=``.
-    """
+    """``("a=1", "b=2")`` as a dictionary; the last of equal keys counts. ConfigError: a text
+    without ``=``."""
     result = {}
     for text in texts:
         key, equals, value = text.partition("=")

@@ -4,8 +4,6 @@ Of the dtypes ``mixed`` is bf16 with transposed convolutions left in fp32, which
 library runs faster for some kernels and strides.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import sys

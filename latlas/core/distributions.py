@@ -5,11 +5,9 @@ Every class has ``mean``, ``sample(noise)`` and ``log_prob(x)``. Parameters have
 over leading dimensions, so K draws per example cost no copy of x.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +36,7 @@ class Posterior(Distribution, Protocol):
     def draws(self, k: int, noise: Noise) -> Tensor:
         """(k, n, d): ``k`` independent draws of every example's latents."""
 
-    def detached(self) -> Posterior:
+    def detached(self) -> Self:
         """The same density, through whose parameters no gradient flows."""
 
 
@@ -77,7 +75,7 @@ class Normal:
     def draws(self, k: int, noise: Noise) -> Tensor:
         return replace(self, mean=self.mean.expand(k, *self.mean.shape)).sample(noise)
 
-    def detached(self) -> Normal:
+    def detached(self) -> Self:
         return replace(self, mean=self.mean.detach(), log_var=self.log_var.detach())
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -89,10 +87,8 @@ class Normal:
 
 @dataclass
 class Bernoulli:
-    """Binary pixels at −1 and 1 (model units) with the given logits.
-
-    For x strictly between, ``log_prob`` is the cross-entropy, which is no likelihood.
-    """
+    """Binary pixels at −1 and 1 (model units) with the given logits. For x strictly between,
+    ``log_prob`` is the cross-entropy, which is no likelihood."""
 
     logits: Tensor
     event_dims: int = 1

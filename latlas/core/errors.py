@@ -1,7 +1,5 @@
 """Errors a user can act on: one line, naming the file or option and what to do."""
 
-from __future__ import annotations
-
 import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping

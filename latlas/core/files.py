@@ -27,11 +27,8 @@ MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A name to write to; it replaces ``target`` at the end, or is removed on an error.
-
-    Raises:
-        RunError: for any OSError; the old ``target`` is as it was.
-    """
+    """A name to write to; it replaces ``target`` at the end, or is removed on an error. RunError:
+    for any OSError; the old ``target`` is as it was."""
     part = target.with_name(f".{target.name}.part{target.suffix}")
     try:
         yield part
@@ -84,11 +81,8 @@ def _flush(path: Path) -> None:
 
 
 def create_run(path: Path, request: dict[str, Any]) -> Path:
-    """A new run folder, or the one that holds the same request.
-
-    Raises:
-        RunError: the folder holds another run, or something that is no run.
-    """
+    """A new run folder, or the one that holds the same request. RunError: the folder holds another
+    run, or something that is no run."""
     if (path / "run.json").is_file():
         record = read_run(path)
         old, new = (_flat(tree) for tree in ({k: record.get(k) for k in request},
@@ -116,11 +110,8 @@ def create_run(path: Path, request: dict[str, Any]) -> Path:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """The run.json of a run folder.
-
-    Raises:
-        RunError: no such run, an unreadable one, or one of a newer format.
-    """
+    """The run.json of a run folder. RunError: no such run, an unreadable one, or one of a newer
+    format."""
     file = path / "run.json"
     if not file.is_file():
         why = "it has no run.json" if path.exists() else "there is nothing of that name"
@@ -139,11 +130,7 @@ def read_run(path: Path) -> dict[str, Any]:
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Nobody else trains in this folder meanwhile; the lock goes with the process, however that
-    ends.
-
-    Raises:
-        RunError: another process trains here.
-    """
+    ends. RunError: another process trains here."""
     handle = None if fcntl is None else os.open(path, os.O_RDONLY)
     try:
         if handle is not None:

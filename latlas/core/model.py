@@ -4,8 +4,6 @@ A model knows its maths and no optimiser. What it can do is a protocol that it s
 method that raises.
 """
 
-from __future__ import annotations
-
 from abc import ABC
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field

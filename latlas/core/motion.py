@@ -5,8 +5,6 @@ Places are in pixels, across and down from the middle of the image. All function
 (n, C, H, W) of any unit and are differentiable with respect to images.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,8 +91,29 @@ def estimate(earlier: Tensor, later: Tensor) -> Tensor:
             x.float(), [-(-side // scale) for side in size], mode="area") for x in (earlier, later))
         ratio = b.shape[3] / size[1], b.shape[2] / size[0]
         small = _rescaled(motion, *ratio)
-        for _ in range(STEPS):
-            small = after(_step(a, b, small), small)
+        height, width = b.shape[2:]
+        side = max(height, width) / 2  # so that turns count like shifts at the edge
+        u, v = (places(still[:1], height, width) / side).unbind(-1)
+        for _ in range(STEPS):  # the small motion, taken before, that explains most of what is left
+            now = warped(a, small)
+            down, across = torch.gradient(now, dim=(2, 3))
+            slopes = torch.stack([across * u + down * v, down * u - across * v, across, down], -1)
+            residual = b - now
+            error, steep = (x.square().sum(1, keepdim=True).sqrt()
+                            for x in (residual, torch.hypot(across, down)))
+            usual = ((error * steep).sum((2, 3), keepdim=True)
+                     / steep.sum((2, 3), keepdim=True).clamp_min(1e-12))
+            weight = inside(small, height, width) / (
+                1 + (error / (SPREAD * usual).clamp_min(1e-6)).square()).square()
+            weighted = (slopes * weight[..., None]).flatten(1, 3).mT
+            curve = weighted @ slopes.flatten(1, 3)
+            pull = (weighted @ residual.flatten(1)[..., None])[..., 0]
+            mean = curve.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+            damped = curve + (DAMPING * mean + 1e-9) * torch.eye(4, device=now.device)
+            zoom, turn, right, below = torch.linalg.solve_ex(damped, pull).result.unbind(1)
+            zoom, turn = zoom / side, turn / side
+            small = after(torch.stack([torch.stack([1 + zoom, -turn, right], 1),
+                                       torch.stack([turn, 1 + zoom, below], 1)], 1), small)
         motion = _rescaled(small, 1 / ratio[0], 1 / ratio[1])
     return torch.where(motion.isfinite().all(2, keepdim=True).all(1, keepdim=True), motion, still)
 
@@ -103,28 +122,3 @@ def _rescaled(motion: Tensor, wider: float, higher: float) -> Tensor:
     """The same motion of images whose sides are so many times as long."""
     shift = torch.stack([motion[:, 0, 2:] * wider, motion[:, 1, 2:] * higher], 1)
     return torch.cat([motion[:, :, :2], shift], 2)
-
-
-def _step(earlier: Tensor, later: Tensor, motion: Tensor) -> Tensor:
-    """The small motion, taken before the one that is known, that explains most of what is left."""
-    height, width = later.shape[2:]
-    now = warped(earlier, motion)
-    down, across = torch.gradient(now, dim=(2, 3))
-    size = max(height, width) / 2  # so that turns count like shifts at the edge
-    u, v = (places(torch.eye(2, 3, device=now.device)[None], height, width) / size).unbind(-1)
-    slopes = torch.stack([across * u + down * v, down * u - across * v, across, down], -1)
-    residual = later - now
-    error, steep = (x.square().sum(1, keepdim=True).sqrt()
-                    for x in (residual, torch.hypot(across, down)))
-    usual = ((error * steep).sum((2, 3), keepdim=True)
-             / steep.sum((2, 3), keepdim=True).clamp_min(1e-12))
-    weight = inside(motion, height, width) / (
-        1 + (error / (SPREAD * usual).clamp_min(1e-6)).square()).square()
-    felt = (slopes * weight[..., None]).flatten(1, 3).mT
-    curve, pull = felt @ slopes.flatten(1, 3), (felt @ residual.flatten(1)[..., None])[..., 0]
-    mean = curve.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    damped = curve + (DAMPING * mean + 1e-9) * torch.eye(4, device=now.device)
-    zoom, turn, right, below = torch.linalg.solve_ex(damped, pull).result.unbind(1)
-    zoom, turn = zoom / size, turn / size
-    return torch.stack([torch.stack([1 + zoom, -turn, right], 1),
-                        torch.stack([turn, 1 + zoom, below], 1)], 1)

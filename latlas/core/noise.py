@@ -4,8 +4,6 @@ A resumed run and many processes see the same noise as an unbroken run of one pr
 is seeded anew for every step, and every process draws for the global batch and keeps its own rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ It serves ``--set latent_dim=32``, a TOML file, keyword arguments and run.json. 
 and bounds; what only people write (``64k``, ``512,512``, ``none``) becomes a plain value first.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -83,8 +81,7 @@ def parse(cls: type[T], values: Mapping[str, Any], origin: str = "--set") -> T:
         values: option name to text (command line) or value (TOML, JSON, keyword argument).
         origin: what the person wrote it in; starts every error.
 
-    Raises:
-        ConfigError: an unknown name (with the nearest one), or a value that does not fit.
+    ConfigError: an unknown name (with the nearest one), or a value that does not fit.
     """
     infos = {info.name: info for info in fields_of(cls)}
     check_names(values, infos, origin)

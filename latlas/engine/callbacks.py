@@ -1,7 +1,5 @@
 """Held-out checks, re-weighting of the data, and monitoring with roll-back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,11 +195,8 @@ class Monitor(Callback):
 
     def roll_back(self, trainer: Trainer, error: NotFinite) -> None:
         """Restore the last rollback point but one, as what ends in numbers that are not finite
-        began before the last one; at half the learning rate.
-
-        Raises:
-            NotFinite: ``error``, where there is no such point or that has not helped.
-        """
+        began before the last one; at half the learning rate. NotFinite: ``error``, where there is
+        no such point or that has not helped."""
         rollbacks = self.rollbacks + 1
         if rollbacks > MAX_ROLLBACKS:
             raise NotFinite(f"{error.message}, after {MAX_ROLLBACKS} roll-backs to earlier "

@@ -87,12 +87,9 @@ def default_images(n: int) -> int:
 
 def batch_size_of(model: Model, n: int, options: TrainOptions,
                   distributed: DistributedContext) -> int:
-    """Examples of a step over all processes: ``batch_size``, or else a power of two near n/100,
-    64 … 256, within the model's bounds.
-
-    Raises:
-        ConfigError: the batch size does not divide over processes, or there into groups.
-    """
+    """Examples of a step over all processes: ``batch_size``, or else a power of two near n/100, 64
+    … 256, within the model's bounds. ConfigError: the batch size does not divide over processes, or
+    there into groups."""
     defaults, size = model.defaults, options.batch_size
     name = defaults.batch_multiple
     group = getattr(model.config, name, 0) or 1

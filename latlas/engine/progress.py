@@ -1,14 +1,12 @@
 """What a run logs and shows while it trains."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from latlas.core.errors import ConfigError, RunError
 
@@ -25,10 +23,8 @@ class Progress:
 
 
 class Bar(Progress):
-    """A rich progress bar on stderr: share, examples/s, time left, loss terms.
-
-    Where stderr is no terminal it prints a line every ten seconds instead.
-    """
+    """A rich progress bar on stderr: share, examples/s, time left, loss terms. Where stderr is no
+    terminal it prints a line every ten seconds instead."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -84,7 +80,7 @@ class Bar(Progress):
             note = f"{note}: {self._text}"
         print(note, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

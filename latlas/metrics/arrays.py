@@ -1,7 +1,5 @@
 """Checks and pairwise distances that the metrics share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

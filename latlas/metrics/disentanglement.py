@@ -5,8 +5,6 @@ lies between 0 and 1. A dimension whose variance is under 1% of the largest is s
 to 0 and carries nothing (Kim & Mnih 2018, section 4, leave out collapsed dimensions likewise).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import entropy
 from sklearn.ensemble import RandomForestClassifier

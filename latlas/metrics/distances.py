@@ -1,7 +1,5 @@
 """How far two sets of features (n, d) and (m, d) are apart, and how far each lies in the other."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from latlas.core.errors import ConfigError, DataError

@@ -10,8 +10,6 @@ Nothing is ever downloaded.
 - ``auto``: ``classifier`` if there are labels, else ``random-conv`` for images, else ``columns``
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 import zipfile
@@ -37,6 +35,8 @@ NAMES = ("auto", "pixels", "columns", "random-conv", "spectrum", "classifier")
 SQUARE, UNSEEN = 4, 0.02**2
 #: grey, red against blue, both against green: orthonormal
 OPPONENT = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
+#: examples of a step of the classifier
+BATCH = 128
 WIDTH = 64  # columns of the two built-in networks: few, so that few suffice for a covariance
 #: of outlines: directions told apart over half a turn; parts along the shorter side, pixels of one
 #: at least
@@ -53,8 +53,8 @@ def features(source: str | Path | nn.Module, space: Space, data: Array | None = 
         data: (N, \\*shape) training examples in data units; needed by ``columns``, ``classifier``.
         labels: (N,) class codes; negative ones mark examples without a label.
         seed: decides random weights and the training of the classifier.
-    Raises:
-        ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
+
+    ConfigError: an unknown name, an unreadable file, or something missing that a name needs.
     """
     if not isinstance(source, nn.Module):
         source = resolved(source, space, labels)
@@ -182,8 +182,7 @@ class Spectrum(nn.Module):
 
 
 def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: int = 0,
-                     device: str = "cpu", steps: int | None = None,
-                     batch_size: int = 128) -> Classifier:
+                     device: str = "cpu", steps: int | None = None) -> Classifier:
     """Train the small network on the labelled examples: Adam, its rate a cosine from 2e-3 to 0.
 
     ``steps`` None means :func:`classifier_steps`. Label smoothing keeps the features of the
@@ -202,20 +201,20 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     x = data if len(labelled) == len(data) else data[labelled]
     body, head = _seeded_classifier(space, max(len(space.classes), int(y.max()) + 1), seed)
     network = nn.Sequential(body, head).to(device)
-    steps = classifier_steps(len(x), batch_size) if steps is None else steps
+    steps = classifier_steps(len(x)) if steps is None else steps
     optimiser = torch.optim.Adam(network.parameters())
     threads = torch.get_num_threads()
     if space.dims <= 256:  # on such small examples several would only wait for each other
         torch.set_num_threads(1)
     try:
-        for step, rows in enumerate(np.random.default_rng(seed).integers(
-                len(x), size=(steps, batch_size))):
+        order = np.random.default_rng(seed).integers(len(x), size=(steps, BATCH))
+        for step, rows in enumerate(order):
             optimiser.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
             logits = network(_to_model(space, x[rows]).to(device))
             loss = F.cross_entropy(logits, torch.from_numpy(y[rows]).to(device),
                                    label_smoothing=0.1)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     finally:
         torch.set_num_threads(threads)
@@ -223,9 +222,9 @@ def train_classifier(space: Space, data: Array, labels: Array | None, *, seed: i
     return Classifier(body, space, device, head=head)
 
 
-def classifier_steps(examples: int, batch_size: int = 128) -> int:
+def classifier_steps(examples: int) -> int:
     """Steps of :func:`train_classifier`: ten epochs, 300 … 1,000."""
-    return int(np.clip(10 * examples // batch_size, 300, 1000))
+    return int(np.clip(10 * examples // BATCH, 300, 1000))
 
 
 def restored_classifier(space: Space, weights: Mapping[str, Tensor],
@@ -280,7 +279,7 @@ def _module_file(path: str | Path) -> nn.Module:
             return module
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            script: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            script: nn.Module = torch.jit.load(path, map_location="cpu")
         return script.eval()
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

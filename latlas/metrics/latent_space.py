@@ -1,8 +1,6 @@
 """The latent space: what its dimensions carry, where draws of the prior lead (completeness), how
 evenly the decoder moves between them (continuity), and what its latents hold (ELBO surgery)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Summaries of log-likelihoods and log weights, and the control every density stands beside."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,11 +1,10 @@
 """Outliers: metrics of a ranking, thresholds with a known false-positive rate, controls; how
 isolated examples are among others, and the groups that the most isolated ones form."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -82,7 +81,7 @@ class Typical:
     whiten: Float
 
     @classmethod
-    def of(cls, statistics: Array) -> Typical:
+    def of(cls, statistics: Array) -> Self:
         """Fitted to (m, p) statistics; directions that do not vary are left out."""
         values = np.asarray(statistics, np.float64)
         mean, sd = values.mean(0), values.std(0)
@@ -151,7 +150,7 @@ class Axes:
     axes: Float
 
     @classmethod
-    def of(cls, examples: Array, most: int = AXES) -> Axes:
+    def of(cls, examples: Array, most: int = AXES) -> Self:
         """The ``most`` widest of examples (m, d); DataError if all are alike, or not finite."""
         from sklearn.decomposition import PCA
 
@@ -176,7 +175,7 @@ class Neighbours:
 
     @classmethod
     def of(cls, points: Array, most: int = REFERENCE,
-           count: Callable[[int], None] = lambda more: None) -> Neighbours:
+           count: Callable[[int], None] = lambda more: None) -> Self:
         """Of examples (n, d), the 30 nearest, of more than ``most`` among so many, evenly spread
         over the rows. ``count`` is called with how many more examples are done."""
         from sklearn.neighbors import NearestNeighbors

@@ -1,8 +1,6 @@
 """How far examples are from those they are compared with, a value for every pair: reconstructions
 and translations from their targets, a frame of a clip from the one before it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -257,20 +257,18 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
             "completeness": completeness(real.features, x),
             "two_sample": accuracy, "two_sample_p": p_value,
             **memorisation(x, nearby, real.features), "examples": float(n)}
-        if samples.mode is not None and train.label is not None:
-            rows[name] |= _of_modes(fake, real, class_shares(train.label), samples.label)
+        if (samples.mode is None or fake.mode is None or real.mode is None
+                or train.label is None):
+            continue
+        shares = class_shares(train.label)
+        reached = fake.mode if fake.inside is None else fake.mode[fake.inside]
+        rows[name] |= {
+            "modes": float(modes_covered(reached, shares)),
+            "mode_kl": mode_divergence(fake.mode, shares),
+            "diversity": class_diversity(fake.features, fake.mode, real.features, real.mode)}
+        if fake.inside is not None:
+            rows[name]["high_quality"] = float(fake.inside.mean())
+        if samples.label is not None and fake.label is not None and (fake.label >= 0).any():
+            right = (fake.mode == fake.label)[fake.label >= 0]
+            rows[name]["label_accuracy"] = float(right.mean())
     return rows
-
-
-def _of_modes(fake: Seen, real: Seen, shares: Float, asked: Index | None) -> Row:
-    if fake.mode is None or real.mode is None:
-        return {}
-    reached = fake.mode if fake.inside is None else fake.mode[fake.inside]
-    row = {"modes": float(modes_covered(reached, shares)),
-           "mode_kl": mode_divergence(fake.mode, shares),
-           "diversity": class_diversity(fake.features, fake.mode, real.features, real.mode)}
-    if fake.inside is not None:
-        row["high_quality"] = float(fake.inside.mean())
-    if asked is not None and fake.label is not None and (labelled := fake.label >= 0).any():
-        row["label_accuracy"] = float((fake.mode == fake.label)[labelled].mean())
-    return row

@@ -5,8 +5,6 @@ their product (Amini et al. 2019, eq. 3) or of the least of them, or grow with t
 example and of those like it. α tempers them until enough of the examples still count.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

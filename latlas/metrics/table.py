@@ -1,12 +1,10 @@
 """The metrics by name, and a value of one of them: its error, its controls, its text."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 #: groups of metrics, and what a model must be able to do for each, in the order of the tables
 GROUPS = {"likelihood": "score", "reconstruction": "reconstruct", "translation": "translate",
@@ -218,7 +216,7 @@ class Metric:
                 for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Metric:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
         words = {"key", "control_name", "flag"}
         values: dict[str, Any] = {k: v if k in words else float(v) for k, v in data.items()}

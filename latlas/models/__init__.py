@@ -139,5 +139,4 @@ def build(name: str, config: Any, space: Any, **modules: Any) -> Model:
     for module in modules:
         if module not in inspect.signature(cls).parameters:
             raise ConfigError(f"{name} takes no {module} of your own")
-    model: Model = cls(config, space, **modules)
-    return model
+    return cls(config, space, **modules)

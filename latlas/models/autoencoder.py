@@ -1,7 +1,5 @@
 """Models with an encoder and a decoder; the autoencoder and the denoising autoencoder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """A prior of a GAN's latents: clusters of alike training images, and the content of these."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 
@@ -232,10 +230,8 @@ def log_kde(z: Tensor, centres: Tensor, h: Tensor) -> Tensor:
 
 
 def fit_bandwidth(clusters: Sequence[Tensor]) -> float:
-    """h under which the examples (n, d) of clusters are likeliest given the others of theirs.
-
-    From 0.3 to 1 in steps of 0.05, on the first clusters that are large enough; 1 without any.
-    """
+    """h under which the examples (n, d) of clusters are likeliest given the others of theirs. From
+    0.3 to 1 in steps of 0.05, on the first clusters that are large enough; 1 without any."""
     large = [z for z in clusters if len(z) >= MIN_KDE_SIZE][:KDE_CLUSTERS]
     parts = [z[::math.ceil(len(z) / KDE_CENTRES)] for z in large]
 

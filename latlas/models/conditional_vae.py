@@ -1,7 +1,5 @@
 """Conditional VAE (Sohn et al. 2015): given a label, or a part of the image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,7 +62,7 @@ class ConditionalVAE(VAE):
                 "images of which a part is given; name them with --given"))
         if self.part_encoder is None:
             return class_vectors(condition, self.condition_dim, self.latent_dim)
-        return self.part_encoder(condition)  # type: ignore[no-any-return]
+        return self.part_encoder(condition)
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, its labels, or its images with a part hidden."""

@@ -1,10 +1,8 @@
 """``cycle-gan``: from one domain to another and back, without pairs (Zhu et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +59,7 @@ class CycleGANConfig(TranslationConfig):
     replay_buffer: int = option(50, "earlier fakes that discriminators go on seeing; 0: none",
                                 low=0)
 
-    def resolve(self, space: PairSpace) -> CycleGANConfig:
+    def resolve(self, space: PairSpace) -> Self:
         """With what it leaves open chosen by the data; ConfigError for ``temporal`` where neither
         domain has frames."""
         frames = space.a.frames or space.b.frames

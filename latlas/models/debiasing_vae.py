@@ -1,7 +1,4 @@
-"""Debiasing VAE (Amini et al. 2019): a classifier that sees under-represented examples more often.
-"""
-
-from __future__ import annotations
+"""Debiasing VAE (Amini et al. 2019): a classifier that sees rare examples more often."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

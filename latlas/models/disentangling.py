@@ -1,7 +1,5 @@
 """VAEs whose latent dimensions are to be independent: β-VAE, β-TC-VAE and FactorVAE."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,8 +33,7 @@ class BetaVAE(VAE):
 
     def kl_weight(self, step: Step) -> float:
         """β times that of a VAE."""
-        weight: float = self.config.beta * super().kl_weight(step)
-        return weight
+        return self.config.beta * super().kl_weight(step)
 
 
 @dataclass(frozen=True)
@@ -123,5 +120,4 @@ class FactorVAE(VAE):
 
     def log_density_ratio(self, z: Tensor) -> Tensor:
         """log q(z) − Σ_j log q(z_j) as the discriminator has it, (n, d) to (n,) nats."""
-        ratio: Tensor = self.discriminator(z).float()[:, 0]
-        return ratio
+        return self.discriminator(z).float()[:, 0]

@@ -1,7 +1,5 @@
 """Flow matching (Lipman et al. 2023): a flow from noise to examples, learnt by regression."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """``gan`` and ``conditional-gan``, of images, rows or points; and what GANs share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -236,7 +234,7 @@ class Adversarial(Model):
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) of latents (n, latent_dim): (n, *shape)."""
-        return self.generator(z)  # type: ignore[no-any-return]
+        return self.generator(z)
 
 
 class GAN(Adversarial):
@@ -320,7 +318,7 @@ class GAN(Adversarial):
         def discriminate(images: Tensor) -> Tensor:
             """D's outputs for one batch of the step's conditions, or several in a row."""
             times = len(images) // len(x)
-            return self.discriminator(images, *(  # type: ignore[no-any-return]
+            return self.discriminator(images, *(
                 c if c is None else c.repeat(times, *[1] * (c.dim() - 1)) for c in conditions))
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
@@ -357,8 +355,7 @@ class GAN(Adversarial):
             raise ConfigError("discriminator must turn examples and classes into (n, 1), or into "
                               f"(n, {1 + n}): how real, then the {n} classes; it gives (n, "
                               f"{outputs.shape[1]})")
-        loss: Tensor = self.config.class_loss_weight * F.cross_entropy(outputs[:, 1:], label)
-        return loss
+        return self.config.class_loss_weight * F.cross_entropy(outputs[:, 1:], label)
 
     def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
         """The batch's own condition, else its labels, for a model that reads the class."""
@@ -374,7 +371,7 @@ class GAN(Adversarial):
                 raise DataError(f"conditional-gan needs a label for every example: {NAME_IT}")
             vectors = class_vectors(condition, self.condition_dim, self.config.latent_dim)
             inputs.append(vectors.repeat(len(z) // len(vectors), 1))
-        return self.generator(*inputs)  # type: ignore[no-any-return]
+        return self.generator(*inputs)
 
     def initial_latents(self, x: Tensor, *, noise: Noise,
                         condition: Tensor | None = None) -> Tensor | None:

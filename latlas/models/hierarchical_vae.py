@@ -1,7 +1,5 @@
 """VAE with two or more stochastic layers (Rezende et al. 2014; Burda et al. 2016, section 5)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -55,9 +53,7 @@ class HierarchicalVAEConfig(IWAEConfig):
 
 def conditional(link: nn.Module, h: Tensor, fixed: bool = False) -> Normal:
     """N(μ(h), σ²(h)) of a layer given its neighbour h, (*batch, d), by a network to 2 d' outputs.
-
-    Where it is ``fixed``, a gradient flows to h and to no weight.
-    """
+    Where it is ``fixed``, a gradient flows to h and to no weight."""
     weights = {k: w.detach() for k, w in link.named_parameters()} if fixed else {}
     out: Tensor = functional_call(link, weights, (h.reshape(-1, h.shape[-1]),))
     return normal_of(out.unflatten(0, h.shape[:-1]))
@@ -87,7 +83,7 @@ class Chain:
     def draws(self, k: int, noise: Noise) -> Tensor:
         return self.upward(self.bottom.draws(k, noise), noise)
 
-    def detached(self) -> Chain:
+    def detached(self) -> Self:
         return replace(self, bottom=self.bottom.detached(), fixed=True)
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -174,7 +170,7 @@ class HierarchicalVAE(IWAE):
     @property
     def decoder_inputs(self) -> int:
         """The latent dimensions of z_1, next to the data."""
-        return self.config.latents[0]  # type: ignore[no-any-return]
+        return self.config.latents[0]
 
     @property
     def latent_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -11,12 +11,10 @@ so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the latents are
 coordinates along the principal axes, in order of variance.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import scipy.linalg
 import torch
@@ -35,6 +33,9 @@ from latlas.models.priors import StandardNormal
 COVARIANCE_DIMS = 4096
 #: a share of the variance below which it is rounding error
 TINY = 1e-13
+#: of subspace iteration: further columns that speed it up, sweeps after the first at most, and the
+#: relative change of Σλ at which to stop
+EXTRA, SWEEPS, TOLERANCE = 10, 12, 1e-5
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PCAConfig:
                          "sweeps, D x k memory; auto: covariance up to 4,096 numbers per example",
                          choices=("auto", "covariance", "randomised"))
 
-    def resolve(self, space: Space) -> PCAConfig:
+    def resolve(self, space: Space) -> Self:
         """Latent dimensions as the other families take for this data, as far as that is possible,
         and the solver; ConfigError for more than D − 1, which already is a full Gaussian."""
         k, dims, solver = self.latent_dim, space.dims, self.solver
@@ -189,21 +190,15 @@ class Spectrum(NamedTuple):
     total: Tensor
 
 
-def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exact: bool = True,
-             extra: int = 10, sweeps: int = 12, tolerance: float = 1e-5) -> Spectrum:
+def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *,
+             exact: bool = True) -> Spectrum:
     """``k`` eigenpairs of the covariance of rows (n, D) float64, which divides by n − ``ddof``.
 
     Exact in one sweep with D² memory; otherwise by subspace iteration from a random start (Halko et
     al. 2011, algorithms 4.4 and 5.3), the eigenvalues never above the exact ones, in several sweeps
-    of the same rows with D × 2 (k + extra) memory, until the sum of the eigenvalues is steady.
+    of the same rows with D × 2 (k + 10) memory, until the sum of the eigenvalues is steady.
 
-    Args:
-        extra: further columns that speed up convergence.
-        sweeps: at most so many after the first.
-        tolerance: relative change of Σλ at which to stop.
-
-    Raises:
-        DataError: fewer than k + 2 rows, or values that are not finite.
+    DataError: fewer than k + 2 rows, or values that are not finite.
     """
     def products(centred: Tensor) -> Tensor:
         return centred.T @ centred if exact else centred.square().sum(0)
@@ -229,9 +224,9 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exa
         trace = covariance.trace()
     else:
         trace, total = scatter.sum() / (count - ddof), -math.inf
-        start = Noise(derive("pca", "start")).normal(dims, min(k + extra, dims))
+        start = Noise(derive("pca", "start")).normal(dims, min(k + EXTRA, dims))
         basis = torch.linalg.qr(start.to(mean)).Q
-        for _ in range(sweeps):
+        for _ in range(SWEEPS):
             image = torch.zeros_like(basis)  # the covariance, never made, times the basis
             for x in rows():
                 centred = x - mean
@@ -240,7 +235,7 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *, exa
             values, rotation = torch.linalg.eigh(basis.T @ image)
             values, vectors = values[-k:], (basis @ rotation)[:, -k:]
             before, total = total, float(values.sum())
-            if abs(total - before) <= tolerance * abs(total):
+            if abs(total - before) <= TOLERANCE * abs(total):
                 break
             basis = torch.linalg.qr(image).Q
     # descending; signs fixed, so that the latents of two fits agree

@@ -1,7 +1,5 @@
 """p(z): what latents are drawn from, and what the posterior is held to."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -41,9 +39,7 @@ class Prior(nn.Module, ABC):
 
     def kl(self, q: Normal, z: Tensor) -> Tensor:
         """KL(q ‖ p) per example in one or more parts, (n, parts), nats: here log q(z) − log p(z).
-
-        Unbiased for the one draw z ~ q, (n, dims); a prior with a closed form overrides it.
-        """
+        Unbiased for the one draw z ~ q, (n, dims); a prior with a closed form overrides it."""
         return (q.log_prob(z) - self.log_prob(z))[:, None]
 
 
@@ -78,10 +74,8 @@ class FullNormal(Prior):
 
 
 class Mixture(Prior):
-    """Σ_k w_k N(μ_k, diag σ_k²), all of it learnt.
-
-    Parameters are vectors, not matrices, because weight decay is for matrices alone.
-    """
+    """Σ_k w_k N(μ_k, diag σ_k²), all of it learnt. Parameters are vectors, not matrices, because
+    weight decay is for matrices alone."""
 
     def __init__(self, dims: int, components: int) -> None:
         super().__init__(dims)
@@ -164,8 +158,7 @@ class Flow(Prior):
 
 
 class Coupling(nn.Module):
-    """The first ``fixed`` numbers scale and shift the ``moving`` others (Dinh et al. 2017, eq. 7).
-    """
+    """The first ``fixed`` numbers scale and shift the ``moving`` (Dinh et al. 2017, eq. 7)."""
 
     def __init__(self, fixed: int, moving: int) -> None:
         super().__init__()
@@ -194,11 +187,8 @@ class Coupling(nn.Module):
 
 def make(name: str, dims: int, components: int, space: Space,
          posterior: Callable[[Tensor], Normal] | None = None) -> Prior:
-    """The prior a config names; ``posterior`` as in :class:`Vamp`.
-
-    Raises:
-        ConfigError: ``vamp`` without a posterior, ``flow`` of one dimension.
-    """
+    """The prior a config names; ``posterior`` as in :class:`Vamp`. ConfigError: ``vamp`` without a
+    posterior, ``flow`` of one dimension."""
     if name == "standard":
         return StandardNormal(dims)
     if name != "vamp":

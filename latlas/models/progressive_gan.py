@@ -1,7 +1,5 @@
 """``progressive-gan``: both networks grow from the coarsest images to the full size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """``style-gan``: a generator whose every layer reads a style (StyleGAN2)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,14 +12,8 @@ from latlas.core.noise import Noise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.gan import Adversarial, AdversarialConfig
+from latlas.networks import equalised
 from latlas.networks.conv import channels
-from latlas.networks.equalised import (
-    Mapping,
-    StyleGenerator,
-    Synthesis,
-    image_sizes,
-    residual_trunk,
-)
 from latlas.networks.gan import Discriminator
 from latlas.objectives.adversarial import Objective, path_lengths
 
@@ -54,17 +46,17 @@ class StyleGAN(Adversarial):
 
     Config = StyleGANConfig
     path_length: Tensor
-    generator: StyleGenerator
+    generator: equalised.StyleGenerator
 
     def __init__(self, config: StyleGANConfig, space: Space,
                  objective: Objective | None = None) -> None:
-        sizes = image_sizes("style-gan", space.shape, config.depth)
+        sizes = equalised.image_sizes("style-gan", space.shape, config.depth)
         super().__init__(config, space, objective)
         wide = channels(self.config.width, len(sizes))[::-1]
-        mapping = Mapping(self.latent_dim, config.style_dim, config.mapping_depth)
-        synthesis = Synthesis(space.shape[0], sizes, wide, config.style_dim)
-        self.generator = StyleGenerator(mapping, synthesis)
-        trunk = residual_trunk(space.shape[0], sizes, wide)
+        mapping = equalised.Mapping(self.latent_dim, config.style_dim, config.mapping_depth)
+        synthesis = equalised.Synthesis(space.shape[0], sizes, wide, config.style_dim)
+        self.generator = equalised.StyleGenerator(mapping, synthesis)
+        trunk = equalised.residual_trunk(space.shape[0], sizes, wide)
         self.discriminator = Discriminator(trunk, wide[0], minibatch_std=config.minibatch_std,
                                            bias=not self.objective.shift_invariant)
         self.register_buffer("path_length", torch.zeros(()))
@@ -132,7 +124,7 @@ class StyleGAN(Adversarial):
     def mean_w(self) -> Tensor:
         """Mean style of 4,096 latents, always the same ones, under the present weights: (d_w,)."""
         z = self.prior.sample(MEAN_LATENTS, Noise(derive("mean w")))
-        return self.generator.mapping(z.to(self.device)).mean(0)  # type: ignore[no-any-return]
+        return self.generator.mapping(z.to(self.device)).mean(0)
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
         """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, then the second."""

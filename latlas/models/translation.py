@@ -1,8 +1,6 @@
 """What translators of images of one domain into another share; ``pix2pix``, the other image of a
 pair (Isola et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -64,8 +62,7 @@ class TranslationConfig:
 
 
 class Translator(Model):
-    """Generators from images of domain A to those of domain B, against discriminators of patches.
-    """
+    """Generators from images of domain A to those of B, against discriminators of patches."""
 
     latent_dim = 0
     ways: tuple[str, ...] = ("B",)  # the domains it translates to
@@ -196,7 +193,7 @@ class Pix2Pix(Translator):
             return torch.cat([x.repeat(len(image) // len(x), 1, 1, 1), image.to(x.dtype)], 1)
 
         def discriminate(image: Tensor) -> Tensor:
-            return self.discriminator(pair(image))  # type: ignore[no-any-return]
+            return self.discriminator(pair(image))
 
         if c.adversarial:
             yield "discriminator", Loss(*self.adversarial.discriminator(

@@ -1,7 +1,5 @@
 """Variational autoencoder (Kingma & Welling 2014) and the bounds on its likelihood."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Self
@@ -10,13 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latlas.core.distributions import (
-    Bernoulli,
-    DiscretisedLogistic,
-    Distribution,
-    Normal,
-    Posterior,
-)
+from latlas.core import distributions
+from latlas.core.distributions import Distribution, Normal, Posterior
 from latlas.core.errors import ConfigError
 from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise, dequantise
@@ -138,7 +131,7 @@ class Likelihood(nn.Module):
     def forward(self, output: Tensor) -> Distribution:
         """p(x|z) of the decoder's output, (*batch, multiplier·C, H, W)."""
         if self.name == "bernoulli":
-            return Bernoulli(output, self.event_dims)
+            return distributions.Bernoulli(output, self.event_dims)
         if self.name == "gaussian":
             return Normal(output, torch.tensor(2 * math.log(self.noise_sd)), self.event_dims)
         mean, raw = (output, GAIN * self.raw) if self.name == "gaussian-learnt" else (
@@ -146,7 +139,8 @@ class Likelihood(nn.Module):
         least = MIN_LOG_SCALE if self.name == "discretised-logistic" else MIN_LOG_VAR
         spread = least + F.softplus(raw.float() - least)  # bent smoothly so that it stays above
         if self.name == "discretised-logistic":
-            return DiscretisedLogistic(mean, spread, self.space.step, self.event_dims)
+            return distributions.DiscretisedLogistic(mean, spread, self.space.step,
+                                                     self.event_dims)
         return Normal(mean, spread, self.event_dims)
 
 
@@ -199,9 +193,7 @@ class VAE(Autoencoding):
 
     def regularisers(self, z: Tensor, q: Normal, step: Step) -> dict[str, tuple[float, Tensor]]:
         """Terms beside the KL: the name in the log, the weight, and nats, (n,) or of the batch.
-
-        They are weighed by :meth:`kl_weight` too; the log shows their means without the weights.
-        """
+        They are weighed by :meth:`kl_weight` too; the log shows their means without the weights."""
         return {}
 
     def kl_weight(self, step: Step) -> float:
@@ -213,9 +205,7 @@ class VAE(Autoencoding):
         """
         share, start = self.config.kl_warmup, self.config.kl_weight_start
         progress = min(1.0, step.progress / share) if share > 0 else 1.0
-        weight: float = (start ** (1 - progress) if start > 1 else
-                         start + (1 - start) * progress)
-        return weight
+        return start ** (1 - progress) if start > 1 else start + (1 - start) * progress
 
     def with_free_bits(self, kl: Tensor) -> Tensor:
         """KL (n, parts) to what it costs, (n,) nats: parts are latent dimensions, of a learnt prior
@@ -239,8 +229,7 @@ class VAE(Autoencoding):
         leading, flat, c = z.shape[:-1], z.reshape(-1, z.shape[-1]), self.embed(condition)
         output = self.decoder(flat) if c is None else self.decoder(
             flat, c.expand(*leading, -1).reshape(len(flat), -1))
-        distribution: Distribution = self.likelihood(output.unflatten(0, leading))
-        return distribution
+        return self.likelihood(output.unflatten(0, leading))
 
     def embed(self, condition: Tensor | None) -> Tensor | None:
         """The condition as the vector (n, condition_dim) that the networks take."""
@@ -270,9 +259,7 @@ class VAE(Autoencoding):
     def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,
              condition: Tensor | None = None) -> dict[str, Tensor]:
         """The bound, its standard error ``se`` and its parts per example (n,), nats in data units.
-
-        Means over ``draws`` draws of z, taken one after the other; one has no standard error.
-        """
+        Means over ``draws`` draws of z, taken one after the other; one has no standard error."""
         x = self.preprocess(x, noise)
         q = self.encode(x, condition=condition)
         parts = []

@@ -8,11 +8,8 @@ from latlas.core.errors import ConfigError
 
 def must_fit(name: str, module: nn.Module, inputs: tuple[int, ...], outputs: tuple[int, ...],
              condition: int = 0) -> None:
-    """Try a module of the user's own on two examples of zeros; it is left as it was.
-
-    Raises:
-        ConfigError: it cannot take (n, *inputs), or gives something else than (n, *outputs).
-    """
+    """Try a module of the user's own on two examples of zeros; it is left as it was. ConfigError:
+    it cannot take (n, *inputs), or gives something else than (n, *outputs)."""
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{name} must be a torch.nn.Module, not {type(module).__name__}")
     expected = f"{name} must turn (n, {_listed(inputs)}) into (n, {_listed(outputs)})"

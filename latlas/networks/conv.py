@@ -39,13 +39,13 @@ def pyramid(height: int, width: int, depth: int | None = None) -> list[Size]:
     return sizes
 
 
-def channels(width: int, levels: int, cap: int = 8) -> list[int]:
-    """``width``, doubled at every level up to ``cap`` times ``width``.
+def channels(width: int, levels: int) -> list[int]:
+    """``width``, doubled at every level up to eight times ``width``.
 
     >>> channels(32, 5)
     [32, 64, 128, 256, 256]
     """
-    return [width * min(2**level, cap) for level in range(levels)]
+    return [width * min(2**level, 8) for level in range(levels)]
 
 
 def flat(h: Tensor) -> Tensor:
@@ -93,8 +93,7 @@ class Refined(nn.Module):
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = (h + self.conv(F.silu(h))) * math.sqrt(0.5)
-        return out
+        return (h + self.conv(F.silu(h))) * math.sqrt(0.5)
 
 
 def _preserve_scale(network: nn.Module) -> None:
@@ -141,8 +140,7 @@ class ConvEncoder(nn.Module):
         width: channels of the first level; doubled at every level, up to 8 ``width``.
         depth: downsampling stages; 0: until the sides are 4 … 7.
 
-    Raises:
-        ConfigError: a shape that is not that of an image with sides of at least 4.
+    ConfigError: a shape that is not that of an image with sides of at least 4.
     """
 
     def __init__(self, shape: tuple[int, ...], outputs: int, condition: int = 0,
@@ -160,8 +158,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = flat(self.trunk(x))
-        out: Tensor = self.head(h if c is None else torch.cat([h, c], 1))
-        return out
+        return self.head(h if c is None else torch.cat([h, c], 1))
 
 
 class ConvDecoder(nn.Module):
@@ -196,5 +193,4 @@ class ConvDecoder(nn.Module):
         h: Tensor = self.stem(z if c is None else torch.cat([z, c], 1))
         weight = next(p for p in self.trunk.parameters() if p.dim() == 4)
         layout = torch.contiguous_format if weight.is_contiguous() else torch.channels_last
-        out: Tensor = self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))
-        return out
+        return self.trunk(h.reshape(-1, *self.coarse).contiguous(memory_format=layout))

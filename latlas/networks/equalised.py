@@ -88,9 +88,7 @@ def shrunk(h: Tensor, size: Size) -> Tensor:
 
 class Halve(nn.Module):
     """(n, inputs, ·, ·) to (n, outputs, *size): two convolutions beside one of a single pixel.
-
-    (f(x) + skip(x))/√2, the block of StyleGAN2's discriminator (Karras et al. 2020, figure 7c).
-    """
+    (f(x) + skip(x))/√2, the block of StyleGAN2's discriminator (Karras et al. 2020, figure 7c)."""
 
     def __init__(self, inputs: int, outputs: int, size: Size) -> None:
         super().__init__()
@@ -102,8 +100,7 @@ class Halve(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = leaky(self.first(x))
         h = leaky(self.second(shrunk(h, self.size)))
-        out: Tensor = h + self.skip(shrunk(x, self.size))
-        return out
+        return h + self.skip(shrunk(x, self.size))
 
 
 class Descent(nn.Module):
@@ -131,10 +128,7 @@ def residual_trunk(channels: int, sizes: Sequence[Size], wide: Sequence[int]) ->
 
 def image_sizes(name: str, shape: tuple[int, ...], depth: int = 0) -> list[Size]:
     """Sizes from the coarsest to the image's own; ``depth`` 0 starts from sides of 4 … 7.
-
-    Raises:
-        ConfigError: no images, ones with a side of less than 8, or too many downsampling stages.
-    """
+    ConfigError: no images, ones with a side of less than 8, or too many downsampling stages."""
     if len(shape) != 3:
         raise ConfigError(f"{name} needs images (C, H, W), this data is {shape}: train gan")
     if min(shape[1:]) < LEAST_SIDE:
@@ -223,8 +217,7 @@ class GrowingDiscriminator(nn.Module):
             before = leaky(self.colours[level - 1](shrunk(x, self.sizes[level - 1])))
             h = torch.lerp(before, self.descent.blocks[level - 1](h), weight)
             level -= 1
-        out: Tensor = self.head(self.descent(h, level))
-        return out
+        return self.head(self.descent(h, level))
 
 
 def at_stage(x: Tensor, sizes: Sequence[Size], stage: float) -> Tensor:
@@ -279,9 +272,7 @@ def _per_channel(scales: Tensor, like: Tensor) -> Tensor:
 
 class Styled(nn.Module):
     """A modulated convolution, made larger, with a grain of noise: one layer of the generator.
-
-    Making larger comes after the convolution, which then has a quarter of the pixels to see.
-    """
+    Making larger comes after the convolution, which then has a quarter of the pixels to see."""
 
     fixed: Tensor
 
@@ -361,5 +352,4 @@ class StyleGenerator(nn.Module):
         self.mapping, self.synthesis = mapping, synthesis
 
     def forward(self, z: Tensor) -> Tensor:
-        out: Tensor = self.synthesis(self.mapping(z))
-        return out
+        return self.synthesis(self.mapping(z))

@@ -126,10 +126,8 @@ class Discriminator(nn.Module):
 
 def make_discriminator(space: Space, *, network: str, width: int, depth: int,
                        spectral: bool = False, **options: int) -> Discriminator:
-    """A :class:`Discriminator` with a fully connected trunk, or the encoder of images.
-
-    A fully connected one has half as many layers as the generator: its task is the smaller one.
-    """
+    """A :class:`Discriminator` with a fully connected trunk, or the encoder of images. A fully
+    connected one has half as many layers as the generator: its task is the smaller one."""
     features = width if network == "mlp" else 8 * width
     if network == "mlp":
         waves = [] if space.kind == "image" else [Waves()]
@@ -155,8 +153,7 @@ def minibatch_deviation(h: Tensor, group: int) -> Tensor:
     The mean over features of the standard deviation over the group (Karras et al. 2018,
     section 3). It couples the examples of a group.
 
-    Raises:
-        ConfigError: n is no multiple of ``group``.
+    ConfigError: n is no multiple of ``group``.
     """
     if len(h) % group:
         raise ConfigError(f"minibatch_std={group}: a batch of {len(h)} cannot be cut into groups "
@@ -231,10 +228,8 @@ def ada_augment(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
 
 
 def random_geometry(x: Tensor, p: Tensor, noise: Noise) -> Tensor:
-    """(n, 3, 3), from places in the result to places in the source, both in −1 … 1.
-
-    Rotations are those of the image: until the end places are in units of half its height.
-    """
+    """(n, 3, 3), from places in the result to places in the source, both in −1 … 1. Rotations are
+    those of the image: until the end places are in units of half its height."""
     n, wide = len(x), x.shape[3] / x.shape[2]
 
     def some(values: Tensor, identity: float) -> Tensor:

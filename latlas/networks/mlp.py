@@ -31,15 +31,12 @@ class Residual(nn.Module):
         inner = self.act(self.inner(self.act(h)))
         if self.dropout and self.training:
             inner = dropout(inner, self.dropout)
-        out: Tensor = h + self.outer(inner)
-        return out
+        return h + self.outer(inner)
 
 
 def mlp(inputs: int, outputs: int, width: int, depth: int, dropout: float = 0.0) -> nn.Sequential:
     """A linear map to ``width``, ``depth`` residual blocks, an activation, a linear map out.
-
-    ``depth`` 0 with ``width`` 0 is one linear map.
-    """
+    ``depth`` 0 with ``width`` 0 is one linear map."""
     if width <= 0:
         return nn.Sequential(nn.Linear(inputs, outputs))
     blocks = [Residual(width, dropout) for _ in range(depth)]
@@ -67,8 +64,7 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         h = x.flatten(1)
-        out: Tensor = self.net(h if c is None else torch.cat([h, c], 1))
-        return out
+        return self.net(h if c is None else torch.cat([h, c], 1))
 
 
 class MLPDecoder(nn.Module):

@@ -40,10 +40,8 @@ def start(network: nn.Module) -> None:
 
 
 class Mirrored(nn.Module):
-    """A convolution that keeps the size, with reflection padding.
-
-    A processor fills outputs up to 16, so 7 × 7 to 3 takes half the time row by row of the kernel.
-    """
+    """A convolution that keeps the size, with reflection padding. A processor fills outputs up to
+    16, so 7 × 7 to 3 takes half the time row by row of the kernel."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__()
@@ -53,8 +51,7 @@ class Mirrored(nn.Module):
         conv, height, k = self.conv, x.shape[2], self.conv.kernel_size[0]
         x = F.pad(x, [k // 2] * 4, mode="reflect")
         if conv.out_channels > 8 or x.device.type != "cpu":
-            out: Tensor = conv(x)
-            return out
+            return conv(x)
         weight = conv.weight.transpose(1, 2).flatten(0, 1)[:, :, None]  # outputs · k, inputs, 1, k
         rows = F.conv2d(x, weight).unflatten(1, (-1, k)).float()
         total = rows[:, :, 0, :height]
@@ -78,8 +75,7 @@ class Block(nn.Module):
                                     *normed(layer(width, width, 3), width, norm))
 
     def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = h + self.layers(h)
-        return out
+        return h + self.layers(h)
 
 
 class Dropout(nn.Module):
@@ -225,8 +221,7 @@ class PatchDiscriminator(nn.Module):
         start(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.features(x)[-1]).flatten(1)
-        return out
+        return self.head(self.features(x)[-1]).flatten(1)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The features of every level, the finest first."""

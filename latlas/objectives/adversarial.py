@@ -5,8 +5,6 @@ objective speaks of a probability, it is σ of the logit. Losses are in nats whe
 taken.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,10 +129,8 @@ def squared_gradients(logits: Sequence[Tensor], d_inputs: Sequence[Tensor]) -> l
 
 
 def ada_signal(real: Tensor, fake: Tensor) -> Tensor:
-    """How sure D is of real examples, −1 … 1: E sign(D(x) − m), m half-way between both means.
-
-    r_t of Karras et al. (2020b, eq. 1) has m = 0, which means nothing to a relativistic D.
-    """
+    """How sure D is of real examples, −1 … 1: E sign(D(x) − m), m half-way between both means. r_t
+    of Karras et al. (2020b, eq. 1) has m = 0, which means nothing to a relativistic D."""
     middle = 0.5 * (real.mean() + fake.mean())
     return (real - middle).sign().mean()
 

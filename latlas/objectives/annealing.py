@@ -10,8 +10,6 @@ the chain starts, and for none that the chain itself has steered. So the step si
 pilot, chains with draws of their own which are then thrown away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -67,8 +65,7 @@ def sigmoid_schedule(temperatures: int, sharpness: float = 4.0) -> list[float]:
     [0.0, 0.5, 1.0]
     """
     ramp = torch.sigmoid(torch.linspace(-sharpness, sharpness, temperatures + 1).double())
-    betas: list[float] = ((ramp - ramp[0]) / (ramp[-1] - ramp[0])).tolist()
-    return betas
+    return ((ramp - ramp[0]) / (ramp[-1] - ramp[0])).tolist()
 
 
 @torch.no_grad()

@@ -1,7 +1,5 @@
 """Bounds on log p(x) and their parts, nats."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
@@ -68,10 +66,8 @@ def total_correlation(z: Tensor, q: Normal) -> Tensor:
 
 
 def permute_dims(z: Tensor, noise: Noise) -> Tensor:
-    """Every column of (n, d) in an order of its own: draws of Π_j q(z_j).
-
-    (Kim & Mnih 2018, algorithm 1.)
-    """
+    """Every column of (n, d) in an order of its own: draws of Π_j q(z_j) (Kim & Mnih 2018,
+    algorithm 1)."""
     order = noise.uniform(*z.shape).to(z.device).argsort(0)
     return z.gather(0, order)
 

@@ -1,7 +1,5 @@
 """One self-contained HTML page: images inline, no script, no network, light and dark."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,6 @@ class Figure:
         caption: one sentence; ``title`` stands before it in bold.
         dark: the same image for a dark page; ``image`` serves both if ``None``.
         rows: names of the rows of a grid of images, from the top.
-        width: CSS pixels at which it is shown at most; its own size if ``None``.
     """
 
     image: bytes
@@ -27,12 +24,10 @@ class Figure:
     caption: str = ""
     dark: bytes | None = None
     rows: Sequence[str] = ()
-    width: int | None = None
 
     def html(self) -> str:
         text = escape(f"{self.title} {self.caption}".strip() or "figure", quote=True)
-        width = f' style="width:{self.width}px"' if self.width else ""
-        body = f'<img src="{_uri(self.image)}" alt="{text}"{width}>'
+        body = f'<img src="{_uri(self.image)}" alt="{text}">'
         if self.dark is not None:
             dark = f'<source srcset="{_uri(self.dark)}" media="(prefers-color-scheme: dark)">'
             body = f"<picture>{dark}{body}</picture>"
@@ -117,10 +112,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence that says how to read it, and its parts.
-
-    ``anchor`` is its address in the page.
-    """
+    """A heading, a sentence that says how to read it, and its parts. ``anchor`` is its address in
+    the page."""
 
     title: str
     text: str = ""

@@ -1,7 +1,5 @@
 """Arrays of images to RGBA, grids, mosaics and animations. Pillow is the only dependency."""
 
-from __future__ import annotations
-
 import io
 import math
 from typing import Any

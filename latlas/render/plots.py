@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, which stay apart for colour-blind readers (but for 
 vanishes on white); kinds differ in their marker too. Every plot can be drawn for a dark page.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +21,8 @@ DPI = 144
 
 @contextmanager
 def _canvas(dark: bool, size: tuple[float, float]) -> Iterator[tuple[Any, io.BytesIO]]:
-    """A figure that no window or global state knows of, and the PNG that is there in the end.
-
-    No box, thin grid, transparent ground, ink that suits the page.
-    """
+    """A figure that no window or global state knows of, and the PNG that is there in the end. No
+    box, thin grid, transparent ground, ink that suits the page."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,15 +44,14 @@ def _canvas(dark: bool, size: tuple[float, float]) -> Iterator[tuple[Any, io.Byt
 
 
 def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "examples seen", y: str = "",
-           log_x: bool = False, dark: bool = False, size: tuple[float, float] = (7.2, 3.4)
-           ) -> bytes:
+           dark: bool = False) -> bytes:
     """Lines by name, each ((n,), (n,)).
 
     ``validation/loss`` is the held-out twin of ``loss``: of its colour, dashed and thicker. The
     fall of the first steps does not stretch the vertical axis.
     """
     terms = list(dict.fromkeys(name.removeprefix("validation/") for name in series))
-    with _canvas(dark, size) as (figure, png):
+    with _canvas(dark, (7.2, 3.4)) as (figure, png):
         axes = figure.subplots()
         for name, (a, b) in series.items():
             term = name.removeprefix("validation/")
@@ -64,7 +59,7 @@ def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "examples seen
                 "--", 2.2, f"{term}, held out")
             axes.plot(a, b, color=COLOURS[terms.index(term) % len(COLOURS)], linestyle=line,
                       linewidth=width, marker="o" if len(a) == 1 else None, label=label)
-        axes.set(xlabel=x, ylabel=y, **({"xscale": "log"} if log_x else {}))
+        axes.set(xlabel=x, ylabel=y)
         lines = [line for line in series.values() if len(line[0])]
         later = np.concatenate([np.empty(0), *(b[a >= 0.04 * a.max()] for a, b in lines)])
         if len(later) and np.ptp(later):
@@ -76,10 +71,9 @@ def curves(series: Mapping[str, tuple[Array, Array]], *, x: str = "examples seen
 
 
 def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (), *,
-            x: str = "", y: str = "", dark: bool = False,
-            size: tuple[float, float] = (6.2, 5.6)) -> bytes:
+            x: str = "", y: str = "", dark: bool = False) -> bytes:
     """(n, 2) points, coloured by integer ``labels`` with ``names``."""
-    with _canvas(dark, size) as (figure, png):
+    with _canvas(dark, (6.2, 5.6)) as (figure, png):
         axes = figure.subplots()
         for i, kind in enumerate([None] if labels is None else np.unique(labels).tolist()):
             chosen = points if kind is None else points[labels == kind]
@@ -93,10 +87,9 @@ def scatter(points: Array, labels: Array | None = None, names: Sequence[str] = (
     return png.getvalue()
 
 
-def overlay(sets: Mapping[str, Array], *, x: str = "", y: str = "", dark: bool = False,
-            size: tuple[float, float] = (5.6, 5.0)) -> bytes:
+def overlay(sets: Mapping[str, Array], *, x: str = "", y: str = "", dark: bool = False) -> bytes:
     """Several sets of (n, 2) points in one plot, by name."""
-    with _canvas(dark, size) as (figure, png):
+    with _canvas(dark, (5.6, 5.0)) as (figure, png):
         axes = figure.subplots()
         for i, (name, points) in enumerate(sets.items()):
             axes.scatter(*points.T[:2], s=_dot(len(points)), color=COLOURS[i], label=name,
@@ -134,8 +127,7 @@ def pairs(sets: Mapping[str, Array], columns: Sequence[str], *, most: int = 4,
 
 
 def plane(values: Array, image: Array | None = None, *, span: float, label: str,
-          middle: float | None = None, x: str = "", y: str = "", dark: bool = False,
-          size: tuple[float, float] = (7.0, 5.6)) -> bytes:
+          middle: float | None = None, x: str = "", y: str = "", dark: bool = False) -> bytes:
     """A square of cells (s, s) by colour, −span … span between the centres of the outermost.
 
     Colours reach to the 98% quantile, so that one extreme cell leaves some for the others.
@@ -152,7 +144,7 @@ def plane(values: Array, image: Array | None = None, *, span: float, label: str,
     if middle is not None:
         hues = {"cmap": "PuOr_r", "norm": TwoSlopeNorm(middle, 0.0, max(2 * middle, top))}
     angle = np.linspace(0, 2 * np.pi, 200)
-    with _canvas(dark, size) as (figure, png):
+    with _canvas(dark, (7.0, 5.6)) as (figure, png):
         axes = figure.subplots()
         cells = axes.imshow(values, extent=(-edge, edge, -edge, edge), **hues)
         if image is not None:
@@ -165,8 +157,7 @@ def plane(values: Array, image: Array | None = None, *, span: float, label: str,
 
 
 def histograms(sets: Mapping[str, Array], *, x: str = "", mark: float | None = None,
-               marked: str = "", log: bool = False, dark: bool = False,
-               size: tuple[float, float] = (7.2, 3.4)) -> bytes:
+               marked: str = "", log: bool = False, dark: bool = False) -> bytes:
     """Shares of (n,) values by name in the same fifty bins, and a dashed line at ``mark``.
 
     The last bin takes what lies beyond all but 2% of the values of every set, so that a few do not
@@ -178,7 +169,7 @@ def histograms(sets: Mapping[str, Array], *, x: str = "", mark: float | None = N
     edges = np.linspace(low, top if top > low else low + 1, 51)
     if log and 0 < low < top:
         edges = np.geomspace(low, top, 51)
-    with _canvas(dark, size) as (figure, png):
+    with _canvas(dark, (7.2, 3.4)) as (figure, png):
         axes = figure.subplots()
         for i, (name, values) in enumerate(sets.items()):
             _histogram(axes, np.clip(values, edges[0], edges[-1]), edges, i, name,

@@ -1,7 +1,5 @@
 """Tables and numbers as plain text."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Any

@@ -6,11 +6,9 @@ The models are those of the command line. What a fitted estimator says of a row 
 row alone: rows are processed in batches of one fixed size, and every row meets the same draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -79,7 +77,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.settings = settings
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> LatentModel:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Train on the rows of ``X`` (n, d), which are standardised inside."""
         least = 2 if self.model == "pca" else 1  # PCA leaves at least one direction to noise
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2,

@@ -6,11 +6,9 @@ Each member is a model of the command line. It leaves the worst-fitting rows out
 so that outliers do not teach it that they are normal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,15 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from latlas.core.model import Model
 from latlas.core.noise import derive
 from latlas.metrics.outliers import threshold
-from latlas.sklearn.estimators import (
-    Array,
-    as_value_error,
-    in_batches,
-    log_likelihood,
-    seed_of,
-    table,
-    trained,
-)
+from latlas.sklearn import estimators
+from latlas.sklearn.estimators import Array, table, trained
 from latlas.training import TrainingData, plan_of
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
@@ -100,7 +91,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.settings = settings
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> OutlierDetector:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit to the rows of ``X`` (n, d), outliers among them; ``y`` is ignored."""
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=5,
                           ensure_min_features=2)
@@ -109,7 +100,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         for name in ("jitter", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: above 0")
-        seed = seed_of(self.random_state)
+        seed = estimators.seed_of(self.random_state)
         self.scale_ = RobustScale.of(x, self.clip)
         x = self.scale_(x)
         order = np.random.default_rng(seed).permutation(len(x))
@@ -120,10 +111,30 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             part + (self.jitter * np.random.default_rng(derive(seed, "jitter")).standard_normal(
                 part.shape)).astype(np.float32) for part in (rows, held_out))
         parts = TrainingData(table(noisy), table(noisy_held_out) if n else None)
-        with as_value_error():
-            self.vaes_ = [self._vae(parts, latent_dim, derive(seed, i))
-                          for i, latent_dim in enumerate(self.latent_dims)]
-            self.ppca_ = _trimmed_ppca(noisy, self.trimmed_fraction)
+        batch = min(BATCH, len(rows))
+        steps = int(np.clip(PASSES * len(rows) // batch, LEAST, MOST))
+        settings = {"beta": self.beta, "trimmed_fraction": self.trimmed_fraction, "width": 64,
+                    "depth": 1, "likelihood": "gaussian-learnt", "batch_size": batch,
+                    "images": steps * batch, "learning_rate": 3e-3, "patience": 5,
+                    "precision": "fp32", "threads": 1, "device": "cpu"}
+        with estimators.as_value_error():
+            self.vaes_ = []
+            for i, latent_dim in enumerate(self.latent_dims):
+                own = {**settings, "latent_dim": latent_dim, **(self.settings or {}),
+                       "seed": derive(seed, i) % 2**31}
+                plan = plan_of("beta-vae", own, split="all", origin=type(self).__name__)
+                self.vaes_.append(trained(plan, parts))
+            # a Gaussian with all axes but one, fitted again without the rows that fitted worst:
+            # concentration steps of the minimum covariance determinant, from all rows (Rousseeuw &
+            # Van Driessen 1999, section 2)
+            inliers = np.arange(len(noisy))
+            n_inliers = len(noisy) - int(self.trimmed_fraction * len(noisy))
+            for _ in range(ROUNDS if self.trimmed_fraction else 1):
+                axes = max(1, min(noisy.shape[1] - 1, len(inliers) - 2))
+                plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
+                self.ppca_ = trained(plan, TrainingData(table(noisy[inliers])))
+                surprise = _surprise(self.ppca_, noisy)
+                inliers = np.sort(np.argpartition(surprise, n_inliers - 1)[:n_inliers])
             raw = self._raw(np.concatenate([rows, held_out]))
             self.reference_ = np.percentile(raw, (25, 50, 75), axis=1)
             scores = self._combined(raw)
@@ -147,23 +158,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """(n,): −1 for outliers, 1 for the rest."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def _vae(self, parts: TrainingData, latent_dim: int, seed: int) -> Model:
-        n = len(parts.train)
-        batch = min(BATCH, n)
-        steps = int(np.clip(PASSES * n // batch, LEAST, MOST))
-        settings = {"latent_dim": latent_dim, "beta": self.beta,
-                    "trimmed_fraction": self.trimmed_fraction, "width": 64, "depth": 1,
-                    "likelihood": "gaussian-learnt", "batch_size": batch, "images": steps * batch,
-                    "learning_rate": 3e-3, "patience": 5, "precision": "fp32", "threads": 1,
-                    "device": "cpu", **(self.settings or {}), "seed": seed % 2**31}
-        plan = plan_of("beta-vae", settings, split="all", origin=type(self).__name__)
-        return trained(plan, parts)
-
     def _raw(self, rows: Array) -> Array:
-        """−log p by the VAEs, by PPCA and by independent columns, (VAEs + 2, n), nats.
-
-        The last is Σ |t_j|, Laplace's density of every column, but for a constant.
-        """
+        """−log p by the VAEs, by PPCA and by independent columns, (VAEs + 2, n), nats. The last is
+        Σ |t_j|, Laplace's density of every column, but for a constant."""
         return np.stack([*(_surprise(model, rows) for model in (*self.vaes_, self.ppca_)),
                          np.abs(rows).sum(1, dtype=np.float64)])
 
@@ -190,7 +187,7 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         self.contamination = contamination
         self.detector = detector
 
-    def fit(self, X: ArrayLike, y: Any = None) -> PyODDetector:
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Fit to (n, d); ``y`` is ignored."""
         detector = clone(self.detector or OutlierDetector())
         self.detector_ = detector.set_params(contamination=self.contamination).fit(X)
@@ -225,25 +222,10 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         return np.stack([1 - p, p], 1)
 
 
-def _trimmed_ppca(rows: Array, trimmed_fraction: float) -> Model:
-    """A Gaussian with all axes but one, fitted again without the rows that fitted worst.
-
-    Concentration steps of the minimum covariance determinant (Rousseeuw & Van Driessen 1999,
-    section 2), from all rows.
-    """
-    n_inliers = len(rows) - int(trimmed_fraction * len(rows))
-    inliers = np.arange(len(rows))
-    for _ in range(ROUNDS if trimmed_fraction else 1):
-        axes = max(1, min(rows.shape[1] - 1, len(inliers) - 2))
-        plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-        model = trained(plan, TrainingData(table(rows[inliers])))
-        inliers = np.sort(np.argpartition(_surprise(model, rows), n_inliers - 1)[:n_inliers])
-    return model
-
-
 def _surprise(model: Model, rows: Array) -> Array:
     """−log p of every row, (n,) float64, nats."""
-    nats = in_batches(torch.from_numpy(rows), log_likelihood(model, "outliers", DRAWS))
+    log_p = estimators.log_likelihood(model, "outliers", DRAWS)
+    nats = estimators.in_batches(torch.from_numpy(rows), log_p)
     return -nats.double().numpy()
 
 
@@ -262,7 +244,7 @@ class RobustScale:
     clip: float
 
     @classmethod
-    def of(cls, x: Array, clip: float) -> RobustScale:
+    def of(cls, x: Array, clip: float) -> Self:
         """Fitted to (n, d)."""
         low, centre, high = np.percentile(x, (25, 50, 75), axis=0)
         reach = WINSOR * (high - low) / IQR

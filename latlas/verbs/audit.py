@@ -115,7 +115,6 @@ class Audit(common.Result):
         clusters: of the rarest 5%, the largest first.
         label: (n,) group of each example, an index into ``names``; ``groups`` in their order.
         file_names: (n,) of the examples, if they have any.
-        notes: what was left out, and why.
         page: gives the HTML report.
     """
 
@@ -132,7 +131,6 @@ class Audit(common.Result):
     file_names: Any = None
     clusters: tuple[Cluster, ...] = ()
     groups: tuple[Group, ...] = ()
-    notes: tuple[str, ...] = ()
     page: Callable[[Audit], str] | None = None
     #: share of the examples that counts as the rarest, and as the commonest
     RAREST: ClassVar[float] = 0.05
@@ -148,6 +146,21 @@ class Audit(common.Result):
     def rarest(self) -> Array:
         """Rows of the rarest 5%, the rarest first."""
         return self.order[:max(1, round(self.RAREST * len(self.rarity)))]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, and why."""
+        notes, width = [], self.latents.shape[1]
+        inactive = sorted(set(range(width)) - {d.dim for d in self.dimensions})
+        if inactive:
+            which = ", ".join(f"z{d}" for d in inactive[:12]) + (" …" if inactive[12:] else "")
+            notes.append(f"{len(inactive)} of {width} latent dimensions do not vary with the "
+                         f"examples and are left out: {which}")
+        if self.label is None:
+            notes.append("The examples have no labels: nothing is said of groups.")
+        elif len(np.unique(self.label[self.label >= 0])) == 1:
+            notes.append("All examples are of one group: there is nothing to compare it with.")
+        return tuple(notes)
 
     @property
     def spread(self) -> dict[str, Spread]:
@@ -273,9 +286,8 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
         label: (n,) group of each example, an index into ``names``; below 0 in none.
         draws: of z behind the likelihood of groups; 0 leaves it out.
 
-    Raises:
-        CapabilityError: no encoder, or one that needs a condition.
-        DataError: fewer than 50 examples, latents that do not vary.
+    CapabilityError: no encoder, or one that needs a condition. DataError: fewer than 50 examples,
+    latents that do not vary.
     """
     from latlas.verbs.auditing import views_of
     from latlas.verbs.score import scored
@@ -319,7 +331,6 @@ def audited(model: Model, data: Dataset, *, label: Array | None = None, names: S
     if label is not None:
         result.groups = tuple(_groups(result, label, model.space.classes, predicted, {
             "error": error, "nats": nats}))
-    result.notes = tuple(_notes(active, mean.shape[1], label))
     return result
 
 
@@ -328,13 +339,14 @@ def _ranks(latents: Array, looks: Array, outlines: Array,
     """By latent vector, by example and by walk, (n,) each; no walk where nothing has an outline."""
     by_latent, by_example = (outliers.loneliness(outliers.Neighbours.of(view, count=count))
                              for view in (latents, looks))
-    if not outlines.size:
+    by_walk = None
+    if outlines.size:
+        edges = outliers.Neighbours.of(outlines, count=count)
+        by_example = np.maximum(by_example, outliers.loneliness(edges))
+        by_walk = outliers.ranks(outliers.seldomness(edges))
+    else:
         count(len(latents))
-        return outliers.ranks(by_latent), outliers.ranks(by_example), None
-    edges = outliers.Neighbours.of(outlines, count=count)
-    by_example = np.maximum(by_example, outliers.loneliness(edges))
-    return (outliers.ranks(by_latent), outliers.ranks(by_example),
-            outliers.ranks(outliers.seldomness(edges)))
+    return outliers.ranks(by_latent), outliers.ranks(by_example), by_walk
 
 
 def with_walk(rank: Array, by_walk: Array | None) -> Array:
@@ -373,15 +385,3 @@ def _groups(result: Audit, label: Array, classes: Sequence[str], predicted: Arra
             yield Group(str(name), int(mine.sum()), float(mine.mean()),
                         float(result.rarity[mine].mean()), float(rarest[mine].mean()),
                         float(result.weights.weights[mine].mean()), **more)
-
-
-def _notes(active: Array, latent_dim: int, label: Array | None) -> Iterator[str]:
-    inactive = np.setdiff1d(np.arange(latent_dim), active)
-    if len(inactive):
-        which = ", ".join(f"z{d}" for d in inactive[:12]) + (" …" if len(inactive) > 12 else "")
-        yield (f"{len(inactive)} of {latent_dim} latent dimensions do not vary with the examples "
-               f"and are left out: {which}")
-    if label is None:
-        yield "The examples have no labels: nothing is said of groups."
-    elif len(np.unique(label[label >= 0])) == 1:
-        yield "All examples are of one group: there is nothing to compare it with."

@@ -47,9 +47,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None,
         data: labels of a pair (array, labels) may be any numbers or words, one for each example.
         group: a factor or column of the data that groups them; ``None``: their labels.
 
-    Raises:
-        ConfigError: no such factor or column. DataError: labels of another number than the
-            examples.
+    ConfigError: no such factor or column. DataError: labels of another number than the examples.
     """
     if is_arrays(data):
         x, y = data if isinstance(data, tuple) else (data, None)

@@ -111,11 +111,8 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
 
 
 def read_latents(latents: Any) -> Array:
-    """(n, latent_dim) float32 from an array, or a file as :func:`encode` writes them.
-
-    Raises:
-        DataError: no such file, no numbers in it, or another shape.
-    """
+    """(n, latent_dim) float32 from an array, or a file as :func:`encode` writes them. DataError: no
+    such file, no numbers in it, or another shape."""
     if not isinstance(latents, (str, Path)):
         return np.asarray(latents, np.float32)
     path, suffix = Path(latents), Path(latents).suffix.lower()

@@ -109,8 +109,7 @@ def likelihood_of(model: Any, observes: Any, batch: Batch, x: Tensor) -> Callabl
     def log_likelihood(z: Tensor) -> Tensor:
         # a decoder with a condition decodes every latent vector for every example
         z = z if condition is None else z.expand(-1, len(x), -1)
-        nats: Tensor = observes.log_conditional(x, z, condition)
-        return nats
+        return observes.log_conditional(x, z, condition)
 
     return log_likelihood
 

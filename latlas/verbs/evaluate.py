@@ -157,10 +157,8 @@ class Comparison(Metrics):
 
     @property
     def notes(self) -> list[str]:
-        """Which likelihoods are not compared, and every model's own notes.
-
-        A note that several models share is said once, with all their names.
-        """
+        """Which likelihoods are not compared, and every model's own notes. A note that several
+        models share is said once, with all their names."""
         names: dict[str, list[str]] = {}
         for name, e in zip(self.names, self.evaluations, strict=True):
             if self.base_measure and e.base_measure != self.base_measure:
@@ -175,10 +173,8 @@ class Comparison(Metrics):
         return [f"{', '.join(who)}: {note}" for note, who in names.items()]
 
     def lines(self) -> list[Line]:
-        """Every metric that any model has, in the order of the table of kinds.
-
-        Values of another base measure are shown with its name, and take no part in ``best``.
-        """
+        """Every metric that any model has, in the order of the table of kinds. Values of another
+        base measure are shown with its name, and take no part in ``best``."""
         lines = []
         for key, kind in KINDS.items():
             metrics = tuple(e.get(key) for e in self.evaluations)
@@ -258,11 +254,8 @@ class Comparison(Metrics):
 
 
 def side_by_side(evaluations: Sequence[Evaluation]) -> Comparison:
-    """One table over several evaluations.
-
-    Raises:
-        ConfigError: none given, or evaluations on different numbers of examples.
-    """
+    """One table over several evaluations. ConfigError: none given, or evaluations on different
+    numbers of examples."""
     if not evaluations:
         raise ConfigError("nothing to compare: name at least one run")
     sizes = {e.settings.get("examples") for e in evaluations}
@@ -322,9 +315,8 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
         features: as for :func:`evaluate`, or the function that ``feature_extractor`` gave.
         latents: ``own``, or ``fitted``: only the metrics of samples, drawn from that prior.
 
-    Raises:
-        ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
-        DataError: disentanglement asked for, and the data have no known factors.
+    ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
+    DataError: disentanglement asked for, and the data have no known factors.
     """
     from latlas.verbs import measures, passes
     from latlas.verbs.passes import which_latents

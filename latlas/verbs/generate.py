@@ -140,8 +140,7 @@ def walk(start: Any, end: Any, steps: int, method: str = "linear") -> Array:
 
     slerp turns the direction and interpolates the norm.
 
-    Raises:
-        ConfigError: another method, fewer than two steps, or vectors of different widths.
+    ConfigError: another method, fewer than two steps, or vectors of different widths.
     """
     a, b = np.asarray(start, np.float64).ravel(), np.asarray(end, np.float64).ravel()
     common.one_of("method", method, ("linear", "slerp"))
@@ -220,8 +219,7 @@ def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> 
     Args:
         label: as for :func:`sample`: of a ``conditional-gan`` latents differ by class.
 
-    Raises:
-        CapabilityError: a model whose samples come from no latent vector.
+    CapabilityError: a model whose samples come from no latent vector.
     """
     from latlas.verbs.passes import latents_of_prior
 
@@ -242,8 +240,7 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
         label: a class name, or several that take turns; ``given`` images whose part is known,
             which take turns.
 
-    Raises:
-        CapabilityError: the model takes no condition, or another. ConfigError: no such class.
+    CapabilityError: the model takes no condition, or another. ConfigError: no such class.
     """
     if label is None and given is None:
         return None

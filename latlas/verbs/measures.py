@@ -150,11 +150,8 @@ def has_factors(data: Dataset) -> bool:
 def known_factors(data: Dataset, chosen: Sequence[str],
                   notes: list[str]) -> tuple[list[str], Array]:
     """Names and values (n, f) of the factors, by default all that vary but ``orientation``, of the
-    first 10,000 examples.
-
-    Raises:
-        DataError: the data have no factors, none of that name, or fewer than two to keep apart.
-    """
+    first 10,000 examples. DataError: the data have no factors, none of that name, or fewer than two
+    to keep apart."""
     if data.factors is None:
         raise DataError("disentanglement needs data whose factors are known, and these have none: "
                         f"use {say_option('data', 'shapes')}, or an npz with an array `factors` "
@@ -185,8 +182,7 @@ def translation(model: Any, train: Data, test: Data, features: Any, samples: int
     Of pairs the control is the pixelwise median of the training images of that domain. As samples
     of the domain the translations are judged like any others.
 
-    Raises:
-        ConfigError: the model does not reach this domain; DataError: the data have one domain.
+    ConfigError: the model does not reach this domain; DataError: the data have one domain.
     """
     must_reach(model, to)
     if not (isinstance(test, PairDataset) and isinstance(train, PairDataset)):
@@ -278,38 +274,33 @@ def latent_space(model: Any, test: Dataset, seed: int, notes: list[str]) -> Iter
             yield Metric("lipschitz_ratio", spectrum.unevenness)
         yield Metric("largest_jump", spectrum.largest_jump, control=fade / near,
                      control_name="cross-fade")
-    if can(model, "encode") and len(few) > model.latent_dim + 1:
-        means, log_var = passes.posteriors(model, few)
-        if log_var is not None:
-            yield from _elbo_surgery(model, means, log_var, seed, notes)
-        yield Metric("linear_tc", latent_metrics.linear_total_correlation(means, log_var))
+    if not can(model, "encode") or len(few) <= model.latent_dim + 1:
+        return
+    means, log_var = passes.posteriors(model, few)
+    if log_var is not None:  # the KL part of the ELBO and what it is made of
+        def log_prior(z: Array) -> Array:
+            with passes.inference(model):
+                log_p = model.prior.log_prob(passes.latents_tensor(model, z))
+                return np.asarray(log_p.double().cpu())
 
-
-def _elbo_surgery(model: Any, means: Array, log_var: Array, seed: int,
-                  notes: list[str]) -> Iterator[Metric]:
-    """The KL part of the ELBO and what it is made of."""
-    def log_prior(z: Array) -> Array:
-        with passes.inference(model):
-            log_p = model.prior.log_prob(passes.latents_tensor(model, z))
-            return np.asarray(log_p.double().cpu())
-
-    has_prior = model.prior is not None
-    parts = latent_metrics.elbo_surgery(means, log_var, log_prior=log_prior if has_prior else None,
-                                        seed=derive(seed, "surgery"))
-    values = {key: summary(v.sum(1) if v.ndim == 2 else v) for key, v in parts.items()}
-    # whether the prior is N(0, I) is told by its density: a verb knows no families
-    normal = -0.5 * (np.square(means, dtype=np.float64) + np.log(2 * np.pi)).sum(1)
-    if has_prior and not np.allclose(log_prior(means), normal, rtol=1e-4):
-        values.pop("dimension_kl")  # part of KL(q(z) ‖ p(z)) under N(0, I) alone
-    for key in ("information", "information_upper", "marginal_kl", "total_correlation",
-                "dimension_kl"):
-        if key in values:
-            yield Metric(key, values[key].mean, values[key].standard_error)
-    room = np.log(len(means))
-    if values["information"].mean > room - 1:
-        notes.append(f"The latents hold more of an example than {len(means):,} examples can show "
-                     f"(log n = {room:.1f} nats): I(x; z) is a lower bound, KL(q(z) ‖ p(z)) and "
-                     "total correlation are upper bounds.")
+        prior = None if model.prior is None else log_prior
+        parts = latent_metrics.elbo_surgery(means, log_var, log_prior=prior,
+                                            seed=derive(seed, "surgery"))
+        values = {key: summary(v.sum(1) if v.ndim == 2 else v) for key, v in parts.items()}
+        # whether the prior is N(0, I) is told by its density: a verb knows no families
+        normal = -0.5 * (np.square(means, dtype=np.float64) + np.log(2 * np.pi)).sum(1)
+        if prior and not np.allclose(prior(means), normal, rtol=1e-4):
+            values.pop("dimension_kl")  # part of KL(q(z) ‖ p(z)) under N(0, I) alone
+        for key in ("information", "information_upper", "marginal_kl", "total_correlation",
+                    "dimension_kl"):
+            if key in values:
+                yield Metric(key, values[key].mean, values[key].standard_error)
+        room = np.log(len(means))
+        if values["information"].mean > room - 1:
+            notes.append(f"The latents hold more of an example than {len(means):,} examples can "
+                         f"show (log n = {room:.1f} nats): I(x; z) is a lower bound, KL(q(z) ‖ "
+                         "p(z)) and total correlation are upper bounds.")
+    yield Metric("linear_tc", latent_metrics.linear_total_correlation(means, log_var))
 
 
 def has_latent_space(model: Model) -> bool:

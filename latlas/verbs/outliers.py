@@ -198,15 +198,14 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
-    return Outliers(normality.scores(examples, count_from(len(normal))), normality.reference,
-                    normality.threshold, chosen, fpr, truth, _baselines(train, examples, seed),
+    score = normality.scores(examples, count_from(len(normal)))
+    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
+                    {} if train is None else _baselines(train, examples, seed),
                     examples, k).saved(out)
 
 
-def _baselines(train: Dataset | None, examples: Dataset, seed: int) -> dict[str, Array]:
+def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
     """Scores of the controls, in model units, so that no column of a table rules by its unit."""
-    if train is None:
-        return {}
     reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
                       for part in (train, examples))
     return {"isolation forest": scoring.forest_surprise(reference, new, seed),
@@ -215,12 +214,8 @@ def _baselines(train: Dataset | None, examples: Dataset, seed: int) -> dict[str,
 
 def method_of(run: Run, method: str) -> str:
     """``auto`` is ``typicality`` for images, otherwise ``nats`` where the model has a likelihood,
-    else ``error``.
-
-    Raises:
-        ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or one that
-            cannot do what the method needs.
-    """
+    else ``error``. ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or
+    one that cannot do what the method needs."""
     common.one_of("method", method, ("auto", *NEEDED))
     if method != "auto":
         run.require(NEEDED[method], "outliers")
@@ -244,8 +239,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
         outlier_label: classes that are outliers, commas between, in the words of ``data``, which
             need not be the run's. ``None`` takes ``1`` where the classes are 0 and 1.
 
-    Raises:
-        ConfigError: no such class.
+    ConfigError: no such class.
     """
     if is_arrays(data):
         x, labels = data if isinstance(data, tuple) else (data, None)
@@ -282,8 +276,7 @@ class Normality:
         reference: (m,) scores of the normal examples that set the threshold.
         typical: the Gaussian of the statistics; of ``typicality`` alone.
 
-    Raises:
-        ConfigError: too few normal examples.
+    ConfigError: too few normal examples.
     """
 
     def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,

@@ -31,10 +31,8 @@ def can(model: Model, capability: str) -> bool:
 
 
 def base_measure_of(model: Model) -> str | None:
-    """What the model's likelihood is a likelihood of; ``None`` without one.
-
-    log p(x|c) of a conditional model has a base measure of its own: c may tell much of x.
-    """
+    """What the model's likelihood is a likelihood of; ``None`` without one. log p(x|c) of a
+    conditional model has a base measure of its own: c may tell much of x."""
     base_measure = model.base_measure if can(model, "score") else None
     if not base_measure:
         return None
@@ -61,11 +59,8 @@ def noise(model: Model, *parts: int | str) -> Noise:
 
 
 def sweep(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batch]:
-    """The examples once, in order, in model units, on the model's device.
-
-    Raises:
-        ConfigError: if the examples do not have the shape the model was trained on.
-    """
+    """The examples once, in order, in model units, on the model's device. ConfigError: if the
+    examples do not have the shape the model was trained on."""
     if tuple(data.space.shape) != tuple(model.space.shape):
         raise ConfigError(f"the examples have shape {tuple(data.space.shape)}, the model was "
                           f"trained on {tuple(model.space.shape)}")
@@ -98,11 +93,8 @@ def evenly_spaced(data: Dataset, most: int) -> Dataset:
 
 
 def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
-    """``{"condition": …}`` for a conditional model, ``{}`` for any other.
-
-    What a model hides at random depends on the rows of the batch alone, whichever part of the data
-    set is looked at.
-    """
+    """``{"condition": …}`` for a conditional model, ``{}`` for any other. What a model hides at
+    random depends on the rows of the batch alone, whichever part of the data set is looked at."""
     first = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
     conditions = model.conditioning(batch, noise(model, "condition", first))
     return {} if conditions is None else {"condition": conditions}
@@ -195,10 +187,7 @@ def log_probabilities(model: Model, data: Dataset, progress: Progress | None = N
 
 def latents_tensor(model: Model, latents: Any) -> Tensor:
     """Latent vectors given by a person as a float tensor (n, latent_dim) on the model's device.
-
-    Raises:
-        ConfigError: if their width is not the model's.
-    """
+    ConfigError: if their width is not the model's."""
     z = torch.as_tensor(np.asarray(latents, np.float32), device=model.device)
     z = z[None] if z.dim() == 1 else z
     if z.shape[-1] != model.latent_dim:
@@ -223,13 +212,13 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
     return {"condition": conditions.expand(n, *conditions.shape[1:])}
 
 
-def decoded(model: Any, latents: Any, *, condition: Any = None, batch_size: int = BATCH) -> Array:
+def decoded(model: Any, latents: Any, *, condition: Any = None) -> Array:
     """The mean example at each latent vector (n, latent_dim): (n, *shape) in data units."""
     z, parts = latents_tensor(model, latents), []
     conditions = as_condition(model, condition, len(z))
     with inference(model):
-        for i in range(0, len(z), batch_size):
-            rows = slice(i, i + batch_size)
+        for i in range(0, len(z), BATCH):
+            rows = slice(i, i + BATCH)
             p = model.decode(z[rows], **{k: v[rows] for k, v in conditions.items()})
             parts.append(to_data(model.space, p.mean))
     return joined(parts, model.space)
@@ -299,11 +288,8 @@ def latents_available(model: Model) -> tuple[str, ...]:
 
 
 def which_latents(model: Model, latents: str = "auto") -> str:
-    """``own`` or ``fitted``.
-
-    Raises:
-        CapabilityError: the fitted ones of a model without. ConfigError: an unknown word.
-    """
+    """``own`` or ``fitted``. CapabilityError: the fitted ones of a model without. ConfigError: an
+    unknown word."""
     if latents not in LATENTS:
         raise ConfigError(unknown("prior of latents", latents, LATENTS), option="latents")
     available = latents_available(model)
@@ -347,11 +333,7 @@ def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Arra
 
 
 def styles_of(model: Model, verb: str) -> HasStyles:
-    """The model, if it has styles.
-
-    Raises:
-        CapabilityError: if it has none; ``verb`` is what was asked for.
-    """
+    """The model, if it has styles, else a CapabilityError; ``verb`` is what was asked for."""
     if not isinstance(model, HasStyles):
         raise CapabilityError(f"{type(model).__name__.lower()} has no styles; `{verb}` needs a "
                               "model whose layers have some, such as style-gan")

@@ -182,7 +182,7 @@ class _Search:
         z = drawn_latents(self.model, n, noise(self.model, *words), condition)
         if z is None:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
-        return self.model.to_w(z) if self.space == "w" else z  # type: ignore[no-any-return]
+        return self.model.to_w(z) if self.space == "w" else z
 
     def __call__(self, batch: Batch, starts: int, steps: int) -> tuple[Array, ...]:
         """Latents, decoded examples, the way there and errors of one batch."""
@@ -258,11 +258,8 @@ def _nearest_error(space: Space, data: Dataset, train: Dataset) -> Array:
     from latlas.verbs.passes import examples_of
     from latlas.verbs.sample_quality import capped
 
-    train = capped(train)
-    if isinstance(space.scale, (int, float)):  # as stored: floats would take four times as much
-        both, unit = [examples_of(data), examples_of(train)], float(space.scale)
-    else:
-        both, unit = [np.asarray(space.to_model(examples_of(d).astype(np.float32)))
-                      for d in (data, train)], 1.0
-    flat = [x.reshape(len(x), -1) for x in both]
-    return np.square(nearest(flat[0], flat[1])[0][:, 0] / unit) / space.dims
+    both, unit = [examples_of(data), examples_of(capped(train))], space.scale
+    if not isinstance(unit, (int, float)):  # images as stored: floats take four times as much
+        both, unit = [np.asarray(space.to_model(x.astype(np.float32))) for x in both], 1.0
+    x, y = (x.reshape(len(x), -1) for x in both)
+    return np.square(nearest(x, y)[0][:, 0] / float(unit)) / space.dims

@@ -118,7 +118,7 @@ def feature_extractor(source: Any, train: Dataset, seed: int = 0, device: str = 
                                  seed=seed, device=device)
 
     if cache is None or cache.folder is None or _name(source, part) != "classifier":
-        return fit()  # type: ignore[no-any-return]
+        return fit()
     weights = cache.recall("classifier", _feature_key(source, part, seed, device, cache),
                            lambda: dict(fit().weights()))
     return networks.restored_classifier(train.space, weights, device)
@@ -181,10 +181,8 @@ class Cache:
 
     def recall(self, kind: str, key: str,
                compute: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What is kept of this ``kind`` under ``key``, else what is computed, kept from now on.
-
-        A folder that cannot be written to is no error.
-        """
+        """What is kept of this ``kind`` under ``key``, else what is computed, kept from now on. A
+        folder that cannot be written to is no error."""
         if self.folder is None:
             return compute()
         file = self.folder / f"{kind}-{key}.safetensors"

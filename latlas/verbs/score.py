@@ -299,11 +299,8 @@ class Scorer:
                          **{"fpr": 0.01, **self.options, "method": method})
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Results of every example, (n,) each, after the columns that are kept.
-
-        Raises:
-            ConfigError: no such column, or none that is known to hold examples.
-        """
+        """Results of every example, (n,) each, after the columns that are kept. ConfigError: no
+        such column, or none that is known to hold examples."""
         from latlas.core.noise import derive
         from latlas.verbs.passes import encoded
         from latlas.verbs.shards import digest_of

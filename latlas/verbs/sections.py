@@ -25,14 +25,6 @@ from latlas.verbs import generate, measures, passes
 from latlas.verbs.common import Array
 from latlas.verbs.encode import reconstruct
 from latlas.verbs.evaluate import Evaluation, side_by_side
-from latlas.verbs.passes import (
-    can,
-    conditions_like,
-    encoded,
-    evenly_spaced,
-    examples_of,
-    information,
-)
 from latlas.verbs.sample_quality import Cache, feature_extractor
 from latlas.verbs.translating import sheet
 
@@ -136,17 +128,17 @@ def build_page(subjects: Sequence[Subject], *, train: Data, test: Data, title: s
 
 def samples(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     """Real examples first, then each model's samples."""
-    able, space = [s for s in subjects if can(s.model, "sample")], context.test.space
+    able, space = [s for s in subjects if passes.can(s.model, "sample")], context.test.space
     if not able:
         return
     n = min(SAMPLES if space.kind == "image" else POINTS, len(context.test))
-    real, figures = examples_of(context.examples(n)), []
+    real, figures = passes.examples_of(context.examples(n)), []
     if space.kind == "image":
         figures.append(examples_figure(real, space, "Real data", "held-out examples"))
     for subject, latents in ((s, p) for s in able for p in passes.latents_available(s.model)):
         values = passes.drawn_examples(
             subject.model, n, seed=context.seed, latents=latents,
-            condition=conditions_like(subject.model, context.test, n, context.seed))
+            condition=passes.conditions_like(subject.model, context.test, n, context.seed))
         caption = "samples" if latents == "own" else "samples from the fitted prior"
         figures.append(examples_figure(values, space, subject.name, caption, real))
     yield Section("Samples", "New examples drawn from each model, beside real ones it never saw. "
@@ -177,11 +169,11 @@ def translations(subjects: Sequence[Subject], context: Context) -> Iterator[Sect
 
 def reconstructions(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     """One row of held-out examples, under it each model's reconstruction of them."""
-    able, space = [s for s in subjects if can(s.model, "reconstruct")], context.test.space
+    able, space = [s for s in subjects if passes.can(s.model, "reconstruct")], context.test.space
     if not able:
         return
     data = context.examples(PAIRS if space.kind == "image" else POINTS)
-    real, values = examples_of(data), [reconstruct(s.model, data).values for s in able]
+    real, values = passes.examples_of(data), [reconstruct(s.model, data).values for s in able]
     if space.kind == "image":
         figures = [Figure(grid_picture(np.concatenate([real, *values]), space, len(data)),
                           rows=["data", *(s.name for s in able)])]
@@ -194,15 +186,15 @@ def reconstructions(subjects: Sequence[Subject], context: Context) -> Iterator[S
 
 def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     """Of images: one latent dimension changed a row; paths between pairs of held-out examples."""
-    able, space = [s for s in subjects if can(s.model, "reconstruct")], context.test.space
+    able, space = [s for s in subjects if passes.can(s.model, "reconstruct")], context.test.space
     if not able or space.kind != "image":
         return
     figures = []
     for subject in able:
         data = context.examples(POINTS)
-        latents = encoded(subject.model, data).astype(np.float64)
-        dims = np.argsort(-information(subject.model, data), kind="stable")[:DIMS]
-        condition = conditions_like(subject.model, context.test, 1, context.seed)
+        latents = passes.encoded(subject.model, data).astype(np.float64)
+        dims = np.argsort(-passes.information(subject.model, data), kind="stable")[:DIMS]
+        condition = passes.conditions_like(subject.model, context.test, 1, context.seed)
         centre = passes.plausible_latent(subject.model, latents.mean(0), condition)
         values = passes.varied(subject.model, centre, latents.std(0), dims, steps=STEPS,
                                  condition=condition)
@@ -225,7 +217,8 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
             chosen += [first, other]
     ends, figures = data.subset(np.array(chosen, np.int64)), []
     for subject in able:
-        z, condition = encoded(subject.model, ends), conditions_like(subject.model, ends, 1)
+        z = passes.encoded(subject.model, ends)
+        condition = passes.conditions_like(subject.model, ends, 1)
         ways = [generate.walk(z[i], z[i + 1], STEPS) for i in range(0, len(z), 2)]
         values = passes.decoded(subject.model, np.concatenate(ways), condition=condition)
         figures.append(Figure(grid_picture(values, space, STEPS), subject.name,
@@ -237,11 +230,11 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
 
 def maps(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     """The latents' two principal components, coloured by label, and as thumbnails."""
-    able = [s for s in subjects if can(s.model, "encode")]
+    able = [s for s in subjects if passes.can(s.model, "encode")]
     figures: list[Figure] = []
     for subject in able:
         data = context.examples(POINTS)
-        points, share = principal_plane(encoded(subject.model, data))
+        points, share = principal_plane(passes.encoded(subject.model, data))
         label: Any = data.take("label")
         names = list(data.space.classes) or ([] if label is None else
                                              [str(i) for i in range(int(label.max()) + 1)])
@@ -251,7 +244,7 @@ def maps(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
         figures.append(plot_figure(plots.scatter, points, label, names, title=subject.name,
                                    caption=caption, **axes))
         if context.test.space.kind == "image" and subject is able[-1]:
-            mosaic = imaging.mosaic(points, examples_of(data), data.space.levels)
+            mosaic = imaging.mosaic(points, passes.examples_of(data), data.space.levels)
             figures.append(Figure(imaging.png(mosaic), subject.name,
                                   "the examples themselves, at the same places"))
     if able:
@@ -300,23 +293,25 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     ``extract``, 1 at its edge; (CELLS, CELLS) slope, neighbour distances per standard deviation.
     ``None`` for one latent dimension, or if more than half of the examples are copies.
     """
-    few = evenly_spaced(test, measures.EXAMPLES)
+    few = passes.evenly_spaced(test, measures.EXAMPLES)
     near = measures.neighbour_distance(model, few)
     if model.latent_dim < 2 or len(few) < 7 or not near:
         return None
     draws = measures.prior_draws(model, measures.EXAMPLES, seed)
-    latents = encoded(model, few).astype(np.float64) if can(model, "encode") else draws
+    latents = draws
+    if passes.can(model, "encode"):
+        latents = passes.encoded(model, few).astype(np.float64)
     axes = np.linalg.svd(latents - latents.mean(0), full_matrices=False)[2][:2]
     units = axes * (draws @ axes.T).std(0)[:, None]  # one standard deviation along each
     across, up = np.meshgrid(np.linspace(-SPAN, SPAN, CELLS), np.linspace(SPAN, -SPAN, CELLS))
     z = draws.mean(0) + np.c_[across.ravel(), up.ravel()] @ units
-    condition = conditions_like(model, few, 1, seed)
+    condition = passes.conditions_like(model, few, 1, seed)
     tiles = passes.decoded(model, z, condition=condition)
     at = measures.decoder_means(model, z, condition)
     moved = [np.linalg.norm(measures.decoder_means(model, z + STEP * unit, condition) - at, axis=1)
              for unit in units]
     slope = np.sqrt(np.square(moved).mean(0)) / STEP / near
-    away = reach(extract(examples_of(few)), extract(tiles))
+    away = reach(extract(passes.examples_of(few)), extract(tiles))
     return tiles, away.reshape(CELLS, CELLS), slope.reshape(CELLS, CELLS)
 
 

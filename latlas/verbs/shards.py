@@ -8,6 +8,7 @@ run over everything would write.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         block: examples of a part, a multiple of 512.
         reference: what ``outliers`` sets its threshold by, the same for every shard.
 
-    Raises:
-        ConfigError: a folder with parts of another model, data set, number of shards or options.
+    ConfigError: a folder with parts of another model, data set, number of shards or options.
     """
+    import polars
+
     (number, count), folder = share_of(shard), Path(str(out))
     weights = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
@@ -101,8 +103,10 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         names = part.take("names")
         titles = np.arange(start, start + len(part)) if names is None else np.asarray(names)
         target = folder / f"part-{blocks[place]:06d}-shard-{number}-of-{count}.parquet"
-        if _holds(target, titles):
-            continue
+        with suppress(Exception):  # whatever a parser makes of a broken part: it is written anew
+            if target.is_file() and np.array_equal(
+                    polars.read_parquet(target)["example"].to_numpy(), titles):
+                continue
 
         def step(now: int, _: int, before: int = place * block) -> None:
             if progress:
@@ -111,18 +115,6 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         write_table(target, {"example": titles, **columns(part, step)})
         written += 1
     return ShardParts(written, len(blocks) - written, folder, shard)
-
-
-def _holds(target: Path, titles: Array) -> bool:
-    """Whether a part is there, can be read to its end, and is about these examples."""
-    import polars
-
-    if not target.is_file():
-        return False
-    try:
-        return np.array_equal(polars.read_parquet(target)["example"].to_numpy(), titles)
-    except Exception:  # whatever a parser makes of a broken file: it is written anew
-        return False
 
 
 def _digest_of_some(data: Dataset) -> str:

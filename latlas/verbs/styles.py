@@ -119,8 +119,18 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
         result = _principal("w", passes.to_styles(model, z), k)
     elif has_latents(run, data):
         result = _principal("z", passes.encoded(model, run.open(data, split, **read)), k)
-    else:
-        result = _regressed(model, k, seed, condition)
+    else:  # principal components of decoded examples, and the directions of z to them
+        k = _at_most(k, min(model.latent_dim, model.space.dims), f"latents of {model.latent_dim} "
+                     f"numbers and examples of {model.space.dims}")
+        z = passes.latents_of_prior(model, DECODED, seed, condition).astype(np.float64)
+        x = passes.decoded(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
+        u, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+        axes = u[:, :k].T @ (z - z.mean(0))
+        axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
+        covariance = np.cov(z, rowvar=False).reshape(len(z.T), -1)
+        spread = np.sqrt(np.einsum("kd,de,ke->k", axes, covariance, axes))
+        result = Directions("z", z.mean(0), axes, spread,
+                            singular[:k]**2 / max((singular**2).sum(), 1e-300))
     result.edits = edit(run, result, seed=item, steps=steps, span=span, layers=layers, label=label)
     return result.saved(out)
 
@@ -133,23 +143,6 @@ def _principal(space: str, latents: Array, k: int | None) -> Directions:
     variance = singular**2 / max(1, len(latents) - 1)
     return Directions(space, centre, axes[:k], np.sqrt(variance[:k]),
                       variance[:k] / max(variance.sum(), 1e-300))
-
-
-def _regressed(model: Any, k: int | None, seed: int, condition: Any) -> Directions:
-    """Principal components of decoded examples, and the least-squares directions of z to them."""
-    from latlas.verbs.passes import decoded, latents_of_prior
-
-    k = _at_most(k, min(model.latent_dim, model.space.dims),
-                 f"latents of {model.latent_dim} numbers and examples of {model.space.dims}")
-    z = latents_of_prior(model, DECODED, seed, condition).astype(np.float64)
-    x = decoded(model, z, condition=condition).reshape(len(z), -1).astype(np.float64)
-    u, singular, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
-    axes = u[:, :k].T @ (z - z.mean(0))
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-300)
-    covariance = np.cov(z, rowvar=False).reshape(len(z.T), -1)
-    spread = np.sqrt(np.einsum("kd,de,ke->k", axes, covariance, axes))
-    return Directions("z", z.mean(0), axes, spread,
-                      singular[:k]**2 / max((singular**2).sum(), 1e-300))
 
 
 def _at_most(k: int | None, most: int, of: str) -> int:

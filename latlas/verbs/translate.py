@@ -64,6 +64,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     array (n, \\*shape of that domain), and of recordings a list of
     :class:`latlas.data.recordings.Clip`.
     """
+    from latlas.data.files import FILMS
     from latlas.data.pairs import first_side
     from latlas.verbs import translating
 
@@ -72,7 +73,13 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     common.at_least("n", n, 1)
     path = None if out is None else Path(out)
     whole = run.space.a.sound is not None and (data is None or isinstance(data, str | Path))
-    form = _form_of(path, whole)
+    form = "" if path is None else "folder" if write.is_folder(path) else path.suffix.lower()
+    if whole and form not in ("", "folder", ".png"):
+        raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that "
+                          "ends in .png", option="out")
+    if form not in {"", "folder", ".png", ".npz", ".npy", ".webp", *FILMS}:
+        raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
+                          ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4", option="out")
     side, into = "A" if to == "B" else "B", translating.domains(run.space, to)[1]
     result = Translations(np.zeros((0, *into.shape), np.uint8), into, to=to)
     if whole:
@@ -92,22 +99,3 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     both = both.subset(slice(0, n or (translating.SHEET if sheet_alone else None)))
     translating.translate_examples(result, run.model, both, path, form, progress)
     return result
-
-
-def _form_of(path: Path | None, recordings: bool) -> str:
-    """``folder``, the suffix of a file, or nothing; ConfigError for a name that translations cannot
-    be written to."""
-    from latlas.data.files import FILMS
-
-    if path is None:
-        return ""
-    form = "folder" if write.is_folder(path) else path.suffix.lower()
-    if form in ("folder", ".png"):
-        return form
-    if recordings:
-        raise ConfigError(f"cannot write {path}: of recordings name a folder/, or a file that "
-                          "ends in .png", option="out")
-    if form not in {".npz", ".npy", ".webp", *FILMS}:
-        raise ConfigError(f"cannot write {path}: name a folder/, or a file that ends in .png, "
-                          ".npz or .npy, of one clip in .gif, .apng, .webp or .mp4", option="out")
-    return form
