@@ -92,15 +92,15 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
             f"holds {series.dtype}, which is neither numbers, words nor dates")
         result.problems.append(f"column {name} {what}; {leave_out}")
         return Column(name, "dropped", dtype)
+    if kind in ("integer", "category") and _names_rows(series, name):
+        result.notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
+                            "written")
+        return Column(name, "id", dtype)
     column = Column(name, kind, dtype)  # type: ignore[arg-type]
     if series.dtype == pl.String:
         column = _of_words(frame, series, decimal, dates, result)
     elif kind == "category":
         column = _category(series.cast(pl.String), dtype, result)
-    if column.kind in ("integer", "category", "text") and _names_rows(series, name):
-        result.notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
-                            "written")
-        column = Column(name, "id", dtype)
     if column.kind == "date" and dates == "drop":
         column = Column(name, "dropped", dtype)
     if not column.learnt:

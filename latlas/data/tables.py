@@ -114,6 +114,11 @@ def _usual_label(table: DataFrame) -> str:
     return usual[0]
 
 
+def as_frame(columns: dict[str, Any]) -> DataFrame:
+    """Arrays or lists of one value per row, by the names of their columns."""
+    return read_frame(columns, "the batch").data
+
+
 def in_columns(source: Any, space: Table, name: str) -> Dataset:
     """A table, or rows in memory, in the columns of a run.
 

@@ -302,12 +302,15 @@ class Scorer:
         """Results of every example, (n,) each, after the columns that are kept. ConfigError: no
         such column, or none that is known to hold examples."""
         from latlas.core.noise import derive
+        from latlas.data.tables import as_frame
         from latlas.verbs.passes import encoded
         from latlas.verbs.shards import digest_of
 
-        model, columns, options = self.run.model, self.run.space.columns, dict(self.options)
-        if self.column is None and columns and set(columns) <= set(batch):
-            x = np.column_stack([_column(batch, name) for name in columns])
+        model, options = self.run.model, dict(self.options)
+        own = [c.name for c in getattr(self.run.space, "fields", ()) if c.learnt]
+        x: Any
+        if self.column is None and own and set(own) <= set(batch):
+            x = as_frame({name: _column(batch, name) for name in own})
         else:
             name = self.column or next((name for name in COLUMNS if name in batch), None)
             if name is None:
