@@ -1,4 +1,4 @@
-"""Recordings: wav files as images of sound, and the sound of such images.
+"""Recordings: files of sound as images of it, and the sound of such images.
 
 Each becomes short-time spectra in decibels under its own peak, cut into windows of a fixed number
 of frames that lie ``stride`` frames apart; one shorter than a window lies at as many places within
@@ -13,9 +13,7 @@ centred on sample ``k · hop``, and beyond the ends there is silence.
 from __future__ import annotations
 
 import hashlib
-import io
-import math
-import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -24,36 +22,24 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.io import wavfile
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
 from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.files import SOUNDS, Files, by_folders, complaint
+from latlas.data.soundfiles import HIGHEST, LOWEST, Clip, Samples, read_sound, resampled
 from latlas.data.tables import annotated
 
-Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 #: samples a second at most, unless told; seconds of a frame, of which the power of two is nearest
 MOST, FRAME = 16_000, 0.032
 OVERLAP, WINDOWS = 4, 8  # frames of a frame's length that overlap, and windows of a window's
 EIGHT = 8  # sides of images that networks halve are multiples of it
-FULL = 32767  # of 16 bits
 ROUNDS, MOMENTUM = 100, 0.99  # of Griffin-Lim; the momentum of Perraudin et al. 2013
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording: the mean of its channels, (n,) float64, full scale −1 … 1."""
-
-    x: Samples
-    rate: int  # samples a second
-    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +67,8 @@ class Listening:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
         for option, value, fits, words in (
-                ("rate", self.rate, self.rate is None or self.rate >= 1000,
-                 "samples a second, at least 1000"),
+                ("rate", self.rate, self.rate is None or LOWEST <= self.rate <= HIGHEST,
+                 f"samples a second, {LOWEST:,} to {HIGHEST:,}"),
                 ("window", self.window, self.window >= EIGHT and self.window % EIGHT == 0,
                  f"frames of an example, a multiple of {EIGHT}"),
                 ("stride", self.stride, self.stride is None or self.stride >= 1,
@@ -107,19 +93,19 @@ class Listening:
 
 
 def open_recordings(path: Path, pattern: str = "", /, *, how: Listening) -> RecordingFiles:
-    """The wav files of a folder, a zip, or a file that is one; those that match a pattern."""
+    """The recordings of a folder, a zip, or a file that is one; those that match a pattern."""
     files = Files(path, SOUNDS)
     if pattern:
         files = files.only({n: n for n in files.stored if fnmatch(n, pattern)
                             or fnmatch(PurePosixPath(n).name, pattern)})
     if not files.stored:
         which = f" whose names match {pattern}" if pattern else ""
-        raise DataError(f"{path} holds no recordings (.wav){which}")
+        raise DataError(f"{path} holds no recordings ({', '.join(sorted(SOUNDS))}){which}")
     return RecordingFiles(files, how)
 
 
 class RecordingFiles:
-    """Wav files of one side of a place, read one by one; ``errors`` holds what is broken, by
+    """Recordings of one side of a place, read one by one; ``errors`` holds what is broken, by
     position."""
 
     def __init__(self, files: Files, how: Listening) -> None:
@@ -141,7 +127,7 @@ class RecordingFiles:
         data = self.files.read(self.files.stored[i])
         self.digests[i] = hashlib.blake2b(data, digest_size=8).digest()
         try:
-            return read_wav(data)
+            return read_sound(data)
         except DataError as error:
             raise DataError(f"{self.files.stored[i]} cannot be read: {error}") from None
 
@@ -189,9 +175,13 @@ class RecordingFiles:
                   for i, head in heads.items()}
         notes = complaint(self.errors, len(self), "recordings", self.how.on_error,
                           f"{self.files.path}: ")
+        notes.append(summary(list(heads.values())))
         notes.append(f"spectra at {sound}; windows of {window} frames "
                      f"({window * sound.hop / sound.rate:.2f} s) every {stride}")
-        counts = {f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads.values()],
+        counts = {"without a length in their headers: read to their ends": [
+                      h.unbounded for h in heads.values()],
+                  "followed by bytes that are no part of them": [h.surplus for h in heads.values()],
+                  f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads.values()],
                   "made mono, the mean of their channels": [h.channels > 1 for h in heads.values()],
                   "shorter than a window: silence beside them": [
                       n < window for n in frames.values()]}
@@ -215,6 +205,17 @@ class RecordingFiles:
         return make(name, data, parts=parts, notes=(*notes, *more))
 
 
+def summary(heads: Sequence[Clip]) -> str:
+    """Formats, rates, channels and lengths of recordings, in one line."""
+    seconds = [len(head.x) / head.rate for head in heads]
+    kinds = [Counter(head.kind for head in heads),
+             Counter(f"{head.rate:,} Hz" for head in heads),
+             Counter(f"{head.channels} channel{'s' * (head.channels > 1)}" for head in heads)]
+    parts = [", ".join(f"{what} ({n:,})" for what, n in kind.most_common()) for kind in kinds]
+    return (f"recordings: {'; '.join(parts)}; {min(seconds):.2f} to {max(seconds):.2f} s, "
+            f"{sum(seconds):,.1f} s in all")
+
+
 def starts(frames: int, window: int, stride: int) -> list[int]:
     """Where windows start in a recording, or where one that is shorter starts within a window.
 
@@ -226,49 +227,6 @@ def starts(frames: int, window: int, stride: int) -> list[int]:
 
 
 # ------------------------------------------------------------------ sound, as arrays
-
-def read_wav(data: bytes) -> Clip:
-    """The bytes of a wav file of 8, 16, 24 or 32 bits or of floats.
-
-    Raises:
-        DataError: damaged, cut off, empty, or holding NaN or infinity; it does not name the file.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)
-            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
-            rate, x = wavfile.read(io.BytesIO(data))
-    except wavfile.WavFileWarning:
-        raise DataError("it ends before the end that its head names") from None
-    except ValueError as error:
-        raise DataError(str(error).split("\n")[0] or "not a wav file") from None
-    except Exception:  # struct.error, UnboundLocalError, ...
-        raise DataError("it is cut off, or no wav file") from None
-    if not x.size or rate < 1:
-        raise DataError("it holds no samples")
-    if x.dtype.kind != "f":  # 8 bits have no sign, 24 bits lie in the upper part of 32
-        middle = 128 if x.dtype.kind == "u" else 0
-        x = (x.astype(np.float64) - middle) / 2.0 ** (8 * x.dtype.itemsize - 1)
-    x = x.astype(np.float64)
-    if not np.isfinite(x).all():
-        raise DataError("it holds NaN or infinity")
-    return Clip(x if x.ndim == 1 else x.mean(axis=1), int(rate), 1 if x.ndim == 1 else x.shape[1])
-
-
-def resampled(x: Samples, rate: int, to: int) -> Samples:
-    """Samples (n,) at another rate, ``ceil(n · to / rate)`` of them, by a polyphase filter."""
-    if rate == to:
-        return x
-    both = math.gcd(rate, to)
-    return scipy.signal.resample_poly(x, to // both, rate // both)
-
-
-def wav_bytes(x: Samples, rate: int) -> bytes:
-    """Samples (n,), full scale −1 … 1, as a wav file of 16 bits."""
-    buffer = io.BytesIO()
-    wavfile.write(buffer, rate, np.rint(np.clip(x, -1, 1) * FULL).astype(np.int16))
-    return buffer.getvalue()
-
 
 def frames_of(n: int, hop: int) -> int:
     """Frames of a sound of ``n`` samples.
