@@ -172,6 +172,9 @@ def test_what_is_there_beyond_the_declared_length_is_no_sound() -> None:
         clip = read_sound(data)
         assert len(clip.x) == 3500 and clip.surplus and not clip.unbounded
     assert not read_sound(wav(0)).surplus
+    for twice in (wav(after=chunk(b"data", bytes(500))), encoded("OGG") + encoded("OGG")):
+        clip = read_sound(twice)
+        assert len(clip.x) == 4000 and clip.surplus
     assert not read_sound(wav(after=2 * chunk(b"LIST", b"INFO") + bytes(9))).surplus
     assert len(read_sound(wav(8001)).x) == 4000  # half a sample is missing
 
@@ -343,7 +346,8 @@ def test_a_broken_file_is_named_or_left_out(tmp_path: Path) -> None:
     assert set(source.base.names) == {"a.flac"} and "left out 1 of 2" in source.notes[0]
 
 
-def test_results_are_files_of_the_kind_that_was_given(tmp_path: Path) -> None:
+def test_results_are_files_of_the_kind_that_was_given(tmp_path: Path,
+                                                           capsys: Any) -> None:
     for who, pitch in (("low", 11), ("high", 5)):
         for i in range(10):
             save(tmp_path / who / f"{i}.flac", sound_bytes(np.sin(np.arange(900) / (pitch + i)) / 3,
@@ -356,6 +360,7 @@ def test_results_are_files_of_the_kind_that_was_given(tmp_path: Path) -> None:
     save(tmp_path / "new/deep.WAV", encoded("WAV", "ULAW", np.stack([X, X], 1)))
     assert command(["translate", str(tmp_path / "run"), "--data", str(tmp_path / "new"), "--out",
                     str(tmp_path / "out")]) == 0
+    assert "1 of 14 recordings made mono" in capsys.readouterr().out
     made = {p.name: p for p in (tmp_path / "out").iterdir()}
     assert set(made) == {*(f"of{ending[1:]}{ending}" for ending in FORMATS), "deep.WAV"}
     for name, path in made.items():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -108,8 +108,8 @@ class RecordingFiles:
     """Recordings of one side of a place, read one by one; ``errors`` holds what is broken, by
     position."""
 
-    def __init__(self, files: Files, how: Listening) -> None:
-        self.files, self.how = files, how
+    def __init__(self, files: Files, how: Listening, notes: Sequence[str] = ()) -> None:
+        self.files, self.how, self.notes = files, how, notes
         self.names = files.titles
         self.errors: dict[int, str] = {}
         self.digests: dict[int, bytes] = {}
@@ -120,7 +120,8 @@ class RecordingFiles:
     def only(self, names: Sequence[str]) -> RecordingFiles:
         """Those of these names, in this order."""
         stored = dict(zip(self.names, self.files.stored, strict=True))
-        return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how)
+        return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how,
+                              self.notes)
 
     def clip(self, i: int) -> Clip:
         """Recording ``i``; DataError with its name if it is broken."""
@@ -148,9 +149,17 @@ class RecordingFiles:
 
     def whole(self) -> RecordingFiles:
         """Those that can be read; DataError for others, unless they may be skipped."""
-        heads, where = self.heads, f"{self.files.path}: "
-        complaint(self.errors, len(self), "recordings", self.how.on_error, where)
-        return self.only([self.names[i] for i in heads]) if self.errors else self
+        self.notes = self.remarks()
+        return self.only([self.names[i] for i in self.heads]) if self.errors else self
+
+    def remarks(self) -> list[str]:
+        """What was left out or changed; DataError for broken files unless they may be skipped."""
+        heads = list(self.heads.values())
+        return [*complaint(self.errors, len(self), "recordings", self.how.on_error,
+                           f"{self.files.path}: "), *counted({
+            "without a length in their headers: read to their ends": [h.unbounded for h in heads],
+            "followed by bytes that are not read": [h.surplus for h in heads],
+            "made mono, the mean of their channels": [h.channels > 1 for h in heads]})]
 
     def sides(self, pair: str | None = None, paired: bool | None = None) -> tuple[
             RecordingFiles, RecordingFiles, bool] | None:
@@ -173,20 +182,13 @@ class RecordingFiles:
         sound, stride = self.how.sound(list(heads.values())), self.how.stride or window // WINDOWS
         frames = {i: frames_of(-(-len(head.x) * sound.rate // head.rate), sound.hop)
                   for i, head in heads.items()}
-        notes = complaint(self.errors, len(self), "recordings", self.how.on_error,
-                          f"{self.files.path}: ")
-        notes.append(summary(list(heads.values())))
-        notes.append(f"spectra at {sound}; windows of {window} frames "
-                     f"({window * sound.hop / sound.rate:.2f} s) every {stride}")
-        counts = {"without a length in their headers: read to their ends": [
-                      h.unbounded for h in heads.values()],
-                  "followed by bytes that are no part of them": [h.surplus for h in heads.values()],
-                  f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads.values()],
-                  "made mono, the mean of their channels": [h.channels > 1 for h in heads.values()],
-                  "shorter than a window: silence beside them": [
-                      n < window for n in frames.values()]}
-        notes += [f"{sum(which):,} of {len(heads):,} recordings {what}"
-                  for what, which in counts.items() if any(which)]
+        notes = [*self.remarks(), summary(list(heads.values())),
+                 f"spectra at {sound}; windows of {window} frames "
+                 f"({window * sound.hop / sound.rate:.2f} s) every {stride}",
+                 *counted({f"resampled to {sound.rate:,} Hz": [
+                               h.rate != sound.rate for h in heads.values()],
+                           "shorter than a window: silence beside them": [
+                               n < window for n in frames.values()]})]
         places = [(i, at) for i in heads for at in starts(frames[i], window, stride)]
         x = store.allocate((len(places), 1, sound.n_fft // 2, window), np.uint8)
         last, picture = -1, np.zeros((1, 0, 0), np.uint8)
@@ -203,6 +205,12 @@ class RecordingFiles:
         data = Dataset(x, Recordings(x.shape[1:], sound=sound), group=group[of])
         data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
         return make(name, data, parts=parts, notes=(*notes, *more))
+
+
+def counted(which: Mapping[str, Sequence[bool]]) -> list[str]:
+    """How many of the recordings each line is true of, where it is of any."""
+    return [f"{sum(true):,} of {len(true):,} recordings {what}" for what, true in which.items()
+            if any(true)]
 
 
 def summary(heads: Sequence[Clip]) -> str:

@@ -40,6 +40,7 @@ WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOA
 LAYOUTS = {b"RIFF": ("<4sI", 12, 2, 0), b"RIFX": (">4sI", 12, 2, 0), b"RF64": ("<4sI", 12, 2, 0),
            b"BW64": ("<4sI", 12, 2, 0), b"FORM": (">4sI", 12, 2, 8), b"caff": (">4sq", 8, 1, 4),
            b"riff": ("<16sq", 40, 8, 0)}
+WAVES = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 LARGE = (b"RF64", b"BW64")  # whose sizes of 64 bits are in a chunk of their own
 #: chunks that tell how samples are packed; others, which may be damaged, are not looked at
 NEEDED = (b"fmt ", b"fact", b"ds64", b"COMM", b"FVER", b"desc", b"kuki", b"pakt")
@@ -57,7 +58,7 @@ class Clip:
         rate: samples a second.
         kind: format and encoding, ``WAV PCM_16``.
         unbounded: its header declares no length.
-        surplus: after the length that it declares there are bytes of no meaning.
+        surplus: after the samples that are read there are bytes of no meaning, or others.
     """
 
     x: Samples
@@ -71,7 +72,7 @@ class Clip:
 @dataclass(frozen=True)
 class Extent:
     """Bytes of samples: as the header declares (``None``: it does not) and that are there; and
-    whether others follow that are no chunk."""
+    whether more follow that are not read."""
 
     declared: int | None = None
     present: int = 0
@@ -173,6 +174,8 @@ def _measured(data: bytes) -> tuple[bytes, Extent]:
     if magic == b".snd" and len(data) >= 12:
         start, size = struct.unpack_from(">II", data, 4)
         return data, Extent(None if size >= UNKNOWN else size, max(0, len(data) - start))
+    if magic == b"OggS":  # of several streams the first is read
+        return data, Extent(surplus=data.count(b"OggS\0\2") > 1)
     if magic not in LAYOUTS:
         return data, Extent()
     form, at, align, _ = LAYOUTS[magic]
@@ -206,17 +209,18 @@ def _ended(data: bytes, pieces: list[bytes], chunk: tuple[bytes, int, int, int])
     limit = UNKNOWN_64 if form[2:].endswith("q") or magic in LARGE else UNKNOWN
     unknown = size > max(present, limit - 1) or (size <= 0 and not _is_chunk(data, body, form))
     end = body + size
-    surplus = not unknown and magic != b"riff" and end + MARGIN < len(data) and not (
-        _is_chunk(data, end, form) or _is_chunk(data, end + 1, form))
-    if unknown or magic == b"BW64" or sum(map(len, pieces)) != at:
-        size = present if unknown else size
-        if magic in LARGE and size <= 0xFFFFFFFF:
-            pieces[0] = b"RIFF" + pieces[0][4:]
-        elif magic == b"BW64":
-            pieces[0] = b"RF64" + pieces[0][4:]
-        counted = size + (body - at if magic == b"riff" else 0)
-        counted = min(counted, 0xFFFFFFFF) if form.endswith("I") else counted
-        data = b"".join([*pieces, struct.pack(form, name, counted), data[body:]])
+    after = [at for at in (end, end + 1) if _is_chunk(data, at, form)]
+    surplus = not unknown and magic != b"riff" and end + MARGIN < len(data) and (
+        not after or data[after[0]:after[0] + 4] == name[:4])
+    size = present if unknown else size
+    if magic == b"BW64":
+        pieces[0] = b"RF64" + pieces[0][4:]
+    if magic in LARGE and unknown and size <= 0xFFFFFFFF:
+        pieces[0] = b"RIFF" + pieces[0][4:]
+    counted = size + (body - at if magic == b"riff" else 0)
+    counted = min(counted, 0xFFFFFFFF) if form.endswith("I") else counted
+    rest = data[body:end] if magic in WAVES and not unknown else data[body:]
+    data = b"".join([*pieces, struct.pack(form, name, counted), rest])
     declared = None if unknown else max(0, size - extra)
     return data, Extent(declared, max(0, present - extra), surplus)
 

@@ -389,4 +389,5 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
     grid = imaging.grid(rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:]), columns=4)
     write.write_bytes(sheet, imaging.png(grid))
     line = f"wrote {counted(len(few), 'recording')} to {sheet}: input | output"
-    result.written, result.files["sheet"] = (*result.written, line), str(sheet)
+    result.written, result.files["sheet"] = (
+        *recordings.notes, *result.written, line), str(sheet)
