@@ -143,6 +143,7 @@ def test_streams_of_other_kinds() -> None:
     inside = rf64.index(b"ds64") + 16
     for data in (au[:8] + b"\xff" * 4 + au[12:], flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) +
                  flac[26:], caf[:at["caf"]] + b"\xff" * 8 + caf[at["caf"] + 8:],
+                 caf[:at["caf"]] + struct.pack(">q", -2**63) + caf[at["caf"] + 8:],
                  w64[:at["w64"]] + b"\xff" * 7 + b"\x7f" + w64[at["w64"] + 8:],
                  aiff[:at["aiff"]] + b"\x7f\0\0\x08" + aiff[at["aiff"] + 4:],
                  rf64[:inside] + b"\xff" * 8 + rf64[inside + 8:],

@@ -208,7 +208,7 @@ def _ended(data: bytes, pieces: list[bytes], chunk: tuple[bytes, int, int, int])
     form, _, _, extra = LAYOUTS[magic]
     limit = UNKNOWN_64 if form[2:].endswith("q") or magic in LARGE else UNKNOWN
     unknown = size > max(present, limit - 1) or (size <= 0 and not _is_chunk(data, body, form))
-    end = body + size
+    end = body + max(0, size)
     after = [at for at in (end, end + 1) if _is_chunk(data, at, form)]
     surplus = not unknown and magic != b"riff" and end + MARGIN < len(data) and (
         not after or data[after[0]:after[0] + 4] == name[:4])
