@@ -32,7 +32,8 @@ from sklearn.svm import SVC
 
 import latlas
 from latlas.data import open_pair
-from latlas.data.recordings import Clip, picture_of, read_wav, spectrum, wav_bytes
+from latlas.data.recordings import picture_of, spectrum
+from latlas.data.soundfiles import Clip, read_sound, sound_bytes
 from latlas.run import Run
 from latlas.verbs.translating import sounded
 
@@ -69,7 +70,7 @@ def recordings(path: Path) -> dict[Key, Clip]:
     """Every recording of a zip."""
     with zipfile.ZipFile(path) as archive:
         named = {n: NAME.fullmatch(Path(n).name) for n in archive.namelist()}
-        return {(int(m["digit"]), m["speaker"], int(m["take"])): read_wav(archive.read(n))
+        return {(int(m["digit"]), m["speaker"], int(m["take"])): read_sound(archive.read(n))
                 for n, m in named.items() if m}
 
 
@@ -81,7 +82,7 @@ def translated(run: Path, data: Path, speaker: str, to: str) -> tuple[list[Key],
     files = sorted(folder.glob("*.wav"))
     print(f"{folder}: {len(files)} recordings of {speaker} in the other voice", flush=True)
     keys = [key_of(f.name) for f in files]
-    return keys, [read_wav(f.read_bytes()) for f in files]
+    return keys, [read_sound(f.read_bytes()) for f in files]
 
 
 def key_of(name: str) -> Key:
@@ -99,7 +100,7 @@ def controls(said: dict[Key, Clip], classifiers: SpeechClassifiers, target: str,
         clips = held_out(said, who)
         yield classifiers.row(f"{name}, as {target}", target, clips.values(), [k[0] for k in clips])
     clips = held_out(said, target)
-    again = [read_wav(wav_bytes(c.x, c.rate)) for c in
+    again = [read_sound(sound_bytes(c.x, c.rate)) for c in
              (sounded(picture_of(c, kind), kind, c) for c in clips.values())]
     yield classifiers.row(f"{target}, Griffin-Lim", target, again, [k[0] for k in clips])
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import latlas
 from latlas.data import open_pair
-from latlas.data.recordings import Clip, wav_bytes
+from latlas.data.soundfiles import Clip, sound_bytes
 from latlas.verbs.translating import open_recordings
 
 #: pitch in Hz and how long the throat is (the formants' scale)
@@ -56,7 +56,7 @@ def synthetic(folder: Path, low: float, throat: float, *, seed: int, n: int = 60
         seconds = rng.uniform(0.2, 0.4)
         first, last = rng.choice(4, 2, replace=False)
         sound = spoken(seconds, low * rng.uniform(0.93, 1.07), throat, first, last)
-        (folder / f"{i:02}.wav").write_bytes(wav_bytes(sound, RATE))
+        (folder / f"{i:02}.wav").write_bytes(sound_bytes(sound, RATE))
     return folder
 
 

@@ -12,7 +12,7 @@ import copy
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -27,7 +27,8 @@ MAY_MOVE = (".png", ".webp")
 #: files that are a whole clip
 FILMS = frozenset({".apng", ".gif", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
                    ".webm"})
-SOUNDS = frozenset({".wav", ".wave"})
+SOUNDS = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus",
+                    ".rf64", ".w64", ".wav", ".wave"})
 #: readers, as ``module:function`` of this package
 IMAGES, RECORDINGS, PACKED = "images:open_images", "recordings:open_recordings", "packed"
 CLIPS, FILM = "clips:open_clips", "clips:open_film"
@@ -35,7 +36,7 @@ CIFAR, IDX, SVHN = "standard:open_cifar", "standard:open_idx", "standard:open_sv
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".jsonl", ".ndjson", ".arrow", ".feather",
           ".ipc", ".db", ".sqlite", ".sqlite3")
 BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
-             ".wav": RECORDINGS, **dict.fromkeys(TABLES, "tables:open_table")}
+             **dict.fromkeys(SOUNDS, RECORDINGS), **dict.fromkeys(TABLES, "tables:open_table")}
 #: of text files of rows that have no ending of their own
 TEXT = (".data", ".dat", ".txt")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
@@ -128,7 +129,7 @@ class Files:
             a place of its own.
     """
 
-    def __init__(self, path: Path, kinds: frozenset[str] = PICTURES) -> None:
+    def __init__(self, path: Path, kinds: Collection[str] = PICTURES) -> None:
         alone = path.suffix.lower() in kinds and path.is_file()
         self.path, self.root = path, path.parent if alone else path
         self.archive = None if alone or path.is_dir() else zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""Recordings: wav files as images of sound, and the sound of such images.
+"""Recordings: files of sound as images of it, and the sound of such images.
 
 Each becomes short-time spectra in decibels under its own peak, cut into windows of a fixed number
 of frames that lie ``stride`` frames apart; one shorter than a window lies at as many places within
@@ -13,10 +13,8 @@ centred on sample ``k · hop``, and beyond the ends there is silence.
 from __future__ import annotations
 
 import hashlib
-import io
-import math
-import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -24,36 +22,24 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.io import wavfile
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
 from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.files import SOUNDS, Files, by_folders, complaint
+from latlas.data.soundfiles import HIGHEST, LOWEST, Clip, Samples, read_sound, resampled
 from latlas.data.tables import annotated
 
-Samples = NDArray[np.float64]
 Spectrum = NDArray[np.complex128]
 #: samples a second at most, unless told; seconds of a frame, of which the power of two is nearest
 MOST, FRAME = 16_000, 0.032
 OVERLAP, WINDOWS = 4, 8  # frames of a frame's length that overlap, and windows of a window's
 EIGHT = 8  # sides of images that networks halve are multiples of it
-FULL = 32767  # of 16 bits
 ROUNDS, MOMENTUM = 100, 0.99  # of Griffin-Lim; the momentum of Perraudin et al. 2013
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A recording: the mean of its channels, (n,) float64, full scale −1 … 1."""
-
-    x: Samples
-    rate: int  # samples a second
-    channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,8 +67,8 @@ class Listening:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
         for option, value, fits, words in (
-                ("rate", self.rate, self.rate is None or self.rate >= 1000,
-                 "samples a second, at least 1000"),
+                ("rate", self.rate, self.rate is None or LOWEST <= self.rate <= HIGHEST,
+                 f"samples a second, {LOWEST:,} to {HIGHEST:,}"),
                 ("window", self.window, self.window >= EIGHT and self.window % EIGHT == 0,
                  f"frames of an example, a multiple of {EIGHT}"),
                 ("stride", self.stride, self.stride is None or self.stride >= 1,
@@ -107,23 +93,23 @@ class Listening:
 
 
 def open_recordings(path: Path, pattern: str = "", /, *, how: Listening) -> RecordingFiles:
-    """The wav files of a folder, a zip, or a file that is one; those that match a pattern."""
+    """The recordings of a folder, a zip, or a file that is one; those that match a pattern."""
     files = Files(path, SOUNDS)
     if pattern:
         files = files.only({n: n for n in files.stored if fnmatch(n, pattern)
                             or fnmatch(PurePosixPath(n).name, pattern)})
     if not files.stored:
         which = f" whose names match {pattern}" if pattern else ""
-        raise DataError(f"{path} holds no recordings (.wav){which}")
+        raise DataError(f"{path} holds no recordings ({', '.join(sorted(SOUNDS))}){which}")
     return RecordingFiles(files, how)
 
 
 class RecordingFiles:
-    """Wav files of one side of a place, read one by one; ``errors`` holds what is broken, by
+    """Recordings of one side of a place, read one by one; ``errors`` holds what is broken, by
     position."""
 
-    def __init__(self, files: Files, how: Listening) -> None:
-        self.files, self.how = files, how
+    def __init__(self, files: Files, how: Listening, notes: Sequence[str] = ()) -> None:
+        self.files, self.how, self.notes = files, how, notes
         self.names = files.titles
         self.errors: dict[int, str] = {}
         self.digests: dict[int, bytes] = {}
@@ -134,14 +120,15 @@ class RecordingFiles:
     def only(self, names: Sequence[str]) -> RecordingFiles:
         """Those of these names, in this order."""
         stored = dict(zip(self.names, self.files.stored, strict=True))
-        return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how)
+        return RecordingFiles(self.files.only({name: stored[name] for name in names}), self.how,
+                              self.notes)
 
     def clip(self, i: int) -> Clip:
         """Recording ``i``; DataError with its name if it is broken."""
         data = self.files.read(self.files.stored[i])
         self.digests[i] = hashlib.blake2b(data, digest_size=8).digest()
         try:
-            return read_wav(data)
+            return read_sound(data)
         except DataError as error:
             raise DataError(f"{self.files.stored[i]} cannot be read: {error}") from None
 
@@ -162,9 +149,17 @@ class RecordingFiles:
 
     def whole(self) -> RecordingFiles:
         """Those that can be read; DataError for others, unless they may be skipped."""
-        heads, where = self.heads, f"{self.files.path}: "
-        complaint(self.errors, len(self), "recordings", self.how.on_error, where)
-        return self.only([self.names[i] for i in heads]) if self.errors else self
+        self.notes = self.remarks()
+        return self.only([self.names[i] for i in self.heads]) if self.errors else self
+
+    def remarks(self) -> list[str]:
+        """What was left out or changed; DataError for broken files unless they may be skipped."""
+        heads = list(self.heads.values())
+        return [*complaint(self.errors, len(self), "recordings", self.how.on_error,
+                           f"{self.files.path}: "), *counted({
+            "without a length in their headers: read to their ends": [h.unbounded for h in heads],
+            "followed by bytes that are not read": [h.surplus for h in heads],
+            "made mono, the mean of their channels": [h.channels > 1 for h in heads]})]
 
     def sides(self, pair: str | None = None, paired: bool | None = None) -> tuple[
             RecordingFiles, RecordingFiles, bool] | None:
@@ -187,16 +182,13 @@ class RecordingFiles:
         sound, stride = self.how.sound(list(heads.values())), self.how.stride or window // WINDOWS
         frames = {i: frames_of(-(-len(head.x) * sound.rate // head.rate), sound.hop)
                   for i, head in heads.items()}
-        notes = complaint(self.errors, len(self), "recordings", self.how.on_error,
-                          f"{self.files.path}: ")
-        notes.append(f"spectra at {sound}; windows of {window} frames "
-                     f"({window * sound.hop / sound.rate:.2f} s) every {stride}")
-        counts = {f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads.values()],
-                  "made mono, the mean of their channels": [h.channels > 1 for h in heads.values()],
-                  "shorter than a window: silence beside them": [
-                      n < window for n in frames.values()]}
-        notes += [f"{sum(which):,} of {len(heads):,} recordings {what}"
-                  for what, which in counts.items() if any(which)]
+        notes = [*self.remarks(), summary(list(heads.values())),
+                 f"spectra at {sound}; windows of {window} frames "
+                 f"({window * sound.hop / sound.rate:.2f} s) every {stride}",
+                 *counted({f"resampled to {sound.rate:,} Hz": [
+                               h.rate != sound.rate for h in heads.values()],
+                           "shorter than a window: silence beside them": [
+                               n < window for n in frames.values()]})]
         places = [(i, at) for i in heads for at in starts(frames[i], window, stride)]
         x = store.allocate((len(places), 1, sound.n_fft // 2, window), np.uint8)
         last, picture = -1, np.zeros((1, 0, 0), np.uint8)
@@ -215,6 +207,23 @@ class RecordingFiles:
         return make(name, data, parts=parts, notes=(*notes, *more))
 
 
+def counted(which: Mapping[str, Sequence[bool]]) -> list[str]:
+    """How many of the recordings each line is true of, where it is of any."""
+    return [f"{sum(true):,} of {len(true):,} recordings {what}" for what, true in which.items()
+            if any(true)]
+
+
+def summary(heads: Sequence[Clip]) -> str:
+    """Formats, rates, channels and lengths of recordings, in one line."""
+    seconds = [len(head.x) / head.rate for head in heads]
+    kinds = [Counter(head.kind for head in heads),
+             Counter(f"{head.rate:,} Hz" for head in heads),
+             Counter(f"{head.channels} channel{'s' * (head.channels > 1)}" for head in heads)]
+    parts = [", ".join(f"{what} ({n:,})" for what, n in kind.most_common()) for kind in kinds]
+    return (f"recordings: {'; '.join(parts)}; {min(seconds):.2f} to {max(seconds):.2f} s, "
+            f"{sum(seconds):,.1f} s in all")
+
+
 def starts(frames: int, window: int, stride: int) -> list[int]:
     """Where windows start in a recording, or where one that is shorter starts within a window.
 
@@ -226,49 +235,6 @@ def starts(frames: int, window: int, stride: int) -> list[int]:
 
 
 # ------------------------------------------------------------------ sound, as arrays
-
-def read_wav(data: bytes) -> Clip:
-    """The bytes of a wav file of 8, 16, 24 or 32 bits or of floats.
-
-    Raises:
-        DataError: damaged, cut off, empty, or holding NaN or infinity; it does not name the file.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)
-            warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
-            rate, x = wavfile.read(io.BytesIO(data))
-    except wavfile.WavFileWarning:
-        raise DataError("it ends before the end that its head names") from None
-    except ValueError as error:
-        raise DataError(str(error).split("\n")[0] or "not a wav file") from None
-    except Exception:  # struct.error, UnboundLocalError, ...
-        raise DataError("it is cut off, or no wav file") from None
-    if not x.size or rate < 1:
-        raise DataError("it holds no samples")
-    if x.dtype.kind != "f":  # 8 bits have no sign, 24 bits lie in the upper part of 32
-        middle = 128 if x.dtype.kind == "u" else 0
-        x = (x.astype(np.float64) - middle) / 2.0 ** (8 * x.dtype.itemsize - 1)
-    x = x.astype(np.float64)
-    if not np.isfinite(x).all():
-        raise DataError("it holds NaN or infinity")
-    return Clip(x if x.ndim == 1 else x.mean(axis=1), int(rate), 1 if x.ndim == 1 else x.shape[1])
-
-
-def resampled(x: Samples, rate: int, to: int) -> Samples:
-    """Samples (n,) at another rate, ``ceil(n · to / rate)`` of them, by a polyphase filter."""
-    if rate == to:
-        return x
-    both = math.gcd(rate, to)
-    return scipy.signal.resample_poly(x, to // both, rate // both)
-
-
-def wav_bytes(x: Samples, rate: int) -> bytes:
-    """Samples (n,), full scale −1 … 1, as a wav file of 16 bits."""
-    buffer = io.BytesIO()
-    wavfile.write(buffer, rate, np.rint(np.clip(x, -1, 1) * FULL).astype(np.int16))
-    return buffer.getvalue()
-
 
 def frames_of(n: int, hop: int) -> int:
     """Frames of a sound of ``n`` samples.

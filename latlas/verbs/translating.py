@@ -22,16 +22,14 @@ from latlas.data.dataset import Dataset
 from latlas.data.images import to_ids
 from latlas.data.pairs import Data, PairDataset, first_side
 from latlas.data.recordings import (
-    Clip,
     Listening,
     RecordingFiles,
     griffin_lim,
     magnitude_of,
     picture_of,
-    resampled,
-    wav_bytes,
 )
 from latlas.data.recordings import open_recordings as open_files
+from latlas.data.soundfiles import Clip, resampled, sound_bytes
 from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.run import Run
@@ -269,7 +267,8 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
     """Whole recordings of a side: of a source of one side all, of two those of that domain.
 
     Args:
-        data: a wav file, a folder or zip, or two of them; ``None`` is what the run was trained on.
+        data: a file of sound, a folder or zip, or two of them; ``None`` is what the run was
+            trained on.
         split: as in :meth:`latlas.run.Run.open`.
 
     Raises:
@@ -284,8 +283,8 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
         place = place[number]
     place = place.get("source") if isinstance(place, Mapping) else place
     if not isinstance(place, str | Path):
-        raise DataError("recordings are translated whole: name a wav file, or a folder or zip of "
-                        f"them ({say_option('data')})")
+        raise DataError("recordings are translated whole: name a file of sound, or a folder or "
+                        f"zip of them ({say_option('data')})")
     name, _, pattern = str(place).partition("::")
     path = Path(name).expanduser()
     if not path.exists():
@@ -315,8 +314,8 @@ def translate_clips(model: Any, recordings: RecordingFiles, to: str = "B",
 def translate_clip(model: Any, clip: Clip, *, to: str = "B") -> Clip:
     """One recording in domain ``to``: as many samples at the same rate, with the same loudness.
 
-    The phase is found by :func:`latlas.data.sound.griffin_lim`, and loudness, the root mean square,
-    is that of ``clip``, or less where it would go beyond full scale.
+    The phase is found by :func:`latlas.data.recordings.griffin_lim`, and loudness, the root mean
+    square, is that of ``clip``, or less where it would go beyond full scale.
     """
     sound = domains(model.space, to)[0].sound
     assert sound is not None  # a run of recordings
@@ -361,9 +360,10 @@ def sounded(picture: Array, sound: Sound, like: Clip) -> Clip:
 
 def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, path: Path | None,
                          progress: Progress | None) -> None:
-    """Wav files of 16 bits in a folder, by their names (those there already are left), and a sheet
-    of spectra beside it, of the input and of the output as it sounds, or the sheet alone; without a
-    path clips. All is noted in a :class:`latlas.verbs.translate.Translations`."""
+    """Files of the kind and rate of the input in a folder, by their names (those there already are
+    left), and a sheet of spectra beside it, of the input and of the output as it sounds, or the
+    sheet alone; without a path clips. All is noted in a
+    :class:`latlas.verbs.translate.Translations`."""
     to, result.count = result.to, len(recordings)
     if path is None:
         result.clips = list(translate_clips(model, recordings, to, progress))
@@ -373,10 +373,12 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
     if write.is_folder(path):
         def sounds(missing: list[int]) -> Iterator[bytes]:
             rest = recordings.only([recordings.names[i] for i in missing])
-            for clip in translate_clips(model, rest, to, progress):
-                yield wav_bytes(clip.x, clip.rate)
+            for i, clip in zip(missing, translate_clips(model, rest, to, progress), strict=True):
+                yield sound_bytes(clip.x, clip.rate, endings[i].lower())
 
-        names = write.file_names(len(recordings), recordings.names, ".wav")
+        endings = [PurePosixPath(name).suffix for name in recordings.names]
+        stems = write.file_names(len(recordings), recordings.names, "")
+        names = [stem + ending for stem, ending in zip(stems, endings, strict=True)]
         sheet = result.note_files(path, *write.write_missing(path, names, sounds), "recording")
     few = recordings.only(recordings.names[:SHEET])
     clips = [few.clip(i) for i in range(len(few))]
@@ -387,4 +389,5 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
     grid = imaging.grid(rows.swapaxes(0, 1).reshape(-1, *rows.shape[2:]), columns=4)
     write.write_bytes(sheet, imaging.png(grid))
     line = f"wrote {counted(len(few), 'recording')} to {sheet}: input | output"
-    result.written, result.files["sheet"] = (*result.written, line), str(sheet)
+    result.written, result.files["sheet"] = (
+        *recordings.notes, *result.written, line), str(sheet)
