@@ -33,6 +33,7 @@ READ = {
 }
 JSON = Flag(bool, "Print the result as JSON on stdout, all else on stderr.")
 DEVICE = Flag(str, "auto, cpu, cuda, cuda:1, mps.")
+MODEL = Flag(str, "module:Class, of a run of a model of your own: its code runs only if named.")
 
 
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
@@ -46,6 +47,8 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     typed = {k: v.name or f"--{k.replace('_', '-')}" for k, v in {**flags, **extra}.items()
              if k in extra or not (reads and k in READ)}
     more = {**extra, **({"device": DEVICE} if device else {}), "json": JSON}
+    if flags.keys() & {"run", "runs"} and "model" not in flags:
+        more["model"], typed["model"] = MODEL, "--model"
     parameters += [_parameter(k, v, {"device": "auto", "json": False}.get(k), False)
                    for k, v in more.items()]
     flags |= more
@@ -59,6 +62,10 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
                       for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
+            if "model" in more and (model := values.pop("model", None)):
+                from latlas.models import get
+
+                get(model)  # from now on runs may be of it
             if "run" in values:
                 from latlas.run import Run
 
