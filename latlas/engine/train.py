@@ -70,6 +70,7 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     if len(train) == 0:
         raise DataError("there are no examples to train on")
     if (folder / files.MODEL).is_file():
+        _remove_checkpoints(folder)
         progress.end(f"{folder} is finished already")
         return Outcome(0, 0.0, "already finished")
     devices.keep_freed_memory()
@@ -102,12 +103,18 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         files.save_tree(folder / files.MODEL, dict(model.state_dict()), {
             "images": outcome.images, "seconds": outcome.seconds, "stopped": outcome.stopped,
             **facts})
-        for file in (folder / files.CHECKPOINT, *folder.glob("rollback-*.safetensors")):
-            file.unlink(missing_ok=True)
+        _remove_checkpoints(folder)
     if log.events is not None:
         log.events.close()
     progress.end(f"finished {outcome.images:,} examples in {outcome.seconds:,.1f} s")
     return outcome
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """Of a run that has ended."""
+    for pattern in (files.CHECKPOINT, "rollback-*.safetensors"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def _optimise(model: Model, train: Data, checks: Validation | None, options: TrainOptions,
