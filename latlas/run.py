@@ -134,7 +134,7 @@ class Run:
         model = models.build(self.model_name, self.config, self.space, **self.modules)
         self._load_weights(model)
         apply_layout(model, self.chosen.get("layout", ""))  # the same kernels, the same bits
-        if (self.path / PRIOR / MODEL).is_file():
+        if self.finished and (self.path / PRIOR / MODEL).is_file():
             model.fitted_prior = self._fitted_prior()
         return model.to(pick_device(self.device)).eval().requires_grad_(False)
 

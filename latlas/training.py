@@ -214,8 +214,11 @@ def claim(out: Path, request: dict[str, Any], keys: Keys, accept: bool) -> None:
     Raises:
         RunError: another request, or data that have changed since, and how, unless accepted.
     """
-    if (out / RUN).is_file() and not accept and has_weights(out):
-        record = read_run(out)
+    record = read_run(out) if (out / RUN).is_file() else None
+    if record and not has_weights(out) and differs(record, request):
+        with alone(out):  # nobody has begun what was asked for
+            discard_unstarted(out)
+    elif record and not accept and has_weights(out):
         before = Keys.load(out)
         changes = keys.changes(before) if before else "" if record.get("examples") in (
             None, keys.content.to_json()) else "they have another digest"

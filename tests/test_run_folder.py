@@ -148,6 +148,16 @@ def test_out_of_memory_before_the_first_step(run, trained, monkeypatch, error):
     assert not list(Path("mine").glob(".*"))
 
 
+def test_a_run_that_was_killed_before_its_first_step_is_taken_over(run, trained):
+    for file in ("model.safetensors", "metrics.jsonl"):
+        (run / file).unlink()
+    latlas.train("vae", str(trained / "x.npz"), out=run, **QUICK | {"latent_dim": 3})
+    assert latlas.load(run).model.latent_dim == 3
+    (run / "model.safetensors").unlink()  # its log tells of steps
+    with pytest.raises(RunError, match="holds no weights yet: remove it"):
+        latlas.train("vae", str(trained / "x.npz"), out=run, **QUICK)
+
+
 def test_weights_and_the_persons_own_files_stay(run, trained, monkeypatch):
     """A failure on the way from a checkpoint on, or of a run that is finished, removes nothing."""
     def fail(*_):
@@ -389,6 +399,26 @@ def test_a_finished_run_is_not_taken_for_one_of_other_data(here, trained):
     rewrite(Path("run"), data=spec)
     with pytest.raises(RunError, match="have other labels"):
         latlas.train("vae", str(here / "x.npz"), out="run", **QUICK)
+
+
+def test_the_batch_size_that_was_chosen_stays_when_the_data_grow(here):
+    settings = QUICK | {"batch_size": 0, "images": 640}
+    x = np.random.default_rng(0).normal(size=(14_000, 2)).astype(np.float32)
+
+    def data(n: int) -> str:
+        np.savez("x.npz", x=x[:n])
+        return "x.npz"
+    from latlas.engine.progress import Progress
+    advance = Progress.advance
+    Progress.advance = lambda self, images: images == 64 and signal.raise_signal(signal.SIGINT)
+    try:
+        latlas.train("vae", data(7900), out="run", **settings)
+    finally:
+        Progress.advance = advance
+    run = latlas.train("vae", data(8100), out="run", accept_changed_data=True, **settings)
+    assert run.outcome.stopped == "budget" and latlas.load("run").chosen["batch_size"] == 64
+    train, everything = (latlas.open_data("x.npz", part, like=run) for part in ("train", "all"))
+    assert run.trained_on(train) == run.trained_on(everything) == len(train)
 
 
 def test_a_table_whose_rows_changed_goes_on_in_the_units_it_began_with(here):

@@ -163,7 +163,7 @@ def discard_unstarted(path: Path) -> None:
     nobody's way."""
     log = path / "metrics.jsonl"
     if has_weights(path) or (log.is_file() and any(
-            '"images": 0,' not in line for line in log.read_text("utf-8").splitlines())):
+            '"images": 0,' not in line for line in log.read_text("utf-8", "replace").splitlines())):
         return
     remove_parts(path)
     for name in ("tensorboard", "samples", "cache"):

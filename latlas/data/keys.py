@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from latlas.core.errors import RunError
 from latlas.core.files import save_arrays
 from latlas.core.record import Content
-from latlas.data.dataset import content_keys
+from latlas.data.dataset import chunk_rows, content_keys
 from latlas.data.pairs import Data, PairDataset
-from latlas.data.splits import mix
+from latlas.data.splits import hash_rows, mix
 
 Hashes = NDArray[np.uint64]
 #: file of a run folder
@@ -112,8 +112,11 @@ def keys_of(data: Data) -> Hashes:
     if isinstance(data, PairDataset):
         a, b = keys_of(data.a), keys_of(data.b)
         return mix(a ^ mix(b)) if data.aligned else np.concatenate([a, b])
-    keys = content_keys(data)
-    return keys if data.rows is None else keys[data.rows]
+    if data.rows is None or data.key is not None:
+        return content_keys(data)[data.index]
+    step = chunk_rows(data.x.shape, data.x.dtype)  # data may be larger than memory
+    return np.concatenate([hash_rows(data.x[data.rows[start:start + step]])
+                           for start in range(0, len(data), step)] or [np.zeros(0, np.uint64)])
 
 
 def _labels(data: Data) -> Hashes:

@@ -121,6 +121,9 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
               log: Log, callbacks: Sequence[Callback], start: float) -> tuple[Trainer, str]:
     """Train by gradient, from the checkpoint on if there is one; why it ended."""
     folder, distributed, n = log.folder, devices.join(model.device), len(train)
+    record = read_run(folder)
+    if record.get("chosen") and not options.batch_size:  # chosen when the data may have been fewer
+        options = replace(options, batch_size=record["chosen"]["batch_size"])
     options = replace(options, batch_size=batch_size_of(model, n, options, distributed),
                       learning_rate=options.learning_rate or model.defaults.learning_rate)
     batches = Batches(train, options.batch_size, options.seed, device=model.device,
@@ -128,7 +131,6 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
     resumes = (folder / files.CHECKPOINT).is_file()
     if not resumes:
         model.prepare(Sweep(train, device=model.device), n)
-    record = read_run(folder)
     if record.get("chosen"):
         resolved = Chosen(**record["chosen"])
     else:
