@@ -12,7 +12,6 @@ from typing import Any
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.core.files import whole
-from latlas.core.record import read_run
 
 
 class Progress:
@@ -104,10 +103,9 @@ class Log:
     """
 
     def __init__(self, folder: Path, progress: Progress, *, leads: bool = True,
-                 tensorboard: bool = False) -> None:
-        self.folder, self.progress, self.leads = folder, progress, leads
+                 tensorboard: bool = False, run: str = "") -> None:
+        self.folder, self.progress, self.leads, self.run = folder, progress, leads, run
         self.file = folder / "metrics.jsonl"
-        self.run = read_run(folder)["id"]
         self.values: dict[str, float] = {}
         self.earlier_seconds, self.start = 0.0, time.monotonic()
         self.events: Any = None

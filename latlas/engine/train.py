@@ -77,7 +77,8 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     device = devices.pick_device(options.device)
     model.to(device)
     sweep = Sweep(train, device=device)
-    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard)
+    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard,
+              run=read_run(folder)["id"])
     facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
     with ExitStack() as restored:  # training seeds torch's own generator and sets threads
         restored.callback(torch.set_rng_state, torch.get_rng_state())
