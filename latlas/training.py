@@ -191,14 +191,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             keep(out, keys)
         if note:
             show.warn(note)
-        callbacks: list[Any] = []
-        if (context.leads and model.defaults.monitored and len(examples)
-                and not (out / MODEL).is_file()):
-            from latlas.snapshots import SampleMonitor, TranslationSheets
-
-            folder = out / "samples" if plan.options.sample_snapshots else None
-            callbacks = [TranslationSheets(folder, examples) if needs else SampleMonitor(
-                folder, first_side(examples), plan.options.seed, out / "cache")]
+        watched = context.leads and model.defaults.monitored and not (out / MODEL).is_file()
+        callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
@@ -206,6 +200,15 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
+
+
+def _snapshots(plan: Plan, examples: Data, out: Path) -> Any:
+    """What looks at an adversarial model's samples, or translations, while it trains."""
+    from latlas.snapshots import SampleMonitor, TranslationSheets
+
+    folder = out / "samples" if plan.options.sample_snapshots else None
+    return SampleMonitor(folder, examples, plan.options.seed, out / "cache") if isinstance(
+        examples, Dataset) else TranslationSheets(folder, examples)
 
 
 def claim(out: Path, request: dict[str, Any], keys: Keys, accept: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -147,8 +148,8 @@ def has_weights(path: Path) -> bool:
 
 
 def is_part(path: Path) -> bool:
-    """What a process that was killed while it wrote has left."""
-    return path.name.startswith(".") and ".part" in path.name
+    """What a process that was killed while it wrote has left: ours, or safetensors' own."""
+    return re.fullmatch(r"\..*\.part(\.\w+)?|\.tmp\w{6}", path.name) is not None
 
 
 def remove_parts(path: Path) -> None:

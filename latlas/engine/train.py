@@ -19,7 +19,7 @@ from torch import nn
 
 from latlas.core import devices, files, trees
 from latlas.core.devices import DistributedContext
-from latlas.core.errors import DataError, RunError
+from latlas.core.errors import DataError, RunError, TrainingError
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.record import FORMAT, RUN, Chosen, read_run
 from latlas.data.batches import Batches, Sweep
@@ -99,6 +99,10 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         model.eval()
         if isinstance(model, Finishes):
             model.finish(sweep)
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise TrainingError(f"{name} of the trained model is not finite: the data hold numbers "
+                                "that are too large or too small", what=name)
     outcome = replace(outcome, seconds=log.seconds)
     if log.leads:
         files.save_tree(folder / files.MODEL, dict(model.state_dict()), {
@@ -151,7 +155,8 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
         tensors, meta = trees.read_tree(folder / files.CHECKPOINT, log.run, trees.Progress)
         trainer.restore_from(folder / files.CHECKPOINT, tensors, meta)
         if trainer.images != meta["images"]:
-            raise RunError(f"{folder} was trained in batches of {meta['images'] // meta['step']}, "
+            size = meta["images"] // max(1, meta["step"])
+            raise RunError(f"{folder} was trained in batches of {size}, "
                            f"here they are of {options.batch_size}", what=str(folder),
                            option="batch_size", hint="go on with as many processes as before")
         log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
