@@ -33,7 +33,7 @@ READ = {
 }
 JSON = Flag(bool, "Print the result as JSON on stdout, all else on stderr.")
 DEVICE = Flag(str, "auto, cpu, cuda, cuda:1, mps.")
-MODEL = Flag(str, "module:Class, of a run of a model of your own: its code runs only if named.")
+MODEL = Flag(str, "module:Class of a model of your own, whose code runs only if named.")
 
 
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
@@ -62,10 +62,11 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
                       for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
-            if "model" in more and (model := values.pop("model", None)):
+            if "model" in more and (names := values.pop("model", None)):
                 from latlas.models import get
 
-                get(model)  # from now on runs may be of it
+                for model in names.split(","):
+                    get(model)  # from now on runs may be of it
             if "run" in values:
                 from latlas.run import Run
 
