@@ -301,9 +301,9 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_bits(tmp_path, mode
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["vae", "gan"])
-def test_killed_at_every_operation_on_files_and_40_random_moments(tmp_path, model):
-    assert kill(model, tmp_path, 0, 40)["kills"] > 80
+@pytest.mark.parametrize("model, kills, moments", [("vae", 0, 40), ("gan", 40, 10)])
+def test_killed_at_every_operation_on_files_or_50_of_them(tmp_path, model, kills, moments):
+    assert kill(model, tmp_path, kills, moments)["kills"] >= 50
 
 
 # ----------------------------------------------------------------------------- bound to its data
