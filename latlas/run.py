@@ -1,6 +1,7 @@
 """A run: a folder with a trained model, the space of its data, and how it was trained.
 
     run.json                what was asked for; written before the first step
+    examples.npz            hashes of the examples that it is trained on
     metrics.jsonl           one JSON object a line
     checkpoint.safetensors  everything training needs to go on; removed when it has ended
     rollback-K.safetensors  the same as of step K, of a monitored model; removed likewise
@@ -12,6 +13,7 @@ Reading run.json imports no torch; weights are read when :attr:`Run.model` is fi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from latlas import models
 from latlas.core.errors import CapabilityError, DataError, RunError, say_option
-from latlas.core.files import CHECKPOINT, MODEL, load_tree, read_run
+from latlas.core.files import CHECKPOINT, MODEL
 from latlas.core.options import parse
+from latlas.core.record import RUN, read_run
 from latlas.core.space import parse_space
 from latlas.data.fitting import open_examples
+from latlas.data.keys import trained_on
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +50,8 @@ class Run:
     Args:
         path: the folder.
         device: where the model's weights go: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        model: the ``module:Class`` of a run of a model of one's own. Its code is imported only if
+            it is named here, or was by :func:`latlas.train` in this process.
         modules: networks of the person's own that it was trained with (``encoder=…``).
 
     Attributes:
@@ -63,17 +69,22 @@ class Run:
 
     outcome: Outcome | None = None
 
-    def __init__(self, path: str | Path, *, device: str = "auto", **modules: nn.Module) -> None:
+    def __init__(self, path: str | Path, *, device: str = "auto", model: str | None = None,
+                 **modules: nn.Module) -> None:
         self.path: Path | None = Path(path)
         self.device, self.modules = device, modules
         self.record = record = read_run(self.path)
         try:
             self.name, self.model_name = self.path.resolve().name, record["model"]
+            if model is not None and model != self.model_name:
+                raise RunError(f"{path} holds a run of {self.model_name}, not of {model}")
+            if model is None:
+                models.require_named(self.model_name, self.path / RUN)
             self.provides = models.get(self.model_name).provides
             self.space: Any = parse_space(record["space"])
             self.data: Mapping[str, Any] | None = record.get("data")
             self.chosen: Mapping[str, Any] = record.get("chosen") or {}
-            record["config"], record["training"]
+            record["config"], record["training"], record["id"]
         except KeyError as error:
             raise RunError(f"{path}/run.json lacks {error}; it is no whole run") from error
         except (TypeError, ValueError) as error:
@@ -100,7 +111,8 @@ class Run:
     @cached_property
     def config(self) -> Any:
         """The model's config; this imports the model's module."""
-        return parse(models.get(self.model_name).config, self.record["config"], "run.json")
+        return parse(models.get(self.model_name).config, self.record["config"],
+                     f"{self.path}/run.json")
 
     @cached_property
     def model(self) -> Model:
@@ -120,29 +132,53 @@ class Run:
             raise RunError(f"{self.path} was trained with modules of its own; pass "
                            + ", ".join(f"{name}=…" for name in missing) + " to load it")
         model = models.build(self.model_name, self.config, self.space, **self.modules)
-        checkpoint = self.path / CHECKPOINT
-        if self.finished:
-            weights = load_tree(self.path / MODEL)[0]
-        elif checkpoint.is_file():
-            weights = load_tree(checkpoint, "best.")[0] or load_tree(checkpoint, "ema.")[0]
-        else:
-            raise RunError(f"{self.path} has no checkpoint yet; let the training run go on")
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:  # torch names every key, on lines of their own
-            whose, hint = ("the modules passed", "") if self.modules else (
-                "its run.json",
-                "; if another version of latlas trained it, use that, or train again")
-            raise RunError(f"the weights in {self.path} do not fit {whose}: "
-                           f"{' '.join(str(error).split())[:200]}{hint}") from error
+        self._load_weights(model)
         apply_layout(model, self.chosen.get("layout", ""))  # the same kernels, the same bits
-        if (self.path / PRIOR / MODEL).is_file():
-            from latlas.models.flow_matching import FittedPrior, FlowMatching
-
-            flow = Run(self.path / PRIOR, device="cpu").model
-            assert isinstance(flow, FlowMatching)
-            model.fitted_prior = FittedPrior(flow)
+        if self.finished and (self.path / PRIOR / MODEL).is_file():
+            model.fitted_prior = self._fitted_prior()
         return model.to(pick_device(self.device)).eval().requires_grad_(False)
+
+    def _load_weights(self, model: Model) -> None:
+        """Of the end of training, else the best ones so far."""
+        from latlas.core.trees import Ending, Progress, check_tensors, read_tree
+
+        assert self.path is not None
+        file, kind = self.path / MODEL, Ending
+        if not self.finished:
+            file, kind = self.path / CHECKPOINT, Progress  # type: ignore[assignment]
+        if not file.is_file():
+            raise RunError(f"{self.path} has no checkpoint yet; let the training run go on")
+        weights = read_tree(file, self.record["id"], kind)[0]
+        if not self.finished:
+            prefix = "best." if any(k.startswith("best.") for k in weights) else "ema."
+            weights = {k.removeprefix(prefix): v for k, v in weights.items()
+                       if k.startswith(prefix)}
+        check_tensors(file, weights, model.state_dict(),
+                      "the modules passed" if self.modules else "its run.json")
+        model.load_state_dict(weights)
+
+    def _fitted_prior(self) -> Any:
+        """The prior in this folder; RunError if it was fitted to other weights than these."""
+        from latlas.models.flow_matching import FittedPrior, FlowMatching
+
+        assert self.path is not None
+        folder = self.path / PRIOR
+        record = read_run(folder)
+        hint = f"remove {folder}, and fit another"
+        if record.get("model") != "flow-matching":
+            raise RunError(f"{folder} holds no fitted prior but a run of {record.get('model')}",
+                           what=str(folder), hint=hint)
+        if (record.get("made_of") or {}).get("weights") != weights_digest(self.path):
+            raise RunError(f"{folder} was fitted to other weights than those of {self.path}",
+                           what=str(folder), hint=hint)
+        flow = Run(folder, device="cpu").model
+        assert isinstance(flow, FlowMatching)
+        return FittedPrior(flow)
+
+    def trained_on(self, data: Any) -> int | None:
+        """How many of these examples it was trained on, by their contents; ``None`` where that is
+        not known."""
+        return trained_on(self.path, data)
 
     def open(self, data: Any = None, split: str | None = None, *, side: str = "A",
              **options: Any) -> Dataset:
@@ -225,9 +261,15 @@ def provides_of(model: Model) -> frozenset[str]:
     return frozenset(words | {"denoise"} if "reconstruct" in words else words)
 
 
-def load(run: str | Path, *, device: str = "auto", **modules: Any) -> Run:
+def weights_digest(path: Path) -> str:
+    """Of a finished run: what a prior fitted to its latents belongs to."""
+    return hashlib.blake2b((path / MODEL).read_bytes(), digest_size=8).hexdigest()
+
+
+def load(run: str | Path, *, device: str = "auto", model: str | None = None,
+         **modules: Any) -> Run:
     """The run of a folder, on a GPU where there is one; arguments as those of :class:`Run`."""
-    return Run(run, device=device, **modules)
+    return Run(run, device=device, model=model, **modules)
 
 
 def open_data(data: Any = None, split: str | None = None, *, like: Any = None,

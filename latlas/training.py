@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +19,26 @@ from latlas.core.errors import (
     say_notes,
     say_option,
 )
-from latlas.core.files import MODEL, alone, create_run
+from latlas.core.files import (
+    MODEL,
+    alone,
+    create_run,
+    differs,
+    discard_unstarted,
+    has_weights,
+    remove_parts,
+    save_json,
+)
 from latlas.core.options import check_names, fields_of, parse, to_json
+from latlas.core.record import RUN, read_run
 from latlas.core.space import Table
 from latlas.data import split as part_of
 from latlas.data.dataset import Dataset, Source, standardised
-from latlas.data.fitting import as_source, conform
+from latlas.data.fitting import as_source, conform, in_run
+from latlas.data.keys import Keys
 from latlas.data.pairs import Data, PairSource, first_side, sides_for
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
-from latlas.run import PRIOR, Run
+from latlas.run import PRIOR, Run, weights_digest
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -54,18 +64,21 @@ class Plan:
 class TrainingData:
     """What is trained on, what is held out to keep the best weights by, and how it was named.
 
-    ``inputs`` is what else the examples depend on: a run that goes on must share it.
+    ``inputs`` is what else the examples depend on: a run that goes on must share it. ``basis`` is
+    what the examples were computed from, where they were.
     """
 
     train: Data
     validation: Data | None = None
     spec: Mapping[str, Any] | None = None
     inputs: Mapping[str, Any] | None = None
+    basis: tuple[Data, Data | None] | None = None
 
 
 def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
           progress: bool = True, start: str | Path | None = None, split: str = "train",
-          encoder: Any = None, decoder: Any = None, **settings: Any) -> Run:
+          encoder: Any = None, decoder: Any = None, accept_changed_data: bool = False,
+          **settings: Any) -> Run:
     """Train a model; the same call again goes on where it stopped, or loads the finished run.
 
     Args:
@@ -75,6 +88,8 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
         start: a run whose weights to start from.
         split: ``train``, or ``all`` to hold nothing back.
         encoder, decoder: ``nn.Module``s of your own.
+        accept_changed_data: go on although examples were added, removed, or moved to another split
+            since the run began; otherwise that is refused.
         settings: any option of the model's config or of ``TrainOptions``
             (``latent_dim=32, minutes=5``), or another part of the model (``generator=…``, and
             ``objective=Objective(…)`` of adversarial models).
@@ -89,7 +104,8 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                    start=start)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
-    return execute(plan, training_data(as_source(data), split), out, progress, networks)
+    examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
+    return execute(plan, examples, out, progress, networks, accept_changed_data)
 
 
 def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
@@ -111,20 +127,34 @@ def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
                               origin), split, None if start is None else Path(start))
 
 
-def training_data(source: Source | PairSource, split: str = "train") -> TrainingData:
-    """The examples to train on, and those held out: none of ``all``, nor where there are too
-    few."""
+def training_data(source: Source | PairSource, split: str = "train",
+                  like: Run | None = None) -> TrainingData:
+    """The examples to train on, and those held out: none of ``all``, nor where there are too few;
+    in the units of ``like``, a run that goes on."""
+    source = in_run(source, like)
     say_notes(source.notes)
     examples, held_out = part_of(source, split), None
     if split != "all":
         with suppress(DataError):
             held_out = part_of(source, "validation")
+    if like is not None:
+        examples = conform(examples, like.space, source.name)
+        held_out = None if held_out is None else conform(held_out, like.space, source.name)
     return TrainingData(examples, held_out, source.spec)
 
 
+def began(out: str | Path | None) -> Run | None:
+    """The run that is in a folder already."""
+    return Run(out) if out is not None and (Path(out) / RUN).is_file() else None
+
+
 def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
-            modules: Mapping[str, Any] | None = None) -> Run:
-    """Train in ``out``; without one in a temporary folder that is removed at the end."""
+            modules: Mapping[str, Any] | None = None, accept_changed_data: bool = False) -> Run:
+    """Train in ``out``; without one in a temporary folder that is removed at the end.
+
+    Raises:
+        RunError: ``out`` holds another run, or one of other data, unless that is accepted.
+    """
     import torch
 
     from latlas.core.devices import join, pick_device
@@ -160,20 +190,17 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
                "custom": sorted(modules), "from": plan.start and str(plan.start),
                **({"made_of": data.inputs} if data.inputs else {})}
     if context.leads:
-        create_run(out, request)
+        keys = Keys.of(*(data.basis or (examples, held_out)))
+        claim(out, request, keys, accept_changed_data)
     context.agree(None)  # nobody opens it before it is there
-    with alone(out) if context.leads else nullcontext(), \
+    with _in_folder(out) if context.leads else nullcontext(), \
             Bar() if progress and context.leads else nullcontext(Progress()) as show:
+        if context.leads:
+            keep(out, keys)
         if note:
             show.warn(note)
-        callbacks: list[Any] = []
-        if (context.leads and model.defaults.monitored and len(examples)
-                and not (out / MODEL).is_file()):
-            from latlas.snapshots import SampleMonitor, TranslationSheets
-
-            folder = out / "samples" if plan.options.sample_snapshots else None
-            callbacks = [TranslationSheets(folder, examples) if needs else SampleMonitor(
-                folder, first_side(examples), plan.options.seed, out / "cache")]
+        watched = context.leads and model.defaults.monitored and not (out / MODEL).is_file()
+        callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
@@ -181,6 +208,61 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
+
+
+def _snapshots(plan: Plan, examples: Data, out: Path) -> Any:
+    """What looks at an adversarial model's samples, or translations, while it trains."""
+    from latlas.snapshots import SampleMonitor, TranslationSheets
+
+    folder = out / "samples" if plan.options.sample_snapshots else None
+    return SampleMonitor(folder, examples, plan.options.seed, out / "cache") if isinstance(
+        examples, Dataset) else TranslationSheets(folder, examples)
+
+
+def claim(out: Path, request: dict[str, Any], keys: Keys, accept: bool) -> None:
+    """Make a run folder, or find the same request in it, and the same data.
+
+    Raises:
+        RunError: another request, or data that have changed since, and how, unless accepted.
+    """
+    record = read_run(out) if (out / RUN).is_file() else None
+    if record and not has_weights(out) and differs(record, request):
+        with alone(out):  # nobody has begun what was asked for
+            discard_unstarted(out)
+    elif record and not accept and has_weights(out):
+        before = Keys.load(out)
+        changes = keys.changes(before) if before else "" if record.get("examples") in (
+            None, keys.content.to_json()) else "they have another digest"
+        # numbers of the space follow from the data
+        if changes and differs(record, request).partition(".")[0] in ("", "space"):
+            raise RunError(f"the data that {out} was trained on have changed: {changes}",
+                           what=str(out), option="accept_changed_data",
+                           hint="choose another --out, or go on with "
+                           + say_option("accept_changed_data", True))
+    create_run(out, request, examples=keys.content.to_json())
+
+
+def keep(out: Path, keys: Keys) -> None:
+    """Note what is trained on from now on, and what was before."""
+    before = Keys.load(out)
+    if before is None or keys.changes(before):
+        keys = keys if before is None or not has_weights(out) else keys.after(before)
+        keys.save(out)
+    record = read_run(out)
+    if record.get("examples") != keys.content.to_json():
+        save_json(out / RUN, {**record, "examples": keys.content.to_json()})
+
+
+@contextmanager
+def _in_folder(out: Path) -> Iterator[None]:
+    """Alone in a run folder, of which nothing stays if training fails before its first step."""
+    with alone(out):
+        remove_parts(out)
+        try:
+            yield
+        except BaseException:
+            discard_unstarted(out)
+            raise
 
 
 def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
@@ -291,8 +373,8 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
     # a fit that goes on keeps the units it began with, to the last bit
     folder = run.path / PRIOR
-    space = Run(folder).space if (folder / "run.json").is_file() else standardised(
+    space = Run(folder).space if (folder / RUN).is_file() else standardised(
         train.space, train.x)
-    weights = hashlib.blake2b((run.path / MODEL).read_bytes(), digest_size=8)
     return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
-                        inputs={"weights": weights.hexdigest(), "draws": draws})
+                        inputs={"weights": weights_digest(run.path), "draws": draws},
+                        basis=(examples.train, examples.validation))

@@ -76,8 +76,10 @@ def test_other_weights_of_the_run_are_refused(runs: Path) -> None:
     before = prior.read_bytes()
     latlas.train("vae", "digits", out=runs / "other", progress=False, seed=1, **TINY)
     shutil.copy(runs / "other/model.safetensors", run / "model.safetensors")
-    with pytest.raises(RunError, match=r"made_of\.weights is .* there, .* asked.*; "
-                                       r"remove .*vae/prior to fit another"):
+    with pytest.raises(RunError, match=r"model.safetensors belongs to another run"):
+        latlas.sample(run, 2)
+    shutil.copy(runs / "other/run.json", run / "run.json")
+    with pytest.raises(RunError, match=r"was fitted to other weights.*; remove .*vae/prior, and"):
         latlas.fit_prior(run, progress=False, **FLOW)
     assert prior.read_bytes() == before
     shutil.rmtree(run / "prior")

@@ -31,6 +31,7 @@ READ = {
 }
 JSON = Flag(bool, "Print the result as JSON on stdout, all else on stderr.")
 DEVICE = Flag(str, "auto, cpu, cuda, cuda:1, mps.")
+MODEL = Flag(str, "module:Class of a model of your own, whose code runs only if named.")
 
 
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
@@ -57,6 +58,8 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     typed = {k: v.name or f"--{k.replace('_', '-')}" for k, v in {**flags, **extra}.items()
              if k in extra or not (reads and k in READ)}
     more = {**extra, **({"device": DEVICE} if device else {}), "json": JSON}
+    if flags.keys() & {"run", "runs"} and "model" not in flags:
+        more["model"], typed["model"] = MODEL, "--model"
     parameters += [_parameter(k, v, {"device": "auto", "json": False}.get(k), False)
                    for k, v in more.items()]
     flags |= more
@@ -70,16 +73,15 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
                       for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
+            if "model" in more:
+                _name_models(values.pop("model", None))
             if "run" in values:
                 from latlas.run import Run
 
                 run = Run(values["run"], device=values.pop("device", "auto") if device else "auto")
                 values["run"] = run
                 if default and values.get("out") is None and not values.get("shard"):
-                    file = default.format(to=values.get("to", "B"))
-                    if "." not in file and not file.endswith("/"):
-                        file += ".png" if run.space.kind == "image" else ".csv"
-                    values["out"] = Path(run.path or "") / file
+                    values["out"] = _default_file(run, default.format(to=values.get("to", "B")))
             if progress is not None:
                 values["progress"] = progress
             result = verb(**values, **{k: v for k, v in read.items() if v is not None})
@@ -93,6 +95,21 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     paragraphs = (docs.description or "").split("\n\n")
     command.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
     return command
+
+
+def _name_models(names: str | None) -> None:
+    """Runs may be of these models of the person's own from now on."""
+    from latlas.models import get
+
+    for name in names.split(",") if names else ():
+        get(name)
+
+
+def _default_file(run: Any, file: str) -> Path:
+    """A verb's file in the run folder; without an ending one that suits the data."""
+    if "." not in file and not file.endswith("/"):
+        file += ".png" if run.space.kind == "image" else ".csv"
+    return Path(run.path or "") / file
 
 
 def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect.Parameter:

@@ -72,14 +72,17 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
           minutes: Minutes = None,
           start: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
                                              name="--from")] = None,
-          seed: TrainSeed = None, device: TrainDevice = None, **read: Any) -> Result:
+          seed: TrainSeed = None, device: TrainDevice = None,
+          accept_changed_data: Annotated[bool, Flag(
+              bool, "Go on although the examples have changed since the run began.")] = False,
+          **read: Any) -> Result:
     """Train a model on your data.
 
     The same command again goes on where it stopped; Ctrl-C saves first. Without a budget one is
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.training import execute, plan_of, training_data
+    from latlas.training import began, execute, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
@@ -87,7 +90,8 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
     source = open_source(sources if len(sources) == 2 else sources[0], **read)
-    run = execute(plan, training_data(source, split), out)
+    examples = training_data(source, split, began(out) if accept_changed_data else None)
+    run = execute(plan, examples, out, accept_changed_data=accept_changed_data)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}

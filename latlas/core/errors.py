@@ -58,6 +58,7 @@ def say_option(name: str, value: Any = "") -> str:
     """
     if _flags is None:
         return f"{name}={value}"
+    value = "" if value is True else value
     return f"{_flags[name]} {value}".rstrip() if name in _flags else f"--data-option {name}={value}"
 
 

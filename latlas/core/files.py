@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas.core.errors import RunError
+from latlas.core.record import FORMAT, RUN, read_run
 
 try:
     import fcntl
@@ -20,8 +23,6 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: of run.json and of every tree in a run folder; raised by one whenever one is written differently
-FORMAT = 1
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
@@ -63,8 +64,10 @@ def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str
         with safe_open(path, "pt") as file:
             names = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            if not isinstance(meta, dict):
+                raise ValueError("its metadata are no JSON object")
             return {k[len(prefix):]: file.get_tensor(k) for k in names}, meta
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
 
 
@@ -75,56 +78,98 @@ def save_json(path: Path, data: Any) -> None:
         _flush(part)
 
 
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an npz by rename."""
+    import numpy as np
+
+    with whole(path) as part:
+        np.savez(part, **arrays)
+        _flush(part)
+
+
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def create_run(path: Path, request: dict[str, Any]) -> Path:
-    """A new run folder, or the one that holds the same request. RunError: the folder holds another
-    run, or something that is no run."""
-    if (path / "run.json").is_file():
-        record = read_run(path)
-        old, new = (_flat(tree) for tree in ({k: record.get(k) for k in request},
-                                             json.loads(json.dumps(request))))
-        # the data and the options come first: the model's config follows from them
-        for key in sorted(old.keys() | new.keys(), key=lambda k: (k.startswith("config."), k)):
-            if old.get(key) != new.get(key):
-                trained = (path / MODEL).is_file() or (path / CHECKPOINT).is_file()
-                raise RunError(
-                    f"{path} holds another run ({key} is {old.get(key)!r} there, {new.get(key)!r} "
-                    "asked)", what=str(path), option=key, hint=f"choose another --out, or start "
-                    f"from its weights with --from {path}" if trained else
-                    "it holds no weights yet: remove it, unless it is being trained, or choose "
-                    "another --out")
+def create_run(path: Path, request: dict[str, Any], **facts: Any) -> Path:
+    """A new run folder, or the one that holds the same request.
+
+    Args:
+        facts: what else run.json says, not part of the request.
+
+    Raises:
+        RunError: the folder holds another run, or something that is no run.
+    """
+    if (path / RUN).is_file():
+        key = differs(read_run(path), request)
+        if key:
+            raise other_run(path, request, key)
         return path
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    files = list(path.iterdir()) if path.is_dir() else []
+    if path.exists() and not (path.is_dir() and all(map(is_part, files))):
         raise RunError(f"{path} exists and holds no run", what=str(path), option="out",
                        hint="choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {path}: {error.strerror}", what=str(path)) from error
-    save_json(path / "run.json", {"format": FORMAT, **request})
+    remove_parts(path)
+    save_json(path / RUN, {"format": FORMAT, "id": secrets.token_hex(8), **request, **facts})
     return path
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    """The run.json of a run folder. RunError: no such run, an unreadable one, or one of a newer
-    format."""
-    file = path / "run.json"
-    if not file.is_file():
-        why = "it has no run.json" if path.exists() else "there is nothing of that name"
-        raise RunError(f"{path} is no run folder ({why})")
-    try:
-        record: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        version = int(record["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
-    if version > FORMAT:
-        raise RunError(f"{path} is of format {version}, this latlas reads up to {FORMAT}; "
-                       "update latlas")
-    return record
+def differs(record: Mapping[str, Any], request: Mapping[str, Any]) -> str:
+    """The first field of a request that is another one in run.json; empty if there is none."""
+    old, new = (_flat(tree) for tree in ({k: record.get(k) for k in request},
+                                         json.loads(json.dumps(request))))
+    # the data and the options come first: the model's config and the space follow from them
+    return next((key for key in sorted(old.keys() | new.keys(), key=lambda k: (
+        k.startswith(("config.", "space.")), k)) if old.get(key) != new.get(key)), "")
+
+
+def other_run(path: Path, request: Mapping[str, Any], key: str) -> RunError:
+    """What to say of a folder that holds a run with another ``key``."""
+    old, new = (_flat(tree).get(key) for tree in (
+        read_run(path), json.loads(json.dumps(request))))
+    return RunError(
+        f"{path} holds another run ({key} is {old!r} there, {new!r} asked)", what=str(path),
+        option=key, hint=f"choose another --out, or start from its weights with --from {path}" if (
+            has_weights(path)) else "it holds no weights yet: remove it, unless it is being "
+                                    "trained, or choose another --out")
+
+
+def has_weights(path: Path) -> bool:
+    """A model, or a checkpoint to go on from."""
+    return (path / MODEL).is_file() or (path / CHECKPOINT).is_file()
+
+
+def is_part(path: Path) -> bool:
+    """What a process that was killed while it wrote has left: ours, or safetensors' own."""
+    return re.fullmatch(r"\..*\.part(\.\w+)?|\.tmp\w{6}", path.name) is not None
+
+
+def remove_parts(path: Path) -> None:
+    """Only where nobody else writes."""
+    for file in path.iterdir():
+        if is_part(file):
+            shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink()
+
+
+def discard_unstarted(path: Path) -> None:
+    """Remove what a training that failed before its first step has written, so that it is in
+    nobody's way."""
+    log = path / "metrics.jsonl"
+    if has_weights(path) or (log.is_file() and any(
+            '"images": 0,' not in line for line in log.read_text("utf-8", "replace").splitlines())):
+        return
+    remove_parts(path)
+    for name in ("tensorboard", "samples", "cache"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for name in ("examples.npz", "metrics.jsonl", RUN):  # what makes it a run last
+        (path / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there may be something of the person's own
+        path.rmdir()
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from latlas.core.devices import autocast
 from latlas.core.errors import TrainingError
-from latlas.core.files import FORMAT, load_tree, save_tree
+from latlas.core.files import save_tree
 from latlas.core.model import Model, Step, Weights
 from latlas.core.noise import Noise, derive
+from latlas.core.record import FORMAT
+from latlas.core.trees import Progress, read_tree
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.progress import Log
@@ -109,6 +111,8 @@ class Reweighting(Callback):
 
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         self.weights = tensors.get("order.weights")
+        if self.weights is not None and len(self.weights) != len(self.batches.data):
+            self.weights = None  # the data were changed: they count alike until the next time
         self.batches.reweigh(self.weights)
 
 
@@ -146,10 +150,11 @@ class Monitor(Callback):
 
     Args:
         folder: the run folder, which holds the rollback points; ``None`` for none.
+        run: the run's id.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder, self.rollbacks = folder, 0
+    def __init__(self, folder: Path | None = None, run: str = "") -> None:
+        self.folder, self.run, self.rollbacks = folder, run, 0
         self.streaks: dict[str, int] = {}
         self.raised: list[str] = []
 
@@ -161,7 +166,7 @@ class Monitor(Callback):
                 self.folder and trainer.distributed.leads):
             tensors, meta = trainer.state()
             save_tree(self.folder / f"rollback-{trainer.index}.safetensors", tensors,
-                      {"format": FORMAT, **meta})
+                      {"format": FORMAT, "run": self.run, **meta})
             for old in self._points(trainer.index + 1)[:-2]:
                 old.unlink(missing_ok=True)
         return False
@@ -205,7 +210,7 @@ class Monitor(Callback):
         points = self._points(trainer.index)[-2:]
         if not points:
             raise error
-        trainer.restore(*load_tree(points[0]))
+        trainer.restore_from(points[0], *read_tree(points[0], self.run, Progress))
         self.rollbacks, trainer.rate_scale = rollbacks, 0.5 ** rollbacks
 
     def state(self) -> State:

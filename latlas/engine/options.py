@@ -48,7 +48,8 @@ class TrainOptions:
     precision: str = option("auto", "dtype of the networks' products; auto = bf16 where the "
                                     "processor has it; mixed = bf16 but for transposed "
                                     "convolutions", choices=("auto", "fp32", "bf16", "mixed"))
-    threads: int = option(0, "processor threads; 0 = one or all, by timing a few steps", low=0)
+    threads: int = option(0, "processor threads; 0 = one or all, by timing a few steps", low=0,
+                         high=1024)
     layout: str = option("auto", "memory layout of images; auto = channels_last for plain "
                                  "convolutions", choices=("auto", "contiguous", "channels_last"))
     patience: int = option(0, "stop after this many held-out checks without a better one; 0 = "

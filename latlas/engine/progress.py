@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from latlas.core.errors import ConfigError, RunError
+from latlas.core.files import whole
 
 
 class Progress:
@@ -92,13 +93,14 @@ class Log:
     """metrics.jsonl, TensorBoard events where asked for, and the progress bar.
 
     Attributes:
+        run: id of the run.
         values: what was written since they were last cleared.
         earlier_seconds: training time of the run before this process.
     """
 
     def __init__(self, folder: Path, progress: Progress, *, leads: bool = True,
-                 tensorboard: bool = False) -> None:
-        self.folder, self.progress, self.leads = folder, progress, leads
+                 tensorboard: bool = False, run: str = "") -> None:
+        self.folder, self.progress, self.leads, self.run = folder, progress, leads, run
         self.file = folder / "metrics.jsonl"
         self.values: dict[str, float] = {}
         self.earlier_seconds, self.start = 0.0, time.monotonic()
@@ -143,13 +145,14 @@ class Log:
 
     def rewind(self, images: int) -> None:
         """Drop what was written after so many examples, from where training goes on, and a line
-        that a crash has cut off."""
+        that a crash has cut off; what is kept replaces the file at once."""
         self.values.clear()
         if not self.leads or not self.file.is_file():
             return
         lines = []
-        for line in self.file.read_text("utf-8").splitlines():
-            with suppress(ValueError, KeyError):
+        for line in self.file.read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
                 if json.loads(line)["images"] <= images:
                     lines.append(line + "\n")
-        self.file.write_text("".join(lines), "utf-8")
+        with whole(self.file) as part:
+            part.write_text("".join(lines), "utf-8")

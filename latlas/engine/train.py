@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from latlas.core import devices, files
+from latlas.core import devices, files, trees
 from latlas.core.devices import DistributedContext
-from latlas.core.errors import DataError, RunError
+from latlas.core.errors import DataError, RunError, TrainingError
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
+from latlas.core.record import FORMAT, RUN, Chosen, read_run
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.callbacks import Monitor, Reweighting, Validation
@@ -69,14 +70,16 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     if len(train) == 0:
         raise DataError("there are no examples to train on")
     if (folder / files.MODEL).is_file():
+        _remove_checkpoints(folder)
         progress.end(f"{folder} is finished already")
         return Outcome(0, 0.0, "already finished")
     devices.keep_freed_memory()
     device = devices.pick_device(options.device)
     model.to(device)
     sweep = Sweep(train, device=device)
-    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard)
-    facts: dict[str, Any] = {}
+    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard,
+              run=read_run(folder)["id"])
+    facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
     with ExitStack() as restored:  # training seeds torch's own generator and sets threads
         restored.callback(torch.set_rng_state, torch.get_rng_state())
         restored.callback(torch.set_num_threads, torch.get_num_threads())
@@ -92,27 +95,40 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
                 return outcome
             trainer.require_finite()
             model.load_state_dict(trainer.averaged().state_dict())
-            facts = {k: v for c in trainer.callbacks for k, v in c.finish(model).items()}
+            facts |= {k: v for c in trainer.callbacks for k, v in c.finish(model).items()}
         model.eval()
         if isinstance(model, Finishes):
             model.finish(sweep)
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise TrainingError(f"{name} of the trained model is not finite: the data hold numbers "
+                                "that are too large or too small", what=name)
     outcome = replace(outcome, seconds=log.seconds)
     if log.leads:
         files.save_tree(folder / files.MODEL, dict(model.state_dict()), {
-            "format": files.FORMAT, "images": outcome.images, "seconds": outcome.seconds,
-            "stopped": outcome.stopped, **facts})
-        for file in (folder / files.CHECKPOINT, *folder.glob("rollback-*.safetensors")):
-            file.unlink(missing_ok=True)
+            "images": outcome.images, "seconds": outcome.seconds, "stopped": outcome.stopped,
+            **facts})
+        _remove_checkpoints(folder)
     if log.events is not None:
         log.events.close()
     progress.end(f"finished {outcome.images:,} examples in {outcome.seconds:,.1f} s")
     return outcome
 
 
+def _remove_checkpoints(folder: Path) -> None:
+    """Of a run that has ended."""
+    for pattern in (files.CHECKPOINT, "rollback-*.safetensors"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
+
+
 def _optimise(model: Model, train: Data, checks: Validation | None, options: TrainOptions,
               log: Log, callbacks: Sequence[Callback], start: float) -> tuple[Trainer, str]:
     """Train by gradient, from the checkpoint on if there is one; why it ended."""
     folder, distributed, n = log.folder, devices.join(model.device), len(train)
+    record = read_run(folder)
+    if record.get("chosen") and not options.batch_size:  # chosen when the data may have been fewer
+        options = replace(options, batch_size=record["chosen"]["batch_size"])
     options = replace(options, batch_size=batch_size_of(model, n, options, distributed),
                       learning_rate=options.learning_rate or model.defaults.learning_rate)
     batches = Batches(train, options.batch_size, options.seed, device=model.device,
@@ -120,27 +136,27 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
     resumes = (folder / files.CHECKPOINT).is_file()
     if not resumes:
         model.prepare(Sweep(train, device=model.device), n)
-    record = files.read_run(folder)
     if record.get("chosen"):
-        resolved = Resolved(**record["chosen"])
+        resolved = Chosen(**record["chosen"])
     else:
         resolved = resolve(model, batches, options, distributed, start)
         if log.leads:
-            files.save_json(folder / "run.json", {**record, "chosen": asdict(resolved)})
+            files.save_json(folder / RUN, {**record, "chosen": resolved.to_json()})
     torch.set_num_threads(resolved.threads)
     devices.apply_layout(model, resolved.layout)
     trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
                       distributed=distributed, n_train=n)
     reweights = isinstance(model, ReweightsData) and model.reweighting_interval > 0
-    monitor = Monitor(folder) if model.defaults.monitored else None
+    monitor = Monitor(folder, log.run) if model.defaults.monitored else None
     trainer.callbacks = [callback for callback in (
         checks, Reweighting(batches) if reweights else None, *callbacks, monitor) if callback]
 
     if resumes:
-        tensors, meta = files.load_tree(folder / files.CHECKPOINT)
-        trainer.restore(tensors, meta)
+        tensors, meta = trees.read_tree(folder / files.CHECKPOINT, log.run, trees.Progress)
+        trainer.restore_from(folder / files.CHECKPOINT, tensors, meta)
         if trainer.images != meta["images"]:
-            raise RunError(f"{folder} was trained in batches of {meta['images'] // meta['step']}, "
+            size = meta["images"] // max(1, meta["step"])
+            raise RunError(f"{folder} was trained in batches of {size}, "
                            f"here they are of {options.batch_size}", what=str(folder),
                            option="batch_size", hint="go on with as many processes as before")
         log.earlier_seconds, trainer.saved_images = float(meta["seconds"]), trainer.images
@@ -211,7 +227,7 @@ def _save(trainer: Trainer, log: Log) -> None:
     if log.leads:
         tensors, meta = trainer.state()
         files.save_tree(log.folder / files.CHECKPOINT, tensors, {
-            "format": files.FORMAT, **meta, "seconds": log.seconds})
+            "format": FORMAT, "run": log.run, **meta, "seconds": log.seconds})
     trainer.saved_images = trainer.images
 
 
@@ -239,26 +255,8 @@ def _stop_signals() -> Iterator[list[int]]:
 # ------------------------------------------------------------------------------ options left open
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """What a run is trained with; written to run.json, so that a resumed run keeps it.
-
-    Attributes:
-        images: the budget, in examples.
-        examples_per_second: as measured before the first step; 0 of a run too short for that.
-    """
-
-    images: int
-    threads: int
-    precision: str
-    layout: str
-    batch_size: int
-    learning_rate: float
-    examples_per_second: float = 0.0
-
-
 def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: DistributedContext,
-            start: float | None = None) -> Resolved:
+            start: float | None = None) -> Chosen:
     """Every ``auto`` resolved: by rules, and where rules cannot tell by timing a copy of the model.
 
     Args:
@@ -274,8 +272,8 @@ def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: 
     if precision == "auto":
         bf16 = devices.has_bf16(model.device) and not defaults.needs_fp32
         precision = "bf16" if bf16 else "fp32"
-    resolved = Resolved(images, threads, precision, layout_of(model, options), size,
-                        options.learning_rate)
+    resolved = Chosen(images, threads, precision, layout_of(model, options),  # type: ignore[arg-type]
+                      size, options.learning_rate)
     if options.minutes is None and images < SHORT * size:
         return resolved
 
@@ -289,7 +287,7 @@ def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: 
         ({"precision": "mixed"}, precision == "bf16" and options.precision == "auto"
          and devices.transposed(model))) if worth_a_try and model.device.type == "cpu"]
     for change in changes:  # by the best of three tries each, in turns
-        other = replace(resolved, **change)
+        other = resolved.replace(**change)
         tries = [[timed(r, 0.1, 1) for r in (resolved, other)] for _ in range(3)]
         first, second = map(min, zip(*tries, strict=True))
         resolved = distributed.agree(resolved if first < 1.05 * second else other)
@@ -305,8 +303,8 @@ def resolve(model: Model, batches: Batches, options: TrainOptions, distributed: 
             seconds = timed(resolved, min(3.0, 2.4 * minutes), max(5, period))
         budget = 60 * minutes * TRAINING_SHARE - (time.perf_counter() - start)
         images = max(1, int(budget / seconds)) * size
-    return distributed.agree(replace(resolved, images=images,
-                                     examples_per_second=round(size / seconds, 1)))
+    return distributed.agree(resolved.replace(images=images,
+                                              examples_per_second=round(size / seconds, 1)))
 
 
 def layout_of(model: nn.Module, options: TrainOptions) -> str:
@@ -318,7 +316,7 @@ def layout_of(model: nn.Module, options: TrainOptions) -> str:
     return "channels_last" if plain and not normed else "contiguous"
 
 
-def seconds_per_step(trainer: Trainer, batches: Batches, resolved: Resolved, seconds: float,
+def seconds_per_step(trainer: Trainer, batches: Batches, resolved: Chosen, seconds: float,
                      least: int, progress: float = 1.0) -> float:
     """Of ``least`` steps, or as many as fit into ``seconds``; one more is made before."""
     torch.set_num_threads(resolved.threads)

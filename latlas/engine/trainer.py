@@ -6,15 +6,17 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latlas.core.devices import DistributedContext, autocast, transposed
-from latlas.core.errors import TrainingError
+from latlas.core.errors import RunError, TrainingError
 from latlas.core.model import AfterStep, Batch, Model, Phase, Step, Trains
 from latlas.core.noise import Noise, derive, dropout_rng
+from latlas.core.trees import check_tensors
 from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Log
 
@@ -200,6 +202,20 @@ class Trainer:
             tensors |= more
             meta |= facts
         return tensors, meta
+
+    def restore_from(self, path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """:meth:`restore` of a file whose tensors are checked first; RunError for other ones."""
+        expected = self.state()[0]
+        if any(name.startswith("best.") for name in tensors):
+            expected |= {f"best.{k}": v for k, v in self.model.state_dict().items()}
+        for name in tensors.keys() - expected.keys():
+            if name.partition(".")[0] not in ("model", "ema", "optimiser", "best"):
+                expected[name] = tensors[name]  # of a callback
+        check_tensors(path, tensors, expected)
+        try:
+            self.restore(tensors, meta)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} is damaged: it lacks or spoils {error}") from error
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The inverse of :meth:`state`."""

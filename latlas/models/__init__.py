@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, RunError, say_option, unknown
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -106,13 +106,29 @@ def list_models() -> dict[str, str]:
     return {name: entry.summary for name, entry in MODELS.items()}
 
 
+#: every ``module:Class`` that a person has named in this process
+_named: set[str] = set()
+
+
+def require_named(name: str, file: Path) -> None:
+    """RunError for a ``module:Class`` that stands in a file and that no person has named: to import
+    it would run whatever code came with the file."""
+    if name not in MODELS and name not in _named:
+        if ":" not in name:
+            raise RunError(f"{file}: {unknown('model', name, MODELS)}")
+        raise RunError(f"{file} names the model {name}, whose code runs only if you name it "
+                       "yourself", what=str(file), option="model",
+                       hint=f"if you trust it: {say_option('model', name)}")
+
+
 def get(name: str) -> Entry:
     """The entry of a model's name, or of a ``module:Class`` in the current folder or among the
-    installed packages."""
+    installed packages, which is imported: of a name out of a file ask :func:`require_named`."""
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
         raise ConfigError(unknown("model", name, MODELS))
+    _named.add(name)
     if str(Path.cwd()) not in sys.path:  # a console script starts without the current folder
         sys.path.append(str(Path.cwd()))
     model = load_class(Entry(name, frozenset(), ""))

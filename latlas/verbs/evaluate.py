@@ -301,6 +301,11 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
             run.model.fitted_prior is not None):
         result.fitted = measure(run.model, name=f"{run.name}, fitted prior", latents="fitted",
                                 **options)
+    known = run.trained_on(options["test"])
+    notes = [f"{known:,} of the {len(options['test']):,} examples were trained on: a model does "
+             "better on these than on others."] if known else []
+    for evaluation in result.columns if known is not None else ():
+        evaluation.settings["trained_on"], evaluation.notes = known, (*evaluation.notes, *notes)
     return result.saved(out)
 
 

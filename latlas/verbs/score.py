@@ -262,18 +262,18 @@ class Scorer:
         keep: columns of the batch that are handed on beside the results, such as a key.
         together: examples whose draws are made at once. More than 1 is faster where an example
             needs little work, and makes its draws depend on the examples beside it.
-        device: ``auto``, ``cpu``, ``cuda``, …
+        device: ``auto``, ``cpu``, ``cuda``, …; ``model`` as of :func:`latlas.load`.
         options: of the verb (``method="iw", draws=100, seed=0``).
     """
 
     def __init__(self, run: str | Path, verb: str = "score", *, column: str | None = None,
                  label: str | None = None, keep: tuple[str, ...] = (), together: int = 1,
-                 device: str = "auto", **options: Any) -> None:
+                 device: str = "auto", model: str | None = None, **options: Any) -> None:
         if together < 1:
             raise ConfigError(f"{say_option('together', together)}: at least 1", option="together")
         self.path, self.verb, self.column, self.label = str(run), verb, column, label
         self.keep, self.together, self.device = tuple(keep), together, device
-        self.options = options
+        self.model, self.options = model, options
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("run", "normality")}
@@ -281,7 +281,7 @@ class Scorer:
     @cached_property
     def run(self) -> Run:
         """Opened once a process."""
-        run = Run(self.path, device=self.device)
+        run = Run(self.path, device=self.device, model=self.model)
         if self.verb in ("score", "encode"):
             run.require(self.verb)
         elif self.verb not in VERBS:

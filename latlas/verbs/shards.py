@@ -18,6 +18,7 @@ from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.files import save_json
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
+from latlas.data.keys import keys_of
 from latlas.verbs.common import Array, Progress, ShardParts
 from latlas.verbs.estimators import BATCH
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
@@ -83,8 +84,8 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         weights.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
     request = {
         "format": FORMAT, "verb": verb, "options": options, "shards": count, "block": block,
-        "examples": len(data), "data": _digest_of_some(data), "model": weights.hexdigest(),
-        "reference examples": reference and _digest_of_some(reference)}
+        "examples": len(data), "data": digest_of(keys_of(data)), "model": weights.hexdigest(),
+        "reference examples": reference and digest_of(keys_of(reference))}
     for path in sorted(folder.glob("shard-*.json")):  # what other shards noted must be the same
         try:
             other = json.loads(path.read_text("utf-8"))
@@ -117,10 +118,6 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
     return ShardParts(written, len(blocks) - written, folder, shard)
 
 
-def _digest_of_some(data: Dataset) -> str:
-    """A digest of 64 examples spread over a data set: it may be too large to read for this."""
-    at = np.unique(np.linspace(0, len(data) - 1, 64).astype(np.int64)) if len(data) else slice(0)
-    return digest_of(np.asarray(data.subset(at).take("x")))
 
 
 def digest_of(x: Array) -> str:
