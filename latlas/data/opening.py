@@ -29,6 +29,7 @@ from latlas.data import files, pairs
 from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
+from latlas.data.streams import read_member, readable, regular
 
 Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
@@ -74,8 +75,9 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if text in BUILT_IN:
         source = _read(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
-    return _stored({"source": _absolute(text), **options}, memory_share,
-                   lambda store: _open_path(text, options, store))
+    with readable(text):
+        return _stored({"source": _absolute(text), **options}, memory_share,
+                       lambda store: _open_path(text, options, store))
 
 
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
@@ -102,7 +104,7 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
 
         def read(store: Store) -> Opened:
             paths = Path(a).expanduser(), Path(b).expanduser()
-            with _readable(paths[0]):
+            with readable(paths[0]):
                 return _read(TWO_FOLDERS, paths, f"{a} and {b}", options, store,
                              stem=f"{paths[0].stem}-{paths[1].stem}")
 
@@ -185,16 +187,6 @@ def _building(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """An error of the system as one that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{error.filename or path} cannot be read: "
-                        f"{error.strerror or error}") from None
-
-
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that were given, fit for JSON."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
@@ -240,13 +232,13 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
             "source", text, BUILT_IN)
         raise DataError(f"{text}: no such file or folder{hint}")
-    with _readable(path):
-        reader, inside = files.BY_SUFFIX.get(path.suffix.lower(), ""), ""
+    with readable(text):
+        reader, inside = files.BY_SUFFIX.get(regular(path).suffix.lower(), ""), ""
         if not reader or path.is_dir():
             reader, inside = files.reader_of(path, member)
         if inside:
             with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(archive.read(inside))
+                data = io.BytesIO(read_member(archive, inside, f"{path}::{inside}"))
             return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
         if reader == files.PACKED:
             return pairs.open_packed(path)
