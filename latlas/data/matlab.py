@@ -22,6 +22,7 @@ SPLITS = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 DIGIT = (32, 32, 3)  # of SVHN, whose label 10 is the digit 0
 SECONDS, BYTES_A_SECOND = 60, 10e6  # until reading a file is given up
 LOADED = 2 << 30  # bytes of address space that Python, NumPy and SciPy take
+SCRIPT = Path(__file__).with_name("mat_to_npz.py")
 ONE_THREAD = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 #: how a file of version 7.3 begins, and HDF5
 NEW = b"MATLAB 7.3 MAT-file", b"\x89HDF"
@@ -130,10 +131,9 @@ def _contents(file: Path) -> Iterator[tuple[arrays.Npz, list[str]]]:
     seconds = SECONDS + size / BYTES_A_SECOND
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "content.npz")
-        script = Path(__file__).with_name("mat_to_npz.py")
         try:
             child = subprocess.run(
-                [sys.executable, "-P", "-X", "utf8", script, file.absolute(), out, str(most)],
+                [sys.executable, "-P", "-X", "utf8", SCRIPT, file.absolute(), out, str(most)],
                 env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")}, capture_output=True,
                 encoding="utf-8", errors="replace", timeout=seconds, check=False)
         except subprocess.TimeoutExpired:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import PairSpace, Record, Recordings, Space, Table
 from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, content_keys, make, partition
-from latlas.data.streams import in_zip, readable, regular
+from latlas.data.streams import in_npy, in_zip, readable, refuse_objects, regular
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
                    "side ({side}), an npz with A and B",
@@ -245,7 +245,9 @@ def open_packed(path: Path) -> Source | PairSource:
             if source.space != packed.space:
                 raise ValueError("A and B are not of the spaces in meta.json")
             return source
-        x = np.load(regular(path / "x.npy"), mmap_mode="c")
+        array = in_npy(regular(path / "x.npy"))
+        refuse_objects(array.dtype, array.name)
+        x = np.load(path / "x.npy", mmap_mode="c")
         if x.offset + x.nbytes != (path / "x.npy").stat().st_size:
             raise ValueError("x.npy goes on after the array of its header")
         with zipfile.ZipFile(regular(path / "arrays.npz")) as archive:

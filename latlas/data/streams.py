@@ -25,6 +25,7 @@ CLIPS = 5  # axes of an array that can only be one of clips with channels
 DEFLATE = 1032
 #: what unpacks to more than this in memory, and to so many times its size, is refused
 BOMB, BOMB_RATIO = 1 << 28, 100
+MOST_LETTERS = 150  # of another library's message
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, column order, type
 
 
@@ -78,8 +79,9 @@ def readable(name: Any, cannot: str = "cannot be read") -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{lines[0][:300]} ({type(error).__name__})" if lines else type(error).__name__
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
 def say_size(size: float) -> str:
