@@ -156,6 +156,14 @@ def test_a_pipe_or_a_device_is_refused_at_once(tmp_path, name):
     refused(tmp_path / "zero" / name, "is not a regular file")
 
 
+def test_a_batch_that_no_memory_holds_is_refused():
+    from latlas.data import split
+    from latlas.data.batches import Batches
+
+    with pytest.raises(DataError, match="batch_size=10000000000: a batch takes .* GB"):
+        Batches(split(open_source("digits"), "train"), 10**10)
+
+
 def test_a_pipe_beside_the_data_is_refused(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(GREY))
     os.mkfifo(tmp_path / "train-labels-idx1-ubyte")
@@ -426,6 +434,17 @@ def test_words_for_labels_and_files_that_are_no_matlab(tmp_path):
             (b"hello", "cannot be read as .mat"), (bytes(1000), "x.mat")]:
         (tmp_path / "x.mat").write_bytes(content)
         refused(tmp_path / "x.mat", message)
+
+
+def test_a_file_on_which_scipy_follows_a_null_pointer(tmp_path):
+    """SciPy 1.17.1 does on these two bytes; other versions may raise an error."""
+    cells = np.empty((2, 1), object)
+    cells[:] = [["ab"], ["cd"]]
+    data = bytearray(written(lambda s: savemat(s, {
+        "X": np.ones((5, 2)), "y": cells, "s": {"a": 1, "b": "x"}, "t": "hello"})))
+    data[301], data[601] = 164, 1
+    (tmp_path / "x.mat").write_bytes(data)
+    refused(tmp_path / "x.mat", "cannot be read as .mat: ")
 
 
 def test_a_matlab_file_that_brings_its_reader_down_or_never_ends(tmp_path, monkeypatch):

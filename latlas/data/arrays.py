@@ -293,8 +293,7 @@ class Npz:
             return self.roles[chosen.lower()]
         raise DataError(f"{self.name}: {unknown('key', chosen, self.keys)}")
 
-    def _joined(self, keys: Keys, counts: Mapping[str, int],
-                most: int = MOST_CLASSES) -> NDArray[Any]:
+    def _joined(self, keys: Keys, counts: Mapping[str, int], most: int = MOST_CLASSES) -> Any:
         """The arrays of all parts in the examples' order: one value for each example, or a few."""
         parts = {p: self.array(keys[p]) for p in PARTS if p in keys}
         lengths = {p: array.shape[0] if array.shape else 0 for p, array in parts.items()}

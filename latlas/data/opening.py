@@ -141,8 +141,9 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **opti
         progress: called with (examples done, examples in all).
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already; choose a new folder")
+    with readable(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} is there already; choose a new folder")
     with _building(out) as folder:
         store = Store(folder, share=0, progress=progress)
         file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
@@ -201,10 +202,11 @@ def _is_folder(spec: Any) -> bool:
     """A folder or zip of images."""
     if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
         return False
-    path = Path(spec).expanduser()
-    there = any(path.iterdir()) if path.is_dir() else (
-        path.is_file() and path.suffix.lower() == ".zip")
-    return there and files.reader_of(path)[0] == files.IMAGES
+    with readable(spec):
+        path = Path(spec).expanduser()
+        there = any(path.iterdir()) if path.is_dir() else (
+            path.is_file() and path.suffix.lower() == ".zip")
+        return there and files.reader_of(path)[0] == files.IMAGES
 
 
 def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:

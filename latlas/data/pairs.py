@@ -273,7 +273,7 @@ def _check_rows(rows: Mapping[str, Rows], count: int) -> None:
         raise ValueError("an example is in several parts, or several times in one")
 
 
-def _checked(x: NDArray[Any], space: Space, extras: dict[str, NDArray[Any]]) -> Dataset:
+def _checked(x: NDArray[Any], space: Space, extras: dict[str, Any]) -> Dataset:
     """The data set; ValueError for arrays that are not what ``meta.json`` says."""
     count, levels = len(x), space.levels
     top = 0 if levels is None else levels - 1
