@@ -160,7 +160,7 @@ def test_a_batch_that_no_memory_holds_is_refused():
     from latlas.data import split
     from latlas.data.batches import Batches
 
-    with pytest.raises(DataError, match="batch_size=10000000000: a batch takes .* GB"):
+    with pytest.raises(DataError, match=r"batch_size=10000000000: a batch takes .* GB"):
         Batches(split(open_source("digits"), "train"), 10**10)
 
 
@@ -412,6 +412,21 @@ def test_choices_in_a_matlab_file(tmp_path):
     np.testing.assert_array_equal(source.base.x, TABLE[:, :3])
     assert "the columns of B are the examples" in source.notes[0]
     assert "left out" in open_source(path, key="A").notes[-1]
+
+
+def test_options_that_do_not_fit_arrays(tmp_path):
+    np.savez(tmp_path / "x.npz", x=GREY, factors=np.arange(3))
+    path = tmp_path / "x.npz"
+    refused(path, "factors has 3 values for 20 examples$")
+    refused(f"{path}::x", "choose.* key=x")
+    np.savez(path, x=GREY)
+    refused(path, "image_size=0: give at least 1", image_size=0)
+    refused(path, "image_size=-3: give at least 1", image_size=-3)
+    refused(path, "levels=1000000000, .* give 25[0-9] … 65536", levels=10**9)
+    savemat(tmp_path / "h.mat", {"X": TABLE, "y": np.eye(3)[LABEL]})
+    assert open_source(tmp_path / "h.mat").base.label.tolist() == LABEL.tolist()
+    savemat(tmp_path / "c.mat", {"X": TABLE + 1j})
+    refused(tmp_path / "c.mat", "holds no arrays of numbers, but X")
 
 
 def test_images_of_matlab(tmp_path):

@@ -61,6 +61,8 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
         arrays, clip = frames, np.repeat(np.arange(len(lengths)), lengths)
     first = arrays[0]
     item, shape, last = _layout(arrays, how)
+    if how.image_size is not None and how.image_size < 1:
+        raise DataError(f"{say_option('image_size', how.image_size)}: give at least 1")
     size = how.image_size if len(shape) == 3 and not maps else None
     shape = (shape[0], size, size) if size else shape
     bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
@@ -155,7 +157,7 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
         levels = 2 if top <= 1 else int(np.iinfo(x.dtype).max) + 1
     if not max(top + 1, 2) <= levels <= 65536:
         raise DataError(f"{name}: {say_option('levels', levels)}, but the largest pixel value is "
-                        f"{top}; give at least {top + 1}")
+                        f"{top}; give {max(top + 1, 2)} … 65536")
     return x, Images(shape, levels)
 
 
@@ -302,8 +304,10 @@ class Npz:
             (", ".join(keys.values()), sum(lengths.values()), sum(counts.values()))]
         for key, length, count in triples:
             if length != count:
-                raise DataError(f"{self.name}: {key} has {length:,} values for {count:,} examples; "
-                                f"{say_option('label', 'none')} leaves labels out")
+                way_out = "" if keys != self._keys(LABELS, self.how.label) else (
+                    f"; {say_option('label', 'none')} leaves them out")
+                raise DataError(f"{self.name}: {key} has {length:,} values for {count:,} examples"
+                                + way_out)
         for array in parts.values():
             width = math.prod(array.shape[1:])
             if width > most:

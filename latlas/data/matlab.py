@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.data import arrays, dataset
 from latlas.data.dataset import Dataset, Source, Store, encode_labels, joined_parts, make
-from latlas.data.streams import BOMB, BOMB_RATIO, Array, claim, in_memory, regular, say_size
+from latlas.data.streams import BOMB, BOMB_RATIO, Array, claim, in_memory, regular
 
 SPLITS = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 DIGIT = (32, 32, 3)  # of SVHN, whose label 10 is the digit 0
@@ -88,10 +88,8 @@ def _examples_and_labels(values: arrays.Npz, skipped: list[str], file: Path,
     x, y = values.array(key), None
     if label not in (None, "none"):
         y = values.array(str(label)).whole()
-        if y.size != max(y.shape, default=0):
-            raise DataError(f"{file}: {label} has shape {y.shape}, not one label per example; "
-                            f"{say_option('label', 'none')} leaves it out")
-        y = np.char.strip(y.reshape(-1)) if y.dtype.kind == "U" else y.reshape(-1)
+        y = y.reshape(-1) if y.size == max(y.shape, default=0) else y  # or one-hot
+        y = np.char.strip(y) if y.dtype.kind == "U" else y
     x, turned = _examples_first(x, None if y is None else len(y))
     if turned and len(x.shape) == 2:
         notes.append(f"{file.name}: the columns of {key} are the examples, since {label} has "
@@ -145,7 +143,8 @@ def _contents(file: Path) -> Iterator[tuple[arrays.Npz, list[str]]]:
             raise DataError(f"{file} cannot be read as .mat: {why}")
         skipped = [line for line in child.stdout.splitlines() if line]
         if out.stat().st_size <= 22:  # an empty zip
-            raise DataError(f"{file} holds no arrays of numbers ({say_size(size)})")
+            raise DataError(f"{file} holds no arrays of numbers, but "
+                            f"{', '.join(skipped) or 'nothing'}")
         values = arrays.open_npz(out, how=arrays.NpzOptions(), name=str(file))
         with values.archive:
             yield values, skipped

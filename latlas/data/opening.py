@@ -242,6 +242,9 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
             with zipfile.ZipFile(path) as archive:
                 data = io.BytesIO(read_member(archive, inside, f"{path}::{inside}"))
             return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
+        if member and reader != files.RECORDINGS:
+            raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
+                            f".npz or .mat is chosen by {say_option('key', member)}")
         if reader == files.PACKED:
             return pairs.open_packed(path)
         if reader == files.IMAGES and _coerced("frames", options.get("frames", False), bool):
