@@ -16,7 +16,7 @@ import typing
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +29,7 @@ from latlas.data import files, pairs
 from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
-from latlas.data.streams import read_member, readable, regular
+from latlas.data.streams import claim_file, read_member, readable, regular, without_panics
 
 Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
@@ -250,7 +250,11 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         if reader == files.IMAGES and _coerced("frames", options.get("frames", False), bool):
             reader = files.CLIPS
         pattern = (member,) if reader == files.RECORDINGS else ()
-        return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
+        table = reader.startswith("tables:")
+        if table and path.is_file() and path.suffix.lower() not in files.TABLES[-3:]:
+            claim_file(path)
+        with without_panics() if table else nullcontext():
+            return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
 def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],

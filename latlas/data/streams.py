@@ -5,7 +5,12 @@ there and with the memory that is free before anything is allocated, the bytes a
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
+import os
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +30,7 @@ CLIPS = 5  # axes of an array that can only be one of clips with channels
 DEFLATE = 1032
 #: what unpacks to more than this in memory, and to so many times its size, is refused
 BOMB, BOMB_RATIO = 1 << 28, 100
+COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 MOST_LETTERS = 150  # of another library's message
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, column order, type
 
@@ -78,6 +84,29 @@ def readable(name: Any, cannot: str = "cannot be read") -> Iterator[None]:
         raise DataError(f"{name} {cannot}: {_line(error)}") from error
 
 
+@contextmanager
+def without_panics() -> Iterator[None]:
+    """What is written to the standard error meanwhile comes after it, or not at all where an error
+    is raised: polars writes pages of Rust before it raises one."""
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as page:
+        os.dup2(page.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            page.truncate(0)
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            page.seek(0)
+            os.write(2, page.read())
+
+
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
@@ -109,6 +138,20 @@ def claim_unpacked(size: int, packed: int, name: Any) -> None:
         raise DataError(f"{name} unpacks to {say_size(size)} from {say_size(packed)}; if that is "
                         "right, unpack it and give the file itself")
     claim(size, name)
+
+
+def claim_file(path: Path) -> None:
+    """DataError for a file that is read into memory and does not fit there, unpacked if it is
+    compressed."""
+    size, opener = path.stat().st_size, COMPRESSED.get(path.suffix.lower())
+    claim(size, path)
+    if opener is None or size > BOMB:
+        return
+    total, most = 0, min(max(BOMB, BOMB_RATIO * size), dataset.available_memory())
+    with opener(path, "rb") as stream:
+        while total <= most and (piece := stream.read(1 << 20)):
+            total += len(piece)
+    claim_unpacked(total, size, path)
 
 
 def read_member(archive: zipfile.ZipFile, member: str, name: str) -> bytes:
