@@ -332,9 +332,30 @@ def test_fields_of_a_description_of_another_type(tmp_path):
     meta = json.loads((tmp_path / "p/meta.json").read_text())
     for change in ({"name": 3}, {"space": []}, {"parts": ["train"] * 3}, {"parts": ["x"]},
                    {"parts": {"train": 1}}, {"space": {**meta["space"], "shape": [-1]}},
-                   {"space": {**meta["space"], "levels": 1}}, {"notes": "x"}):
+                   {"space": {**meta["space"], "levels": 1}}, {"notes": "x"},
+                   {"space": {**meta["space"], "levels": -1}}):
         (tmp_path / "p/meta.json").write_text(json.dumps({**meta, **change}))
         refused(tmp_path / "p", "is not a whole packed folder")
+
+
+def test_units_of_a_packed_folder(tmp_path):
+    pack("moons", tmp_path / "p", n=50)
+    meta = json.loads((tmp_path / "p/meta.json").read_text())
+    for change in ({"scale": 0.0}, {"scale": [1.0]}, {"location": [0.0, 0.0, 1.0]},
+                   {"scale": [1.0, -1.0]}):
+        text = json.dumps({**meta, "space": {**meta["space"], **change}})
+        (tmp_path / "p/meta.json").write_text(text)
+        refused(tmp_path / "p", "is not a whole packed folder: meta.json has units")
+
+
+def test_parts_of_several_types(tmp_path):
+    np.savez(tmp_path / "i.npz", x_train=GREY, x_test=GREY.astype(np.uint16) + 300)
+    np.testing.assert_array_equal(open_source(tmp_path / "i.npz").base.x[20:, 0],
+                                  GREY.astype(np.uint16) + 300)
+    np.savez(tmp_path / "i.npz", x_train=GREY, x_test=GREY / 255)
+    refused(tmp_path / "i.npz", "x_test holds pixels of float64, but .*x_train of uint8")
+    np.savez(tmp_path / "t.npz", x_train=np.ones((20, 4), np.uint8), x_test=TABLE)
+    np.testing.assert_array_equal(open_source(tmp_path / "t.npz").base.x[20:], TABLE)
 
 
 def test_a_packed_pair_is_of_its_own_sides(tmp_path):

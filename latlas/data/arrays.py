@@ -65,11 +65,12 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
         raise DataError(f"{say_option('image_size', how.image_size)}: give at least 1")
     size = how.image_size if len(shape) == 3 and not maps else None
     shape = (shape[0], size, size) if size else shape
-    bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
-    dtype: Any = np.uint8 if bits else first.dtype if words else np.float32
+    stored = np.result_type(*(array.dtype for array in arrays))
+    bits, words = stored.kind == "b", stored.kind == "u" and stored.itemsize <= 2
+    dtype: Any = np.uint8 if bits else stored if words else np.float32
     if len(shape) == 1:  # float64 where float32 might not tell numbers apart
-        wide = (first.dtype.kind in "fiu" and first.dtype.itemsize > 4) or (first.dtype.kind in (
-            "iu") and first.dtype.itemsize == 4)
+        wide = (stored.kind in "fiu" and stored.itemsize > 4) or (
+            stored.kind in "iu" and stored.itemsize == 4)
         dtype = np.float64 if wide else np.float32
 
     def examples() -> Iterator[NDArray[Any]]:
@@ -96,8 +97,8 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
     return data if clip is None else as_clips(data, clip)
 
 
-def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """Shape of an example as stored, its shape channels first, and whether channels come last."""
+def _refuse_unlike(arrays: Sequence[Array]) -> None:
+    """DataError unless these are arrays of numbers, of one shape and range."""
     first = arrays[0]
     for array in arrays:
         refuse_objects(array.dtype, array.name)
@@ -110,6 +111,15 @@ def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tup
         if array.shape[1:] != first.shape[1:]:
             raise DataError(f"{array.name} holds examples of shape {array.shape[1:]}, but "
                             f"{first.name} of shape {first.shape[1:]}")
+        if len(first.shape) > 2 and (array.dtype.kind == "f") != (first.dtype.kind == "f"):
+            raise DataError(f"{array.name} holds pixels of {array.dtype}, but {first.name} of "
+                            f"{first.dtype}, whose range may be another; save both in one type")
+
+
+def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """Shape of an example as stored, its shape channels first, and whether channels come last."""
+    _refuse_unlike(arrays)
+    first = arrays[0]
     item = first.shape[1:]
     if how.shape:
         sides = re.split("[x,]", how.shape.lower())

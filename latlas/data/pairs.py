@@ -282,6 +282,10 @@ def _checked(x: NDArray[Any], space: Space, extras: dict[str, Any]) -> Dataset:
         raise ValueError(f"x.npy holds {x.dtype} of shape {x.shape}, and meta.json says "
                          f"{'real numbers' if levels is None else f'{levels} levels'} of shape "
                          f"{space.shape}")
+    location, scale = np.asarray(space.location), np.asarray(space.scale)
+    if {location.shape, scale.shape} - {(), space.shape} or not (
+            np.isfinite(location).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("meta.json has units that are no numbers, or not one for each column")
     for name, values in extras.items():
         if name not in EXTRAS:
             raise ValueError(f"arrays.npz holds an unknown array {name}")
