@@ -196,9 +196,11 @@ class NpzOptions(Options):
 def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
     """A ``.npz`` of one or more arrays."""
     name = name or str(path)
-    with readable(name, "cannot be read as .npz"):
-        archive = zipfile.ZipFile(path)
-    return Npz(archive, name, how)
+    with readable(name, "cannot be read as .npz"), zipfile.ZipFile(path) as archive:
+        keys = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+    if not keys:
+        raise DataError(f"{name} holds no arrays")
+    return Npz(path, keys, name, how)
 
 
 class Npz:
@@ -209,13 +211,10 @@ class Npz:
     axis is an eighth of it means packed bits.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, name: str, how: NpzOptions,
+    def __init__(self, path: Path | IO[bytes], keys: list[str], name: str, how: NpzOptions,
                  side: Keys | None = None) -> None:
-        self.archive, self.name, self.how, self.side = archive, name, how, side
-        self.keys = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+        self.path, self.keys, self.name, self.how, self.side = path, keys, name, how, side
         self.used: set[str] = set()
-        if not self.keys:
-            raise DataError(f"{name} holds no arrays")
         self.roles: dict[str, Keys] = {}
         for key in self.keys:
             match = PART.search(key)
@@ -226,7 +225,7 @@ class Npz:
 
     def array(self, key: str) -> Array:
         self.used.add(key)
-        return in_zip(self.archive, key, self.name)
+        return in_zip(self.path, key, self.name)
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Npz, Npz, bool] | None:
         """Two arrays of images; what are examples and their labels is one side."""
@@ -248,7 +247,8 @@ class Npz:
                 two = a, b
             self.used.clear()
         if two is not None:
-            first, second = (Npz(self.archive, self.name, self.how, side) for side in two)
+            first, second = (Npz(self.path, self.keys, self.name, self.how, side)
+                             for side in two)
             return first, second, paired is not False
         if paired is not None:
             raise DataError(f"{self.name}: {say_option('paired')} is for two arrays of images, "

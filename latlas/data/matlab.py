@@ -145,6 +145,4 @@ def _contents(file: Path) -> Iterator[tuple[arrays.Npz, list[str]]]:
         if out.stat().st_size <= 22:  # an empty zip
             raise DataError(f"{file} holds no arrays of numbers, but "
                             f"{', '.join(skipped) or 'nothing'}")
-        values = arrays.open_npz(out, how=arrays.NpzOptions(), name=str(file))
-        with values.archive:
-            yield values, skipped
+        yield arrays.open_npz(out, how=arrays.NpzOptions(), name=str(file)), skipped

@@ -252,7 +252,7 @@ def open_packed(path: Path) -> Source | PairSource:
             raise ValueError("x.npy goes on after the array of its header")
         with zipfile.ZipFile(regular(path / "arrays.npz")) as archive:
             keys = [n.removesuffix(".npy") for n in archive.namelist()]
-            extras = {k: in_zip(archive, k, str(path)).whole() for k in keys}
+        extras = {k: in_zip(path / "arrays.npz", k, str(path)).whole() for k in keys}
         rows = {k: extras.pop(f"rows_{k}") for k in packed.parts
                 if k != "all" or "rows_all" in extras}
         _check_rows(rows, len(x))

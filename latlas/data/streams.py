@@ -245,9 +245,15 @@ def in_npy(path: Path) -> Array:
     return in_file(lambda: path.open("rb"), str(path), path.stat().st_size, npy_header)
 
 
-def in_zip(archive: zipfile.ZipFile, key: str, name: str) -> Array:
+def in_zip(path: Path | IO[bytes], key: str, name: str) -> Array:
     """The array ``key`` of an ``.npz``."""
-    info = archive.getinfo(f"{key}.npy")
+    @contextmanager
+    def opener() -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
+            yield stream
+
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{key}.npy")
     most = min(info.file_size, DEFLATE * (info.compress_size + 1)) if (
         info.compress_type == zipfile.ZIP_DEFLATED) else info.file_size
-    return in_file(lambda: archive.open(info), f"{name}: {key}", most, npy_header)
+    return in_file(opener, f"{name}: {key}", most, npy_header)
