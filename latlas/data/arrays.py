@@ -8,9 +8,10 @@ that holds them; other numbers are kept as float32.
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,8 +23,9 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space, Table
 from latlas.data import dataset, images
 from latlas.data.clips import as_clips
-from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels
+from latlas.data.dataset import MOST_CLASSES, Dataset, Rows, Source, Store, encode_labels
 from latlas.data.splits import hash_of
+from latlas.data.streams import CLIPS, Array, in_memory, in_npy, in_zip, readable, refuse_objects
 
 ITEMS = ("x", "images", "image", "imgs", "img", "data", "features", "arr_0")
 LABELS = ("y", "labels", "label", "targets", "target", "class")
@@ -32,72 +34,7 @@ FACTORS = ("factors", "latents_values")
 NAMES = ("names", "classes", "class_names", "label_names")
 PARTS = ("train", "validation", "test", "all")
 PART = re.compile(r"(?:^|_)(train|test|validation|valid|val)(?=_|$)", re.IGNORECASE)
-CLIPS = 5  # axes of an array that can only be one of clips with channels
 Keys = dict[str, str]  # part ("train", …, "all") to the key in the file
-Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, column order, type
-
-
-@dataclass
-class Array:
-    """An array (N, ...) that can be read in pieces (n, ...), in order."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    pieces: Callable[[], Iterator[NDArray[Any]]]
-
-    def whole(self) -> NDArray[Any]:
-        """All of it, for labels and the like."""
-        return np.concatenate(list(self.pieces()))
-
-    def frames(self) -> Array:
-        """Clips (N, t, ...) as frames (N · t, ...)."""
-        if not 4 <= len(self.shape) <= CLIPS:
-            raise DataError(f"{self.name} holds examples of shape {self.shape[1:]}, not clips: "
-                            f"{say_option('frames', 'true')} wants (n, t, H, W), (n, t, H, W, C) "
-                            "or (n, t, C, H, W)")
-        shape = self.shape[0] * self.shape[1], *self.shape[2:]
-        return replace(self, shape=shape, pieces=lambda: (
-            piece.reshape(-1, *shape[1:]) for piece in self.pieces()))
-
-
-def in_memory(array: NDArray[Any], name: str = "array") -> Array:
-    return Array(name, array.shape, array.dtype, lambda: dataset.chunks(array))
-
-
-def in_file(opener: Callable[[], Any], name: str,
-            header: Callable[[IO[bytes], str], Header]) -> Array:
-    """An array in a file: ``opener`` gives its stream, whose start ``header`` reads."""
-    with opener() as stream:
-        shape, column_order, dtype = header(stream, name)
-
-    def read(stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        data = read_exactly(stream, size, name) if size else b""
-        return np.frombuffer(data, dtype).reshape(shape) if size else np.empty(shape, dtype)
-
-    def pieces() -> Iterator[NDArray[Any]]:
-        with opener() as stream:
-            header(stream, name)
-            if column_order:
-                yield from dataset.chunks(read(stream, shape[::-1]).T)
-                return
-            step, rows = dataset.chunk_rows(shape, dtype), shape[0] if shape else 1
-            for start in range(0, max(rows, 1), step):
-                yield read(stream, (min(step, rows - start), *shape[1:]))
-
-    return Array(name, shape, dtype, pieces)
-
-
-def read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
-    """So many bytes; DataError if there are fewer."""
-    try:
-        data = stream.read(size)
-    except Exception as error:  # zlib, lzma, gzip and zipfile each have their own
-        raise DataError(f"{name} is damaged: {error}") from None
-    if len(data) != size:
-        raise DataError(f"{name} is truncated")
-    return data
 
 
 @dataclass(frozen=True)
@@ -124,13 +61,16 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
         arrays, clip = frames, np.repeat(np.arange(len(lengths)), lengths)
     first = arrays[0]
     item, shape, last = _layout(arrays, how)
+    if how.image_size is not None and how.image_size < 1:
+        raise DataError(f"{say_option('image_size', how.image_size)}: give at least 1")
     size = how.image_size if len(shape) == 3 and not maps else None
     shape = (shape[0], size, size) if size else shape
-    bits, words = first.dtype.kind == "b", first.dtype.kind == "u" and first.dtype.itemsize <= 2
-    dtype: Any = np.uint8 if bits else first.dtype if words else np.float32
+    stored = np.result_type(*(array.dtype for array in arrays))
+    bits, words = stored.kind == "b", stored.kind == "u" and stored.itemsize <= 2
+    dtype: Any = np.uint8 if bits else stored if words else np.float32
     if len(shape) == 1:  # float64 where float32 might not tell numbers apart
-        wide = (first.dtype.kind in "fiu" and first.dtype.itemsize > 4) or (first.dtype.kind in (
-            "iu") and first.dtype.itemsize == 4)
+        wide = (stored.kind in "fiu" and stored.itemsize > 4) or (
+            stored.kind in "iu" and stored.itemsize == 4)
         dtype = np.float64 if wide else np.float32
 
     def examples() -> Iterator[NDArray[Any]]:
@@ -157,28 +97,38 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
     return data if clip is None else as_clips(data, clip)
 
 
-def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """Shape of an example as stored, its shape channels first, and whether channels come last."""
+def _refuse_unlike(arrays: Sequence[Array]) -> None:
+    """DataError unless these are arrays of numbers, of one shape and range."""
     first = arrays[0]
     for array in arrays:
+        refuse_objects(array.dtype, array.name)
         if array.dtype.kind not in "buif" or not 2 <= len(array.shape) <= 4:
             raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}; wanted "
                             "numbers of shape (N, d), (N, H, W), (N, C, H, W) or (N, H, W, C), "
                             "of clips with t after N")
-        if not array.shape[0] or not np.prod(array.shape):
+        if not math.prod(array.shape):
             raise DataError(f"{array.name} is empty (shape {array.shape})")
         if array.shape[1:] != first.shape[1:]:
             raise DataError(f"{array.name} holds examples of shape {array.shape[1:]}, but "
                             f"{first.name} of shape {first.shape[1:]}")
+        if len(first.shape) > 2 and (array.dtype.kind == "f") != (first.dtype.kind == "f"):
+            raise DataError(f"{array.name} holds pixels of {array.dtype}, but {first.name} of "
+                            f"{first.dtype}, whose range may be another; save both in one type")
+
+
+def _layout(arrays: Sequence[Array], how: Options) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+    """Shape of an example as stored, its shape channels first, and whether channels come last."""
+    _refuse_unlike(arrays)
+    first = arrays[0]
     item = first.shape[1:]
     if how.shape:
         sides = re.split("[x,]", how.shape.lower())
         if not all(side.strip().isdecimal() for side in sides):
             raise DataError(f"{say_option('shape', how.shape)} is not a shape; write it as 1x28x28")
         shape = tuple(map(int, sides))
-        if np.prod(shape) != np.prod(item):
-            raise DataError(f"shape={how.shape} has {np.prod(shape)} numbers, but an example of "
-                            f"{first.name} has {np.prod(item)} (shape {item})")
+        if math.prod(shape) != math.prod(item):
+            raise DataError(f"shape={how.shape} has {math.prod(shape)} numbers, but an example of "
+                            f"{first.name} has {math.prod(item)} (shape {item})")
         item = shape
     if how.layout not in (None, "NCHW", "NHWC"):
         raise DataError(f"{say_option('layout', how.layout)} is unknown; valid: NCHW (channels "
@@ -217,7 +167,7 @@ def image_space(x: NDArray[Any], levels: int | None, name: str) -> tuple[NDArray
         levels = 2 if top <= 1 else int(np.iinfo(x.dtype).max) + 1
     if not max(top + 1, 2) <= levels <= 65536:
         raise DataError(f"{name}: {say_option('levels', levels)}, but the largest pixel value is "
-                        f"{top}; give at least {top + 1}")
+                        f"{top}; give {max(top + 1, 2)} … 65536")
     return x, Images(shape, levels)
 
 
@@ -225,7 +175,7 @@ def open_array(x: Any, y: Any = None, *, how: Options, store: Store, maps: bool,
                ids: str | None) -> Source:
     """A ``.npy`` file, or an array in memory with one label for each example (clip) or ``None``."""
     file = isinstance(x, Path)
-    array = in_file(lambda: x.open("rb"), str(x), npy_header) if file else in_memory(np.asarray(x))
+    array = in_npy(x) if file else in_memory(np.asarray(x))
     data = read_arrays([array], store, how, maps, ids)
     if y is not None:
         codes, classes = encode_labels(y, "y")
@@ -233,19 +183,6 @@ def open_array(x: Any, y: Any = None, *, how: Options, store: Store, maps: bool,
             raise DataError(f"{array.shape[0]:,} examples, but {len(codes):,} labels")
         data = data.with_labels(codes, classes)
     return dataset.make(x.stem if file else "array", data)
-
-
-def npy_header(stream: IO[bytes], name: str) -> Header:
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                else np.lib.format.read_array_header_2_0)
-        header: Header = read(stream)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{name} cannot be read as .npy: {error}") from None
-    if header[2].hasobject:
-        raise DataError(f"{name} holds Python objects, which are never loaded")
-    return header
 
 
 @dataclass(frozen=True)
@@ -259,10 +196,11 @@ class NpzOptions(Options):
 def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Npz:
     """A ``.npz`` of one or more arrays."""
     name = name or str(path)
-    try:
-        return Npz(zipfile.ZipFile(path), name, how)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{name} cannot be read as .npz: {error}") from None
+    with readable(name, "cannot be read as .npz"), zipfile.ZipFile(path) as archive:
+        keys = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
+    if not keys:
+        raise DataError(f"{name} holds no arrays")
+    return Npz(path, keys, name, how)
 
 
 class Npz:
@@ -273,12 +211,10 @@ class Npz:
     axis is an eighth of it means packed bits.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, name: str, how: NpzOptions,
+    def __init__(self, path: Path | IO[bytes], keys: list[str], name: str, how: NpzOptions,
                  side: Keys | None = None) -> None:
-        self.archive, self.name, self.how, self.side = archive, name, how, side
-        self.keys = [n[:-4] for n in archive.namelist() if n.endswith(".npy")]
-        if not self.keys:
-            raise DataError(f"{name} holds no arrays")
+        self.path, self.keys, self.name, self.how, self.side = path, keys, name, how, side
+        self.used: set[str] = set()
         self.roles: dict[str, Keys] = {}
         for key in self.keys:
             match = PART.search(key)
@@ -288,7 +224,8 @@ class Npz:
             self.roles.setdefault(role, {}).setdefault(part, key)
 
     def array(self, key: str) -> Array:
-        return in_file(lambda: self.archive.open(f"{key}.npy"), f"{self.name}: {key}", npy_header)
+        self.used.add(key)
+        return in_zip(self.path, key, self.name)
 
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Npz, Npz, bool] | None:
         """Two arrays of images; what are examples and their labels is one side."""
@@ -308,8 +245,10 @@ class Npz:
             elif a and b and not x and all(
                     len(self.array(key).shape) >= 3 for key in (*a.values(), *b.values())):
                 two = a, b
+            self.used.clear()
         if two is not None:
-            first, second = (Npz(self.archive, self.name, self.how, side) for side in two)
+            first, second = (Npz(self.path, self.keys, self.name, self.how, side)
+                             for side in two)
             return first, second, paired is not False
         if paired is not None:
             raise DataError(f"{self.name}: {say_option('paired')} is for two arrays of images, "
@@ -324,29 +263,36 @@ class Npz:
             raise DataError(f"{self.name} holds {', '.join(self.keys)}; choose the examples "
                             f"with {say_option('key')}")
         items = {p: items[p] for p in PARTS if p in items} or {"all": wide[0]}
+        self.used = set()
         arrays = [self.array(k) for k in items.values()]
         if self.side is None and "shape" in self.keys and len(arrays) == 1:
             arrays = [self._unpacked(arrays[0])]
-        data = read_arrays(arrays, store, self.how, maps, ids)
-        sizes = {p: r.shape[0] * (1 if data.clip is None else r.shape[1])
-                 for p, r in zip(items, arrays, strict=True)}
-        notes: tuple[str, ...] = ()
-        if self.side is None:
-            codes, classes, notes = self._labels(sum(r.shape[0] for r in arrays))
-            data = data.with_labels(codes, classes)
+        counts = {p: r.shape[0] for p, r in zip(items, arrays, strict=True) if r.shape}
+        codes, classes, notes = self._labels(counts) if self.side is None else (None, (), ())
+        data = read_arrays(arrays, store, self.how, maps, ids).with_labels(codes, classes)
         group, factors = self._keys(GROUPS), self._keys(FACTORS)
         if group.keys() == items.keys() and data.clip is None:
-            values = self._joined(group, len(data.x))
+            values = self._joined(group, counts, 1).reshape(-1)
             levels, codes = np.unique(values, return_inverse=True)
             numbers = np.array([hash_of(str(level)) for level in levels.tolist()], np.uint64)
             data = replace(data, group=numbers[codes].view(np.int64))
         if factors.keys() == items.keys() and data.clip is None:
-            values = self._joined(factors, len(data.x)).astype(np.float32)
+            values = self._joined(factors, counts).reshape(len(data.x), -1)
+            if values.dtype.kind not in "buif":
+                raise DataError(f"{self.name}: {', '.join(factors.values())} holds "
+                                f"{values.dtype}, not numbers")
             names = tuple(f"factor{i}" for i in range(values.shape[1]))
-            data = replace(data, factors=values, space=data.space.replace(factors=names))
+            data = replace(data, factors=values.astype(np.float32),
+                           space=data.space.replace(factors=names))
+        unused = [] if self.side else [k for k in self.keys if k not in self.used and (
+            self.how.label != "none" or k not in self._keys(LABELS).values())]
+        if unused:
+            notes = (*notes, f"not used: {', '.join(unused)}")
+        frames = 1 if data.clip is None else arrays[0].shape[1]
         stem = Path(self.name).stem
         return dataset.make(stem if self.side is None else f"{stem} ({', '.join(items.values())})",
-                            data, parts=dataset.joined_parts(sizes), notes=notes)
+                            data, parts=dataset.joined_parts(
+                                {p: n * frames for p, n in counts.items()}), notes=notes)
 
     def _keys(self, names: Sequence[str], chosen: str | None = None) -> Keys:
         """The keys that are chosen, with those of the other parts, or the first of these names."""
@@ -359,13 +305,25 @@ class Npz:
             return self.roles[chosen.lower()]
         raise DataError(f"{self.name}: {unknown('key', chosen, self.keys)}")
 
-    def _joined(self, keys: Keys, count: int) -> NDArray[Any]:
-        """The arrays of all parts in the examples' order, one value per example."""
-        values = np.concatenate([self.array(keys[p]).whole() for p in PARTS if p in keys])
-        if len(values) != count:
-            raise DataError(f"{self.name}: {', '.join(keys.values())} has {len(values):,} "
-                            f"values for {count:,} examples")
-        return values
+    def _joined(self, keys: Keys, counts: Mapping[str, int], most: int = MOST_CLASSES) -> Any:
+        """The arrays of all parts in the examples' order: one value for each example, or a few."""
+        parts = {p: self.array(keys[p]) for p in PARTS if p in keys}
+        lengths = {p: array.shape[0] if array.shape else 0 for p, array in parts.items()}
+        triples = [(keys[p], n, counts[p]) for p, n in lengths.items()] if (
+            lengths.keys() == counts.keys()) else [
+            (", ".join(keys.values()), sum(lengths.values()), sum(counts.values()))]
+        for key, length, count in triples:
+            if length != count:
+                way_out = "" if keys != self._keys(LABELS, self.how.label) else (
+                    f"; {say_option('label', 'none')} leaves them out")
+                raise DataError(f"{self.name}: {key} has {length:,} values for {count:,} examples"
+                                + way_out)
+        for array in parts.values():
+            width = math.prod(array.shape[1:])
+            if width > most:
+                raise DataError(f"{array.name} has {width:,} values for each example, "
+                                f"not {'one' if most == 1 else f'at most {most:,}'}")
+        return np.concatenate([array.whole() for array in parts.values()])
 
     def _unpacked(self, array: Array) -> Array:
         """The array, or its bits if they are of the ``shape`` in the file."""
@@ -377,17 +335,30 @@ class Npz:
                     np.unpackbits(piece, axis=-1)[..., :full[-1]] for piece in array.pieces()))
         return array
 
-    def _labels(self, count: int) -> tuple[Rows | None, tuple[str, ...], tuple[str, ...]]:
+    def _labels(self, counts: Mapping[str, int]) -> tuple[
+            Rows | None, tuple[str, ...], tuple[str, ...]]:
         """Codes, class names and notes; labels nobody asked for are left out if no classes."""
         keys = {} if self.how.label == "none" else self._keys(LABELS, self.how.label)
         if not keys:
             return None, (), ()
+        where = f"{self.name}: {', '.join(keys.values())}"
+        try:
+            if keys.keys() < counts.keys() and "all" not in keys:
+                raise DataError(f"{where} is for some of the parts alone")
+            for array in map(self.array, keys.values()):
+                refuse_objects(array.dtype, array.name)
+                if len(array.shape) not in (1, 2) or math.prod(array.shape[1:]) > MOST_CLASSES:
+                    raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}, "
+                                    "not one label per example")
+        except DataError as error:
+            if self.how.label is not None:
+                raise
+            return None, (), (f"left out: {error}",)
+        values = self._joined(keys, counts)  # whose damage is no reason to leave them out
         names = (self.array(key) for key in NAMES if key in self.keys)
         classes = next((v.whole() for v in names if len(v.shape) == 1 and v.dtype.kind == "U"), ())
         try:
-            return (*encode_labels(self._joined(keys, count),
-                                   f"{self.name}: {', '.join(keys.values())}",
-                                   tuple(map(str, classes))), ())
+            return (*encode_labels(values, where, tuple(map(str, classes))), ())
         except DataError as error:
             if self.how.label is not None:
                 raise

@@ -14,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latlas.core.errors import say_option
 from latlas.core.model import Batch, PairBatch
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
 from latlas.data.pairs import PairDataset
+from latlas.data.streams import claim
+
+BYTES = 4  # of a number in a batch
 
 
 class Batches:
@@ -38,6 +42,9 @@ class Batches:
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self.device = torch.device(device)
+        for side in (data,) if isinstance(data, Dataset) else (data.a, data.b):
+            claim((self.share.stop - self.share.start) * BYTES * (side.space.dims + 1),
+                  f"{say_option('batch_size', batch_size)}: a batch")
         self._columns = _columns(data, self.device)
         self._orders = [_Order(self._columns[0].data, seed, "order")]
         if isinstance(data, PairDataset):

@@ -32,10 +32,10 @@ SOUNDS = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".o
 #: readers, as ``module:function`` of this package
 IMAGES, RECORDINGS, PACKED = "images:open_images", "recordings:open_recordings", "packed"
 CLIPS, FILM = "clips:open_clips", "clips:open_film"
-CIFAR, IDX, SVHN = "standard:open_cifar", "standard:open_idx", "standard:open_svhn"
+CIFAR, IDX, MAT = "standard:open_cifar", "standard:open_idx", "matlab:open_mat"
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".jsonl", ".ndjson", ".arrow", ".feather",
           ".ipc", ".db", ".sqlite", ".sqlite3")
-BY_SUFFIX = {".bin": CIFAR, ".mat": SVHN, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
+BY_SUFFIX = {".bin": CIFAR, ".mat": MAT, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",
              **dict.fromkeys(SOUNDS, RECORDINGS), **dict.fromkeys(TABLES, "tables:open_table")}
 #: of text files of rows that have no ending of their own
 TEXT = (".data", ".dat", ".txt")
@@ -58,7 +58,7 @@ def reader_of(path: Path, member: str = "") -> tuple[str, str]:
             raise DataError(f"{path} is an empty folder")
         marks = {PACKED: META in names, IDX: any("ubyte" in name for name in names),
                  CIFAR: {"data_batch_1.bin", "train.bin", "test_batch.bin", "test.bin"} & names,
-                 SVHN: {"train_32x32.mat", "test_32x32.mat"} & names}
+                 MAT: {"train_32x32.mat", "test_32x32.mat"} & names}
         reader = next((reader for reader, mark in marks.items() if mark), "")
         return reader or _by_contents(p.name for p in path.rglob("*")), ""
     inner = Path(path.stem).suffix.lower() if suffix in (".gz", ".bz2", ".xz") else suffix

@@ -16,7 +16,7 @@ import typing
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +29,7 @@ from latlas.data import files, pairs
 from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
+from latlas.data.streams import claim_file, read_member, readable, regular, without_panics
 
 Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
@@ -74,8 +75,9 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if text in BUILT_IN:
         source = _read(BUILT_IN[text], (), text, options, Store())
         return replace(source, spec={"source": text, **options})
-    return _stored({"source": _absolute(text), **options}, memory_share,
-                   lambda store: _open_path(text, options, store))
+    with readable(text):
+        return _stored({"source": _absolute(text), **options}, memory_share,
+                       lambda store: _open_path(text, options, store))
 
 
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
@@ -102,7 +104,7 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
 
         def read(store: Store) -> Opened:
             paths = Path(a).expanduser(), Path(b).expanduser()
-            with _readable(paths[0]):
+            with readable(paths[0]):
                 return _read(TWO_FOLDERS, paths, f"{a} and {b}", options, store,
                              stem=f"{paths[0].stem}-{paths[1].stem}")
 
@@ -139,8 +141,9 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **opti
         progress: called with (examples done, examples in all).
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is there already; choose a new folder")
+    with readable(out):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} is there already; choose a new folder")
     with _building(out) as folder:
         store = Store(folder, share=0, progress=progress)
         file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
@@ -185,16 +188,6 @@ def _building(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """An error of the system as one that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{error.filename or path} cannot be read: "
-                        f"{error.strerror or error}") from None
-
-
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that were given, fit for JSON."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
@@ -209,10 +202,11 @@ def _is_folder(spec: Any) -> bool:
     """A folder or zip of images."""
     if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
         return False
-    path = Path(spec).expanduser()
-    there = any(path.iterdir()) if path.is_dir() else (
-        path.is_file() and path.suffix.lower() == ".zip")
-    return there and files.reader_of(path)[0] == files.IMAGES
+    with readable(spec):
+        path = Path(spec).expanduser()
+        there = any(path.iterdir()) if path.is_dir() else (
+            path.is_file() and path.suffix.lower() == ".zip")
+        return there and files.reader_of(path)[0] == files.IMAGES
 
 
 def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
@@ -240,20 +234,27 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
             "source", text, BUILT_IN)
         raise DataError(f"{text}: no such file or folder{hint}")
-    with _readable(path):
-        reader, inside = files.BY_SUFFIX.get(path.suffix.lower(), ""), ""
+    with readable(text):
+        reader, inside = files.BY_SUFFIX.get(regular(path).suffix.lower(), ""), ""
         if not reader or path.is_dir():
             reader, inside = files.reader_of(path, member)
         if inside:
             with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(archive.read(inside))
+                data = io.BytesIO(read_member(archive, inside, f"{path}::{inside}"))
             return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
+        if member and reader != files.RECORDINGS:
+            raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
+                            f".npz or .mat is chosen by {say_option('key', member)}")
         if reader == files.PACKED:
             return pairs.open_packed(path)
         if reader == files.IMAGES and _coerced("frames", options.get("frames", False), bool):
             reader = files.CLIPS
         pattern = (member,) if reader == files.RECORDINGS else ()
-        return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
+        table = reader.startswith("tables:")
+        if table and path.is_file() and path.suffix.lower() not in files.TABLES[-3:]:
+            claim_file(path)
+        with without_panics() if table else nullcontext():
+            return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
 def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],

@@ -11,15 +11,18 @@ each, ``A`` and ``B``, beside ``meta.json``.
 from __future__ import annotations
 
 import json
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option
-from latlas.core.space import PairSpace, Record, Recordings, Space
+from latlas.core.space import PairSpace, Record, Recordings, Space, Table
 from latlas.data.dataset import (
     META,
     Dataset,
@@ -31,6 +34,7 @@ from latlas.data.dataset import (
     make,
     partition,
 )
+from latlas.data.streams import in_npy, in_zip, readable, refuse_objects, regular
 from latlas.data.tables import described
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
@@ -39,7 +43,9 @@ NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, 
                      "B)"}
 LOOKED_AT = 10_000
 FORMAT = 1
-EXTRAS = ("label", "factors", "group", "names", "clip", "duration", "key")
+#: arrays of one value (factors: of several) for each example, and their types
+EXTRAS = {"label": "int64", "factors": "float32", "group": "int64", "names": "U", "clip": "int64",
+          "duration": "float32", "key": "uint64"}
 
 
 @dataclass(frozen=True)
@@ -190,6 +196,12 @@ def info(source: Source | PairSource) -> dict[str, Any]:
             np.asarray(duration).mean())})}
 
 
+class Version(msgspec.Struct):
+    """What ``meta.json`` of any version says."""
+
+    format: int
+
+
 class Packed(Record, frozen=True):
     """What ``meta.json`` says."""
 
@@ -220,20 +232,80 @@ def write(source: Source | PairSource, folder: Path, store: Store) -> None:
 
 def open_packed(path: Path) -> Source | PairSource:
     """A packed folder. The map is copy-on-write: writable for torch, unchanged on disk."""
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-        if meta.get("format", 0) > FORMAT:
-            raise DataError(f"{path} was packed by a newer latlas (format {meta['format']}); "
+    with readable(path, "is not a whole packed folder"):
+        text = (path / META).read_bytes()
+        version = msgspec.json.decode(text, type=Version).format
+        if version < 1:
+            raise ValueError(f"it is of format {version}")
+        if version > FORMAT:
+            raise DataError(f"{path} was packed by a newer latlas (format {version}); "
                             "upgrade latlas or pack it again")
-        packed = msgspec.convert(meta, Packed)
+        packed = msgspec.json.decode(text, type=Packed)
         if isinstance(packed.space, PairSpace):
             a, b = (open_packed(path / name) for name in "AB")
-            return PairSource(a, b, packed.space.aligned,  # type: ignore[arg-type]
-                              packed.name, notes=packed.notes)
+            if not isinstance(a, Source) or not isinstance(b, Source):
+                raise ValueError("A and B are sides of one example each")
+            source = PairSource(a, b, packed.space.aligned, packed.name, notes=packed.notes)
+            if source.space != packed.space:
+                raise ValueError("A and B are not of the spaces in meta.json")
+            return source
+        array = in_npy(regular(path / "x.npy"))
+        refuse_objects(array.dtype, array.name)
         x = np.load(path / "x.npy", mmap_mode="c")
-        with np.load(path / "arrays.npz") as arrays:
-            extras = {k: arrays[k] for k in arrays.files}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a whole packed folder: {error}") from None
-    rows = {k: extras.pop(f"rows_{k}") for k in packed.parts if f"rows_{k}" in extras}
-    return make(packed.name, Dataset(x, packed.space, **extras), parts=rows, notes=packed.notes)
+        if x.offset + x.nbytes != (path / "x.npy").stat().st_size:
+            raise ValueError("x.npy goes on after the array of its header")
+        with zipfile.ZipFile(regular(path / "arrays.npz")) as archive:
+            keys = [n.removesuffix(".npy") for n in archive.namelist()]
+        extras = {k: in_zip(path / "arrays.npz", k, str(path)).whole() for k in keys}
+        rows = {k: extras.pop(f"rows_{k}") for k in packed.parts
+                if k != "all" or "rows_all" in extras}
+        _check_rows(rows, len(x))
+        data = _checked(x, packed.space, extras)
+    return make(packed.name, data, parts=rows, notes=packed.notes)
+
+
+def _check_rows(rows: Mapping[str, Rows], count: int) -> None:
+    """ValueError unless these are rows of an array of ``count``, each in one part at most."""
+    if not rows.keys() <= {"all", "train", "validation", "test"}:
+        raise ValueError(f"it has the parts {', '.join(rows)}")
+    for part, index in rows.items():
+        if index.dtype != np.int64 or index.ndim != 1 or not len(index) or (
+                index.min() < 0 or index.max() >= count):
+            raise ValueError(f"rows_{part} holds no rows of the {count:,} examples")
+    index = np.concatenate(list(rows.values()) or [np.zeros(0, np.int64)])
+    if len(np.unique(index)) != len(index):
+        raise ValueError("an example is in several parts, or several times in one")
+
+
+def _checked(x: NDArray[Any], space: Space, extras: dict[str, Any]) -> Dataset:
+    """The data set; ValueError for arrays that are not what ``meta.json`` says."""
+    count, levels = len(x), space.levels
+    top = 0 if levels is None else levels - 1
+    valid = (np.uint8, np.uint16) if levels is not None else (np.float32, np.float64)
+    if x.shape[1:] != space.shape or not count or x.dtype not in valid:
+        raise ValueError(f"x.npy holds {x.dtype} of shape {x.shape}, and meta.json says "
+                         f"{'real numbers' if levels is None else f'{levels} levels'} of shape "
+                         f"{space.shape}")
+    location, scale = np.asarray(space.location), np.asarray(space.scale)
+    if {location.shape, scale.shape} - {(), space.shape} or not (
+            np.isfinite(location).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("meta.json has units that are no numbers, or not one for each column")
+    for name, values in extras.items():
+        if name not in EXTRAS:
+            raise ValueError(f"arrays.npz holds an unknown array {name}")
+        shape = (count, len(space.factors)) if name == "factors" else (count,)
+        fits = values.dtype == EXTRAS[name] if EXTRAS[name] != "U" else values.dtype.kind == "U"
+        if values.shape != shape or not fits:
+            raise ValueError(f"{name} holds {values.dtype} of shape {values.shape}, not "
+                             f"{EXTRAS[name]} of shape {shape}")
+    label = extras.get("label")
+    if label is not None and not 0 <= label.min() <= label.max() < len(space.classes):
+        raise ValueError(f"label holds {label.min()} … {label.max()} for {len(space.classes)} "
+                         "classes")
+    for chunk in chunks(x) if levels is None or top < np.iinfo(x.dtype).max else ():
+        if levels is not None and chunk.max() > top:
+            raise ValueError(f"x.npy holds {chunk.max()}, and meta.json says {levels} levels")
+        if levels is None and not (np.isinf(chunk) == 0 if isinstance(space, Table)
+                                   else np.isfinite(chunk)).all():
+            raise ValueError("x.npy holds numbers that are not finite")
+    return Dataset(x, space, **extras)

@@ -6,12 +6,13 @@
 ``shapes``: rendered sprites at any resolution, after dSprites (Matthey et al., 2017, with a
 triangle added), of known factors drawn independently and uniformly: shape (square, ellipse, heart,
 triangle), scale (6 values), orientation (40 angles), x and y (32 positions each), white on black;
-optionally one of 8 hues. Files of IDX (MNIST and its kin), CIFAR and SVHN, as they are published.
+optionally one of 8 hues. Files of IDX (MNIST and its kin) and CIFAR, as they are published.
 """
 
 import colorsys
 import gzip
 import importlib.util
+import math
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,18 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points
 from latlas.data import arrays
 from latlas.data.dataset import Dataset, Source, Store, encode_labels, joined_parts, make
+from latlas.data.streams import (
+    DEFLATE,
+    Array,
+    Header,
+    claim,
+    claim_unpacked,
+    in_file,
+    in_memory,
+    read_exactly,
+    readable,
+    regular,
+)
 
 SHAPES = ("square", "ellipse", "heart", "triangle")
 SCALES, ANGLES, POSITIONS, HUES = 6, 40, 32, 8
@@ -33,6 +46,10 @@ SPRITES = 64  # drawn at once: fits a processor's cache
 #: NumPy's name of an IDX type code
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CIFAR_PIXELS = 3 * 32 * 32  # of a record
+CIFAR_NAMES = {"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt",
+               "label": "batches.meta.txt"}
+POINT_BYTES = 100  # of memory to make a point, or the factors of a shape
+MOST_SIDE = 8192  # of an image of shapes
 Floats = NDArray[np.float32]
 
 
@@ -77,7 +94,7 @@ def _mixture(name: str, centres: NDArray[Any], sd: float, n: int, seed: int) -> 
 
 def open_moons(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
     """Two interleaved half circles with Gaussian noise; the label is the half circle."""
-    rng = _generator(n, seed)
+    rng = _generator(n, seed, noise)
     mode, angle = rng.integers(0, 2, n), rng.uniform(0, np.pi, n)
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
@@ -88,7 +105,7 @@ def open_moons(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source
 
 def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
     """A spiral (t cos t, t sin t) / 5, t uniform in [3π/2, 9π/2]; t is its known factor."""
-    rng = _generator(n, seed)
+    rng = _generator(n, seed, noise)
     t = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n)
     x = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / 5
     x += noise * rng.standard_normal((n, 2))
@@ -96,9 +113,13 @@ def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> S
                                       factors=t[:, None].astype(np.float32)))
 
 
-def _generator(n: int, seed: int) -> np.random.Generator:
+def _generator(n: int, seed: int, noise: float = 0.0) -> np.random.Generator:
     if n < 1:
         raise DataError(f"{say_option('n', n)}: a source needs at least one example")
+    if seed < 0 or not 0 <= noise < math.inf:
+        raise DataError(f"{say_option('seed', seed)}, {say_option('noise', noise)}: neither may be "
+                        "negative, and the noise must be finite")
+    claim(POINT_BYTES * n, f"{say_option('n', n)}: a source of so many points")
     return np.random.default_rng(seed)
 
 
@@ -109,9 +130,11 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
     The orientation is in radians, positions are shares of the image's side, scale is relative.
     Images that are equal (a square turned by 90°) share a group.
     """
-    if n < 1 or image_size < 8:
-        raise DataError(f"{say_option('n', n)}, {say_option('image_size', image_size)}: shapes "
-                        "need n >= 1 and image_size >= 8")
+    if n < 1 or not 8 <= image_size <= MOST_SIDE or seed < 0:
+        raise DataError(f"{say_option('n', n)}, {say_option('image_size', image_size)}, "
+                        f"{say_option('seed', seed)}: shapes need n >= 1, 8 <= image_size <= "
+                        f"{MOST_SIDE:,} and seed >= 0")
+    claim(POINT_BYTES * n, f"{say_option('n', n)}: a source of so many shapes")
     sizes = [len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES if colour else 1]
     index = np.random.default_rng(seed).integers(0, sizes, (n, len(sizes)))
     values, store = factor_values(index), store or Store()
@@ -210,7 +233,6 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
     parts = dict(sorted(parts.items(), reverse=True))
     examples = {k: _idx(p) for k, p in parts.items()}
     how = arrays.Options(levels, image_size, layout)
-    data = arrays.read_arrays(list(examples.values()), store, how)
     if label not in (None, "none"):
         raise DataError(f"{path}: IDX files have one kind of label; leave out "
                         f"{say_option('label', label)}")
@@ -219,26 +241,33 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
         name = file.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
         both = file.with_name(name), file.with_name(name + ".gz")
         beside += [p for p in both if p != file and p.exists()][:1]
+    codes, classes = None, tuple[str, ...]()
     if len(beside) == len(parts) and label != "none":
-        labels = np.concatenate([_idx(p).whole() for p in beside])
-        data = data.with_labels(*encode_labels(labels, f"{path}: labels"))
-        if len(labels) != len(data):
-            raise DataError(f"{path}: {len(labels):,} labels for {len(data):,} examples")
+        labels = [_idx(p) for p in beside]
+        for some, of in zip(labels, examples.values(), strict=True):
+            if some.shape != of.shape[:1]:
+                raise DataError(f"{of.name}: {of.shape[0]:,} examples, but {some.name} holds "
+                                f"labels of shape {some.shape}; {say_option('label', 'none')} "
+                                "leaves them out")
+        codes, classes = encode_labels(np.concatenate([r.whole() for r in labels]),
+                                       f"{path}: labels")
+    data = arrays.read_arrays(list(examples.values()), store, how).with_labels(codes, classes)
     return make(path.name.split(".")[0], data,
                 parts=joined_parts({k: r.shape[0] for k, r in examples.items()}))
 
 
-def _idx(path: Path) -> arrays.Array:
+def _idx(path: Path) -> Array:
     """Two zero bytes, a type code, the number of axes, then each axis as big-endian uint32."""
-    def header(stream: IO[bytes], name: str) -> arrays.Header:
-        head = arrays.read_exactly(stream, 4, name)
-        if head[:2] != b"\0\0" or head[2] not in IDX_TYPES:
+    def header(stream: IO[bytes], name: str) -> Header:
+        head = read_exactly(stream, 4, name)
+        if head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not head[3]:
             raise DataError(f"{name} is not an IDX file (it starts with {head[:4].hex()})")
-        axes = np.frombuffer(arrays.read_exactly(stream, 4 * head[3], name), ">u4")
+        axes = np.frombuffer(read_exactly(stream, 4 * head[3], name), ">u4")
         return tuple(int(a) for a in axes), False, np.dtype(IDX_TYPES[head[2]])
 
-    opener = gzip.open if path.suffix == ".gz" else Path.open
-    return arrays.in_file(lambda: opener(path, "rb"), str(path), header)
+    opener, size = (gzip.open if path.suffix == ".gz" else Path.open), regular(path).stat().st_size
+    most = DEFLATE * (size + 1) if path.suffix == ".gz" else size
+    return in_file(lambda: opener(path, "rb"), str(path), most, header)
 
 
 def open_cifar(path: Path, *, store: Store, label: str | None = None,
@@ -265,11 +294,10 @@ def open_cifar(path: Path, *, store: Store, label: str | None = None,
     chosen = next(iter(kinds)) if label in (None, "none") else str(label)
     if chosen not in kinds:
         raise DataError(f"{path}: {unknown('label', chosen, kinds)}")
-    listed = files.get({"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt",
-                        "label": "batches.meta.txt"}[chosen], b"")
+    listed = files.get(CIFAR_NAMES[chosen], b"")
     records = {n: np.frombuffer(files[n], np.uint8).reshape(-1, heads[n] + CIFAR_PIXELS)
                for n in batches}
-    data = arrays.read_arrays([arrays.in_memory(r[:, heads[n]:], n) for n, r in records.items()],
+    data = arrays.read_arrays([in_memory(r[:, heads[n]:], n) for n, r in records.items()],
                               store, arrays.Options(256, image_size, shape="3x32x32"))
     data = data.with_labels(*encode_labels(
         np.concatenate([r[:, kinds[chosen]] for r in records.values()]), f"{path}: labels",
@@ -282,45 +310,22 @@ def open_cifar(path: Path, *, store: Store, label: str | None = None,
 
 def _cifar_files(path: Path) -> Mapping[str, bytes]:
     """Contents of the batches and of the lists of class names, by file name."""
-    if path.is_dir():
-        return {p.name: p.read_bytes() for p in path.iterdir() if p.suffix in (".bin", ".txt")}
-    if path.suffix == ".bin":
-        beside = {p.name: p.read_bytes() for p in path.parent.glob("*.txt")}
-        return {**beside, path.name: path.read_bytes()}
-    try:
-        with tarfile.open(path) as archive:
-            members = [m for m in archive if m.isfile() and m.name.endswith((".bin", ".txt"))]
-            files = {PurePosixPath(m.name).name: archive.extractfile(m) for m in members}
-            return {n: f.read() for n, f in files.items() if f is not None}
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as .tar.gz: {error}") from None
+    def wanted(name: str) -> bool:
+        return name.endswith(".bin") or name in CIFAR_NAMES.values()
 
-
-def open_svhn(path: Path, *, store: Store, label: str | None = None,
-              image_size: int | None = None) -> Source:
-    """Street View House Numbers, cropped (Y. Netzer et al., Reading Digits in Natural Images with
-    Unsupervised Feature Learning, 2011): a ``.mat`` file with ``X`` (32, 32, 3, N) and ``y``, or a
-    folder with ``train_32x32.mat`` and ``test_32x32.mat``."""
-    from scipy.io import loadmat
-
-    both = {"train": path / "train_32x32.mat", "test": path / "test_32x32.mat"}
-    files = {k: p for k, p in both.items() if p.exists()} if path.is_dir() else {"all": path}
-    examples, labels = dict[str, arrays.Array](), list[NDArray[Any]]()
-    for part, file in files.items():
-        try:
-            content = loadmat(file)
-        except Exception as error:  # scipy raises many kinds for damaged files
-            raise DataError(f"{file} cannot be read as .mat: {error}") from None
-        if "X" not in content or "y" not in content or content["X"].ndim != 4:
-            keys = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
-            raise DataError(f"{file} is not an SVHN file: wanted X (H, W, C, N) and y; "
-                            f"it holds {keys}")
-        examples[part] = arrays.in_memory(np.moveaxis(content["X"], 3, 0), str(file))
-        labels.append(content["y"].reshape(-1).astype(np.int64))
-    if label not in (None, "none", "y"):
-        raise DataError(f"{path}: its one label is y; leave out {say_option('label', label)}")
-    data = arrays.read_arrays(list(examples.values()), store,
-                              arrays.Options(256, image_size, "NHWC"))
-    digits = np.concatenate(labels) % 10  # 0 is 10 in the file
-    return make(path.stem, data.with_labels(*encode_labels(digits, f"{path}: y")),
-                parts=joined_parts({k: r.shape[0] for k, r in examples.items()}))
+    if path.is_dir() or path.suffix == ".bin":
+        folder = path if path.is_dir() else path.parent
+        places = [p for p in folder.iterdir() if wanted(p.name) and p.is_file() and (
+            path.is_dir() or p == path or p.suffix != ".bin")]
+        claim(sum(p.stat().st_size for p in places), path)
+        return {p.name: p.read_bytes() for p in places}
+    packed, size, files = path.stat().st_size, 0, dict[str, bytes]()
+    with readable(path, "cannot be read as .tar.gz"), tarfile.open(path) as archive:
+        for member in archive:
+            size += member.size
+            claim_unpacked(size, packed, path)
+            name = PurePosixPath(member.name).name
+            stream = archive.extractfile(member) if member.isfile() and wanted(name) else None
+            if stream is not None:
+                files[name] = read_exactly(stream, member.size, f"{path}: {name}")
+    return files

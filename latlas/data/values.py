@@ -323,8 +323,12 @@ def with_fills(columns: Sequence[Column], x: NDArray[Any],
         else:
             present = block[:, 0][~np.isnan(block[:, 0])]
             middle = float(np.median(present)) if len(present) else 0.0
-            fill = {"boolean": middle > 0.5, "date": round(middle * DAY)}.get(column.kind, middle)
-            if column.kind == "integer" and column.offset:
+            fill = middle
+            if column.kind == "boolean":
+                fill = middle > 0.5
+            elif column.kind == "date":
+                fill = round(middle * DAY)
+            elif column.offset:
                 fill = round(middle) + column.offset
         result.append(column.replace(fill=fill))
     return tuple(result)
