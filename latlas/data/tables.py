@@ -206,8 +206,9 @@ def described(source: Source) -> list[dict[str, Any]]:
             gaps = np.isnan(values)
             row |= {"missing": int(gaps.sum())}
             if not gaps.all():
-                row |= {"mean": float(values[~gaps].mean()) + column.offset,
-                        "sd": float(values[~gaps].std())}
+                unit = max(float(np.abs(values[~gaps]).max()) / 1e100, 1.0)  # no square overflows
+                row |= {"mean": float((values[~gaps] / unit).mean()) * unit + column.offset,
+                        "sd": float((values[~gaps] / unit).std()) * unit}
         rows.append(row)
     return rows
 
