@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: of run.json and of every tree in a run folder; raised by one whenever one is written differently
 FORMAT = 1
+#: bytes of a file's name
+LONGEST_NAME = 255
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
@@ -32,7 +34,10 @@ def whole(target: Path) -> Iterator[Path]:
     Raises:
         RunError: for any OSError; the old ``target`` is as it was.
     """
-    part = target.with_name(f".{target.name}.part{target.suffix}")
+    head = target.name
+    while len(os.fsencode(f".{head}.part{target.suffix}")) > LONGEST_NAME:
+        head = head[:-1]
+    part = target.with_name(f".{head}.part{target.suffix}")
     try:
         yield part
         part.replace(target)

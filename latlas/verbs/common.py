@@ -5,11 +5,13 @@ declaration of its options: the command line and its help are derived from them 
 An annotation below says what a value is in Python, and by :class:`Flag` what is typed for it.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -17,8 +19,12 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.space import Space
+from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.verbs import write
+
+if TYPE_CHECKING:
+    from latlas.verbs.results import Results
 
 Array = NDArray[Any]
 #: called with (examples done, examples in all)
@@ -131,10 +137,15 @@ class Result:
         does not know, RunError where the file cannot be written."""
         return write.write_table(path, self.table())
 
-    def saved(self, out: str | Path | None) -> Self:
-        """The result, after :meth:`save` where a file is named."""
+    def save_in(self, results: Results) -> str:
+        """Write to a folder that belongs to one command; as :meth:`save`."""
+        return self.save(results.folder)
+
+    def saved(self, out: str | Path | None, results: Results | None = None) -> Self:
+        """The result, after :meth:`save` where a file is named, or :meth:`save_in` a folder."""
         if out is not None:
-            self.written = (*self.written, self.save(out))
+            self.written = (*self.written, self.save(out) if results is None else
+                            self.save_in(results))
         return self
 
     def __repr__(self) -> str:
@@ -213,6 +224,13 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
 
     def table(self) -> dict[str, Array]:
         return write.example_columns(self.flat, self.space, self.names)
+
+    def save_in(self, results: Results) -> str:
+        flat, space = self.flat, self.space
+        counts = results.write(write.image_names(len(flat), self.names), lambda missing: (
+            write.picture(flat[i], space) for i in missing))
+        note = imaging.note(space.shape[0])
+        return results.line(*counts, "image") + (f" ({note})" if note else "")
 
     def save(self, path: str | Path) -> str:
         flat, space = self.flat, self.space

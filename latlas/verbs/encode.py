@@ -14,6 +14,7 @@ from latlas.render.text import counted, table
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Out, Output, Progress, RunLike, Split
+from latlas.verbs.results import results_of
 
 if TYPE_CHECKING:
     from latlas.metrics.likelihood import Summary
@@ -105,9 +106,10 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
         z = model.encode(batch.x, **condition).mean
         return to_data(model.space, model.decode(z, **condition).mean)
 
+    results = results_of(out, verb, run, examples, data)
     values = over(run.model, examples, round_trip, progress)
     return Examples(values, run.space, examples.take("names"),
-                    originals=examples_of(examples) if grid else None).saved(out)
+                    originals=examples_of(examples) if grid else None).saved(out, results)
 
 
 def read_latents(latents: Any) -> Array:

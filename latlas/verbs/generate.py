@@ -10,6 +10,7 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.encode import read_latents
+from latlas.verbs.results import results_of
 
 #: examples whose latents set the spans of a traversal
 ENCODED = 2000
@@ -41,6 +42,9 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
         run.require("mix", f"sample {say_option('truncation')}")
     common.finite("truncation", truncation)
     write.check_examples(out, run.space)
+    results = results_of(
+        out, "sample", run, given=given, n=None if numbers else n, label=label, mean=mean,
+        latents=latents, seeds=numbers, truncation=truncation, seed=None if numbers else seed)
     condition = conditions(run, n if numbers is None else len(numbers), label, given)
     draws = [(n, seed, condition)] if numbers is None else [
         (1, number, None if condition is None else condition[i:i + 1])
@@ -50,7 +54,8 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
         truncation=truncation) for count, number, own in draws], run.space)
     classes = label if isinstance(label, (list, tuple)) else ()  # a column for each class
     return Examples(values, run.space,
-                    columns=len(classes) if 1 < len(classes) < len(values) else None).saved(out)
+                    columns=len(classes) if 1 < len(classes) < len(values) else None).saved(
+                        out, results)
 
 
 def decode(run: RunLike, latents: Annotated[Any, Flag(
@@ -65,8 +70,11 @@ def decode(run: RunLike, latents: Annotated[Any, Flag(
     run = as_run(run)
     run.require("decode")
     write.check_examples(out, run.space)
+    results = results_of(out, "decode", run, np.atleast_2d(z), latents, label=label,
+                         given=given)
     condition = conditions(run, len(np.atleast_2d(z)), label, given)
-    return Examples(passes.decoded(run.model, z, condition=condition), run.space).saved(out)
+    return Examples(passes.decoded(run.model, z, condition=condition), run.space).saved(
+        out, results)
 
 
 def interpolate(run: RunLike, start: Annotated[Any, Flag(
@@ -96,6 +104,9 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
+    results = results_of(
+        out, "interpolate", run, None, data, start=start, end=end, given=given, split=split,
+        steps=steps, method=method, space=space, label=label, seed=seed, read=read)
     first, last = _ends(run, start, end, data, split, read, seed, label)
     condition = conditions(run, 1 if given is not None else steps, label, given)
     if given is None and isinstance(label, (list, tuple)):
@@ -105,7 +116,7 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
         values = passes.decode_styles(run.model, walk(first, last, steps, method))
     else:
         values = passes.decoded(run.model, walk(first, last, steps, method), condition=condition)
-    return Examples(values, run.space, columns=steps).saved(out)
+    return Examples(values, run.space, columns=steps).saved(out, results)
 
 
 def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
@@ -190,6 +201,10 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     common.at_least("steps", steps, 1 if run.path is None else 2)
     common.finite("span", span)
     write.check_examples(out, run.space)
+    results = results_of(
+        out, "traverse", run, None if latents is None else np.atleast_2d(latents), data,
+        split=split, dims=dims, span=span, steps=steps, start=start, label=label,
+        given=given, read=read)
     if latents is None and has_latents(run, data):
         examples = run.open(data, split, **read).subset(slice(0, ENCODED))
         latents = passes.encoded(run.model, examples)
@@ -211,7 +226,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
               np.asarray(start, np.float64).ravel())
     values = passes.varied(model, centre, unit, rows, span=span, steps=steps, condition=condition)
     return Examples(values, run.space, columns=steps,
-                    details={"dims": [int(d) for d in rows]}).saved(out)
+                    details={"dims": [int(d) for d in rows]}).saved(out, results)
 
 
 def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> Array:

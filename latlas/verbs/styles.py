@@ -14,6 +14,7 @@ from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.generate import conditions, has_latents
+from latlas.verbs.results import Results, results_of
 
 #: thirds of the layers, the coarsest first
 LEVELS = ("coarse", "middle", "fine")
@@ -41,6 +42,8 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
     if not all(seeds):
         raise ConfigError("mix needs a seed for a row and one for a column at least")
     write.check_examples(out, run.space)
+    results = results_of(out, "mix", run, rows=seeds[0], columns=seeds[1], layers=layers,
+                         truncation=truncation)
     model = run.model
     count = len(styles_of(model, "mix").layer_sizes)
     own, other = (to_styles(model, latents_of_seeds(model, part), truncation) for part in seeds)
@@ -52,7 +55,7 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
     whole[1:, 0], whole[0, 1:] = decode_styles(model, own), decode_styles(model, other)
     whole[1:, 1:] = inside.reshape(len(own), len(other), *inside.shape[1:])
     return Examples(whole, run.space, columns=whole.shape[1],
-                    details={"rows": seeds[0], "layers": layers}).saved(out)
+                    details={"rows": seeds[0], "layers": layers}).saved(out, results)
 
 
 @dataclass(eq=False, repr=False)
@@ -85,6 +88,10 @@ class Directions(common.Result):
     def save(self, path: str | Path) -> str:
         return super().save(path) if self.edits is None else self.edits.save(path)
 
+    def save_in(self, results: Results) -> str:
+        assert self.edits is not None
+        return self.edits.save_in(results)
+
 
 def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, split: Split = None,
                steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 7,
@@ -112,6 +119,9 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     if layers != "all":
         run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
+    results = results_of(
+        out, "directions", run, None, data, k=k, split=split, steps=steps, span=span,
+        layers=layers, item=item, label=label, seed=seed, read=read)
     condition = _one_condition(run, label)
     model: Any = run.model
     if run.can("mix"):
@@ -122,7 +132,7 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
     else:
         result = _regressed(model, k, seed, condition)
     result.edits = edit(run, result, seed=item, steps=steps, span=span, layers=layers, label=label)
-    return result.saved(out)
+    return result.saved(out, results)
 
 
 def _principal(space: str, latents: Array, k: int | None) -> Directions:

@@ -37,7 +37,9 @@ from latlas.render.text import counted
 from latlas.run import Run
 from latlas.verbs import write
 from latlas.verbs.common import Array, Progress
+from latlas.verbs.names import file_name, file_names
 from latlas.verbs.passes import examples_of, inference, joined, noise, to_data
+from latlas.verbs.results import Results
 
 #: examples that are in memory at a time
 BLOCK = 64
@@ -139,7 +141,7 @@ def clips_of(data: Dataset) -> list[ClipFrames]:
             for i, (start, stop) in enumerate(pairwise(bounds))]
 
 
-def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
+def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B",
                     progress: Progress | None = None) -> tuple[int, int]:
     """A PNG for every image, by its name, a film of the same form for every film; how many files
     were written, and how many were there: those are left as they are.
@@ -161,11 +163,14 @@ def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
                 yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
                        write.picture(example, into))
 
-    names = write.file_names(len(stills), stills.take("names"), folders=stills.clip is not None)
-    written, there = write.write_missing(folder, names, images)
-    missing = [clip for clip in films if not (folder / clip.name).exists()]
-    for clip in missing:
-        translate_film(model, data.subset(clip.frames), folder / clip.name, to=to)
+    names = write.image_names(len(stills), stills.take("names"))
+    places = [results.folder / file_name(clip.name, clip.suffix) for clip in films]
+    results.claim([*names, *(place.relative_to(results.folder).as_posix() for place in places)])
+    written, there = results.write(names, images)
+    missing = [(clip, place) for clip, place in zip(films, places, strict=True)
+               if not place.exists()]
+    for clip, place in missing:
+        translate_film(model, data.subset(clip.frames), place, to=to)
         if progress is not None:
             progress(clip.frames.stop, len(data))
     return written + len(missing), there + len(films) - len(missing)
@@ -215,7 +220,7 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
 
 
 def translate_examples(result: Any, model: Any, both: Any, path: Path | None, form: str,
-                       progress: Progress | None) -> None:
+                       results: Results | None, progress: Progress | None) -> None:
     """An array, a file for each example that has none yet and a contact sheet, or one film; all is
     noted in a :class:`latlas.verbs.translate.Translations`."""
     examples, to = first_side(both), result.to
@@ -230,10 +235,10 @@ def translate_examples(result: Any, model: Any, both: Any, path: Path | None, fo
             if len(lengths) == 1:  # (n, t, *shape)
                 values, names = values.reshape(-1, lengths.pop(), *values.shape[1:]), None
             result.written = (write.write_examples(path, values, result.space, names),)
-    elif form == "folder":
-        counts = translate_files(model, examples, path, to=to, progress=progress)
+    elif results is not None:
+        counts = translate_files(model, examples, results, to=to, progress=progress)
         what = "file" if any(clip.suffix for clip in clips) else "image"
-        beside = result.note_files(path, *counts, what)
+        beside = result.note_files(results, *counts, what)
         few = both if clips else both.subset(slice(0, SHEET))
         result.written = (*result.written, _draw(model, few, beside, to))
         result.files["sheet"] = str(beside)
@@ -360,7 +365,7 @@ def sounded(picture: Array, sound: Sound, like: Clip) -> Clip:
 
 
 def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, path: Path | None,
-                         progress: Progress | None) -> None:
+                         results: Results | None, progress: Progress | None) -> None:
     """Wav files of 16 bits in a folder, by their names (those there already are left), and a sheet
     of spectra beside it, of the input and of the output as it sounds, or the sheet alone; without a
     path clips. All is noted in a :class:`latlas.verbs.translate.Translations`."""
@@ -370,14 +375,14 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
         return
     sheet, space = path, domains(model.space, to)[0]
     assert space.sound is not None  # a run of recordings
-    if write.is_folder(path):
+    if results is not None:
         def sounds(missing: list[int]) -> Iterator[bytes]:
             rest = recordings.only([recordings.names[i] for i in missing])
             for clip in translate_clips(model, rest, to, progress):
                 yield wav_bytes(clip.x, clip.rate)
 
-        names = write.file_names(len(recordings), recordings.names, ".wav")
-        sheet = result.note_files(path, *write.write_missing(path, names, sounds), "recording")
+        names = file_names(recordings.names, ".wav")
+        sheet = result.note_files(results, *results.write(names, sounds), "recording")
     few = recordings.only(recordings.names[:SHEET])
     clips = [few.clip(i) for i in range(len(few))]
     both = [picture_of(clip, space.sound) for clip in (*clips, *translate_clips(model, few, to))]

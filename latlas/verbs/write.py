@@ -2,9 +2,7 @@
 
 import io
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from latlas.core.errors import ConfigError
 from latlas.core.space import Space
 from latlas.render import imaging, plots
 from latlas.render.text import counted
+from latlas.verbs.names import file_names
 
 Array = NDArray[Any]
 FRAMES = (".csv", ".parquet", ".npz")
@@ -43,14 +42,14 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
     target, suffix = Path(path), Path(path).suffix.lower()
     what, note = "example", imaging.note(space.shape[0])
     if is_folder(path):
-        what, files = "image", zip(file_names(len(values), names), values, strict=True)
+        what, files = "image", zip(image_names(len(values), names), values, strict=True)
         if target.is_dir():
             for name, example in files:
                 write_bytes(target / name, picture(example, space))
         else:  # into a folder beside it first, so that a crash leaves no half of a set
             with whole(target) as part:
-                part.mkdir(parents=True, exist_ok=True)
                 for name, example in files:
+                    (part / name).parent.mkdir(parents=True, exist_ok=True)
                     (part / name).write_bytes(picture(example, space))
     elif suffix in (".csv", ".parquet"):
         return write_table(target, example_columns(values, space, names))
@@ -173,34 +172,9 @@ def picture(example: Array, space: Space) -> bytes:
     return imaging.png(rgba[..., 0] if len(example) == 1 else rgba)
 
 
-def write_missing(folder: Path, names: Sequence[str],
-                  contents: Callable[[list[int]], Iterator[bytes]]) -> tuple[int, int]:
-    """Writes the files of these names that are not there; how many, and how many were there.
-
-    Args:
-        contents: what the files at these positions hold, in turn.
-    """
-    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    for i, data in zip(missing, contents(missing), strict=True):
-        write_bytes(folder / names[i], data)
-    return len(missing), len(names) - len(missing)
-
-
-def file_names(n: int, names: Any, ending: str = ".png", *,
-               folders: bool = False) -> list[str]:
-    """Relative names with this ending; none leaves the folder, none twice.
-
-    With ``folders`` they lie in the same folders as the names; otherwise in none.
-    """
-    if names is None:
-        return [f"{i:05d}{ending}" for i in range(n)]
-    apart = "/" if folders else "_"
-    clean = [apart.join(re.sub(r"[^\w.\-]+", "_", part) for part in
-                        Path(str(v)).with_suffix("").as_posix().strip("/.").split("/")
-                        if part.strip(".")) for v in names]
-    times = Counter(clean)
-    return [f"{v or i}{ending}" if times[v] == 1 else f"{v}_{i:05d}{ending}"
-            for i, v in enumerate(clean)]
+def image_names(n: int, names: Any) -> list[str]:
+    """Of PNG files for n examples: by their own names, numbered where they have none."""
+    return [f"{i:05d}.png" for i in range(n)] if names is None else file_names(names)
 
 
 def _column_names(space: Space, width: int) -> list[str]:
