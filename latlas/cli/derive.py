@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 from cyclopts import Parameter
 from docstring_parser import Docstring, parse
 
-from latlas.core.errors import ConfigError, flags_of_command
+from latlas.cli.surroundings import say
+from latlas.core.errors import ConfigError, flags_of_command, say_option
 from latlas.verbs.common import Flag, Output, Result
 
 #: options of a source that have a flag of their own; ``--data-option`` sets any of them
@@ -55,8 +56,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
         json = values.pop("json", False)
         bar = _progress_bar(name) if "progress" in arguments else nullcontext()
         with flags_of_command(typed), bar as progress:
-            values = {k: flags[k].convert(v) if flags[k].convert and v is not None else v  # type: ignore[misc]
-                      for k, v in values.items()}
+            values = {k: _converted(k, flags[k], v) for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
             if "run" in values:
@@ -84,6 +84,17 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     return command
 
 
+def _converted(name: str, flag: Flag, value: Any) -> Any:
+    """What was typed as the verb takes it; ConfigError for text that is empty."""
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(text, str) and not text.strip(" ,") for text in texts):
+        raise ConfigError(f"{say_option(name, repr(value or ''))}: it is empty; leave it out, or "
+                          "give it a value", option=name)
+    if flag.type is Path and value is not None:
+        value = Path(value)
+    return flag.convert(value) if flag.convert and value is not None else value
+
+
 def _declared(verb: Callable[..., Result],
               docs: Docstring) -> tuple[dict[str, Flag], list[inspect.Parameter], str]:
     """Flags and arguments that a verb declares, and the file in the run folder that it writes."""
@@ -100,7 +111,8 @@ def _declared(verb: Callable[..., Result],
             continue
         if isinstance(mark, Output):
             default, mark = mark.default, Flag(Path, mark.help)
-        flags[name] = mark or Flag(hints[name], helps.get(name, ""))
+        bare = hints[name].__origin__ if hasattr(hints[name], "__metadata__") else hints[name]
+        flags[name] = mark or Flag(bare, helps.get(name, ""))
         parameters.append(_parameter(name, flags[name], p.default, p.kind is not p.KEYWORD_ONLY))
     return flags, parameters, default
 
@@ -118,7 +130,8 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
     if flag.type is bool:
         more["negative"] = flag.negative
     required = default is inspect.Parameter.empty
-    kind = flag.type if required or default is not None else flag.type | None
+    type_ = str if flag.type is Path else flag.type  # an empty path would be the folder here
+    kind = type_ if required or default is not None else type_ | None
     place = (inspect.Parameter.POSITIONAL_ONLY if positional and (required or flag.positional)
              else inspect.Parameter.KEYWORD_ONLY)
     return inspect.Parameter(name, place, default=default,
@@ -142,7 +155,7 @@ def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
 
 def emit(facts: Any, json: bool, text: str) -> None:
     """A result on stdout: as one JSON object, or as text. A number that is not finite is null."""
-    print(jsonlib.dumps(_plain(facts), indent=2) if json else text)
+    say(jsonlib.dumps(_plain(facts), indent=2) if json else text)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,12 +69,25 @@ def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str
     """Tensors whose name starts with ``prefix`` (taken off) and the JSON object."""
     from safetensors import SafetensorError, safe_open
     try:
-        with safe_open(path, "pt") as file:
+        with _in_utf8(path) as place, safe_open(place, "pt") as file:
             names = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
             return {k[len(prefix):]: file.get_tensor(k) for k in names}, meta
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
+
+
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[Path]:
+    """The same file by a name that safetensors can open: paths of Linux may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / MODEL).symlink_to(path.absolute())
+            yield Path(folder) / MODEL
+    else:
+        yield path
 
 
 def save_json(path: Path, data: Any) -> None:

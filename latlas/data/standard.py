@@ -33,6 +33,7 @@ SPRITES = 64  # drawn at once: fits a processor's cache
 #: NumPy's name of an IDX type code
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 CIFAR_PIXELS = 3 * 32 * 32  # of a record
+MOST = 1_000_000_000  # examples of a built-in source
 Floats = NDArray[np.float32]
 
 
@@ -77,7 +78,7 @@ def _mixture(name: str, centres: NDArray[Any], sd: float, n: int, seed: int) -> 
 
 def open_moons(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
     """Two interleaved half circles with Gaussian noise; the label is the half circle."""
-    rng = _generator(n, seed)
+    rng = _generator(n, seed, noise)
     mode, angle = rng.integers(0, 2, n), rng.uniform(0, np.pi, n)
     upper = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     lower = np.stack([1 - np.cos(angle), 0.5 - np.sin(angle)], axis=1)
@@ -88,7 +89,7 @@ def open_moons(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source
 
 def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> Source:
     """A spiral (t cos t, t sin t) / 5, t uniform in [3π/2, 9π/2]; t is its known factor."""
-    rng = _generator(n, seed)
+    rng = _generator(n, seed, noise)
     t = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n)
     x = np.stack([t * np.cos(t), t * np.sin(t)], axis=1) / 5
     x += noise * rng.standard_normal((n, 2))
@@ -96,9 +97,13 @@ def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> S
                                       factors=t[:, None].astype(np.float32)))
 
 
-def _generator(n: int, seed: int) -> np.random.Generator:
-    if n < 1:
-        raise DataError(f"{say_option('n', n)}: a source needs at least one example")
+def _generator(n: int, seed: int, noise: float = 0.0) -> np.random.Generator:
+    if not 1 <= n <= MOST:
+        raise DataError(f"{say_option('n', n)}: a source has one example at least, and at most "
+                        f"{MOST:,}")
+    for option, value in (("seed", seed), ("noise", noise)):
+        if value < 0:
+            raise DataError(f"{say_option(option, value)}: at least 0")
     return np.random.default_rng(seed)
 
 
@@ -109,11 +114,12 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
     The orientation is in radians, positions are shares of the image's side, scale is relative.
     Images that are equal (a square turned by 90°) share a group.
     """
-    if n < 1 or image_size < 8:
-        raise DataError(f"{say_option('n', n)}, {say_option('image_size', image_size)}: shapes "
-                        "need n >= 1 and image_size >= 8")
+    rng = _generator(n, seed)
+    if not 8 <= image_size <= 4096:
+        raise DataError(f"{say_option('image_size', image_size)}: shapes have 8 to 4,096 pixels "
+                        "per side")
     sizes = [len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES if colour else 1]
-    index = np.random.default_rng(seed).integers(0, sizes, (n, len(sizes)))
+    index = rng.integers(0, sizes, (n, len(sizes)))
     values, store = factor_values(index), store or Store()
     x = store.allocate((n, 3 if colour else 1, image_size, image_size), np.uint8)
     hues = np.array([colorsys.hsv_to_rgb(h / HUES, 0.8, 1.0) for h in range(HUES)], np.float32)

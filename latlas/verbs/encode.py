@@ -45,6 +45,7 @@ class Latents(common.ArrayResult):
         return write.write_latents(path, self.values, self.names)
 
 
+@common.verb
 def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
            shard: common.Shard = None, block: common.BlockSize = 4096,
            out: Annotated[Out, Output("latents.npz", "Where to: .csv, .parquet, .npz, .npy, .png. "
@@ -56,7 +57,6 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
 
     run = as_run(run)
     run.require("encode")
-    common.at_least("n", n, 1)
     shards.check_output(shard, out, block, Latents.suffixes)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
@@ -68,6 +68,7 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
         shard=shard, out=out, block=block, progress=progress)
 
 
+@common.verb
 def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
                 n: common.FirstN = None, out: Annotated[Out, Output("reconstruct")] = None,
                 progress: Progress | None = None, **read: Any) -> Examples:
@@ -79,6 +80,7 @@ def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
     return _round_trip("reconstruct", run, data, split, n, out, progress, read)
 
 
+@common.verb
 def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
             out: Annotated[Out, Output("denoise")] = None, progress: Progress | None = None,
             **read: Any) -> Examples:
@@ -96,7 +98,6 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
 
     run = as_run(run)
     run.require(verb)
-    common.at_least("n", n, 1)
     write.check_examples(out, run.space)
     grid = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "image"
     examples = run.open(data, split, **read).subset(slice(0, n or (GRID if grid else None)))
@@ -242,6 +243,7 @@ class Predictions(common.Result):
                 + table(["class", "predicted", "examples", "accuracy"], rows))
 
 
+@common.verb
 def classify(run: RunLike, data: DataLike = None, *, split: Split = None,
              out: Annotated[Out, Output("classes.csv", "A row per example: .csv, .parquet, .npz. "
                                                        "Default: RUN/classes.csv.")] = None,

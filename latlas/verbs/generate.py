@@ -16,7 +16,8 @@ from latlas.verbs.results import results_of
 ENCODED = 2000
 
 
-def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
+@common.verb
+def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds(0)] = 64, *,
            label: common.Classes = None, given: common.GivenImages = None,
            mean: Annotated[bool | None, Flag(
                bool, "The mean of p(x|z), or a draw from it. Default: the mean of images, a draw "
@@ -40,8 +41,8 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
     numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
-    common.finite("truncation", truncation)
     write.check_examples(out, run.space)
+    common.fits("n", n, n if numbers is None else len(numbers), run.space, out)
     results = results_of(
         out, "sample", run, given=given, n=None if numbers else n, label=label, mean=mean,
         latents=latents, seeds=numbers, truncation=truncation, seed=None if numbers else seed)
@@ -58,6 +59,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
                         out, results)
 
 
+@common.verb
 def decode(run: RunLike, latents: Annotated[Any, Flag(
                Path, "Latents (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` "
                      "writes.")], *,
@@ -77,11 +79,15 @@ def decode(run: RunLike, latents: Annotated[Any, Flag(
         out, results)
 
 
+@common.verb
 def interpolate(run: RunLike, start: Annotated[Any, Flag(
-                    int, "Row of the first example in the data. Default: drawn by the seed.")]
-                = None, end: Annotated[Any, Flag(int, "Row of the last example.")] = None, *,
+                    int, "Row of the first example in the data. Default: drawn by the seed."),
+                    common.Bounds(0)]
+                = None, end: Annotated[Any, Flag(int, "Row of the last example."),
+                                       common.Bounds(0)] = None, *,
                 data: DataLike = None, split: Split = None,
-                steps: Annotated[int, Flag(int, "Examples on the way, ends included.")] = 16,
+                steps: Annotated[int, Flag(int, "Examples on the way, ends included."),
+                                 common.Bounds(2, 1_000_000)] = 16,
                 method: Literal["linear", "slerp"] = "linear", space: Literal["z", "w"] = "z",
                 label: common.Classes = None, given: common.GivenImages = None, seed: Seed = 0,
                 out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
@@ -99,11 +105,11 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
 
     run = as_run(run)
     run.require("decode", "interpolate")
-    common.at_least("steps", steps, 2)
     common.one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
+    common.fits("steps", steps, steps, run.space, out)
     results = results_of(
         out, "interpolate", run, None, data, start=start, end=end, given=given, split=split,
         steps=steps, method=method, space=space, label=label, seed=seed, read=read)
@@ -175,12 +181,14 @@ def walk(start: Any, end: Any, steps: int, method: str = "linear") -> Array:
     return np.asarray(norms * (np.cos(share * angle) * first + np.sin(share * angle) * toward))
 
 
+@common.verb
 def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
              dims: Annotated[Any, Flag(str, "Latent dimensions, with commas between. Default: the "
                                             "ten most active.")] = None,
              span: Annotated[float, Flag(float, "To each side, in standard deviations of the "
-                                                "latents.")] = 3.0,
-             steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 9,
+                                                "latents."), common.AMOUNT] = 3.0,
+             steps: Annotated[int, Flag(int, "Examples along each, ends included."),
+                                 common.Bounds(1, 1_000_000)] = 9,
              start: Annotated[Any, Flag(None, "")] = None,
              latents: Annotated[Any, Flag(None, "")] = None,
              label: common.Classes = None, given: common.GivenImages = None,
@@ -199,7 +207,6 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     run = as_run(run)
     run.require("decode", "traverse")
     common.at_least("steps", steps, 1 if run.path is None else 2)
-    common.finite("span", span)
     write.check_examples(out, run.space)
     results = results_of(
         out, "traverse", run, None if latents is None else np.atleast_2d(latents), data,
@@ -221,6 +228,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         if not 0 <= dim < width:
             raise ConfigError(f"no dimension {dim}: the latents have dimensions 0 … {width - 1}",
                               option="dims")
+    common.fits("steps", steps, len(rows) * steps, run.space, out)
     condition = conditions(run, 1 if given is not None else len(rows) * steps, label, given)
     centre = (passes.plausible_latent(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())

@@ -97,11 +97,13 @@ class Projection(common.Result):
         return common.Examples(self.values, self.space, self.names).save_in(results)
 
 
+@common.verb
 def project(run: RunLike, data: DataLike = None, *, split: Split = None,
             n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 8 of a source, "
-                                               "all of an array.")] = None,
-            starts: Annotated[int, Flag(int, "Latents that each optimisation begins from.")] = 8,
-            steps: Annotated[int, Flag(int, "Steps of each.")] = 200,
+                                               "all of an array."), common.POSITIVE] = None,
+            starts: Annotated[int, Flag(int, "Latents that each optimisation begins from."),
+                              common.Bounds(1, 1_000)] = 8,
+            steps: Annotated[int, Flag(int, "Steps of each."), common.Bounds(1, 100_000)] = 200,
             space: Literal["auto", "z", "w"] = "auto",
             features: Annotated[Any, Flag(str, "Compare these features too: random-conv, "
                                                "classifier, or a TorchScript file.")] = None,
@@ -129,8 +131,6 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("decode", "project")
-    for option, value in (("n", n), ("starts", starts), ("steps", steps)):
-        common.at_least(option, value, 1)
     common.one_of("space", space, ("auto", "z", "w"))
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")

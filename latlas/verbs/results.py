@@ -7,6 +7,7 @@ refused, so that no folder holds results of two kinds.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ class Results:
     def _read(self) -> Manifest | None:
         file = self.folder / MANIFEST
         try:
-            return msgspec.json.decode(file.read_bytes(), type=Manifest)
+            manifest = msgspec.convert(json.loads(file.read_bytes()), Manifest)
+            if manifest.format != FORMAT:
+                raise ValueError(f"it is of format {manifest.format}; this latlas reads {FORMAT}")
+            return manifest
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -110,8 +114,8 @@ class Results:
                 raise ConfigError(f"{self.folder} holds {strange} already, and no {MANIFEST} that "
                                   "says what it is", option="out",
                                   hint=f"name another folder, or remove {self.folder}")
-            write.write_bytes(self.folder / MANIFEST, msgspec.json.format(
-                msgspec.json.encode(self.manifest)) + b"\n")
+            text = json.dumps(msgspec.to_builtins(self.manifest), indent=2) + "\n"
+            write.write_bytes(self.folder / MANIFEST, text.encode())
             self.there = self.manifest
         both = same_but_for_case(names)
         if both and (self.folder / MANIFEST.upper()).exists():
@@ -144,7 +148,7 @@ def results_of(out: Path | str | None, verb: str, run: Any, data: Any = None,
         options["data"] = named
     return Results(out, Manifest(
         FORMAT, verb, weights_digest(run.model), "" if data is None else data_digest(data),
-        msgspec.json.decode(msgspec.json.encode(options, enc_hook=_json)), run.name, named))
+        json.loads(json.dumps(options, default=_json)), run.name, named))
 
 
 def weights_digest(model: Any) -> str:

@@ -24,6 +24,7 @@ DIRECTIONS = 8
 DRAWS, DECODED = 10_000, 1_000
 
 
+@common.verb
 def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5-9).")] = "0-3",
         columns: Annotated[Any, Flag(str, "Seeds of the images that give styles.")] = "10-15", *,
         layers: common.Layers = "coarse", truncation: common.Truncation = 1.0,
@@ -38,7 +39,6 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
     seeds = common.whole_numbers("rows", rows), common.whole_numbers("columns", columns)
     run = as_run(run)
     run.require("mix")
-    common.finite("truncation", truncation)
     if not all(seeds):
         raise ConfigError("mix needs a seed for a row and one for a column at least")
     write.check_examples(out, run.space)
@@ -93,12 +93,17 @@ class Directions(common.Result):
         return self.edits.save_in(results)
 
 
-def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, split: Split = None,
-               steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 7,
-               span: Annotated[float, Flag(float, "To each side, in standard deviations.")] = 3.0,
+@common.verb
+def directions(run: RunLike, k: Annotated[int | None, common.POSITIVE] = None, *,
+               data: DataLike = None, split: Split = None,
+               steps: Annotated[int, Flag(int, "Examples along each, ends included."),
+                                 common.Bounds(1, 1_000_000)] = 7,
+               span: Annotated[float, Flag(float, "To each side, in standard deviations."),
+                                common.AMOUNT] = 3.0,
                layers: common.Layers = "all",
                item: Annotated[int | None, Flag(int, "Seed of the example that is changed. "
-                                                     "Default: the mean.", name="--example")]
+                                                     "Default: the mean.", name="--example"),
+                                common.SEED]
                = None, label: common.Classes = None, seed: Seed = 0,
                out: Annotated[Out, Output("directions")] = None, **read: Any) -> Directions:
     """Directions in which examples change most, a row for each (Härkönen et al. 2020).
@@ -114,11 +119,10 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
 
     run = as_run(run)
     run.require("decode", "directions")
-    common.at_least("k", k, 1)
-    common.at_least("steps", steps, 1)
     if layers != "all":
         run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
+    common.fits("steps", steps, steps * (k or 1), run.space, out)
     results = results_of(
         out, "directions", run, None, data, k=k, split=split, steps=steps, span=span,
         layers=layers, item=item, label=label, seed=seed, read=read)

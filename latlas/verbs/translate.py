@@ -46,10 +46,11 @@ class Translations(Examples):
         return results.folder.with_name(f"{results.folder.name}-sheet.png")
 
 
+@common.verb
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
               to: common.Domain = "B",
               n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 16 in a "
-                                                 "sheet, else all.")] = None,
+                                                 "sheet, else all."), common.POSITIVE] = None,
               out: Annotated[Out, Output("to-{to}/", (
                   "Where to: folder/ (a PNG for each example, a GIF for each GIF, and a contact "
                   "sheet beside it), .png (the sheet alone), .npz, .npy, of one clip .gif, .apng, "
@@ -68,7 +69,6 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("translate")
-    common.at_least("n", n, 1)
     path = None if out is None else Path(out)
     whole = run.space.a.sound is not None and (data is None or isinstance(data, str | Path))
     form = _form_of(path, whole)

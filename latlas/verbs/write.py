@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latlas.core import files
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.space import Space
 from latlas.render import imaging, plots
 from latlas.render.text import counted
@@ -114,8 +115,8 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
         else:
             import polars
 
-            frame = polars.DataFrame({k: v.tolist() if v.dtype.kind in "UO" else v
-                                      for k, v in arrays.items()})
+            frame = polars.DataFrame({readable(k): [readable(t) for t in v.tolist()]
+                                      if v.dtype.kind in "UO" else v for k, v in arrays.items()})
             if suffix == ".csv":
                 frame.write_csv(part)
             else:  # polars' own writer tells of a full disk by an error of another kind
@@ -136,6 +137,11 @@ def example_columns(values: Array, space: Space, names: Any = None) -> dict[str,
     return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
 
 
+def readable(value: Any) -> Any:
+    """Text that any file can hold: bytes of a file's name that are no UTF-8 as question marks."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
 def write_plot(target: Path, data: bytes) -> str:
     """A plot of :mod:`latlas.render.plots` as a PNG on white."""
     plot, buffer = Image.open(io.BytesIO(data)).convert("RGBA"), io.BytesIO()
@@ -148,6 +154,21 @@ def write_plot(target: Path, data: bytes) -> str:
 def is_folder(path: Path | str) -> bool:
     """A name that ends in a slash, has no suffix, or is a folder already."""
     return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
+
+
+def check_place(path: Path | str) -> None:
+    """Raise RunError, before long work, where nothing can be written: a folder that is read-only,
+    a disk that is full, a file in the way."""
+    place = Path(path).absolute()
+    place = place if is_folder(path) and place.is_dir() else place.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise RunError(f"cannot save {path}: {error.strerror}", option="out",
+                       hint=f"name another place: {say_option('out', 'PATH')}") from None
 
 
 @contextmanager
