@@ -20,7 +20,7 @@ from cyclopts import Parameter
 from docstring_parser import Docstring, parse
 
 from latlas.cli.surroundings import say
-from latlas.core.errors import ConfigError, flags_of_command, say_option
+from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
 
 #: options of a source that have a flag of their own; ``--data-option`` sets any of them
@@ -87,9 +87,10 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
 def _converted(name: str, flag: Flag, value: Any) -> Any:
     """What was typed as the verb takes it; ConfigError for text that is empty."""
     texts = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(text, str) and not text.strip(" ,") for text in texts):
-        raise ConfigError(f"{say_option(name, repr(value or ''))}: it is empty; leave it out, or "
-                          "give it a value", option=name)
+    if any(isinstance(text, str) and not text.strip() for text in texts):
+        typed = flag.name or f"--{name.replace('_', '-')}"
+        raise ConfigError(f"{typed} '{texts[-1]}': it is empty; leave it out, or give it a value",
+                          option=name)
     if flag.type is Path and value is not None:
         value = Path(value)
     return flag.convert(value) if flag.convert and value is not None else value

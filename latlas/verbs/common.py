@@ -157,10 +157,7 @@ def one_or_two(sources: tuple[str, ...]) -> Any:
 
 def listed(text: str) -> list[str]:
     """``"a, b"`` as ``["a", "b"]``."""
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise ConfigError(f"{text!r} names nothing; write names with commas between")
-    return names
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 #: a run folder, a Run, or a Model

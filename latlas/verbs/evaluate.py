@@ -296,6 +296,12 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
         cache: Folder that keeps what is known of the real examples. Default: RUN/cache.
     """
     run = as_run(run)
+    for option, names in (("metrics", metrics), ("factors", factors)):
+        if isinstance(names, list) and not names:
+            raise ConfigError(f"{say_option(option)}: name one, or several with commas between",
+                              option=option)
+    if to != "B":
+        run.require("translate", f"evaluate {say_option('to', to)}")
     _require_groups(run, metrics or ())
     write.check_suffix(out, Evaluation.suffixes)
     options: dict[str, Any] = {

@@ -254,7 +254,10 @@ def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> 
 
 
 def has_latents(run: Run, data: Any) -> bool:
-    """The model has an encoder, and there are data to encode."""
+    """The model has an encoder, and there are data to encode; CapabilityError for data that were
+    named and cannot be encoded."""
+    if data is not None:
+        run.require("encode", say_option("data"))
     return run.can("encode") and (data is not None or run.data is not None)
 
 

@@ -117,12 +117,10 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
 
             frame = polars.DataFrame({readable(k): [readable(t) for t in v.tolist()]
                                       if v.dtype.kind in "UO" else v for k, v in arrays.items()})
-            if suffix == ".csv":
-                frame.write_csv(part)
-            else:  # polars' own writer tells of a full disk by an error of another kind
-                buffer = io.BytesIO()
-                frame.write_parquet(buffer)
-                part.write_bytes(buffer.getbuffer())
+            # polars' own writers know no paths but UTF-8, and errors of another kind
+            buffer = io.BytesIO()
+            (frame.write_csv if suffix == ".csv" else frame.write_parquet)(buffer)
+            part.write_bytes(buffer.getbuffer())
     return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
 
 
