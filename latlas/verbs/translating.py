@@ -69,14 +69,15 @@ def must_reach(model: Any, to: str) -> None:
 
 
 def translations(model: Any, data: Dataset, to: str, size: int = BLOCK,
-                 progress: Progress | None = None) -> Iterator[Tensor]:
+                 progress: Progress | None = None, before: int = 0) -> Iterator[Tensor]:
     """Examples in domain ``to``, in model units, block by block: memory holds one block.
+    Noise is that of a block's place; ``before`` is how many examples come before the data.
 
     Raises:
         ConfigError: no such domain, or examples of another shape than those of the domain before.
     """
     must_reach(model, to)
-    space, count = domains(model.space, to)[0], 0
+    space, count = domains(model.space, to)[0], before
     if tuple(data.space.shape) != tuple(space.shape):
         raise ConfigError(f"examples of shape {tuple(data.space.shape)} cannot be translated to "
                           f"{to}: the model's {'B' if to == 'A' else 'A'} is of "
@@ -144,10 +145,9 @@ def clips_of(data: Dataset) -> list[ClipFrames]:
 def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B",
                     progress: Progress | None = None) -> tuple[int, int]:
     """A PNG for every image, by its name, a film of the same form for every film; how many files
-    were written, and how many were there: those are left as they are.
-
-    Frames keep the folders of their clips. Memory holds one block of examples, of a film all of
-    one, whatever their number; maps of classes are written as ids.
+    were written, and how many were there: those are left as they are. Frames keep the folders of
+    their clips, and maps of classes are written as ids. Memory holds one block of examples, of a
+    film all of one, whatever their number.
     """
     into = domains(model.space, to)[1]
     films = [clip for clip in clips_of(data) if clip.suffix]
@@ -157,20 +157,25 @@ def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B
     stills = data.subset(np.flatnonzero(single))
 
     def images(missing: list[int]) -> Iterator[bytes]:
-        rest = stills.subset(np.array(missing, np.int64))
-        for x in translations(model, rest, to, progress=progress):
-            for example in to_data(into, x):
-                yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
-                       write.picture(example, into))
+        wanted = set(missing)
+        for start in sorted({i - i % BLOCK for i in missing}):  # whole blocks have the same noise
+            block = stills.subset(slice(start, start + BLOCK))
+            x, = translations(model, block, to, before=start)
+            for i, example in enumerate(to_data(into, x), start):
+                if i in wanted:
+                    yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
+                           write.picture(example, into))
+            if progress is not None:
+                progress(start + len(block), len(stills))
 
     names = write.image_names(len(stills), stills.take("names"))
-    places = [results.folder / file_name(clip.name, clip.suffix) for clip in films]
-    results.claim([*names, *(place.relative_to(results.folder).as_posix() for place in places)])
+    places = [file_name(clip.name, clip.suffix) for clip in films]
+    results.claim([*names, *places])
     written, there = results.write(names, images)
-    missing = [(clip, place) for clip, place in zip(films, places, strict=True)
-               if not place.exists()]
-    for clip, place in missing:
-        translate_film(model, data.subset(clip.frames), place, to=to)
+    missing = [(clip, results.folder / place) for clip, place in zip(films, places, strict=True)
+               if not (results.folder / place).exists()]
+    for clip, target in missing:
+        translate_film(model, data.subset(clip.frames), target, to=to)
         if progress is not None:
             progress(clip.frames.stop, len(data))
     return written + len(missing), there + len(films) - len(missing)
