@@ -18,7 +18,7 @@ import typing
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -177,12 +177,16 @@ def _building(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out`` that takes its place once it is whole; those that killed
     processes left are removed."""
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-    for left in out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}"):
+    dead = out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}")
+    for left in dead if os.name == "posix" else ():  # elsewhere nothing says whether it is
         with suppress(DataError, RunError), alone(left):
             shutil.rmtree(left, ignore_errors=True)
+    new, lock = not out.parent.exists(), ExitStack()
     try:
-        folder.mkdir(parents=True)
-        with alone(folder):
+        with lock:
+            with suppress(OSError):  # where nothing can be written, a source in memory needs none
+                folder.mkdir(parents=True)
+                lock.enter_context(alone(folder))
             yield folder
         if (folder / pairs.META).exists():
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +196,9 @@ def _building(out: Path) -> Iterator[Path]:
         raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it is not empty
+                out.parent.rmdir()
 
 
 @contextmanager
