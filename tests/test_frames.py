@@ -342,7 +342,8 @@ def test_a_folder_of_films_goes_on(run, tmp_path, capsys):
     line = ["translate", str(run), "--data", str(run.parent / "data/trainA"), "--out",
             f"{tmp_path / 'made'}/"]
     assert cli.run(line) == 0 and "wrote 4 files" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == [f"c{i}.gif" for i in range(4)]
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == [
+        *(f"c{i}.gif" for i in range(4)), "results.json"]
     (tmp_path / "made/c2.gif").unlink()
     (tmp_path / "made/c0.gif").write_bytes(b"mine")
     assert cli.run(line) == 0
@@ -361,8 +362,8 @@ def test_frame_folders_become_frame_folders(run, tmp_path, capsys):
                     f"{tmp_path / 'out'}/"]) == 0
     result = sorted(p.relative_to(tmp_path / "out").as_posix()
                    for p in (tmp_path / "out").rglob("*.png"))
-    assert result == ["deep/run/f0.png", "deep/run/f1.png", "walk/f0.png", "walk/f1.png",
-                     "walk/f2.png"]
+    assert result == ["deep/run/f0.jpg.png", "deep/run/f1.jpg.png", "walk/f0.jpg.png",
+                      "walk/f1.jpg.png", "walk/f2.jpg.png"]
 
 
 def test_clips_of_an_array_come_back_as_clips(run, tmp_path):

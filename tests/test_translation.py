@@ -258,6 +258,7 @@ def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
     files = sorted(out.glob("*.png"))
     assert [f.name for f in files] == [f"p{i:02d}.png" for i in range(12)]
     before, output = files[3].read_bytes(), latlas.translate(run, str(data))
+    fifth = files[5].read_bytes()
     assert output.shape == (12, 3, 16, 16) and output.dtype == np.uint8
     assert np.array_equal(np.asarray(Image.open(files[3])), output[3].transpose(1, 2, 0))
     files[5].unlink()
@@ -265,6 +266,7 @@ def test_a_folder_is_translated_file_by_file_and_goes_on(run, capsys):
     assert cli.run(line) == 0
     assert "wrote 1 image to" in (said := capsys.readouterr().out) and "11 were there" in said
     assert files[3].read_bytes() == b"mine" != before
+    assert files[5].read_bytes() == fifth  # as if it had not been interrupted
     assert out.with_name("made-sheet.png").exists()
 
 

@@ -68,12 +68,13 @@ def test_a_folder_holds_one_picture_per_example_under_its_name(tmp_path):
     x, space = images(3, 3)
     names = np.array(["a/cat.jpg", "../dog.png", "../dog.png"])
     write.write_examples(f"{tmp_path}/out/", x, space, names)
-    files = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert files == ["a_cat.png", "dog_00001.png", "dog_00002.png"]
-    image = opened(tmp_path / "out" / "a_cat.png")
+    files = sorted(p.relative_to(tmp_path / "out").as_posix()
+                   for p in (tmp_path / "out").rglob("*.png"))
+    assert files == ["%2E%2E/dog%~2.png", "%2E%2E/dog.png", "a/cat.jpg.png"]
+    image = opened(tmp_path / "out" / "a/cat.jpg.png")
     np.testing.assert_array_equal(np.moveaxis(np.asarray(image), -1, 0), x[0])
     write.write_examples(tmp_path / "out", x[:1], space, ["new.png"])  # beside what is there
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 4
 
 
 def test_sixteen_bits_stay_sixteen_in_a_folder(tmp_path):

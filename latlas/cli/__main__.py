@@ -1,6 +1,7 @@
 """Entry point: dispatch, and errors as one line."""
 
-import os
+from __future__ import annotations
+
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import latlas
 from latlas.cli.commands import COMMANDS, overview
+from latlas.cli.surroundings import Stopped, discard, prepare, say
 from latlas.core.errors import ConfigError, DataNote, LatlasError, out_of_memory, unknown
 
 _HELP = ("--help", "-h")
@@ -17,14 +19,21 @@ USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 def main() -> None:
     """The ``latlas`` command."""
-    sys.exit(run(sys.argv[1:]))
+    prepare()
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except (LatlasError, OSError):
+        discard()
+    sys.exit(code)
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command line; returns the exit code.
 
     0 done; 2 an error the user can fix, one line on stderr; 130 interrupted (training has saved
-    by then); 141 whoever read the output went away. Other exceptions keep their traceback.
+    by then); 141 whoever read the output went away; 128 + N ended by signal N. Other exceptions
+    keep their traceback.
     """
     try:
         code = _dispatch(list(tokens))
@@ -35,9 +44,11 @@ def run(tokens: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as stopped:
+        print(f"stopped by signal {stopped.number}", file=sys.stderr)
+        return 128 + stopped.number
     except BrokenPipeError:
-        # Python flushes stdout once more at exit: give it somewhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout.fileno())
         return BROKEN_PIPE
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -45,7 +56,7 @@ def run(tokens: Sequence[str]) -> int:
         message = f"out of memory: {error}".removesuffix(": ") + (
             ". Try a smaller batch_size, latent_dim, width or image size, fewer draws, or fewer "
             "examples")
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"error: {' '.join(message.split())}", sys.stderr)
     return USER_ERROR
 
 

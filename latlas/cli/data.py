@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from latlas import data
 from latlas.cli.train import Message
 from latlas.render.text import table
-from latlas.verbs.common import Flag, Progress
+from latlas.verbs.common import Flag, Progress, verb
 
 SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folder.")]
 
 
+@verb
 def info(source: SourceName, other: Annotated[Any, Flag(
              str, "A second source: the other domain.", positional=True)] = None,
          **read: Any) -> Message:
@@ -19,6 +20,7 @@ def info(source: SourceName, other: Annotated[Any, Flag(
     return Message(values, _lines(values))
 
 
+@verb
 def pack(source: SourceName, out: Annotated[Any, Flag(Path, "A new folder.")],
          progress: Progress | None = None, **read: Any) -> Message:
     """Pack a source into a folder that opens at once and needs no memory."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
-from docstring_parser import parse
+from docstring_parser import Docstring, parse
 
+from latlas.cli.surroundings import say
 from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
 
@@ -37,20 +38,7 @@ MODEL = Flag(str, "module:Class of a model of your own, whose code runs only if 
 def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     """A function for cyclopts that calls the verb, writes its result and says what it is."""
     docs, arguments = parse(inspect.getdoc(verb) or ""), inspect.signature(verb).parameters
-    helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
-    hints = get_type_hints(verb, include_extras=True)
-    flags, parameters = dict[str, Flag](), list[inspect.Parameter]()
-    default = ""  # the file in the run folder that the verb writes
-    for key, p in arguments.items():
-        mark = next((m for m in getattr(hints[key], "__metadata__", ())
-                     if isinstance(m, Flag | Output)), None)
-        if p.kind is p.VAR_KEYWORD or key == "progress" or (
-                isinstance(mark, Flag) and not mark.type):
-            continue
-        if isinstance(mark, Output):
-            default, mark = mark.default, Flag(Path, mark.help)
-        flags[key] = mark or Flag(hints[key], helps.get(key, ""))
-        parameters.append(_parameter(key, flags[key], p.default, p.kind is not p.KEYWORD_ONLY))
+    flags, parameters, default = _declared(verb, docs)
     reads = "read" in arguments
     extra = {k: v for k, v in READ.items() if reads and k not in flags}
     device = "run" in flags and "device" not in flags  # that of the run's model
@@ -69,8 +57,7 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
         json = values.pop("json", False)
         bar = _progress_bar(name) if "progress" in arguments else nullcontext()
         with flags_of_command(typed), bar as progress:
-            values = {k: flags[k].convert(v) if flags[k].convert and v is not None else v  # type: ignore[misc]
-                      for k, v in values.items()}
+            values = {k: _converted(k, flags[k], v) for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
             if "model" in more:
@@ -112,6 +99,40 @@ def _default_file(run: Any, file: str) -> Path:
     return Path(run.path or "") / file
 
 
+def _converted(name: str, flag: Flag, value: Any) -> Any:
+    """What was typed as the verb takes it; ConfigError for text that is empty."""
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(text, str) and not text.strip() for text in texts):
+        typed = flag.name or f"--{name.replace('_', '-')}"
+        raise ConfigError(f"{typed} '{texts[-1]}': it is empty; leave it out, or give it a value",
+                          option=name)
+    if flag.type is Path and value is not None:
+        value = Path(value)
+    return flag.convert(value) if flag.convert and value is not None else value
+
+
+def _declared(verb: Callable[..., Result],
+              docs: Docstring) -> tuple[dict[str, Flag], list[inspect.Parameter], str]:
+    """Flags and arguments that a verb declares, and the file in the run folder that it writes."""
+    helps = {p.arg_name: " ".join((p.description or "").split()) for p in docs.params}
+    hints = get_type_hints(verb, include_extras=True)
+    flags: dict[str, Flag] = {}
+    parameters: list[inspect.Parameter] = []
+    default = ""
+    for name, p in inspect.signature(verb).parameters.items():
+        mark = next((m for m in getattr(hints[name], "__metadata__", ())
+                     if isinstance(m, Flag | Output)), None)
+        if p.kind is p.VAR_KEYWORD or name == "progress" or (
+                isinstance(mark, Flag) and not mark.type):
+            continue
+        if isinstance(mark, Output):
+            default, mark = mark.default, Flag(Path, mark.help)
+        bare = hints[name].__origin__ if hasattr(hints[name], "__metadata__") else hints[name]
+        flags[name] = mark or Flag(bare, helps.get(name, ""))
+        parameters.append(_parameter(name, flags[name], p.default, p.kind is not p.KEYWORD_ONLY))
+    return flags, parameters, default
+
+
 def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect.Parameter:
     """One argument as cyclopts reads it; keyword-only but for those a verb takes by position."""
     more: dict[str, Any] = {"help": flag.help}
@@ -125,7 +146,8 @@ def _parameter(name: str, flag: Flag, default: Any, positional: bool) -> inspect
     if flag.type is bool:
         more["negative"] = flag.negative
     required = default is inspect.Parameter.empty
-    kind = flag.type if required or default is not None else flag.type | None
+    type_ = str if flag.type is Path else flag.type  # an empty path would be the folder here
+    kind = type_ if required or default is not None else type_ | None
     place = (inspect.Parameter.POSITIONAL_ONLY if positional and (required or flag.positional)
              else inspect.Parameter.KEYWORD_ONLY)
     return inspect.Parameter(name, place, default=default,
@@ -146,7 +168,7 @@ def pairs(texts: tuple[str, ...], where: str) -> dict[str, str]:
 
 def emit(facts: Any, json: bool, text: str) -> None:
     """A result on stdout: as one JSON object, or as text. A number that is not finite is null."""
-    print(jsonlib.dumps(_plain(facts), indent=2) if json else text)
+    say(jsonlib.dumps(_plain(facts), indent=2) if json else text)
 
 
 def _plain(value: Any) -> Any:

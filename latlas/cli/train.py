@@ -16,7 +16,7 @@ from latlas.core.options import FieldInfo, check_names, convert, fields_of
 from latlas.engine.options import BUDGETS, TrainOptions
 from latlas.models import MODELS, get
 from latlas.render.text import table
-from latlas.verbs.common import DataLike, Flag, Result, RunLike
+from latlas.verbs.common import AMOUNT, SEED, Bounds, DataLike, Flag, Result, RunLike, verb
 
 Set = Annotated[tuple[str, ...], Flag(
     tuple[str, ...], "key=value, any setting of the model or of training; may be repeated.",
@@ -25,7 +25,7 @@ Config = Annotated[Path | None, Flag(Path, "TOML file of settings; --set and fla
 Images = Annotated[str | None, Flag(str, "Budget: examples to see (200_000, 2M).")]
 Epochs = Annotated[float | None, Flag(float, "Budget: passes over the data.")]
 Minutes = Annotated[float | None, Flag(float, "Budget: minutes.")]
-TrainSeed = Annotated[int | None, Flag(int, "Decides weights, order and draws.")]
+TrainSeed = Annotated[int | None, Flag(int, "Decides weights, order and draws."), SEED]
 TrainDevice = Annotated[str | None, Flag(str, "auto, cpu, cuda, mps.")]
 DRAWS = 1000
 #: enough for 1,437 small digits: the held-out loss is lowest after 60,000 to 100,000 examples
@@ -62,6 +62,7 @@ def models() -> Result:
         (k, v["summary"], ", ".join(v["provides"])) for k, v in entries.items()]))
 
 
+@verb
 def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:Class.",
                                             positional=True)] = "vae",
           data: DataLike = None, *,
@@ -105,8 +106,10 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
                                   *(f"  latlas {verb} {out}" for verb in verbs)]))
 
 
+@verb
 def fit_prior(run: RunLike, *, data: DataLike = None,
-              draws: Annotated[int, Flag(int, "Draws of q(z|x) for every training example.")] = 4,
+              draws: Annotated[int, Flag(int, "Draws of q(z|x) for every training example."),
+                               Bounds(1, 1_000_000)] = 4,
               set: Set = (), config: Config = None,
               images: Annotated[str | None, Flag(
                   str, "Budget: latents to see. Default: 4M.")] = None,
@@ -118,9 +121,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
     goes on where it stopped. `latlas train flow-matching --help` lists the settings.
     """
     from latlas.training import fit_prior as fit
-    from latlas.verbs.common import at_least
 
-    at_least("draws", draws, 1)
     values = settings("flow-matching", config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
     prior = fit(run, data, draws=draws, origin="fit-prior", read=read, **values)
@@ -135,14 +136,16 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
     return Message(facts, text, exit_code=130 if stopped else 0)
 
 
+@verb
 def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report.")] = Path(
              "runs/demo"),
          data: Annotated[str, Flag(str, "Source to show it on.")] = "digits",
          minutes: Annotated[float | None, Flag(
-             float, "Training time of each model. Default: each model's own budget.")] = None,
+             float, "Training time of each model. Default: each model's own budget."),
+             AMOUNT] = None,
          models: Annotated[tuple[str, ...], Flag(tuple[str, ...], "Models to compare.",
                                                  several=True)] = ("pca", "ae", "vae"),
-         seed: Annotated[int, Flag(int, "Decides every random draw.")] = 0) -> Result:
+         seed: Annotated[int, Flag(int, "Decides every random draw."), SEED] = 0) -> Result:
     """Train pca, ae and vae on handwriting, compare them, and write one HTML report.
 
     Called again it goes on where it stopped; finished runs are not trained again.

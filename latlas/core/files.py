@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,14 +24,22 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: bytes of a file's name
+LONGEST_NAME = 255
 MODEL, CHECKPOINT = "model.safetensors", "checkpoint.safetensors"
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A name to write to; it replaces ``target`` at the end, or is removed on an error. RunError:
-    for any OSError; the old ``target`` is as it was."""
-    part = target.with_name(f".{target.name}.part{target.suffix}")
+    """A name to write to; it replaces ``target`` at the end, or is removed on an error.
+
+    Raises:
+        RunError: for any OSError; the old ``target`` is as it was.
+    """
+    head = target.name
+    while len(os.fsencode(f".{head}.part{target.suffix}")) > LONGEST_NAME:
+        head = head[:-1]
+    part = target.with_name(f".{head}.part{target.suffix}")
     try:
         yield part
         part.replace(target)
@@ -61,7 +70,7 @@ def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str
     """Tensors whose name starts with ``prefix`` (taken off) and the JSON object."""
     from safetensors import SafetensorError, safe_open
     try:
-        with safe_open(path, "pt") as file:
+        with _in_utf8(path) as place, safe_open(place, "pt") as file:
             names = [k for k in file.keys() if k.startswith(prefix)]  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get("meta", "{}"))
             if not isinstance(meta, dict):
@@ -69,6 +78,19 @@ def load_tree(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str
             return {k[len(prefix):]: file.get_tensor(k) for k in names}, meta
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise RunError(f"cannot read {path}: {error}") from error
+
+
+@contextmanager
+def _in_utf8(path: Path) -> Iterator[Path]:
+    """The same file by a name that safetensors can open: paths of Linux may be any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / MODEL).symlink_to(path.absolute())
+            yield Path(folder) / MODEL
+    else:
+        yield path
 
 
 def save_json(path: Path, data: Any) -> None:

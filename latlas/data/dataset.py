@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ MOST_CLASSES = 1000
 #: file of a packed folder that says what it holds
 META = "meta.json"
 MEMORY_SHARE = 0.5
+MOST_BYTES = 1 << 47  # beyond any disk: a slip of the hand
 CHUNK = 1 << 24  # bytes read or written at a time
 
 
@@ -334,7 +336,10 @@ class Store:
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of this shape to fill, in memory or on disk by its size. On disk its blocks are
         reserved first, so that a full disk is an error now."""
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+        if size > MOST_BYTES:
+            raise DataError(f"{shape[0]:,} examples of {' by '.join(f'{n:,}' for n in shape[1:])} "
+                            f"numbers would need {size / 1e12:,.3g} TB; take fewer or smaller ones")
         if self.folder is None or (self.share > 0 and size <= self.share * available_memory()):
             return np.empty(shape, dtype)
         array, path = None, self.folder / "x.npy"

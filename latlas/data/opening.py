@@ -6,17 +6,19 @@ files' sizes and times, so a changed file is packed anew.
 """
 
 import dataclasses
+import glob
 import hashlib
 import inspect
 import io
 import json
+import math
 import os
 import shutil
 import typing
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import DataError, say_option, unknown
+from latlas.core.errors import DataError, RunError, say_option, unknown
+from latlas.core.files import alone
 from latlas.data import files, pairs
 from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
@@ -174,10 +177,20 @@ def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened])
 
 @contextmanager
 def _building(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place once it is whole."""
+    """A temporary folder beside ``out`` that takes its place once it is whole; those that killed
+    processes left are removed."""
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    dead = out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}")
+    for left in dead if os.name == "posix" else ():  # elsewhere nothing says whether it is
+        with suppress(DataError, RunError), alone(left):
+            shutil.rmtree(left, ignore_errors=True)
+    new, lock = not out.parent.exists(), ExitStack()
     try:
-        yield folder
+        with lock:
+            with suppress(OSError):  # where nothing can be written, a source in memory needs none
+                folder.mkdir(parents=True)
+                lock.enter_context(alone(folder))
+            yield folder
         if (folder / META).exists():
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(out, ignore_errors=True)
@@ -186,6 +199,9 @@ def _building(out: Path) -> Iterator[Path]:
         raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it is not empty
+                out.parent.rmdir()
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,11 +338,16 @@ def _first_is_map(direction: str | None, maps: str | None) -> bool:
 def _coerced(key: str, value: Any, kind: Any) -> Any:
     """Text such as ``"64"`` as the type the option has."""
     types = [t for t in typing.get_args(kind) or (kind,) if t is not type(None)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{key}={value!r} is not a finite number")
     if isinstance(value, tuple(types)) and not (isinstance(value, bool) and bool not in types):
         return value
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     try:
-        return words[str(value).lower()] if bool in types else types[0](value)
+        result = words[str(value).lower()] if bool in types else types[0](value)
+        if isinstance(result, float) and not math.isfinite(result):
+            raise ValueError
+        return result
     except (ValueError, TypeError, KeyError):
         raise DataError(f"{key}={value!r} is not a valid {types[0].__name__}") from None
 

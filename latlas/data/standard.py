@@ -55,6 +55,9 @@ Floats = NDArray[np.float32]
 
 def open_digits(*, label: str | None = None) -> Source:
     """Shape (1, 8, 8), integers 0 … 16; the label is the digit (``label=none`` leaves it out)."""
+    if label not in (None, "none", "digit"):
+        raise DataError(f"{say_option('label', label)}: the label of digits is the digit; leave "
+                        f"it out, or say {say_option('label', 'none')}")
     spec = importlib.util.find_spec("sklearn")
     file = Path(spec.origin or "").parent / "datasets/data/digits.csv.gz" if spec else Path()
     if file.is_file():  # read directly: importing scikit-learn takes seconds

@@ -233,7 +233,8 @@ def _save(trainer: Trainer, log: Log) -> None:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted and obeyed between steps; a second Ctrl-C stops at once."""
+    """Ctrl-C, SIGTERM and a terminal that closes are noted and obeyed between steps; a second
+    Ctrl-C stops at once."""
     signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -244,7 +245,10 @@ def _stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         signals.append(number)
 
-    handlers = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+               if hasattr(signal, name)]
+    handlers = {n: signal.signal(n, note) for n in numbers
+                if signal.getsignal(n) is not signal.SIG_IGN}  # as under nohup
     try:
         yield signals
     finally:

@@ -233,13 +233,14 @@ class Audit(common.Result):
         folder, lines = Path(path), []
         folder.mkdir(parents=True, exist_ok=True)
         if self.page is not None:
-            write.write_bytes(folder / "report.html", self.page(self).encode("utf-8"))
+            write.write_bytes(folder / "report.html", self.page(self).encode("utf-8", "replace"))
             lines.append(f"wrote {folder / 'report.html'}")
         save_json(folder / "audit.json", self.facts())
         return "\n".join([*lines, f"wrote {folder / 'audit.json'}",
                           write.write_table(folder / "examples.csv", self.table())])
 
 
+@common.verb
 def audit(run: common.RunLike, data: common.DataLike = None, *,
           split: Annotated[Literal["train", "validation", "test", "all"], Flag(
               Literal["train", "validation", "test", "all"], "Part of the source.")] = "all",
@@ -247,7 +248,8 @@ def audit(run: common.RunLike, data: common.DataLike = None, *,
               str, "Factor or column whose values are the groups; more than 20 numbers are cut at "
                    "their quartiles. Default: the labels.")] = None,
           draws: Annotated[int, Flag(
-              int, "Draws of z behind the likelihood of groups; 0 leaves it out.")] = 4,
+              int, "Draws of z behind the likelihood of groups; 0 leaves it out."),
+              common.Bounds(0, 100_000_000)] = 4,
           seed: common.Seed = 0,
           out: Annotated[common.Out, common.Output(
               "audit/", "Folder for report.html, audit.json and examples.csv. Default: RUN/audit.")]
@@ -259,7 +261,6 @@ def audit(run: common.RunLike, data: common.DataLike = None, *,
     """
     run = as_run(run)
     run.require("encode", "audit")
-    common.at_least("draws", draws, 0)
     from latlas.verbs import auditing
 
     examples, label, names = auditing.open_grouped(run, data, split, group, read)

@@ -5,11 +5,27 @@ declaration of its options: the command line and its help are derived from them 
 An annotation below says what a value is in Python, and by :class:`Flag` what is typed for it.
 """
 
+from __future__ import annotations
+
+import functools
+import inspect
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeVar,
+    cast,
+    get_type_hints,
+)
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -17,10 +33,15 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.space import Space
+from latlas.render import imaging
 from latlas.render.text import counted
 from latlas.verbs import write
 
+if TYPE_CHECKING:
+    from latlas.verbs.results import Results
+
 Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 #: called with (examples done, examples in all)
 Progress = Callable[[int, int], None]
 
@@ -47,6 +68,71 @@ class Flag:
     several: bool = False
     name: str = ""
     positional: bool = False
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The numbers that an argument may be; ``low`` and ``high`` included, ``above`` not."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+    def check(self, option: str, value: Any) -> None:
+        """Raise ConfigError for a number that is none of them."""
+        for word, bound, wrong in (("at least", self.low, operator.lt),
+                                   ("at most", self.high, operator.gt),
+                                   ("more than", self.above, operator.le)):
+            if bound is not None and wrong(value, bound):
+                raise ConfigError(f"{say_option(option, value)}: {word} {bound:,}", option=option)
+
+
+#: of seeds, counts and amounts
+SEED, POSITIVE, AMOUNT = Bounds(0, 2**63 - 1), Bounds(1), Bounds(above=0)
+
+
+def verb(function: F) -> F:
+    """A verb whose arguments are held to what its signature declares, before anything is done.
+
+    Numbers are finite and within their :class:`Bounds`, and no text is empty.
+    """
+    names, bounds = inspect.signature(function), dict[str, list[Bounds]]()
+
+    @functools.wraps(function)
+    def checked(*args: Any, **named: Any) -> Any:
+        if not bounds:
+            for name, hint in get_type_hints(function, include_extras=True).items():
+                bounds[name] = [m for m in getattr(hint, "__metadata__", ())
+                                if isinstance(m, Bounds)]
+        for name, value in names.bind(*args, **named).arguments.items():
+            if isinstance(value, Real) and not isinstance(value, bool):
+                finite(name, float(value))
+                for bound in bounds.get(name, ()):
+                    bound.check(name, value)
+            elif any(isinstance(v, str) and not v.strip() for v in (
+                    value if isinstance(value, tuple | list) else (value,))):
+                raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or "
+                                  "give it a value", option=name)
+            if name == "out" and value is not None:
+                write.check_place(value)
+        return function(*args, **named)
+
+    return cast(F, checked)
+
+
+def fits(option: str, value: int, count: int, space: Any, out: Any = None) -> None:
+    """Raise ConfigError for more examples than the memory that is free can hold, or than can be
+    shown in one image."""
+    from latlas.data.dataset import available_memory
+
+    width = 4 if space.kind != "image" else 1 if (space.levels or 256) <= 256 else 2
+    # in parts, and joined
+    size, free = 2 * width * count * math.prod(space.shape), available_memory()
+    if space.kind == "image" and out is not None and Path(out).suffix.lower() in (".png", ".gif"):
+        size += 8 * count * math.prod(max(64, side) for side in space.shape[1:])
+    if size > free:
+        raise ConfigError(f"{say_option(option, value)}: {count:,} examples need {size / 1e9:,.3g} "
+                          f"GB, and {free / 1e9:,.3g} GB of memory are free", option=option)
 
 
 @dataclass(frozen=True)
@@ -83,8 +169,8 @@ Split = Annotated[Literal["train", "validation", "test", "all"] | None, Flag(
     Literal["train", "validation", "test", "all"],
     "Part of the source. Default: test where the source has one or the run was trained on it, "
     "else all.")]
-Seed = Annotated[int, Flag(int, "Decides every random draw.")]
-FirstN = Annotated[int | None, Flag(int, "Only the first N examples.")]
+Seed = Annotated[int, Flag(int, "Decides every random draw."), SEED]
+FirstN = Annotated[int | None, Flag(int, "Only the first N examples."), POSITIVE]
 Classes = Annotated[Any, Flag(str, "Class of a conditional model: a name, or several with commas "
                                    "between.", listed)]
 GivenImages = Annotated[Any, Flag(str, "Source of images to complete, for a model of a part.")]
@@ -131,10 +217,15 @@ class Result:
         does not know, RunError where the file cannot be written."""
         return write.write_table(path, self.table())
 
-    def saved(self, out: str | Path | None) -> Self:
-        """The result, after :meth:`save` where a file is named."""
+    def save_in(self, results: Results) -> str:
+        """Write to a folder that belongs to one command; as :meth:`save`."""
+        return self.save(results.folder)
+
+    def saved(self, out: str | Path | None, results: Results | None = None) -> Self:
+        """The result, after :meth:`save` where a file is named, or :meth:`save_in` a folder."""
         if out is not None:
-            self.written = (*self.written, self.save(out))
+            self.written = (*self.written, self.save(out) if results is None else
+                            self.save_in(results))
         return self
 
     def __repr__(self) -> str:
@@ -213,6 +304,13 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
 
     def table(self) -> dict[str, Array]:
         return write.example_columns(self.flat, self.space, self.names)
+
+    def save_in(self, results: Results) -> str:
+        flat, space = self.flat, self.space
+        counts = results.write(write.image_names(len(flat), self.names), lambda missing: (
+            write.picture(flat[i], space) for i in missing))
+        note = imaging.note(space.shape[0])
+        return results.line(*counts, "image") + (f" ({note})" if note else "")
 
     def save(self, path: str | Path) -> str:
         flat, space = self.flat, self.space

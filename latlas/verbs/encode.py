@@ -14,6 +14,7 @@ from latlas.render.text import counted, table
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Out, Output, Progress, RunLike, Split
+from latlas.verbs.results import results_of
 
 if TYPE_CHECKING:
     from latlas.metrics.likelihood import Summary
@@ -44,6 +45,7 @@ class Latents(common.ArrayResult):
         return write.write_latents(path, self.values, self.names)
 
 
+@common.verb
 def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
            shard: common.Shard = None, block: common.BlockSize = 4096,
            out: Annotated[Out, Output("latents.npz", "Where to: .csv, .parquet, .npz, .npy, .png. "
@@ -55,7 +57,6 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
 
     run = as_run(run)
     run.require("encode")
-    common.at_least("n", n, 1)
     shards.check_output(shard, out, block, Latents.suffixes)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model
@@ -67,6 +68,7 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
         shard=shard, out=out, block=block, progress=progress)
 
 
+@common.verb
 def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
                 n: common.FirstN = None, out: Annotated[Out, Output("reconstruct")] = None,
                 progress: Progress | None = None, **read: Any) -> Examples:
@@ -78,6 +80,7 @@ def reconstruct(run: RunLike, data: DataLike = None, *, split: Split = None,
     return _round_trip("reconstruct", run, data, split, n, out, progress, read)
 
 
+@common.verb
 def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: common.FirstN = None,
             out: Annotated[Out, Output("denoise")] = None, progress: Progress | None = None,
             **read: Any) -> Examples:
@@ -95,7 +98,6 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
 
     run = as_run(run)
     run.require(verb)
-    common.at_least("n", n, 1)
     write.check_examples(out, run.space)
     grid = out is not None and Path(out).suffix.lower() == ".png" and run.space.kind == "image"
     examples = run.open(data, split, **read).subset(slice(0, n or (GRID if grid else None)))
@@ -105,9 +107,10 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
         z = model.encode(batch.x, **condition).mean
         return to_data(model.space, model.decode(z, **condition).mean)
 
+    results = results_of(out, verb, run, examples, data)
     values = over(run.model, examples, round_trip, progress)
     return Examples(values, run.space, examples.take("names"),
-                    originals=examples_of(examples) if grid else None).saved(out)
+                    originals=examples_of(examples) if grid else None).saved(out, results)
 
 
 def read_latents(latents: Any) -> Array:
@@ -237,6 +240,7 @@ class Predictions(common.Result):
                 + table(["class", "predicted", "examples", "accuracy"], rows))
 
 
+@common.verb
 def classify(run: RunLike, data: DataLike = None, *, split: Split = None,
              out: Annotated[Out, Output("classes.csv", "A row per example: .csv, .parquet, .npz. "
                                                        "Default: RUN/classes.csv.")] = None,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, unknown
+from latlas.core.errors import ConfigError, say_option, unknown
 from latlas.core.files import save_json
 from latlas.data.fitting import as_source, default_split
 from latlas.metrics.table import GROUPS, KINDS, Metric, number
@@ -23,8 +23,10 @@ from latlas.verbs.common import Array, Flag, Progress, listed
 LIKELIHOODS = ("nats", "bits_per_dim", "elbo", "elbo_reconstruction", "elbo_kl")
 ARROWS = {"low": "\u00a0↓", "high": "\u00a0↑", "fair": "\u00a0≈", "": ""}
 
-Draws = Annotated[int, Flag(int, "Draws of z per example for the importance-weighted bound.")]
-Samples = Annotated[int, Flag(int, "Samples drawn to judge their quality, at most.")]
+Draws = Annotated[int, Flag(int, "Draws of z per example for the importance-weighted bound."),
+                  common.Bounds(1, 100_000_000)]
+Samples = Annotated[int, Flag(int, "Samples drawn to judge their quality, at most."),
+                    common.POSITIVE]
 Features = Annotated[Any, Flag(
     str, "What sample quality is judged on: auto, classifier, random-conv, spectrum, pixels, "
          "columns, or a TorchScript file.")]
@@ -273,6 +275,7 @@ def _first(metrics: Sequence[Metric], what: str) -> str:
     return ""
 
 
+@common.verb
 def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
              draws: Draws = 100, features: Features = "auto", samples: Samples = 2000,
              metrics: Groups = None, factors: Factors = None, latents: LatentsOf = "auto",
@@ -286,8 +289,12 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
         cache: Folder that keeps what is known of the real examples. Default: RUN/cache.
     """
     run = as_run(run)
-    common.at_least("draws", draws, 1)
-    common.at_least("samples", samples, 1)
+    for option, names in (("metrics", metrics), ("factors", factors)):
+        if isinstance(names, list) and not names:
+            raise ConfigError(f"{say_option(option)}: name one, or several with commas between",
+                              option=option)
+    if to != "B":
+        run.require("translate", f"evaluate {say_option('to', to)}")
     _require_groups(run, metrics or ())
     write.check_suffix(out, Evaluation.suffixes)
     options: dict[str, Any] = {
@@ -329,6 +336,12 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
     latents, run, notes = which_latents(model, latents), Run.of(model), list[str]()
     chosen = ("samples",) if latents == "fitted" else tuple(metrics)
     _require_groups(run, chosen)
+    if factors and (not chosen or "disentanglement" in chosen):
+        measures.known_factors(test, factors, [])
+    elif factors:
+        raise ConfigError(f"{say_option('factors', ','.join(factors))} belongs to the metrics "
+                          f"of disentanglement, and {', '.join(chosen)} are asked for",
+                          option="factors")
     if not chosen:
         chosen = tuple(group for group, capability in GROUPS.items() if run.can(capability)
                        and (group != "disentanglement" or measures.has_factors(test))
@@ -360,6 +373,7 @@ def _require_groups(run: Run, groups: Sequence[str]) -> None:
         run.require(GROUPS[group], group)
 
 
+@common.verb
 def compare(runs: Annotated[Any, Flag(tuple[Path, ...], "Run folders.", several=True)],
             data: common.DataLike = None, *, split: common.Split = None, draws: Draws = 100,
             features: Features = "auto", samples: Samples = 2000, metrics: Groups = None,

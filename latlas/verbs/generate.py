@@ -10,12 +10,14 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.encode import read_latents
+from latlas.verbs.results import results_of
 
 #: examples whose latents set the spans of a traversal
 ENCODED = 2000
 
 
-def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
+@common.verb
+def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds(0)] = 64, *,
            label: common.Classes = None, given: common.GivenImages = None,
            mean: Annotated[bool | None, Flag(
                bool, "The mean of p(x|z), or a draw from it. Default: the mean of images, a draw "
@@ -39,8 +41,11 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
     numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
-    common.finite("truncation", truncation)
     write.check_examples(out, run.space)
+    common.fits("n", n, n if numbers is None else len(numbers), run.space, out)
+    results = results_of(
+        out, "sample", run, given=given, n=None if numbers else n, label=label, mean=mean,
+        latents=latents, seeds=numbers, truncation=truncation, seed=None if numbers else seed)
     condition = conditions(run, n if numbers is None else len(numbers), label, given)
     draws = [(n, seed, condition)] if numbers is None else [
         (1, number, None if condition is None else condition[i:i + 1])
@@ -50,9 +55,11 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many.")] = 64, *,
         truncation=truncation) for count, number, own in draws], run.space)
     classes = label if isinstance(label, (list, tuple)) else ()  # a column for each class
     return Examples(values, run.space,
-                    columns=len(classes) if 1 < len(classes) < len(values) else None).saved(out)
+                    columns=len(classes) if 1 < len(classes) < len(values) else None).saved(
+                        out, results)
 
 
+@common.verb
 def decode(run: RunLike, latents: Annotated[Any, Flag(
                Path, "Latents (n, latent_dim): .npz, .npy, .csv or .parquet, as `encode` "
                      "writes.")], *,
@@ -65,15 +72,22 @@ def decode(run: RunLike, latents: Annotated[Any, Flag(
     run = as_run(run)
     run.require("decode")
     write.check_examples(out, run.space)
+    results = results_of(out, "decode", run, np.atleast_2d(z), latents, label=label,
+                         given=given)
     condition = conditions(run, len(np.atleast_2d(z)), label, given)
-    return Examples(passes.decoded(run.model, z, condition=condition), run.space).saved(out)
+    return Examples(passes.decoded(run.model, z, condition=condition), run.space).saved(
+        out, results)
 
 
+@common.verb
 def interpolate(run: RunLike, start: Annotated[Any, Flag(
-                    int, "Row of the first example in the data. Default: drawn by the seed.")]
-                = None, end: Annotated[Any, Flag(int, "Row of the last example.")] = None, *,
+                    int, "Row of the first example in the data. Default: drawn by the seed."),
+                    common.Bounds(0)]
+                = None, end: Annotated[Any, Flag(int, "Row of the last example."),
+                                       common.Bounds(0)] = None, *,
                 data: DataLike = None, split: Split = None,
-                steps: Annotated[int, Flag(int, "Examples on the way, ends included.")] = 16,
+                steps: Annotated[int, Flag(int, "Examples on the way, ends included."),
+                                 common.Bounds(2, 1_000_000)] = 16,
                 method: Literal["linear", "slerp"] = "linear", space: Literal["z", "w"] = "z",
                 label: common.Classes = None, given: common.GivenImages = None, seed: Seed = 0,
                 out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
@@ -91,11 +105,14 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
 
     run = as_run(run)
     run.require("decode", "interpolate")
-    common.at_least("steps", steps, 2)
     common.one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
+    common.fits("steps", steps, steps, run.space, out)
+    results = results_of(
+        out, "interpolate", run, None, data, start=start, end=end, given=given, split=split,
+        steps=steps, method=method, space=space, label=label, seed=seed, read=read)
     first, last = _ends(run, start, end, data, split, read, seed, label)
     condition = conditions(run, 1 if given is not None else steps, label, given)
     if given is None and isinstance(label, (list, tuple)):
@@ -105,7 +122,7 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
         values = passes.decode_styles(run.model, walk(first, last, steps, method))
     else:
         values = passes.decoded(run.model, walk(first, last, steps, method), condition=condition)
-    return Examples(values, run.space, columns=steps).saved(out)
+    return Examples(values, run.space, columns=steps).saved(out, results)
 
 
 def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
@@ -163,12 +180,14 @@ def walk(start: Any, end: Any, steps: int, method: str = "linear") -> Array:
     return np.asarray(norms * (np.cos(share * angle) * first + np.sin(share * angle) * toward))
 
 
+@common.verb
 def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
              dims: Annotated[Any, Flag(str, "Latent dimensions, with commas between. Default: the "
                                             "ten most active.")] = None,
              span: Annotated[float, Flag(float, "To each side, in standard deviations of the "
-                                                "latents.")] = 3.0,
-             steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 9,
+                                                "latents."), common.AMOUNT] = 3.0,
+             steps: Annotated[int, Flag(int, "Examples along each, ends included."),
+                                 common.Bounds(1, 1_000_000)] = 9,
              start: Annotated[Any, Flag(None, "")] = None,
              latents: Annotated[Any, Flag(None, "")] = None,
              label: common.Classes = None, given: common.GivenImages = None,
@@ -187,8 +206,11 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
     run = as_run(run)
     run.require("decode", "traverse")
     common.at_least("steps", steps, 1 if run.path is None else 2)
-    common.finite("span", span)
     write.check_examples(out, run.space)
+    results = results_of(
+        out, "traverse", run, None if latents is None else np.atleast_2d(latents), data,
+        split=split, dims=dims, span=span, steps=steps, start=start, label=label,
+        given=given, read=read)
     if latents is None and has_latents(run, data):
         examples = run.open(data, split, **read).subset(slice(0, ENCODED))
         latents = passes.encoded(run.model, examples)
@@ -205,12 +227,13 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         if not 0 <= dim < width:
             raise ConfigError(f"no dimension {dim}: the latents have dimensions 0 … {width - 1}",
                               option="dims")
+    common.fits("steps", steps, len(rows) * steps, run.space, out)
     condition = conditions(run, 1 if given is not None else len(rows) * steps, label, given)
     centre = (passes.plausible_latent(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())
     values = passes.varied(model, centre, unit, rows, span=span, steps=steps, condition=condition)
     return Examples(values, run.space, columns=steps,
-                    details={"dims": [int(d) for d in rows]}).saved(out)
+                    details={"dims": [int(d) for d in rows]}).saved(out, results)
 
 
 def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> Array:
@@ -229,7 +252,10 @@ def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> 
 
 
 def has_latents(run: Run, data: Any) -> bool:
-    """The model has an encoder, and there are data to encode."""
+    """The model has an encoder, and there are data to encode; CapabilityError for data that were
+    named and cannot be encoded."""
+    if data is not None:
+        run.require("encode", say_option("data"))
     return run.can("encode") and (data is not None or run.data is not None)
 
 

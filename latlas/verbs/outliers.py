@@ -142,8 +142,9 @@ class Outliers(common.Result):
         return "\n".join(lines)
 
 
+@common.verb
 def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
-             outlier_label: str | None = None, fpr: float = 0.01,
+             outlier_label: str | None = None, fpr: Annotated[float, common.AMOUNT] = 0.01,
              method: Literal["auto", "nats", "error", "typicality"] = "auto",
              reference: Annotated[Any, Flag(str, "Source of normal examples that set the "
                                                  "threshold. Default: those the run held "
@@ -151,7 +152,8 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
              controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
-             k: int | None = None, shard: common.Shard = None, block: common.BlockSize = 4096,
+             k: Annotated[int | None, common.POSITIVE] = None,
+             shard: common.Shard = None, block: common.BlockSize = 4096,
              seed: common.Seed = 0, out: Annotated[common.Out, common.Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
@@ -179,7 +181,6 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     from latlas.verbs import shards
 
     run = as_run(run)
-    common.at_least("k", k, 1)
     chosen = method_of(run, method)
     shards.check_output(shard, out, block)
     examples, truth = open_with_truth(run, data, split, outlier_label, **read)

@@ -17,6 +17,7 @@ from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Flag, Out, Output, Progress, RunLike, Seed, Split
+from latlas.verbs.results import Results, results_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class Projection(common.Result):
         way: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
         error: (n,) mean squared difference per scalar, model units.
         nearest: (n,) the same of the nearest training example; ``None`` where those are not known.
-        space: what an example is.
+        space: what an example is; ``names`` (n,) of the examples' files, if any.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = write.EXAMPLES
@@ -58,6 +59,7 @@ class Projection(common.Result):
     error: Array
     nearest: Array | None
     space: Space
+    names: Any = None
 
     def table(self) -> dict[str, Array]:
         near = {} if self.nearest is None else {"nearest": self.nearest}
@@ -80,7 +82,7 @@ class Projection(common.Result):
         does."""
         suffix, shape = Path(path).suffix.lower(), self.space.shape
         if suffix not in (".png", ".gif") or self.space.kind != "image":
-            return write.write_examples(path, self.values, self.space)
+            return write.write_examples(path, self.values, self.space, self.names)
         strip = np.concatenate([self.originals[:, None], self.way, self.values[:, None]], 1)
         if suffix == ".png":
             return write.write_examples(path, strip.reshape(-1, *shape), self.space,
@@ -91,12 +93,17 @@ class Projection(common.Result):
                                                    seconds=0.4, bounce=False))
         return f"wrote {len(self.values)} projections to {path}"
 
+    def save_in(self, results: Results) -> str:
+        return common.Examples(self.values, self.space, self.names).save_in(results)
 
+
+@common.verb
 def project(run: RunLike, data: DataLike = None, *, split: Split = None,
             n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 8 of a source, "
-                                               "all of an array.")] = None,
-            starts: Annotated[int, Flag(int, "Latents that each optimisation begins from.")] = 8,
-            steps: Annotated[int, Flag(int, "Steps of each.")] = 200,
+                                               "all of an array."), common.POSITIVE] = None,
+            starts: Annotated[int, Flag(int, "Latents that each optimisation begins from."),
+                              common.Bounds(1, 1_000)] = 8,
+            steps: Annotated[int, Flag(int, "Steps of each."), common.Bounds(1, 100_000)] = 200,
             space: Literal["auto", "z", "w"] = "auto",
             features: Annotated[Any, Flag(str, "Compare these features too: random-conv, "
                                                "classifier, or a TorchScript file.")] = None,
@@ -124,14 +131,14 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("decode", "project")
-    for option, value in (("n", n), ("starts", starts), ("steps", steps)):
-        common.at_least(option, value, 1)
     common.one_of("space", space, ("auto", "z", "w"))
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
     in_memory = isinstance(data, Dataset) or is_arrays(data)
     examples = run.open(data, split, **read).subset(slice(0, n or (None if in_memory else FEW)))
+    results = results_of(out, "project", run, examples, data, starts=starts, steps=steps,
+                         space=space, features=features, seed=seed)
     neighbours = None  # training examples, where they are known
     if train is not None:
         neighbours = run.open(train)
@@ -147,7 +154,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     latents, values, frames, error = (np.concatenate(part) for part in zip(*parts, strict=True))
     nearest = None if neighbours is None else _nearest_error(run.space, examples, neighbours)
     return Projection(search.space, latents, examples_of(examples), values, frames, error, nearest,
-                      run.space).saved(out)
+                      run.space, examples.take("names")).saved(out, results)
 
 
 class _Search:

@@ -32,10 +32,11 @@ class Report(common.Result):
 
     def save(self, path: str | Path) -> str:
         write.check_suffix(path, self.suffixes)
-        write.write_bytes(Path(path), self.html.encode("utf-8"))
+        write.write_bytes(Path(path), self.html.encode("utf-8", "replace"))
         return f"wrote {path}"
 
 
+@common.verb
 def report(run: common.RunLike, *, data: common.DataLike = None,
            to: Annotated[Literal["A", "B"] | None, Flag(
                Literal["A", "B"], "Domain that a model of two translates to. Default: each it "
@@ -49,8 +50,6 @@ def report(run: common.RunLike, *, data: common.DataLike = None,
     From Python, `.save(path)` writes it.
     """
     run = as_run(run)
-    common.at_least("draws", draws, 1)
-    common.at_least("samples", samples, 1)
     write.check_suffix(out, Report.suffixes)
     if to is not None:
         run.require("translate", "report to")

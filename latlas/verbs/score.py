@@ -118,10 +118,14 @@ class Scores(common.Result):
         return "\n".join(lines)
 
 
+@common.verb
 def score(run: RunLike, data: DataLike = None, *, split: Split = None,
           method: Literal["auto", "exact", "elbo", "iw", "naive", "ais"] = "auto",
-          draws: int | None = None, temperatures: int | None = None, leapfrog: int | None = None,
-          observation_sd: float | None = None, precision: Literal["fp32", "bf16"] = "fp32",
+          draws: Annotated[int | None, common.Bounds(1, 100_000_000)] = None,
+          temperatures: Annotated[int | None, common.Bounds(1, 100_000_000)] = None,
+          leapfrog: Annotated[int | None, common.Bounds(1, 1_000_000)] = None,
+          observation_sd: Annotated[float | None, common.AMOUNT] = None,
+          precision: Literal["fp32", "bf16"] = "fp32",
           n: common.FirstN = None, shard: common.Shard = None, block: common.BlockSize = 4096,
           seed: Seed = 0,
           out: Annotated[Out, Output("", "A row per example: .csv, .parquet, .npz; with --shard a "
@@ -154,7 +158,6 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("score" if observation_sd is None else "decode", "score")
-    common.at_least("n", n, 1)
     shards.check_output(shard, out, block)
     examples = run.open(data, split, **read).subset(slice(0, n))
     model = run.model

@@ -24,6 +24,8 @@ from latlas.verbs.estimators import BATCH
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
 FORMAT = 1
+#: examples of a part where nobody says how many, and at most
+BLOCK, MOST = 4096, 1 << 30
 Columns = Callable[[Dataset, Progress | None], dict[str, Array]]
 
 
@@ -48,12 +50,15 @@ def check_output(shard: str | None, out: Path | str | None, block: int,
     """Raise ConfigError, before the long work, for a shard, folder or file that cannot be."""
     if shard is None:
         check_suffix(out, suffixes)
+        if block != BLOCK:
+            raise ConfigError(f"{say_option('block', block)} belongs to {say_option('shard')}",
+                              option="block")
         return
     share_of(shard)
     if out is None:
         raise ConfigError(f"{say_option('shard')} needs a folder, the same for every shard",
                           option="out", hint=f"name it with {say_option('out', 'FOLDER')}")
-    if block < BATCH or block % BATCH:
+    if block % BATCH or not 0 < block <= MOST:
         raise ConfigError(f"{say_option('block', block)}: a multiple of {BATCH}", option="block")
     if Path(out).is_file() or not is_folder(out):
         raise ConfigError(f"cannot write parts to {out}: name a folder", option="out")

@@ -14,6 +14,7 @@ from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.generate import conditions, has_latents
+from latlas.verbs.results import Results, results_of
 
 #: thirds of the layers, the coarsest first
 LEVELS = ("coarse", "middle", "fine")
@@ -23,6 +24,7 @@ DIRECTIONS = 8
 DRAWS, DECODED = 10_000, 1_000
 
 
+@common.verb
 def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5-9).")] = "0-3",
         columns: Annotated[Any, Flag(str, "Seeds of the images that give styles.")] = "10-15", *,
         layers: common.Layers = "coarse", truncation: common.Truncation = 1.0,
@@ -37,10 +39,11 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
     seeds = common.whole_numbers("rows", rows), common.whole_numbers("columns", columns)
     run = as_run(run)
     run.require("mix")
-    common.finite("truncation", truncation)
     if not all(seeds):
         raise ConfigError("mix needs a seed for a row and one for a column at least")
     write.check_examples(out, run.space)
+    results = results_of(out, "mix", run, rows=seeds[0], columns=seeds[1], layers=layers,
+                         truncation=truncation)
     model = run.model
     count = len(styles_of(model, "mix").layer_sizes)
     own, other = (to_styles(model, latents_of_seeds(model, part), truncation) for part in seeds)
@@ -52,7 +55,7 @@ def mix(run: RunLike, rows: Annotated[Any, Flag(str, "Seeds of the images (1,2,5
     whole[1:, 0], whole[0, 1:] = decode_styles(model, own), decode_styles(model, other)
     whole[1:, 1:] = inside.reshape(len(own), len(other), *inside.shape[1:])
     return Examples(whole, run.space, columns=whole.shape[1],
-                    details={"rows": seeds[0], "layers": layers}).saved(out)
+                    details={"rows": seeds[0], "layers": layers}).saved(out, results)
 
 
 @dataclass(eq=False, repr=False)
@@ -85,13 +88,22 @@ class Directions(common.Result):
     def save(self, path: str | Path) -> str:
         return super().save(path) if self.edits is None else self.edits.save(path)
 
+    def save_in(self, results: Results) -> str:
+        assert self.edits is not None
+        return self.edits.save_in(results)
 
-def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, split: Split = None,
-               steps: Annotated[int, Flag(int, "Examples along each, ends included.")] = 7,
-               span: Annotated[float, Flag(float, "To each side, in standard deviations.")] = 3.0,
+
+@common.verb
+def directions(run: RunLike, k: Annotated[int | None, common.POSITIVE] = None, *,
+               data: DataLike = None, split: Split = None,
+               steps: Annotated[int, Flag(int, "Examples along each, ends included."),
+                                 common.Bounds(1, 1_000_000)] = 7,
+               span: Annotated[float, Flag(float, "To each side, in standard deviations."),
+                                common.AMOUNT] = 3.0,
                layers: common.Layers = "all",
                item: Annotated[int | None, Flag(int, "Seed of the example that is changed. "
-                                                     "Default: the mean.", name="--example")]
+                                                     "Default: the mean.", name="--example"),
+                                common.SEED]
                = None, label: common.Classes = None, seed: Seed = 0,
                out: Annotated[Out, Output("directions")] = None, **read: Any) -> Directions:
     """Directions in which examples change most, a row for each (Härkönen et al. 2020).
@@ -107,11 +119,13 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
 
     run = as_run(run)
     run.require("decode", "directions")
-    common.at_least("k", k, 1)
-    common.at_least("steps", steps, 1)
     if layers != "all":
         run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
+    common.fits("steps", steps, steps * (k or 1), run.space, out)
+    results = results_of(
+        out, "directions", run, None, data, k=k, split=split, steps=steps, span=span,
+        layers=layers, item=item, label=label, seed=seed, read=read)
     condition = _one_condition(run, label)
     model: Any = run.model
     if run.can("mix"):
@@ -132,7 +146,7 @@ def directions(run: RunLike, k: int | None = None, *, data: DataLike = None, spl
         result = Directions("z", z.mean(0), axes, spread,
                             singular[:k]**2 / max((singular**2).sum(), 1e-300))
     result.edits = edit(run, result, seed=item, steps=steps, span=span, layers=layers, label=label)
-    return result.saved(out)
+    return result.saved(out, results)
 
 
 def _principal(space: str, latents: Array, k: int | None) -> Directions:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from latlas.core.errors import ConfigError
-from latlas.render.text import counted
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import DataLike, Examples, Flag, Out, Output, Progress, RunLike, Split
+from latlas.verbs.results import Results, results_of
 
 
 @dataclass(eq=False, repr=False)
@@ -39,18 +39,18 @@ class Translations(Examples):
     def __getitem__(self, index: Any) -> Any:
         return self.values[index] if self.clips is None else self.clips[index]
 
-    def note_files(self, folder: Path, written: int, there: int, what: str) -> Path:
+    def note_files(self, results: Results, written: int, there: int, what: str) -> Path:
         """Say what was written to a folder, and what was there; the place of the sheet."""
         self.files = {"written": written, "found": there}
-        self.written = (f"wrote {counted(written, what)} to {folder}"
-                        + (f"; {there:,} were there" if there else ""),)
-        return folder.with_name(f"{folder.name}-sheet.png")
+        self.written = (results.line(written, there, what),)
+        return results.folder.with_name(f"{results.folder.name}-sheet.png")
 
 
+@common.verb
 def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
               to: common.Domain = "B",
               n: Annotated[int | None, Flag(int, "Only the first N examples. Default: 16 in a "
-                                                 "sheet, else all.")] = None,
+                                                 "sheet, else all."), common.POSITIVE] = None,
               out: Annotated[Out, Output("to-{to}/", (
                   "Where to: folder/ (a PNG for each example, a GIF for each GIF, and a contact "
                   "sheet beside it), .png (the sheet alone), .npz, .npy, of one clip .gif, .apng, "
@@ -70,7 +70,6 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("translate")
-    common.at_least("n", n, 1)
     path = None if out is None else Path(out)
     whole = run.space.a.sound is not None and (data is None or isinstance(data, str | Path))
     form = "" if path is None else "folder" if write.is_folder(path) else path.suffix.lower()
@@ -85,7 +84,9 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     if whole:
         recordings = translating.open_recordings(run, data, split, side=side, **read)
         names = recordings.names[:n or (translating.SHEET if form == ".png" else None)]
-        translating.translate_recordings(result, run.model, recordings.only(names), path, progress)
+        recordings = recordings.only(names)
+        results = results_of(out, "translate", run, recordings, data, to=to)
+        translating.translate_recordings(result, run.model, recordings, path, results, progress)
         return result
     both = run.open(data, split, side=side, **read)
     translating.must_reach(run.model, to)
@@ -97,5 +98,6 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
                               f"{count}; name a folder/", option="out")
     sheet_alone = form == ".png" and first_side(both).clip is None
     both = both.subset(slice(0, n or (translating.SHEET if sheet_alone else None)))
-    translating.translate_examples(result, run.model, both, path, form, progress)
+    results = results_of(out, "translate", run, first_side(both), data, to=to)
+    translating.translate_examples(result, run.model, both, path, form, results, progress)
     return result

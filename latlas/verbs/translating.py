@@ -35,7 +35,9 @@ from latlas.render.text import counted
 from latlas.run import Run
 from latlas.verbs import write
 from latlas.verbs.common import Array, Progress
+from latlas.verbs.names import file_name
 from latlas.verbs.passes import examples_of, inference, joined, noise, to_data
+from latlas.verbs.results import Results
 
 #: examples that are in memory at a time
 BLOCK = 64
@@ -65,14 +67,15 @@ def must_reach(model: Any, to: str) -> None:
 
 
 def translations(model: Any, data: Dataset, to: str, size: int = BLOCK,
-                 progress: Progress | None = None) -> Iterator[Tensor]:
+                 progress: Progress | None = None, before: int = 0) -> Iterator[Tensor]:
     """Examples in domain ``to``, in model units, block by block: memory holds one block.
+    Noise is that of a block's place; ``before`` is how many examples come before the data.
 
     Raises:
         ConfigError: no such domain, or examples of another shape than those of the domain before.
     """
     must_reach(model, to)
-    space, count = domains(model.space, to)[0], 0
+    space, count = domains(model.space, to)[0], before
     if tuple(data.space.shape) != tuple(space.shape):
         raise ConfigError(f"examples of shape {tuple(data.space.shape)} cannot be translated to "
                           f"{to}: the model's {'B' if to == 'A' else 'A'} is of "
@@ -137,13 +140,12 @@ def clips_of(data: Dataset) -> list[ClipFrames]:
             for i, (start, stop) in enumerate(pairwise(bounds))]
 
 
-def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
+def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B",
                     progress: Progress | None = None) -> tuple[int, int]:
     """A PNG for every image, by its name, a film of the same form for every film; how many files
-    were written, and how many were there: those are left as they are.
-
-    Frames keep the folders of their clips. Memory holds one block of examples, of a film all of
-    one, whatever their number; maps of classes are written as ids.
+    were written, and how many were there: those are left as they are. Frames keep the folders of
+    their clips, and maps of classes are written as ids. Memory holds one block of examples, of a
+    film all of one, whatever their number.
     """
     into = domains(model.space, to)[1]
     films = [clip for clip in clips_of(data) if clip.suffix]
@@ -153,17 +155,25 @@ def translate_files(model: Any, data: Dataset, folder: Path, *, to: str = "B",
     stills = data.subset(np.flatnonzero(single))
 
     def images(missing: list[int]) -> Iterator[bytes]:
-        rest = stills.subset(np.array(missing, np.int64))
-        for x in translations(model, rest, to, progress=progress):
-            for example in to_data(into, x):
-                yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
-                       write.picture(example, into))
+        wanted = set(missing)
+        for start in sorted({i - i % BLOCK for i in missing}):  # whole blocks have the same noise
+            block = stills.subset(slice(start, start + BLOCK))
+            x, = translations(model, block, to, before=start)
+            for i, example in enumerate(to_data(into, x), start):
+                if i in wanted:
+                    yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
+                           write.picture(example, into))
+            if progress is not None:
+                progress(start + len(block), len(stills))
 
-    names = write.file_names(len(stills), stills.take("names"), folders=stills.clip is not None)
-    written, there = write.write_missing(folder, names, images)
-    missing = [clip for clip in films if not (folder / clip.name).exists()]
-    for clip in missing:
-        translate_film(model, data.subset(clip.frames), folder / clip.name, to=to)
+    names = write.image_names(len(stills), stills.take("names"))
+    places = [file_name(clip.name, clip.suffix) for clip in films]
+    results.claim([*names, *places])
+    written, there = results.write(names, images)
+    missing = [(clip, results.folder / place) for clip, place in zip(films, places, strict=True)
+               if not (results.folder / place).exists()]
+    for clip, target in missing:
+        translate_film(model, data.subset(clip.frames), target, to=to)
         if progress is not None:
             progress(clip.frames.stop, len(data))
     return written + len(missing), there + len(films) - len(missing)
@@ -213,7 +223,7 @@ def write_film(target: Path, frames: Array, space: Space, durations: Array) -> N
 
 
 def translate_examples(result: Any, model: Any, both: Any, path: Path | None, form: str,
-                       progress: Progress | None) -> None:
+                       results: Results | None, progress: Progress | None) -> None:
     """An array, a file for each example that has none yet and a contact sheet, or one film; all is
     noted in a :class:`latlas.verbs.translate.Translations`."""
     examples, to = first_side(both), result.to
@@ -228,10 +238,10 @@ def translate_examples(result: Any, model: Any, both: Any, path: Path | None, fo
             if len(lengths) == 1:  # (n, t, *shape)
                 values, names = values.reshape(-1, lengths.pop(), *values.shape[1:]), None
             result.written = (write.write_examples(path, values, result.space, names),)
-    elif form == "folder":
-        counts = translate_files(model, examples, path, to=to, progress=progress)
+    elif results is not None:
+        counts = translate_files(model, examples, results, to=to, progress=progress)
         what = "file" if any(clip.suffix for clip in clips) else "image"
-        beside = result.note_files(path, *counts, what)
+        beside = result.note_files(results, *counts, what)
         few = both if clips else both.subset(slice(0, SHEET))
         result.written = (*result.written, _draw(model, few, beside, to))
         result.files["sheet"] = str(beside)
@@ -359,7 +369,7 @@ def sounded(picture: Array, sound: Sound, like: Clip) -> Clip:
 
 
 def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, path: Path | None,
-                         progress: Progress | None) -> None:
+                         results: Results | None, progress: Progress | None) -> None:
     """Files of the kind and rate of the input in a folder, by their names (those there already are
     left), and a sheet of spectra beside it, of the input and of the output as it sounds, or the
     sheet alone; without a path clips. All is noted in a
@@ -370,16 +380,16 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
         return
     sheet, space = path, domains(model.space, to)[0]
     assert space.sound is not None  # a run of recordings
-    if write.is_folder(path):
+    if results is not None:
         def sounds(missing: list[int]) -> Iterator[bytes]:
             rest = recordings.only([recordings.names[i] for i in missing])
             for i, clip in zip(missing, translate_clips(model, rest, to, progress), strict=True):
                 yield sound_bytes(clip.x, clip.rate, endings[i].lower())
 
         endings = [PurePosixPath(name).suffix for name in recordings.names]
-        stems = write.file_names(len(recordings), recordings.names, "")
-        names = [stem + ending for stem, ending in zip(stems, endings, strict=True)]
-        sheet = result.note_files(path, *write.write_missing(path, names, sounds), "recording")
+        names = [file_name(name, ending)
+                 for name, ending in zip(recordings.names, endings, strict=True)]
+        sheet = result.note_files(results, *results.write(names, sounds), "recording")
     few = recordings.only(recordings.names[:SHEET])
     clips = [few.clip(i) for i in range(len(few))]
     both = [picture_of(clip, space.sound) for clip in (*clips, *translate_clips(model, few, to))]

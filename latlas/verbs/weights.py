@@ -50,11 +50,14 @@ class ExampleWeights(common.Result):
         return f"{counted(len(self.weight), 'example')}, method {self.method}\n{self.words}"
 
 
+@common.verb
 def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
             method: Literal["auto", "own", "product", "maximum"] = "auto",
             within: Literal["auto", "class", "all"] = "auto",
-            share: float | None = None, clip: float | None = None, bins: int | None = None,
-            alpha: float | None = None,
+            share: Annotated[float | None, common.AMOUNT] = None,
+            clip: Annotated[float | None, common.AMOUNT] = None,
+            bins: Annotated[int | None, common.Bounds(1, 1_000_000)] = None,
+            alpha: Annotated[float | None, common.Bounds(0)] = None,
             dimensions: Annotated[bool, Flag(bool, "Also a column per latent dimension: how rare "
                                                    "the example is in it, nats.")] = False,
             out: Annotated[common.Out, common.Output(

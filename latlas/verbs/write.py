@@ -2,9 +2,8 @@
 
 import io
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latlas.core import files
-from latlas.core.errors import ConfigError
+from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.space import Space
 from latlas.render import imaging, plots
 from latlas.render.text import counted
+from latlas.verbs.names import file_names
 
 Array = NDArray[Any]
 FRAMES = (".csv", ".parquet", ".npz")
@@ -43,14 +43,14 @@ def write_examples(path: Path | str, values: Array, space: Space, names: Any = N
     target, suffix = Path(path), Path(path).suffix.lower()
     what, note = "example", imaging.note(space.shape[0])
     if is_folder(path):
-        what, files = "image", zip(file_names(len(values), names), values, strict=True)
+        what, files = "image", zip(image_names(len(values), names), values, strict=True)
         if target.is_dir():
             for name, example in files:
                 write_bytes(target / name, picture(example, space))
         else:  # into a folder beside it first, so that a crash leaves no half of a set
             with whole(target) as part:
-                part.mkdir(parents=True, exist_ok=True)
                 for name, example in files:
+                    (part / name).parent.mkdir(parents=True, exist_ok=True)
                     (part / name).write_bytes(picture(example, space))
     elif suffix in (".csv", ".parquet"):
         return write_table(target, example_columns(values, space, names))
@@ -115,14 +115,12 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
         else:
             import polars
 
-            frame = polars.DataFrame({k: v.tolist() if v.dtype.kind in "UO" else v
-                                      for k, v in arrays.items()})
-            if suffix == ".csv":
-                frame.write_csv(part)
-            else:  # polars' own writer tells of a full disk by an error of another kind
-                buffer = io.BytesIO()
-                frame.write_parquet(buffer)
-                part.write_bytes(buffer.getbuffer())
+            frame = polars.DataFrame({readable(k): [readable(t) for t in v.tolist()]
+                                      if v.dtype.kind in "UO" else v for k, v in arrays.items()})
+            # polars' own writers know no paths but UTF-8, and errors of another kind
+            buffer = io.BytesIO()
+            (frame.write_csv if suffix == ".csv" else frame.write_parquet)(buffer)
+            part.write_bytes(buffer.getbuffer())
     return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
 
 
@@ -137,6 +135,11 @@ def example_columns(values: Array, space: Space, names: Any = None) -> dict[str,
     return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
 
 
+def readable(value: Any) -> Any:
+    """Text that any file can hold: bytes of a file's name that are no UTF-8 as question marks."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
 def write_plot(target: Path, data: bytes) -> str:
     """A plot of :mod:`latlas.render.plots` as a PNG on white."""
     plot, buffer = Image.open(io.BytesIO(data)).convert("RGBA"), io.BytesIO()
@@ -149,6 +152,21 @@ def write_plot(target: Path, data: bytes) -> str:
 def is_folder(path: Path | str) -> bool:
     """A name that ends in a slash, has no suffix, or is a folder already."""
     return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
+
+
+def check_place(path: Path | str) -> None:
+    """Raise RunError, before long work, where nothing can be written: a folder that is read-only,
+    a disk that is full, a file in the way."""
+    place = Path(path).absolute()
+    place = place if is_folder(path) and place.is_dir() else place.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise RunError(f"cannot save {path}: {error.strerror}", option="out",
+                       hint=f"name another place: {say_option('out', 'PATH')}") from None
 
 
 @contextmanager
@@ -173,34 +191,9 @@ def picture(example: Array, space: Space) -> bytes:
     return imaging.png(rgba[..., 0] if len(example) == 1 else rgba)
 
 
-def write_missing(folder: Path, names: Sequence[str],
-                  contents: Callable[[list[int]], Iterator[bytes]]) -> tuple[int, int]:
-    """Writes the files of these names that are not there; how many, and how many were there.
-
-    Args:
-        contents: what the files at these positions hold, in turn.
-    """
-    missing = [i for i, name in enumerate(names) if not (folder / name).exists()]
-    for i, data in zip(missing, contents(missing), strict=True):
-        write_bytes(folder / names[i], data)
-    return len(missing), len(names) - len(missing)
-
-
-def file_names(n: int, names: Any, ending: str = ".png", *,
-               folders: bool = False) -> list[str]:
-    """Relative names with this ending; none leaves the folder, none twice.
-
-    With ``folders`` they lie in the same folders as the names; otherwise in none.
-    """
-    if names is None:
-        return [f"{i:05d}{ending}" for i in range(n)]
-    apart = "/" if folders else "_"
-    clean = [apart.join(re.sub(r"[^\w.\-]+", "_", part) for part in
-                        Path(str(v)).with_suffix("").as_posix().strip("/.").split("/")
-                        if part.strip(".")) for v in names]
-    times = Counter(clean)
-    return [f"{v or i}{ending}" if times[v] == 1 else f"{v}_{i:05d}{ending}"
-            for i, v in enumerate(clean)]
+def image_names(n: int, names: Any) -> list[str]:
+    """Of PNG files for n examples: by their own names, numbered where they have none."""
+    return [f"{i:05d}.png" for i in range(n)] if names is None else file_names(names)
 
 
 def _column_names(space: Space, width: int) -> list[str]:
