@@ -132,13 +132,12 @@ def test_a_zip_equals_its_folder(tmp_path):
                                   in_all(open_source(tmp_path / "in")).x)
 
 
-def test_equal_files_share_a_group(tmp_path):
+def test_equal_files_share_a_key(tmp_path):
     for i in range(30):
         save(tmp_path / f"{i:02}.png", pixels())
-    assert open_source(tmp_path).base.group is None
     (tmp_path / "30.png").write_bytes((tmp_path / "03.png").read_bytes())
-    group = open_source(tmp_path).base.group
-    assert group[30] == group[3] and len(np.unique(group)) == 30
+    key = open_source(tmp_path).base.key
+    assert key[30] == key[3] and len(np.unique(key)) == 30
 
 
 def broken(tmp_path, count=40):
@@ -226,7 +225,7 @@ def test_bad_requests(tmp_path):
         with pytest.raises(DataError, match=message):
             open_source(tmp_path, **options)
     with pytest.raises(DataError, match="not a kind of file"):
-        open_source(tmp_path / "a.png")
+        open_source(tmp_path / "notes.md")
 
 
 def test_a_damaged_zip(tmp_path):
