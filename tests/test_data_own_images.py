@@ -2,9 +2,13 @@
 
 import io
 import json
+import sys
 import tarfile
 import warnings
 import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +23,10 @@ from latlas.data.images import decode, full_mode, read_header
 
 rng = np.random.default_rng(0)
 Image.init()
-FORMATS = ("AVIF BLP BMP DDS DIB GIF ICNS ICO IM JPEG JPEG2000 MPO MSP PCX PNG PPM QOI SGI TGA "
-           "TIFF WEBP XBM").split()
-MODES = "1 L LA La P PA RGB RGBA RGBX RGBa CMYK YCbCr LAB HSV I I;16 I;16B".split()
+FORMATS = ["AVIF", "BLP", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "MPO",
+           "MSP", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM"]
+MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB",
+         "HSV", "I", "I;16", "I;16B"]
 
 
 def in_mode(mode: str) -> Image.Image:
@@ -84,7 +89,7 @@ def test_a_png_says_its_orientation_anywhere(tmp_path, place):
         kind, raw = b"iTXt", (b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x tiff:Orientation="6"/>')
     else:
         kind = b"eXIf"
-    chunk = len(raw).to_bytes(4, "big") + kind + raw + __import__("zlib").crc32(
+    chunk = len(raw).to_bytes(4, "big") + kind + raw + zlib.crc32(
         kind + raw).to_bytes(4, "big")
     data = data[:-12] + chunk + data[-12:]
     assert read_header(data)[:2] == (8, 12) and decode(data, "L", None)[0].shape == (1, 12, 8)
@@ -135,7 +140,7 @@ def test_endings(tmp_path, ending, form):
 
 
 def test_heif_names_its_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(DataError, match=r"a.heic cannot be decoded: HEIF needs pillow-heif \(pip "
                                         r"install 'latlas\[heif\]'\)"):
@@ -193,8 +198,8 @@ def test_classes_named_a_b_c_are_no_sides(tmp_path):
 def test_a_folder_with_the_name_of_a_built_in_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise(tmp_path / "shapes/a.png")
-    assert "shapes is the built-in source; what lies here under that name is ./shapes" in open_source(
-        "shapes", n=10).notes
+    assert open_source("shapes", n=10).notes == (
+        "shapes is the built-in source; what lies here under that name is ./shapes",)
     assert len(open_source("./shapes").base) == 1
 
 
@@ -279,3 +284,173 @@ def test_an_image_larger_than_memory_is_refused(tmp_path, monkeypatch):
     noise(tmp_path / "a.png", 100, 100)
     with pytest.raises(DataError, match="100x100 pixels take 4e-05 GB of memory"):
         open_source(tmp_path)
+
+
+# ------------------------------------------------------------------------------ images for a run
+
+@dataclass
+class Trained:
+    """What images are brought to: the space of a run and how its data were read."""
+
+    space: Any
+    data: dict[str, Any] | None = None
+    conditional: bool = False
+
+
+def of(shape, levels=256, **options):
+    return Trained(Images(shape, levels, **options))
+
+
+@pytest.mark.parametrize("form", ["file", "list", "folder", "zip", "tar"])
+def test_images_of_another_size_and_mode(tmp_path, form, caplog):
+    count = 1 if form == "file" else 3
+    paths = [noise(tmp_path / f"in/{i}.png", 480, 640, 4) for i in range(count)]
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, path.name)
+    with tarfile.open(tmp_path / "p.tar", "w") as archive:
+        archive.add(tmp_path / "in", "in")
+    data = {"file": paths[0], "list": paths[::-1], "folder": tmp_path / "in",
+            "zip": tmp_path / "p.zip", "tar": tmp_path / "p.tar"}[form]
+    got = open_examples(of((3, 32, 32)), data)
+    n = len(paths)
+    note = f"{n} image{'s' * (n > 1)} of 640x480 RGBA {'were' if n > 1 else 'was'} resized to " \
+           "32x32 and converted to RGB"
+    assert got.notes == (note,) and [r.getMessage() for r in caplog.records] == [f"note: {note}"]
+    want = open_source(tmp_path / "in", image_size=32, mode="RGB").base.x
+    np.testing.assert_array_equal(got.x, want[::-1] if form == "list" else want)
+    assert got.space == Images((3, 32, 32))
+
+
+def test_a_form_that_is_no_square_is_kept(tmp_path):
+    noise(tmp_path / "a.png", 40, 100, 3)
+    got = open_examples(of((1, 10, 20)), tmp_path)
+    with Image.open(tmp_path / "a.png") as image:
+        want = image.convert("L").resize((20, 10), Image.Resampling.LANCZOS, box=(10, 0, 90, 40))
+    np.testing.assert_array_equal(got.x[0, 0], np.asarray(want))
+
+
+def test_each_side_has_its_own_mode(tmp_path):
+    for side in "AB":
+        noise(tmp_path / side / "0.png", 12, 12, 4)
+    run = Trained(latlas.core.space.PairSpace(Images((1, 6, 6)), Images((3, 6, 6)), True),
+                  {"source": str(tmp_path)})
+    for side, first, second in (("A", 1, 3), ("B", 3, 1)):
+        both = open_examples(run, tmp_path, "all", side=side)
+        assert (both.a.space.shape[0], both.b.space.shape[0]) == (first, second)
+        assert open_examples(run, tmp_path / "A/0.png", side=side).space.shape[0] == first
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(256, [0, 255]), (2, [0, 1]), (17, [0, 16]),
+                                                  (65536, [0, 65535])])
+@pytest.mark.parametrize("depth", ["1", "L", "I;16"])
+def test_a_mask_keeps_black_and_white_at_any_depth(tmp_path, levels, expected, depth):
+    white = {"1": True, "L": np.uint8(255), "I;16": np.uint16(65535)}[depth]
+    Image.fromarray(np.tri(4, 4) > 0 if depth == "1" else np.tri(4, 4).astype(
+        type(white)) * white).save(tmp_path / "m.png")
+    got = open_examples(of((1, 4, 4), levels), tmp_path / "m.png")
+    np.testing.assert_array_equal(got.x[0, 0], np.array(expected)[np.tri(4, 4).astype(int)])
+    assert got.space.levels == levels
+    assert bool(got.notes) == ((depth, levels) not in (("1", 2), ("L", 256), ("I;16", 65536)))
+
+
+@pytest.mark.parametrize("old", [2, 17, 256, 65536])
+def test_a_source_of_other_levels_is_brought_by_its_range(old):
+    x = np.linspace(0, old - 1, 16).round().astype(np.uint16 if old > 256 else np.uint8)
+    source = open_source(x.reshape(1, 4, 4), levels=old)
+    for new in (2, 17, 256, 65536):
+        got = open_examples(of((1, 4, 4), new), source)
+        assert (int(got.x.min()), int(got.x.max())) == (0, new - 1)
+        error = np.abs(got.x.ravel() / (new - 1) - x / (old - 1)).max()
+        assert error <= 0.5 / (new - 1) + 1 / 255
+        assert bool(got.notes) == (old != new)
+    real = open_examples(Trained(Images((1, 4, 4), None, value_range=(-3.0, 5.0))), source)
+    assert (real.x.min(), real.x.max()) == (-3, 5)
+
+
+def test_one_bit_images_of_more_levels(tmp_path):
+    Image.fromarray(np.tri(4, 4) > 0).save(tmp_path / "m.png")
+    assert open_source(tmp_path, levels=256).base.x.max() == 255
+
+
+def test_arrays_beyond_the_range_are_refused():
+    run = of((1, 2, 2))
+    for array in (np.full((1, 2, 2), 256), np.full((1, 2, 2), -1.0), np.full((1, 2, 2), 300.0)):
+        with pytest.raises(DataError, match=r"whole numbers .* the run's pixels are 0 … 255"):
+            open_examples(run, array)
+    assert open_examples(run, np.array([[[True, False]] * 2])).x.max() == 255
+
+
+def test_labels_that_a_run_does_not_know(tmp_path):
+    for kind in ("bird", "fish"):
+        noise(tmp_path / kind / "0.png")
+    run = of((3, 6, 6), classes=("cat", "dog"))
+    got = open_examples(run, tmp_path)
+    assert got.label is None and got.space.classes == ("cat", "dog")
+    assert got.notes == ("labels are left out: the run knows no class 'bird' and the like",)
+    run.conditional = True
+    with pytest.raises(DataError, match="unknown class 'bird'"):
+        open_examples(run, tmp_path)
+
+
+def sheets(folder, height=8, width=16, n=4):
+    for i in range(n):
+        noise(folder / f"{i}.png", height, width)
+    return folder
+
+
+def test_the_reading_of_halves_is_kept(tmp_path):
+    own, other = sheets(tmp_path / "own"), sheets(tmp_path / "other", 16, 32)
+    plain = sheets(tmp_path / "plain", 8, 8)
+    spec = {"pair": "side", "image_size": 4}
+    run = Trained(open_source(own, **spec).space, {"source": str(own), **spec})
+    for folder in (own, other):
+        got = open_examples(run, folder, "all")
+        assert len(got.a) == len(got.b) == 4
+        want = open_source(folder, **spec)
+        np.testing.assert_array_equal(got.a.x, want.a.base.x)
+        np.testing.assert_array_equal(got.b.x, want.b.base.x)
+    assert open_examples(run, plain, "all").space.shape == (3, 4, 4)
+    assert open_examples(run, own / "0.png").aligned
+
+
+def test_options_that_apply_are_kept(tmp_path):
+    for kind in ("cat", "dog"):
+        noise(tmp_path / kind / "0.png")
+    (tmp_path / "cat/1.png").write_bytes(b"rubbish")
+    run = Trained(Images((3, 6, 6)), {"source": "gone", "on_error": "skip", "label": "none"})
+    got = open_examples(run, tmp_path)
+    assert len(got) == 2 and got.label is None and "left out 1 of 3 images" in got.notes[0]
+
+
+# ------------------------------------------------------------------------------ verbs
+
+SHORT = {"images": 32, "batch_size": 8, "threads": 1, "progress": False}
+
+
+def test_verbs_take_files_of_any_size(tmp_path):
+    sheets(tmp_path / "train", 8, 8, 40)
+    run = latlas.train("vae", str(tmp_path / "train"), out=tmp_path / "run", latent_dim=2, **SHORT)
+    mine = [noise(tmp_path / f"mine/{i}.png", 20, 30, 4) for i in range(3)]
+    for data, n in ((mine[0], 1), (mine[:2], 2), (mine, 3), (tmp_path / "mine", 3)):
+        assert latlas.reconstruct(run, data).values.shape == (n, 3, 8, 8)
+        assert len(latlas.encode(run, data).values) == len(latlas.score(run, data).nats) == n
+        assert len(latlas.project(run, data, steps=1, starts=1).error) == n
+    assert latlas.interpolate(run, data=mine[:2], steps=3).values.shape[0] == 3
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_few_examples_are_enough_for_evaluate_and_report(tmp_path, n):
+    sheets(tmp_path / "few", 8, 8, n)
+    run = latlas.train("vae", str(tmp_path / "few"), out=tmp_path / "run", latent_dim=2, **SHORT)
+    assert any("at least 6 examples" in note for note in latlas.evaluate(run).notes)
+    latlas.report(run).save(tmp_path / "r.html")
+
+
+def test_pca_of_few_examples_chooses_what_fits(tmp_path):
+    sheets(tmp_path / "few", 8, 8, 12)
+    run = latlas.train("pca", str(tmp_path / "few"), out=tmp_path / "run", progress=False)
+    n = len(split(open_source(tmp_path / "few"), "train"))
+    assert run.model.latent_dim == n - 2
+    with pytest.raises(DataError, match="latent_dim=9 needs at least 11 training examples"):
+        latlas.train("pca", str(tmp_path / "few"), latent_dim=9, progress=False)

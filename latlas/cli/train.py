@@ -79,7 +79,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     plan = plan_of(model, values, split=split, start=start, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
-    source = open_source(sources if len(sources) == 2 else sources[0], **read)
+    source = open_source(sources if len(sources) > 1 else sources[0], **read)
     run = execute(plan, training_data(source, split), out)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,

@@ -27,7 +27,7 @@ from latlas.data.pairs import META
 
 PICTURES = frozenset({
     ".avif", ".avifs", ".blp", ".bmp", ".bw", ".dds", ".dib", ".gif", ".heic", ".heif", ".hif",
-    ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
+    ".icb", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
     ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm",
     ".psd", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".spi", ".spider", ".tga", ".tif", ".tiff",
     ".vda", ".vst", ".webp", ".xbm", ".xpm"})
