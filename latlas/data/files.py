@@ -312,8 +312,8 @@ def by_folders(files: Files) -> tuple[Files, Files, bool] | None:
     (side,), folder = sides, paths[-1][:above + 1]  # is the counterpart missing, or empty?
     twin = folder[-1].replace(side, "B" if side == "A" else "A")
     twin = twin if folder[-1].endswith(side) else folder[-1]
-    beside = "/".join([*folder[:-1], twin])
-    if twin != folder[-1] and files.place.has_folder(beside):
+    other = "/".join([*folder[:-1], twin])
+    if twin != folder[-1] and files.place.has_folder(other):
         raise DataError(f"{files.path}: {twin} holds no images; fill it, or remove it")
     if domains == {True}:
         raise DataError(f"{files.path}: there is {folder[-1]}, but no {twin} with the images of "

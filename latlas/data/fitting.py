@@ -32,7 +32,10 @@ class Like(Protocol):
 
     space: Any  # a Space, or of two sides a PairSpace
     data: Mapping[str, Any] | None
-    conditional: bool  # its model is given the class of an example
+
+    @property
+    def conditional(self) -> bool:
+        """Its model is given the class of an example, or a part."""
 
 
 def open_examples(like: Like | None, data: Any = None, split: str | None = None, *,
@@ -82,7 +85,7 @@ def in_run(source: Source | PairSource, like: Like | None) -> Any:
     space = None if like is None else like.space
     if isinstance(source, Source) and space is not None:
         first = space.a if isinstance(space, PairSpace) else space
-        source = _without_unknown_labels(source, first, getattr(like, "conditional", False))
+        source = _without_unknown_labels(source, first, bool(getattr(like, "conditional", False)))
     if isinstance(source, PairSource) and isinstance(space, PairSpace):
         return replace(source, a=_in_table(source.a, space.a), b=_in_table(source.b, space.b))
     if isinstance(source, PairSource):

@@ -258,7 +258,7 @@ class ImageFiles:
             return x, Images(x.shape[1:], levels)
         if mode == "1" and 1 < given <= 65536:  # ink and paper are the ends of any range
             kind = np.uint8 if given <= 256 else np.uint16
-            return x.astype(kind) * kind(given - 1), Images(x.shape[1:], given)
+            return (x > 0) * kind(given - 1), Images(x.shape[1:], given)
         if not int(x.max()) < given <= 65536:
             raise DataError(f"{self.files.path}: {say_option('levels', given)}, but the largest "
                             f"pixel value is {x.max()}")
