@@ -139,6 +139,37 @@ def test_endings(tmp_path, ending, form):
     assert len(open_source(tmp_path).base) == len(open_source(tmp_path / f"a{ending}").base) == 1
 
 
+def test_further_frames_are_told(tmp_path):
+    frames = [in_mode("L") for _ in range(3)]
+    for name in ("a.gif", "b.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    noise(tmp_path / "c.png")
+    source = open_source(tmp_path, image_size=4)
+    note = "2 files of several frames, of which the first was read: a.gif; frames=true reads all"
+    assert note in source.notes
+
+
+def test_a_zip_of_a_table_made_on_windows(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        archive.writestr("in\\t.csv", "a,b\n1,2\n3,4\n")
+    assert len(open_source(tmp_path / "w.zip").base) == 2
+
+
+def test_a_tar_without_images(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "a.txt", "a.txt")
+    with pytest.raises(DataError, match="holds no images"):
+        open_source(tmp_path / "a.tar")
+
+
+def test_digits_take_images_of_256_levels(tmp_path):
+    noise(tmp_path / "a.png", 30, 20, 3)
+    got = open_examples(Trained(open_source("digits").space, {"source": "digits"}), tmp_path)
+    assert got.x.shape == (1, 1, 8, 8) and got.x.max() <= 16 and got.space.levels == 17
+    assert len(got.notes) == 2 and "256 levels were brought to 17 levels" in got.notes[1]
+
+
 def test_heif_names_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")

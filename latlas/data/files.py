@@ -74,8 +74,8 @@ def _reader_of_file(path: Path, suffix: str) -> str:
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix]
     if tar_ending(path):
-        return next((CIFAR if _ending(n) == ".bin" else IMAGES for n in first_names(path)
-                     if _ending(n) in (".bin", *PICTURES)), CIFAR)
+        return next((CIFAR for n in first_names(path) if _ending(n) == ".bin"),
+                    _by_contents(first_names(path)))
     if suffix in FILMS or (suffix in MAY_MOVE and has_frames(path.read_bytes())):
         return FILM
     if suffix in PICTURES:

@@ -157,7 +157,11 @@ def _kept(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
     if pair == "side" and holds_images(spec["source"]):
         like = spec["source"]
         like = [Path(p) for p in like] if isinstance(like, list) else Path(like)
-        kept |= {"pair": "side"} if are_sheets(place, like) else {}
+        halves = are_sheets(place, like)
+        kept |= {"pair": "side"} if halves else {}
+        tell(["as in training each image is a pair, A its left half and B its right one" if halves
+              else "the images have not the proportions of the training's pairs, so each is taken "
+                   f"whole; {say_option('pair', 'side')} takes halves"])
     elif pair == "none":
         kept["pair"] = "none"
     if spec.get("paired") is not None and (

@@ -244,6 +244,11 @@ class ImageFiles:
         every = [heads[i] for i in sorted(heads)]
         notes = changes(every, size if how.fit or how.image_size else None,
                         mode if how.fit or how.mode else IDS)
+        moving = [i for i, h in heads.items() if h.more]
+        if moving:
+            notes.append(f"{len(moving):,} file{'s' * (len(moving) > 1)} of several frames, of "
+                         f"which the first was read: {self.files.stored[moving[0]]}; "
+                         f"{say_option('frames', 'true')} reads all")
         large = [i for i, h in heads.items() if h.width * h.height > LARGE]
         if large:
             h = heads[large[0]]

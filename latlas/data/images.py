@@ -44,15 +44,17 @@ LARGEST_DEFAULT = 256
 LARGE, SHARE = 89_478_485, 4  # pixels that Pillow warns of; part of the memory an image may take
 MOST_IDS, ON = 256, 255
 Size = tuple[int, int]  # height and width
-_one_large, _guard, _openings = threading.Lock(), threading.Lock(), [0, None]
+_one_large, _guard, _openings = threading.RLock(), threading.Lock(), [0, None]
 
 
 class Header(NamedTuple):
-    """What a file says: size after turning, and the mode that keeps everything."""
+    """What a file says: size after turning, the mode that keeps everything, and, once decoded,
+    whether there are further frames."""
 
     width: int
     height: int
     mode: str
+    more: bool = False
 
 
 @contextmanager
@@ -190,8 +192,8 @@ def _told(headers: list[Header], which: list[bool], size: bool, mode: bool, what
         words.append(f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes")
     if mode:
         words.append(" or ".join(sorted(WORDS.get(m, m) for m in modes)))
-    n = len(some)
-    return (f"{n:,} image{'s' * (n > 1)} of {' '.join(words)} {'were' if n > 1 else 'was'} {what}")
+    n, of = len(some), (" " if len(sizes) == 1 else " and ").join(words)
+    return f"{n:,} image{'s' * (n > 1)} of {of} {'were' if n > 1 else 'was'} {what}"
 
 
 def decode(data: bytes, mode: str, size: Size | None, half: int | None = None) -> tuple[
@@ -212,7 +214,8 @@ def decode(data: bytes, mode: str, size: Size | None, half: int | None = None) -
             start, stop = _span(upright.width, half)
             upright = upright.crop((start, 0, stop, upright.height))
         width, height = upright.size if not drafted else whole[::-1] if turned else whole
-        header = Header(width, height, full_mode(image))
+        more = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews
+        header = Header(width, height, full_mode(image), more)
         return pixels(upright, mode, size), header
 
 

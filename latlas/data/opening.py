@@ -26,7 +26,7 @@ import numpy as np
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.data import files, pairs
-from latlas.data.archives import tar_ending
+from latlas.data.archives import tar_ending, walk
 from latlas.data.dataset import MEMORY_SHARE, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
@@ -163,7 +163,8 @@ def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened])
     root = Path(os.environ.get("LATLAS_CACHE") or Path.home() / ".cache/latlas").expanduser()
     places = spec["source"] if isinstance(spec["source"], list) else [spec["source"]]
     paths = [Path(str(place).partition("::")[0]) for place in places]
-    below = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+    with _readable(paths[0]):
+        below = [f for p in paths for f in ([p / n for n in walk(str(p))] if p.is_dir() else [p])]
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.exists()]
     digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
                for text in (f"{pairs.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
@@ -240,8 +241,8 @@ def holds_images(spec: Any) -> bool:
             spec).expanduser().exists():
         return False
     try:
-        return _is_folder(spec) or files.is_image(Path(spec).expanduser())
-    except DataError:
+        return files.reader_of(Path(spec).expanduser())[0] == files.IMAGES
+    except (DataError, OSError):
         return False
 
 
@@ -290,8 +291,9 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         if not reader or path.is_dir():
             reader, inside = files.reader_of(path, member)
         if inside:
-            with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(archive.read(inside))
+            with zipfile.ZipFile(path) as archive:  # where Windows' names have backslashes
+                stored = next(n for n in archive.namelist() if n.replace("\\", "/") == inside)
+                data = io.BytesIO(archive.read(stored))
             return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
         if reader == files.PACKED:
             return pairs.open_packed(path)
