@@ -68,9 +68,9 @@ def test_size_and_pixels_are_those_of_pillow_in_any_orientation(form):
                 image.load()
                 upright, full = ImageOps.exif_transpose(image), full_mode(image)
             header = read_header(data)
-            assert header == (*upright.size, full), (mode, orientation)
+            assert header[:3] == (*upright.size, full), (mode, orientation)
             x, again = decode(data, full, None)
-            assert again == header
+            assert again[:3] == header[:3]
             upright = upright if full in ("I;16", "1") else upright.convert(full)
             np.testing.assert_array_equal(
                 x.astype(int), np.atleast_3d(np.asarray(upright)).transpose(2, 0, 1).astype(int))
