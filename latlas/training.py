@@ -148,6 +148,12 @@ def began(out: str | Path | None) -> Run | None:
     return Run(out) if out is not None and (Path(out) / RUN).is_file() else None
 
 
+def config_for(plan: Plan, examples: Any) -> Any:
+    """The model's config, where it chooses by the number of examples with that choice."""
+    fit = getattr(plan.config, "for_examples", None)
+    return fit(examples.space, len(examples)) if fit else plan.config
+
+
 def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
             modules: Mapping[str, Any] | None = None, accept_changed_data: bool = False) -> Run:
     """Train in ``out``; without one in a temporary folder that is removed at the end.
@@ -177,7 +183,7 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
     context = join(pick_device(plan.options.device))
     with torch.random.fork_rng(devices=[]):  # the first weights depend on the seed alone
         torch.manual_seed(derive(plan.options.seed, "weights"))
-        model = models.build(plan.model, plan.config, examples.space, **modules)
+        model = models.build(plan.model, config_for(plan, examples), examples.space, **modules)
     if plan.start is not None:
         _start_from(model, plan.start, modules)
     batch_size_of(model, len(examples), plan.options, context)  # refused before there is a folder

@@ -231,7 +231,7 @@ def test_bad_requests(tmp_path):
         with pytest.raises(DataError, match=message):
             open_source(tmp_path, **options)
     with pytest.raises(DataError, match="not a kind of file"):
-        open_source(tmp_path / "a.png")
+        open_source(tmp_path / "notes.md")
 
 
 def test_a_damaged_zip(tmp_path):

@@ -90,7 +90,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     plan = plan_of(model, values, split=split, start=start, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
-    source = open_source(sources if len(sources) == 2 else sources[0], **read)
+    source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
     run = execute(plan, examples, out, accept_changed_data=accept_changed_data)
     outcome: Any = run.outcome

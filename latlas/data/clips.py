@@ -8,7 +8,6 @@ splits, other folders around them classes. A clip stays whole in every split.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from latlas.core.space import Images
 from latlas.data import files as places
 from latlas.data import images
 from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, encode_labels, make
+from latlas.data.imagefiles import FolderReading, fit_for
 from latlas.data.splits import hash_rows
 
 if TYPE_CHECKING:
@@ -46,15 +46,16 @@ class Clip(NamedTuple):
     durations: Sequence[float] = ()
 
 
-def open_clips(path: Path, *, how: images.FolderReading) -> Clips:
-    """The clips of a folder or zip."""
+def open_clips(path: Path, *, how: FolderReading) -> Clips:
+    """The clips of a folder or archive."""
     return Clips(places.Files(path, places.PICTURES | places.FILMS), how)
 
 
 def open_film(path: Path, *, image_size: int | None = None, mode: str | None = None,
-              on_error: str = "raise", levels: int | None = None, frames: bool = True) -> Clips:
+              on_error: str = "raise", levels: int | None = None, frames: bool = True,
+              fit: str | None = None) -> Clips:
     """One GIF, APNG, animated WebP or video; ``frames`` is that of a run, and says nothing here."""
-    how = images.FolderReading(image_size, mode, on_error=on_error, levels=levels)
+    how = FolderReading(image_size, mode, on_error=on_error, levels=levels, fit=fit)
     return open_clips(path, how=how)
 
 
@@ -63,7 +64,8 @@ class Clips:
     """The clips of one side of a place."""
 
     files: places.Files
-    how: images.FolderReading
+    how: FolderReading
+    side: str = ""
 
     def __post_init__(self) -> None:
         self._refuse("label", self.how.label not in (None, "none"))
@@ -74,6 +76,10 @@ class Clips:
             raise DataError(f"{option}= is for images by themselves; leave it out, or "
                             f"{say_option('frames', 'true')}")
 
+    def as_side(self, name: str) -> Clips:
+        """The same as A or B of a run."""
+        return replace(self, side=name)
+
     def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
         """What the folders say."""
         self._refuse("pair", pair == "side")
@@ -83,11 +89,13 @@ class Clips:
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """Frames with their clips, durations, labels and splits."""
         self._refuse("maps", maps)
+        files = self.files.in_splits()
+        if files is not self.files:
+            return Clips(files, self.how, self.side).read(store, name, maps, ids)
         how, every = self.how, self.clips()
         results, notes = self._tried(every, self._with_heads, len(every))
         clips: list[Clip] = list(results.values())
-        shape, mode, size, resized = images.plan(
-            [h for clip in clips for h in clip.headers], how.image_size, how.mode)
+        shape, mode, size, resized = self._plan([h for clip in clips for h in clip.headers])
         lengths = [len(clip.titles) for clip in clips]
         number = np.repeat(np.arange(len(clips)), lengths)
         x = store.allocate((len(number), *shape), np.uint16 if mode == "I;16" else np.uint8)
@@ -103,7 +111,7 @@ class Clips:
 
         filled, broken = self._tried(clips, fill, len(every))
         good = np.flatnonzero(np.isin(number, list(filled)))
-        notes += [*resized, *broken]
+        notes += [*resized, *broken, *self.files.left_out()]
         single = [clip.name for clip in clips if len(clip.titles) == 1]
         if single:
             notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
@@ -114,13 +122,23 @@ class Clips:
         around = [f if f != own[i] else None for f, i in zip(folders, number, strict=True)]
         codes, classes = (None, ()) if None in around else encode_labels(
             np.array([f or "" for f in around]), "the folders around clips")
-        space = Images(shape, how.levels or int(np.iinfo(x.dtype).max) + 1, classes=classes,
+        space = Images(shape, how.levels or images.LEVELS.get(mode, 256), classes=classes,
                        frames=len(x) > len(clips))
         durations = np.concatenate([clip.durations for clip in clips]).astype(np.float32)
         data = Dataset(x, space, codes, group=clip_hashes(x, number), clip=number,
                        names=np.array(titles), duration=durations, rows=good if broken else None)
         return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
                     notes=tuple(notes))
+
+    def _plan(self, headers: list[images.Header]) -> tuple[
+            tuple[int, int, int], str, images.Size | None, list[str]]:
+        """As :func:`latlas.data.images.plan`; a run that is to be fitted decides by itself."""
+        size, mode = fit_for(self.how.fit, self.side)
+        planned = images.plan(headers, self.how.image_size, mode or self.how.mode)
+        if size is None:
+            return planned
+        mode = planned[1] if mode is None else mode
+        return (images.CHANNELS[mode], *size), mode, size, images.changes(headers, size, mode)
 
     def clips(self) -> list[Clip]:
         """Stills by their folders, films by themselves, in natural order."""
@@ -161,7 +179,7 @@ class Clips:
         first: dict[tuple[int, int], str] = {}  # of every size the first frame, in their order
         for header, title in zip(headers, titles, strict=True):
             first.setdefault((header.width, header.height), title)
-        if len(first) > 1 and self.how.image_size is None:
+        if len(first) > 1 and self.how.image_size is None and not self.how.fit:
             two = " and ".join(f"{title} ({w}x{h})" for (w, h), title in list(first.items())[:2])
             raise DataError(f"{clip.name}: frames of one clip differ in size, {two}; "
                             f"{say_option('image_size')} resizes them")
@@ -210,8 +228,8 @@ def frames_of(files: places.Files, clip: Clip) -> Iterator[tuple[Image, float]]:
 
     if clip.film and PurePosixPath(clip.files[0]).suffix.lower() in VIDEOS:
         name, ffmpeg = clip.files[0], video_library(clip.files[0])
-        if files.archive is not None:
-            raise DataError(f"{files.path}: {name} is a video in a zip; unpack it first")
+        if files.in_archive:
+            raise DataError(f"{files.path}: {name} is a video in an archive; unpack it first")
         stream = ffmpeg.read_frames(str(files.root / name))
         try:
             about = next(stream)
@@ -221,7 +239,7 @@ def frames_of(files: places.Files, clip: Clip) -> Iterator[tuple[Image, float]]:
             stream.close()
         return
     for name in clip.files:
-        with pil.open(io.BytesIO(files.read(name))) as image:
+        with images.opened(files.read(name)) as image:
             for i in range(getattr(image, "n_frames", 1) if clip.film else 1):
                 image.seek(i)
                 image.load()

@@ -262,8 +262,8 @@ def standardised(space: Space, train: NDArray[Any]) -> Space:
     return space.replace(location=tuple(mean.tolist()), scale=tuple(sd.tolist()))
 
 
-def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple[
-        Rows, tuple[str, ...]]:
+def encode_labels(values: Any, where: str, names: tuple[str, ...] = (),
+                  most: int = MOST_CLASSES) -> tuple[Rows, tuple[str, ...]]:
     """Codes (N,) int64 and class names, numbers in numeric order and words in alphabetical order.
 
     Args:
@@ -272,7 +272,7 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
         names: class names if the source has them, where ``values`` are indices into them.
 
     Raises:
-        DataError: real-valued labels, missing labels, or more than 1,000 classes.
+        DataError: real-valued labels, missing labels, or more than ``most`` classes.
     """
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -292,7 +292,7 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = ()) -> tuple
     if names and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(names):
         return values.astype(np.int64), tuple(names)
     levels, codes = np.unique(values, return_inverse=True)
-    if len(levels) > MOST_CLASSES:
+    if len(levels) > most:
         raise DataError(f"{where} has {len(levels):,} distinct values, too many for classes; "
                         f"choose another label, or {say_option('label', 'none')}")
     return codes.astype(np.int64), tuple(str(v) for v in levels.tolist())

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import ConfigError, DataError, say_notes, say_option, unknown
-from latlas.core.space import PairSpace, Space, Table
+from latlas.core.space import Images, PairSpace, Space, Table
 from latlas.data.dataset import Dataset, Source, Store, split
+from latlas.data.files import TABLES, Files, two_sides
 from latlas.data.frames import is_frame
-from latlas.data.images import one_hot
-from latlas.data.opening import open_source
+from latlas.data.imagefiles import are_sheets, fit_of
+from latlas.data.images import one_hot, to_levels
+from latlas.data.opening import holds_images, image_files, open_source
 from latlas.data.pairs import Data, PairDataset, PairSource, first_side
 from latlas.data.tables import in_columns
 
@@ -28,6 +30,10 @@ class Like(Protocol):
 
     space: Any  # a Space, or of two sides a PairSpace
     data: Mapping[str, Any] | None
+
+    @property
+    def conditional(self) -> bool:
+        """Its model is given the class of an example, or a part."""
 
 
 def open_examples(like: Like | None, data: Any = None, split: str | None = None, *,
@@ -52,23 +58,44 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
         rows = _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
         say_notes(rows.notes)
         return rows
-    examples, name = data, "the data set"
+    examples, name, notes = data, "the data set", tuple[str, ...]()
     if not isinstance(data, Dataset | PairDataset):
-        source = in_run(as_source(data, like, **options), like)
+        opened = as_source(data, like, side=side, **options)
+        source = in_run(opened, like)
         examples, name = part_of(source, split or default_split(source, like)), source.name
-        say_notes(source.notes if data is not None else ())  # a run's own were said at training
+        notes = source.notes
+        say_notes(notes if like is None else [n for n in notes if n not in opened.notes])
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
-    return examples if space is None else conform(examples, space, name)
+    if space is None:
+        return examples
+    examples = conform(examples, space, name)
+    if isinstance(examples, PairDataset):
+        return examples
+    return replace(examples, notes=tuple(dict.fromkeys((*notes, *examples.notes))))
 
 
 def in_run(source: Source | PairSource, like: Like | None) -> Any:
     """A source whose tables are read in the columns of a run, before it is divided."""
     space = None if like is None else like.space
+    if isinstance(source, Source) and space is not None:
+        first = space.a if isinstance(space, PairSpace) else space
+        source = _without_unknown_labels(source, first, bool(getattr(like, "conditional", False)))
     if isinstance(source, PairSource) and isinstance(space, PairSpace):
         return replace(source, a=_in_table(source.a, space.a), b=_in_table(source.b, space.b))
     if isinstance(source, PairSource):
         return source if space is None else replace(source, a=_in_table(source.a, space))
     return _in_table(source, space.a if isinstance(space, PairSpace) else space)
+
+
+def _without_unknown_labels(source: Source, space: Any, conditional: bool) -> Source:
+    """Images in folders that name other classes than the run knows, for a model that takes none."""
+    base = source.base
+    unknown_classes = [c for c in base.space.classes if c not in space.classes]
+    if conditional or not isinstance(space, Images) or not unknown_classes:
+        return source
+    note = (f"labels are left out: the run knows no class {unknown_classes[0]!r}"
+            f"{' and the like' * (len(unknown_classes) > 1)}")
+    return replace(source, base=base.with_labels(None, ()), notes=(*source.notes, note))
 
 
 def _in_table(source: Source, space: Any) -> Source:
@@ -78,9 +105,10 @@ def _in_table(source: Source, space: Any) -> Source:
     return replace(source, base=base, problems=(), notes=base.notes)
 
 
-def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | PairSource:
+def as_source(data: Any, like: Like | None = None, *, side: str = "A",
+              **options: Any) -> Source | PairSource:
     """Whatever names a source, opened as that of ``like`` was; a Dataset becomes a source of one
-    part."""
+    part. Images are read in the size and mode of ``side``, of two sides in those of each."""
     if isinstance(data, Source | Dataset):
         return open_source(data)
     if data is None and like is None:
@@ -100,7 +128,43 @@ def as_source(data: Any, like: Like | None = None, **options: Any) -> Source | P
         shared |= sounds[0]
     elif ids and "maps" in shared:
         shared["ids"] = ",".join(map(str, ids[0]))
-    return open_source(data, **{**shared, **options})
+    images = [s for s in sides if isinstance(s, Images)]
+    if images and len(images) == len(sides) and not sounds:
+        named = list(zip("AB", sides, strict=False))
+        shared["fit"] = fit_of(dict(named[::-1] if side == "B" else named))
+        shared |= _kept(spec, data)
+    source = open_source(data, **{**shared, **options})
+    if like is not None and not any(isinstance(side, Table) for side in sides):
+        say_notes(source.notes)
+    return source
+
+
+def _kept(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """Options by which a run's images were read that apply to other images, too."""
+    kept = {k: spec[k] for k in ("on_error", "rate") if spec.get(k) is not None}
+    if isinstance(data, list | tuple) and len(data) == 2 and not image_files(data):
+        return {"paired": spec["paired"]} if spec.get("paired") is not None else {}
+    if not holds_images(data):
+        return {}
+    place = [Path(p).expanduser() for p in data] if image_files(data) else Path(data).expanduser()
+    pair, files = spec.get("pair"), Files(place)
+    if pair == "side" and holds_images(spec["source"]):
+        like = spec["source"]
+        like = [Path(p) for p in like] if isinstance(like, list) else Path(like)
+        halves = are_sheets(place, like)
+        kept |= {"pair": "side"} if halves else {}
+        say_notes(["as in training each image is a pair, A its left half and B its right one"
+                   if halves else "the images have not the proportions of the training's pairs, so "
+                   f"each is taken whole; {say_option('pair', 'side')} takes halves"])
+    elif pair == "none":
+        kept["pair"] = "none"
+    if spec.get("paired") is not None and (
+            kept.get("pair") == "side" or two_sides(files, pair, None) is not None):
+        kept["paired"] = spec["paired"]
+    table = any(n.lower().endswith((*TABLES, ".txt")) for n in files.names)
+    if spec.get("label") == "none" or (spec.get("label") and table):
+        kept["label"] = spec["label"]
+    return kept
 
 
 def part_of(source: Source | PairSource, which: str) -> Data:
@@ -136,6 +200,8 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     x, shape = np.asarray(x), space.shape
     if x.dtype.kind not in "buif":
         raise DataError(f"examples must be numbers, not {x.dtype}")
+    if space.levels is not None and not space.ids:
+        x = _in_range(x, space.levels)
     whole = space.kind == "image" and x.dtype in (np.uint8, np.uint16)
     if space.ids and x.shape[1:] == shape[1:]:
         x = one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the examples")[0]
@@ -156,6 +222,17 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
     return Dataset(x if whole else x.astype(np.float32), space, label)
 
 
+def _in_range(x: NDArray[Any], levels: int) -> NDArray[Any]:
+    """Pixels that are whole numbers, in the run's range: false and true are its ends."""
+    if x.dtype == bool:
+        return x * (np.uint8 if levels <= 256 else np.uint16)(levels - 1)
+    if x.size and np.isfinite(x).all() and (x.min() < 0 or x.max() >= levels) and (
+            x.dtype.kind != "f" or (x == np.rint(x)).all()):
+        raise DataError(f"the examples hold whole numbers {x.min():g} … {x.max():g}, the run's "
+                        f"pixels are 0 … {levels - 1}: bring them to this range")
+    return x
+
+
 def conform(data: Any, space: Any, name: str) -> Any:
     """The same examples in ``space``: its units, its order of columns, its codes of classes. Of two
     sides both, if the space has two, else A. DataError for another kind, shape or number of levels,
@@ -168,6 +245,7 @@ def conform(data: Any, space: Any, name: str) -> Any:
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     if isinstance(space, Table) and isinstance(data.space, Table):
         return in_columns(data, space, name)
+    data = _in_levels(data, space, name)
     mine = data.space
     sounds = ["no recordings" if s.sound is None else f"recordings at {s.sound}"
               for s in (mine, space)]
@@ -176,8 +254,8 @@ def conform(data: Any, space: Any, name: str) -> Any:
     for same, words in (
             (mine.shape == space.shape, f"examples are {_by(mine.shape)}, the run's are "
              f"{_by(space.shape)}{_hint(mine, space)}"),
-            (mine.levels == space.levels, f"pixels have {mine.levels} levels, the run's "
-             f"{space.levels}; open it with {say_option('levels', space.levels)}"),
+            (mine.levels == space.levels, "pixels are real numbers, the run's are whole numbers "
+             f"0 … {(space.levels or 1) - 1}"),
             (mine.sound == space.sound, f"{sounds[0]}, the run's data are {sounds[1]}"),
             (mine.ids == space.ids, f"{maps[0]}, the run's data are {maps[1]}; open it with the "
              f"run's {say_option('maps')} and {say_option('ids')}")):
@@ -193,6 +271,22 @@ def conform(data: Any, space: Any, name: str) -> Any:
         label = table[label] if space.classes else None
     own = space.replace(factors=mine.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=label)
+
+
+def _in_levels(data: Dataset, space: Space, name: str) -> Dataset:
+    """Images of another number of levels in those of a run, by the value range."""
+    mine = data.space
+    if (mine.levels in (None, space.levels) or mine.ids or space.ids or mine.sound or space.sound
+            or mine.shape != space.shape or not isinstance(mine, Images)):
+        return data
+    if space.levels is not None:
+        x, to = to_levels(data.x, mine.levels, space.levels), f"{space.levels:,} levels"
+    else:
+        x, to = space.to_data(mine.to_model(data.x.astype(np.float32))), "real numbers"
+    note = f"{name}: pixels of {mine.levels:,} levels were brought to {to} by their range"
+    say_notes([note])
+    return replace(data, x=x, notes=(*data.notes, note), space=mine.replace(
+        levels=space.levels, value_range=space.value_range if isinstance(space, Images) else None))
 
 
 def _hint(mine: Space, theirs: Space) -> str:

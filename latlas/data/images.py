@@ -1,13 +1,10 @@
-"""Images in files, by Pillow: one, or those of a folder or zip, of one side or of two.
+"""Pixels of images: what a file holds, by Pillow, upright and in one mode and size.
 
 Any transparency makes RGBA, any colour RGB, else grey (L); 16-bit grey stays 16-bit. RGB or L of
 an image with transparency is laid on white. Images are turned as their EXIF orientation says; of
 several frames the first counts. Class ids (mode ``ids``) are the numbers of a grey image or of a
-palette, as they stand. Images of one size keep it; otherwise each is resized (shorter side, by
-Lanczos' filter, then centre crop) to ``image_size``, by default the median shorter side, at most
-256. Equal files share a group. Sub-folders are splits, classes and sides; with ``pair=side`` every
-file is a pair, A its left half and B its right one. ``label=COLUMN`` takes labels from an attribute
-table instead.
+palette, as they stand. A resize takes the centre in the proportions that are wanted, by Lanczos'
+filter. Another number of levels is reached by the value range: black stays black, white white.
 
 A map of classes has one id per pixel in the file and one channel per class for a model: 255 where
 a pixel belongs to the class, else 0. ``Images.ids`` keeps the number each channel has in the file.
@@ -15,24 +12,18 @@ a pixel belongs to the class, else 0. ``Images.ids`` keeps the number each chann
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
-from os import cpu_count
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, say_option, unknown
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Space
-from latlas.data.dataset import Dataset, Source, Store, chunks, make
-from latlas.data.files import Files, complaint, matched, two_sides
-from latlas.data.tables import annotated
+from latlas.data.dataset import Store, available_memory, chunks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,192 +31,105 @@ if TYPE_CHECKING:
 IDS = "ids"
 CHANNELS = {"1": 1, "L": 1, "I;16": 1, IDS: 1, "RGB": 3, "RGBA": 4}
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-TURNED = 5  # EXIF orientations from here on swap width and height
+#: what the modes are called, and how many levels they have if not 256
+WORDS = {"1": "1-bit", "I;16": "16-bit grey", IDS: "class ids"}
+LEVELS = {"1": 2, "I;16": 65536}
+ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag; from here on width and height are swapped
+#: formats whose head says size and mode, and those of which it says the size before turning
+HEADS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+TURNS = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")
+#: where a PNG may keep an orientation; Pillow decodes all of one that has none to look for it
+PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 LARGEST_DEFAULT = 256
-PIECE = 32  # images one thread takes at a time
+LARGE, SHARE = 89_478_485, 4  # pixels that Pillow warns of; part of the memory an image may take
 MOST_IDS, ON = 256, 255
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How images are read.
-
-    Attributes:
-        mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
-        label: a column of the attribute table; ``none`` for no labels. Of two sides it is of A.
-        attributes: the attribute table, if it is not beside the images.
-        on_error: ``raise`` (after all were tried, naming the first) or ``skip``.
-    """
-
-    image_size: int | None = None
-    mode: str | None = None
-    label: str | None = None
-    attributes: str | None = None
-    on_error: str = "raise"
-    levels: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.mode not in (None, "L", "RGB", "RGBA"):
-            raise DataError(unknown("mode", str(self.mode), ["L", "RGB", "RGBA"]))
-        if self.on_error not in ("raise", "skip"):
-            raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
-        if self.image_size is not None and self.image_size < 1:
-            raise DataError(f"{say_option('image_size', self.image_size)} is not a size; give at "
-                            "least 1")
-
-
-@dataclass(frozen=True)
-class FolderReading(Reading):
-    """How a place of images is read.
-
-    Attributes:
-        frames: sub-folders, GIFs and the like are clips (:mod:`latlas.data.clips`), of ``rate``
-            frames per second where nothing says so.
-    """
-
-    frames: bool | None = None
-    rate: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rate is not None and not 0 < self.rate <= 1000:
-            raise DataError(f"{say_option('rate', f'{self.rate:g}')} is no number of frames per "
-                            "second; give one over 0, at most 1,000")
-
-
-def open_images(path: Path, *, how: FolderReading) -> ImageFiles:
-    """The images of a folder or zip."""
-    return ImageFiles(Files(path), how)
-
-
-def open_two_folders(a: Path, b: Path, *, how: Reading) -> tuple[ImageFiles, ImageFiles]:
-    """Pairs in two folders or zips of images with equal names."""
-    one, two = Files(a).without_head(), Files(b).without_head()
-    return ImageFiles(one, how), ImageFiles(matched(one, two, f"{a} and {b}"), how)
-
-
-class ImageFiles:
-    """The images of one side of a place, or the left or right ``half`` (0, 1) of each; ``errors``
-    holds what is wrong with some, by position."""
-
-    def __init__(self, files: Files, how: Reading, half: int | None = None) -> None:
-        self.files, self.how, self.half = files, how, half
-        self.errors: dict[int, str] = {}
-        if not files.stored:
-            data = (".npz", ".npy", ".csv", ".tsv", ".parquet", ".mat")
-            other = next((n for n in files.names if n.endswith(data)), None)
-            raise DataError(f"{files.path} holds no images (.png, .jpg, .tif, ...)" + (
-                f"; name the file itself if you mean {other}" if other else ""))
-
-    def sides(self, pair: str | None, paired: bool | None) -> tuple[
-            ImageFiles, ImageFiles, bool] | None:
-        """Left and right halves, or what the folders say."""
-        if pair not in (None, "side", "none"):
-            raise DataError(unknown("pair", str(pair), ["side", "none"]))
-        if pair == "side":
-            a, b = (ImageFiles(self.files, self.how, half) for half in (0, 1))
-            return a, b, paired is not False
-        two = two_sides(self.files, pair, paired)
-        return two and (ImageFiles(two[0], self.how), ImageFiles(two[1], self.how), two[2])
-
-    def together(self, other: ImageFiles, aligned: bool) -> tuple[ImageFiles, ImageFiles]:
-        """Both as they are read beside each other: labels that were asked for are those of A.
-        DataError for a pair whose images would not lie on each other."""
-        how = other.how if other.how.label is None else replace(
-            other.how, label="none", attributes=None)
-        second = ImageFiles(other.files, how, other.half)
-        for i in sorted(self.headers.keys() & second.headers.keys()
-                        if aligned and self.half is None else ()):
-            one, two = self.headers[i], second.headers[i]
-            names = (f"{self.files.path}: {self.files.stored[i]} ({one.width}x{one.height}) and "
-                     f"{second.files.stored[i]} ({two.width}x{two.height})")
-            if self.how.image_size is None and (one.width, one.height) != (two.width, two.height):
-                raise DataError(f"{names} differ in size; {say_option('image_size')} resizes both")
-            skew = abs(one.width * two.height - two.width * one.height)
-            if skew > max(one.width, one.height, two.width, two.height):  # over a rounded pixel
-                raise DataError(f"{names} differ in proportions, so their cuts would not lie on "
-                                "each other; bring them to one form first")
-        return self, second
-
-    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Images with their labels, splits and groups."""
-        how, n = self.how, len(self.files.stored)
-        mode = IDS if maps else how.mode
-        headers = [] if how.image_size and mode else list(self.headers.values())
-        shape, mode, size, notes = plan(headers, how.image_size, mode)
-        kind = np.uint16 if mode == "I;16" else np.uint8
-        # one number a pixel is kept in memory until the channels of maps are about
-        x: NDArray[Any] = (Store() if maps else store).allocate((n, *shape), kind)
-        digests = [i.to_bytes(8, "big") for i in range(n)]
-        for count, (i, result) in enumerate(self._each(lambda data: (
-                hashlib.blake2b(data, digest_size=8).digest(),
-                decode(data, mode, size, self.half))), 1):
-            x[i] = 0
-            if result is not None and result[1].shape != x.shape[1:]:
-                self.errors[i] = (f"{self.files.stored[i]} cannot be decoded: size "
-                                  f"{result[1].shape[1:]} is unlike its header")
-            elif result is not None:
-                digests[i], x[i] = result
-            store.done(count, n)
-        notes += complaint(self.errors, n, "images", how.on_error)
-        good = np.array([i for i in range(n) if i not in self.errors], np.int64)
-        if maps:
-            x[list(self.errors)] = x[good[0]]  # black is an id like any other
-            x, space = one_hot(x, store, ids, name)
-        else:
-            space = Images(shape, how.levels or (
-                2 if mode == "1" else int(np.iinfo(x.dtype).max) + 1))
-            if how.levels is not None and not int(x.max()) < how.levels <= 65536:
-                raise DataError(f"{self.files.path}: {say_option('levels', how.levels)}, but the "
-                                f"largest pixel value is {x.max()}")
-        data = Dataset(x, space, key=np.frombuffer(b"".join(digests), "<u8").astype(np.uint64),
-                       rows=good if self.errors else None)
-        data, parts, more = annotated(data, self.files, np.arange(n), how.label, how.attributes)
-        return make(name, data, parts=parts, notes=(*notes, *more))
-
-    @cached_property
-    def headers(self) -> dict[int, Header]:
-        """The heads of all files that have one, by position."""
-        headers = dict(self._each(lambda data: read_header(data, self.half)))
-        if not any(headers.values()):
-            raise DataError(f"{self.files.path}: {self.errors[min(self.errors)]}")
-        return {i: headers[i] for i in sorted(headers) if headers[i]}
-
-    def _each(self, task: Callable[[bytes], Any]) -> Iterator[tuple[int, Any]]:
-        """Run a task on every file, in threads; what it raises is kept as that file's error."""
-        n = len(self.files.stored)
-
-        def tried(i: int) -> Any:
-            try:
-                return None if i in self.errors else task(self.files.read(self.files.stored[i]))
-            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-                self.errors[i] = f"{self.files.stored[i]} cannot be decoded: {reason(error)}"
-
-        pieces = [range(i, min(i + PIECE, n)) for i in range(0, n, PIECE)]
-        with ThreadPoolExecutor(min(16, cpu_count() or 1)) as pool:
-            for piece in pool.map(lambda rows: [(i, tried(i)) for i in rows], pieces):
-                yield from piece
+Size = tuple[int, int]  # height and width
+_one_large, _guard, _openings = threading.RLock(), threading.Lock(), [0, None]
 
 
 class Header(NamedTuple):
-    """What the head of a file says: size after turning, and the mode that keeps everything."""
+    """What a file says: size after turning, the mode that keeps everything, and, once decoded,
+    whether there are further frames."""
 
     width: int
     height: int
     mode: str
+    more: bool = False
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Image]:
+    """An image that is open, but not decoded; one that is very large has others wait for it.
+    Raises what Pillow raises."""
+    from PIL import Image as pil
+
+    _register(data)
+    with _unlimited():
+        image = pil.open(io.BytesIO(data))
+    with image:
+        width, height = image.size
+        need = width * height * (1 if len(image.getbands()) == 1 and image.mode != "I" else 4)
+        if need > available_memory() / SHARE:
+            raise ValueError(f"{width}x{height} pixels take {need / 1e9:.3g} GB of memory, more "
+                             "than there is for one image; make it smaller")
+        with _one_large if width * height > LARGE else nullcontext(), _unlimited():
+            yield image
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Pillow's own limit on pixels is not asked, in any thread."""
+    from PIL import Image as pil
+
+    with _guard:
+        if not _openings[0]:
+            _openings[1], pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None
+        _openings[0] += 1  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        with _guard:
+            _openings[0] -= 1  # type: ignore[operator]
+            if not _openings[0]:
+                pil.MAX_IMAGE_PIXELS = _openings[1]
+
+
+def _register(data: bytes) -> None:
+    """Have Pillow know HEIF if the data are; ValueError if it cannot read them."""
+    from PIL import features
+
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis") and not features.check("avif"):
+        raise ValueError("AVIF needs Pillow 11.3 or later (pip install -U pillow)")
+    if brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise ValueError("HEIF needs pillow-heif (pip install 'latlas[heif]')") from None
+        register_heif_opener()
 
 
 def read_header(data: bytes, half: int | None = None) -> Header:
-    """Size and mode, of the left or right ``half`` (0, 1), without decoding pixels. Raises what
-    Pillow raises."""
-    from PIL import Image as pil
+    """Size and mode, of the left or right ``half`` (0, 1), without decoding pixels where the head
+    of the file says both. Raises what Pillow raises."""
+    from PIL import ImageOps
 
-    with pil.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
         width, height = image.size
-        if image.format in ("JPEG", "MPO", "WEBP") and image.getexif().get(0x0112, 1) >= TURNED:
-            width, height = height, width
+        known = image.format in HEADS
+        if known and (image.format != "PNG" or any(mark in data for mark in PNG_EXIF)):
+            turn = image.getexif().get(ORIENTATION, 1)
+            known = turn == 1 or image.format in TURNS
+            if known and turn in range(TURNED, 9):
+                width, height = height, width
+        if known:
+            mode = full_mode(image)
+        else:
+            image.load()
+            mode = full_mode(image)
+            width, height = ImageOps.exif_transpose(image).size
         start, stop = _span(width, half)
-        return Header(stop - start, height, _full_mode(image))
+        return Header(stop - start, height, mode)
 
 
 def _span(width: int, half: int | None) -> tuple[int, int]:
@@ -238,7 +142,8 @@ def _span(width: int, half: int | None) -> tuple[int, int]:
     return half * width // 2, (half + 1) * width // 2
 
 
-def _full_mode(image: Image) -> str:
+def full_mode(image: Image) -> str:
+    """The mode of those we know that keeps all that an image holds."""
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return "RGBA"
     if image.mode in DEEP:
@@ -249,7 +154,7 @@ def _full_mode(image: Image) -> str:
 
 
 def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
-        tuple[int, int, int], str, int | None, list[str]]:
+        tuple[int, int, int], str, Size | None, list[str]]:
     """The shape that images get, their mode (by default the least that keeps what every image has),
     the size they are brought to, and what to say."""
     modes = {h.mode for h in headers}
@@ -262,56 +167,110 @@ def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
         notes = [f"{len(sizes)} sizes: resized to {size}x{size} (the median shorter "
                  f"side, at most {LARGEST_DEFAULT}); choose with image_size"]
     mode = "L" if mode == "1" else mode
-    return (CHANNELS[mode], size, size), mode, size, notes
+    return (CHANNELS[mode], size, size), mode, (size, size), notes
 
 
-def decode(data: bytes, mode: str, size: int | None, half: int | None = None) -> NDArray[Any]:
-    """Pixels (C, H, W) in one of the modes of ``CHANNELS``. Raises what Pillow raises."""
-    from PIL import Image as pil
+def changes(headers: list[Header], size: Size | None, mode: str) -> list[str]:
+    """What is said of images that are brought to another size or mode."""
+    resized = [size is not None and (h.height, h.width) != size for h in headers]
+    converted = [mode not in (h.mode, IDS) for h in headers]
+    to_size = "" if size is None else f"resized to {size[1]}x{size[0]}"
+    to_mode = f"converted to {WORDS.get(mode, mode)}"
+    if any(resized) and resized == converted:
+        return [_told(headers, resized, True, True, f"{to_size} and {to_mode}")]
+    return [_told(headers, which, which is resized, which is converted, what)
+            for which, what in ((resized, to_size), (converted, to_mode)) if any(which)]
+
+
+def _told(headers: list[Header], which: list[bool], size: bool, mode: bool, what: str) -> str:
+    """One sentence about those ``which`` are changed."""
+    some = [h for h, changed in zip(headers, which, strict=True) if changed]
+    sizes, modes = {(h.width, h.height) for h in some}, {h.mode for h in some}
+    words = []
+    if size:
+        width, height = next(iter(sizes))
+        words.append(f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes")
+    if mode:
+        words.append(" or ".join(sorted(WORDS.get(m, m) for m in modes)))
+    n, of = len(some), (" " if len(sizes) == 1 else " and ").join(words)
+    return f"{n:,} image{'s' * (n > 1)} of {of} {'were' if n > 1 else 'was'} {what}"
+
+
+def decode(data: bytes, mode: str, size: Size | None, half: int | None = None) -> tuple[
+        NDArray[Any], Header]:
+    """Pixels (C, H, W) in one of the modes of ``CHANNELS``, and what the file said. Raises what
+    Pillow raises."""
     from PIL import ImageOps
 
-    with pil.open(io.BytesIO(data)) as image:
+    with opened(data) as image:
+        whole = image.size
         if size and half is None and mode != IDS:
-            image.draft(None, (2 * size, 2 * size))  # JPEG: decode at a fraction of the size
+            image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: at a fraction of the size
+        drafted = image.size != whole
+        turned = drafted and image.getexif().get(ORIENTATION, 1) in range(TURNED, 9)
         image.load()
         upright = ImageOps.exif_transpose(image)
         if half is not None:
             start, stop = _span(upright.width, half)
             upright = upright.crop((start, 0, stop, upright.height))
-        return pixels(upright, mode, size)
+        width, height = upright.size if not drafted else whole[::-1] if turned else whole
+        more = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews
+        header = Header(width, height, full_mode(image), more)
+        return pixels(upright, mode, size), header
 
 
-def pixels(image: Image, mode: str, size: int | None) -> NDArray[Any]:
-    """:func:`decode` of an image that is open and upright."""
-    from PIL import Image as pil
-
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save them as .npy")
+def pixels(image: Image, mode: str, size: Size | None) -> NDArray[Any]:
+    """Pixels of an image that is open and upright."""
     if mode == IDS:
-        if image.mode not in ("1", "L", "P", *DEEP):
-            raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a "
-                             "palette")
-        ids = np.asarray(image)[None]
-        if ids.min() < 0 or ids.max() > np.iinfo(np.uint8).max:
-            raise ValueError(f"class ids up to {ids.max()}; number the classes from 0 to 255")
-        ids = ids.astype(np.uint8)
-        return ids if size is None else nearest_planes(ids, size)
-    if image.mode in DEEP:
-        deep = np.asarray(image).astype(np.int64).clip(0, 65535)  # Pillow resizes floats, not these
-        image = pil.fromarray(deep.astype(np.float32) if mode == "I;16" else
-                              (deep >> 8).astype(np.uint8))
-    elif mode == "I;16":
-        image = pil.fromarray(np.asarray(image.convert("L")).astype(np.float32) * 257)
-    if mode in ("L", "RGB") and _full_mode(image) == "RGBA":
-        rgba = image.convert("RGBA")
-        image = pil.alpha_composite(pil.new("RGBA", rgba.size, "white"), rgba)
-    image = image if mode in ("I;16", image.mode) else image.convert(mode)
+        return _class_ids(image, size)
+    image = _plain(image, mode)
     planes = np.asarray(image if size is None else resize_picture(image, size))
     if mode == "I;16":
-        planes = np.clip(np.rint(planes), 0, 65535).astype(np.uint16)
+        planes = np.clip(np.rint(planes), 0, 65535).astype(np.uint16)  # Lanczos' filter overshoots
     if mode == "1":
-        planes = planes.astype(np.uint8)
+        planes = (planes >= ON / 2).astype(np.uint8)
     return planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
+
+
+def _plain(image: Image, mode: str) -> Image:
+    """An image in ``L``, ``RGB`` or ``RGBA``; for ``1`` in L, for ``I;16`` in floats that can be
+    resized."""
+    from PIL import Image as pil
+
+    deep = mode == "I;16"
+    plain = "L" if mode in ("1", "I;16") else mode
+    if full_mode(image) == "I;16":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"whole numbers from {values.min()} to {values.max()}; bring them to "
+                             "16 bits, 0 to 65535")
+        image = pil.fromarray(values.astype(np.float32) if deep else
+                              (values >> 8).astype(np.uint8))
+        return image if deep or plain == "L" else image.convert(plain)
+    if plain in ("L", "RGB") and full_mode(image) == "RGBA":
+        rgba = image.convert("RGBA")
+        image = pil.alpha_composite(pil.new("RGBA", rgba.size, "white"), rgba)
+    image = image if image.mode == plain else image.convert(plain)
+    return pil.fromarray(np.asarray(image).astype(np.float32) * 257) if deep else image
+
+
+def _class_ids(image: Image, size: Size | None) -> NDArray[np.uint8]:
+    if image.mode not in ("1", "L", "P", *DEEP):
+        raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a palette")
+    ids = np.asarray(image)[None]
+    if ids.min() < 0 or ids.max() > np.iinfo(np.uint8).max:
+        raise ValueError(f"class ids up to {ids.max()}; number the classes from 0 to 255")
+    ids = ids.astype(np.uint8)
+    return ids if size is None else nearest_planes(ids, size)
+
+
+def to_levels(x: NDArray[Any], old: int, new: int) -> NDArray[Any]:
+    """Integers 0 … old−1 as 0 … new−1, by the value range; 16 bits become 8 as Pillow does it."""
+    if (old, new) == (65536, 256):
+        return (x >> 8).astype(np.uint8)
+    kind = np.uint8 if new <= 256 else np.uint16
+    table = np.rint(np.arange(old) * ((new - 1) / (old - 1)))
+    return table.astype(kind)[x.astype(np.int64)]
 
 
 def reason(error: Exception) -> str:
@@ -322,17 +281,23 @@ def reason(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def resize_picture(image: Image, size: int) -> Image:
-    """A Pillow image as size × size: shorter side to ``size``, then the centre."""
+def resize_picture(image: Image, size: int | Size) -> Image:
+    """A Pillow image as (height, width), or as size × size: the largest centre of these
+    proportions, resized."""
     from PIL import Image as pil
 
-    width, height = image.size
-    if (width, height) == (size, size):
+    high, wide = (size, size) if isinstance(size, int) else size
+    if image.size == (wide, high):
         return image
-    short = min(width, height)
-    x, y = (width - short) / 2, (height - short) / 2
-    box = (x, y, x + short, y + short)  # what a crop afterwards would keep
-    return image.resize((size, size), pil.Resampling.LANCZOS, box=box)
+    x, y, width, height = _centre(*image.size, high, wide)
+    return image.resize((wide, high), pil.Resampling.LANCZOS, box=(x, y, x + width, y + height))
+
+
+def _centre(width: int, height: int, high: int, wide: int) -> tuple[float, float, float, float]:
+    """Left, top, width and height of the largest centre in the proportions of high × wide."""
+    across, down = (float(width), width * high / wide) if width * high <= height * wide else (
+        height * wide / high, float(height))
+    return (width - across) / 2, (height - down) / 2, across, down
 
 
 def resize_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
@@ -347,13 +312,12 @@ def resize_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
     return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
 
 
-def nearest_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
-    """Class ids (..., H, W) as (..., size, size): the same cut, the nearest id."""
-    height, width = x.shape[-2:]
-    short = min(height, width)
-    steps = (np.arange(size) + 0.5) * short / size
-    rows = ((height - short) / 2 + steps).astype(np.int64)
-    columns = ((width - short) / 2 + steps).astype(np.int64)
+def nearest_planes(x: NDArray[Any], size: int | Size) -> NDArray[Any]:
+    """Class ids (..., H, W) as (..., height, width): the same cut, the nearest id."""
+    high, wide = (size, size) if isinstance(size, int) else size
+    left, top, width, height = _centre(x.shape[-1], x.shape[-2], high, wide)
+    rows = (top + (np.arange(high) + 0.5) * height / high).astype(np.int64)
+    columns = (left + (np.arange(wide) + 0.5) * width / wide).astype(np.int64)
     return np.ascontiguousarray(x[..., rows[:, None], columns])
 
 

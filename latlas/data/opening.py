@@ -17,7 +17,7 @@ import shutil
 import typing
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from importlib import import_module
@@ -29,6 +29,7 @@ import numpy as np
 from latlas.core.errors import DataError, RunError, say_option, unknown
 from latlas.core.files import alone
 from latlas.data import files, pairs
+from latlas.data.archives import tar_ending, walk
 from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
@@ -37,7 +38,7 @@ from latlas.data.streams import claim_file, read_member, readable, regular, with
 Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
             for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
-TWO_FOLDERS = "images:open_two_folders"
+TWO_FOLDERS = "imagefiles:open_two_folders"
 #: how the sides of a place are told, and which of these options readers know
 SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
 SIDED = {files.IMAGES: "pair paired direction maps ids",
@@ -54,8 +55,8 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
         spec: a built-in name (``digits``, ``shapes``, ``ring``, ``grid``, ``moons``,
             ``swiss-roll``), a path (``FILE.zip::MEMBER`` for one file of a zip,
             ``PLACE::PATTERN`` for recordings whose names match), an array (N, ...),
-            a pair (examples, labels), two names, paths or sources, which are two domains
-            (:func:`open_pair`), or the ``spec`` of a source opened before.
+            a pair (examples, labels), image files in a list, two other names, paths or sources,
+            which are two domains (:func:`open_pair`), or the ``spec`` of a source opened before.
         memory_share: a file whose examples take more than this share of the available memory is
             packed to a memory-mapped file once.
         options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
@@ -68,6 +69,9 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     if isinstance(spec, Mapping):
         spec, options = spec["source"], {**spec, **options}
         options.pop("source")
+    if image_files(spec):
+        listed = {"source": [_absolute(str(p)) for p in spec], **_plain(options)}
+        return _stored(listed, memory_share, lambda store: _open_listed(spec, options, store))
     if isinstance(spec, list | tuple) and len(spec) == 2 and any(
             isinstance(side, str | Path | Source | PairSource | Dataset | Mapping)
             for side in spec):
@@ -77,7 +81,10 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
     text, options = str(spec), _plain(options)
     if text in BUILT_IN:
         source = _read(BUILT_IN[text], (), text, options, Store())
-        return replace(source, spec={"source": text, **options})
+        there = (f"{text} is the built-in source; what lies here under that name is ./{text}",)
+        options.pop("fit", None)
+        return replace(source, spec={"source": text, **options},
+                       notes=source.notes + there * Path(text).exists())
     with readable(text):
         return _stored({"source": _absolute(text), **options}, memory_share,
                        lambda store: _open_path(text, options, store))
@@ -112,9 +119,11 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
                              stem=f"{paths[0].stem}-{paths[1].stem}")
 
         return _stored(spec, memory_share, read)  # type: ignore[return-value]
-    sides = []
+    sides, fit = [], options.pop("fit", None)
     for name, place in (("A", a), ("B", b)):
         more = {"maps": "A", "ids": ids} if maps == name else {}
+        if fit is not None:  # A of a run is what comes first
+            more["fit"] = _one_fit(fit, "AB"[(name == "B") != (direction == "BtoA")])
         side = open_source(place, memory_share=memory_share, **options, **more)
         if isinstance(side, PairSource):
             raise DataError(f"{side.name} has two sides of its own; name sources of one side")
@@ -160,11 +169,13 @@ def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened])
     root = Path(os.environ.get("LATLAS_CACHE") or Path.home() / ".cache/latlas").expanduser()
     places = spec["source"] if isinstance(spec["source"], list) else [spec["source"]]
     paths = [Path(str(place).partition("::")[0]) for place in places]
-    below = [f for p in paths for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
+    with readable(paths[0]):
+        below = [f for p in paths for f in ([p / n for n in walk(str(p))] if p.is_dir() else [p])]
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.exists()]
     digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
                for text in (f"{pairs.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
     out = root / f"packed-{'-'.join(digests)}"
+    spec = {k: v for k, v in spec.items() if k != "fit"}
     if (out / META).exists():
         return replace(pairs.open_packed(out), spec=spec)
     with _building(out) as folder:
@@ -220,9 +231,44 @@ def _is_folder(spec: Any) -> bool:
         return False
     with readable(spec):
         path = Path(spec).expanduser()
-        there = any(path.iterdir()) if path.is_dir() else (
-            path.is_file() and path.suffix.lower() == ".zip")
+        there = any(path.iterdir()) if path.is_dir() else path.is_file() and (
+            path.suffix.lower() == ".zip" or bool(tar_ending(path)))
         return there and files.reader_of(path)[0] == files.IMAGES
+
+
+def image_files(spec: Any) -> bool:
+    """A list of image files."""
+    return isinstance(spec, list | tuple) and bool(spec) and all(
+        isinstance(p, str | Path) and str(p) not in BUILT_IN and files.is_image(
+            Path(p).expanduser()) for p in spec)
+
+
+def holds_images(spec: Any) -> bool:
+    """A folder, archive or file of images, or a list of such files."""
+    if image_files(spec):
+        return True
+    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN or not Path(
+            spec).expanduser().exists():
+        return False
+    try:
+        return files.reader_of(Path(spec).expanduser())[0] == files.IMAGES
+    except (DataError, OSError):
+        return False
+
+
+def _one_fit(fit: str, side: str) -> str:
+    """That of one side of a run."""
+    parts = fit.split(",")
+    return next((part for part in parts if part.startswith(f"{side}=")), parts[0])
+
+
+def _open_listed(paths: Sequence[str | Path], options: dict[str, Any], store: Store) -> Opened:
+    """Images that are named one by one, in that order."""
+    every = [Path(p).expanduser().resolve() for p in paths]
+    reader = files.CLIPS if _coerced("frames", options.get("frames") or False, bool) else (
+        files.IMAGES)
+    with readable(every[0]):
+        return _read(reader, (every,), "the images", options, store, stem=every[0].stem)
 
 
 def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
@@ -255,8 +301,9 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         if not reader or path.is_dir():
             reader, inside = files.reader_of(path, member)
         if inside:
-            with zipfile.ZipFile(path) as archive:
-                data = io.BytesIO(read_member(archive, inside, f"{path}::{inside}"))
+            with zipfile.ZipFile(path) as archive:  # where Windows' names have backslashes
+                stored = next(n for n in archive.namelist() if n.replace("\\", "/") == inside)
+                data = io.BytesIO(read_member(archive, stored, f"{path}::{inside}"))
             return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
         if member and reader != files.RECORDINGS:
             raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
@@ -288,7 +335,7 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         k for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in INTERNAL]
     hints = typing.get_type_hints(settings) if settings else hints
     valid = {k: hints[k] for k in names} | {k: SIDES[k] for k in SIDED.get(target, "").split()}
-    options = {k: v for k, v in options.items() if v is not None}
+    options = {k: v for k, v in options.items() if v is not None and (k != "fit" or k in valid)}
     unlabelled = str(options.get("label", "")).lower() == "none"
     if unlabelled:
         options.pop("label")
@@ -300,7 +347,7 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
             raise DataError(f"{title}: {say_option('pair', value)} is for folders and zips of "
                             "images; two arrays are joined by open_pair(a, b)")
         if key not in valid:
-            raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'})}")
+            raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'} - {'fit'})}")
     values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"
@@ -316,7 +363,9 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         source = source if two else source.read(store, stem, is_map, ids)
     if two:
         order = "BA" if side["direction"] == "BtoA" else "AB"
-        sides = two[:2] if order == "AB" else two[1::-1]
+        sides = [place.as_side(name) if hasattr(place, "as_side") else place
+                 for name, place in zip("AB", two[:2] if order == "AB" else two[1::-1],
+                                        strict=True)]
         if hasattr(sides[0], "together"):
             sides = sides[0].together(sides[1], two[2])
         sources = [place.read(store.side(part), f"{stem} ({name})", name == side["maps"],

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, Table
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
-from latlas.data.files import Files, splits_and_folders
+from latlas.data.files import Files, folder_classes, splits_and_folders
 from latlas.data.frames import Frame, read_frame
 from latlas.data.text import HowToRead
 
@@ -268,7 +268,7 @@ def annotated(data: Dataset, files: Files, of: Rows, label: str | None,
     codes, classes, notes = None, tuple[str, ...](), tuple[str, ...]()
     inside = {folders[i] is not None for i in of[data.index]}
     if label != "none" and inside == {True}:
-        codes, classes = encode_labels(np.array([f or "" for f in folders]), "the sub-folders")
+        codes, classes, notes = folder_classes(folders)
     elif label != "none" and inside == {True, False}:
         notes = ("no labels: some images lie outside the sub-folders",)
     if attributes is not None or label not in (None, "none"):

@@ -219,6 +219,15 @@ def quality(samples: Array, train: Array, test: Array, extract: Callable[[Array]
     return judge(*inputs, control=control, k=k, seed=seed)
 
 
+def check_sizes(samples: int, test: int, control: int) -> int:
+    """The examples of each set that are compared; DataError for too few."""
+    n = min(samples, test, control)
+    if n < 6:
+        raise DataError(f"sample quality needs at least 6 examples a side, got {samples} samples, "
+                        f"{test} test examples and {control} held-out training examples")
+    return n
+
+
 def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = None, k: int = 3,
           seed: int = 0) -> dict[str, Row]:
     """:func:`quality` of sets whose features, and modes where there are any, are known.
@@ -228,11 +237,7 @@ def judge(samples: Seen, train: Seen, test: Seen, *, control: Index | None = Non
     the test examples'. Where samples have labels every set is compared with its own.
     """
     control = control_split(len(train), seed)[1] if control is None else np.asarray(control)
-    n = min(len(samples), len(test), len(control))
-    if n < 6:
-        raise DataError(f"sample quality needs at least 6 examples a side, got {len(samples)} "
-                        f"samples, {len(test)} test examples and {len(control)} held-out training "
-                        "examples")
+    n = check_sizes(len(samples), len(test), len(control))
     rng = np.random.default_rng(seed)
 
     def draw(total: int) -> Index:

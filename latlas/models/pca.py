@@ -49,6 +49,11 @@ class PCAConfig:
                          "sweeps, D x k memory; auto: covariance up to 4,096 numbers per example",
                          choices=("auto", "covariance", "randomised"))
 
+    def for_examples(self, space: Space, n: int) -> Self:
+        """At most n − 2 latent dimensions, where their number is left to the data."""
+        k = min(auto_latent_dim(space), space.dims - 1)
+        return self if self.latent_dim or n >= k + 2 else replace(self, latent_dim=max(1, n - 2))
+
     def resolve(self, space: Space) -> Self:
         """Latent dimensions as the other families take for this data, as far as that is possible,
         and the solver; ConfigError for more than D − 1, which already is a full Gaussian."""

@@ -149,7 +149,12 @@ class Output:
 
 
 def one_or_two(sources: tuple[str, ...]) -> Any:
-    """What --data names: nothing, one source, or two of two domains; ConfigError for more."""
+    """What --data names: nothing, one source, two of two domains, or image files; ConfigError for
+    others."""
+    from latlas.data.opening import image_files
+
+    if len(sources) > 2 and image_files(sources):
+        return sources
     if len(sources) > 2:
         raise ConfigError(f"--data: {len(sources)} sources; name one, or two for two sides")
     return tuple(sources) if len(sources) == 2 else sources[0] if sources else None

@@ -21,7 +21,7 @@ from latlas.core.files import load_tree, save_tree
 from latlas.data.dataset import Dataset
 from latlas.metrics import features as networks
 from latlas.metrics.arrays import Index
-from latlas.metrics.quality import Balls, Mask, Seen, control_split, judge
+from latlas.metrics.quality import Balls, Mask, Seen, check_sizes, control_split, judge
 from latlas.metrics.table import Metric
 from latlas.verbs.common import Array
 from latlas.verbs.passes import examples_of
@@ -52,6 +52,8 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
                      f"{len(train):,} training examples.")
     extract, key = features, ""
     try:
+        control = control_split(len(part), seed)[1]
+        check_sizes(len(samples), len(test), len(control))
         if not callable(features) or isinstance(features, torch.nn.Module):
             extract = feature_extractor(features, part, seed, device, cache)
         # other extractors are quicker than a disk, and a module's code has no digest
@@ -70,7 +72,7 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
                       (extract(samples), samples, label))
         mode_of = _mode_assigner(part, views[0][0], extract)
         real, fresh, drawn = (Seen(f, *mode_of(x, f), codes) for f, x, codes in views)
-        rows = judge(drawn, real, fresh, control=control_split(len(part), seed)[1], seed=seed)
+        rows = judge(drawn, real, fresh, control=control, seed=seed)
     except DataError as error:
         notes.append(f"No metrics of sample quality: {error}.")
         return
