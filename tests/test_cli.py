@@ -369,8 +369,8 @@ def test_the_columns_of_a_table_have_a_line_each(here: Path,
     (here / "t.csv").write_text("age,city\n" + "1,Rome\n,Oslo\n3,Rome\n" * 4)
     assert cli.run(["data", "info", "t.csv"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["age", "2", "1", "4"] in lines
-    assert ["city=Rome", "0.6667", "0.4714"] in lines
+    assert ["age", "integer", "4", "2", "2", "1"] in lines
+    assert ["city", "category", "2"] in lines
 
 
 def test_default_run_folder_and_start_from_another_run(

@@ -234,13 +234,14 @@ def open_packed(path: Path) -> Source | PairSource:
     """A packed folder. The map is copy-on-write: writable for torch, unchanged on disk."""
     with readable(path, "is not a whole packed folder"):
         text = (path / META).read_bytes()
-        version = msgspec.json.decode(text, type=Version).format
+        meta = json.loads(text)  # whose names may hold bytes of paths that are no UTF-8
+        version = msgspec.convert(meta, Version).format
         if version < 1:
             raise ValueError(f"it is of format {version}")
         if version > FORMAT:
             raise DataError(f"{path} was packed by a newer latlas (format {version}); "
                             "upgrade latlas or pack it again")
-        packed = msgspec.json.decode(text, type=Packed)
+        packed = msgspec.convert(meta, Packed)
         if isinstance(packed.space, PairSpace):
             a, b = (open_packed(path / name) for name in "AB")
             if not isinstance(a, Source) or not isinstance(b, Source):

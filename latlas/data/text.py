@@ -38,6 +38,7 @@ COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.op
 BROKEN = (OSError, EOFError, lzma.LZMAError, ValueError)
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _NUMBER = re.compile(NUMBER)
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 @dataclass(frozen=True)
 class HowToRead:
     """How a file of rows is written; what is ``None`` is told from the file.
@@ -293,7 +294,9 @@ def _has_header(rows: Sequence[list[str]], notes: list[str]) -> bool:
     columns = [[v for v in (row[i].strip() for row in rest) if v.lower() not in MISSING]
                for i in range(len(first))]
     numeric = [bool(c) and all(map(_looks_like_a_number, c)) for c in columns]
-    over_numbers = any(numeric[i] for i in words)
+    over_numbers = any(numeric[i] and first[i] for i in words)
+    if any(_DATE.match(first[i]) and not numeric[i] for i in words):
+        return False
     recurs = any(first[i] in columns[i] for i in words if not numeric[i])
     told = over_numbers or recurs  # by the file itself
     header = not recurs

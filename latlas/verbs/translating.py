@@ -387,7 +387,7 @@ def translate_recordings(result: Any, model: Any, recordings: RecordingFiles, pa
                 yield sound_bytes(clip.x, clip.rate, endings[i].lower())
 
         endings = [PurePosixPath(name).suffix for name in recordings.names]
-        names = [file_name(name, ending)
+        names = [file_name(name, ending.lower())
                  for name, ending in zip(recordings.names, endings, strict=True)]
         sheet = result.note_files(results, *results.write(names, sounds), "recording")
     few = recordings.only(recordings.names[:SHEET])
