@@ -114,9 +114,9 @@ def test_what_is_written_is_read_or_refused_or_said(table):
     if frame.named != dialect["header"] or frame.data.height != len(columns[0]):
         assert "taken for names" in notes, (raw, frame.data)
         return
-    if frame.data.width != len(kinds):
-        assert "separated by" in notes, (raw, frame.data)
+    if "separated by" in notes:  # most values hold another separator
         return
+    assert frame.data.width == len(kinds), (raw, frame.data)
     if dialect["header"]:
         assert frame.data.columns == names
     for i, (kind, values) in enumerate(zip(kinds, columns, strict=True)):
