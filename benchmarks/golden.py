@@ -206,7 +206,7 @@ def digest(values: Values) -> str:
 
 def generated(run: Any, case: Case, source: Any) -> Calls:
     """Verbs that make examples."""
-    can, condition = case.can, case.condition_of(source)
+    can, condition = case.can, case.batch_condition(source)
     label = {k: v for k, v in condition.items() if k == "label"}
     if "sample" not in can:
         return

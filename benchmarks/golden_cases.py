@@ -124,7 +124,7 @@ class Case:
         """Networks from outside among the settings."""
         return {k: v for k, v in self.settings.items() if isinstance(v, nn.Module)}
 
-    def condition_of(self, source: Any) -> dict[str, Any]:
+    def batch_condition(self, source: Any) -> dict[str, Any]:
         """``condition``, where images of which a part is known are those of the data."""
         return {k: source if v is ... else v for k, v in self.condition.items()}
 

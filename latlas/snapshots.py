@@ -18,7 +18,7 @@ from latlas.engine.trainer import Callback, Trainer
 from latlas.metrics.quality import Balls, class_shares, mean_distance, modes_covered
 from latlas.render import imaging
 from latlas.verbs.common import Array
-from latlas.verbs.passes import conditions_like, drawn_examples, evenly_spaced, examples_of
+from latlas.verbs.passes import drawn_examples, evenly_spaced, examples_of, sample_conditions
 from latlas.verbs.sample_quality import Cache, feature_extractor, learning_seconds, learnt_from
 from latlas.verbs.translating import sheet
 from latlas.verbs.write import write_bytes
@@ -95,7 +95,7 @@ class SampleMonitor(Snapshots):
     def take(self, model: Model, images: int) -> dict[str, float]:
         """``samples/spread``, mean distance of two samples over that of two real examples; of
         labelled examples ``samples/modes``, for points ``samples/within`` too."""
-        conditions = conditions_like(model, self.train, self.n, self.seed)
+        conditions = sample_conditions(model, self.train, self.n, self.seed)
         x = drawn_examples(model, self.n, seed=self.seed, condition=conditions, latents="own")
         if self.folder is not None:
             grid = imaging.grid(x[:GRID], self.train.space.levels)

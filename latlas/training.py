@@ -195,17 +195,17 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
                "data": data.spec, "split": plan.split, "training": to_json(plan.options),
                "custom": sorted(modules), "from": plan.start and str(plan.start),
                **({"made_of": data.inputs} if data.inputs else {})}
-    if context.leads:
+    if context.is_main:
         keys = Keys.of(*(data.basis or (examples, held_out)))
         claim(out, request, keys, accept_changed_data)
     context.agree(None)  # nobody opens it before it is there
-    with _in_folder(out) if context.leads else nullcontext(), \
-            Bar() if progress and context.leads else nullcontext(Progress()) as show:
-        if context.leads:
+    with _in_folder(out) if context.is_main else nullcontext(), \
+            Bar() if progress and context.is_main else nullcontext(Progress()) as show:
+        if context.is_main:
             keep(out, keys)
         if note:
             show.warn(note)
-        watched = context.leads and model.defaults.monitored and not (out / MODEL).is_file()
+        watched = context.is_main and model.defaults.monitored and not (out / MODEL).is_file()
         callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
@@ -336,7 +336,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
         settings["images"] = PRIOR_IMAGES
     plan = plan_of("flow-matching", settings, origin=origin)
     run.device = plan.options.device
-    data = latents_of(run, data, draws, plan.options.seed, read or {})
+    data = encode_training_data(run, data, draws, plan.options.seed, read or {})
     folder = run.path / PRIOR
     try:
         fit = execute(plan, data, folder, progress)
@@ -358,11 +358,11 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
                     density - flow.space.log_volume)
 
 
-def latents_of(run: Run, data: Any, draws: int, seed: int,
+def encode_training_data(run: Run, data: Any, draws: int, seed: int,
                read: Mapping[str, Any]) -> TrainingData:
     """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
     table in units of its own."""
-    from latlas.verbs.passes import draw_latents
+    from latlas.verbs.passes import sample_posterior
 
     assert run.path is not None
     source = as_source(data, run, **read)
@@ -371,7 +371,7 @@ def latents_of(run: Run, data: Any, draws: int, seed: int,
     draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
 
     def table(data: Dataset, draws: int) -> Dataset:
-        latents = draw_latents(model, conform(data, run.space, source.name), draws, seed=seed)
+        latents = sample_posterior(model, conform(data, run.space, source.name), draws, seed=seed)
         names = tuple(f"z{i}" for i in range(latents.shape[1]))
         return Dataset(latents, Table.of_numbers(names))
 

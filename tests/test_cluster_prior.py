@@ -22,7 +22,7 @@ from latlas.data.dataset import Dataset
 from latlas.models.cluster_prior import ClusterPrior, fit_bandwidth
 from latlas.models.gan import GAN
 from latlas.verbs import project as projecting
-from latlas.verbs.passes import latents_of_prior, plausible_latent
+from latlas.verbs.passes import latent_in_support, latents_of_prior
 from latlas.verbs.styles import latents_of_seeds
 
 SIDE = 12
@@ -277,9 +277,9 @@ def test_verbs_take_latents_that_the_class_has(classed, monkeypatch, label):
 
 def test_walks_begin_and_end_where_there_are_pictures(classed):
     model, _ = classed
-    start = plausible_latent(model, np.zeros(model.latent_dim), np.array([1, 0, 1]))
+    start = latent_in_support(model, np.zeros(model.latent_dim), np.array([1, 0, 1]))
     assert all_of_class(model, start[None], 1)
-    assert plausible_latent(model, start, 1) is start
+    assert latent_in_support(model, start, 1) is start
     ends = latlas.prior_latents(model, 6, seed=3, label=["odd", "even"])
     assert all_of_class(model, ends[::2], 1) and all_of_class(model, ends[1::2], 0)
 
@@ -295,9 +295,9 @@ def test_content_is_the_whitened_principal_coordinates(with_content):
 def test_a_code_keeps_the_content_it_was_made_of(with_content):
     clusters, x, group = with_content
     expected = clusters.content_of(x)
-    z = clusters.sample_in(group, Noise(0), expected)
+    z = clusters.sample_given_cluster(group, Noise(0), expected)
     torch.testing.assert_close(clusters.content_of_latents(z), expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(clusters.expand_latent(z)[:, 6:], z[:, 6:])
+    assert torch.equal(clusters.generator_input(z)[:, 6:], z[:, 6:])
     for k in range(5):  # the numbers that stand for it are as those of any code
         white = z[group == k, :6]
         assert white.mean(0).abs().max() < 1e-3 and abs(white.var(0).mean() - 1) < 0.1
@@ -336,7 +336,7 @@ def test_contents_of_two_kinds_are_drawn_as_two_kinds_and_normal_ones_smoothly()
 
 def test_half_way_between_two_clusters_content_is_half_way(with_content):
     clusters, _, _ = with_content
-    z = clusters.sample_in(torch.tensor([0, 1]), Noise(2))
+    z = clusters.sample_given_cluster(torch.tensor([0, 1]), Noise(2))
     z[1, :64] = z[0, :64]
     between = clusters.content_of_latents(z.mean(0, keepdim=True))
     torch.testing.assert_close(between[0], clusters.content_of_latents(z).mean(0))
@@ -352,7 +352,8 @@ def test_what_does_not_vary_says_nothing(examples):
     batch = next(iter(Sweep(data, 60)))
     result = clusters.content_of(batch.x)
     assert result.isfinite().all() and result[:, 1:].abs().max() < 1e-3
-    assert clusters.sample_in(clusters.assign(batch.x), Noise(0), result).isfinite().all()
+    drawn = clusters.sample_given_cluster(clusters.assign(batch.x), Noise(0), result)
+    assert drawn.isfinite().all()
 
 
 def test_fakes_are_made_of_the_contents_of_real_items_and_pay_for_leaving_them():

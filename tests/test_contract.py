@@ -188,7 +188,7 @@ def batch_of(data: Data, n: int = 5) -> Batch:
     return next(iter(Sweep(first_side(data), n)))
 
 
-def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
+def batch_condition(model: core.Model, batch: Batch) -> Tensor | None:
     """What a conditional model is told about these examples."""
     if model.takes_condition == "part":
         return hide(batch.x, "left", Noise(0))
@@ -199,7 +199,7 @@ def condition_of(model: core.Model, batch: Batch) -> Tensor | None:
 def outputs(model: core.Model, data: Data) -> dict[str, Tensor]:
     """Everything the model can do with five examples."""
     batch, result = batch_of(data), {}
-    c = condition_of(model, batch)
+    c = batch_condition(model, batch)
     if isinstance(model, core.Samples):
         result["sample"] = model.sample(5, noise=Noise(3), condition=c)
     if isinstance(model, core.Encodes):
@@ -253,7 +253,7 @@ def test_decoding_keeps_leading_dimensions(case):
     model = case.build(data).eval()
     if not isinstance(model, core.Decodes):
         return
-    c = condition_of(model, batch_of(data))
+    c = batch_condition(model, batch_of(data))
     z = torch.randn(2, 5, model.latent_dim)
     with torch.no_grad():
         both = model.decode(z, condition=c)
@@ -269,7 +269,7 @@ def test_log_conditional_is_the_decoders_in_data_units(case):
     model, batch = case.build(data).eval(), batch_of(data)
     if not isinstance(model, core.Observes):
         return
-    x, c = model.preprocess(batch.x, Noise(0)), condition_of(model, batch)
+    x, c = model.preprocess(batch.x, Noise(0)), batch_condition(model, batch)
     z = torch.randn(3, 5, model.latent_dim)
     with torch.no_grad():
         result = model.log_conditional(x, z, c)
@@ -287,7 +287,7 @@ def test_encoding_is_deterministic_and_item_by_item(case):
     if not isinstance(model, core.Encodes):
         return
     batch = batch_of(data)
-    c = condition_of(model, batch)
+    c = batch_condition(model, batch)
     with torch.no_grad():
         code = model.encode(batch.x, condition=c).mean
         again = model.encode(batch.x, condition=c).mean

@@ -18,8 +18,8 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.noise import Noise
 from latlas.data.fitting import as_source
 from latlas.engine.progress import Progress
-from latlas.training import latents_of
-from latlas.verbs.passes import draw_latents
+from latlas.training import encode_training_data
+from latlas.verbs.passes import sample_posterior
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
 FLOW = {"images": 4000, "width": 16, "depth": 1, "steps": 4, "threads": 1, "precision": "fp32"}
@@ -111,7 +111,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
 def test_latents_are_draws_of_the_posterior(runs: Path) -> None:
     model = latlas.load(runs / "vae").model
     data = latlas.open_data(None, "validation", like=runs / "vae").subset(np.arange(3))
-    latents = draw_latents(model, data, 400)
+    latents = sample_posterior(model, data, 400)
     assert latents.dtype == np.float32
     q = model.encode(torch.from_numpy(data.space.to_model(data.take("x").astype(np.float32))))
     assert isinstance(q, Normal)
@@ -119,11 +119,11 @@ def test_latents_are_draws_of_the_posterior(runs: Path) -> None:
     sd = torch.exp(0.5 * q.log_var).numpy()
     np.testing.assert_array_less(np.abs(parts.mean(0) - q.mean.numpy()), 5 * sd / 20)
     np.testing.assert_allclose(parts.std(0) / sd, 1, atol=0.2)
-    np.testing.assert_array_equal(latents, draw_latents(model, data, 400))
+    np.testing.assert_array_equal(latents, sample_posterior(model, data, 400))
 
 
 def test_latents_are_of_the_examples_the_run_was_trained_on(runs: Path) -> None:
-    latents = latents_of(latlas.load(runs / "vae"), None, 4, 0, {})
+    latents = encode_training_data(latlas.load(runs / "vae"), None, 4, 0, {})
     assert len(latents.train) == 4 * len(latlas.open_data(None, "train", like=runs / "vae"))
     standard = latents.train.space.to_model(latents.train.x)
     np.testing.assert_allclose(standard.mean(0), 0, atol=1e-4)

@@ -303,7 +303,7 @@ def test_one_code_is_one_item():
 @pytest.mark.parametrize("world", [1, 2])
 def test_augmentation_counts_the_items_of_all_processes(world):
     model = models.build("gan", models.get("gan").config(augment="ada"), Images((1, 8, 8)))
-    model.adapt_augmentation(torch.ones(()), 32 // world, Step(0, 0, 0.0, Noise(0, world=world)))
+    model.update_ada_p(torch.ones(()), 32 // world, Step(0, 0, 0.0, Noise(0, world=world)))
     assert model.augment_p.item() == pytest.approx(32 / 500_000)
 
 

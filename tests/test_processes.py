@@ -55,7 +55,7 @@ def climb_together(out: Path) -> None:
     steps than the other would wait for it without end."""
     faulthandler.dump_traceback_later(40, exit=True)
     context, model, progress = join(torch.device("cpu")), OneFails(), Recorder()
-    if context.leads:
+    if context.is_main:
         create_run(out / "climb", {"model": "steps"})
     context.agree(None)  # the folder is there
     training = tiny.options(learning_rate=0.1, warmup=0.0, schedule="constant", ema=0.0)

@@ -50,7 +50,7 @@ class DistributedContext:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Rank 0 writes files and shows progress."""
         return self.rank == 0
 

@@ -163,7 +163,7 @@ class Monitor(Callback):
         last two stay."""
         log.warn(trainer.images, *self.alarms(log.values, trainer.index / trainer.steps))
         if trainer.due(ROLLBACK_POINTS) and not trainer.finished and (
-                self.folder and trainer.distributed.leads):
+                self.folder and trainer.distributed.is_main):
             tensors, meta = trainer.state()
             save_tree(self.folder / f"rollback-{trainer.index}.safetensors", tensors,
                       {"format": FORMAT, "run": self.run, **meta})

@@ -98,14 +98,14 @@ class Log:
         earlier_seconds: training time of the run before this process.
     """
 
-    def __init__(self, folder: Path, progress: Progress, *, leads: bool = True,
+    def __init__(self, folder: Path, progress: Progress, *, is_main: bool = True,
                  tensorboard: bool = False, run: str = "") -> None:
-        self.folder, self.progress, self.leads, self.run = folder, progress, leads, run
+        self.folder, self.progress, self.is_main, self.run = folder, progress, is_main, run
         self.file = folder / "metrics.jsonl"
         self.values: dict[str, float] = {}
         self.earlier_seconds, self.start = 0.0, time.monotonic()
         self.events: Any = None
-        if tensorboard and leads:
+        if tensorboard and is_main:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
@@ -134,7 +134,7 @@ class Log:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl, which only the first process writes."""
-        if not self.leads:
+        if not self.is_main:
             return
         try:
             with self.file.open("a", encoding="utf-8") as file:
@@ -147,7 +147,7 @@ class Log:
         """Drop what was written after so many examples, from where training goes on, and a line
         that a crash has cut off; what is kept replaces the file at once."""
         self.values.clear()
-        if not self.leads or not self.file.is_file():
+        if not self.is_main or not self.file.is_file():
             return
         lines = []
         for line in self.file.read_text("utf-8", "replace").splitlines():

@@ -77,8 +77,8 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     device = devices.pick_device(options.device)
     model.to(device)
     sweep = Sweep(train, device=device)
-    log = Log(folder, progress, leads=devices.join(device).leads, tensorboard=options.tensorboard,
-              run=read_run(folder)["id"])
+    log = Log(folder, progress, is_main=devices.join(device).is_main,
+              tensorboard=options.tensorboard, run=read_run(folder)["id"])
     facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
     with ExitStack() as restored:  # training seeds torch's own generator and sets threads
         restored.callback(torch.set_rng_state, torch.get_rng_state())
@@ -104,7 +104,7 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
             raise TrainingError(f"{name} of the trained model is not finite: the data hold numbers "
                                 "that are too large or too small", what=name)
     outcome = replace(outcome, seconds=log.seconds)
-    if log.leads:
+    if log.is_main:
         files.save_tree(folder / files.MODEL, dict(model.state_dict()), {
             "images": outcome.images, "seconds": outcome.seconds, "stopped": outcome.stopped,
             **facts})
@@ -140,7 +140,7 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
         resolved = Chosen(**record["chosen"])
     else:
         resolved = resolve(model, batches, options, distributed, start)
-        if log.leads:
+        if log.is_main:
             files.save_json(folder / RUN, {**record, "chosen": resolved.to_json()})
     torch.set_num_threads(resolved.threads)
     devices.apply_layout(model, resolved.layout)
@@ -224,7 +224,7 @@ def _save(trainer: Trainer, log: Log) -> None:
         trainer.require_finite()
     elif trainer.not_finite():
         return  # noticed at a fixed step: when this is called depends on the clock
-    if log.leads:
+    if log.is_main:
         tensors, meta = trainer.state()
         files.save_tree(log.folder / files.CHECKPOINT, tensors, {
             "format": FORMAT, "run": log.run, **meta, "seconds": log.seconds})

@@ -172,9 +172,11 @@ class ClusterPrior(Prior):
         """(n, dims) latents, of classes (n,) where they are given."""
         edges = self.weights(label).cumsum(-1)
         level = noise.uniform(n).to(edges)[:, None] * edges[..., -1:]
-        return self.sample_in((level >= edges).sum(1).clamp(max=self.n_clusters - 1), noise)
+        cluster = (level >= edges).sum(1).clamp(max=self.n_clusters - 1)
+        return self.sample_given_cluster(cluster, noise)
 
-    def sample_in(self, cluster: Tensor, noise: Noise, content: Tensor | None = None) -> Tensor:
+    def sample_given_cluster(self, cluster: Tensor, noise: Noise,
+                             content: Tensor | None = None) -> Tensor:
         """Latents (n, dims) of clusters (n,), and of content (n, content_dims) where given."""
         vectors = self.vectors(cluster)
         normal = noise.normal(len(cluster), self.normal_dims).to(vectors)
@@ -203,7 +205,7 @@ class ClusterPrior(Prior):
         """The one-hot parts of latents, (n, n_clusters), of clusters (n,)."""
         return (2 * self.normal_dims) ** 0.5 * F.one_hot(cluster.long(), self.n_clusters).float()
 
-    def expand_latent(self, z: Tensor) -> Tensor:
+    def generator_input(self, z: Tensor) -> Tensor:
         """Latents (n, dims) with the content itself in place of the numbers that stand for it."""
         if not self.content_dims:
             return z

@@ -209,7 +209,7 @@ class Adversarial(Model):
             return ada_augment(x, self.augment_p, step.noise)
         return diff_augment(x, step.noise) if kind == "diff" else x
 
-    def adapt_augmentation(self, ada_signal: Tensor, n: int, step: Step) -> None:
+    def update_ada_p(self, ada_signal: Tensor, n: int, step: Step) -> None:
         """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less (Karras
         et al. 2020b, section 3). ``n`` are this process's examples; those of all count."""
         if self.augmentation(step.n_train) == "ada":
@@ -311,7 +311,7 @@ class GAN(Adversarial):
             z = self.prior.sample(len(x), step.noise).to(x.device)
         else:
             cluster, content = clusters.context(x, label)
-            z = clusters.sample_in(cluster, step.noise, content)
+            z = clusters.sample_given_cluster(cluster, step.noise, content)
             conditions = (label, cluster, content)
         fakes = self.generate(z, label).float()
 
@@ -343,7 +343,7 @@ class GAN(Adversarial):
             distance = (clusters.content_of(fakes) - content).square().mean()
             total, parts = total + CONTENT_WEIGHT * distance, parts | {"content": distance}
         yield "generator", Loss(total, parts)
-        self.adapt_augmentation(terms["ada_signal"], len(x), step)
+        self.update_ada_p(terms["ada_signal"], len(x), step)
 
     def class_loss(self, outputs: Tensor, label: Tensor | None) -> Tensor | None:
         """−log p(class | example), mean nats times ``class_loss_weight``, by D's further outputs;
@@ -365,7 +365,7 @@ class GAN(Adversarial):
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) of latents (n, latent_dim), and of classes (n,), or fewer, which then repeat."""
-        inputs = [self.clusters.expand_latent(z) if self.clusters else z]
+        inputs = [self.clusters.generator_input(z) if self.clusters else z]
         if self.takes_condition:
             if condition is None:
                 raise DataError(f"conditional-gan needs a label for every example: {NAME_IT}")
@@ -379,7 +379,7 @@ class GAN(Adversarial):
         if self.clusters is None:
             return None
         cluster, content = self.clusters.context(x, condition)
-        return self.clusters.sample_in(cluster, noise, content)
+        return self.clusters.sample_given_cluster(cluster, noise, content)
 
 
 class ConditionalGAN(GAN):

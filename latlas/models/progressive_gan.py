@@ -86,7 +86,7 @@ class ProgressiveGAN(Adversarial):
         real = self.augment(x, step) if self.objective.generator_uses_real else x
         total, _ = self.adversarial.generator(discriminate, augmented, real)
         yield "generator", Loss(total, {"generator": total})
-        self.adapt_augmentation(terms["ada_signal"], len(x), step)
+        self.update_ada_p(terms["ada_signal"], len(x), step)
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """G(z) at the current stage, enlarged to the full size: (n, *shape)."""

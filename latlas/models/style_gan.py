@@ -99,7 +99,7 @@ class StyleGAN(Adversarial):
             total = self.config.path_weight * (lengths - mean).square().mean()
             yield "path", Loss(total, {"path": total, "path length": lengths.mean()})
             self.path_length.copy_(mean)
-        self.adapt_augmentation(terms["ada_signal"], n, step)
+        self.update_ada_p(terms["ada_signal"], n, step)
 
     def mixed_styles(self, n: int, noise: Noise) -> Tensor:
         """Styles of n images, (n, layers, d_w), a share of them of two latent vectors."""

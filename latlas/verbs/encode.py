@@ -94,7 +94,7 @@ def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: comm
 
 def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: Out,
                 progress: Progress | None, read: dict[str, Any]) -> Examples:
-    from latlas.verbs.passes import condition_of, examples_of, over, to_data
+    from latlas.verbs.passes import batch_condition, examples_of, over, to_data
 
     run = as_run(run)
     run.require(verb)
@@ -103,7 +103,7 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
     examples = run.open(data, split, **read).subset(slice(0, n or (GRID if grid else None)))
 
     def round_trip(model: Any, batch: Any) -> Array:
-        condition = condition_of(model, batch)
+        condition = batch_condition(model, batch)
         z = model.encode(batch.x, **condition).mean
         return to_data(model.space, model.decode(z, **condition).mean)
 

@@ -20,7 +20,7 @@ from latlas.data.dataset import Dataset
 from latlas.objectives.annealing import Bridge, annealed_weights, pilot_steps, sigmoid_schedule
 from latlas.objectives.elbo import ImportanceBound, importance_bound, log_weights, weighted_error
 from latlas.verbs.common import Array, Progress
-from latlas.verbs.passes import condition_of, inference, noise, sweep
+from latlas.verbs.passes import batch_condition, inference, noise, sweep
 
 #: bytes one call to the model may hold
 MEMORY = 200_000_000
@@ -104,7 +104,7 @@ class GaussianObservation:
 
 def likelihood_of(model: Any, observes: Any, batch: Batch, x: Tensor) -> Callable[[Tensor], Tensor]:
     """log p(x|z) of preprocessed examples as a function of latents (K, n, d) or (K, 1, d)."""
-    condition = condition_of(model, batch).get("condition")
+    condition = batch_condition(model, batch).get("condition")
 
     def log_likelihood(z: Tensor) -> Tensor:
         # a decoder with a condition decodes every latent vector for every example
@@ -124,7 +124,7 @@ def estimate(model: Any, observes: Any, batch: Batch, method: str, settings: Set
     model's own method, or by its q(z|x) where that is exact. ``naive``: log 1/K Σ p(x|z_k), z_k
     from the prior: a draw is decoded once and serves all examples. ``ais``: :func:`annealed`.
     """
-    condition = condition_of(model, batch)
+    condition = batch_condition(model, batch)
     if method == "elbo":
         parts = model.elbo(batch.x, noise=noise, draws=settings.draws, **condition)
         return Estimate(parts["bound"], torch.full_like(parts["bound"], math.nan), parts["se"])
@@ -215,7 +215,7 @@ def _row_bytes(model: Any, observes: Any, data: Dataset, method: str) -> int:
             z = model.prior.sample(1, draws).to(one.x.device)[:, None]
             likelihood_of(model, observes, one, x)(z)
         else:
-            model.log_likelihood(one.x, noise=draws, draws=1, **condition_of(model, one))
+            model.log_likelihood(one.x, noise=draws, draws=1, **batch_condition(model, one))
     finally:
         for hook in hooks:
             hook.remove()
@@ -226,6 +226,6 @@ def elbo_parts(model: Any, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
     """``bound``, ``reconstruction`` and ``kl`` per example, nats in data units; one draw each."""
     with inference(model):
         parts = [model.elbo(batch.x, noise=ExampleNoise(batch, seed, "elbo"),
-                            **condition_of(model, batch)) for batch in sweep(model, data)]
+                            **batch_condition(model, batch)) for batch in sweep(model, data)]
     return {key: np.concatenate([part[key].double().cpu().numpy() for part in parts])
             for key in ("bound", "reconstruction", "kl")}

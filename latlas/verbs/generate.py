@@ -135,7 +135,7 @@ def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str,
                           option="start")
     if start is not None and np.ndim(start) > 0 and np.ndim(end) > 0:
         return np.asarray(start), np.asarray(end)
-    if start is None and not has_latents(run, data):
+    if start is None and not can_encode_data(run, data):
         ends = [label[0], label[-1]] if isinstance(label, (list, tuple)) and label else label
         z = prior_latents(run, 2, seed=seed, label=ends)
         return z[0], z[1]
@@ -211,7 +211,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         out, "traverse", run, None if latents is None else np.atleast_2d(latents), data,
         split=split, dims=dims, span=span, steps=steps, start=start, label=label,
         given=given, read=read)
-    if latents is None and has_latents(run, data):
+    if latents is None and can_encode_data(run, data):
         examples = run.open(data, split, **read).subset(slice(0, ENCODED))
         latents = passes.encoded(run.model, examples)
     model, width = run.model, run.model.latent_dim
@@ -229,9 +229,10 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
                               option="dims")
     common.fits("steps", steps, len(rows) * steps, run.space, out)
     condition = conditions(run, 1 if given is not None else len(rows) * steps, label, given)
-    centre = (passes.plausible_latent(model, centre, condition) if start is None else
+    centre = (passes.latent_in_support(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())
-    values = passes.varied(model, centre, unit, rows, span=span, steps=steps, condition=condition)
+    values = passes.decode_traversal(model, centre, unit, rows, span=span, steps=steps,
+                                     condition=condition)
     return Examples(values, run.space, columns=steps,
                     details={"dims": [int(d) for d in rows]}).saved(out, results)
 
@@ -251,7 +252,7 @@ def prior_latents(run: RunLike, n: int, *, seed: int = 0, label: Any = None) -> 
     return latents_of_prior(run.model, n, seed, conditions(run, n, label))
 
 
-def has_latents(run: Run, data: Any) -> bool:
+def can_encode_data(run: Run, data: Any) -> bool:
     """The model has an encoder, and there are data to encode; CapabilityError for data that were
     named and cannot be encoded."""
     if data is not None:
@@ -288,8 +289,8 @@ def conditions(run: Run, n: int, label: Any, given: Any = None) -> Any:
 
         return np.resize(class_codes(run.space, label), n)
     from latlas.data.batches import Sweep
-    from latlas.verbs.passes import condition_of
+    from latlas.verbs.passes import batch_condition
 
     images = run.open(given)
     batch = next(iter(Sweep(images.subset(np.arange(n) % len(images)), n)))
-    return condition_of(model, batch)["condition"]
+    return batch_condition(model, batch)["condition"]

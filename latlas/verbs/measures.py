@@ -243,7 +243,7 @@ def sample_quality(model: Model, train: Dataset, test: Dataset, features: Any, s
     """Every metric of samples (``latents`` own or fitted), each with its held-out control and that
     of training copies."""
     n = min(samples, len(test), len(train) // 2)
-    condition = passes.conditions_like(model, test, n, seed)
+    condition = passes.sample_conditions(model, test, n, seed)
     values = drawn_examples(model, n, seed=derive(seed, "evaluate"), latents=latents,
                             condition=condition)
     label = None  # the class that each was drawn for; other conditions are no class
@@ -261,7 +261,7 @@ def latent_space(model: Any, test: Dataset, seed: int, notes: list[str]) -> Iter
     if has_latent_space(model) and len(few) > 1 and (near := neighbour_distance(model, few)):
         draws = prior_draws(model, EXAMPLES, seed)
         paths = latent_metrics.arcs(draws[:PATHS], draws[PATHS:2 * PATHS], draws.mean(0), POINTS)
-        condition = passes.conditions_like(model, few, PATHS, seed)
+        condition = passes.sample_conditions(model, few, PATHS, seed)
         ways = [decoder_means(model, path, None if condition is None else condition[i:i + 1])
                 for i, path in enumerate(paths)]
         spectrum = latent_metrics.continuity(
@@ -319,7 +319,7 @@ def decoder_means(model: Any, latents: Array, condition: Tensor | None) -> Array
     """Means of p(x|z), (n, dims) float32 in model units: data units are rounded in images."""
     z = passes.latents_tensor(model, latents)
     with passes.inference(model):
-        x: Tensor = model.decode(z, **passes.as_condition(model, condition, len(z))).mean
+        x: Tensor = model.decode(z, **passes.broadcast_condition(model, condition, len(z))).mean
         return np.asarray(x.float().flatten(1).cpu())
 
 

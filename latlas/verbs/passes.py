@@ -92,7 +92,7 @@ def evenly_spaced(data: Dataset, most: int) -> Dataset:
     return data.subset(np.unique(rows))
 
 
-def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
+def batch_condition(model: Model, batch: Batch) -> dict[str, Tensor]:
     """``{"condition": …}`` for a conditional model, ``{}`` for any other. What a model hides at
     random depends on the rows of the batch alone, whichever part of the data set is looked at."""
     first = 0 if batch.index is None or not len(batch.index) else int(batch.index[0])
@@ -100,11 +100,11 @@ def condition_of(model: Model, batch: Batch) -> dict[str, Tensor]:
     return {} if conditions is None else {"condition": conditions}
 
 
-def conditions_like(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
+def sample_conditions(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
     """What a conditional model needs for ``n`` examples like these, else ``None``."""
     picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
     batch = next(iter(sweep(model, data.subset(picks), max(n, 1))))
-    return condition_of(model, batch).get("condition")
+    return batch_condition(model, batch).get("condition")
 
 
 def to_data(space: Space, x: Tensor) -> Array:
@@ -125,13 +125,13 @@ def joined(parts: Sequence[Array], space: Space) -> Array:
 def encoded(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
     """The mean latent vector of every example, (n, latent_dim) float32."""
     return over(model, data, lambda model, batch: np.asarray(
-        model.encode(batch.x, **condition_of(model, batch)).mean.float().cpu()), progress)
+        model.encode(batch.x, **batch_condition(model, batch)).mean.float().cpu()), progress)
 
 
 def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
     """Means and log variances of q(z|x), (n, latent_dim) each; ``None`` where it is no normal."""
     def both(model: Any, batch: Batch) -> Array:
-        q = model.encode(batch.x, **condition_of(model, batch))
+        q = model.encode(batch.x, **batch_condition(model, batch))
         parts = [q.mean, q.log_var.expand_as(q.mean)] if isinstance(q, Normal) else [q.mean]
         return np.concatenate([part.float().cpu().numpy() for part in parts], 1)
 
@@ -152,7 +152,7 @@ def information(model: Model, data: Dataset) -> Array:
 def squared_errors(model: Model, data: Dataset) -> Array:
     """Mean squared error of every example's reconstruction, (n,), data units², not rounded."""
     def error(model: Any, batch: Batch) -> Array:
-        condition = condition_of(model, batch)
+        condition = batch_condition(model, batch)
         x = model.decode(model.encode(batch.x, **condition).mean, **condition).mean
         # both mapped before subtracting: the columns of a table have scales of their own
         difference = model.space.to_data(x.float()) - model.space.to_data(batch.x.float())
@@ -161,7 +161,7 @@ def squared_errors(model: Model, data: Dataset) -> Array:
     return over(model, data, error)
 
 
-def draw_latents(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) -> Array:
+def sample_posterior(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) -> Array:
     """z ~ q(z|x), (draws · n, latent_dim) float32, one draw of every example after the other.
 
     A model that scores a binarised or dequantised x (``preprocess``) is given one, drawn anew for
@@ -173,7 +173,7 @@ def draw_latents(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) ->
             for number, batch in enumerate(sweep(model, data)):
                 source = noise(model, seed, "codes", draw, number)
                 x = model.preprocess(batch.x, source) if isinstance(model, Observes) else batch.x
-                z = model.encode(x, **condition_of(model, batch)).sample(source)
+                z = model.encode(x, **batch_condition(model, batch)).sample(source)
                 parts.append(np.asarray(z.float().cpu()))
     return np.concatenate(parts)
 
@@ -196,7 +196,7 @@ def latents_tensor(model: Model, latents: Any) -> Tensor:
     return z
 
 
-def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
+def broadcast_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
     """A condition given by the user as keyword argument: one for all ``n`` examples, or one each.
 
     Args:
@@ -215,7 +215,7 @@ def as_condition(model: Model, condition: Any, n: int) -> dict[str, Tensor]:
 def decoded(model: Any, latents: Any, *, condition: Any = None) -> Array:
     """The mean example at each latent vector (n, latent_dim): (n, *shape) in data units."""
     z, parts = latents_tensor(model, latents), []
-    conditions = as_condition(model, condition, len(z))
+    conditions = broadcast_condition(model, condition, len(z))
     with inference(model):
         for i in range(0, len(z), BATCH):
             rows = slice(i, i + BATCH)
@@ -238,13 +238,13 @@ def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
     """
     prior, parts = which_latents(model, latents), []
     mean = model.space.kind == "image" if mean is None else mean
-    conditions = as_condition(model, condition, n)
+    conditions = broadcast_condition(model, condition, n)
     with inference(model):
         for i in range(0, n, batch_size):
             size, source = min(batch_size, n - i), noise(model, seed, "sample", i)
             own = {k: v[i:i + batch_size] for k, v in conditions.items()}
             z = (model.fitted_prior.sample(size, source) if prior == "fitted" else
-                 drawn_latents(model, size, source, own))
+                 sample_prior_latents(model, size, source, own))
             if z is None:
                 values = model.sample(size, noise=source, **own)
             elif truncation != 1:
@@ -256,7 +256,7 @@ def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
     return joined(parts, model.space)
 
 
-def drawn_latents(model: Any, n: int, source: Noise,
+def sample_prior_latents(model: Any, n: int, source: Noise,
                   condition: dict[str, Tensor] | None = None) -> Tensor | None:
     """Latents (n, latent_dim): the model's own ``sample_latents(n, noise=…)``, or draws from its
     ``prior``, or from the standard normal that a likelihood without one is about; else ``None``.
@@ -275,7 +275,8 @@ def latents_of_prior(model: Model, n: int, seed: int = 0, condition: Any = None,
                      purpose: tuple[int | str, ...] = ("directions",)) -> Array:
     """:func:`latlas.prior_latents` of a model; ``condition`` one for each, or one for all."""
     with inference(model):
-        z = drawn_latents(model, n, noise(model, seed, *purpose), as_condition(model, condition, n))
+        z = sample_prior_latents(model, n, noise(model, seed, *purpose),
+                                 broadcast_condition(model, condition, n))
     if z is None:
         raise ConfigError(f"{type(model).__name__.lower()} has no prior of latents; name data to "
                           "encode")
@@ -299,7 +300,7 @@ def which_latents(model: Model, latents: str = "auto") -> str:
     return available[-1] if latents == "auto" else latents
 
 
-def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float = 3.0,
+def decode_traversal(model: Any, centre: Array, unit: Array, dims: Array, *, span: float = 3.0,
            steps: int = 9, condition: Any = None) -> Array:
     """One latent dimension varied at a time, (len(dims), steps, \\*shape) in data units.
 
@@ -320,7 +321,7 @@ def varied(model: Any, centre: Array, unit: Array, dims: Array, *, span: float =
     return values.reshape(len(dims), steps, *model.space.shape)
 
 
-def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Array:
+def latent_in_support(model: Model, latent: Array, condition: Any = None) -> Array:
     """The latent vector (latent_dim,), or a draw where the prior has none of the kind, as between
     the clusters of a ``gan``; of a condition, or the first of several."""
     prior = model.prior
@@ -328,7 +329,8 @@ def plausible_latent(model: Model, latent: Array, condition: Any = None) -> Arra
         if prior is None or prior.log_prob(latents_tensor(model, latent[None])).item() > -np.inf:
             return latent
         first = None if condition is None else np.ravel(condition)[:1]
-        z = drawn_latents(model, 1, noise(model, 0, "centre"), as_condition(model, first, 1))
+        z = sample_prior_latents(model, 1, noise(model, 0, "centre"),
+                                 broadcast_condition(model, first, 1))
     return latent if z is None else np.asarray(z[0].double().cpu())
 
 

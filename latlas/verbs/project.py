@@ -184,9 +184,9 @@ class _Search:
 
     def draw(self, n: int, condition: dict[str, Tensor], *words: int | str) -> Tensor:
         """(n, d), of the prior or the standard normal."""
-        from latlas.verbs.passes import drawn_latents, noise
+        from latlas.verbs.passes import noise, sample_prior_latents
 
-        z = drawn_latents(self.model, n, noise(self.model, *words), condition)
+        z = sample_prior_latents(self.model, n, noise(self.model, *words), condition)
         if z is None:
             z = noise(self.model, *words).normal(n, self.model.latent_dim)
         return self.model.to_w(z) if self.space == "w" else z
@@ -196,11 +196,11 @@ class _Search:
         import torch
 
         from latlas.core.model import Encodes, HasInitialLatents
-        from latlas.verbs.passes import condition_of, inference, noise, to_data
+        from latlas.verbs.passes import batch_condition, inference, noise, to_data
 
         n, model = len(batch), self.model
         with inference(model, gradients=True):
-            condition = condition_of(model, batch)
+            condition = batch_condition(model, batch)
             z = torch.stack([self.draw(n, condition, self.seed, "start", k)
                              for k in range(starts)])
             if self.space == "w":

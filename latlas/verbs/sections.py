@@ -138,7 +138,7 @@ def samples(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     for subject, latents in ((s, p) for s in able for p in passes.latents_available(s.model)):
         values = passes.drawn_examples(
             subject.model, n, seed=context.seed, latents=latents,
-            condition=passes.conditions_like(subject.model, context.test, n, context.seed))
+            condition=passes.sample_conditions(subject.model, context.test, n, context.seed))
         caption = "samples" if latents == "own" else "samples from the fitted prior"
         figures.append(examples_figure(values, space, subject.name, caption, real))
     yield Section("Samples", "New examples drawn from each model, beside real ones it never saw. "
@@ -194,9 +194,9 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
         data = context.examples(POINTS)
         latents = passes.encoded(subject.model, data).astype(np.float64)
         dims = np.argsort(-passes.information(subject.model, data), kind="stable")[:DIMS]
-        condition = passes.conditions_like(subject.model, context.test, 1, context.seed)
-        centre = passes.plausible_latent(subject.model, latents.mean(0), condition)
-        values = passes.varied(subject.model, centre, latents.std(0), dims, steps=STEPS,
+        condition = passes.sample_conditions(subject.model, context.test, 1, context.seed)
+        centre = passes.latent_in_support(subject.model, latents.mean(0), condition)
+        values = passes.decode_traversal(subject.model, centre, latents.std(0), dims, steps=STEPS,
                                  condition=condition)
         figures.append(Figure(grid_picture(values.reshape(-1, *space.shape), space, STEPS),
                               subject.name, f"the {len(dims)} most active of {latents.shape[1]} "
@@ -218,7 +218,7 @@ def walks(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     ends, figures = data.subset(np.array(chosen, np.int64)), []
     for subject in able:
         z = passes.encoded(subject.model, ends)
-        condition = passes.conditions_like(subject.model, ends, 1)
+        condition = passes.sample_conditions(subject.model, ends, 1)
         ways = [generate.walk(z[i], z[i + 1], STEPS) for i in range(0, len(z), 2)]
         values = passes.decoded(subject.model, np.concatenate(ways), condition=condition)
         figures.append(Figure(grid_picture(values, space, STEPS), subject.name,
@@ -305,7 +305,7 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     units = axes * (draws @ axes.T).std(0)[:, None]  # one standard deviation along each
     across, up = np.meshgrid(np.linspace(-SPAN, SPAN, CELLS), np.linspace(SPAN, -SPAN, CELLS))
     z = draws.mean(0) + np.c_[across.ravel(), up.ravel()] @ units
-    condition = passes.conditions_like(model, few, 1, seed)
+    condition = passes.sample_conditions(model, few, 1, seed)
     tiles = passes.decoded(model, z, condition=condition)
     at = measures.decoder_means(model, z, condition)
     moved = [np.linalg.norm(measures.decoder_means(model, z + STEP * unit, condition) - at, axis=1)

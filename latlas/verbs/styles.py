@@ -13,7 +13,7 @@ from latlas.core.options import numbers
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
-from latlas.verbs.generate import conditions, has_latents
+from latlas.verbs.generate import can_encode_data, conditions
 from latlas.verbs.results import Results, results_of
 
 #: thirds of the layers, the coarsest first
@@ -131,7 +131,7 @@ def directions(run: RunLike, k: Annotated[int | None, common.POSITIVE] = None, *
     if run.can("mix"):
         z = passes.latents_of_prior(model, DRAWS, seed)
         result = _principal("w", passes.to_styles(model, z), k)
-    elif has_latents(run, data):
+    elif can_encode_data(run, data):
         result = _principal("z", passes.encoded(model, run.open(data, split, **read)), k)
     else:  # principal components of decoded examples, and the directions of z to them
         k = _at_most(k, min(model.latent_dim, model.space.dims), f"latents of {model.latent_dim} "
@@ -191,7 +191,7 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
         z = latents_of_seeds(model, [seed], condition)
         start = np.asarray((passes.to_styles(model, z) if styled else z)[0], np.float64)
     else:
-        start = directions.centre if styled else passes.plausible_latent(
+        start = directions.centre if styled else passes.latent_in_support(
             model, directions.centre, condition)
     offsets = np.linspace(-span, span, steps)[None, :, None]
     moves = offsets * (directions.axes * directions.sd[:, None])[:, None]
