@@ -32,7 +32,8 @@ MOST_LEVELS = 50
 FEW_ROWS = 10
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|uuid|guid|index|row[_\s]?(number|id))|.*[a-z]I[Dd]|Id|ID|#",
                      re.IGNORECASE)
-RANGE = r"^\d+\s*[-–]\s*\d+$"
+#: words of a last row that sums up the others
+SUMS = ("total", "totals", "sum", "grand total", "gesamt", "summe", "average", "mean")
 
 
 @dataclass
@@ -78,7 +79,25 @@ def interpret(frame: Frame, name: str, *, label: str | None = None, drop: Sequen
             ("dropped", drop), ("label", (label,)), ("group", (group,)), ("id", ids))
             if series.name in names), "")
         result.columns.append(_interpret(frame, series, role, decimal, dates, result))
+    _say_what_is_odd(frame, result)
     return result
+
+
+def _say_what_is_odd(frame: Frame, result: Interpretation) -> None:
+    """Columns that say nothing, and a last row that sums up the others."""
+    n = len(frame.data)
+    if n < FEW_ROWS:
+        return
+    same = [c.name for c in result.columns if c.learnt and frame.data[c.name].n_unique() == 1]
+    if same:
+        some = f"{', '.join(same[:5])}{', …' * (len(same) > 5)}"
+        result.notes.append(f"{len(same)} column{'s' * (len(same) > 1)} with one value in all rows "
+                            f"({some}); {say_option('drop', ','.join(same[:5]))} leaves out what "
+                            "tells nothing")
+    last = [str(v).lower().rstrip(":") for v in frame.data.row(n - 1) if v is not None]
+    if any(word in SUMS for word in last):
+        result.notes.append(f"the last row ({', '.join(last[:3])}, …) looks like a sum of the "
+                            "others; remove it if it is")
 
 
 def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,

@@ -7,6 +7,7 @@ Float64, Int64, Boolean, Datetime in microseconds, or String. What each column i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -280,7 +281,8 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
     absent = [c.name for c in learnt if c.name not in data.columns]
     if absent:
         raise DataError(f"{name} has no column {', '.join(map(repr, absent[:5]))}"
-                        f"{', …' * (len(absent) > 5)}, which the run was trained on")
+                        f"{', …' * (len(absent) > 5)}, which the run was trained on"
+                        + _alike(absent, data.columns))
     extra = [c for c in data.columns if c not in {c.name for c in columns}]
     if extra:
         notes.append(f"{len(extra)} columns that the run does not know are ignored "
@@ -312,6 +314,13 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
                     None if group is None else content_hash({"": group}).view(np.int64),
                     content_hash(values) if values else np.zeros(len(data), np.uint64),
                     tuple(notes))
+
+
+def _alike(absent: Sequence[str], known: Sequence[str]) -> str:
+    """Columns of almost the same names, for an error."""
+    bare = {re.sub(r"[\W_]", "", c).lower(): c for c in known}
+    pairs = [(bare[b], c) for c in absent if (b := re.sub(r"[\W_]", "", c).lower()) in bare]
+    return "".join(f"; rename {old!r} to {new!r}" for old, new in pairs[:3])
 
 
 def fill_gaps(x: NDArray[Any], columns: Sequence[Column]) -> NDArray[Any]:
