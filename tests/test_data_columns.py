@@ -15,7 +15,7 @@ from latlas.core.errors import DataError
 from latlas.core.space import Table
 from latlas.data.columns import interpret
 from latlas.data.frames import read_frame
-from latlas.data.values import frame_of, numbers_of, with_fills
+from latlas.data.values import canonical, frame_of, numbers_of, with_fills
 
 KINDS = ("integer", "real", "word", "date", "boolean", "time")
 
@@ -188,3 +188,45 @@ def test_gaps_that_training_had_none_of_are_filled_and_said():
                                                                            "b": pl.String}))
     assert read.x.tolist() == [[2.0, 0.0, 1.0]]
     assert len(read.notes) == 2 and "filled with 2" in read.notes[0]
+
+
+def test_pandas_with_any_labels_types_and_index():
+    twice = pd.DataFrame([[1.5, 2.5, 3.5]] * 3, columns=["a", "b", "a"])
+    assert read_frame(twice, "t").data.columns == ["a", "b", "a_2"]
+    pairs = pd.DataFrame([[1.5, 2.5]] * 3, columns=pd.MultiIndex.from_tuples(
+        [("u", "m"), ("u", "s")]))
+    assert read_frame(pairs, "t").data.columns == ["u_m", "u_s"]
+    years = pd.DataFrame([[1.5, 2.5]] * 3, columns=[2000, 2001])
+    assert read_frame(years, "t").data["2001"].to_list() == [2.5] * 3
+    nullable = pd.DataFrame({"i": pd.array([1, None, 3], dtype="Int64"),
+                             "b": pd.array([True, None, False], dtype="boolean")},
+                            index=pd.Index(["p", "q", "r"], name="patient"))
+    frame = read_frame(nullable, "t")
+    assert frame.data["i"].to_list() == [1, None, 3]
+    assert frame.data["b"].to_list() == [True, None, False]
+    assert "index patient is not read" in frame.notes[0]
+    assert read_frame(pd.Series([1.5, 2.5], name="a"), "t").data.columns == ["a"]
+    months = pd.DataFrame({"m": pd.period_range("2020-01", periods=3, freq="M"),
+                           "c": pd.cut([1.0, 2.0, 3.0], 2)})
+    assert [c.kind for c in interpret(read_frame(months, "t"), "t").columns] == ["date", "category"]
+
+
+def test_zoned_times_are_utc_and_what_tells_nothing_is_said():
+    times = pl.datetime_range(pl.datetime(2020, 1, 1), pl.datetime(2020, 1, 12), "1d",
+                              time_zone="Europe/Berlin", eager=True)
+    big = pl.Series([2**64 - 1 - i for i in range(12)], dtype=pl.UInt64)
+    frame = read_frame(pl.DataFrame({"t": times, "u": big, "k": [7] * 12,
+                                     "w": [*"abcabcabcab", "Total"]}), "t")
+    found = interpret(frame, "t")
+    assert str(canonical(frame.data["t"], found.columns[0])[0]) == "2019-12-31 23:00:00"
+    said = "\n".join(found.notes)
+    for words in ("t: times with a zone are read in UTC", "u: 12 distinct values are 1",
+                  "drop=k", "the last row (2020-01-12"):
+        assert words in said
+
+
+def test_columns_of_almost_the_same_name_are_named():
+    frame = read_frame(pl.DataFrame({"Big Name": [1.5, 2.5]}), "t")
+    with pytest.raises(DataError, match="rename 'big_name' to 'Big Name'"):
+        numbers_of(read_frame(pl.DataFrame({"big_name": [1.5]}), "u"),
+                   interpret(frame, "t").columns, "u")

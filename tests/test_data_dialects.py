@@ -188,3 +188,75 @@ def test_problems_name_the_option(text, message):
     frame = read_frame(io.BytesIO(text.encode()), "t.csv")
     problems = interpret(frame, "t.csv").problems
     assert len(problems) == 1 and message in problems[0]
+
+
+def column_of(words, name="v", others=True):
+    """A CSV of one column of words, quoted, and one of numbers, as its Column and what was said."""
+    lines = [f'a;{name}', *(f'{i}.5;"{word}"' for i, word in enumerate(words))]
+    frame = read_frame(io.BytesIO("\n".join(lines).encode()), "t.csv")
+    found = interpret(frame, "t.csv")
+    return found, canonical(frame.data[name], found.columns[1]).to_list()
+
+
+@pytest.mark.parametrize(("words", "values"), [
+    (["8 733 040", "1 411 409", "12"], [8733040, 1411409, 12]),
+    (["8'733.5", "1'411.5", "12"], [8733.5, 1411.5, 12.0]),
+    (["87,33,040", "1,41,409", "12"], [8733040, 141409, 12]),
+    (["−0.5", "0.5", "1"], [-0.5, 0.5, 1.0]),
+    (["€ 78.987,29", "€ 1.000,10", "€ 3,00"], [78987.29, 1000.1, 3.0]),
+])
+def test_numbers_of_many_countries(words, values):
+    assert column_of(words)[1] == values
+
+
+@pytest.mark.parametrize("words", [
+    [f"+1 555 {i:07d}" for i in range(12)], [f"10.0.{i}.{i * 7}" for i in range(12)],
+    [f"55 12 3{i}" for i in range(10, 22)]])
+def test_codes_that_look_like_numbers_are_text(words):
+    found, values = column_of(words)
+    assert found.columns[1].kind == "text" and values == words
+    assert "is text" in "".join(found.notes) and not found.problems
+
+
+@pytest.mark.parametrize(("words", "first"), [
+    (["14.6.19", "28.4.20"], "2019-06-14 00:00:00"),
+    (["14-Jun-19", "28-Apr-20"], "2019-06-14 00:00:00"),
+    (["June 14 2019", "April 28 2020"], "2019-06-14 00:00:00"),
+    (["06/14/2019 07:47 PM", "04/28/2020 01:00 AM"], "2019-06-14 19:47:00"),
+    (["2019-06-14T07:47:09+02:00", "2020-04-28T01:00:00+02:00"], "2019-06-14 05:47:09"),
+    (["2019-06-14T07:47:09-0330", "2020-04-28T01:00:00Z"], "2019-06-14 11:17:09"),
+    (["2019-06-14 07:47:09 UTC", "2020-04-28 01:00:00 UTC"], "2019-06-14 07:47:09"),
+])
+def test_dates_as_people_write_them(words, first):
+    found, values = column_of(words)
+    assert found.columns[1].kind == "date" and str(values[0]) == first
+    zoned = any(mark in words[0] for mark in ("+02", "-0330", "UTC"))
+    assert zoned == any("in UTC" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("gap", ["NaT", "0000-00-00", "#REF!", "N.A."])
+def test_more_gaps(gap):
+    found, values = column_of([gap, "2020-01-05", "2021-02-03"])
+    assert found.columns[1].kind == "date" and values[0] is None
+
+
+def test_a_word_among_dates_is_said():
+    found, _ = column_of(["never", *(f"2020-01-{i:02d}" for i in range(1, 20))])
+    assert any("'never' is no date; missing=never" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("text", "names"), [
+    ("a    b  kind\n 1.5    2 x\n-2.5   10 y\n", ["a", "b", "kind"]),
+    ("  1.5E+00  2.0E+00  1\n -1.5E+00  2.5E+00  2\n", ["x0", "x1", "x2"]),
+    ('18.0   8   307.0\t"car a"\n15.0   4   350.0\t"car b"\n', ["x0", "x1", "x2", "x3"]),
+])
+def test_values_between_blanks(text, names):
+    frame = read_frame(io.BytesIO(text.encode()), "t.data")
+    assert frame.data.columns == names and len(frame.data) == 2
+    assert any("separated by blanks" in note for note in frame.notes)
+
+
+def test_a_tsv_with_commas_and_names_that_recur():
+    assert read_frame(io.BytesIO(b"a,b\n1,2\n3,4\n"), "t.tsv").data.columns == ["a", "b"]
+    frame = read_frame(io.BytesIO(b"n,male\n1,male\n2,female\n"), "t.csv")
+    assert frame.data.columns == ["n", "male"] and "header=no" in frame.notes[0]

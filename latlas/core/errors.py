@@ -4,6 +4,7 @@ import difflib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 #: flags of the command that runs, by the name of the option; ``None`` in Python
@@ -59,7 +60,9 @@ def say_option(name: str, value: Any = "") -> str:
     if _flags is None:
         return f"{name}={value}"
     value = "" if value is True else value
-    return f"{_flags[name]} {value}".rstrip() if name in _flags else f"--data-option {name}={value}"
+    text = quote(str(value)) if value != "" else ""
+    return (f"{_flags[name]} {text}".rstrip()
+            if name in _flags else f"--data-option {quote(f'{name}={value}')}")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from latlas.data.values import (
     TRUTH,
     WEEK,
     YEAR,
+    ZONE,
     canonical,
     date_formats,
     to_numbers,
@@ -31,7 +32,8 @@ MOST_LEVELS = 50
 FEW_ROWS = 10
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|uuid|guid|index|row[_\s]?(number|id))|.*[a-z]I[Dd]|Id|ID|#",
                      re.IGNORECASE)
-RANGE = r"^\d+\s*[-–]\s*\d+$"
+#: words of a last row that sums up the others
+SUMS = ("total", "totals", "sum", "grand total", "gesamt", "summe", "average", "mean")
 
 
 @dataclass
@@ -77,7 +79,25 @@ def interpret(frame: Frame, name: str, *, label: str | None = None, drop: Sequen
             ("dropped", drop), ("label", (label,)), ("group", (group,)), ("id", ids))
             if series.name in names), "")
         result.columns.append(_interpret(frame, series, role, decimal, dates, result))
+    _say_what_is_odd(frame, result)
     return result
+
+
+def _say_what_is_odd(frame: Frame, result: Interpretation) -> None:
+    """Columns that say nothing, and a last row that sums up the others."""
+    n = len(frame.data)
+    if n < FEW_ROWS:
+        return
+    same = [c.name for c in result.columns if c.learnt and frame.data[c.name].n_unique() == 1]
+    if same:
+        some = f"{', '.join(same[:5])}{', …' * (len(same) > 5)}"
+        result.notes.append(f"{len(same)} column{'s' * (len(same) > 1)} with one value in all rows "
+                            f"({some}); {say_option('drop', ','.join(same[:5]))} leaves out what "
+                            "tells nothing")
+    last = [str(v).lower().rstrip(":") for v in frame.data.row(n - 1) if v is not None]
+    if any(word in SUMS for word in last):
+        result.notes.append(f"the last row ({', '.join(last[:3])}, …) looks like a sum of the "
+                            "others; remove it if it is")
 
 
 def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
@@ -96,6 +116,8 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
         result.notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
                             "written")
         return Column(name, "id", dtype)
+    if getattr(series.dtype, "time_zone", None) not in (None, "UTC"):
+        result.notes.append(f"column {name}: times with a zone are read in UTC")
     column = Column(name, kind, dtype)  # type: ignore[arg-type]
     if series.dtype == pl.String:
         column = _of_words(frame, series, decimal, dates, result)
@@ -108,9 +130,21 @@ def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
     values = canonical(series, column)
     if column.kind == "real" and values.is_infinite().any():
         result.problems.append(f"column {name} holds infinite numbers; repair it or {leave_out}")
+    _say_what_collapses(series, values, name, result)
     return column.replace(gaps=bool(series.null_count()),
                           parts=_date_parts(values) if column.kind == "date" else (),
                           offset=_offset(values) if column.kind == "integer" else 0)
+
+
+def _say_what_collapses(series: pl.Series, values: pl.Series, name: str,
+                        result: Interpretation) -> None:
+    """Whole numbers beyond those of Int64 that float64 does not tell apart."""
+    largest: Any = values.abs().max() if values.dtype == pl.Float64 else 0
+    if largest is not None and 2.0 ** 53 < largest < 1e40:
+        kept, distinct = values.n_unique(), series.n_unique()
+        if kept < distinct:
+            result.notes.append(f"column {name}: {distinct:,} distinct values are {kept:,} as "
+                                "float64, whose digits do not reach")
 
 
 def _kind_of(dtype: pl.DataType) -> str:
@@ -147,7 +181,7 @@ def _numbers_of_words(frame: Frame, name: str, present: pl.Series, decimal: str 
         return _number(name, present, not present.cast(pl.Int64, strict=False).null_count())
     if not plain and not frame.text and _share(present, _LOOKS_NUMERIC) <= 0.5:
         return None
-    for form in ("", decimal or ".") if decimal != "," else (",",):
+    for form in (",",) if decimal == "," else ("", decimal or ".", *"," * (decimal is None)):
         numbers = to_numbers(present, form)
         if numbers.null_count():
             continue
@@ -186,7 +220,9 @@ def _dates_of_words(name: str, present: pl.Series, dates: str | None,
     formats = [f for f in formats if f not in other]
     if not formats:
         return None
-    timed = "%H" in formats[0]
+    timed = " %H" in formats[0] or " %I" in formats[0]
+    if timed and present.str.contains(rf":{ZONE}").any():
+        result.notes.append(f"column {name}: times with a zone are read in UTC")
     return Column(name, "date", "Datetime(time_unit='us', time_zone=None)" if timed else "Date",
                   form=formats[0])
 
@@ -207,17 +243,23 @@ def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
     words, levels, count = counts.to_series(0), counts.rows(), len(series) - series.null_count()
     looks_numeric = words.str.contains(_LOOKS_NUMERIC)
     codes = words.str.contains(r"^0\d+$").any()
+    looks_numeric &= ~words.str.contains(r"\.\d+\.(\d{1,2}|\d{4,})$|\.(\d{1,2}|\d{4,})\.")
     numeric = 0.0 if codes else counts.to_series(1).filter(looks_numeric).sum() / count
     others = sorted(words.filter(~looks_numeric).to_list()) or [words[0]]
     if numeric >= 0.5 and len(levels) > MOST_LEVELS:
         result.problems.append(
-            f"column {name}: {numeric:.0%} of its values look like numbers, others do not "
-            f"({', '.join(map(repr, others[:3]))}); say what is a gap with "
+            f"column {name}: {numeric:.0%} of its values look like numbers, but not "
+            f"{', '.join(map(repr, others[:3]))}; say what is a gap with "
             f"{say_option('missing', 'WORD')}, or leave it out with {say_option('drop', name)}")
         return Column(name, "dropped", dtype)
     if 0.5 <= numeric < 1:
         result.notes.append(f"column {name} is read as words, since {others[0]!r} is no number; "
                             f"{say_option('missing', others[0])} makes that a gap")
+    dates = words.str.contains(_LOOKS_DATED)
+    if dates.mean() >= 0.5 and not dates.all():  # type: ignore[operator]
+        odd = words.filter(~dates).sort()[0]
+        result.notes.append(f"column {name} is read as words, since {odd!r} is no date; "
+                            f"{say_option('missing', odd)} makes that a gap")
     if count >= FEW_ROWS and len(levels) > max(count / 2, 2):
         result.notes.append(f"column {name} is text ({len(levels):,} distinct values in {count:,} "
                             f"rows) and is not learnt; {say_option('label', name)} makes it the "
@@ -234,6 +276,9 @@ def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
 
 
 _LOOKS_NUMERIC = rf"^[+-]?\s*{SYMBOLS}*[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?{SYMBOLS}*$"
+
+
+_LOOKS_DATED = r"^(\d{4}([-/.])\d{1,2}[-/.]\d{1,2}|\d{1,2}([-/.])\d{1,2}[-/.]\d{2,4})([ T]\d.*)?$"
 
 
 def _share(present: pl.Series, pattern: str) -> float:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.data.text import BROKEN, COMPRESSED, MISSING, HowToRead, opened, read_text
+from latlas.data.text import BROKEN, COMPRESSED, MISSING, HowToRead, names_of, opened, read_text
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -77,7 +78,8 @@ def _with_gaps(data: DataFrame, more: str | None) -> DataFrame:
 
     words = {w.strip().lower() for w in (more or "").split(",")} | set(MISSING)
     variants = pl.Series(sorted({form(w) for w in words for form in (
-        str, str.upper, str.title, str.capitalize, lambda w: w.replace("nan", "NaN"))}))
+        str, str.upper, str.title, str.capitalize, lambda w: w.replace("nan", "NaN"),
+        lambda w: w.replace("nat", "NaT"))}))
     text, real = pl.col(pl.String), pl.selectors.float()
     return data.with_columns(text.str.strip_chars()).with_columns(
         pl.when(text.is_in(variants.implode())).then(None).otherwise(text).name.keep(),
@@ -159,7 +161,8 @@ def _series(name: str, values: list[Any]) -> Any:
     if bytes in present:
         raise DataError(f"column {name} holds binary values; leave it out with "
                         f"{say_option('drop', name)}")
-    if str in present and len(present) > 1:
+    intervals = "Interval" in {t.__name__ for t in present}  # of pandas.cut
+    if intervals or (str in present and len(present) > 1):
         values = [None if v is None or v != v else str(v) for v in values]
     return pl.Series(name, [None if v is None or v != v else v for v in values], strict=False)
 
@@ -168,24 +171,63 @@ def _in_memory(source: Any, name: str) -> Frame:
     import narwhals as nw
     import polars as pl
 
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    frame: Any = nw.from_native(source, eager_only=True, pass_through=True)
-    if isinstance(source, pl.DataFrame) or (hasattr(source, "__arrow_c_stream__") and not (
-            nw.dependencies.is_pandas_dataframe(source))):
-        return Frame(pl.DataFrame(source))
-    if isinstance(frame, nw.DataFrame):
-        labels = list(frame.to_native().columns)
-        named = labels != list(range(len(labels)))  # pandas numbers columns without names
-        return Frame(pl.DataFrame({str(c) if named else f"x{i}": _series(str(c), (
-            frame[c].to_list())) for i, c in enumerate(frame.columns)}), named=named)
-    if isinstance(source, dict):
-        return Frame(pl.DataFrame({str(k): _series(str(k), np.asarray(v).tolist())
-                                   for k, v in source.items()}))
-    array = np.asarray(source)
+    try:
+        if nw.dependencies.is_pandas_series(source):
+            source = source.to_frame()
+        if nw.dependencies.is_pandas_dataframe(source):
+            return _of_pandas(source)
+        if nw.dependencies.is_pyarrow_table(source):
+            notes: list[str] = []
+            names = names_of(source.column_names, notes)
+            return Frame(pl.DataFrame(source.rename_columns(names)), notes=tuple(notes))
+        if isinstance(source, pl.LazyFrame):
+            source = source.collect()
+        if isinstance(source, pl.DataFrame) or hasattr(source, "__arrow_c_stream__"):
+            return Frame(pl.DataFrame(source))
+        frame: Any = nw.from_native(source, eager_only=True, pass_through=True)
+        if isinstance(frame, nw.DataFrame):
+            source = {c: frame[c].to_list() for c in frame.columns}
+        if isinstance(source, dict):
+            return Frame(pl.DataFrame({str(k): _series(str(k), np.asarray(v).tolist())
+                                       for k, v in source.items()}))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
+    return _of_array(np.asarray(source), name)
+
+
+def _of_array(array: NDArray[Any], name: str) -> Frame:
+    import polars as pl
+
     if array.dtype.names:
         return Frame(pl.DataFrame({n: _series(n, array[n].tolist()) for n in array.dtype.names}))
     if array.ndim != 2 or array.dtype.kind not in "buif":
         raise DataError(f"{name}: rows must be numbers of shape (n, d), not {array.dtype} of "
                         f"shape {array.shape}")
     return Frame(pl.DataFrame({f"x{i}": array[:, i] for i in range(array.shape[1])}), named=False)
+
+
+def _of_pandas(source: Any) -> Frame:
+    """Columns by their place, whatever their labels are: numbers, tuples, the same twice."""
+    import polars as pl
+
+    labels, notes = list(source.columns), list[str]()
+    named = labels != list(range(len(labels)))  # pandas numbers columns without names
+    names = names_of(["_".join(str(part) for part in label if str(part)) if isinstance(
+        label, tuple) else str(label) for label in labels], notes) if named else [
+            f"x{i}" for i in labels]
+    index = [str(n) for n in source.index.names if n is not None]
+    if index or source.index.dtype.kind not in "iu":
+        notes.append(f"the index {', '.join(index) or 'of the frame'} is not read; reset_index() "
+                     "makes it a column")
+    columns = {}
+    for i, column in enumerate(names):
+        values = source.iloc[:, i]
+        kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else ""
+        if str(values.dtype).startswith("period"):
+            values = values.dt.to_timestamp()
+        if kind in tuple("iufb") and values.dtype != np.float16:
+            columns[column] = pl.Series(column, values.to_numpy())
+        else:
+            values = values.astype(object)
+            columns[column] = _series(column, values.where(values.notna(), None).tolist())
+    return Frame(pl.DataFrame(columns), named=named, notes=tuple(notes))

@@ -175,7 +175,7 @@ def info(source: Source | PairSource) -> dict[str, Any]:
         return {"name": source.name, "aligned": source.aligned, "a": info(source.a),
                 "b": info(source.b), "notes": list(source.notes)}
     data = source.base
-    space = data.space if source.problems else source.space
+    space = data.space
     label, group, clip, duration = (data.take(k) for k in ("label", "group", "clip", "duration"))
     counts = [] if label is None else np.bincount(label, minlength=len(space.classes)).tolist()
     some: Any = data.subset(slice(0, LOOKED_AT)).take("x")

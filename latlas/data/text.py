@@ -30,7 +30,8 @@ NAMED_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "p
                     "space": " "}
 #: what stands for a gap, in small letters
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "--", "#null!", "nil",
-           "-nan", "nat", "<null>", "#n/a n/a", "#value!", "#div/0!")
+           "-nan", "nat", "<null>", "#n/a n/a", "#value!", "#div/0!", "#ref!", "#num!", "#name?",
+           "n.a.", "0000-00-00", "0000-00-00 00:00:00")
 #: characters and lines that the separator and the header are told by
 SAMPLE, SAMPLE_LINES = 1 << 20, 1000
 ROWS_AT_ONCE = 20_000
@@ -38,6 +39,8 @@ COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.op
 BROKEN = (OSError, EOFError, lzma.LZMAError, ValueError)
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _NUMBER = re.compile(NUMBER)
+#: a line of two values and more, the first a number, between blanks; no thousands, no other mark
+_BLANK_NUMBERS = re.compile(rf"\s*{NUMBER}[ \t]+(?![^,;|]*[,;|])(?!\d{{3}}\s*$)\S")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
 @dataclass(frozen=True)
 class HowToRead:
@@ -98,7 +101,7 @@ def read_text(source: Any, name: str, suffix: str, how: HowToRead) -> tuple[
                 raise DataError(f"{name} has no rows")
             header = _has_header(first, notes) if how.header is None else how.header
             width = len(first[0])
-            names = _names(first.pop(0), notes) if header else [f"x{i}" for i in range(width)]
+            names = names_of(first.pop(0), notes) if header else [f"x{i}" for i in range(width)]
             names[0] = names[0].lstrip("# ") or names[0]  # of a last comment that names columns
             blocks, block = [], first
             while block:
@@ -170,6 +173,8 @@ def _lines(text: Any, name: str) -> Iterator[str]:
 def _rows(text: Any, name: str, dialect: _Dialect, notes: list[str]) -> Iterator[list[str]]:
     """Values of each row; a row of another width than the first is an error with its line."""
     lines = islice(_lines(text, name), dialect.skip, None)
+    if dialect.separator == " ":
+        lines = map(_single_blanks, lines)
     reader = csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote,
                         skipinitialspace=True, strict=True)
     width, where, blank = 0, dialect.skip, 0
@@ -182,8 +187,9 @@ def _rows(text: Any, name: str, dialect: _Dialect, notes: list[str]) -> Iterator
             if len(row) != width:
                 raise DataError(
                     f"{name}: line {reader.line_num + where} has {len(row)} values, the first "
-                    f"row has {width}; repair the line, or say {say_option('separator')} if "
-                    "values are not separated by "
+                    f"row has {width}; repair or remove the line"
+                    + " (or the lines before the names)" * (width == 1)
+                    + f", or say {say_option('separator')} if values are not separated by "
                     + repr(dialect.separator))
             yield row
         if blank and width == 1:
@@ -216,7 +222,7 @@ def _sniff(lines: Sequence[str], name: str, suffix: str, how: HowToRead,
     joined = "".join(body[:200])
     quote = "'" if joined.count("'") > 2 * joined.count('"') and re.search(
         r"(^|[,;\t|\r\n])\s*'(?:[^']|'')*'\s*([,;\t|\r\n]|$)", joined) else '"'
-    if separator is None and suffix in (".tsv", ".tab"):
+    if separator is None and suffix in (".tsv", ".tab") and "\t" in joined:
         separator = "\t"
     return _Dialect(separator or _separator(lines[skip:], body, quote, notes), quote, skip)
 
@@ -225,6 +231,10 @@ def _separator(lines: Sequence[str], body: Sequence[str], quote: str, notes: lis
     """What gives every row of the sample equally many values. Of several the one whose values hold
     the fewest other separators, then the one that gives more columns."""
     valid = []
+    if _aligned(lines, body, quote):
+        notes.append("values are taken to be separated by blanks; others with "
+                     + say_option("separator"))
+        return " "
     for candidate in SEPARATORS:
         rows = _try(lines, candidate, quote)
         if rows is not None and len(rows[0]) >= 2:
@@ -245,6 +255,19 @@ def _separator(lines: Sequence[str], body: Sequence[str], quote: str, notes: lis
     return likely if ragged else ","
 
 
+def _aligned(lines: Sequence[str], body: Sequence[str], quote: str) -> bool:
+    """Whether blanks stand between values: most lines begin with numbers that only they part, and
+    every line has as many values."""
+    numbers = sum(bool(_BLANK_NUMBERS.match(line)) for line in body)
+    rows = _try(lines, " ", quote) if numbers >= max(0.5 * len(body), 1) else None
+    return rows is not None and len(rows[0]) >= 2
+
+
+def _single_blanks(line: str) -> str:
+    """A line whose values stand between blanks, any number of them, and tabs."""
+    return line.replace("\t", " ").strip(" \r\n") + "\n"
+
+
 def _is_header_comment(lines: Sequence[str], skip: int) -> bool:
     """A last ``#`` line that names the columns: as many names as values, over numbers."""
     if skip >= len(lines):
@@ -259,6 +282,8 @@ def _is_header_comment(lines: Sequence[str], skip: int) -> bool:
 
 def _try(lines: Sequence[str], separator: str, quote: str) -> list[list[str]] | None:
     """The rows of the sample if they have one width."""
+    if separator == " ":
+        lines = list(map(_single_blanks, lines))
     try:
         rows = list(csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=True,
                                strict=True))
@@ -298,8 +323,8 @@ def _has_header(rows: Sequence[list[str]], notes: list[str]) -> bool:
     if any(_DATE.match(first[i]) and not numeric[i] for i in words):
         return False
     recurs = any(first[i] in columns[i] for i in words if not numeric[i])
-    told = over_numbers or recurs  # by the file itself
-    header = not recurs
+    told = over_numbers != recurs  # by the file itself
+    header = not recurs or over_numbers
     if numbers:
         told = False
         header = (not recurs and len(rest) >= 3 and not (over_numbers and len(numbers) > len(words))
@@ -331,7 +356,7 @@ def _looks_like_a_number(text: str) -> bool:
     return is_number(text) or is_number(re.sub(r"[\s$€£¥%,'\u00a0\u202f]", "", text))
 
 
-def _names(first: Sequence[str], notes: list[str]) -> list[str]:
+def names_of(first: Sequence[str], notes: list[str]) -> list[str]:
     """Names without blanks around them; one that is there already gets a number."""
     names: list[str] = []
     for i, cell in enumerate(first):
