@@ -172,7 +172,7 @@ def _lines(text: Any, name: str) -> Iterator[str]:
 
 def _rows(text: Any, name: str, dialect: _Dialect, notes: list[str]) -> Iterator[list[str]]:
     """Values of each row; a row of another width than the first is an error with its line."""
-    lines = islice(_lines(text, name), dialect.skip, None)
+    lines: Iterator[str] = islice(_lines(text, name), dialect.skip, None)
     if dialect.separator == " ":
         lines = map(_single_blanks, lines)
     reader = csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote,

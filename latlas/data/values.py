@@ -97,7 +97,7 @@ def to_dates(words: pl.Series, form: str) -> pl.Series:
                + zone.str.slice(-2).cast(pl.Int64, strict=False))
     minutes = pl.select(pl.when(zone.str.starts_with("-")).then(-minutes).otherwise(
         minutes)).to_series().fill_null(0)
-    return pl.select(dates - pl.duration(minutes=minutes)).to_series().alias(words.name)
+    return pl.select(dates - pl.duration(minutes=pl.lit(minutes))).to_series().alias(words.name)
 
 
 def canonical(series: pl.Series, column: Column, problems: list[str] | None = None) -> pl.Series:
