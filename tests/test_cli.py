@@ -576,3 +576,8 @@ def test_help_of_a_model_of_two_sides_shows_two_sides(capsys):
     assert "--data horses/ --data zebras/" in capsys.readouterr().out
     assert cli.run(["train", "ae", "--help"]) == 0
     assert "latlas train ae --data digits" in capsys.readouterr().out
+
+
+def test_files_of_a_pattern_after_one_data_are_told_how(capsys):
+    said = failure(capsys, "interpolate", "run", "--data", "a.png", "b.png")
+    assert "Each source has its own --data: --data a.png --data b.png" in said

@@ -486,3 +486,29 @@ def test_pca_of_few_examples_chooses_what_fits(tmp_path):
     assert run.model.latent_dim == n - 2
     with pytest.raises(DataError, match="latent_dim=9 needs at least 11 training examples"):
         latlas.train("pca", str(tmp_path / "few"), latent_dim=9, progress=False)
+
+
+def test_what_is_converted_for_the_sake_of_others_is_said(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.full((8, 8), 900 * i, np.uint16)).save(tmp_path / f"deep{i}.png")
+    assert not open_source(tmp_path).notes
+    Image.new("L", (8, 8), 7).save(tmp_path / "grey.png")
+    assert "1 image of 8-bit grey was converted to 16-bit grey" in open_source(tmp_path).notes
+    Image.new("RGB", (8, 8)).save(tmp_path / "colour.png")
+    notes = open_source(tmp_path).notes
+    assert any("4 images of" in n and n.endswith("were converted to RGB") for n in notes)
+
+
+def test_another_kind_of_files_than_the_run_learnt(tmp_path):
+    from scipy.io import wavfile
+
+    for i in range(12):
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (i, 3 * i, 7)).save(tmp_path / f"p/{i}.png")
+    wavfile.write(tmp_path / "a.wav", 8000, np.zeros(4000, np.int16))
+    photos = {"source": str(tmp_path / "p"), "image_size": 8}
+    latlas.train("pca", photos, out=tmp_path / "run", latent_dim=2)
+    with pytest.raises(DataError, match=r"a\.wav holds no images as the run was trained on$"):
+        latlas.encode(tmp_path / "run", str(tmp_path / "a.wav"))
+    with pytest.raises(DataError, match="unknown option 'n_fft'"):
+        open_examples(latlas.load(tmp_path / "run"), tmp_path / "p", n_fft=3)

@@ -73,7 +73,7 @@ def _dispatch(tokens: list[str]) -> int:
     if name not in COMMANDS:
         raise ConfigError(unknown("command", name, COMMANDS))
 
-    from cyclopts import App, CycloptsError, UnknownOptionError
+    from cyclopts import App, CycloptsError
 
     from latlas.cli.derive import as_command
 
@@ -97,11 +97,7 @@ def _dispatch(tokens: list[str]) -> int:
                 return app(tokens, exit_on_error=False, print_error=False) or 0
         app.help_print()
     except CycloptsError as error:
-        message = " ".join(str(error).split())
-        if name == "train" and isinstance(error, UnknownOptionError):
-            from latlas.cli.train import setting_meant
-
-            message += setting_meant(tokens[0], error.token.keyword or error.token.value)
+        message = " ".join(str(error).split()) + _meant(name, tokens, error)
         raise ConfigError(f"{message} See `latlas {name} --help`.") from error
     examples: Sequence[str] = COMMANDS[name].examples
     settings: list[str] = []
@@ -112,6 +108,19 @@ def _dispatch(tokens: list[str]) -> int:
         examples = own or examples
     print("\n".join(["", "Examples:", *(f"  {line}" for line in examples), *settings]))
     return 0
+
+
+def _meant(name: str, tokens: list[str], error: Exception) -> str:
+    """What was probably meant by a word or option that the command does not take."""
+    from cyclopts import UnknownOptionError, UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError) and "--data" in tokens:
+        return " Each source has its own --data: --data a.png --data b.png; or name their folder."
+    if name == "train" and isinstance(error, UnknownOptionError):
+        from latlas.cli.train import setting_meant
+
+        return setting_meant(tokens[0], error.token.keyword or error.token.value)
+    return ""
 
 
 if __name__ == "__main__":

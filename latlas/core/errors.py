@@ -29,6 +29,14 @@ class DataError(LatlasError):
     """A source that cannot be read, or does not hold what the task needs."""
 
 
+class UnreadOptionError(DataError):
+    """A source of this kind has no such option."""
+
+    def __init__(self, message: str, option: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class ConfigError(LatlasError):
     """An option with an unknown name or a value that does not fit."""
 

@@ -8,7 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import ConfigError, DataError, say_notes, say_option, unknown
+from latlas.core.errors import (
+    ConfigError,
+    DataError,
+    UnreadOptionError,
+    say_notes,
+    say_option,
+    unknown,
+)
 from latlas.core.space import Images, PairSpace, Space, Table
 from latlas.data.dataset import Dataset, Source, Store, split
 from latlas.data.files import TABLES, Files, two_sides
@@ -133,10 +140,21 @@ def as_source(data: Any, like: Like | None = None, *, side: str = "A",
         named = list(zip("AB", sides, strict=False))
         shared["fit"] = fit_of(dict(named[::-1] if side == "B" else named))
         shared |= _kept(spec, data)
-    source = open_source(data, **{**shared, **options})
+    source = _opened(data, shared, options, "recordings" if sounds else "images")
     if like is not None and not any(isinstance(side, Table) for side in sides):
         say_notes(source.notes)
     return source
+
+
+def _opened(data: Any, shared: dict[str, Any], options: dict[str, Any], kind: str) -> (
+        Source | PairSource):
+    """The source, or that it is of another kind where it has no option that the run's has."""
+    try:
+        return open_source(data, **{**shared, **options})
+    except UnreadOptionError as error:
+        if error.option in options:
+            raise
+        raise DataError(f"{data} holds no {kind} as the run was trained on") from None
 
 
 def _kept(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:

@@ -239,11 +239,12 @@ class ImageFiles:
         return (CHANNELS[mode], *size), mode, size, []
 
     def _remarks(self, heads: dict[int, Header], size: Size | None, mode: str) -> list[str]:
-        """What is said of images that were changed because a size or mode was given, or large."""
+        """What is said of images that were brought to a size or mode that was given or others have,
+        of several frames, or large."""
         how = self.how
         every = [heads[i] for i in sorted(heads)]
-        notes = changes(every, size if how.fit or how.image_size else None,
-                        mode if how.fit or how.mode else IDS)
+        told = how.fit or how.mode or len({h.mode for h in every}) > 1
+        notes = changes(every, size if how.fit or how.image_size else None, mode if told else IDS)
         moving = [i for i, h in heads.items() if h.more]
         if moving:
             notes.append(f"{len(moving):,} file{'s' * (len(moving) > 1)} of several frames, of "

@@ -32,7 +32,7 @@ IDS = "ids"
 CHANNELS = {"1": 1, "L": 1, "I;16": 1, IDS: 1, "RGB": 3, "RGBA": 4}
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 #: what the modes are called, and how many levels they have if not 256
-WORDS = {"1": "1-bit", "I;16": "16-bit grey", IDS: "class ids"}
+WORDS = {"1": "1-bit", "L": "8-bit grey", "I;16": "16-bit grey", IDS: "class ids"}
 LEVELS = {"1": 2, "I;16": 65536}
 ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag; from here on width and height are swapped
 #: formats whose head says size and mode, and those of which it says the size before turning

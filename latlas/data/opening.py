@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import DataError, RunError, say_option, unknown
+from latlas.core.errors import DataError, RunError, UnreadOptionError, say_option, unknown
 from latlas.core.files import alone
 from latlas.data import files, pairs
 from latlas.data.archives import tar_ending, walk
@@ -347,7 +347,8 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
             raise DataError(f"{title}: {say_option('pair', value)} is for folders and zips of "
                             "images; two arrays are joined by open_pair(a, b)")
         if key not in valid:
-            raise DataError(f"{title}: {unknown('option', key, {*valid, 'label'} - {'fit'})}")
+            valid_names = {*valid, "label"} - {"fit"}
+            raise UnreadOptionError(f"{title}: {unknown('option', key, valid_names)}", key)
     values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
     if unlabelled and "label" in valid:
         values["label"] = "none"

@@ -38,7 +38,8 @@ from latlas.data.streams import in_npy, in_zip, readable, refuse_objects, regula
 from latlas.data.tables import described
 
 NEEDED = {"pairs": "of which the rows belong together: a folder with A/ and B/, images side by "
-                   "side ({side}), an npz with A and B",
+                   "side ({side}), an npz with A and B, two folders of equal names (--data A "
+                   "--data B --data-option paired=true)",
           "domains": "such as a folder with trainA/ and trainB/, or two sources (--data A --data "
                      "B)"}
 LOOKED_AT = 10_000
