@@ -1,5 +1,7 @@
 """A run of a table in use: a row has one score, whatever brings it; what it writes is typed."""
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -87,6 +89,20 @@ def test_missing_columns_and_new_words_are_refused_in_one_line(run, tmp_path, ca
         assert cli.run(["score", str(run), "--data", str(tmp_path / "bad.csv")]) == 2
         error = capsys.readouterr().err.strip().splitlines()
         assert len(error) == 1 and message in error[0]
+
+
+def test_outliers_of_a_file_with_an_empty_column_and_labels_of_its_own(run, tmp_path, capsys):
+    frame = mixed(30, seed=3).with_columns(
+        age=pl.Series([None] * 30, dtype=pl.Int64),
+        kind=pl.Series(["strange" if i % 5 == 0 else "usual" for i in range(30)]))
+    frame.write_csv(tmp_path / "t.csv")
+    assert cli.run(["outliers", str(run), "--data", str(tmp_path / "t.csv"), "--fpr", "0.2",
+                    "--label", "kind", "--outlier-label", "strange", "--out",
+                    str(tmp_path / "o.csv"), "--json"]) == 0
+    assert pl.read_csv(tmp_path / "o.csv").height == 30
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["examples"] == 30 and facts["rankings"]
+    assert all(0 <= ranking["auroc"] <= 1 for ranking in facts["rankings"].values())
 
 
 def test_data_info_lists_every_column_and_all_problems(tmp_path, capsys):

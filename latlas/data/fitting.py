@@ -94,6 +94,19 @@ def in_run(source: Source | PairSource, like: Like | None) -> Any:
     return _in_table(source, space.a if isinstance(space, PairSpace) else space)
 
 
+def with_own_labels(source: Source | PairSource, like: Like) -> Any:
+    """A source whose table is read in the columns of a run, but whose labels are its own, in words
+    that the run need not know."""
+    space = like.space.a if isinstance(like.space, PairSpace) else like.space
+    if not isinstance(source, Source) or not isinstance(space, Table) or not isinstance(
+            source.base.space, Table):
+        return source
+    rows = _in_table(source, space.replace(classes=()))
+    label, classes = source.base.label, source.base.space.classes
+    return replace(rows, base=replace(rows.base, label=label,
+                                      space=space.replace(classes=classes)))
+
+
 def _without_unknown_labels(source: Source, space: Any, conditional: bool) -> Source:
     """Images in folders that name other classes than the run knows, for a model that takes none."""
     base = source.base

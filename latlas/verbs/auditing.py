@@ -12,7 +12,14 @@ from latlas.core.distributions import Normal
 from latlas.core.errors import ConfigError, DataError, say_option, unknown
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset, encode_labels
-from latlas.data.fitting import as_source, conform, is_arrays, open_examples, part_of
+from latlas.data.fitting import (
+    as_source,
+    conform,
+    is_arrays,
+    open_examples,
+    part_of,
+    with_own_labels,
+)
 from latlas.data.pairs import first_side
 from latlas.data.tables import as_read, kinds_of
 from latlas.metrics.features import outlines
@@ -61,7 +68,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None,
             raise DataError(f"{len(np.asarray(y)):,} labels for {len(examples):,} examples: give "
                             "one for each")
         return examples, *encode_labels(y, "the labels")
-    source = as_source(data, run, **read)
+    source = with_own_labels(as_source(data, run, **read), run)
     examples = first_side(part_of(source, split))
     if group is None:
         label: Any = examples.take("label")

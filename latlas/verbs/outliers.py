@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
-from latlas.data.fitting import as_source, conform, default_split, is_arrays, part_of
+from latlas.data.fitting import (
+    as_source,
+    conform,
+    default_split,
+    is_arrays,
+    part_of,
+    with_own_labels,
+)
 from latlas.data.pairs import first_side
 from latlas.metrics import outliers as scoring
 from latlas.render import plots
@@ -252,7 +259,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
             raise DataError(f"labels of outliers must be {len(examples)} numbers that are 0 or 1 "
                             "(1: outlier)")
         return examples, truth.astype(bool)
-    source = as_source(data, run, **read)
+    source = with_own_labels(as_source(data, run, **read), run)
     part = first_side(part_of(source, split or default_split(source, run)))
     label, classes = part.take("label"), list(part.space.classes)
     examples = conform(replace(part, label=None), run.space, source.name)
