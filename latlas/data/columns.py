@@ -14,18 +14,8 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import OTHER, Column
 from latlas.data.frames import Frame
 from latlas.data.text import NUMBER, UNNAMED
-from latlas.data.values import (
-    DAY,
-    ORDERS,
-    SYMBOLS,
-    TRUTH,
-    WEEK,
-    YEAR,
-    ZONE,
-    canonical,
-    date_formats,
-    to_numbers,
-)
+from latlas.data.values import DAY, TRUTH, WEEK, YEAR, canonical
+from latlas.data.words import ORDERS, SYMBOLS, ZONE, date_formats, to_numbers
 
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text
