@@ -70,10 +70,7 @@ def translations(model: Any, data: Dataset, to: str, size: int = BLOCK,
                  progress: Progress | None = None, before: int = 0) -> Iterator[Tensor]:
     """Examples in domain ``to``, in model units, block by block: memory holds one block.
     Noise is that of a block's place; ``before`` is how many examples come before the data.
-
-    Raises:
-        ConfigError: no such domain, or examples of another shape than those of the domain before.
-    """
+    ConfigError: no such domain, or examples of another shape than those of the domain before."""
     must_reach(model, to)
     space, count = domains(model.space, to)[0], before
     if tuple(data.space.shape) != tuple(space.shape):
@@ -281,9 +278,8 @@ def open_recordings(run: Run, data: Any = None, split: str | None = None, *, sid
             trained on.
         split: as in :meth:`latlas.run.Run.open`.
 
-    Raises:
-        DataError: no recordings there, nothing that has a place, or a broken file, unless
-            ``on_error`` is ``skip``.
+    DataError: no recordings there, nothing that has a place, or a broken file, unless ``on_error``
+    is ``skip``.
     """
     spec: Mapping[str, Any] = (run.data or {}) if data is None else (
         data if isinstance(data, Mapping) else {"source": data})
