@@ -8,8 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of NumPy, SciPy and scikit-lear
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# the same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones
+settings.register_profile("repeated", derandomize=True, database=None, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeated"))
 
 
 @pytest.fixture(autouse=True)
