@@ -18,7 +18,7 @@ from latlas.data.files import FILMS, PICTURES, SOUNDS
 
 #: bytes of a file's name, and of one with its folders, at most
 LONGEST, LONGEST_PATH = 255, 1024
-KNOWN = PICTURES | FILMS | SOUNDS | {".flac", ".ogg", ".mp3", ".jfif", ".avif"}
+KNOWN = PICTURES | FILMS | SOUNDS
 #: no file system of Windows holds these; a slash divides folders
 RESERVED = re.compile(r'[\x00-\x1f\x7f%<>:"|?*\\]')
 DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9]) *(\.|$)", re.IGNORECASE)

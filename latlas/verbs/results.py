@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from latlas.core.errors import ConfigError, RunError
-from latlas.data.dataset import CHUNK, Dataset
+from latlas.data.dataset import Dataset
+from latlas.data.keys import keys_of
 from latlas.data.splits import hash_rows
 from latlas.render.text import counted
 from latlas.verbs import write
@@ -151,11 +152,12 @@ def results_of(out: Path | str | None, verb: str, run: Any, data: Any = None,
         json.loads(json.dumps(options, default=_json)), run.name, named))
 
 
-def weights_digest(model: Any) -> str:
-    """32 hexadecimal digits of a model's weights and their names."""
+def weights_digest(model: Any, *, own: bool = False) -> str:
+    """32 hexadecimal digits of a model's weights and their names; ``own`` without its fitted
+    prior's."""
     digest = hashlib.blake2b(digest_size=16)
     parts = {"": model.state_dict()}
-    if (prior := getattr(model, "fitted_prior", None)) is not None:
+    if not own and (prior := getattr(model, "fitted_prior", None)) is not None:
         parts["prior."] = prior.flow.state_dict()
     for prefix, state in parts.items():
         for name, tensor in sorted(state.items()):
@@ -174,12 +176,8 @@ def data_digest(data: Any) -> str:
             content = hashlib.blake2b(data.files.read(stored), digest_size=16).digest()
             digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + content)
         return digest.hexdigest()
-    names, keys = data.take("names"), data.take("key")
-    size = max(1, CHUNK // max(1, data.space.dims * data.x.itemsize))
-    for start in range(0, len(data), size):
-        part = slice(start, start + size)
-        digest.update((hash_rows(np.asarray(data.subset(part).take("x"))) if keys is None
-                       else keys[part]).tobytes())
+    names = data.take("names")
+    digest.update(keys_of(data).tobytes())
     for name in () if names is None else names.tolist():
         digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from latlas.data.dataset import Dataset
 from latlas.data.keys import keys_of
 from latlas.verbs.common import Array, Progress, ShardParts
 from latlas.verbs.estimators import BATCH
+from latlas.verbs.results import weights_digest
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
 FORMAT = 1
@@ -83,13 +84,10 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
     import polars
 
     (number, count), folder = share_of(shard), Path(str(out))
-    weights = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
     request = {
         "format": FORMAT, "verb": verb, "options": options, "shards": count, "block": block,
-        "examples": len(data), "data": digest_of(keys_of(data)), "model": weights.hexdigest(),
+        "examples": len(data), "data": digest_of(keys_of(data)),
+        "model": weights_digest(model, own=True),
         "reference examples": reference and digest_of(keys_of(reference))}
     for path in sorted(folder.glob("shard-*.json")):  # what other shards noted must be the same
         try:
