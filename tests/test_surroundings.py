@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_bytes_that_are_no_utf8_in_every_path(tmp_path: Path,
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Processes that are started hear SIGHUP, also where the tests run under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_terminal_that_closes_saves_the_training(tmp_path: Path, number: int) -> None:
     tokens = ["train", "ae", "--images", "10M", "--set", "width=8", "--set", "depth=1", "--set",
@@ -133,6 +143,7 @@ def test_a_place_that_cannot_be_written_is_noticed_before_the_work(
         getattr(latlas, verb)(run, out=tmp_path / "a.png")
 
 
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_packing_that_is_killed_leaves_nothing_that_stays(tmp_path: Path, number: int) -> None:
     code = ("import sys, os, signal; from latlas.cli import __main__ as cli, surroundings\n"
