@@ -124,12 +124,14 @@ def say_size(size: float) -> str:
     return f"{size / {'GB': 1e9, 'MB': 1e6, 'kB': 1e3, 'bytes': 1}[unit]:,.3g} {unit}"
 
 
-def claim(size: int, name: Any) -> None:
-    """DataError if so many bytes are more than the memory that is free."""
-    free = dataset.available_memory()
+def claim(size: int, name: Any, *, free: int | None = None,
+          way_out: str = "read less of it, or on a larger machine",
+          error: Callable[[str], LatlasError] = DataError) -> None:
+    """An error if so many bytes are more than the memory that is free."""
+    free = dataset.available_memory() if free is None else free
     if size > free:
-        raise DataError(f"{name} takes {say_size(size)} of memory, and {say_size(free)} are free; "
-                        "read less of it, or on a larger machine")
+        raise error(f"{name} takes {say_size(size)} of memory, and {say_size(free)} are free; "
+                    f"{way_out}")
 
 
 def claim_unpacked(size: int, packed: int, name: Any) -> None:
