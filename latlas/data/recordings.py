@@ -4,7 +4,6 @@ Each becomes short-time spectra in decibels under its own peak, cut into windows
 of frames that lie ``stride`` frames apart; one shorter than a window lies at as many places within
 it, between silence. Windows of a recording, and of files that are equal, share a group and so a
 split. Folders and tables of labels are as for images, but A and B are two domains.
-``PLACE::PATTERN`` takes files by their names.
 
 The spectrum of n samples has ``n_fft // 2 + 1`` bins and ``ceil(n / hop) + 1`` frames; frame k is
 centred on sample ``k · hop``, and beyond the ends there is silence.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -66,30 +65,31 @@ class Listening:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
-        for option, value, fits, words in (
-                ("rate", self.rate, self.rate is None or LOWEST <= self.rate <= HIGHEST,
-                 f"samples a second, {LOWEST:,} to {HIGHEST:,}"),
-                ("window", self.window, self.window >= EIGHT and self.window % EIGHT == 0,
-                 f"frames of an example, a multiple of {EIGHT}"),
-                ("stride", self.stride, self.stride is None or self.stride >= 1,
-                 "frames from a window to the next, at least 1"),
-                ("floor", f"{self.floor:g}", self.floor > 0, "decibels under the peak, above 0")):
-            if not fits:
-                raise DataError(f"{say_option(option, value)}: {words}")
+        _check(self.rate is None or LOWEST <= self.rate <= HIGHEST, "rate", self.rate,
+               f"samples a second, {LOWEST:,} to {HIGHEST:,}")
+        _check(self.window >= EIGHT and self.window % EIGHT == 0, "window", self.window,
+               f"frames of an example, a multiple of {EIGHT}")
+        _check(self.stride is None or self.stride >= 1, "stride", self.stride,
+               "frames from a window to the next, at least 1")
+        _check(self.floor > 0, "floor", f"{self.floor:g}", "decibels under the peak, above 0")
 
-    def sound(self, heads: Sequence[Clip]) -> Sound:
+    def sound(self, heads: Collection[Clip]) -> Sound:
         """Of these recordings: the rate of most, at most 16,000 Hz, and frames of 32 ms."""
         rates, counts = np.unique([head.rate for head in heads], return_counts=True)
         rate = self.rate or min(int(rates[counts.argmax()]), MOST)
         n_fft = self.n_fft or 2 ** round(np.log2(FRAME * rate))
         hop = self.hop or n_fft // OVERLAP
-        if n_fft < 2 * EIGHT or n_fft % (2 * EIGHT):
-            raise DataError(f"{say_option('n_fft', n_fft)}: samples of a frame, a multiple of "
-                            f"{2 * EIGHT}")
-        if hop < 1 or n_fft % hop or hop == n_fft:
-            raise DataError(f"{say_option('hop', hop)}: samples from a frame to the next, which "
-                            f"divide {say_option('n_fft', n_fft)} at least once")
+        _check(n_fft >= 2 * EIGHT and n_fft % (2 * EIGHT) == 0, "n_fft", n_fft,
+               f"samples of a frame, a multiple of {2 * EIGHT}")
+        _check(0 < hop < n_fft and n_fft % hop == 0, "hop", hop,
+               f"samples from a frame to the next, which divide {say_option('n_fft', n_fft)} at "
+               "least once")
         return Sound(rate, n_fft, hop, self.floor)
+
+
+def _check(fits: bool, option: str, value: Any, words: str) -> None:
+    if not fits:
+        raise DataError(f"{say_option(option, value)}: {words}")
 
 
 def open_recordings(path: Path, pattern: str = "", /, *, how: Listening) -> RecordingFiles:
@@ -105,14 +105,16 @@ def open_recordings(path: Path, pattern: str = "", /, *, how: Listening) -> Reco
 
 
 class RecordingFiles:
-    """Recordings of one side of a place, read one by one; ``errors`` holds what is broken, by
-    position."""
+    """Recordings of one side of a place, read one by one.
+
+    ``errors`` of what is broken and ``groups``, hashes of the files, are by position.
+    """
 
     def __init__(self, files: Files, how: Listening, notes: Sequence[str] = ()) -> None:
         self.files, self.how, self.notes = files, how, notes
         self.names = files.titles
         self.errors: dict[int, str] = {}
-        self.digests: dict[int, bytes] = {}
+        self.groups: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,7 +128,8 @@ class RecordingFiles:
     def clip(self, i: int) -> Clip:
         """Recording ``i``; DataError with its name if it is broken."""
         data = self.files.read(self.files.stored[i])
-        self.digests[i] = hashlib.blake2b(data, digest_size=8).digest()
+        digest = hashlib.blake2b(data, digest_size=8).digest()
+        self.groups[i] = int.from_bytes(digest, "little", signed=True)
         try:
             return read_sound(data)
         except DataError as error:
@@ -155,11 +158,11 @@ class RecordingFiles:
     def remarks(self) -> list[str]:
         """What was left out or changed; DataError for broken files unless they may be skipped."""
         heads = list(self.heads.values())
-        return [*complaint(self.errors, len(self), "recordings", self.how.on_error,
-                           f"{self.files.path}: "), *counted({
+        return complaint(self.errors, len(self), "recordings", self.how.on_error,
+                         f"{self.files.path}: ") + counted({
             "without a length in their headers: read to their ends": [h.unbounded for h in heads],
             "followed by bytes that are not read": [h.surplus for h in heads],
-            "made mono, the mean of their channels": [h.channels > 1 for h in heads]})]
+            "made mono, the mean of their channels": [h.channels > 1 for h in heads]})
 
     def sides(self, pair: str | None = None, paired: bool | None = None) -> tuple[
             RecordingFiles, RecordingFiles, bool] | None:
@@ -172,37 +175,27 @@ class RecordingFiles:
             RecordingFiles, RecordingFiles]:
         """Both at one rate."""
         sound = self.how.sound([*self.heads.values(), *other.heads.values()])
-        for side in (self, other):
-            side.how = replace(self.how, rate=sound.rate)
+        self.how = other.how = replace(self.how, rate=sound.rate)
         return self, other
 
     def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
         """Every window of every recording, and what is about of the recording."""
-        heads, window = self.heads, self.how.window
-        sound, stride = self.how.sound(list(heads.values())), self.how.stride or window // WINDOWS
-        frames = {i: frames_of(-(-len(head.x) * sound.rate // head.rate), sound.hop)
-                  for i, head in heads.items()}
-        notes = [*self.remarks(), summary(list(heads.values())),
+        heads, window = list(self.heads.values()), self.how.window
+        sound, stride = self.how.sound(heads), self.how.stride or window // WINDOWS
+        frames = [frames_of(-(-len(h.x) * sound.rate // h.rate), sound.hop) for h in heads]
+        counts = [len(starts(n, window, stride)) for n in frames]
+        notes = [*self.remarks(), summary(heads),
                  f"spectra at {sound}; windows of {window} frames "
                  f"({window * sound.hop / sound.rate:.2f} s) every {stride}",
-                 *counted({f"resampled to {sound.rate:,} Hz": [
-                               h.rate != sound.rate for h in heads.values()],
+                 *counted({f"resampled to {sound.rate:,} Hz": [h.rate != sound.rate for h in heads],
                            "shorter than a window: silence beside them": [
-                               n < window for n in frames.values()]})]
-        places = [(i, at) for i in heads for at in starts(frames[i], window, stride)]
-        x = store.allocate((len(places), 1, sound.n_fft // 2, window), np.uint8)
-        last, picture = -1, np.zeros((1, 0, 0), np.uint8)
-        for row, (i, at) in enumerate(places):
-            if i != last:
-                last, picture = i, picture_of(self.clip(i), sound)
-            short = window - picture.shape[2]
-            x[row] = (picture[:, :, at:at + window] if short <= 0
-                      else np.pad(picture, ((0, 0), (0, 0), (at, short - at))))
-            store.done(row + 1, len(places))
-        of = np.array([i for i, _ in places])
-        group = np.frombuffer(b"".join(self.digests.get(i, bytes(8)) for i in range(len(self))),
-                              "<i8").astype(np.int64)
-        data = Dataset(x, Recordings(x.shape[1:], sound=sound), group=group[of])
+                               n < window for n in frames]})]
+        x = store.gather((sum(counts), 1, sound.n_fft // 2, window), np.uint8, (
+            part[None] for i in self.heads
+            for part in windows(picture_of(self.clip(i), sound), window, stride)))
+        of = np.repeat(list(self.heads), counts)
+        data = Dataset(x, Recordings(x.shape[1:], sound=sound),
+                       group=np.array([self.groups[i] for i in of], np.int64))
         data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
         return make(name, data, parts=parts, notes=(*notes, *more))
 
@@ -216,10 +209,10 @@ def counted(which: Mapping[str, Sequence[bool]]) -> list[str]:
 def summary(heads: Sequence[Clip]) -> str:
     """Formats, rates, channels and lengths of recordings, in one line."""
     seconds = [len(head.x) / head.rate for head in heads]
-    kinds = [Counter(head.kind for head in heads),
-             Counter(f"{head.rate:,} Hz" for head in heads),
-             Counter(f"{head.channels} channel{'s' * (head.channels > 1)}" for head in heads)]
-    parts = [", ".join(f"{what} ({n:,})" for what, n in kind.most_common()) for kind in kinds]
+    kinds = ([head.kind for head in heads], [f"{head.rate:,} Hz" for head in heads],
+             [f"{head.channels} channel{'s' * (head.channels > 1)}" for head in heads])
+    parts = [", ".join(f"{what} ({n:,})" for what, n in Counter(kind).most_common())
+             for kind in kinds]
     return (f"recordings: {'; '.join(parts)}; {min(seconds):.2f} to {max(seconds):.2f} s, "
             f"{sum(seconds):,.1f} s in all")
 
@@ -232,6 +225,15 @@ def starts(frames: int, window: int, stride: int) -> list[int]:
     """
     room = abs(frames - window)
     return sorted({*range(0, room, stride), room})
+
+
+def windows(picture: NDArray[Any], window: int, stride: int) -> Iterator[NDArray[Any]]:
+    """Those of an image (1, bins, frames) that start at :func:`starts`, (1, bins, window) each."""
+    silence = max(0, window - picture.shape[2])
+    padded = np.pad(picture, ((0, 0), (0, 0), (silence, silence)))
+    for start in starts(picture.shape[2], window, stride):
+        at = silence - start if silence else start
+        yield padded[:, :, at:at + window]
 
 
 # ------------------------------------------------------------------ sound, as arrays
@@ -263,16 +265,14 @@ def from_spectrum(spectra: Spectrum, n_fft: int, hop: int, n: int) -> Samples:
 
     Of a spectrum of a sound it is that sound. ``hop`` divides ``n_fft``.
     """
-    weight = hann(n_fft)
+    weight, overlap = hann(n_fft), n_fft // hop
     pieces = fft.irfft(spectra.T, n_fft, axis=1) * weight
-    sums = []
-    for part in (pieces, np.broadcast_to(weight**2, pieces.shape)):  # each hop later, added up
-        total = np.zeros((len(part) + n_fft // hop - 1, hop))
-        for k in range(n_fft // hop):
-            total[k:k + len(part)] += part[:, k * hop:(k + 1) * hop]
-        sums.append(total.ravel())
-    x: Samples = sums[0] / np.maximum(sums[1], TINY)
-    return x[n_fft // 2:n_fft // 2 + n]
+    both = np.stack([pieces, np.broadcast_to(weight**2, pieces.shape)])
+    total = np.zeros((2, len(pieces) + overlap - 1, hop))
+    for k in range(overlap):  # each frame is a hop later than the one before
+        total[:, k:k + len(pieces)] += both[:, :, k * hop:(k + 1) * hop]
+    x, weights = total.reshape(2, -1)[:, n_fft // 2:n_fft // 2 + n]
+    return x / np.maximum(weights, TINY)
 
 
 def griffin_lim(magnitude: Samples, n_fft: int, hop: int, n: int, *, phase: Samples | None = None,

@@ -95,10 +95,11 @@ def read_sound(data: bytes) -> Clip:
             raise DataError(f"its header names {file.samplerate:,} samples a second; {LOWEST:,} to "
                             f"{HIGHEST:,} can be read")
         width = WIDTHS.get(file.subtype, 0) * file.channels
-        if not width and (declared or 0) > present:
-            raise _cut_off(declared, present, "bytes of samples")
+        if declared is not None and declared // (width or 1) > present // (width or 1):
+            raise _cut_off(declared // (width or 1), present // (width or 1),
+                           "samples" if width else "bytes of samples")
         x, problem = _decoded(file)
-        count = declared // width if declared and width else _frames(file, data)
+        count = _frames(file, data)
         if problem or (count or 0) > len(x):
             raise _cut_off(count, len(x), more=problem)
         if not len(x):
@@ -175,8 +176,8 @@ def _repaired(data: bytes) -> tuple[bytes, int | None, int, bool]:
     limit = UNKNOWN_64 if form.endswith("q") or magic in LARGE else UNKNOWN
     unknown = size > max(present, limit - 1) or (size <= 0 and not _is_chunk(data, body))
     after = next((at for at in (end, end + 1) if _is_chunk(data, at)), None)
-    surplus = not unknown and magic != b"riff" and end + MARGIN < len(data) and (
-        after is None or data[after:after + 4] == name)
+    surplus = not unknown and end + MARGIN < len(data) and (
+        after is None or data[after:after + 4] == name[:4])
     if magic in LARGE:
         pieces[0] = (b"RIFF" if unknown and present <= LARGEST else b"RF64") + pieces[0][4:]
     there = present if unknown else min(size, present)
