@@ -268,13 +268,13 @@ def test_labels_are_as_many_as_examples(tmp_path):
     for name, labels in (("train", LABEL[:3]), ("train", LABEL[:0]), ("train", GREY)):
         (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(GREY))
         (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(labels))
-        refused(tmp_path, "20 examples, but .* holds labels of shape")
+        refused(tmp_path, "ubyte has . values for 20 examples|ubyte holds .*, not one label")
         assert open_source(tmp_path, label="none").base.label is None
     for y in (LABEL[:2], np.concatenate([LABEL, LABEL])):
         np.savez(tmp_path / "x.npz", x=GREY, y=y)
         refused(tmp_path / "x.npz", f"y has {len(y)} values for 20 examples")
         savemat(tmp_path / "x.mat", {"X": TABLE, "y": y[:, None]})
-        refused(tmp_path / "x.mat", f"y has {len(y)} labels for 20 examples")
+        refused(tmp_path / "x.mat", f"y has {len(y)} values for 20 examples")
     np.savez(tmp_path / "x.npz", x_train=GREY[:15], y_train=LABEL[:10], x_test=GREY[15:],
              y_test=LABEL[10:])
     refused(tmp_path / "x.npz", "y_train has 10 values for 15 examples")

@@ -54,7 +54,7 @@ def test_a_table_of_matlab(tmp_path):
     np.testing.assert_array_equal(source.base.x, TABLE)
     assert source.space.classes == ("0", "1")
     assert source.base.label.tolist() == (LABEL == 1).astype(int).tolist()
-    assert source.notes == ("cardio.mat: not used: about, parts",)
+    assert source.notes == ("not used: about, parts",)
     assert open_source(source.spec).base.label.tolist() == source.base.label.tolist()
     unlabelled = open_source(tmp_path / "cardio.mat", label="none")
     assert unlabelled.base.label is None and unlabelled.space.classes == ()
@@ -66,7 +66,7 @@ def test_choices_in_a_matlab_file(tmp_path):
     path = tmp_path / "m.mat"
     savemat(path, {"A": TABLE, "B": TABLE.T[:3], "kind": kinds, "y": rng.standard_normal(20),
                    "s": {"a": 1}})
-    refused(path, r"holds A, B, kind, y, s \(no array of numbers\); choose .* key=")
+    refused(path, "holds A, B, kind, y, s; choose .* key=")
     refused(path, "unknown key 'C'", key="C")
     refused(path, "unknown label 'x'", key="A", label="x")
     refused(path, "holds real or missing numbers", key="A", label="y")
@@ -101,7 +101,7 @@ def test_images_of_matlab(tmp_path):
     np.testing.assert_array_equal(open_source(tmp_path / "g.mat").base.x[:, 0],
                                   x[:, :, 0].transpose(2, 0, 1))
     savemat(tmp_path / "d.mat", {"X": x, "y": np.arange(2)[:, None]})
-    refused(tmp_path / "d.mat", "y has 2 labels for 4 examples in X")
+    refused(tmp_path / "d.mat", "y has 2 values for 4 examples")
 
 
 def test_words_for_labels_and_files_that_are_no_matlab(tmp_path):
@@ -128,13 +128,13 @@ def test_a_file_on_which_scipy_follows_a_null_pointer(tmp_path):
 
 
 def test_a_matlab_file_that_brings_its_reader_down_or_never_ends(tmp_path, monkeypatch):
-    from latlas.data import matlab
+    from latlas.data import formats
 
     savemat(tmp_path / "x.mat", {"X": TABLE})
     script = tmp_path / "mat_to_npz.py"
-    monkeypatch.setattr(matlab, "SCRIPT", script)
+    monkeypatch.setattr(formats, "SCRIPT", script)
     script.write_text("import os; os.abort()")
     refused(tmp_path / "x.mat", r"cannot be read as .mat: reading it fails \(status -6\)")
     script.write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(matlab, "SECONDS", 0.2)
+    monkeypatch.setattr(formats, "SECONDS", 0.2)
     refused(tmp_path / "x.mat", "no end after 0 s")

@@ -40,7 +40,7 @@ SOUNDS = frozenset({".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".o
 #: readers, as ``module:function`` of this package
 IMAGES, RECORDINGS, PACKED = "imagefiles:open_images", "recordings:open_recordings", "packed"
 CLIPS, FILM = "clips:open_clips", "clips:open_film"
-CIFAR, IDX, MAT = "standard:open_cifar", "standard:open_idx", "matlab:open_mat"
+CIFAR, IDX, MAT = "formats:open_cifar", "formats:open_idx", "formats:open_mat"
 TABLES = (".csv", ".tsv", ".tab", ".parquet", ".pq", ".jsonl", ".ndjson", ".arrow", ".feather",
           ".ipc", ".db", ".sqlite", ".sqlite3")
 BY_SUFFIX = {".bin": CIFAR, ".mat": MAT, ".npy": "arrays:open_array", ".npz": "arrays:open_npz",

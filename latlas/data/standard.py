@@ -13,29 +13,18 @@ import colorsys
 import gzip
 import importlib.util
 import math
-import tarfile
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, say_option, unknown
+from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Points
-from latlas.data import arrays
-from latlas.data.dataset import Dataset, Source, Store, encode_labels, joined_parts, make
+from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.streams import (
-    DEFLATE,
-    Array,
-    Header,
     claim,
-    claim_unpacked,
-    in_file,
-    in_memory,
-    read_exactly,
-    readable,
-    regular,
 )
 
 SHAPES = ("square", "ellipse", "heart", "triangle")
@@ -214,121 +203,3 @@ def triangle(u: Floats, v: Floats) -> Floats:
     """Equilateral, corners at distance 0.9."""
     slope = np.abs(u) * np.float32(np.sqrt(3) / 2) - v / 2
     return np.maximum(slope, v) - np.float32(0.45)
-
-
-# ------------------------------------------------------------------ files
-
-def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int | None = None,
-             image_size: int | None = None, layout: str | None = None) -> Source:
-    """One IDX file (LeCun's MNIST format, plain or gzipped) of examples, or a folder with train and
-    test parts; labels are those of the file beside."""
-    parts = {} if path.is_dir() else {"all": path}
-    for file in sorted(path.iterdir()) if path.is_dir() else ():
-        if "ubyte" not in file.name or "labels" in file.name:
-            continue
-        part = "test" if "t10k" in file.name or "test" in file.name else "train"
-        first = parts.setdefault(part, file)  # a plain file goes before its gzipped copy
-        if first.name.removesuffix(".gz") != file.name.removesuffix(".gz"):
-            raise DataError(f"{path} holds {first.name} and {file.name}; name one of the files")
-    if not parts:
-        raise DataError(f"{path} holds IDX labels but no examples (such as "
-                        "train-images-idx3-ubyte)")
-    parts = dict(sorted(parts.items(), reverse=True))
-    examples = {k: _idx(p) for k, p in parts.items()}
-    how = arrays.Options(levels, image_size, layout)
-    if label not in (None, "none"):
-        raise DataError(f"{path}: IDX files have one kind of label; leave out "
-                        f"{say_option('label', label)}")
-    beside = []
-    for file in parts.values():
-        name = file.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
-        both = file.with_name(name), file.with_name(name + ".gz")
-        beside += [p for p in both if p != file and p.exists()][:1]
-    codes, classes = None, tuple[str, ...]()
-    if len(beside) == len(parts) and label != "none":
-        labels = [_idx(p) for p in beside]
-        for some, of in zip(labels, examples.values(), strict=True):
-            if some.shape != of.shape[:1]:
-                raise DataError(f"{of.name}: {of.shape[0]:,} examples, but {some.name} holds "
-                                f"labels of shape {some.shape}; {say_option('label', 'none')} "
-                                "leaves them out")
-        codes, classes = encode_labels(np.concatenate([r.whole() for r in labels]),
-                                       f"{path}: labels")
-    data = arrays.read_arrays(list(examples.values()), store, how).with_labels(codes, classes)
-    return make(path.name.split(".")[0], data,
-                parts=joined_parts({k: r.shape[0] for k, r in examples.items()}))
-
-
-def _idx(path: Path) -> Array:
-    """Two zero bytes, a type code, the number of axes, then each axis as big-endian uint32."""
-    def header(stream: IO[bytes], name: str) -> Header:
-        head = read_exactly(stream, 4, name)
-        if head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not head[3]:
-            raise DataError(f"{name} is not an IDX file (it starts with {head[:4].hex()})")
-        axes = np.frombuffer(read_exactly(stream, 4 * head[3], name), ">u4")
-        return tuple(int(a) for a in axes), False, np.dtype(IDX_TYPES[head[2]])
-
-    opener, size = (gzip.open if path.suffix == ".gz" else Path.open), regular(path).stat().st_size
-    most = DEFLATE * (size + 1) if path.suffix == ".gz" else size
-    return in_file(lambda: opener(path, "rb"), str(path), most, header)
-
-
-def open_cifar(path: Path, *, store: Store, label: str | None = None,
-               image_size: int | None = None) -> Source:
-    """CIFAR-10 and CIFAR-100, binary version (A. Krizhevsky, Learning Multiple Layers of Features
-    from Tiny Images, 2009): a folder or ``.tar.gz`` of the batches, or one, of records of one or
-    two label bytes and 3×32×32 pixels. Of CIFAR-100 ``label`` is ``fine`` (default) or ``coarse``.
-    """
-    files = _cifar_files(path)
-    batches = sorted((n for n in files if n.endswith(".bin")),
-                     key=lambda n: (n.startswith("test"), n))
-    if not batches:
-        raise DataError(f"{path} holds no CIFAR binary batches (.bin); the Python version is "
-                        "pickled and never loaded, take the binary version")
-    heads = {}  # label bytes of a record: one in CIFAR-10, two in CIFAR-100
-    for name in sorted(batches):
-        counts, size = (2, 1) if name in ("train.bin", "test.bin") else (1, 2), len(files[name])
-        whole = [k for k in counts if size and size % (k + CIFAR_PIXELS) == 0]
-        if not whole:
-            raise DataError(f"{path}: {name} has {size:,} bytes, which is not a whole number "
-                            "of CIFAR records; it may be truncated")
-        heads[name] = whole[0]
-    kinds = {"fine": 1, "coarse": 0} if heads[batches[0]] == 2 else {"label": 0}
-    chosen = next(iter(kinds)) if label in (None, "none") else str(label)
-    if chosen not in kinds:
-        raise DataError(f"{path}: {unknown('label', chosen, kinds)}")
-    listed = files.get(CIFAR_NAMES[chosen], b"")
-    records = {n: np.frombuffer(files[n], np.uint8).reshape(-1, heads[n] + CIFAR_PIXELS)
-               for n in batches}
-    data = arrays.read_arrays([in_memory(r[:, heads[n]:], n) for n, r in records.items()],
-                              store, arrays.Options(256, image_size, shape="3x32x32"))
-    data = data.with_labels(*encode_labels(
-        np.concatenate([r[:, kinds[chosen]] for r in records.values()]), f"{path}: labels",
-        tuple(listed.decode("utf-8", "replace").split())))
-    test = sum(len(r) for n, r in records.items() if n.startswith("test"))
-    sizes = {"train": len(data) - test, "test": test}
-    return make(path.name.split(".")[0], data,
-                parts=joined_parts({k: n for k, n in sizes.items() if n}))
-
-
-def _cifar_files(path: Path) -> Mapping[str, bytes]:
-    """Contents of the batches and of the lists of class names, by file name."""
-    def wanted(name: str) -> bool:
-        return name.endswith(".bin") or name in CIFAR_NAMES.values()
-
-    if path.is_dir() or path.suffix == ".bin":
-        folder = path if path.is_dir() else path.parent
-        places = [p for p in folder.iterdir() if wanted(p.name) and p.is_file() and (
-            path.is_dir() or p == path or p.suffix != ".bin")]
-        claim(sum(p.stat().st_size for p in places), path)
-        return {p.name: p.read_bytes() for p in places}
-    packed, size, files = path.stat().st_size, 0, dict[str, bytes]()
-    with readable(path, "cannot be read as .tar.gz"), tarfile.open(path) as archive:
-        for member in archive:
-            size += member.size
-            claim_unpacked(size, packed, path)
-            name = PurePosixPath(member.name).name
-            stream = archive.extractfile(member) if member.isfile() and wanted(name) else None
-            if stream is not None:
-                files[name] = read_exactly(stream, member.size, f"{path}: {name}")
-    return files

@@ -11,6 +11,7 @@ import lzma
 import math
 import os
 import tempfile
+import textwrap
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -108,20 +109,20 @@ def without_panics() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
+    text = textwrap.shorten(str(error), MOST_LETTERS, placeholder=" ...")
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
 def say_size(size: float) -> str:
     """Bytes for people.
 
-    >>> say_size(4_400_000_000), say_size(1200)
-    ('4.4 GB', '1.2 kB')
+    >>> say_size(4_400_000_000), say_size(1200), say_size(12)
+    ('4.4 GB', '1.2 kB', '12 bytes')
     """
-    unit = next((u for u in ("GB", "MB", "kB") if size >= {"GB": 1e9, "MB": 1e6, "kB": 1e3}[u]),
-                "bytes")
-    return f"{size / {'GB': 1e9, 'MB': 1e6, 'kB': 1e3, 'bytes': 1}[unit]:,.3g} {unit}"
+    for unit, value in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= value:
+            return f"{size / value:,.3g} {unit}"
+    return f"{size:,.3g} bytes"
 
 
 def claim(size: int, name: Any, *, free: int | None = None,
@@ -221,25 +222,19 @@ def refuse_objects(dtype: np.dtype[Any], name: str) -> None:
 
 def read_exactly(stream: IO[bytes], size: int, name: str, missing: bool = False) -> bytes:
     """So many bytes; DataError if there are fewer, unless they may be ``missing``."""
-    try:
+    with readable(name, "is damaged"):
         data = stream.read(size)
-    except Exception as error:  # zlib, lzma, gzip and zipfile each have their own
-        raise DataError(f"{name} is damaged: {error}") from None
     if len(data) != size and not missing:
         raise DataError(f"{name} is truncated")
     return data
 
 
 def npy_header(stream: IO[bytes], name: str) -> Header:
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                else np.lib.format.read_array_header_2_0)
-        with warnings.catch_warnings():  # of headers by Python 2
-            warnings.simplefilter("ignore")
-            return read(stream)
-    except Exception as error:  # tokenize, ast and NumPy each have their own
-        raise DataError(f"{name} cannot be read as .npy: {_line(error)}") from None
+    with readable(name, "cannot be read as .npy"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers by Python 2
+        if np.lib.format.read_magic(stream) == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        return np.lib.format.read_array_header_2_0(stream)
 
 
 def in_npy(path: Path) -> Array:
@@ -256,6 +251,6 @@ def in_zip(path: Path | IO[bytes], key: str, name: str) -> Array:
 
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(f"{key}.npy")
-    most = min(info.file_size, DEFLATE * (info.compress_size + 1)) if (
-        info.compress_type == zipfile.ZIP_DEFLATED) else info.file_size
-    return in_file(opener, f"{name}: {key}", most, npy_header)
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    most = DEFLATE * (info.compress_size + 1) if deflated else info.file_size
+    return in_file(opener, f"{name}: {key}", min(most, info.file_size), npy_header)
