@@ -75,7 +75,7 @@ def test_choices_in_a_matlab_file(tmp_path):
     source = open_source(path, key="B", label="kind")  # (d, n)
     np.testing.assert_array_equal(source.base.x, TABLE[:, :3])
     assert "the columns of B are the examples" in source.notes[0]
-    assert "left out" in open_source(path, key="A").notes[-1]
+    assert "left out" in open_source(path, key="A").notes[0]
 
 
 def test_options_that_do_not_fit_arrays(tmp_path):

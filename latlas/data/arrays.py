@@ -86,7 +86,7 @@ def open_npz(path: Path | IO[bytes], *, how: NpzOptions, name: str = "") -> Arra
 
 
 class Arrays:
-    """The arrays of a file, or of one side of it (``side``: its keys).
+    """The arrays of a file.
 
     Keys are recognised with or without their part of the data (``x_train``, ``train_images``):
     ``roles`` are their names without it, in lower case. A ``shape`` key beside bytes whose last
@@ -97,9 +97,9 @@ class Arrays:
         name: of the file.
     """
 
-    def __init__(self, openers: Mapping[str, Callable[[], Array]], name: str, how: NpzOptions,
-                 side: Keys | None = None) -> None:
-        self.openers, self.name, self.how, self.side = openers, name, how, side
+    def __init__(self, openers: Mapping[str, Callable[[], Array]], name: str,
+                 how: NpzOptions) -> None:
+        self.openers, self.name, self.how = openers, name, how
         self.used: set[str] = set()
         self.roles: dict[str, Keys] = {}
         for key in openers:
@@ -143,7 +143,10 @@ class Arrays:
                     len(self.array(key).shape) >= 3 for key in (*a.values(), *b.values())):
                 two = a, b
         if two:
-            first, second = (Arrays(self.openers, self.name, self.how, side) for side in two)
+            first, second = (Arrays(
+                {k: opener for k, opener in self.openers.items() if k not in other.values()},
+                self.name, replace(self.how, key=next(iter(side.values())), label="none"))
+                for side, other in (two, two[::-1]))
             return first, second, paired is not False
         if paired is not None:
             raise DataError(f"{self.name}: {say_option('paired')} is for two arrays of images, "
@@ -152,7 +155,7 @@ class Arrays:
 
     def read(self, store: Store, name: str, maps: bool = False, ids: str | None = None) -> Source:
         """The examples of the file, or of the side; ``name`` is by default the file's."""
-        items = self.side or self.keys(ITEMS, self.how.key)
+        items = self.keys(ITEMS, self.how.key)
         if not items:
             wide = [k for k in self.openers if len(self.array(k).shape) >= 2]
             if len(wide) != 1:
@@ -160,23 +163,19 @@ class Arrays:
             items = {"all": wide[0]}
         self.used.clear()
         arrays = {p: self.array(items[p]) for p in PARTS if p in items}
-        if self.side is None and "shape" in self.openers and len(arrays) == 1:
+        if "shape" in self.openers and len(arrays) == 1:
             arrays = {p: self._unpacked(array) for p, array in arrays.items()}
-        counts = {p: array.shape[0] for p, array in arrays.items() if array.shape}
+        counts, notes = {p: a.shape[0] for p, a in arrays.items() if a.shape}, list[str]()
+        codes, classes = self._classes(counts, notes)
         data = read_arrays(list(arrays.values()), store, self.how, maps, ids)
-        notes = list[str]()
-        if not self.side:
-            codes, classes = self._classes(counts, notes)
-            data = data.with_labels(codes, classes)
-        if data.clip is None:
-            data = self._annotated(data, counts)
-        if not self.side:
-            ignored = self.keys(LABELS).values() if self.how.label == "none" else ()
-            unused = [k for k in self.openers if k not in self.used and k not in ignored]
-            notes += [f"not used: {', '.join(unused)}"] if unused else []
-        frames = 1 if data.clip is None else next(iter(arrays.values())).shape[1]
+        data = self._annotated(data.with_labels(codes, classes), counts)
+        if data.clip is not None:
+            counts = {p: n * arrays[p].shape[1] for p, n in counts.items()}
+        ignored = self.keys(LABELS).values() if self.how.label == "none" else ()
+        unused = [k for k in self.openers if k not in self.used and k not in ignored]
+        notes += [f"not used: {', '.join(unused)}"] if unused else []
         return dataset.make(name or Path(self.name).stem, data, notes=tuple(notes),
-                            parts=dataset.joined_parts({p: n * frames for p, n in counts.items()}))
+                            parts=dataset.joined_parts(counts))
 
     def undecided(self) -> DataError:
         """No array is that of the examples."""
@@ -194,8 +193,9 @@ class Arrays:
         return array
 
     def _annotated(self, data: Dataset, counts: Mapping[str, int]) -> Dataset:
-        """With groups and factors, if the file has them for these parts."""
-        group, factors = self.keys(GROUPS), self.keys(FACTORS)
+        """With groups and factors, if the file has them for these parts and they are no clips."""
+        group, factors = (self.keys(names) if data.clip is None else {}
+                          for names in (GROUPS, FACTORS))
         if group.keys() == counts.keys():
             values = self._joined(group, counts, 1).reshape(-1)
             levels, codes = np.unique(values, return_inverse=True)
@@ -237,32 +237,29 @@ class Arrays:
         if not keys:
             return None, ()
         arrays = [self.array(key) for key in keys.values()]
-        where = ", ".join(array.name for array in arrays)
-        try:
-            if keys.keys() < counts.keys() and "all" not in keys:
-                raise DataError(f"{where} is for some of the parts alone")
-            for array in arrays:
-                refuse_objects(array.dtype, array.name)
-                if len(array.shape) not in (1, 2) or math.prod(array.shape[1:]) > MOST_CLASSES:
-                    raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}, "
-                                    "not one label per example")
-        except DataError as error:
-            return self._no_classes(error, notes)
-        values = self._joined(keys, counts, way_out=(  # whose damage is no reason to leave them out
-            f"; {say_option('label', 'none')} leaves them out"))
+        where, values = ", ".join(array.name for array in arrays), None
+        partial_ = keys.keys() < counts.keys() and "all" not in keys
+        unfit = [array for array in arrays if array.dtype.hasobject or math.prod(
+            array.shape[1:]) > MOST_CLASSES or len(array.shape) not in (1, 2)]
+        if not partial_ and not unfit:  # their damage is no reason to leave them out
+            values = self._joined(keys, counts, way_out=(
+                f"; {say_option('label', 'none')} leaves them out"))
         names = (self.array(key) for key in NAMES if key in self.openers)
         classes = next((tuple(v.whole().tolist()) for v in names
                         if len(v.shape) == 1 and v.dtype.kind == "U"), ())
         try:
+            for array in unfit:
+                refuse_objects(array.dtype, array.name)
+                raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}, not one "
+                                "label per example")
+            if partial_:
+                raise DataError(f"{where} is for some of the parts alone")
             return encode_labels(values, where, classes)
         except DataError as error:
-            return self._no_classes(error, notes)
-
-    def _no_classes(self, error: DataError, notes: list[str]) -> tuple[None, tuple[()]]:
-        if self.how.label is not None:
-            raise error
-        notes.append(f"left out: {error}")
-        return None, ()
+            if self.how.label is not None:
+                raise
+            notes.append(f"left out: {error}")
+            return None, ()
 
 
 def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool = False,
