@@ -214,21 +214,20 @@ class Arrays:
     def _joined(self, keys: Keys, counts: Mapping[str, int], most: int = MOST_CLASSES,
                 way_out: str = "") -> Any:
         """The arrays of all parts in the examples' order: one value for each example, or a few."""
-        arrays = {p: self.array(keys[p]) for p in PARTS if p in keys}
-        lengths = {p: array.shape[0] if array.shape else 0 for p, array in arrays.items()}
-        names = {p: array.name for p, array in arrays.items()}
-        if lengths.keys() != counts.keys():  # such as one array of all parts
-            lengths, counts = {"all": sum(lengths.values())}, {"all": sum(counts.values())}
-            names = {"all": ", ".join(names.values())}
-        for part, count in counts.items():
-            if lengths[part] != count:
-                raise DataError(f"{names[part]} has {lengths[part]:,} values for {count:,} "
-                                f"examples{way_out}")
-        for array in arrays.values():
+        arrays = [self.array(keys[p]) for p in PARTS if p in keys]
+        lengths = [(array.name, array.shape[0] if array.shape else 0) for array in arrays]
+        expected = [*counts.values()]
+        if keys.keys() != counts.keys():  # such as one array of all parts
+            expected = [sum(expected)]
+            lengths = [(", ".join(name for name, _ in lengths), sum(n for _, n in lengths))]
+        for (name, length), count in zip(lengths, expected, strict=True):
+            if length != count:
+                raise DataError(f"{name} has {length:,} values for {count:,} examples{way_out}")
+        for array in arrays:
             if (width := math.prod(array.shape[1:])) > most:
                 raise DataError(f"{array.name} has {width:,} values for each example; give "
                                 f"{most:,} at most")
-        return np.concatenate([array.whole() for array in arrays.values()])
+        return np.concatenate([array.whole() for array in arrays])
 
     def _classes(self, counts: Mapping[str, int], notes: list[str]) -> tuple[
             Rows | None, tuple[str, ...]]:
@@ -238,21 +237,21 @@ class Arrays:
             return None, ()
         arrays = [self.array(key) for key in keys.values()]
         where, values = ", ".join(array.name for array in arrays), None
-        partial_ = keys.keys() < counts.keys() and "all" not in keys
-        unfit = [array for array in arrays if array.dtype.hasobject or math.prod(
-            array.shape[1:]) > MOST_CLASSES or len(array.shape) not in (1, 2)]
-        if not partial_ and not unfit:  # their damage is no reason to leave them out
+        lacking = keys.keys() < counts.keys() and "all" not in keys
+        unfit = next((array for array in arrays if array.dtype.hasobject or math.prod(
+            array.shape[1:]) > MOST_CLASSES or len(array.shape) not in (1, 2)), None)
+        if not lacking and unfit is None:  # their damage is no reason to leave them out
             values = self._joined(keys, counts, way_out=(
                 f"; {say_option('label', 'none')} leaves them out"))
         names = (self.array(key) for key in NAMES if key in self.openers)
         classes = next((tuple(v.whole().tolist()) for v in names
                         if len(v.shape) == 1 and v.dtype.kind == "U"), ())
         try:
-            for array in unfit:
-                refuse_objects(array.dtype, array.name)
-                raise DataError(f"{array.name} holds {array.dtype} of shape {array.shape}, not one "
+            if unfit is not None:
+                refuse_objects(unfit.dtype, unfit.name)
+                raise DataError(f"{unfit.name} holds {unfit.dtype} of shape {unfit.shape}, not one "
                                 "label per example")
-            if partial_:
+            if lacking:
                 raise DataError(f"{where} is for some of the parts alone")
             return encode_labels(values, where, classes)
         except DataError as error:
@@ -295,7 +294,7 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
                                             dtype, examples())
     space: Space = Table.of_numbers(
         x.shape[1], dtype="Float64" if x.dtype == np.float64 else "Float32")
-    if x.ndim > 2:
+    if x.ndim == 4:
         x, space = image_space(x, None if maps else how.levels, name)
     elif np.isinf(x).any():
         raise DataError(f"{name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
