@@ -1,16 +1,15 @@
-"""Well-known data sets: made here, or in files of their own kind.
+"""Data sets that are made here, and the digits of scikit-learn.
 
-``digits``: 1,797 real handwritten digits of 8×8 pixels and 17 levels, part of scikit-learn
+``digits``: 1,797 real handwritten digits of 8×8 pixels and 17 levels
 (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, test part).
 ``ring``, ``grid``, ``moons``, ``swiss-roll``: densities in the plane whose shape is known.
 ``shapes``: rendered sprites at any resolution, after dSprites (Matthey et al., 2017, with a
 triangle added), of known factors drawn independently and uniformly: shape (square, ellipse, heart,
 triangle), scale (6 values), orientation (40 angles), x and y (32 positions each), white on black;
-optionally one of 8 hues. Files of IDX (MNIST and its kin) and CIFAR, as they are published.
+optionally one of 8 hues.
 """
 
 import colorsys
-import gzip
 import importlib.util
 import math
 from collections.abc import Callable
@@ -23,44 +22,29 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option
 from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset, Source, Store, make
-from latlas.data.streams import (
-    claim,
-)
+from latlas.data.streams import claim
 
 SHAPES = ("square", "ellipse", "heart", "triangle")
 SCALES, ANGLES, POSITIONS, HUES = 6, 40, 32, 8
 SYMMETRY = np.array([ANGLES // 4, ANGLES // 2, ANGLES, ANGLES])  # angles after which it repeats
 RADIUS = 0.18  # of the largest sprite, as a share of the image's side
 SPRITES = 64  # drawn at once: fits a processor's cache
-#: NumPy's name of an IDX type code
-IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-CIFAR_PIXELS = 3 * 32 * 32  # of a record
-CIFAR_NAMES = {"fine": "fine_label_names.txt", "coarse": "coarse_label_names.txt",
-               "label": "batches.meta.txt"}
 POINT_BYTES = 100  # of memory to make a point, or the factors of a shape
 MOST_SIDE = 8192  # of an image of shapes
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]  # float32
 
 
 def open_digits(*, label: str | None = None) -> Source:
-    """Shape (1, 8, 8), integers 0 … 16; the label is the digit (``label=none`` leaves it out)."""
+    """Shape (1, 8, 8), integers 0 … 16; the label is the digit."""
     if label not in (None, "none", "digit"):
         raise DataError(f"{say_option('label', label)}: the label of digits is the digit; leave "
                         f"it out, or say {say_option('label', 'none')}")
-    spec = importlib.util.find_spec("sklearn")
-    file = Path(spec.origin or "").parent / "datasets/data/digits.csv.gz" if spec else Path()
-    if file.is_file():  # read directly: importing scikit-learn takes seconds
-        with gzip.open(file, "rt", encoding="ascii") as lines:
-            table = np.array([line.split(",") for line in lines], dtype=np.float64)
-    else:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        table = np.column_stack([bunch.data, bunch.target])
+    spec = importlib.util.find_spec("sklearn")  # importing it takes seconds
+    folder = Path(spec.origin if spec and spec.origin else "").parent
+    table = np.loadtxt(folder / "datasets/data/digits.csv.gz", np.int64, delimiter=",")
     x = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8)
-    classes = () if label == "none" else tuple(str(d) for d in range(10))
-    digit = table[:, -1].astype(np.int64) if classes else None
-    return make("digits", Dataset(x, Images((1, 8, 8), 17, classes=classes), digit))
+    space = Images((1, 8, 8), 17, classes=tuple("0123456789"))
+    return make("digits", Dataset(x, space, table[:, -1]))
 
 
 def open_ring(*, n: int = 10_000, seed: int = 0) -> Source:
@@ -106,12 +90,13 @@ def open_swiss_roll(*, n: int = 10_000, seed: int = 0, noise: float = 0.05) -> S
 
 
 def _generator(n: int, seed: int, noise: float = 0.0) -> np.random.Generator:
+    """That of a source; DataError for options that make none."""
     if n < 1:
         raise DataError(f"{say_option('n', n)}: a source needs at least one example")
     if seed < 0 or not 0 <= noise < math.inf:
         raise DataError(f"{say_option('seed', seed)}, {say_option('noise', noise)}: neither may be "
                         "negative, and the noise must be finite")
-    claim(POINT_BYTES * n, f"{say_option('n', n)}: a source of so many points")
+    claim(POINT_BYTES * n, f"{say_option('n', n)}: a source of so many examples")
     return np.random.default_rng(seed)
 
 
@@ -122,21 +107,19 @@ def open_shapes(*, n: int = 10_000, image_size: int = 64, seed: int = 0, colour:
     The orientation is in radians, positions are shares of the image's side, scale is relative.
     Images that are equal (a square turned by 90°) share a group.
     """
-    if n < 1 or not 8 <= image_size <= MOST_SIDE or seed < 0:
-        raise DataError(f"{say_option('n', n)}, {say_option('image_size', image_size)}, "
-                        f"{say_option('seed', seed)}: shapes need n >= 1, 8 <= image_size <= "
-                        f"{MOST_SIDE:,} and seed >= 0")
-    claim(POINT_BYTES * n, f"{say_option('n', n)}: a source of so many shapes")
+    rng = _generator(n, seed)
+    if not 8 <= image_size <= MOST_SIDE:
+        raise DataError(f"{say_option('image_size', image_size)}: give 8 to {MOST_SIDE:,}")
     sizes = [len(SHAPES), SCALES, ANGLES, POSITIONS, POSITIONS, HUES if colour else 1]
-    index = np.random.default_rng(seed).integers(0, sizes, (n, len(sizes)))
+    index = rng.integers(0, sizes, (n, len(sizes)))
     values, store = factor_values(index), store or Store()
     x = store.allocate((n, 3 if colour else 1, image_size, image_size), np.uint8)
     hues = np.array([colorsys.hsv_to_rgb(h / HUES, 0.8, 1.0) for h in range(HUES)], np.float32)
     for code, distance in enumerate((square, ellipse, heart, triangle)):
         rows = np.flatnonzero(index[:, 0] == code)
         for part in np.array_split(rows, max(1, -(-len(rows) // SPRITES))):
-            cover = draw(distance, values[part], image_size)[:, None] * np.float32(255)
-            tint = hues[index[part, 5]][:, :, None, None] if colour else np.float32(1)
+            cover = draw(distance, values[part], image_size)[:, None] * 255
+            tint = hues[index[part, 5]][:, :, None, None] if colour else 1
             x[part] = np.rint(cover * tint).astype(np.uint8)
     store.done(n, n)
     names = ("shape", "scale", "orientation", "x", "y", *(("hue",) if colour else ()))
@@ -167,39 +150,39 @@ def draw(distance: Callable[[Floats, Floats], Floats], values: Floats, size: int
     The coverage is ½ − d, clipped to [0, 1], where d is the signed distance of the pixel's centre
     from the outline in pixels: a box filter of one pixel's width across the edge.
     """
-    radius = values[:, 1] * np.float32(RADIUS)
+    radius = values[:, 1] * RADIUS
     cos, sin = np.cos(values[:, 2]) / radius, np.sin(values[:, 2]) / radius
     ticks = (np.arange(size, dtype=np.float32) + 0.5) / size
     dx, dy = ticks - values[:, 3, None], ticks - values[:, 4, None]
     u = (cos[:, None] * dx)[:, None, :] + (sin[:, None] * dy)[:, :, None]
     v = (-sin[:, None] * dx)[:, None, :] + (cos[:, None] * dy)[:, :, None]
     pixels = distance(u, v) * (radius * size)[:, None, None]
-    return np.clip(np.float32(0.5) - pixels, 0, 1)
+    return np.clip(0.5 - pixels, 0, 1)
 
 
 # Signed distances of points (u, v) from outlines inside the unit disc, negative inside.
 
 def square(u: Floats, v: Floats) -> Floats:
-    return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.7)
+    return np.maximum(np.abs(u), np.abs(v)) - 0.7
 
 
 def ellipse(u: Floats, v: Floats) -> Floats:
     """Half axes 1 and ½; to first order k(k − 1)/|∇|, exact on the outline (I. Quilez)."""
     k = np.sqrt(u * u + 4 * v * v)
-    return k * (k - 1) / np.maximum(np.sqrt(u * u + 16 * v * v), np.float32(1e-6))
+    return k * (k - 1) / np.maximum(np.sqrt(u * u + 16 * v * v), 1e-6)
 
 
 def heart(u: Floats, v: Floats) -> Floats:
     """A square on its corner with half discs on its upper sides (I. Quilez), about its centroid."""
-    stretch, centroid = np.float32(0.66), np.float32(0.6566)
+    stretch, centroid = 0.66, 0.6566
     x, y = np.abs(u) * stretch, centroid - v * stretch
-    lobe = np.hypot(x - np.float32(0.25), y - np.float32(0.75)) - np.float32(np.sqrt(2) / 4)
-    along = np.float32(0.5) * np.maximum(x + y, 0)
+    lobe = np.hypot(x - 0.25, y - 0.75) - math.sqrt(2) / 4
+    along = 0.5 * np.maximum(x + y, 0)
     side = np.sqrt(np.minimum(x**2 + (y - 1) ** 2, (x - along) ** 2 + (y - along) ** 2))
-    return (np.where(x + y > 1, lobe, side * np.sign(x - y)) / stretch).astype(np.float32)
+    return np.where(x + y > 1, lobe, side * np.sign(x - y)) / stretch
 
 
 def triangle(u: Floats, v: Floats) -> Floats:
     """Equilateral, corners at distance 0.9."""
-    slope = np.abs(u) * np.float32(np.sqrt(3) / 2) - v / 2
-    return np.maximum(slope, v) - np.float32(0.45)
+    slope = np.abs(u) * (math.sqrt(3) / 2) - v / 2
+    return np.maximum(slope, v) - 0.45
