@@ -68,6 +68,7 @@ def test_choices_in_a_matlab_file(tmp_path):
                    "s": {"a": 1}})
     refused(path, "holds A, B, kind, y, s; choose .* key=")
     refused(path, "unknown key 'C'", key="C")
+    refused(path, "m.mat: s holds Python objects", key="s")
     refused(path, "unknown label 'x'", key="A", label="x")
     refused(path, "holds real or missing numbers", key="A", label="y")
     source = open_source(path, key="A", label="kind")

@@ -272,7 +272,7 @@ def test_absurd_headers_take_no_memory() -> None:
 
 def test_a_recording_longer_than_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("latlas.data.dataset.available_memory", lambda: 32_000)
-    with pytest.raises(DataError, match="too long: .* of memory, and 32 kB are free"):
+    with pytest.raises(DataError, match=r"too long: .* of memory, and 32 kB are free"):
         read_sound(encoded("FLAC", x=np.zeros(100_000)))
 
 

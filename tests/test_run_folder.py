@@ -609,6 +609,14 @@ def test_run_json_that_is_none(run, text):
     line(error)
 
 
+def test_run_json_without_a_format(run):
+    record = json.loads((run / "run.json").read_text())
+    del record["format"]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run\.json cannot be read: it does not say its format"):
+        latlas.load(run)
+
+
 # -------------------------------------------------------------------------------------- its log
 
 

@@ -82,8 +82,10 @@ def read_run(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is no run folder ({why})")
     try:
         record: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        if not isinstance(record, dict) or "format" not in record:
+            raise ValueError("it does not say its format, as the file of every run does")
         check_format(record["format"], path)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     try:
         space = msgspec.convert(record, RunRecord).space

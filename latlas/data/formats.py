@@ -1,5 +1,4 @@
-"""Files of other programs as named arrays: IDX, CIFAR, and MATLAB's with SVHN as it is published.
-"""
+"""Files of other programs as named arrays: IDX, CIFAR and MATLAB."""
 
 import gzip
 import os
@@ -18,23 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.data import arrays, dataset
+from latlas.data import arrays, dataset, streams
 from latlas.data.arrays import Arrays, NpzOptions
 from latlas.data.dataset import Source, Store
-from latlas.data.streams import (
-    BOMB,
-    BOMB_RATIO,
-    DEFLATE,
-    Array,
-    Header,
-    claim,
-    claim_unpacked,
-    in_file,
-    in_memory,
-    read_exactly,
-    readable,
-    regular,
-)
+from latlas.data.streams import Array, in_memory
 
 #: NumPy's name of an IDX type code
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -80,16 +66,17 @@ def open_idx(path: Path, *, store: Store, label: str | None = None, levels: int 
 
 def in_idx(path: Path) -> Array:
     """Two zero bytes, a type code, the number of axes, then each axis as big-endian uint32."""
-    def header(stream: IO[bytes], name: str) -> Header:
-        head = read_exactly(stream, 4, name)
+    def header(stream: IO[bytes], name: str) -> streams.Header:
+        head = streams.read_exactly(stream, 4, name)
         if head[:2] != b"\0\0" or head[2] not in IDX_TYPES or not head[3]:
             raise DataError(f"{name} is not an IDX file (it starts with {head[:4].hex()})")
-        axes = np.frombuffer(read_exactly(stream, 4 * head[3], name), ">u4")
+        axes = np.frombuffer(streams.read_exactly(stream, 4 * head[3], name), ">u4")
         return tuple(axes.tolist()), False, np.dtype(IDX_TYPES[head[2]])
 
-    size, packed = regular(path).stat().st_size, path.suffix == ".gz"
-    return in_file(partial(gzip.open if packed else Path.open, path, "rb"), str(path),
-                   DEFLATE * (size + 1) if packed else size, header)
+    size, packed = streams.regular(path).stat().st_size, path.suffix == ".gz"
+    most = streams.DEFLATE * (size + 1) if packed else size
+    return streams.in_file(partial(gzip.open if packed else Path.open, path, "rb"), str(path),
+                           most, header)
 
 
 def open_cifar(path: Path, *, store: Store, label: str | None = None,
@@ -103,16 +90,15 @@ def open_cifar(path: Path, *, store: Store, label: str | None = None,
     if not batches:
         raise DataError(f"{path} holds no CIFAR binary batches (.bin); the Python version is "
                         "pickled and never loaded, take the binary version")
-    records, kinds = {}, {"label": 0}
-    for name in batches:  # one or two bytes of labels
-        size = len(files[name])
-        usual = (2, 1) if name in ("train.bin", "test.bin") else (1, 2)
-        count = next((k for k in usual if size and size % (k + CIFAR_PIXELS) == 0), 0)
-        if not count:
+    records = {}
+    for name in batches:  # of one or two bytes of labels
+        size, widths = len(files[name]), (1 + CIFAR_PIXELS, 2 + CIFAR_PIXELS)
+        width = next((w for w in widths if size and size % w == 0), 0)
+        if not width:
             raise DataError(f"{path}: {name} has {size:,} bytes, which is not a whole number "
                             "of CIFAR records; it may be truncated")
-        records[name] = np.frombuffer(files[name], np.uint8).reshape(-1, count + CIFAR_PIXELS)
-        kinds = {"fine": 1, "coarse": 0} if count == 2 else kinds
+        records[name] = np.frombuffer(files[name], np.uint8).reshape(-1, width)
+    kinds = {"fine": 1, "coarse": 0} if width == 2 + CIFAR_PIXELS else {"label": 0}
     chosen = next(iter(kinds)) if label in (None, "none") else str(label)
     if chosen not in kinds:
         raise DataError(f"{path}: {unknown('label', chosen, kinds)}")
@@ -138,17 +124,17 @@ def _cifar_files(path: Path) -> dict[str, bytes]:
         places = [p for p in (path if path.is_dir() else path.parent).iterdir()
                   if of_use(p.name) and p.is_file()
                   and (path.is_dir() or p == path or p.suffix != ".bin")]
-        claim(sum(p.stat().st_size for p in places), path)
+        streams.claim(sum(p.stat().st_size for p in places), path)
         return {p.name: p.read_bytes() for p in places}
     packed, size, files = path.stat().st_size, 0, dict[str, bytes]()
-    with readable(path, "cannot be read as .tar.gz"), tarfile.open(path) as archive:
+    with streams.readable(path, "cannot be read as .tar.gz"), tarfile.open(path) as archive:
         for member in archive:
             size += member.size
-            claim_unpacked(size, packed, path)
+            streams.claim_unpacked(size, packed, path)
             name = PurePosixPath(member.name).name
             stream = archive.extractfile(member) if member.isfile() and of_use(name) else None
             if stream is not None:
-                files[name] = read_exactly(stream, member.size, f"{path}: {name}")
+                files[name] = streams.read_exactly(stream, member.size, f"{path}: {name}")
     return files
 
 
@@ -175,6 +161,7 @@ def open_mat(path: Path, *, how: NpzOptions, store: Store) -> Source:
         layout, shapes = how.layout, []
         for part, key in items.items():
             x, count = values.array(key), len(y[part]) if part in y else None
+            streams.refuse_objects(x.dtype, x.name)
             last = len(x.shape) > 2
             if count in (x.shape[0], x.shape[-1]) and x.shape[0] != x.shape[-1]:
                 last = count == x.shape[-1]
@@ -185,7 +172,7 @@ def open_mat(path: Path, *, how: NpzOptions, store: Store) -> Source:
             if last and len(x.shape) == 2:
                 notes.append(f"{x.name}: the columns of {key} are the examples, since "
                              f"{labels[part]} has {count:,}")
-        ten = max((v.max() for v in y.values() if v.dtype.kind in "iuf"), default=0) == 10
+        ten = max((v.max(initial=0) for v in y.values() if v.dtype.kind in "iuf"), default=0) == 10
         for part, label in y.items():
             label = label % 10 if ten and {*shapes} == {SVHN_SHAPE} else label
             contents[labels[part]] = partial(in_memory, label, f"{path}: {labels[part]}")
@@ -204,15 +191,16 @@ def _vector(array: Array) -> NDArray[Any]:
 def _contents(file: Path) -> Iterator[dict[str, Callable[[], Array]]]:
     """What opens the arrays of a file, which another process reads: a damaged file can bring down
     the one that does."""
-    with regular(file).open("rb") as stream:
+    with streams.regular(file).open("rb") as stream:
         head = stream.read(1024)
     way_out = "save it with save('FILE.mat', 'X', 'y', '-v7'), or its arrays as an .npz"
     if head.startswith(b"MATLAB 7.3 MAT-file") or b"\x89HDF" in (head[:4], head[512:516]):
         raise DataError(f"{file} is a MATLAB file of version 7.3 (HDF5), which is not read; "
                         f"{way_out}")
     size = file.stat().st_size
-    claim(size, file)
-    most = LOADED + min(dataset.available_memory(), 4 * max(BOMB, BOMB_RATIO * size))
+    streams.claim(size, file)
+    most = LOADED + min(dataset.available_memory(),
+                        4 * max(streams.BOMB, streams.BOMB_RATIO * size))
     seconds = SECONDS + size / BYTES_A_SECOND
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "content.npz")
@@ -232,7 +220,5 @@ def _contents(file: Path) -> Iterator[dict[str, Callable[[], Array]]]:
         if out.stat().st_size <= 22:  # an empty zip
             raise DataError(f"{file} holds no arrays of numbers, but "
                             f"{', '.join(others) or 'nothing'}")
-        objects = {key: Array(f"{file}: {key}", (), np.dtype(object), lambda: iter(()))
-                   for key in others}
-        yield {**arrays.open_npz(out, how=NpzOptions(), name=str(file)).openers,
-               **{key: partial(replace, array) for key, array in objects.items()}}
+        yield {**arrays.open_npz(out, how=NpzOptions(), name=str(file)).openers, **{
+            key: partial(in_memory, np.array(None), f"{file}: {key}") for key in others}}

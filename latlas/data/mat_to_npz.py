@@ -5,6 +5,7 @@ memory without end; ``BYTES`` is all that it may take. Numbers, truth values, wo
 words are written; keys of anything else are printed.
 """
 
+import contextlib
 import sys
 from typing import Any
 
@@ -13,30 +14,23 @@ import numpy as np
 
 def plain(value: Any) -> Any:
     """The value as an array of numbers or words; ``None`` for what is neither."""
-    if hasattr(value, "toarray"):
-        value = value.toarray()
-    if not isinstance(value, np.ndarray):
-        return None
-    if value.dtype.kind == "O":  # a cell array
+    value = value.toarray() if hasattr(value, "toarray") else value
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":  # a cell array
         words = [cell.item() if isinstance(cell, np.ndarray) and cell.size == 1 else cell
                  for cell in value.reshape(-1)]
-        if not words or not all(isinstance(word, str) for word in words):
-            return None
-        value = np.array(words).reshape(value.shape)
-    return value if value.dtype.kind in "buifU" else None
+        if words and all(isinstance(word, str) for word in words):
+            value = np.array(words).reshape(value.shape)
+    return value if isinstance(value, np.ndarray) and value.dtype.kind in "buifU" else None
 
 
 def main(source: str, target: str, limit: int) -> None:
-    try:
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on this system
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    except (ImportError, ValueError, OSError):  # not on this system
-        pass
     from scipy.io import loadmat
 
-    content = {k: v for k, v in loadmat(source).items() if not k.startswith("__")}
-    arrays = {k: plain(v) for k, v in content.items()}
+    arrays = {k: plain(v) for k, v in loadmat(source).items() if not k.startswith("__")}
     np.savez(target, **{k: v for k, v in arrays.items() if v is not None})
     print(*(k for k, v in arrays.items() if v is None), sep="\n")
 

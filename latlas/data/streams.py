@@ -11,7 +11,6 @@ import lzma
 import math
 import os
 import tempfile
-import textwrap
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -109,7 +108,8 @@ def without_panics() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    text = textwrap.shorten(str(error), MOST_LETTERS, placeholder=" ...")
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
     return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
@@ -207,7 +207,9 @@ def in_file(opener: Callable[[], Any], name: str, most: int,
                 step, rows = dataset.chunk_rows(shape, dtype), shape[0] if shape else 1
                 for start in range(0, max(rows, 1), step):
                     yield read(stream, (min(step, rows - start), *shape[1:]))
-            if read_exactly(stream, 1, name, missing=True):  # and the checksum is looked at
+            with readable(name, "is damaged"):
+                more = stream.read(1)  # at whose end the checksum is looked at
+            if more:
                 raise DataError(f"{name} is damaged: it goes on after the array of its header, "
                                 f"{shape} of {dtype}")
 
@@ -220,11 +222,10 @@ def refuse_objects(dtype: np.dtype[Any], name: str) -> None:
                         "array of numbers or of words (x.astype(str))")
 
 
-def read_exactly(stream: IO[bytes], size: int, name: str, missing: bool = False) -> bytes:
-    """So many bytes; DataError if there are fewer, unless they may be ``missing``."""
+def read_exactly(stream: IO[bytes], size: int, name: str) -> bytes:
     with readable(name, "is damaged"):
         data = stream.read(size)
-    if len(data) != size and not missing:
+    if len(data) != size:
         raise DataError(f"{name} is truncated")
     return data
 

@@ -123,16 +123,14 @@ def verb(function: F) -> F:
 def fits(option: str, value: int, count: int, space: Any, out: Any = None) -> None:
     """Raise ConfigError for more examples than the memory that is free can hold, or than can be
     shown in one image."""
-    from latlas.data.dataset import available_memory
+    from latlas.data.streams import claim
 
     width = 4 if space.kind != "image" else 1 if (space.levels or 256) <= 256 else 2
-    # in parts, and joined
-    size, free = 2 * width * count * math.prod(space.shape), available_memory()
+    size = 2 * width * count * math.prod(space.shape)  # in parts, and joined
     if space.kind == "image" and out is not None and Path(out).suffix.lower() in (".png", ".gif"):
         size += 8 * count * math.prod(max(64, side) for side in space.shape[1:])
-    if size > free:
-        raise ConfigError(f"{say_option(option, value)}: {count:,} examples need {size / 1e9:,.3g} "
-                          f"GB, and {free / 1e9:,.3g} GB of memory are free", option=option)
+    claim(size, f"{say_option(option, value)}: a result of {count:,} examples",
+          way_out="ask for fewer", error=functools.partial(ConfigError, option=option))
 
 
 @dataclass(frozen=True)
