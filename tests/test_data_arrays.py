@@ -114,6 +114,14 @@ def test_npz_labels_follow_the_parts_whatever_the_order_of_the_keys(tmp_path):
         np.testing.assert_array_equal(data.take("factors")[:, 0], np.arange(40)[rows])
 
 
+def test_every_frame_of_clips_whose_parts_differ_in_length_is_in_a_part(tmp_path):
+    clips = [rng.integers(0, 256, (n, t, 8, 8, 3), dtype=np.uint8) for n, t in ((6, 4), (3, 5))]
+    np.savez(tmp_path / "c.npz", x_train=clips[0], x_test=clips[1])
+    source = open_source(tmp_path / "c.npz")
+    frames = clips[1].reshape(15, 8, 8, 3).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(split(source, "test").take("x"), frames)
+
+
 @pytest.mark.parametrize("key", ["x_val", "x_valid", "validation_x", "X_Val"])
 def test_npz_validation_by_any_of_its_names(tmp_path, key):
     label = key.replace("x", "y").replace("X", "y")

@@ -170,8 +170,8 @@ def open_mat(path: Path, *, how: NpzOptions, store: Store) -> Source:
                 contents[key] = partial(in_memory, np.moveaxis(x.whole(), -1, 0), x.name)
                 shapes.append(x.shape[:-1])
             if last and len(x.shape) == 2:
-                notes.append(f"{x.name}: the columns of {key} are the examples, since "
-                             f"{labels[part]} has {count:,}")
+                notes.append(f"the columns of {key} are the examples, since {labels[part]} has "
+                             f"{count:,}")
         ten = max((v.max(initial=0) for v in y.values() if v.dtype.kind in "iuf"), default=0) == 10
         for part, label in y.items():
             label = label % 10 if ten and {*shapes} == {SVHN_SHAPE} else label

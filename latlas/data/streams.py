@@ -128,7 +128,8 @@ def say_size(size: float) -> str:
 def claim(size: int, name: Any, *, free: int | None = None,
           way_out: str = "read less of it, or on a larger machine",
           error: Callable[[str], LatlasError] = DataError) -> None:
-    """An error if so many bytes are more than the memory that is free."""
+    """An ``error`` if so many bytes are more than are ``free``, by default of all memory; it says
+    that ``name`` takes them, and the way out."""
     free = dataset.available_memory() if free is None else free
     if size > free:
         raise error(f"{name} takes {say_size(size)} of memory, and {say_size(free)} are free; "
