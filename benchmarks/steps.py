@@ -35,7 +35,7 @@ from latlas.core.model import Model
 from latlas.data.batches import Batches
 from latlas.data.pairs import Data
 from latlas.engine.options import TrainOptions
-from latlas.engine.train import resolve
+from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 
 #: Adam's, of both sides

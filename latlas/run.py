@@ -19,12 +19,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from latlas import models
 from latlas.core.errors import CapabilityError, DataError, RunError, say_option
-from latlas.core.files import CHECKPOINT, MODEL
+from latlas.core.files import CHECKPOINT, MODEL, load_tree
 from latlas.core.options import parse
 from latlas.core.record import RUN, read_run
 from latlas.core.space import parse_space
+from latlas.core.trees import Ending
 from latlas.data.fitting import open_examples
 from latlas.data.keys import trained_on
 
@@ -109,6 +112,28 @@ class Run:
         return self.path is None or (self.path / MODEL).is_file()
 
     @cached_property
+    def ending(self) -> Ending | None:
+        """How training ended; ``None`` of a run that has not, or that no engine trained."""
+        if self.outcome is not None and self.outcome.ending is not None:
+            return self.outcome.ending
+        if self.path is None or not self.finished:
+            return None
+        facts = load_tree(self.path / MODEL, prefix="no tensor has this name")[1]
+        try:
+            return msgspec.convert(facts, Ending)
+        except msgspec.ValidationError:  # whoever reads the weights says so
+            return None
+
+    def doubts(self) -> list[str]:
+        """One line where the run was trained too little to be judged by what it makes."""
+        reasons = self.ending.doubts() if self.ending else []
+        if not reasons:
+            return []
+        return [f"{self.name} may be under-trained: {'; '.join(reasons)}. Its weights are a start "
+                f"for more: latlas train {self.model_name} --from {self.path or 'RUN'}, with a "
+                "larger budget"]
+
+    @cached_property
     def config(self) -> Any:
         """The model's config; this imports the model's module."""
         return parse(models.get(self.model_name).config, self.record["config"],
@@ -140,7 +165,7 @@ class Run:
 
     def _load_weights(self, model: Model) -> None:
         """Of the end of training, else the best ones so far."""
-        from latlas.core.trees import Ending, Progress, check_tensors, read_tree
+        from latlas.core.trees import Progress, check_tensors, read_tree
 
         assert self.path is not None
         file, kind = self.path / MODEL, Ending

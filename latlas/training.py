@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, is_dataclass, replace
@@ -51,13 +52,15 @@ CHECKED, PROBES = 1000, 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained and how, checked; making one reads no data."""
+    """What will be trained and how, checked; making one reads no data. Minutes count from
+    ``started``, a ``time.monotonic()``, or else from the beginning of training."""
 
     model: str
     config: Any
     options: TrainOptions
     split: str = "train"
     start: Path | None = None
+    started: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,14 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     Raises:
         LatlasError: in one line what is wrong with a setting, the data or the run folder.
     """
+    started = time.monotonic()
     networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                    start=start)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
     examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
-    return execute(plan, examples, out, progress, networks, accept_changed_data)
+    return execute(replace(plan, started=started), examples, out, progress, networks,
+                   accept_changed_data)
 
 
 def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
@@ -173,8 +178,7 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             run = execute(plan, data, temporary, progress, modules)
             return Run.of(run.model, data=data.spec, outcome=run.outcome)
     out, modules = Path(out), modules or {}
-    # the sides of the data that the model needs; of two domains nothing is held out to keep
-    # weights by: no example of one has its own in the other
+    # of two domains nothing is held out: no example of one has its own in the other
     needs = models.load_class(models.get(plan.model)).needs
     examples, note = sides_for(data.train, needs, plan.model)
     held_out = None if needs == "domains" or data.validation is None else sides_for(
@@ -207,7 +211,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             show.warn(note)
         watched = context.is_main and model.defaults.monitored and not (out / MODEL).is_file()
         callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
-        outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks)
+        outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks,
+                              plan.started)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
         run.outcome = outcome
@@ -325,7 +330,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
 
     from latlas.core.noise import Noise
 
-    run = run if isinstance(run, Run) else Run(run)
+    started, run = time.monotonic(), run if isinstance(run, Run) else Run(run)
     run.require("encode", "fit-prior")
     if run.conditional:
         raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
@@ -339,7 +344,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     data = encode_training_data(run, data, draws, plan.options.seed, read or {})
     folder = run.path / PRIOR
     try:
-        fit = execute(plan, data, folder, progress)
+        fit = execute(replace(plan, started=started), data, folder, progress)
     except RunError as error:
         if not error.option:  # nothing differs from what was fitted before
             raise

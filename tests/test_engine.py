@@ -24,10 +24,11 @@ from latlas.core.noise import Noise, dropout
 from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
-from latlas.engine import train as engine
+from latlas.engine import resolve as resolving
 from latlas.engine.options import TrainOptions, batch_size_of, default_images, with_defaults
 from latlas.engine.progress import Progress
-from latlas.engine.train import layout_of, train
+from latlas.engine.resolve import layout_of, resolve
+from latlas.engine.train import train
 from latlas.engine.trainer import EMA, Adam, Trainer, learning_rate_share, phase_optimisers
 from latlas.run import Run
 
@@ -453,7 +454,7 @@ def test_mixed_precision_leaves_transposed_convolutions_in_fp32():
 
 
 def test_a_short_run_is_not_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "seconds_per_step", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(resolving, "seconds_per_step", lambda *_: pytest.fail("timed"))
     training = tiny.options(images=160, precision="auto", threads=0)
     _, outcome = tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"),
                             training=training)
@@ -497,7 +498,7 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
 
     data = Dataset(np.zeros((32, 1), np.float32), Points((1,)))
     options = tiny.options(images=16 * 500, threads=0)
-    chosen = engine.resolve(Takes(), Batches(data, 16), options, DistributedContext())
+    chosen = resolve(Takes(), Batches(data, 16), options, DistributedContext())
     assert (chosen.threads, used[-1]) == (threads, threads)
     assert chosen.examples_per_second == pytest.approx(16 / 0.1)
 

@@ -14,7 +14,7 @@ from latlas.core.devices import DistributedContext
 from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.data.batches import Batches
-from latlas.engine import train as engine
+from latlas.engine.resolve import resolve
 from latlas.engine.trainer import Trainer
 from latlas.models.progressive_gan import stage_at
 from latlas.networks.equalised import at_stage, enlarged, shrunk
@@ -184,8 +184,8 @@ def test_minutes_are_counted_over_the_whole_of_growth():
         real(self, batch)
         images_seen.append(self.model.stage.item())
 
-    options = replace(tiny.options(), images=None, minutes=0.01)
+    options = replace(tiny.options(), images=None, minutes=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", look)
-        engine.resolve(model, batches, options, DistributedContext(), 0.0)
+        resolve(model, batches, options, DistributedContext(), 0.0)
     assert set(images_seen) >= {0.0, 2.0} and len(set(images_seen)) > 3

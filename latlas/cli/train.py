@@ -6,10 +6,11 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from latlas.cli import LAUNCHED
 from latlas.cli.derive import pairs
 from latlas.core.errors import ConfigError
 from latlas.core.options import FieldInfo, check_names, convert, fields_of
@@ -92,7 +93,8 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     out = out or default_run(model, sources)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
-    run = execute(plan, examples, out, accept_changed_data=accept_changed_data)
+    run = execute(replace(plan, started=LAUNCHED), examples, out,
+                  accept_changed_data=accept_changed_data)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}

@@ -16,6 +16,8 @@ from latlas.core.space import Example, PairSpace, Record, Space
 #: of run.json and of every tree in a run folder; raised by one whenever one is written differently
 FORMAT = 1
 RUN = "run.json"
+#: share of a budget of minutes that is left for the end of training
+END_SHARE = 0.02
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -24,8 +26,11 @@ class Chosen(Record, frozen=True):
     """What a run is trained with; a resumed run keeps it.
 
     Attributes:
-        images: the budget, in examples.
+        images: the budget, in examples; of minutes as it was planned at first.
         examples_per_second: as measured before the first step; 0 of a run too short for that.
+        minutes: what the clock keeps the run to; 0 for a budget of examples.
+        costs: seconds of a step, relative to each other, at equally spaced shares of the run.
+        plans: of minutes: a step, and from there on examples of the whole run and threads.
     """
 
     images: Positive
@@ -35,6 +40,15 @@ class Chosen(Record, frozen=True):
     batch_size: Positive
     learning_rate: Annotated[float, Meta(ge=0)]
     examples_per_second: float = 0.0
+    minutes: Annotated[float, Meta(ge=0)] = 0.0
+    costs: tuple[Annotated[float, Meta(gt=0)], ...] = (1.0,)
+    plans: tuple[tuple[Count, Positive, Count], ...] = ()
+
+    def training_seconds(self, n: int) -> float:
+        """Of a budget of minutes, less what the end takes: saving, and a pass over ``n`` examples
+        without gradients."""
+        last_pass = 0.3 * n / self.examples_per_second if self.examples_per_second else 0.0
+        return max(0.5, 1 - END_SHARE - last_pass / (60 * self.minutes)) * 60 * self.minutes
 
 
 class Content(Record, frozen=True):

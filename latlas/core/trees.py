@@ -18,8 +18,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: a run of fewer steps or epochs has learnt too little to be judged by
+FEW_STEPS, FEW_EPOCHS = 500, 3
+#: a held-out loss that falls by a larger share in the last fifth of a run is not at its end
+STILL_FALLING = 0.005
+
+
 class Ending(Struct):
-    """Of model.safetensors: how training ended; models may say more."""
+    """Of model.safetensors: how training ended; models may say more.
+
+    Attributes:
+        steps, epochs: 0 of a closed form.
+        improved: by what share of itself the held-out loss fell in the last fifth of the run;
+            ``None`` without held-out data, or with too few checks to tell.
+        alarms: that were raised and held to the end.
+    """
 
     format: int
     run: str
@@ -28,6 +41,28 @@ class Ending(Struct):
     stopped: str
     best: float | None = None
     rollbacks: Count = 0
+    steps: Count = 0
+    epochs: float = 0.0
+    improved: float | None = None
+    alarms: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """What was reached, for the last line of training."""
+        text = f"finished {self.images:,} examples in {self.seconds:,.1f} s"
+        if self.steps:
+            text += f" ({self.steps:,} steps, {self.epochs:,.3g} epochs)"
+        if self.best is not None:
+            text += f"; held-out loss {self.best:.4g}"
+        if self.improved is not None and self.improved > STILL_FALLING:
+            text += f", and it was still falling: by {self.improved:.1%} in the last fifth"
+        return "; ".join([text, *(f"not resolved: {alarm}" for alarm in self.alarms)])
+
+    def doubts(self) -> list[str]:
+        """Why what this run makes may say little about the model; none of a run that is whole."""
+        reasons = [f"an alarm held to its end ({alarm})" for alarm in self.alarms]
+        if self.steps and (self.steps < FEW_STEPS or self.epochs < FEW_EPOCHS):
+            reasons.insert(0, f"it saw {self.steps:,} steps and {self.epochs:,.2g} epochs")
+        return reasons
 
 
 class Progress(Struct):

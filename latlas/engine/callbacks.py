@@ -1,4 +1,4 @@
-"""Held-out checks, re-weighting of the data, and monitoring with roll-back."""
+"""Held-out checks, minutes, re-weighting of the data, and monitoring with roll-back."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from latlas.core.devices import autocast
 from latlas.core.errors import TrainingError
-from latlas.core.files import save_tree
+from latlas.core.files import save_json, save_tree
 from latlas.core.model import Model, Step, Weights
 from latlas.core.noise import Noise, derive
-from latlas.core.record import FORMAT
+from latlas.core.record import FORMAT, RUN, Chosen, read_run
 from latlas.core.trees import Progress, read_tree
 from latlas.data.batches import Batches, Sweep
 from latlas.data.pairs import Data
 from latlas.engine.progress import Log
+from latlas.engine.schedule import Plan
 from latlas.engine.trainer import Callback, NotFinite, State, Trainer
 
 #: held-out checks in a run, and examples of each
@@ -24,6 +25,10 @@ VALIDATIONS, VALIDATION_EXAMPLES = 25, 2000
 #: sample snapshots in a run that keeps no images of them, rollback points in a run, and how often
 #: a run may roll back
 SNAPSHOTS, ROLLBACK_POINTS, MAX_ROLLBACKS = 20, 25, 3
+#: points of a run of minutes at which the clock is looked at, and the first steps with one, too
+LOOKS, FIRST_LOOKS = 32, (3, 10)
+#: steps that take so many times as long as when they were timed are stalled by other processes
+STALLED = 3.0
 #: share of the budget before which nothing is alarming: no generator begins with varied samples
 EARLY = 0.1
 
@@ -37,6 +42,7 @@ class Validation(Callback):
         self.best: float | None = None
         self.weights: dict[str, Tensor] = {}
         self.misses = 0  # checks since the best one
+        self.bests: list[float] = []  # the best loss after every check
 
     def after_step(self, trainer: Trainer, log: Log) -> bool:
         """Check when due, keep the weights if they are the best yet; whether patience is over."""
@@ -61,20 +67,80 @@ class Validation(Callback):
         else:
             self.best, self.misses = loss, 0
             self.weights = {k: v.clone() for k, v in model.state_dict().items()}
+        self.bests.append(float(self.best))
         return 0 < options.patience <= self.misses
 
     def state(self) -> State:
         tensors = {f"best.{k}": v for k, v in self.weights.items()}
-        return tensors, {"best": self.best, "misses": self.misses}
+        return tensors, {"best": self.best, "misses": self.misses, "bests": self.bests}
 
     def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         self.weights = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
         self.best, self.misses = meta["best"], int(meta["misses"])
+        self.bests = list(meta["bests"])
 
     def finish(self, model: Model) -> dict[str, Any]:
         if self.weights:
             model.load_state_dict(self.weights)
-        return {"best": self.best}
+        facts = {"best": self.best}
+        if len(self.bests) >= 5:
+            before, best = self.bests[len(self.bests) * 4 // 5 - 1], self.bests[-1]
+            facts["improved"] = (before - best) / max(abs(before), abs(best), 1e-12)
+        return facts
+
+
+class Minutes(Callback):
+    """Makes a run last so long: at fixed points the clock says how many steps there is time for. A
+    plan that is in run.json already, of a run that was killed, is followed again.
+
+    Steps on several threads that take far longer than when they were timed wait for a thread whose
+    core another process has; one thread is then faster.
+
+    Args:
+        chosen: the run's options, as they were chosen.
+        n: examples of one more pass after the last step; 0 without one.
+    """
+
+    def __init__(self, chosen: Chosen, n: int) -> None:
+        self.seconds, self.costs, self.threads = (chosen.training_seconds(n), chosen.costs,
+                                                  chosen.threads)
+        self.seconds_per_step = chosen.batch_size / chosen.examples_per_second
+        self.looks: list[tuple[float, int, float]] = []
+
+    def after_step(self, trainer: Trainer, log: Log) -> bool:
+        """Look at the clock when due, and write down the plan."""
+        schedule, step = trainer.schedule, trainer.index
+        period = max(1, schedule.steps(0) // LOOKS)
+        if trainer.finished or not (step in FIRST_LOOKS or schedule.due(step, period)):
+            return False
+        self.looks.append((log.seconds, step, trainer.progress))
+        begun, first, before = self.looks[-3:][0]
+        if step > first and step not in (plan.step for plan in schedule.plans):
+            now, _, progress = self.looks[-1]
+            # with the trial's speed as if it were two more steps
+            unit = ((now - begun) / self._mean_cost(before, progress)
+                    + 2 * self.seconds_per_step) / (step - first + 2)
+            left = int((self.seconds - now) / (unit * self._mean_cost(progress, 1.0)))
+            threads = schedule.plan(step).threads or self.threads
+            if unit > STALLED * self.seconds_per_step and threads > 1:
+                threads = 1
+                del self.looks[:-1]
+            images = (step + max(1, left)) * schedule.batch_size  # one more step is then the last
+            schedule.follow(trainer.distributed.agree(Plan(step, images, threads)))
+            if log.is_main:
+                record = read_run(log.folder)
+                record["chosen"]["plans"] = schedule.plans
+                save_json(log.folder / RUN, record)
+        plan = schedule.plan(step)
+        log.progress.plan(plan.images)
+        torch.set_num_threads(plan.threads or self.threads)
+        return False
+
+    def _mean_cost(self, start: float, stop: float) -> float:
+        """Mean relative cost of the steps between two shares of the run."""
+        n = len(self.costs)
+        shares = [max(1e-9, min(stop, (i + 1) / n) - max(start, i / n)) for i in range(n)]
+        return sum(s * cost for s, cost in zip(shares, self.costs, strict=True)) / sum(shares)
 
 
 class Reweighting(Callback):
@@ -89,8 +155,9 @@ class Reweighting(Callback):
         """New weights when due; all processes take those of rank 0. TrainingError: weights that
         are negative, not finite, or all 0."""
         model: Any = trainer.model
-        every, index = max(1, round(model.reweighting_interval * trainer.steps)), trainer.index
-        if index % every or index == 0 or trainer.finished:
+        every = max(1, round(model.reweighting_interval * trainer.schedule.steps(0)))
+        index = trainer.index
+        if not trainer.schedule.due(index, every) or index == 0 or trainer.finished:
             return False
         averaged: Any = trainer.averaged()
         weights: Weights = averaged.sampling_weights(Sweep(self.batches.data,
@@ -161,7 +228,7 @@ class Monitor(Callback):
     def after_step(self, trainer: Trainer, log: Log) -> bool:
         """Alarms of what was just logged and, when due, a rollback point; of the points so far the
         last two stay."""
-        log.warn(trainer.images, *self.alarms(log.values, trainer.index / trainer.steps))
+        log.warn(trainer.images, *self.alarms(log.values, trainer.progress))
         if trainer.due(ROLLBACK_POINTS) and not trainer.finished and (
                 self.folder and trainer.distributed.is_main):
             tensors, meta = trainer.state()
@@ -220,4 +287,7 @@ class Monitor(Callback):
         self.rollbacks, self.streaks, self.raised = meta["monitor"]
 
     def finish(self, model: Model) -> dict[str, Any]:
-        return {"rollbacks": self.rollbacks} if self.rollbacks else {}
+        lasting = [name for name, alarm in ALARMS.items()
+                   if self.streaks.get(name, 0) >= alarm.times]
+        return ({"rollbacks": self.rollbacks} if self.rollbacks else {}) | (
+            {"alarms": lasting} if lasting else {})

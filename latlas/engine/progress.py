@@ -17,6 +17,7 @@ class Progress:
 
     def begin(self, total: int, done: int, note: str) -> None: ...
     def advance(self, images: int) -> None: ...
+    def plan(self, total: int) -> None: ...
     def terms(self, values: dict[str, float]) -> None: ...
     def note(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
@@ -59,6 +60,11 @@ class Bar(Progress):
             line = (f"{min(1, images / self._total):5.1%}  {rate:,.0f} examples/s  "
                     f"{max(0, seconds):,.0f} s left  {self._text}")
             print(line.rstrip(), file=sys.stderr, flush=True)
+
+    def plan(self, total: int) -> None:
+        self._total = total
+        if self._bar:
+            self._bar.update(0, total=total)
 
     def terms(self, values: dict[str, float]) -> None:
         self._text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
@@ -131,6 +137,11 @@ class Log:
         for text in texts:
             self.progress.warn(text)
             self._append({"images": images, "alarm": text})
+
+    def close(self) -> None:
+        """After the last event."""
+        if self.events is not None:
+            self.events.close()
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl, which only the first process writes."""

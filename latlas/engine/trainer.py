@@ -19,6 +19,7 @@ from latlas.core.noise import Noise, derive, dropout_rng
 from latlas.core.trees import check_tensors
 from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Log
+from latlas.engine.schedule import Plan, Schedule
 
 #: steps from one update of the averaged weights to the next, and from one gradient norm in the log
 #: of a monitored model to the next: more would cost time for little
@@ -59,21 +60,24 @@ class Trainer:
     Everything random in step k is a function of (seed, k), so :meth:`state` holds no generator.
 
     Args:
-        budget: examples to see in the whole run.
+        budget: examples to see in the whole run, or the plans of a run that keeps to minutes.
         n_train: size of the training set; 0 where it is not known.
 
     Attributes:
-        index, steps: steps made, and steps of the whole run.
+        index: steps made.
+        schedule: how many there are, and what share of them is done.
         rate_scale: a factor of the learning rate, below 1 after a roll-back.
         saved_images: examples seen at the last checkpoint.
     """
 
-    def __init__(self, model: Model, options: TrainOptions, *, budget: int, precision: str,
+    def __init__(self, model: Model, options: TrainOptions, *,
+                 budget: int | Sequence[Plan], precision: str,
                  distributed: DistributedContext | None = None, n_train: int = 0) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
-        self.model, self.options, self.budget, self.n_train = model, options, budget, n_train
-        self.steps = -(-budget // options.batch_size)
+        self.model, self.options, self.n_train = model, options, n_train
+        self.schedule = Schedule([Plan(0, budget)] if isinstance(budget, int) else budget,
+                                 options.batch_size)
         self.device, self.precision = model.device, precision
         self.distributed = distributed or DistributedContext()
         self.phases = phase_optimisers(model, model.phases, options)
@@ -98,13 +102,23 @@ class Trainer:
         return self.index * self.options.batch_size
 
     @property
+    def steps(self) -> int:
+        """Steps of the whole run, as planned now."""
+        return self.schedule.steps(self.index)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 … 1."""
+        return self.schedule.progress(self.index)
+
+    @property
     def finished(self) -> bool:
         """The last step of the budget was made."""
         return self.index >= self.steps
 
-    def due(self, times: int) -> bool:
+    def due(self, times: float) -> bool:
         """Whether what is done so many times in a run, evenly spread, is to be done now."""
-        return self.index % max(1, self.steps // times) == 0
+        return self.schedule.due(self.index, max(1, int(self.schedule.steps(0) / times)))
 
     def step(self, batch: Batch) -> None:
         """Every phase that is due, then the model's own buffers and the averaged weights. Nothing
@@ -112,7 +126,7 @@ class Trainer:
         seed = derive(self.options.seed, "step", self.index)
         self.noise.generator.manual_seed(seed)
         self.global_rng.manual_seed(seed + self.distributed.rank)
-        progress = min(1.0, self.images / self.budget)
+        progress = self.progress
         rate = learning_rate_share(self.options, progress) * self.rate_scale
         # dropout costs bits while examples are new, and pays once they have come often
         dropout = min(1.0, self.images / (DROPOUT_EPOCHS * self.n_train)) if self.n_train else 1.0

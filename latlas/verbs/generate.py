@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, say_option
+from latlas.core.errors import CapabilityError, ConfigError, say_notes, say_option
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
@@ -41,6 +41,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds
     numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
+    say_notes(run.doubts())
     write.check_examples(out, run.space)
     common.fits("n", n, n if numbers is None else len(numbers), run.space, out)
     results = results_of(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from latlas.core.errors import ConfigError, say_option
-from latlas.core.files import load_tree
 from latlas.data.fitting import as_source
 from latlas.run import as_run
 from latlas.verbs import common, write
@@ -87,12 +86,10 @@ def write_report(runs: Sequence[Any], out: str | Path | None, data: Any = None, 
             f"{f.name}={getattr(run.config, f.name)}" for f in fields(run.config))}
         if run.chosen:
             facts["chosen"] = ", ".join(f"{k}={v}" for k, v in run.chosen.items())
-        file = run.path / "model.safetensors" if run.path is not None else None
-        if file is not None and file.is_file():  # the finished model says how its training ended
-            end = load_tree(file, prefix="no tensor has this name")[1]
-            if "images" in end:
-                facts["training"] = f"{end['images']:,} examples" + (
-                    f" in {end['seconds']:,.1f} s" if end.get("seconds") is not None else "")
+        if run.ending:  # the finished model says how its training ended
+            facts["training"] = run.ending.summary().removeprefix("finished ")
+            if run.doubts():
+                facts["note"] = run.doubts()[0]
         subjects.append(Subject(run.name, run.model, run.path, next(iter(ways.values())), facts,
                                 ways if reached else {}))
     html = build_page(subjects, train=train, test=test, title=title, command=command, seed=seed,
