@@ -147,8 +147,8 @@ def test_a_place_that_cannot_be_written_is_noticed_before_the_work(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_packing_that_is_killed_leaves_nothing_that_stays(tmp_path: Path, number: int) -> None:
     code = ("import sys, os, signal; from latlas.cli import __main__ as cli, surroundings\n"
-            "import latlas.data.pairs as pairs; surroundings.prepare()\n"
-            f"pairs.write = lambda *a: os.kill(os.getpid(), {int(number)})\n"
+            "import latlas.data.packed as packed; surroundings.prepare()\n"
+            f"packed.write = lambda *a: os.kill(os.getpid(), {int(number)})\n"
             "sys.exit(cli.run(['data', 'pack', 'digits', sys.argv[1]]))")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "packed")], text=True,
                           env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, check=False)

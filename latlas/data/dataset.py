@@ -1,19 +1,16 @@
 """Examples in memory or in a memory-mapped file, the source they are of, and how it is divided.
 
-The split rule. What an example is, is its content, not its place: a hash of it decides its split,
-so that no other example moves when some are added, removed, renamed or put in another order, and
-equal examples are always together. A file that comes with train and test parts keeps them, and
-validation is 5% of train. Anything else is divided 80 / 10 / 10 into train, validation and test.
-Examples of one group are divided by a hash of the group; groups larger than a twentieth of the
-examples go to train. Of fewer than 200 contents (or groups) those with the smallest hashes are held
-out, so that no split is empty: there adding examples may move others. The seed is 0 unless asked
-otherwise and has nothing to do with the seed of training.
+The split rule. A hash of an example's content decides its split, so that no other example moves
+when some are added, removed, renamed or reordered, and equal examples are together. Parts that a
+file comes with are kept, and validation is 5% of train; anything else is divided 80 / 10 / 10 into
+train, validation and test. Groups are divided by a hash of the group; those of more than a
+twentieth of the examples go to train. Of fewer than 200 contents (or groups) those with the
+smallest hashes are held out, so that no split is empty: there adding examples may move others.
+Examples with an ``order`` are divided by it: the last ones are test, those before validation.
 
 Tables and points are standardised by numbers of the train split alone, and a missing number is
-replaced by the median of its column there.
-
-Every reader asks a :class:`Store` for one array and fills it piece by piece, so data larger than
-memory take the same path as a small file.
+replaced by the median of its column there. Every reader asks a :class:`Store` for one array and
+fills it piece by piece, so data larger than memory take the same path as a small file.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points, Space, Table
-from latlas.data.splits import divide, hash_rows, mix
+from latlas.data.splits import divide, divide_in_order, hash_rows, mix
 
 if TYPE_CHECKING:
     from latlas.data.frames import Frame
@@ -67,6 +64,7 @@ class Dataset:
         duration: (N,) float32 milliseconds that each frame is shown.
         key: (N,) uint64 hash of each example's content: of a file's bytes, of a table's values;
             ``None`` for that of the row in ``x``.
+        order: (N,) int64 ranks by which examples are divided; ``None``: by their contents.
         notes: what was filled, ignored or converted when rows were brought into a run's columns.
     """
 
@@ -80,6 +78,7 @@ class Dataset:
     clip: Rows | None = None
     duration: NDArray[np.float32] | None = None
     key: NDArray[np.uint64] | None = None
+    order: Rows | None = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -170,8 +169,10 @@ class Source:
             self._ready[seed] = replace(data, x=x, space=standardised(space, x[rows]))
         return self._ready[seed]
 
-    def split(self, which: str, seed: int) -> Dataset:
+    def split(self, which: str, seed: int = 0) -> Dataset:
         """See :func:`latlas.data.split`."""
+        if which not in SPLITS:
+            raise DataError(unknown("split", which, SPLITS))
         ready = self.ready(seed)
         if which == "all":
             return ready
@@ -208,33 +209,28 @@ def split(source: Any, which: str, *, seed: int = 0) -> Any:
     Raises:
         DataError: no such split, or the source has too few examples (or groups) to fill it.
     """
-    if which not in SPLITS:
-        raise DataError(unknown("split", which, SPLITS))
     return source.split(which, seed)
 
 
 def partition(source: Source, seed: int = 0) -> dict[str, Rows]:
     """Rows of ``train``, ``validation`` and ``test``, each in file order."""
-    parts = dict(source.parts)
+    parts, data = dict(source.parts), source.base
     if set(parts) == {"train", "validation"}:  # the part people hold out is the one to test on
         parts["test"] = parts.pop("validation")
-    if "validation" in parts and {"train", "test"} <= set(parts):
-        return parts
-    keys = split_keys(source.base)
-    if seed:
-        keys = mix(keys ^ mix(np.full(1, seed, np.uint64)))
-    if not {"train", "test"} <= set(parts):
-        return divide(source.base.index, keys, source.base.group is not None,
-                       {"validation": VALIDATION_SHARE, "test": TEST_SHARE})
-    return {**divide(parts["train"], keys, source.base.group is not None,
-                      {"validation": VALIDATION_OF_TRAIN}), "test": parts["test"]}
-
-
-def split_keys(data: Dataset) -> NDArray[np.uint64]:
-    """(N,) the numbers by which rows are divided: of their groups, or of their contents."""
-    if data.group is not None:
-        return mix(np.asarray(data.group).astype(np.int64).view(np.uint64))
-    return content_keys(data)
+    own = parts if {"train", "test"} <= set(parts) else {}
+    if "validation" not in own:
+        rows, shares = own.get("train", data.index), {"validation": VALIDATION_OF_TRAIN} if own \
+            else {"validation": VALIDATION_SHARE, "test": TEST_SHARE}
+        if data.order is not None:
+            own |= divide_in_order(rows, data.order, shares)
+        else:
+            grouped = data.group is not None
+            keys = mix(np.asarray(data.group).astype(np.int64).view(np.uint64)) if grouped \
+                else content_keys(data)
+            if seed:
+                keys = mix(keys ^ mix(np.full(1, seed, np.uint64)))
+            own |= divide(rows, keys, grouped, shares)
+    return {part: own[part] for part in ("train", "validation", "test")}
 
 
 def content_keys(data: Dataset) -> NDArray[np.uint64]:
@@ -274,27 +270,27 @@ def encode_labels(values: Any, where: str, names: tuple[str, ...] = (),
     Raises:
         DataError: real-valued labels, missing labels, or more than ``most`` classes.
     """
+    def refused(what: str) -> DataError:
+        return DataError(f"{where} {what}; choose another label, or {say_option('label', 'none')}")
+
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 2 and np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all():
+    elif values.ndim == 2 and np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all():
         values = values.argmax(axis=1)
     if values.ndim != 1 or values.dtype.kind not in "buifUS" or not len(values):
-        raise DataError(f"{where} holds {values.dtype} of shape {values.shape}, not one label "
-                        f"per example; choose another label, or {say_option('label', 'none')}")
+        raise refused(f"holds {values.dtype} of shape {values.shape}, not one label per example")
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     elif values.dtype.kind == "f":
         if not np.array_equal(values, np.round(values)):  # NaN is unequal to itself
-            raise DataError(f"{where} holds real or missing numbers, not classes; "
-                            f"choose another label, or {say_option('label', 'none')}")
+            raise refused("holds real or missing numbers, not classes")
         values = values.astype(np.int64)
     if names and values.dtype.kind in "iu" and 0 <= values.min() <= values.max() < len(names):
         return values.astype(np.int64), tuple(names)
     levels, codes = np.unique(values, return_inverse=True)
     if len(levels) > most:
-        raise DataError(f"{where} has {len(levels):,} distinct values, too many for classes; "
-                        f"choose another label, or {say_option('label', 'none')}")
+        raise refused(f"has {len(levels):,} distinct values, too many for classes")
     return codes.astype(np.int64), tuple(str(v) for v in levels.tolist())
 
 

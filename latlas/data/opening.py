@@ -5,31 +5,37 @@ Sources that would take more than a share of the available memory are packed onc
 files' sizes and times, so a changed file is packed anew.
 """
 
-import dataclasses
 import glob
 import hashlib
 import inspect
 import io
 import json
-import math
 import os
 import shutil
 import typing
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import DataError, RunError, UnreadOptionError, say_option, unknown
+from latlas.core.errors import (
+    ConfigError,
+    DataError,
+    RunError,
+    UnreadOptionError,
+    say_option,
+    unknown,
+)
 from latlas.core.files import alone
-from latlas.data import files, pairs
-from latlas.data.archives import tar_ending, walk
+from latlas.core.options import FieldInfo, convert
+from latlas.data import files, order, packed, pairs
+from latlas.data.archives import walk
 from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
 from latlas.data.pairs import PairDataset, PairSource
@@ -38,14 +44,49 @@ from latlas.data.streams import claim_file, read_member, readable, regular, with
 Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
             for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
-TWO_FOLDERS = "imagefiles:open_two_folders"
-#: how the sides of a place are told, and which of these options readers know
-SIDES: dict[str, type] = {"pair": str, "paired": bool, "direction": str, "maps": str, "ids": str}
-SIDED = {files.IMAGES: "pair paired direction maps ids",
-         files.CLIPS: "pair paired direction maps ids", TWO_FOLDERS: "direction maps ids",
-         files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
-         "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction"}
-INTERNAL = {"store", "name", "maps", "ids", "how"}
+TABLE, TWO_FOLDERS = "tables:open_table", "imagefiles:open_two_folders"
+#: options of the door itself, by the readers whose sources have them
+DOOR = {files.IMAGES: "pair paired direction maps ids",
+        files.CLIPS: "pair paired direction maps ids", TWO_FOLDERS: "direction maps ids",
+        files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
+        "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction",
+        TABLE: "split_by"}
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Options of the door itself.
+
+    Attributes:
+        pair: ``side`` takes the halves of every image for two sides, ``none`` folders for one side.
+        paired: row i of B belongs to row i of A; otherwise they are two domains.
+        direction: ``BtoA`` swaps the sides.
+        maps: ``A`` or ``B``: the side whose pixels are class ids; ``ids``: those of its channels.
+        split_by: a column of a table whose last values are held out (:mod:`latlas.data.order`).
+    """
+
+    pair: str | None = None
+    paired: bool | None = None
+    direction: str | None = None
+    maps: str | None = None
+    ids: str | None = None
+    split_by: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, valid in (("direction", ("AtoB", "BtoA")), ("maps", ("A", "B"))):
+            if getattr(self, name) not in (None, *valid):
+                raise DataError(unknown(name, getattr(self, name), valid))
+
+    @property
+    def sides(self) -> str:
+        """The sides of the files in the order of the source."""
+        return "BA" if self.direction == "BtoA" else "AB"
+
+    def read(self, place: Any, side: str, store: Store, name: str) -> Source:
+        """A side of a place, or a place that has no other, whose only one is the first."""
+        source: Source = place.read(store, name, side == self.maps,
+                                    self.ids if side == self.maps else None)
+        return source
 
 
 def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Opened:
@@ -60,34 +101,35 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
         memory_share: a file whose examples take more than this share of the available memory is
             packed to a memory-mapped file once.
         options: what this kind of source takes, as values or as text: ``label``, ``image_size``,
-            ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``); of two sides
-            also ``pair``, ``paired``, ``direction``, ``maps``, ``ids``.
+            ``mode``, ``key``, ``on_error``, ``levels``, ``n``, ... (``docs/data.md``), and what
+            :class:`Arrangement` says.
 
     Raises:
         DataError: one line that names the file, column, key or option and what to do.
     """
     if isinstance(spec, Mapping):
-        spec, options = spec["source"], {**spec, **options}
-        options.pop("source")
+        spec, options = spec["source"], {k: v for k, v in {**spec, **options}.items()
+                                         if k != "source"}
     if image_files(spec):
-        listed = {"source": [_absolute(str(p)) for p in spec], **_plain(options)}
-        return _stored(listed, memory_share, lambda store: _open_listed(spec, options, store))
+        clips = _typed("frames", options.get("frames") or False, bool)
+        paths = [Path(p).expanduser().resolve() for p in spec]
+        return _stored([str(p) for p in paths], options, memory_share, lambda store: _read(
+            files.CLIPS if clips else files.IMAGES, (paths,), "the images", options, store,
+            stem=paths[0].stem))
     if isinstance(spec, list | tuple) and len(spec) == 2 and any(
             isinstance(side, str | Path | Source | PairSource | Dataset | Mapping)
             for side in spec):
         return open_pair(*spec, memory_share=memory_share, **options)
     if not isinstance(spec, str | Path):
         return _in_memory(spec, options)
-    text, options = str(spec), _plain(options)
+    text = str(spec)
     if text in BUILT_IN:
+        options = {k: v for k, v in _plain(options).items() if k != "fit"}
         source = _read(BUILT_IN[text], (), text, options, Store())
         there = (f"{text} is the built-in source; what lies here under that name is ./{text}",)
-        options.pop("fit", None)
         return replace(source, spec={"source": text, **options},
                        notes=source.notes + there * Path(text).exists())
-    with readable(text):
-        return _stored({"source": _absolute(text), **options}, memory_share,
-                       lambda store: _open_path(text, options, store))
+    return _stored(text, options, memory_share, lambda store: _open_path(text, options, store))
 
 
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
@@ -98,49 +140,43 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
     Args:
         paired: row i of ``b`` belongs to row i of ``a``; images in two folders are brought
             together by their names. Otherwise they are two domains.
-        direction: ``BtoA`` swaps the sides.
-        maps: ``A`` or ``B``: the side whose pixels are class ids; ``ids``: those of its channels.
-        options: of both sources.
+        direction, maps, ids: as :class:`Arrangement` says; ``options``: of both sources.
 
     Raises:
         DataError: sides that do not fit each other, or one that cannot be read.
     """
-    aligned = bool(_coerced("paired", paired, bool))
-    _first_is_map(direction, maps)
+    aligned = _typed("paired", paired, bool)
+    swapped = Arrangement(direction=direction, maps=maps).sides == "BA"
     turned = {} if direction is None else {"direction": direction}
-    if aligned and all(_is_folder(place) for place in (a, b)):
-        options = _plain({**options, **turned, "maps": maps, "ids": ids})
-        spec = {"source": [_absolute(str(p)) for p in (a, b)], "paired": True, **options}
-
-        def read(store: Store) -> Opened:
-            paths = Path(a).expanduser(), Path(b).expanduser()
-            with readable(paths[0]):
-                return _read(TWO_FOLDERS, paths, f"{a} and {b}", options, store,
-                             stem=f"{paths[0].stem}-{paths[1].stem}")
-
-        return _stored(spec, memory_share, read)  # type: ignore[return-value]
+    if aligned and all(holds_images(place) and not image_files([place]) for place in (a, b)):
+        paths = Path(a).expanduser(), Path(b).expanduser()
+        own = {**options, **turned, "maps": maps, "ids": ids}
+        return _stored([str(a), str(b)], {"paired": True, **own}, memory_share,  # type: ignore[return-value]
+                       lambda store: _read(TWO_FOLDERS, paths, f"{a} and {b}", own, store,
+                                           stem=f"{paths[0].stem}-{paths[1].stem}"))
     sides, fit = [], options.pop("fit", None)
     for name, place in (("A", a), ("B", b)):
         more = {"maps": "A", "ids": ids} if maps == name else {}
-        if fit is not None:  # A of a run is what comes first
-            more["fit"] = _one_fit(fit, "AB"[(name == "B") != (direction == "BtoA")])
-        side = open_source(place, memory_share=memory_share, **options, **more)
-        if isinstance(side, PairSource):
-            raise DataError(f"{side.name} has two sides of its own; name sources of one side")
-        sides.append(side)
+        if fit is not None:  # of this side of the run, whose A is what comes first, or of its first
+            side = "BA"[name == "A"] if swapped else name
+            more["fit"] = min(fit.split(","), key=lambda part: part[0] != side)
+        source = open_source(place, memory_share=memory_share, **options, **more)
+        if isinstance(source, PairSource):
+            raise DataError(f"{source.name} has two sides of its own; name sources of one side")
+        sides.append(source)
     rates = [side.space.sound.rate for side in sides if side.space.sound is not None]
     for i, place in enumerate((a, b) if len(set(rates)) == 2 else ()):
         if rates[i] > min(rates):  # recordings of two rates meet at the lower one
             sides[i] = open_source(  # type: ignore[assignment]
                 sides[i].spec or place, **{**options, "rate": min(rates)})
-    first, second = sides[::-1] if direction == "BtoA" else sides
-    source = pairs.join(first, second, aligned=aligned, name=f"{sides[0].name}-{sides[1].name}")
-    specs = [side.spec for side in sides]
-    if specs[0] is None or specs[1] is None:
+    source = pairs.join(*sides[::-1 if swapped else 1], aligned=aligned,
+                        name=f"{sides[0].name}-{sides[1].name}")
+    one, two = sides[0].spec, sides[1].spec
+    if one is None or two is None:
         return source
-    shared = {k: v for k, v in specs[0].items() if k != "source" and specs[1].get(k) == v}
-    own = [{k: v for k, v in spec.items() if k not in shared} for spec in specs if spec]
-    places = [spec["source"] if len(spec) == 1 else spec for spec in own]
+    shared = {k: v for k, v in one.items() if k != "source" and two.get(k) == v}
+    places = [{k: v for k, v in spec.items() if k not in shared} for spec in (one, two)]
+    places = [place["source"] if len(place) == 1 else place for place in places]
     return replace(source, spec={"source": places, **shared, "paired": aligned, **turned})
 
 
@@ -156,84 +192,10 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **opti
     with readable(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out} is there already; choose a new folder")
-    with _building(out) as folder:
-        store = Store(folder, share=0, progress=progress)
-        file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
-        source = _open_path(str(spec), options, store) if file else open_source(spec, **options)
-        pairs.write(source, folder, store)
+    file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
+    _build(out, str(spec) if file else "the source", lambda store: _open_path(
+        str(spec), options, store) if file else open_source(spec, **options), 0, progress)
     return open_source(out)
-
-
-def _stored(spec: dict[str, Any], share: float, read: Callable[[Store], Opened]) -> Opened:
-    """What is read, or was packed of it before; it is packed now if it is large."""
-    root = Path(os.environ.get("LATLAS_CACHE") or Path.home() / ".cache/latlas").expanduser()
-    places = spec["source"] if isinstance(spec["source"], list) else [spec["source"]]
-    paths = [Path(str(place).partition("::")[0]) for place in places]
-    with readable(paths[0]):
-        below = [f for p in paths for f in ([p / n for n in walk(str(p))] if p.is_dir() else [p])]
-    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.exists()]
-    digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-               for text in (f"{pairs.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
-    out = root / f"packed-{'-'.join(digests)}"
-    spec = {k: v for k, v in spec.items() if k != "fit"}
-    if (out / META).exists():
-        return replace(pairs.open_packed(out), spec=spec)
-    with _building(out) as folder:
-        store = Store(folder, share)
-        source = read(store)
-        if store.on_disk:
-            pairs.write(source, folder, store)
-    return replace(pairs.open_packed(out) if (out / META).exists() else source, spec=spec)
-
-
-@contextmanager
-def _building(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its place once it is whole; those that killed
-    processes left are removed."""
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-    dead = out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}")
-    for left in dead if os.name == "posix" else ():  # elsewhere nothing says whether it is
-        with suppress(DataError, RunError), alone(left):
-            shutil.rmtree(left, ignore_errors=True)
-    new, lock = not out.parent.exists(), ExitStack()
-    try:
-        with lock:
-            with suppress(OSError):  # where nothing can be written, a source in memory needs none
-                folder.mkdir(parents=True)
-                lock.enter_context(alone(folder))
-            yield folder
-        if (folder / META).exists():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(out, ignore_errors=True)
-            folder.rename(out)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if new:
-            with suppress(OSError):  # it is not empty
-                out.parent.rmdir()
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that were given, fit for JSON."""
-    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
-
-
-def _absolute(text: str) -> str:
-    path, mark, member = text.partition("::")
-    return f"{Path(path).expanduser().resolve()}{mark}{member}"
-
-
-def _is_folder(spec: Any) -> bool:
-    """A folder or zip of images."""
-    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
-        return False
-    with readable(spec):
-        path = Path(spec).expanduser()
-        there = any(path.iterdir()) if path.is_dir() else path.is_file() and (
-            path.suffix.lower() == ".zip" or bool(tar_ending(path)))
-        return there and files.reader_of(path)[0] == files.IMAGES
 
 
 def image_files(spec: Any) -> bool:
@@ -245,30 +207,79 @@ def image_files(spec: Any) -> bool:
 
 def holds_images(spec: Any) -> bool:
     """A folder, archive or file of images, or a list of such files."""
-    if image_files(spec):
-        return True
-    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN or not Path(
-            spec).expanduser().exists():
-        return False
+    if not isinstance(spec, str | Path) or str(spec) in BUILT_IN:
+        return image_files(spec)
+    path = Path(spec).expanduser()
     try:
-        return files.reader_of(Path(spec).expanduser())[0] == files.IMAGES
+        return path.exists() and files.reader_of(path)[0] == files.IMAGES
     except (DataError, OSError):
         return False
 
 
-def _one_fit(fit: str, side: str) -> str:
-    """That of one side of a run."""
-    parts = fit.split(",")
-    return next((part for part in parts if part.startswith(f"{side}=")), parts[0])
+# ------------------------------------------------------------------ packed where it is large
 
 
-def _open_listed(paths: Sequence[str | Path], options: dict[str, Any], store: Store) -> Opened:
-    """Images that are named one by one, in that order."""
-    every = [Path(p).expanduser().resolve() for p in paths]
-    reader = files.CLIPS if _coerced("frames", options.get("frames") or False, bool) else (
-        files.IMAGES)
-    with readable(every[0]):
-        return _read(reader, (every,), "the images", options, store, stem=every[0].stem)
+def _stored(source: str | list[str], options: Mapping[str, Any], share: float,
+            read: Callable[[Store], Opened]) -> Opened:
+    """What is read of these places, or was packed of it before; it is packed now if it is large."""
+    named = [str(place).partition("::") for place in (
+        source if isinstance(source, list) else [source])]
+    with readable(named[0][0]):
+        paths = [Path(place).expanduser().resolve() for place, _, _ in named]
+        places = [f"{path}{mark}{member}" for path, (_, mark, member) in zip(
+            paths, named, strict=True)]
+        below = [f for p in paths for f in ([p / n for n in walk(str(p))] if p.is_dir() else [p])]
+        stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in below if f.exists()]
+    spec = {"source": places if isinstance(source, list) else places[0], **_plain(options)}
+    digests = (hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+               for text in (f"{packed.FORMAT}{json.dumps(spec, default=str)}", repr(stats)))
+    root = Path(os.environ.get("LATLAS_CACHE") or Path.home() / ".cache/latlas").expanduser()
+    out = root / f"packed-{'-'.join(digests)}"
+    opened = packed.open_packed(out) if (out / META).exists() else _build(
+        out, named[0][0], read, share)
+    return replace(opened, spec={k: v for k, v in spec.items() if k != "fit"})
+
+
+def _build(out: Path, name: str, read: Callable[[Store], Opened], share: float,
+           progress: Progress | None = None) -> Opened:
+    """What is read of what has this name, in a packed folder if it takes more than this share of
+    the free memory (0: always). It is written beside ``out`` and takes its place once it is whole;
+    what killed processes left there is removed."""
+    part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    dead = out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}")
+    for folder in dead if os.name == "posix" else ():  # elsewhere nothing says whether it is
+        with suppress(DataError, RunError), alone(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    new = not out.parent.exists()
+    try:
+        with ExitStack() as lock:
+            with suppress(OSError):  # where nothing can be written, a source in memory needs none
+                part.mkdir(parents=True)
+                lock.enter_context(alone(part))
+            store = Store(part, share, progress)
+            with readable(name):
+                source = read(store)
+            if share and not store.on_disk:
+                return source
+            packed.write(source, part, store)
+        shutil.rmtree(out, ignore_errors=True)
+        part.rename(out)
+        return packed.open_packed(out)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it is not empty
+                out.parent.rmdir()
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that were given, fit for JSON."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
+
+
+# ------------------------------------------------------------------ readers and their options
 
 
 def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
@@ -279,7 +290,7 @@ def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
     if isinstance(spec, PairDataset):
         return pairs.join(make("data set", spec.a), make("data set", spec.b), aligned=spec.aligned)
     if is_frame(spec):
-        return _read("tables:open_table", (spec,), "table", options, Store())
+        return _read(TABLE, (spec,), "table", options, Store())
     x, y = spec if isinstance(spec, tuple) and len(spec) == 2 else (spec, None)
     try:
         x = np.asarray(x)
@@ -288,7 +299,7 @@ def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
     return _read("arrays:open_array", (x, y), "array", options, Store())
 
 
-def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
+def _open_path(text: str, options: Mapping[str, Any], store: Store) -> Opened:
     """Chooses the reader of a path by what is there."""
     file, _, member = text.partition("::")
     path = Path(file).expanduser()
@@ -296,110 +307,102 @@ def _open_path(text: str, options: dict[str, Any], store: Store) -> Opened:
         hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
             "source", text, BUILT_IN)
         raise DataError(f"{text}: no such file or folder{hint}")
-    with readable(text):
-        reader, inside = files.BY_SUFFIX.get(regular(path).suffix.lower(), ""), ""
-        if not reader or path.is_dir():
-            reader, inside = files.reader_of(path, member)
-        if inside:
-            with zipfile.ZipFile(path) as archive:  # where Windows' names have backslashes
-                stored = next(n for n in archive.namelist() if n.replace("\\", "/") == inside)
-                data = io.BytesIO(read_member(archive, stored, f"{path}::{inside}"))
-            return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
-        if member and reader != files.RECORDINGS:
-            raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
-                            f".npz or .mat is chosen by {say_option('key', member)}")
-        if reader == files.PACKED:
-            return pairs.open_packed(path)
-        if reader == files.IMAGES and _coerced("frames", options.get("frames", False), bool):
-            reader = files.CLIPS
-        pattern = (member,) if reader == files.RECORDINGS else ()
-        table = reader.startswith("tables:")
-        if table and path.is_file() and path.suffix.lower() not in files.TABLES[-3:]:
-            claim_file(path)
-        with without_panics() if table else nullcontext():
-            return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
+    reader, inside = files.BY_SUFFIX.get(regular(path).suffix.lower(), ""), ""
+    if not reader or path.is_dir():
+        reader, inside = files.reader_of(path, member)
+    if inside:
+        with zipfile.ZipFile(path) as archive:  # where Windows' names have backslashes
+            stored = next(n for n in archive.namelist() if n.replace("\\", "/") == inside)
+            data = io.BytesIO(read_member(archive, stored, f"{path}::{inside}"))
+        return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
+    if member and reader != files.RECORDINGS:
+        raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
+                        f".npz or .mat is chosen by {say_option('key', member)}")
+    if reader == files.PACKED:
+        return packed.open_packed(path)
+    if reader == files.IMAGES and _typed("frames", options.get("frames") or False, bool):
+        reader = files.CLIPS
+    if reader == TABLE and path.is_file() and path.suffix.lower() not in files.TABLES[-3:]:
+        claim_file(path)
+    pattern = (member,) if reader == files.RECORDINGS else ()
+    with without_panics() if reader == TABLE else nullcontext():
+        return _read(reader, (path, *pattern), str(path), options, store, stem=path.stem)
 
 
 def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],
-          store: Store, stem: str = "", **more: Any) -> Any:
-    """Calls a reader with the options it takes; ``label=none`` is for all of them.
+          store: Store, stem: str = "", name: str = "") -> Any:
+    """Calls a reader with the options it takes: the fields of its ``how``, or else its keywords.
 
     A reader gives a source, or a place that may have two sides: ``sides`` finds them, ``read``
     reads one, and ``together``, where it is, makes them fit each other.
     """
     module, function = target.split(":")
     reader: Callable[..., Any] = getattr(import_module(f"latlas.data.{module}"), function)
-    parameters, hints = inspect.signature(reader).parameters, typing.get_type_hints(reader)
-    settings = hints.get("how")  # a dataclass of options, or they are keywords of the reader
-    names = [f.name for f in dataclasses.fields(settings)] if settings else [
-        k for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY and k not in INTERNAL]
-    hints = typing.get_type_hints(settings) if settings else hints
-    valid = {k: hints[k] for k in names} | {k: SIDES[k] for k in SIDED.get(target, "").split()}
-    options = {k: v for k, v in options.items() if v is not None and (k != "fit" or k in valid)}
-    unlabelled = str(options.get("label", "")).lower() == "none"
-    if unlabelled:
-        options.pop("label")
-    for key, value in options.items():
-        if key == "label" and key not in valid:
-            raise DataError(f"{title} has no labels to choose from; leave out "
-                            f"{say_option('label')}")
-        if key == "pair" and key not in valid:
-            raise DataError(f"{title}: {say_option('pair', value)} is for folders and zips of "
-                            "images; two arrays are joined by open_pair(a, b)")
-        if key not in valid:
-            valid_names = {*valid, "label"} - {"fit"}
-            raise UnreadOptionError(f"{title}: {unknown('option', key, valid_names)}", key)
-    values = {k: _coerced(k, v, valid[k]) for k, v in options.items()}
-    if unlabelled and "label" in valid:
-        values["label"] = "none"
-    side = {k: values.pop(k, None) for k in SIDES}
-    is_map = _first_is_map(side["direction"], side["maps"])
-    ids = side["ids"] if is_map else None
-    more |= {k: v for k, v in (("store", store), ("maps", is_map), ("ids", ids)) if k in parameters}
-    source = reader(*args, **({"how": settings(**values)} if settings else values), **more)
-    two = None
-    if not isinstance(source, Source):
-        two = (*source, True) if isinstance(source, tuple) else source.sides(
-            side["pair"], side["paired"])
-        source = source if two else source.read(store, stem, is_map, ids)
-    if two:
-        order = "BA" if side["direction"] == "BtoA" else "AB"
-        sides = [place.as_side(name) if hasattr(place, "as_side") else place
-                 for name, place in zip("AB", two[:2] if order == "AB" else two[1::-1],
-                                        strict=True)]
-        if hasattr(sides[0], "together"):
-            sides = sides[0].together(sides[1], two[2])
-        sources = [place.read(store.side(part), f"{stem} ({name})", name == side["maps"],
-                              side["ids"] if name == side["maps"] else None)
-                   for part, name, place in zip("AB", order, sides, strict=True)]
-        source = pairs.join(*sources, aligned=two[2], name=stem)
+    hints = typing.get_type_hints(reader)
+    keywords = [k for k, p in inspect.signature(reader).parameters.items()
+                if p.kind is p.KEYWORD_ONLY]
+    how = hints.get("how")
+    types = typing.get_type_hints(how) if how else {
+        k: hints[k] for k in keywords if k not in ("store", "name", "maps", "ids")}
+    own = {k: v for k, v in typing.get_type_hints(Arrangement).items()
+           if k in DOOR.get(target, "").split()}
+    unlabelled = str(options.get("label") or "").lower() == "none"
+    values = _values(title, {**options, "label": "none"} if unlabelled else options, types | own)
+    door = Arrangement(**{k: values.pop(k) for k in own if k in values})
+    side = door.sides[0]
+    internal = {"store": store, "name": name, "maps": side == door.maps,
+                "ids": door.ids if side == door.maps else None}
+    result = reader(*args, **{k: v for k, v in internal.items() if k in keywords},
+                    **({"how": how(**values)} if how else values))
+    if isinstance(result, Source):
+        source: Any = result
+    else:
+        two = (*result, True) if isinstance(result, tuple) else result.sides(door.pair, door.paired)
+        source = _both(two, door, store, stem) if two else door.read(result, side, store, stem)
+    if door.split_by:
+        source = order.in_order(source, door.split_by, values.get("dates"))
     return _without_labels(source) if unlabelled else source
 
 
-def _first_is_map(direction: str | None, maps: str | None) -> bool:
-    """Whether the side that is read first holds class ids; DataError for options that are none."""
-    if direction not in (None, "AtoB", "BtoA"):
-        raise DataError(unknown("direction", str(direction), ["AtoB", "BtoA"]))
-    if maps not in (None, "A", "B"):
-        raise DataError(unknown("maps", str(maps), ["A", "B"]))
-    return maps == ("B" if direction == "BtoA" else "A")
+def _values(title: str, options: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the types that a reader declares; no labels and no fit are for all readers."""
+    values = {}
+    hints = {"label": f"{title} has no labels to choose from; leave out {say_option('label')}",
+             "pair": f"{title}: {say_option('pair', options.get('pair'))} is for folders and zips "
+                     "of images; two arrays are joined by open_pair(a, b)"}
+    for key, value in options.items():
+        if value is None or (key not in types and (key == "fit" or (key, value) == (
+                "label", "none"))):
+            continue
+        if key not in types and key in hints:
+            raise DataError(hints[key])
+        if key not in types:
+            valid = {*types, "label"} - {"fit"}
+            raise UnreadOptionError(f"{title}: {unknown('option', key, valid)}", key)
+        values[key] = _typed(key, value, types[key])
+    return values
 
 
-def _coerced(key: str, value: Any, kind: Any) -> Any:
-    """Text such as ``"64"`` as the type the option has."""
-    types = [t for t in typing.get_args(kind) or (kind,) if t is not type(None)]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{key}={value!r} is not a finite number")
-    if isinstance(value, tuple(types)) and not (isinstance(value, bool) and bool not in types):
-        return value
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """Text such as ``"64"`` as the type that the option has."""
+    kinds = [t for t in typing.get_args(kind) or (kind,) if t is not type(None)]
     try:
-        result = words[str(value).lower()] if bool in types else types[0](value)
-        if isinstance(result, float) and not math.isfinite(result):
-            raise ValueError
-        return result
-    except (ValueError, TypeError, KeyError):
-        raise DataError(f"{key}={value!r} is not a valid {types[0].__name__}") from None
+        return str(value) if str in kinds else convert(
+            FieldInfo(key, kind, None), str(value) if bool in kinds else value)
+    except ConfigError:
+        raise DataError(f"{key}={value!r} is not a valid {kinds[0].__name__}") from None
+
+
+def _both(two: Any, door: Arrangement, store: Store, stem: str) -> PairSource:
+    """The two sides of a place, each read as A or B of the source."""
+    a, b, aligned = two
+    sides = [place.as_side(name) if hasattr(place, "as_side") else place
+             for name, place in zip("AB", (a, b) if door.sides == "AB" else (b, a), strict=True)]
+    if hasattr(sides[0], "together"):
+        sides = sides[0].together(sides[1], aligned)
+    one, two = (door.read(place, name, store.side(part), f"{stem} ({name})")
+                for part, name, place in zip("AB", door.sides, sides, strict=True))
+    return pairs.join(one, two, aligned=aligned, name=stem)
 
 
 def _without_labels(source: Any) -> Any:

@@ -48,35 +48,49 @@ def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def divide(rows: NDArray[np.int64], keys: NDArray[np.uint64], grouped: bool,
-            held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
+           held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
     """Train, and of each held-out split about that share, by the keys of the rows."""
     levels, place, sizes = np.unique(keys[rows], return_inverse=True, return_counts=True)
     if not grouped and len(levels) < min(ENOUGH, len(rows) / 2):
         # few kinds of rows that come again and again: each time is an example of its own
-        order = np.argsort(place.reshape(-1), kind="stable")
+        order = np.argsort(place, kind="stable")
         time = np.empty(len(rows), np.uint64)
         time[order] = np.concatenate([np.arange(size, dtype=np.uint64) for size in sizes])
         levels, place, sizes = np.unique(mix(keys[rows] + mix(time)), return_inverse=True,
                                          return_counts=True)
     large = sizes > max(1.0, LARGE_GROUP * len(rows)) if grouped else np.zeros(len(sizes), bool)
-    which = np.zeros(len(levels), np.int64)  # 0: train
-    if len(levels) - large.sum() >= ENOUGH:
-        at = levels / 2.0**64
-        low = 0.0
-        for i, share in enumerate(held_out.values(), 1):
-            which[(at >= low) & (at < low + share) & ~large] = i
-            low += share
-    else:  # levels ascend: those with the smallest keys are held out, large ones last
-        order = np.concatenate([np.flatnonzero(~large), np.flatnonzero(large)])
-        next_, spare = 0, len(levels) - 1
-        for i, share in enumerate(held_out.values(), 1):
-            wanted, count = max(1, round(share * len(rows))), 0
-            left = len(held_out) - i  # of which each needs a group too
-            while count < wanted and next_ < spare - left:
-                if count and (count + sizes[order[next_]] > wanted or large[order[next_]]):
-                    break
-                which[order[next_]] = i
-                count += sizes[order[next_]]
-                next_ += 1
-    of_row = which[place.reshape(-1)]
-    return {name: rows[of_row == i] for i, name in enumerate(("train", *held_out))}
+    if len(levels) - large.sum() < ENOUGH:  # the smallest keys are held out, large groups last
+        which = _hold_out(np.argsort(large, kind="stable"), sizes, large, held_out)
+    else:
+        bounds = np.cumsum(list(held_out.values()))
+        which = np.searchsorted(bounds, levels / 2.0**64, side="right") + 1
+        which[large | (which > len(bounds))] = 0
+    return {name: rows[which[place] == i] for i, name in enumerate(("train", *held_out))}
+
+
+def divide_in_order(rows: NDArray[np.int64], ranks: NDArray[np.int64],
+                    held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
+    """Train, and after it of each held-out split, in this order, about that share; equal ranks are
+    in one split."""
+    last_first = dict(reversed(list(held_out.items())))
+    levels, place, sizes = np.unique(ranks[rows], return_inverse=True, return_counts=True)
+    which = _hold_out(np.arange(len(levels))[::-1], sizes, np.zeros(len(levels), bool), last_first)
+    return {name: rows[which[place] == i] for i, name in enumerate(("train", *last_first))}
+
+
+def _hold_out(order: NDArray[np.int64], sizes: NDArray[np.int64], large: NDArray[np.bool_],
+              held_out: Mapping[str, float]) -> NDArray[np.int64]:
+    """(levels,) the split of each level, 0 of train: levels are held out in this order until a
+    split has its share. Each split has one, train too, where there are so many, and none takes a
+    level that is too much for it after its first."""
+    which, total, position = np.zeros(len(order), np.int64), sizes.sum(), 0
+    for i, share in enumerate(held_out.values(), 1):
+        goal, count, reserved = max(1, round(share * total)), 0, len(held_out) - i + 1
+        while count < goal and position < len(order) - reserved:
+            level = order[position]
+            if count and (count + sizes[level] > goal or large[level]):
+                break
+            which[level] = i
+            count += sizes[level]
+            position += 1
+    return which
