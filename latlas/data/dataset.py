@@ -48,20 +48,18 @@ CHUNK = 1 << 24  # bytes read or written at a time
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples of one space.
+    r"""Examples of one space; all arrays are shared by all subsets.
 
     Attributes:
-        x: (N, \\*shape) uint8/uint16 for images, float32 or float64 otherwise; in data units; an
-            array or a memory map, shared by all subsets.
-        space: shape and units of an example.
+        x: (N, \*shape) uint8/uint16 for images, float32 or float64 otherwise; in data units; an
+            array or a memory map.
         label: (N,) int64 class codes, indices into ``space.classes``.
         factors: (N, f) float32 known generative factors, named by ``space.factors``.
         group: (N,) int64 hashes of what the examples are related by; equal ones stay in one split.
         names: (N,) str, what each example is called (a file name).
         rows: (n,) int64 rows of ``x`` that belong to this data set; ``None`` means all.
         clip: (N,) int64 number of the clip that each frame is of, whose frames follow each other in
-            ``x`` in the order of time; ``None`` for examples that are no frames.
-        duration: (N,) float32 milliseconds that each frame is shown.
+            ``x`` in the order of time; ``duration``: (N,) float32 milliseconds each is shown.
         key: (N,) uint64 hash of each example's content: of a file's bytes, of a table's values;
             ``None`` for that of the row in ``x``.
         order: (N,) int64 ranks by which examples are divided; ``None``: by their contents.
@@ -95,7 +93,8 @@ class Dataset:
 
     def with_labels(self, codes: Rows | None, classes: tuple[str, ...]) -> Dataset:
         """The same with one label for each example, of clips for each clip."""
-        codes = codes if codes is None or self.clip is None else codes[self.clip]
+        if codes is not None and self.clip is not None:
+            codes = codes[self.clip]
         return replace(self, label=codes, space=self.space.replace(classes=classes))
 
     def take(self, name: str) -> NDArray[np.generic] | None:
@@ -105,10 +104,8 @@ class Dataset:
 
     @property
     def neighbours(self) -> Rows | None:
-        """(N,) rows of ``x``: the frame after each, before it for a clip's last; ``None`` without.
-
-        A clip of one frame is its own neighbour.
-        """
+        """(N,) rows of ``x``: the frame after each, before it for a clip's last, itself where a
+        clip has one; ``None`` without clips."""
         if self.clip is None:
             return None
         same = np.diff(self.clip) == 0
@@ -154,18 +151,17 @@ class Source:
         """
         if self.problems:
             raise DataError(f"{self.name}: " + "; ".join(self.problems))
-        data = self.base
-        if isinstance(data.space, Images) or (isinstance(data.space, Table) and data.space.fitted):
+        data, space = self.base, self.base.space
+        if isinstance(space, Images) or (isinstance(space, Table) and space.fitted):
             return data
         if seed not in self._ready:
-            rows = partition(self, seed)["train"]
-            rows = rows if len(rows) else data.index
-            x, space = data.x, data.space
+            train = partition(self, seed)["train"]
+            rows, x = train if len(train) else data.index, data.x
             if isinstance(space, Table):
                 from latlas.data.values import fill_gaps, with_fills
 
-                fields = with_fills(space.fields, x, rows)
-                x, space = fill_gaps(x, fields), space.replace(fields=fields)
+                space = space.replace(fields=with_fills(space.fields, x, rows))
+                x = fill_gaps(x, space.fields)
             self._ready[seed] = replace(data, x=x, space=standardised(space, x[rows]))
         return self._ready[seed]
 
@@ -308,11 +304,10 @@ def chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 
 class Store:
-    """Gives out the array that holds a source's examples.
+    """Gives out the array that holds a source's examples: in memory, or in ``folder/x.npy`` where
+    it takes more than this share of the available memory (0: always).
 
     Args:
-        folder: where ``x.npy`` goes if the array is put on disk; ``None`` keeps it in memory.
-        share: share of the available memory from which the array goes to disk; 0 always.
         progress: called with (examples done, examples in all) as the array fills.
     """
 
@@ -330,8 +325,8 @@ class Store:
         return self.folder is not None and any(self.folder.glob("**/x.npy"))
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of this shape to fill, in memory or on disk by its size. On disk its blocks are
-        reserved first, so that a full disk is an error now."""
+        """An array of this shape to fill. On disk its blocks are reserved first, so that a full
+        disk is an error now."""
         size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
         if size > MOST_BYTES:
             raise DataError(f"{shape[0]:,} examples of {' by '.join(f'{n:,}' for n in shape[1:])} "
@@ -346,13 +341,13 @@ class Store:
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
-            if array is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                return array  # a file system that reserves nothing
-            path.unlink(missing_ok=True)
-            raise DataError(f"{self.folder.parent}: cannot write {size / 1e9:.3g} GB of packed "
-                            f"data ({error.strerror}); free the space or choose another folder "
-                            "(LATLAS_CACHE for automatic packing)") from None
-        return array
+            if array is None or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                path.unlink(missing_ok=True)
+                raise DataError(
+                    f"{self.folder.parent}: cannot write {size / 1e9:.3g} GB of packed data "
+                    f"({error.strerror}); free the space or choose another folder (LATLAS_CACHE "
+                    "for automatic packing)") from None
+        return array  # also on a file system that reserves nothing
 
     def gather(self, shape: tuple[int, ...], dtype: DTypeLike,
                pieces: Iterable[NDArray[Any]]) -> NDArray[Any]:

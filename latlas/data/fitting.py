@@ -17,19 +17,18 @@ from latlas.core.errors import (
     unknown,
 )
 from latlas.core.space import Images, PairSpace, Space, Table
-from latlas.data.dataset import Dataset, Source, Store, split
+from latlas.data.dataset import Dataset, Source, Store
 from latlas.data.files import TABLES, Files, two_sides
 from latlas.data.frames import is_frame
 from latlas.data.imagefiles import are_sheets, fit_of
 from latlas.data.images import one_hot, to_levels
 from latlas.data.opening import holds_images, image_files, open_source
-from latlas.data.pairs import Data, PairDataset, PairSource, first_side
+from latlas.data.order import in_order
+from latlas.data.pairs import PairDataset, PairSource, first_side
 from latlas.data.tables import in_columns
 
 #: options of a run's source that other data must share to fit the model
 SHARED = ("image_size", "mode", "levels", "direction", "maps", "frames")
-#: of images by their channels
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class Like(Protocol):
@@ -62,15 +61,15 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     space = None if like is None else like.space
     space = space.swapped() if isinstance(space, PairSpace) and side == "B" else space
     if space is not None and (is_arrays(data) or is_frame(data)):
-        rows = _from_arrays(data, space.a if isinstance(space, PairSpace) else space)
+        rows = _from_arrays(data, _first(space))
         say_notes(rows.notes)
         return rows
     examples, name, notes = data, "the data set", tuple[str, ...]()
     if not isinstance(data, Dataset | PairDataset):
         opened = as_source(data, like, side=side, **options)
         source = in_run(opened, like)
-        examples, name = part_of(source, split or default_split(source, like)), source.name
-        notes = source.notes
+        examples = source.split(split or default_split(source, like))
+        name, notes = source.name, source.notes
         say_notes(notes if like is None else [n for n in notes if n not in opened.notes])
     examples = examples.swapped() if isinstance(examples, PairDataset) and side == "B" else examples
     if space is None:
@@ -81,47 +80,43 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     return replace(examples, notes=tuple(dict.fromkeys((*notes, *examples.notes))))
 
 
+def _first(space: Any) -> Any:
+    return space.a if isinstance(space, PairSpace) else space
+
+
 def in_run(source: Source | PairSource, like: Like | None) -> Any:
-    """A source whose tables are read in the columns of a run, before it is divided."""
-    space = None if like is None else like.space
-    if isinstance(source, Source) and space is not None:
-        first = space.a if isinstance(space, PairSpace) else space
-        source = _without_unknown_labels(source, first, bool(getattr(like, "conditional", False)))
-    if isinstance(source, PairSource) and isinstance(space, PairSpace):
-        return replace(source, a=_in_table(source.a, space.a), b=_in_table(source.b, space.b))
+    """A source whose tables are read in the columns of a run, before it is divided. Images lose
+    labels that the run does not know, if its model takes none."""
+    if like is None:
+        return source
+    space, first = like.space, _first(like.space)
     if isinstance(source, PairSource):
-        return source if space is None else replace(source, a=_in_table(source.a, space))
-    return _in_table(source, space.a if isinstance(space, PairSpace) else space)
+        second = space.b if isinstance(space, PairSpace) else None
+        return replace(source, a=_in_table(source.a, first), b=_in_table(source.b, second))
+    strange = [c for c in source.base.space.classes if c not in first.classes]
+    if isinstance(first, Images) and strange and not like.conditional:
+        note = (f"labels are left out: the run knows no class {strange[0]!r}"
+                f"{' and the like' * (len(strange) > 1)}")
+        return replace(source, base=source.base.with_labels(None, ()), notes=(*source.notes, note))
+    return _in_table(source, first)
 
 
 def with_own_labels(source: Source | PairSource, like: Like) -> Any:
     """A source whose table is read in the columns of a run, but whose labels are its own, in words
     that the run need not know."""
-    space = like.space.a if isinstance(like.space, PairSpace) else like.space
+    space = _first(like.space)
     if not isinstance(source, Source) or not isinstance(space, Table) or not isinstance(
             source.base.space, Table):
         return source
-    rows = _in_table(source, space.replace(classes=()))
-    label, classes = source.base.label, source.base.space.classes
-    return replace(rows, base=replace(rows.base, label=label,
+    rows, classes = _in_table(source, space.replace(classes=())), source.base.space.classes
+    return replace(rows, base=replace(rows.base, label=source.base.label,
                                       space=space.replace(classes=classes)))
-
-
-def _without_unknown_labels(source: Source, space: Any, conditional: bool) -> Source:
-    """Images in folders that name other classes than the run knows, for a model that takes none."""
-    base = source.base
-    unknown_classes = [c for c in base.space.classes if c not in space.classes]
-    if conditional or not isinstance(space, Images) or not unknown_classes:
-        return source
-    note = (f"labels are left out: the run knows no class {unknown_classes[0]!r}"
-            f"{' and the like' * (len(unknown_classes) > 1)}")
-    return replace(source, base=base.with_labels(None, ()), notes=(*source.notes, note))
 
 
 def _in_table(source: Source, space: Any) -> Source:
     if not isinstance(space, Table) or not isinstance(source.base.space, Table):
         return source
-    base = in_columns(source, space, source.name)
+    base = replace(in_columns(source, space, source.name), order=source.base.order)
     return replace(source, base=base, problems=(), notes=base.notes)
 
 
@@ -129,77 +124,73 @@ def as_source(data: Any, like: Like | None = None, *, side: str = "A",
               **options: Any) -> Source | PairSource:
     """Whatever names a source, opened as that of ``like`` was; a Dataset becomes a source of one
     part. Images are read in the size and mode of ``side``, of two sides in those of each."""
+    spec = (like.data if like else None) or {}
     if isinstance(data, Source | Dataset):
         return open_source(data)
-    if data is None and like is None:
-        raise DataError("no data: name a source, or give an array")
-    spec = (like.data if like else None) or {}
-    if data is None:
-        if not spec:
-            raise DataError("this model was trained on arrays in memory; name the data")
+    if data is None and spec:
         return open_source({**spec, **options})
-    shared = {k: spec[k] for k in SHARED if spec.get(k) is not None}
+    if data is None:
+        raise DataError("this model was trained on arrays in memory; name the data" if like else
+                        "no data: name a source, or give an array")
     space = like.space if like else None
-    sides = (space.a, space.b) if isinstance(space, PairSpace) else (space,) if space else ()
-    sounds = [{**side.sound.to_json(), "window": side.shape[2]}
-              for side in sides if side.sound is not None]
-    ids = [side.ids for side in sides if side.ids]
-    if sounds:  # its choices, also where it was not told
+    sides = [space.a, space.b] if isinstance(space, PairSpace) else [space] if space else []
+    sounds = [{**s.sound.to_json(), "window": s.shape[2]} for s in sides if s.sound is not None]
+    shared = {k: spec[k] for k in SHARED if spec.get(k) is not None}
+    if sounds:  # their choices, also where none was given
         shared |= sounds[0]
-    elif ids and "maps" in shared:
-        shared["ids"] = ",".join(map(str, ids[0]))
-    images = [s for s in sides if isinstance(s, Images)]
-    if images and len(images) == len(sides) and not sounds:
+    elif "maps" in shared:
+        shared["ids"] = ",".join(str(k) for k in next((s.ids for s in sides if s.ids), ())) or None
+    if sides and not sounds and all(isinstance(s, Images) for s in sides):
         named = list(zip("AB", sides, strict=False))
+        shared |= _of_images(spec, data)
         shared["fit"] = fit_of(dict(named[::-1] if side == "B" else named))
-        shared |= _kept(spec, data)
-    source = _opened(data, shared, options, "recordings" if sounds else "images")
-    if like is not None and not any(isinstance(side, Table) for side in sides):
-        say_notes(source.notes)
-    return source
-
-
-def _opened(data: Any, shared: dict[str, Any], options: dict[str, Any], kind: str) -> (
-        Source | PairSource):
-    """The source, or that it is of another kind where it has no option that the run's has."""
     try:
-        return open_source(data, **{**shared, **options})
+        source = open_source(data, **{**shared, **options})
     except UnreadOptionError as error:
         if error.option in options:
             raise
-        raise DataError(f"{data} holds no {kind} as the run was trained on") from None
+        raise DataError(f"{data} holds no {'recordings' if sounds else 'images'} as the run was "
+                        "trained on") from None
+    if not any(isinstance(s, Table) for s in sides):
+        say_notes(source.notes if like else ())
+    return _in_order(source, spec)
 
 
-def _kept(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
+def _in_order(source: Source | PairSource, spec: Mapping[str, Any]) -> Source | PairSource:
+    """A table that has the column by which the run's was divided, divided so, too."""
+    column = spec.get("split_by")
+    if isinstance(source, PairSource) or source.frame is None or source.base.order is not None or (
+            column not in source.frame.data.columns):
+        return source
+    return in_order(source, column, spec.get("dates"))
+
+
+def _of_images(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
     """Options by which a run's images were read that apply to other images, too."""
-    kept = {k: spec[k] for k in ("on_error", "rate") if spec.get(k) is not None}
+    pair, label = spec.get("pair"), spec.get("label")
+    paired = {} if spec.get("paired") is None else {"paired": spec["paired"]}
     if isinstance(data, list | tuple) and len(data) == 2 and not image_files(data):
-        return {"paired": spec["paired"]} if spec.get("paired") is not None else {}
+        return paired
     if not holds_images(data):
         return {}
-    place = [Path(p).expanduser() for p in data] if image_files(data) else Path(data).expanduser()
-    pair, files = spec.get("pair"), Files(place)
+    options = {k: spec[k] for k in ("on_error", "rate") if spec.get(k) is not None}
+    place, like = ([Path(p).expanduser() for p in places] if isinstance(places, list | tuple)
+                   else Path(places).expanduser() for places in (data, spec.get("source", "")))
+    files = Files(place)
     if pair == "side" and holds_images(spec["source"]):
-        like = spec["source"]
-        like = [Path(p) for p in like] if isinstance(like, list) else Path(like)
         halves = are_sheets(place, like)
-        kept |= {"pair": "side"} if halves else {}
+        options |= {"pair": "side"} if halves else {}
         say_notes(["as in training each image is a pair, A its left half and B its right one"
                    if halves else "the images have not the proportions of the training's pairs, so "
                    f"each is taken whole; {say_option('pair', 'side')} takes halves"])
     elif pair == "none":
-        kept["pair"] = "none"
-    if spec.get("paired") is not None and (
-            kept.get("pair") == "side" or two_sides(files, pair, None) is not None):
-        kept["paired"] = spec["paired"]
+        options["pair"] = "none"
+    if paired and (options.get("pair") == "side" or two_sides(files, pair, None) is not None):
+        options |= paired
     table = any(n.lower().endswith((*TABLES, ".txt")) for n in files.names)
-    if spec.get("label") == "none" or (spec.get("label") and table):
-        kept["label"] = spec["label"]
-    return kept
-
-
-def part_of(source: Source | PairSource, which: str) -> Data:
-    return split(source, which)
+    if label == "none" or (label and table):
+        options["label"] = label
+    return options
 
 
 def default_split(source: Source | PairSource, like: Like | None) -> str:
@@ -218,24 +209,24 @@ def is_arrays(data: Any) -> bool:
 
 def _from_arrays(data: Any, space: Space) -> Dataset:
     """Examples given as numbers in data units; channels may come last, or be left out if there is
-    one. Class ids (n, H, W) become the channels that a model of maps knows.
+    one. Class ids (n, H, W) become the channels that a model of maps knows, false and true the ends
+    of the pixels' range.
 
-    They must be finite, and no fractions of 1 where the model knows levels 0, 1, 2, …: other
-    fractions may be meant, an image with noise on it has some.
+    They must be finite, and no fractions of 1 where the model knows levels 0, 1, 2, …; others may
+    be meant, an image with noise on it has some.
     """
     x, y = data if isinstance(data, tuple) else (data, None)
+    label = None if y is None else class_codes(space, np.asarray(y).tolist())
     if isinstance(space, Table):
         rows = in_columns(x, space, "the examples")
-        codes = None if y is None else class_codes(space, np.asarray(y).tolist())
-        return rows if y is None else replace(rows, label=codes)
-    x, shape = np.asarray(x), space.shape
+        return rows if label is None else replace(rows, label=label)
+    x, shape, levels = np.asarray(x), space.shape, space.levels
     if x.dtype.kind not in "buif":
         raise DataError(f"examples must be numbers, not {x.dtype}")
-    if space.levels is not None and not space.ids:
-        x = _in_range(x, space.levels)
-    whole = space.kind == "image" and x.dtype in (np.uint8, np.uint16)
     if space.ids and x.shape[1:] == shape[1:]:
         x = one_hot(x[:, None], Store(), ",".join(map(str, space.ids)), "the examples")[0]
+    elif levels is not None and x.dtype == bool:
+        x = x * (np.uint8 if levels <= 256 else np.uint16)(levels - 1)
     if len(shape) == 3 and x.shape[1:] == (*shape[1:], shape[0]) != shape:
         x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
     elif (len(shape) == 3 and shape[0] == 1 and x.shape[1:] == shape[1:]) or (
@@ -243,25 +234,23 @@ def _from_arrays(data: Any, space: Space) -> Dataset:
         x = x.reshape(len(x), *shape)
     if x.shape[1:] != shape:
         raise DataError(f"examples of shape {_by(x.shape[1:])} given; the run's are {_by(shape)}")
-    label = None if y is None else class_codes(space, np.asarray(y).tolist())
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise DataError("the examples hold NaN or infinity; replace or remove them")
-    if space.levels is not None and x.size and x.dtype.kind == "f" and np.abs(x).max() <= 1 and (
-            x != np.rint(x)).any():
-        raise DataError(f"the run's pixels are whole numbers 0 … {space.levels - 1}, these are "
-                        f"{x.min():.3g} … {x.max():.3g}: bring them to the same scale")
-    return Dataset(x if whole else x.astype(np.float32), space, label)
+    if levels is not None and x.size:
+        _check_pixels(x, levels)
+    stored = space.kind == "image" and x.dtype in (np.uint8, np.uint16)
+    return Dataset(x if stored else x.astype(np.float32), space, label)
 
 
-def _in_range(x: NDArray[Any], levels: int) -> NDArray[Any]:
-    """Pixels that are whole numbers, in the run's range: false and true are its ends."""
-    if x.dtype == bool:
-        return x * (np.uint8 if levels <= 256 else np.uint16)(levels - 1)
-    if x.size and np.isfinite(x).all() and (x.min() < 0 or x.max() >= levels) and (
-            x.dtype.kind != "f" or (x == np.rint(x)).all()):
-        raise DataError(f"the examples hold whole numbers {x.min():g} … {x.max():g}, the run's "
-                        f"pixels are 0 … {levels - 1}: bring them to this range")
-    return x
+def _check_pixels(x: NDArray[Any], levels: int) -> None:
+    """DataError for whole numbers out of range, or fractions that look like a range of their
+    own."""
+    low, high = x.min(), x.max()
+    whole = x.dtype.kind != "f" or (x == np.rint(x)).all()
+    if not 0 <= low <= high < levels if whole else -1 <= low <= high <= 1:
+        raise DataError("the examples are not the whole numbers of the run's pixels: the run's "
+                        f"pixels are 0 … {levels - 1}, these are {low:.6g} … {high:.6g}; bring "
+                        "them to the same scale")
 
 
 def conform(data: Any, space: Any, name: str) -> Any:
@@ -271,7 +260,7 @@ def conform(data: Any, space: Any, name: str) -> Any:
     if isinstance(space, PairSpace) and isinstance(data, PairDataset):
         a = conform(data.a, space.a, name)
         return PairDataset(a, conform(data.b, space.b, f"the other side of {name}"), data.aligned)
-    data, space = first_side(data), space.a if isinstance(space, PairSpace) else space
+    data, space = first_side(data), _first(space)
     if (data.space.kind == "image") != (space.kind == "image"):
         raise DataError(f"{name} holds {data.space.words}, the run's data are {space.words}")
     if isinstance(space, Table) and isinstance(data.space, Table):
@@ -284,7 +273,7 @@ def conform(data: Any, space: Any, name: str) -> Any:
             for s in (mine, space)]
     for same, words in (
             (mine.shape == space.shape, f"examples are {_by(mine.shape)}, the run's are "
-             f"{_by(space.shape)}{_hint(mine, space)}"),
+             f"{_by(space.shape)}{'; bring them to that' * (space.kind == 'image')}"),
             (mine.levels == space.levels, "pixels are real numbers, the run's are whole numbers "
              f"0 … {(space.levels or 1) - 1}"),
             (mine.sound == space.sound, f"{sounds[0]}, the run's data are {sounds[1]}"),
@@ -294,12 +283,11 @@ def conform(data: Any, space: Any, name: str) -> Any:
             raise DataError(f"{name}: {words}")
     label = data.label  # as the codes that the model knows, if it knows classes
     if label is not None and mine.classes != space.classes:
-        table = np.array([space.classes.index(c) if c in space.classes else -1
+        codes = np.array([space.classes.index(c) if c in space.classes else -1
                           for c in mine.classes], np.int64)
-        for code in np.unique(label) if space.classes else ():
-            if table[code] < 0:
-                raise DataError(f"{name}: {unknown('class', mine.classes[code], space.classes)}")
-        label = table[label] if space.classes else None
+        for code in label[codes[label] < 0] if space.classes else ():
+            raise DataError(f"{name}: {unknown('class', mine.classes[code], space.classes)}")
+        label = codes[label] if space.classes else None
     own = space.replace(factors=mine.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=label)
 
@@ -320,28 +308,15 @@ def _in_levels(data: Dataset, space: Space, name: str) -> Dataset:
         levels=space.levels, value_range=space.value_range if isinstance(space, Images) else None))
 
 
-def _hint(mine: Space, theirs: Space) -> str:
-    """What to do about images of another shape."""
-    if theirs.kind != "image":
-        return ""
-    height, width = theirs.shape[1:]
-    other = mine.shape[1:] != theirs.shape[1:]
-    if height != width and other:
-        return f"; bring the images to {height} by {width} pixels"
-    mode = MODES.get(theirs.shape[0]) if mine.shape[0] != theirs.shape[0] else None
-    size = f"; try {say_option('image_size', height)}" if other else ""
-    return size + (f"; {say_option('mode', mode)} converts folders of images" if mode else "")
-
-
 def class_codes(space: Space, label: Any) -> NDArray[np.int64]:
     """Class names (or one of them) as (n,) int64 codes; ConfigError for one the model has not."""
     if not space.classes:
         raise ConfigError("this model knows no classes; leave out the label")
     several = isinstance(label, Sequence) and not isinstance(label, str)
     names = [str(v) for v in (label if several else [label])]
-    for name in names:
-        if name not in space.classes:
-            raise ConfigError(unknown("class", name, space.classes))
+    strange = [name for name in names if name not in space.classes]
+    if strange:
+        raise ConfigError(unknown("class", strange[0], space.classes))
     return np.array([space.classes.index(name) for name in names], np.int64)
 
 

@@ -17,7 +17,6 @@ from latlas.data.fitting import (
     conform,
     is_arrays,
     open_examples,
-    part_of,
     with_own_labels,
 )
 from latlas.data.pairs import first_side
@@ -69,7 +68,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None,
                             "one for each")
         return examples, *encode_labels(y, "the labels")
     source = with_own_labels(as_source(data, run, **read), run)
-    examples = first_side(part_of(source, split))
+    examples = first_side(source.split(split))
     if group is None:
         label: Any = examples.take("label")
         names = examples.space.classes or tuple(

@@ -21,7 +21,6 @@ from latlas.data.fitting import (
     conform,
     default_split,
     is_arrays,
-    part_of,
     with_own_labels,
 )
 from latlas.data.pairs import first_side
@@ -260,7 +259,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
                             "(1: outlier)")
         return examples, truth.astype(bool)
     source = with_own_labels(as_source(data, run, **read), run)
-    part = first_side(part_of(source, split or default_split(source, run)))
+    part = first_side(source.split(split or default_split(source, run)))
     label, classes = part.take("label"), list(part.space.classes)
     examples = conform(replace(part, label=None), run.space, source.name)
     if outlier_label is not None and label is None:
