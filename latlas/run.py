@@ -193,7 +193,7 @@ class Run:
         if record.get("model") != "flow-matching":
             raise RunError(f"{folder} holds no fitted prior but a run of {record.get('model')}",
                            what=str(folder), hint=hint)
-        if (record.get("made_of") or {}).get("weights") != weights_digest(self.path):
+        if (record.get("made_of") or {}).get("weights") != weights_file_digest(self.path):
             raise RunError(f"{folder} was fitted to other weights than those of {self.path}",
                            what=str(folder), hint=hint)
         flow = Run(folder, device="cpu").model
@@ -286,7 +286,7 @@ def provides_of(model: Model) -> frozenset[str]:
     return frozenset(words | {"denoise"} if "reconstruct" in words else words)
 
 
-def weights_digest(path: Path) -> str:
+def weights_file_digest(path: Path) -> str:
     """Of a finished run: what a prior fitted to its latents belongs to."""
     return hashlib.blake2b((path / MODEL).read_bytes(), digest_size=8).hexdigest()
 

@@ -39,7 +39,7 @@ from latlas.data.fitting import as_source, conform, in_run
 from latlas.data.keys import Keys
 from latlas.data.pairs import Data, PairSource, first_side, sides_for
 from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
-from latlas.run import PRIOR, Run, weights_digest
+from latlas.run import PRIOR, Run, weights_file_digest
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -387,5 +387,5 @@ def encode_training_data(run: Run, data: Any, draws: int, seed: int,
     space = Run(folder).space if (folder / RUN).is_file() else standardised(
         train.space, train.x)
     return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
-                        inputs={"weights": weights_digest(run.path), "draws": draws},
+                        inputs={"weights": weights_file_digest(run.path), "draws": draws},
                         basis=(examples.train, examples.validation))

@@ -9,10 +9,11 @@ import torch
 
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
+from latlas.data.keys import examples_digest
 from latlas.data.standard import open_ring
 from latlas.metrics import features
 from latlas.verbs.evaluate import measure
-from latlas.verbs.sample_quality import Cache, digest_of, key_of
+from latlas.verbs.sample_quality import Cache, key_of
 
 
 class Handed(Model):
@@ -220,12 +221,12 @@ def test_a_module_of_the_users_own_is_not_remembered(blobs, tmp_path):
 
 def test_a_digest_is_of_the_rows_in_their_order():
     data = tiny.images(n=30)
-    one, same, other = (digest_of(data.subset(np.array(rows))) for rows in (
+    one, same, other = (examples_digest(data.subset(np.array(rows))) for rows in (
         [1, 2], [1, 2], [2, 1]))
     assert one == same != other
     copied = Dataset(data.x[[1, 2]].copy(), data.space, data.label[[1, 2]])
-    assert digest_of(copied) == one
-    assert digest_of(Dataset(copied.x, copied.space)) != one
+    assert examples_digest(copied) == one
+    assert examples_digest(Dataset(copied.x, copied.space)) != one
     assert key_of("a", 1) != key_of("a", 2)
 
 

@@ -18,7 +18,7 @@ from latlas.core.errors import say_option
 from latlas.core.model import Batch, PairBatch
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
-from latlas.data.pairs import PairDataset
+from latlas.data.pairs import Data, PairDataset
 from latlas.data.streams import claim
 
 BYTES = 4  # of a number in a batch
@@ -37,18 +37,18 @@ class Batches:
         rank, world: this process and how many share the batch.
     """
 
-    def __init__(self, data: Dataset | PairDataset, batch_size: int, seed: int = 0, *,
+    def __init__(self, data: Data, batch_size: int, seed: int = 0, *,
                  device: torch.device | str = "cpu", rank: int = 0, world: int = 1) -> None:
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self.device = torch.device(device)
-        for side in (data,) if isinstance(data, Dataset) else (data.a, data.b):
-            claim((self.share.stop - self.share.start) * BYTES * (side.space.dims + 1),
+        self._sides = _sides_of(data, self.device)
+        for side in self._sides:
+            claim((self.share.stop - self.share.start) * BYTES * (side.data.space.dims + 1),
                   f"{say_option('batch_size', batch_size)}: a batch")
-        self._columns = _columns(data, self.device)
-        self._orders = [_Order(self._columns[0].data, seed, "order")]
+        self._order = _Order(self._sides[0].data, seed, "order")
+        self._orders = [self._order]
         if isinstance(data, PairDataset):
-            self._orders.append(self._orders[0] if data.aligned else _Order(
+            self._orders.append(self._order if data.aligned else _Order(
                 data.b, seed, "order of the other side"))
 
     def reweigh(self, weights: Tensor | None) -> None:
@@ -56,16 +56,14 @@ class Batches:
 
         Batch k is then a function of (seed, k, weights), the same on every process.
         """
-        self._orders[0].weights = weights
-        self._orders[0].permutation.cache_clear()
+        self._order.weights = weights
+        self._order.permutation.cache_clear()
 
     def at(self, number: int) -> Any:
         """Batch ``number`` (from 0), this process's share of it."""
         first = number * self.batch_size
-        place = first + self.share.start, first + self.share.stop
-        sides = [columns.at(order.at(*place), near=True)
-                 for columns, order in zip(self._columns, self._orders, strict=True)]
-        return PairBatch(*sides) if len(sides) == 2 else sides[0]
+        return _batch([side.at(order.at(first + self.share.start, first + self.share.stop), True)
+                       for side, order in zip(self._sides, self._orders, strict=True)])
 
 
 class Sweep:
@@ -74,7 +72,7 @@ class Sweep:
     Two domains have no common order: to go through them is a ValueError.
     """
 
-    def __init__(self, data: Dataset | PairDataset, batch_size: int = 512,
+    def __init__(self, data: Data, batch_size: int = 512,
                  device: torch.device | str = "cpu") -> None:
         self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
 
@@ -84,15 +82,9 @@ class Sweep:
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.data, PairDataset) and not self.data.aligned:
             raise ValueError("two domains have no common order: sweep one of them")
-        columns = _columns(self.data, self.device)
-        for rows in torch.from_numpy(columns[0].data.index).split(self.batch_size):
-            sides = [side.at(rows) for side in columns]
-            yield PairBatch(*sides) if len(sides) == 2 else sides[0]
-
-
-def _columns(data: Dataset | PairDataset, device: torch.device) -> list[_Columns]:
-    sides = [data] if isinstance(data, Dataset) else [data.a, data.b]
-    return [_Columns(side, device) for side in sides]
+        sides = _sides_of(self.data, self.device)
+        for rows in torch.from_numpy(sides[0].data.index).split(self.batch_size):
+            yield _batch([side.at(rows) for side in sides])
 
 
 class _Order:
@@ -114,7 +106,7 @@ class _Order:
             epoch, offset = divmod(start, self.n)
             parts.append(self.permutation(epoch)[offset:offset + stop - start])
             start += len(parts[-1])
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
     def _permutation(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(self.seed, self.purpose, epoch))
@@ -133,30 +125,38 @@ def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(reach, places, right=True).clamp_(max=n - 1)
 
 
-class _Columns:
-    """The arrays of a data set as tensors over the same memory."""
+class _Side:
+    """The arrays of a data set as tensors over the same memory, batches of them on a device."""
 
     def __init__(self, data: Dataset, device: torch.device) -> None:
         self.data, self.device = data, device
-        self.x, self.label = _tensor(data.x), _tensor(data.label)
-        self.neighbours = _tensor(data.neighbours)
+        self.x, self.label, self.neighbours = map(_tensor, (data.x, data.label, data.neighbours))
 
     def at(self, rows: Tensor, near: bool = False) -> Batch:
-        """The batch of these rows, moved to the device as stored, converted to model units there;
-        with the neighbours in time of what are frames, if asked."""
-        def moved(column: Tensor, rows: Tensor) -> Tensor:
-            return column.index_select(0, rows).to(self.device, non_blocking=True)
+        """The batch of these rows; if ``near``, with the neighbours in time of frames."""
+        near = near and self.neighbours is not None
+        return Batch(
+            self._units(rows), index=rows,
+            label=None if self.label is None else self._moved(self.label, rows),
+            neighbour=self._units(self.neighbours.index_select(0, rows)) if near else None)
 
-        def units(rows: Tensor) -> Tensor:
-            x = moved(self.x, rows)
-            return self.data.space.to_model(x if x.dtype == torch.float64 else x.float())
+    def _units(self, rows: Tensor) -> Tensor:
+        """Examples are moved as they are stored, and converted to model units on the device."""
+        x = self._moved(self.x, rows)
+        units: Tensor = self.data.space.to_model(x if x.dtype == torch.float64 else x.float())
+        return units
 
-        batch = Batch(units(rows), index=rows)
-        if self.label is not None:
-            batch.label = moved(self.label, rows)
-        if near and self.neighbours is not None:
-            batch.neighbour = units(self.neighbours.index_select(0, rows))
-        return batch
+    def _moved(self, column: Tensor, rows: Tensor) -> Tensor:
+        return column.index_select(0, rows).to(self.device, non_blocking=True)
+
+
+def _sides_of(data: Data, device: torch.device) -> list[_Side]:
+    sides = [data] if isinstance(data, Dataset) else [data.a, data.b]
+    return [_Side(side, device) for side in sides]
+
+
+def _batch(sides: list[Batch]) -> Batch | PairBatch:
+    return PairBatch(*sides) if len(sides) == 2 else sides[0]
 
 
 def _tensor(array: NDArray[Any] | None) -> Any:

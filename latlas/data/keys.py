@@ -1,10 +1,12 @@
-"""What a run was trained on, by the contents of the examples and in any order."""
+"""What a run was trained on, by the contents of the examples and in any order; and digests."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import RunError
 from latlas.core.files import save_arrays
 from latlas.core.record import Content
-from latlas.data.dataset import chunk_rows, content_keys
+from latlas.data.dataset import Dataset, chunk_rows, chunks
 from latlas.data.pairs import Data, PairDataset
 from latlas.data.splits import hash_rows, mix
 
@@ -69,22 +71,20 @@ class Keys:
     @property
     def content(self) -> Content:
         """Counts and digest, for run.json."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in (self.train, self.validation, self.labelled):
-            digest.update(len(part).to_bytes(8, "little") + part.astype("<u8").tobytes())
-        return Content(len(self.train), len(self.validation), digest.hexdigest())
+        return Content(len(self.train), len(self.validation),
+                       digest_of(self.train, self.validation, self.labelled))
 
     def changes(self, before: Keys) -> str:
         """How these differ from what they were before, in words; empty if they do not."""
         now, then = (np.concatenate([k.train, k.validation]) for k in (self, before))
-        came, went = (_surplus(mine, theirs) for mine, theirs in (
-            (self.train, before.train), (before.train, self.train)))
-        held, freed = (_surplus(mine, theirs) for mine, theirs in (
-            (self.validation, before.validation), (before.validation, self.validation)))
+        trained = np.isin(_surplus(self.train, before.train),
+                          _surplus(before.validation, self.validation))
+        spared = np.isin(_surplus(before.train, self.train),
+                         _surplus(self.validation, before.validation))
         counts = [(len(_surplus(now, then)), "was added", "were added"),
                   (len(_surplus(then, now)), "is gone", "are gone"),
-                  (int(np.isin(came, freed).sum()), *["moved from validation to training"] * 2),
-                  (int(np.isin(went, held).sum()), *["moved from training to validation"] * 2)]
+                  (int(trained.sum()), *["moved from validation to training"] * 2),
+                  (int(spared.sum()), *["moved from training to validation"] * 2)]
         if not any(n for n, _, _ in counts):
             relabelled = len(_surplus(self.labelled, before.labelled))
             counts = [(relabelled, "has another label", "have other labels")]
@@ -102,8 +102,8 @@ def trained_on(folder: Path | None, data: Data) -> int | None:
     keys = None if folder is None else Keys.load(folder)
     if keys is None:
         return None
-    known = np.concatenate([keys.train, keys.earlier])
-    return int(np.isin(keys_of(data), known).sum())
+    every = np.concatenate([keys.train, keys.earlier])
+    return int(np.isin(keys_of(data), every).sum())
 
 
 def keys_of(data: Data) -> Hashes:
@@ -112,10 +112,31 @@ def keys_of(data: Data) -> Hashes:
     if isinstance(data, PairDataset):
         a, b = keys_of(data.a), keys_of(data.b)
         return mix(a ^ mix(b)) if data.aligned else np.concatenate([a, b])
-    if data.rows is None or data.key is not None:
-        return content_keys(data)[data.index]
-    step = chunk_rows(data.x.shape, data.x.dtype)  # data may be larger than memory
-    return np.concatenate([hash_rows(data.x[data.rows[start:start + step]])
+    return _hashed(data) if data.key is None else data.key[data.index]
+
+
+def digest_of(*parts: Any) -> str:
+    """32 hexadecimal digits of arrays, their types and shapes, and words, in this order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+            continue
+        digest.update(repr((part.shape, part.dtype.str)).encode())
+        for chunk in chunks(np.atleast_1d(part)):
+            digest.update(chunk.tobytes())
+    return digest.hexdigest()
+
+
+def examples_digest(data: Dataset) -> str:
+    """The same of the examples, their labels and their space, in order."""
+    return digest_of(json.dumps(data.space.to_json()), _hashed(data), _labels(data))
+
+
+def _hashed(data: Dataset) -> Hashes:
+    """(n,) of the numbers of each example, in pieces, since there may be more than memory."""
+    step = chunk_rows(data.x.shape, data.x.dtype)
+    return np.concatenate([hash_rows(data.x[data.index[start:start + step]])
                            for start in range(0, len(data), step)] or [np.zeros(0, np.uint64)])
 
 

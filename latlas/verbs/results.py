@@ -6,7 +6,6 @@ refused, so that no folder holds results of two kinds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from latlas.core.errors import ConfigError, RunError
 from latlas.data.dataset import Dataset
-from latlas.data.keys import keys_of
+from latlas.data.keys import digest_of, keys_of
 from latlas.data.splits import hash_rows
 from latlas.render.text import counted
 from latlas.verbs import write
@@ -148,39 +147,29 @@ def results_of(out: Path | str | None, verb: str, run: Any, data: Any = None,
     if data is None and named:
         options["data"] = named
     return Results(out, Manifest(
-        FORMAT, verb, weights_digest(run.model), "" if data is None else data_digest(data),
+        FORMAT, verb, model_digest(run.model), "" if data is None else data_digest(data),
         json.loads(json.dumps(options, default=_json)), run.name, named))
 
 
-def weights_digest(model: Any, *, own: bool = False) -> str:
-    """32 hexadecimal digits of a model's weights and their names; ``own`` without its fitted
-    prior's."""
-    digest = hashlib.blake2b(digest_size=16)
+def model_digest(model: Any, *, own: bool = False) -> str:
+    """Of a model's weights and their names; ``own`` without its fitted prior's."""
     parts = {"": model.state_dict()}
     if not own and (prior := getattr(model, "fitted_prior", None)) is not None:
         parts["prior."] = prior.flow.state_dict()
-    for prefix, state in parts.items():
-        for name, tensor in sorted(state.items()):
-            digest.update((prefix + name).encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of(*(part for prefix, state in parts.items()
+                       for name, tensor in sorted(state.items())
+                       for part in (prefix + name, tensor.detach().cpu().numpy())))
 
 
 def data_digest(data: Any) -> str:
-    """The same of examples and their names, in order; of recordings of their files."""
-    digest = hashlib.blake2b(digest_size=16)
+    """Of examples and their names, in order; of recordings of their files."""
     if isinstance(data, np.ndarray):
-        return hashlib.blake2b(hash_rows(data).tobytes(), digest_size=16).hexdigest()
-    if not isinstance(data, Dataset):
-        for name, stored in zip(data.names, data.files.stored, strict=True):
-            content = hashlib.blake2b(data.files.read(stored), digest_size=16).digest()
-            digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + content)
-        return digest.hexdigest()
-    names = data.take("names")
-    digest.update(keys_of(data).tobytes())
-    for name in () if names is None else names.tolist():
-        digest.update(str(name).encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()
+        return digest_of(hash_rows(data))
+    if isinstance(data, Dataset):
+        names = data.take("names")
+        return digest_of(keys_of(data), "\0".join(() if names is None else names.tolist()))
+    return digest_of(*(part for name, stored in zip(data.names, data.files.stored, strict=True)
+                       for part in (name, np.frombuffer(data.files.read(stored), np.uint8))))
 
 
 def _json(value: Any) -> Any:

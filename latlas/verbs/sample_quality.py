@@ -19,6 +19,7 @@ from torch import Tensor
 from latlas.core.errors import DataError, RunError
 from latlas.core.files import load_tree, save_tree
 from latlas.data.dataset import Dataset
+from latlas.data.keys import digest_of, examples_digest
 from latlas.metrics import features as networks
 from latlas.metrics.arrays import Index
 from latlas.metrics.quality import Balls, Mask, Seen, check_sizes, control_split, judge
@@ -33,7 +34,7 @@ CLASSIFIER_EXAMPLES = 10_000
 #: steps that are timed to know how long it will learn
 TRIED = 4
 #: of the cache, raised by one whenever its content is computed differently; bytes read at once
-VERSION, CHUNK = 1, 64_000_000
+VERSION = 1
 
 
 def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Dataset, features: Any,
@@ -63,7 +64,7 @@ def metrics_of(samples: Array, label: Index | None, train: Dataset, test: Datase
         def features_of(data: Dataset) -> Array:
             if not key:
                 return np.asarray(extract(examples_of(data)))
-            return cache.recall("features", key_of(key, digest_of(data)), lambda: {
+            return cache.recall("features", key_of(key, examples_digest(data)), lambda: {
                 "features": torch.from_numpy(np.ascontiguousarray(extract(examples_of(data))))})[
                 "features"].numpy()
 
@@ -158,7 +159,7 @@ def _feature_key(source: Any, train: Dataset, seed: int, device: str, cache: Cac
         return ""
     file = Path(name := _name(source, train))
     content = hashlib.blake2b(file.read_bytes()).hexdigest() if file.is_file() else ""
-    return key_of(name, content, seed, digest_of(train), torch.__version__,
+    return key_of(name, content, seed, examples_digest(train), torch.__version__,
                   torch.device(device).type)
 
 
@@ -210,26 +211,6 @@ def key_of(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def digest_of(data: Dataset) -> str:
-    """32 hexadecimal digits of the examples, their labels and their space, in order."""
-    digest = hashlib.blake2b(json.dumps(data.space.to_json()).encode(), digest_size=16)
-    size = max(1, CHUNK // max(1, data.space.dims * data.x.itemsize))
-    for start in range(0, len(data), size):
-        part = data.subset(slice(start, start + size))
-        for name in ("x", "label"):
-            if (values := part.take(name)) is not None:
-                _add(digest, name, values)
-    return digest.hexdigest()
-
-
 def _content(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        _add(digest, name, tensors[name].detach().cpu().numpy())
-    return digest.hexdigest()
-
-
-def _add(digest: Any, name: str, values: Any) -> None:
-    values = np.ascontiguousarray(values)
-    digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-    digest.update(values.data)
+    return digest_of(*(part for name in sorted(tensors)
+                       for part in (name, tensors[name].detach().cpu().numpy())))

@@ -305,9 +305,9 @@ class Scorer:
         """Results of every example, (n,) each, after the columns that are kept. ConfigError: no
         such column, or none that is known to hold examples."""
         from latlas.core.noise import derive
+        from latlas.data.keys import digest_of
         from latlas.data.tables import as_frame
         from latlas.verbs.passes import encoded
-        from latlas.verbs.shards import digest_of
 
         model, options = self.run.model, dict(self.options)
         own = [c.name for c in getattr(self.run.space, "fields", ()) if c.learnt]

@@ -5,7 +5,6 @@ depends on its row and the seed, never on the shard, so the parts together are t
 run over everything would write.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,10 +17,10 @@ from latlas.core.errors import ConfigError, RunError, say_option
 from latlas.core.files import save_json
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
-from latlas.data.keys import keys_of
+from latlas.data.keys import digest_of, keys_of
 from latlas.verbs.common import Array, Progress, ShardParts
 from latlas.verbs.estimators import BATCH
-from latlas.verbs.results import weights_digest
+from latlas.verbs.results import model_digest
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
 FORMAT = 1
@@ -87,7 +86,7 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
     request = {
         "format": FORMAT, "verb": verb, "options": options, "shards": count, "block": block,
         "examples": len(data), "data": digest_of(keys_of(data)),
-        "model": weights_digest(model, own=True),
+        "model": model_digest(model, own=True),
         "reference examples": reference and digest_of(keys_of(reference))}
     for path in sorted(folder.glob("shard-*.json")):  # what other shards noted must be the same
         try:
@@ -119,12 +118,3 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
         write_table(target, {"example": titles, **columns(part, step)})
         written += 1
     return ShardParts(written, len(blocks) - written, folder, shard)
-
-
-
-
-def digest_of(x: Array) -> str:
-    """A digest of an array's numbers and shape."""
-    digest = hashlib.blake2b(repr((x.shape, x.dtype.str)).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(x).tobytes())
-    return digest.hexdigest()
