@@ -27,6 +27,7 @@ READ = {
     "key": Flag(str, "Name of the array in an npz."),
     "on_error": Flag(Literal["raise", "skip"], "What to do with a broken file."),
     "label": Flag(str, "Column or array that holds the label, or none."),
+    "split_by": Flag(str, "Column of a table, such as a date, whose last rows are held out."),
     "data_option": Flag(tuple[str, ...], "key=value, any option of the source; may be repeated.",
                         lambda texts: pairs(texts, "--data-option"), repeated=True),
 }

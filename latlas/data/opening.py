@@ -7,7 +7,6 @@ files' sizes and times, so a changed file is packed anew.
 
 import glob
 import hashlib
-import inspect
 import io
 import json
 import os
@@ -24,14 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import (
-    ConfigError,
-    DataError,
-    RunError,
-    UnreadOptionError,
-    say_option,
-    unknown,
-)
+from latlas.core import errors
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.files import alone
 from latlas.core.options import FieldInfo, convert
 from latlas.data import files, order, packed, pairs
@@ -45,17 +38,19 @@ Opened = Source | PairSource
 BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
             for name in ("digits", "grid", "moons", "ring", "shapes", "swiss-roll")}
 TABLE, TWO_FOLDERS = "tables:open_table", "imagefiles:open_two_folders"
-#: options of the door itself, by the readers whose sources have them
+#: options that are dealt with here, by the readers whose sources have them
 DOOR = {files.IMAGES: "pair paired direction maps ids",
         files.CLIPS: "pair paired direction maps ids", TWO_FOLDERS: "direction maps ids",
         files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
         "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction",
         TABLE: "split_by"}
+#: arguments of readers that are no options
+INTERNAL = {"path", "x", "y", "source", "store", "name", "maps", "ids", "how", "return"}
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Options of the door itself.
+    """Options that are dealt with here.
 
     Attributes:
         pair: ``side`` takes the halves of every image for two sides, ``none`` folders for one side.
@@ -79,14 +74,12 @@ class Arrangement:
 
     @property
     def sides(self) -> str:
-        """The sides of the files in the order of the source."""
+        """The sides as they are called in the files, in the order of the source."""
         return "BA" if self.direction == "BtoA" else "AB"
 
-    def read(self, place: Any, side: str, store: Store, name: str) -> Source:
-        """A side of a place, or a place that has no other, whose only one is the first."""
-        source: Source = place.read(store, name, side == self.maps,
-                                    self.ids if side == self.maps else None)
-        return source
+    def ids_of(self, side: str) -> tuple[bool, str | None]:
+        """Whether the pixels of a side are class ids, and those of its channels."""
+        return side == self.maps, self.ids if side == self.maps else None
 
 
 def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any) -> Opened:
@@ -248,7 +241,7 @@ def _build(out: Path, name: str, read: Callable[[Store], Opened], share: float,
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     dead = out.parent.glob(f".{glob.escape(out.name)}.{'[0-9a-f]' * 8}")
     for folder in dead if os.name == "posix" else ():  # elsewhere nothing says whether it is
-        with suppress(DataError, RunError), alone(folder):
+        with suppress(DataError, errors.RunError), alone(folder):
             shutil.rmtree(folder, ignore_errors=True)
     new = not out.parent.exists()
     try:
@@ -338,27 +331,23 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
     """
     module, function = target.split(":")
     reader: Callable[..., Any] = getattr(import_module(f"latlas.data.{module}"), function)
-    hints = typing.get_type_hints(reader)
-    keywords = [k for k, p in inspect.signature(reader).parameters.items()
-                if p.kind is p.KEYWORD_ONLY]
-    how = hints.get("how")
-    types = typing.get_type_hints(how) if how else {
-        k: hints[k] for k in keywords if k not in ("store", "name", "maps", "ids")}
+    arguments = typing.get_type_hints(reader)
+    how = arguments.get("how")
+    types = {k: v for k, v in (typing.get_type_hints(how) if how else arguments).items()
+             if k not in INTERNAL}
     own = {k: v for k, v in typing.get_type_hints(Arrangement).items()
            if k in DOOR.get(target, "").split()}
     unlabelled = str(options.get("label") or "").lower() == "none"
     values = _values(title, {**options, "label": "none"} if unlabelled else options, types | own)
     door = Arrangement(**{k: values.pop(k) for k in own if k in values})
-    side = door.sides[0]
-    internal = {"store": store, "name": name, "maps": side == door.maps,
-                "ids": door.ids if side == door.maps else None}
-    result = reader(*args, **{k: v for k, v in internal.items() if k in keywords},
-                    **({"how": how(**values)} if how else values))
-    if isinstance(result, Source):
-        source: Any = result
-    else:
-        two = (*result, True) if isinstance(result, tuple) else result.sides(door.pair, door.paired)
-        source = _both(two, door, store, stem) if two else door.read(result, side, store, stem)
+    maps, ids = door.ids_of(door.sides[0])
+    internal = {"store": store, "name": name, "maps": maps, "ids": ids,
+                **({"how": how(**values)} if how else values)}
+    source = reader(*args, **{k: v for k, v in internal.items() if k in arguments})
+    if not isinstance(source, Source):
+        two = (*source, True) if isinstance(source, tuple) else source.sides(
+            door.pair, door.paired)
+        source = _both(two, door, store, stem) if two else source.read(store, stem, maps, ids)
     if door.split_by:
         source = order.in_order(source, door.split_by, values.get("dates"))
     return _without_labels(source) if unlabelled else source
@@ -378,7 +367,7 @@ def _values(title: str, options: Mapping[str, Any], types: Mapping[str, Any]) ->
             raise DataError(hints[key])
         if key not in types:
             valid = {*types, "label"} - {"fit"}
-            raise UnreadOptionError(f"{title}: {unknown('option', key, valid)}", key)
+            raise errors.UnreadOptionError(f"{title}: {unknown('option', key, valid)}", key)
         values[key] = _typed(key, value, types[key])
     return values
 
@@ -389,7 +378,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     try:
         return str(value) if str in kinds else convert(
             FieldInfo(key, kind, None), str(value) if bool in kinds else value)
-    except ConfigError:
+    except errors.ConfigError:
         raise DataError(f"{key}={value!r} is not a valid {kinds[0].__name__}") from None
 
 
@@ -400,7 +389,7 @@ def _both(two: Any, door: Arrangement, store: Store, stem: str) -> PairSource:
              for name, place in zip("AB", (a, b) if door.sides == "AB" else (b, a), strict=True)]
     if hasattr(sides[0], "together"):
         sides = sides[0].together(sides[1], aligned)
-    one, two = (door.read(place, name, store.side(part), f"{stem} ({name})")
+    one, two = (place.read(store.side(part), f"{stem} ({name})", *door.ids_of(name))
                 for part, name, place in zip("AB", door.sides, sides, strict=True))
     return pairs.join(one, two, aligned=aligned, name=stem)
 

@@ -72,10 +72,12 @@ def divide_in_order(rows: NDArray[np.int64], ranks: NDArray[np.int64],
                     held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
     """Train, and after it of each held-out split, in this order, about that share; equal ranks are
     in one split."""
-    last_first = dict(reversed(list(held_out.items())))
+    last_first = list(held_out.items())[::-1]
     levels, place, sizes = np.unique(ranks[rows], return_inverse=True, return_counts=True)
-    which = _hold_out(np.arange(len(levels))[::-1], sizes, np.zeros(len(levels), bool), last_first)
-    return {name: rows[which[place] == i] for i, name in enumerate(("train", *last_first))}
+    which = _hold_out(np.arange(len(levels))[::-1], sizes, np.zeros(len(levels), bool),
+                      dict(last_first[:len(levels) - 1]))  # of two levels one is the last split's
+    return {name: rows[which[place] == i]
+            for i, name in enumerate(("train", *(name for name, _ in last_first)))}
 
 
 def _hold_out(order: NDArray[np.int64], sizes: NDArray[np.int64], large: NDArray[np.bool_],
