@@ -136,7 +136,8 @@ def training_data(source: Source | PairSource, split: str = "train",
                   like: Run | None = None) -> TrainingData:
     """The examples to train on, and those held out: none of ``all``, nor where there are too few;
     in the units of ``like``, a run that goes on."""
-    source = in_run(source, like)
+    if like is not None:
+        source = in_run(source, like)
     say_notes(source.notes)
     examples, held_out = part_of(source, split), None
     if split != "all":

@@ -1,16 +1,12 @@
 """Examples in memory or in a memory-mapped file, the source they are of, and how it is divided.
 
-The split rule. A hash of an example's content decides its split, so that no other example moves
-when some are added, removed, renamed or reordered, and equal examples are together. Parts that a
-file comes with are kept, and validation is 5% of train; anything else is divided 80 / 10 / 10 into
-train, validation and test. Groups are divided by a hash of the group; those of more than a
-twentieth of the examples go to train. Of fewer than 200 contents (or groups) those with the
-smallest hashes are held out, so that no split is empty: there adding examples may move others.
+The split rule. Parts that a file comes with are kept, and validation is 5% of train; anything else
+is divided 80 / 10 / 10 into train, validation and test. A hash of an example's content (or of its
+group) decides, so that no other example moves when some are added, removed, renamed or reordered,
+and equal ones are together; of few, those with the smallest hashes are held out (``splits.py``).
 Examples with an ``order`` are divided by it: the last ones are test, those before validation.
 
-Tables and points are standardised by numbers of the train split alone, and a missing number is
-replaced by the median of its column there. Every reader asks a :class:`Store` for one array and
-fills it piece by piece, so data larger than memory take the same path as a small file.
+Tables and points are standardised, and gaps filled, by numbers of the train split alone.
 """
 
 from __future__ import annotations
@@ -304,8 +300,8 @@ def chunk_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 
 class Store:
-    """Gives out the array that holds a source's examples: in memory, or in ``folder/x.npy`` where
-    it takes more than this share of the available memory (0: always).
+    """Gives out the array that holds a source's examples, for readers to fill piece by piece: in
+    memory, or in ``folder/x.npy`` where it takes more than this share of what is free (0: always).
 
     Args:
         progress: called with (examples done, examples in all) as the array fills.

@@ -67,7 +67,7 @@ def open_examples(like: Like | None, data: Any = None, split: str | None = None,
     examples, name, notes = data, "the data set", tuple[str, ...]()
     if not isinstance(data, Dataset | PairDataset):
         opened = as_source(data, like, side=side, **options)
-        source = in_run(opened, like)
+        source = opened if like is None else in_run(opened, like)
         examples = source.split(split or default_split(source, like))
         name, notes = source.name, source.notes
         say_notes(notes if like is None else [n for n in notes if n not in opened.notes])
@@ -84,11 +84,9 @@ def _first(space: Any) -> Any:
     return space.a if isinstance(space, PairSpace) else space
 
 
-def in_run(source: Source | PairSource, like: Like | None) -> Any:
+def in_run(source: Source | PairSource, like: Like) -> Any:
     """A source whose tables are read in the columns of a run, before it is divided. Images lose
     labels that the run does not know, if its model takes none."""
-    if like is None:
-        return source
     space, first = like.space, _first(like.space)
     if isinstance(source, PairSource):
         second = space.b if isinstance(space, PairSpace) else None
@@ -267,20 +265,9 @@ def conform(data: Any, space: Any, name: str) -> Any:
         return in_columns(data, space, name)
     data = _in_levels(data, space, name)
     mine = data.space
-    sounds = ["no recordings" if s.sound is None else f"recordings at {s.sound}"
-              for s in (mine, space)]
-    maps = [f"maps of the classes {','.join(map(str, s.ids))}" if s.ids else "no maps"
-            for s in (mine, space)]
-    for same, words in (
-            (mine.shape == space.shape, f"examples are {_by(mine.shape)}, the run's are "
-             f"{_by(space.shape)}{'; bring them to that' * (space.kind == 'image')}"),
-            (mine.levels == space.levels, "pixels are real numbers, the run's are whole numbers "
-             f"0 … {(space.levels or 1) - 1}"),
-            (mine.sound == space.sound, f"{sounds[0]}, the run's data are {sounds[1]}"),
-            (mine.ids == space.ids, f"{maps[0]}, the run's data are {maps[1]}; open it with the "
-             f"run's {say_option('maps')} and {say_option('ids')}")):
-        if not same:
-            raise DataError(f"{name}: {words}")
+    for (what, one), (_, other) in zip(_shared_by(mine), _shared_by(space), strict=True):
+        if one != other:
+            raise DataError(f"{name}: {what} {one}, the run's are {other}{_hint(mine, space)}")
     label = data.label  # as the codes that the model knows, if it knows classes
     if label is not None and mine.classes != space.classes:
         codes = np.array([space.classes.index(c) if c in space.classes else -1
@@ -290,6 +277,23 @@ def conform(data: Any, space: Any, name: str) -> Any:
         label = codes[label] if space.classes else None
     own = space.replace(factors=mine.factors)  # factors are known of these examples alone
     return replace(data, space=own, label=label)
+
+
+def _shared_by(space: Space) -> list[tuple[str, str]]:
+    """What all examples of a run share, in words."""
+    return [("examples are", _by(space.shape)),
+            ("pixels are", f"whole numbers 0 … {space.levels - 1}" if space.levels else
+             "real numbers"),
+            ("examples are", f"recordings at {space.sound}" if space.sound else "no recordings"),
+            ("examples are", f"maps of the classes {','.join(map(str, space.ids))}" if space.ids
+             else "no maps of classes")]
+
+
+def _hint(mine: Space, theirs: Space) -> str:
+    """What to do about images of another size."""
+    square = theirs.kind == "image" and theirs.shape[1] == theirs.shape[2]
+    return f"; try {say_option('image_size', theirs.shape[1])}" if (
+        square and mine.shape[1:] != theirs.shape[1:]) else ""
 
 
 def _in_levels(data: Dataset, space: Space, name: str) -> Dataset:

@@ -155,7 +155,6 @@ def _surplus(these: Hashes, those: Hashes) -> Hashes:
     """What of these is not among those, or not as often; sorted."""
     levels, counts = np.unique(these, return_counts=True)
     others, more = np.unique(those, return_counts=True)
-    place = np.searchsorted(others, levels)
-    there = np.isin(levels, others)
-    counts[there] -= more[place[there]]
+    _, mine, theirs = np.intersect1d(levels, others, assume_unique=True, return_indices=True)
+    counts[mine] -= more[theirs]
     return np.repeat(levels, np.maximum(counts, 0))

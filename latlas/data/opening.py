@@ -128,12 +128,11 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
 def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | None = None,
               maps: str | None = None, ids: str | None = None,
               memory_share: float = MEMORY_SHARE, **options: Any) -> PairSource:
-    """One source of two sides, each anything that :func:`open_source` takes.
+    """One source of two sides, each anything that :func:`open_source` takes with these options.
 
     Args:
-        paired: row i of ``b`` belongs to row i of ``a``; images in two folders are brought
-            together by their names. Otherwise they are two domains.
-        direction, maps, ids: as :class:`Arrangement` says; ``options``: of both sources.
+        paired, direction, maps, ids: as :class:`Arrangement` says; images in two folders are
+            paired by their names.
 
     Raises:
         DataError: sides that do not fit each other, or one that cannot be read.
@@ -186,8 +185,8 @@ def pack(spec: Any, out: str | Path, *, progress: Progress | None = None, **opti
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise DataError(f"{out} is there already; choose a new folder")
     file = isinstance(spec, str | Path) and str(spec) not in BUILT_IN
-    _build(out, str(spec) if file else "the source", lambda store: _open_path(
-        str(spec), options, store) if file else open_source(spec, **options), 0, progress)
+    _build(out, spec, lambda store: _open_path(str(spec), options, store) if file
+           else open_source(spec, **options), 0, progress)
     return open_source(out)
 
 
@@ -207,9 +206,6 @@ def holds_images(spec: Any) -> bool:
         return path.exists() and files.reader_of(path)[0] == files.IMAGES
     except (DataError, OSError):
         return False
-
-
-# ------------------------------------------------------------------ packed where it is large
 
 
 def _stored(source: str | list[str], options: Mapping[str, Any], share: float,
@@ -233,7 +229,7 @@ def _stored(source: str | list[str], options: Mapping[str, Any], share: float,
     return replace(opened, spec={k: v for k, v in spec.items() if k != "fit"})
 
 
-def _build(out: Path, name: str, read: Callable[[Store], Opened], share: float,
+def _build(out: Path, name: Any, read: Callable[[Store], Opened], share: float,
            progress: Progress | None = None) -> Opened:
     """What is read of what has this name, in a packed folder if it takes more than this share of
     the free memory (0: always). It is written beside ``out`` and takes its place once it is whole;
@@ -270,9 +266,6 @@ def _build(out: Path, name: str, read: Callable[[Store], Opened], share: float,
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that were given, fit for JSON."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in options.items() if v is not None}
-
-
-# ------------------------------------------------------------------ readers and their options
 
 
 def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
@@ -356,19 +349,19 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
 def _values(title: str, options: Mapping[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the types that a reader declares; no labels and no fit are for all readers."""
     values = {}
-    hints = {"label": f"{title} has no labels to choose from; leave out {say_option('label')}",
-             "pair": f"{title}: {say_option('pair', options.get('pair'))} is for folders and zips "
-                     "of images; two arrays are joined by open_pair(a, b)"}
     for key, value in options.items():
-        if value is None or (key not in types and (key == "fit" or (key, value) == (
-                "label", "none"))):
+        if key in types and value is not None:
+            values[key] = _typed(key, value, types[key])
+        elif value is None or key == "fit" or (key, value) == ("label", "none"):
             continue
-        if key not in types and key in hints:
-            raise DataError(hints[key])
-        if key not in types:
+        elif key == "label":
+            raise DataError(f"{title} has no labels to choose from; leave out {say_option(key)}")
+        elif key == "pair":
+            raise DataError(f"{title}: {say_option(key, value)} is for folders and zips of images; "
+                            "two arrays are joined by open_pair(a, b)")
+        else:
             valid = {*types, "label"} - {"fit"}
             raise errors.UnreadOptionError(f"{title}: {unknown('option', key, valid)}", key)
-        values[key] = _typed(key, value, types[key])
     return values
 
 

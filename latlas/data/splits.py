@@ -49,7 +49,8 @@ def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def divide(rows: NDArray[np.int64], keys: NDArray[np.uint64], grouped: bool,
            held_out: Mapping[str, float]) -> dict[str, NDArray[np.int64]]:
-    """Train, and of each held-out split about that share, by the keys of the rows."""
+    """Train, and of each held-out split about that share, by the keys of the rows. Groups of more
+    than a twentieth of the rows go to train."""
     levels, place, sizes = np.unique(keys[rows], return_inverse=True, return_counts=True)
     if not grouped and len(levels) < min(ENOUGH, len(rows) / 2):
         # few kinds of rows that come again and again: each time is an example of its own
