@@ -44,8 +44,6 @@ DOOR = {files.IMAGES: "pair paired direction maps ids",
         files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
         "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction",
         TABLE: "split_by"}
-#: arguments of readers that are no options
-INTERNAL = {"path", "x", "y", "source", "store", "name", "maps", "ids", "how", "return"}
 
 
 @dataclass(frozen=True)
@@ -317,7 +315,8 @@ def _open_path(text: str, options: Mapping[str, Any], store: Store) -> Opened:
 
 def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, Any],
           store: Store, stem: str = "", name: str = "") -> Any:
-    """Calls a reader with the options it takes: the fields of its ``how``, or else its keywords.
+    """Calls a reader with the options it takes: the fields of its ``how``, else keywords that have
+    defaults.
 
     A reader gives a source, or a place that may have two sides: ``sides`` finds them, ``read``
     reads one, and ``together``, where it is, makes them fit each other.
@@ -326,8 +325,8 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
     reader: Callable[..., Any] = getattr(import_module(f"latlas.data.{module}"), function)
     arguments = typing.get_type_hints(reader)
     how = arguments.get("how")
-    types = {k: v for k, v in (typing.get_type_hints(how) if how else arguments).items()
-             if k not in INTERNAL}
+    types = typing.get_type_hints(how) if how else {
+        k: arguments[k] for k in reader.__kwdefaults__ or () if k != "store"}
     own = {k: v for k, v in typing.get_type_hints(Arrangement).items()
            if k in DOOR.get(target, "").split()}
     unlabelled = str(options.get("label") or "").lower() == "none"
