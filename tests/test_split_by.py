@@ -79,9 +79,12 @@ def test_ties_and_gaps_are_said():
 
 
 def test_what_has_no_order_is_refused():
-    frame = table(DAYS, word=np.resize(["red", "green"], 300), g=np.arange(300) // 3)
+    frame = table(DAYS, word=np.resize(["red", "green"], 300), g=np.arange(300) // 3,
+                  gap=pl.Series([None] * 300, dtype=pl.String))
     for options, message in (({"split_by": "dya"}, "did you mean 'day'"),
-                             ({"split_by": "word"}, "no numbers or dates to go by"),
+                             ({"split_by": ""}, "unknown column ''"),
+                             ({"split_by": "word"}, "no numbers, dates or times to go by"),
+                             ({"split_by": "gap", "drop": "gap"}, "no numbers, dates or times"),
                              ({"split_by": "day", "group": "g"}, "one of the two options")):
         with pytest.raises(DataError, match=message):
             open_source(frame, **options)

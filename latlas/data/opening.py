@@ -340,7 +340,7 @@ def _read(target: str, args: tuple[Any, ...], title: str, options: Mapping[str, 
         two = (*source, True) if isinstance(source, tuple) else source.sides(
             door.pair, door.paired)
         source = _both(two, door, store, stem) if two else source.read(store, stem, maps, ids)
-    if door.split_by:
+    if door.split_by is not None:
         source = order.in_order(source, door.split_by, values.get("dates"))
     return _without_labels(source) if unlabelled else source
 

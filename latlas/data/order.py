@@ -41,8 +41,9 @@ def in_order(source: Source, column: str, dates: str | None = None) -> Source:
                 raise DataError(f"{where}: " + "; ".join(reading.problems))
             numbers = canonical(values, reading.columns[0])
         values = numbers
-    if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
-        raise DataError(f"{where}: it holds {values.dtype}, no numbers or dates to go by")
+    if values.null_count() == len(values) or not (
+            values.dtype.is_numeric() or values.dtype.is_temporal()):
+        raise DataError(f"{where}: the column holds no numbers, dates or times to go by")
     ranks = values.rank("dense").cast(pl.Int64)
     gaps, ties = ranks.null_count(), len(ranks) - ranks.null_count() - ranks.drop_nulls().n_unique()
     notes = [f"rows are divided in the order of column {column}: its last values are test, those "
