@@ -30,6 +30,7 @@ _HOMES = {
     "latlas.verbs.audit": ("audit",),
     "latlas.verbs.evaluate": ("evaluate", "compare"),
     "latlas.verbs.report": ("report",),
+    "latlas.verbs.runs": ("runs",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME_OF]

@@ -27,6 +27,9 @@ COMMANDS: dict[str, Command] = {
     "fit-prior": Command("Learn", "latlas.cli.train:fit_prior",
                          "Fit a second prior to a run's latents: better samples.", (
         "latlas fit-prior runs/vae-digits", "latlas fit-prior runs/vae-mnist --minutes 3")),
+    "runs": Command("Learn", "latlas.verbs.runs:runs", "List the runs below a folder; delete some.",
+                    ("latlas runs", "latlas runs experiments/",
+                     "latlas runs --delete runs/vae-digits")),
     "demo": Command("Learn", "latlas.cli.train:demo",
                     "Train pca, ae and vae on handwriting and compare them.", ("latlas demo",)),
     "sample": Command("Make", "latlas.verbs.generate:sample", "Draw new samples.", (
