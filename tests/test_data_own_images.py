@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 import tarfile
 import warnings
@@ -232,6 +233,77 @@ def test_a_folder_with_the_name_of_a_built_in_source(tmp_path, monkeypatch):
     assert open_source("shapes", n=10).notes == (
         "shapes is the built-in source; what lies here under that name is ./shapes",)
     assert len(open_source("./shapes").base) == 1
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
+def test_a_folder_of_one_archive_is_that_archive(tmp_path, name):
+    for kind in ("cat", "dog"):
+        noise(tmp_path / "in" / kind / "0.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.DS_Store").write_text("x")
+    shutil.make_archive(str(tmp_path / "out/a"), "zip" if name == "a.zip" else "gztar",
+                        tmp_path / "in")
+    source = open_source(tmp_path / "out")
+    np.testing.assert_array_equal(source.base.x, open_source(tmp_path / "in").base.x)
+    assert source.space.classes == ("cat", "dog")
+    assert source.notes == (f"{tmp_path / 'out'} holds {name} alone, which was opened",)
+    assert open_source(source.spec).notes == source.notes
+    both = latlas.data.open_pair(tmp_path / "out", tmp_path / "in", paired=True)
+    np.testing.assert_array_equal(both.a.base.x, both.b.base.x)
+    shutil.copy(tmp_path / "out" / name, tmp_path / "out" / f"b{name}")
+    with pytest.raises(DataError, match="holds no images"):
+        open_source(tmp_path / "out")
+
+
+def test_a_folder_of_one_zip_of_a_table(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("t.csv", "a,b\n1,2\n3,4\n")
+    source = open_source(tmp_path)
+    assert len(source.base) == 2
+    assert source.notes[0] == f"{tmp_path} holds t.zip alone, which was opened"
+
+
+@pytest.mark.parametrize("folders", [("images", "masks"), ("train/Images", "train/labels"),
+                                     ("set/inputs", "set/targets"), ("img/test", "mask/test")])
+def test_images_and_masks_of_equal_names_are_pairs(tmp_path, folders):
+    for folder, channels in zip(folders, (3, 1), strict=True):
+        for i in range(3):
+            noise(tmp_path / folder / f"{i}.png", channels=channels)
+    source = open_source(tmp_path)
+    assert source.aligned and (source.a.space.shape[0], source.b.space.shape[0]) == (3, 1)
+    assert source.a.space.classes == () and names(source.a) == names(source.b)
+    assert any("are taken for the sides A and B of pairs; pair=none takes them for one side" in n
+               for n in source.notes)
+    assert len(open_source(tmp_path, pair="none").base) == 6
+    noise(tmp_path / folders[1] / "more.png")
+    with pytest.raises(DataError, match=r"1 only in B .*pair=none: one side"):
+        open_source(tmp_path)
+
+
+def test_images_among_other_folders_are_a_class(tmp_path):
+    for kind in ("images", "masks", "rest"):
+        noise(tmp_path / kind / "0.png")
+    assert open_source(tmp_path).space.classes == ("images", "masks", "rest")
+
+
+def test_several_broken_files_are_counted_and_the_first_three_named(tmp_path):
+    for i in range(6):
+        noise(tmp_path / f"{i}.png")
+    words = []
+    for i in (1, 3, 4, 5):
+        (tmp_path / f"{i}.png").write_bytes(b"rubbish")
+        words.append(f"{i}.png cannot be decoded: not an image, or damaged at its head")
+    first = "; ".join(words[:3])
+    with pytest.raises(DataError) as error:
+        open_source(tmp_path)
+    assert str(error.value) == (f"{tmp_path}: {first}; ... (4 of 6 images); on_error=skip leaves "
+                                "them out")
+    assert open_source(tmp_path, on_error="skip").notes == (
+        f"left out 4 of 6 images: {first}; ...",)
+    for i in (0, 2):
+        (tmp_path / f"{i}.png").write_bytes(b"rubbish")
+    with pytest.raises(DataError, match=r"\(6 of 6 images\)$"):
+        open_source(tmp_path, on_error="skip")
 
 
 # ------------------------------------------------------------------------------ foreign layouts

@@ -347,6 +347,9 @@ def test_a_broken_file_is_named_or_left_out(tmp_path: Path) -> None:
         open_source(tmp_path / "d", **SMALL)
     source = open_source(tmp_path / "d", on_error="skip", **SMALL)
     assert set(source.base.names) == {"a.flac"} and "left out 1 of 2" in source.notes[0]
+    (tmp_path / "d/about.txt").write_text("x")
+    notes = open_source(tmp_path / "d", on_error="skip", **SMALL).notes
+    assert notes[-1] == "left out 1 file: 1 .txt"
 
 
 def test_results_are_files_of_the_kind_that_was_given(tmp_path: Path,

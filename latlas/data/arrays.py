@@ -300,7 +300,8 @@ def read_arrays(arrays: Sequence[Array], store: Store, how: Options, maps: bool 
         raise DataError(f"{name} holds {int(np.isinf(x).sum()):,} infinite numbers; "
                         "replace them, by NaN if they are missing")
     if maps:
-        x = images.nearest_planes(x, how.image_size) if how.image_size and x.ndim == 4 else x
+        x = images.resize_planes(x, how.image_size, nearest=True) if (
+            how.image_size and x.ndim == 4) else x
         x, space = images.one_hot(x, store, ids, name)
     data = Dataset(x, space)
     return data if clip is None else as_clips(data, clip)

@@ -2,248 +2,102 @@
 
 A sub-folder of stills is a clip, its frames in the order of their names with numbers as numbers. A
 GIF, an APNG, an animated WebP, or (with imageio-ffmpeg, ``pip install latlas[video]``) a video is
-one too. A folder may hold both. Folders ``train``, ``test`` and ``validation`` around clips become
-splits, other folders around them classes. A clip stays whole in every split.
+one too. A folder may hold both. A clip stays whole in every split.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, say_option
-from latlas.core.space import Images
-from latlas.data import files as places
+from latlas.core.errors import DataError
 from latlas.data import images
-from latlas.data.dataset import Dataset, Rows, Source, Store, chunks, encode_labels, make
-from latlas.data.imagefiles import FolderReading, fit_for
+from latlas.data.archives import Files, ending
+from latlas.data.dataset import Dataset, Rows, chunks
+from latlas.data.files import FILMS, MAY_MOVE, has_frames
 from latlas.data.splits import hash_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VIDEOS = places.FILMS - {".apng", ".gif"}
+VIDEOS = FILMS - {".apng", ".gif"}
 #: frames per second where nothing says so
 RATE = 10.0
 
 
 class Clip(NamedTuple):
-    """A clip by its name, the files of its frames in order (or the one that holds them), what each
-    frame is called, and, once it was looked into, their heads and milliseconds."""
+    """The files of a clip's frames in order, and what these are called; or the one file of all."""
 
     name: str
-    files: tuple[str, ...]
-    titles: Sequence[str]
+    files: list[str]
+    titles: list[str]
     film: bool = False
-    headers: Sequence[images.Header] = ()
-    durations: Sequence[float] = ()
 
 
-def open_clips(path: Path, *, how: FolderReading) -> Clips:
-    """The clips of a folder or archive."""
-    return Clips(places.Files(path, places.PICTURES | places.FILMS), how)
-
-
-def open_film(path: Path, *, image_size: int | None = None, mode: str | None = None,
-              on_error: str = "raise", levels: int | None = None, frames: bool = True,
-              fit: str | None = None) -> Clips:
-    """One GIF, APNG, animated WebP or video; ``frames`` is that of a run, and says nothing here."""
-    how = FolderReading(image_size, mode, on_error=on_error, levels=levels, fit=fit)
-    return open_clips(path, how=how)
-
-
-@dataclass(frozen=True)
-class Clips:
-    """The clips of one side of a place."""
-
-    files: places.Files
-    how: FolderReading
-    side: str = ""
-
-    def __post_init__(self) -> None:
-        self._refuse("label", self.how.label not in (None, "none"))
-        self._refuse("attributes", self.how.attributes)
-
-    def _refuse(self, option: str, value: Any) -> None:
-        if value:
-            raise DataError(f"{option}= is for images by themselves; leave it out, or "
-                            f"{say_option('frames', 'true')}")
-
-    def as_side(self, name: str) -> Clips:
-        """The same as A or B of a run."""
-        return replace(self, side=name)
-
-    def sides(self, pair: str | None, paired: bool | None) -> tuple[Clips, Clips, bool] | None:
-        """What the folders say."""
-        self._refuse("pair", pair == "side")
-        two = places.two_sides(self.files, pair, paired)
-        return two and (Clips(two[0], self.how), Clips(two[1], self.how), two[2])
-
-    def read(self, store: Store, name: str, maps: bool, ids: str | None) -> Source:
-        """Frames with their clips, durations, labels and splits."""
-        self._refuse("maps", maps)
-        files = self.files.in_splits()
-        if files is not self.files:
-            return Clips(files, self.how, self.side).read(store, name, maps, ids)
-        how, every = self.how, self.clips()
-        results, notes = self._tried(every, self._with_heads, len(every))
-        clips: list[Clip] = list(results.values())
-        shape, mode, size, resized = self._plan([h for clip in clips for h in clip.headers])
-        lengths = [len(clip.titles) for clip in clips]
-        number = np.repeat(np.arange(len(clips)), lengths)
-        x = store.allocate((len(number), *shape), np.uint16 if mode == "I;16" else np.uint8)
-        stops = dict(zip((clip.name for clip in clips), np.cumsum(lengths), strict=True))
-
-        def fill(clip: Clip) -> None:
-            stop = int(stops[clip.name])
-            rows = x[stop - len(clip.titles):stop]
-            rows[:] = 0
-            for row, (image, _) in zip(rows, frames_of(self.files, clip), strict=True):
-                row[:] = images.pixels(image, mode, size)
-            store.done(stop, len(x))
-
-        filled, broken = self._tried(clips, fill, len(every))
-        good = np.flatnonzero(np.isin(number, list(filled)))
-        notes += [*resized, *broken, *self.files.left_out()]
-        single = [clip.name for clip in clips if len(clip.titles) == 1]
-        if single:
-            notes.append(f"{len(single):,} of {len(clips):,} clips hold one frame, which has no "
-                         f"neighbour: {single[0]}")
-        titles = [title for clip in clips for title in clip.titles]
-        parts, folders = places.splits_and_folders(titles)
-        own = [PurePosixPath(clip.name).name for clip in clips]  # a clip's own folder is no class
-        around = [f if f != own[i] else None for f, i in zip(folders, number, strict=True)]
-        codes, classes = (None, ()) if None in around else encode_labels(
-            np.array([f or "" for f in around]), "the folders around clips")
-        space = Images(shape, how.levels or images.LEVELS.get(mode, 256), classes=classes,
-                       frames=len(x) > len(clips))
-        durations = np.concatenate([clip.durations for clip in clips]).astype(np.float32)
-        data = Dataset(x, space, codes, group=clip_hashes(x, number), clip=number,
-                       names=np.array(titles), duration=durations, rows=good if broken else None)
-        return make(name, data, parts={k: np.intersect1d(v, good) for k, v in parts.items()},
-                    notes=tuple(notes))
-
-    def _plan(self, headers: list[images.Header]) -> tuple[
-            tuple[int, int, int], str, images.Size | None, list[str]]:
-        """As :func:`latlas.data.images.plan`; a run that is to be fitted decides by itself."""
-        size, mode = fit_for(self.how.fit, self.side)
-        planned = images.plan(headers, self.how.image_size, mode or self.how.mode)
-        if size is None:
-            return planned
-        mode = planned[1] if mode is None else mode
-        return (images.CHANNELS[mode], *size), mode, size, images.changes(headers, size, mode)
-
-    def clips(self) -> list[Clip]:
-        """Stills by their folders, films by themselves, in natural order."""
-        stills: dict[str, list[tuple[str, str]]] = {}
-        clips: list[Clip] = []
-        for title, stored in sorted(zip(self.files.titles, self.files.stored, strict=True),
-                                    key=lambda pair: natural(pair[0])):
-            suffix = PurePosixPath(stored).suffix.lower()
-            if suffix in places.FILMS or (suffix in places.MAY_MOVE
-                                          and places.has_frames(self.files.read(stored))):
-                clips.append(Clip(title, (stored,), (title,), True))
-            else:
-                stills.setdefault(PurePosixPath(title).parent.as_posix(), []).append(
-                    (stored, title))
-        if not stills and not clips:
-            raise DataError(f"{self.files.path} holds no clips: sub-folders of frames (.png, .jpg, "
-                            "...), GIF, APNG, animated WebP, or videos")
-        clips[:0] = [Clip(name, tuple(file for file, _ in pairs), [title for _, title in pairs])
-                     for name, pairs in stills.items()]
-        return sorted(clips, key=lambda clip: natural(clip.name))
-
-    def _with_heads(self, clip: Clip) -> Clip:
-        """The clip with what is known of every frame before pixels are kept."""
-        headers, durations, titles = [], [], clip.titles
-        if clip.film:
-            for image, duration in frames_of(self.files, clip):
-                headers.append(images.Header(image.width, image.height, least_mode(image)))
-                durations.append(duration)
-            titles = [f"{clip.name}/{i:05d}" for i in range(len(headers))]
-        for name in () if clip.film else clip.files:
-            try:
-                headers.append(images.read_header(self.files.read(name)))
-            except Exception as error:
-                raise DataError(f"{name} cannot be decoded: {images.reason(error)}") from None
-            durations.append(1000 / (self.how.rate or RATE))
-        if not headers:
-            raise DataError(f"{clip.name} holds no frames")
-        first: dict[tuple[int, int], str] = {}  # of every size the first frame, in their order
-        for header, title in zip(headers, titles, strict=True):
-            first.setdefault((header.width, header.height), title)
-        if len(first) > 1 and self.how.image_size is None and not self.how.fit:
-            two = " and ".join(f"{title} ({w}x{h})" for (w, h), title in list(first.items())[:2])
-            raise DataError(f"{clip.name}: frames of one clip differ in size, {two}; "
-                            f"{say_option('image_size')} resizes them")
-        return clip._replace(titles=titles, headers=headers, durations=durations)
-
-    def _tried(self, clips: Sequence[Clip], task: Callable[[Clip], Any], of: int) -> tuple[
-            dict[int, Any], list[str]]:
-        """Results of a task by the positions of clips, and a note where it failed."""
-        results, errors = {}, {}
-        for i, clip in enumerate(clips):
-            try:
-                results[i] = task(clip)
-            except DataError as error:
-                errors[i] = str(error)
-            except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, ...
-                errors[i] = f"{clip.name} cannot be decoded: {images.reason(error)}"
-        return results, places.complaint(errors, of, "clips", self.how.on_error,
-                                         f"{self.files.path}: ")
-
-
-def least_mode(image: Image) -> str:
-    """``L``, ``RGB`` or ``RGBA``: the least that keeps what is seen, pixel by pixel.
-
-    A frame of a film may come with colours or transparency that none of its pixels has.
-    """
-    rgba = np.asarray(image.convert("RGBA"))
-    if (rgba[..., 3] < 255).any():
-        return "RGBA"
-    return "L" if (rgba[..., 0] == rgba[..., 1]).all() and (
-        rgba[..., 1] == rgba[..., 2]).all() else "RGB"
+def clips_of(files: Files) -> list[Clip]:
+    """Stills by their folders, films by themselves, in natural order."""
+    stills, films = dict[str, Clip](), list[Clip]()
+    for title, stored in sorted(zip(files.titles, files.stored, strict=True),
+                                key=lambda pair: natural(pair[0])):
+        if ending(stored) in FILMS or (ending(stored) in MAY_MOVE
+                                       and has_frames(files.read(stored))):
+            films.append(Clip(title, [stored], [], True))
+        else:
+            name = PurePosixPath(title).parent.as_posix()
+            clip = stills.setdefault(name, Clip(name, [], []))
+            clip.files.append(stored)
+            clip.titles.append(title)
+    return sorted([*stills.values(), *films], key=lambda clip: natural(clip.name))
 
 
 def natural(name: str) -> list[Any]:
-    """A key that sorts numbers in names as numbers.
-
-    >>> sorted(["a10", "a9", "a1b2"], key=natural)
-    ['a1b2', 'a9', 'a10']
-    """
+    """A key that sorts numbers in names as numbers: ``a9`` before ``a10``."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def frames_of(files: places.Files, clip: Clip) -> Iterator[tuple[Image, float]]:
-    """The frames of a clip, upright, and how many milliseconds each is shown (0 of stills)."""
+def film_frames(files: Files, name: str) -> Iterator[tuple[Image, float]]:
+    """The frames of a film, upright, and how many milliseconds each is shown."""
     from PIL import Image as pil
     from PIL import ImageOps
 
-    if clip.film and PurePosixPath(clip.files[0]).suffix.lower() in VIDEOS:
-        name, ffmpeg = clip.files[0], video_library(clip.files[0])
-        if files.in_archive:
-            raise DataError(f"{files.path}: {name} is a video in an archive; unpack it first")
-        stream = ffmpeg.read_frames(str(files.root / name))
-        try:
-            about = next(stream)
-            for raw in stream:
-                yield pil.frombytes("RGB", about["size"], raw), 1000 / about["fps"]
-        finally:
-            stream.close()
-        return
-    for name in clip.files:
+    if ending(name) not in VIDEOS:
         with images.opened(files.read(name)) as image:
-            for i in range(getattr(image, "n_frames", 1) if clip.film else 1):
+            for i in range(getattr(image, "n_frames", 1)):
                 image.seek(i)
                 image.load()
                 yield ImageOps.exif_transpose(image), float(image.info.get("duration", 0) or 0)
+        return
+    ffmpeg = video_library(name)
+    if files.in_archive:
+        raise DataError(f"{files.path}: {name} is a video in an archive; unpack it first")
+    stream = ffmpeg.read_frames(str(files.root / name))
+    try:
+        about = next(stream)
+        for raw in stream:
+            yield pil.frombytes("RGB", about["size"], raw), 1000 / about["fps"]
+    finally:
+        stream.close()
+
+
+def film_headers(files: Files, name: str) -> list[images.Header]:
+    """What each frame of a film is. Its mode is ``L``, ``RGB`` or ``RGBA``, the least that keeps
+    what is seen: a frame may come with colours or transparency that none of its pixels has."""
+    headers = []
+    for image, duration in film_frames(files, name):
+        rgba = np.asarray(image.convert("RGBA"))
+        mode = "L" if (rgba[..., :1] == rgba[..., :3]).all() else "RGB"
+        mode = "RGBA" if rgba[..., 3].min() < images.ON else mode
+        headers.append(images.Header(*image.size, mode, duration=duration))
+    if not headers:
+        raise DataError(f"{name} holds no frames")
+    return headers
 
 
 def video_library(name: str) -> Any:

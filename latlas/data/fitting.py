@@ -17,11 +17,12 @@ from latlas.core.errors import (
     unknown,
 )
 from latlas.core.space import Images, PairSpace, Space, Table
+from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Source, Store
-from latlas.data.files import TABLES, Files, two_sides
+from latlas.data.files import PICTURES, TABLES, two_sides
 from latlas.data.frames import is_frame
-from latlas.data.imagefiles import are_sheets, fit_of
-from latlas.data.images import one_hot, to_levels
+from latlas.data.imagefiles import are_sheets
+from latlas.data.images import fit_of, one_hot, to_levels
 from latlas.data.opening import holds_images, image_files, open_source
 from latlas.data.order import in_order
 from latlas.data.pairs import PairDataset, PairSource, first_side
@@ -174,7 +175,7 @@ def _of_images(spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
     options = {k: spec[k] for k in ("on_error", "rate") if spec.get(k) is not None}
     place, like = ([Path(p).expanduser() for p in places] if isinstance(places, list | tuple)
                    else Path(places).expanduser() for places in (data, spec.get("source", "")))
-    files = Files(place)
+    files = Files(place, PICTURES)
     if pair == "side" and holds_images(spec["source"]):
         halves = are_sheets(place, like)
         options |= {"pair": "side"} if halves else {}

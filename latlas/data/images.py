@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, say_option
+from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Space
 from latlas.data.dataset import Store, available_memory, chunks
 
@@ -34,27 +35,143 @@ DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 #: what the modes are called, and how many levels they have if not 256
 WORDS = {"1": "1-bit", "L": "8-bit grey", "I;16": "16-bit grey", IDS: "class ids"}
 LEVELS = {"1": 2, "I;16": 65536}
-ORIENTATION, TURNED = 0x0112, 5  # the EXIF tag; from here on width and height are swapped
-#: formats whose head says size and mode, and those of which it says the size before turning
-HEADS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-TURNS = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")
+ORIENTATION, TURNED = 0x0112, range(5, 9)  # the EXIF tag; these swap width and height
+#: formats whose head says mode and orientation, and the size before turning
+HEADS = ("AVIF", "JPEG", "MPO", "PNG", "WEBP")
 #: where a PNG may keep an orientation; Pillow decodes all of one that has none to look for it
 PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-LARGEST_DEFAULT = 256
+AVIF = (b"avif", b"avis")
+HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 LARGE, SHARE = 89_478_485, 4  # pixels that Pillow warns of; part of the memory an image may take
 MOST_IDS, ON = 256, 255
+MODES, LARGEST_DEFAULT = ("L", "RGB", "RGBA"), 256
 Size = tuple[int, int]  # height and width
-_one_large, _guard, _openings = threading.RLock(), threading.Lock(), [0, None]
+_lock = threading.RLock()
 
 
 class Header(NamedTuple):
-    """What a file says: size after turning, the mode that keeps everything, and, once decoded,
-    whether there are further frames."""
+    """What a file says: size after turning, the mode that keeps everything, once decoded whether
+    there are further frames, and of a frame of a clip its milliseconds."""
 
     width: int
     height: int
     mode: str
     more: bool = False
+    duration: float = 0
+
+
+class Fit(dict[str, tuple[str | None, Size]]):
+    """Mode (``None``: the least that keeps all) and size of a run's examples, by their sides."""
+
+    def of(self, side: str) -> tuple[str | None, Size]:
+        """Those of a side, or of the first where that one is not named."""
+        return self[side] if side in self else next(iter(self.values()))
+
+
+def fit_of(spaces: dict[str, Space]) -> Fit:
+    """What the images of a run, by their sides, are brought to."""
+    fit = Fit()
+    for side, space in spaces.items():
+        if isinstance(space, Images) and space.sound is None:
+            modes = {1: {k: m for m, k in LEVELS.items()}.get(space.levels or 0, "L"), 3: "RGB",
+                     4: "RGBA"}
+            mode = None if space.ids else modes.get(space.shape[0])
+            fit[side] = mode, (space.shape[1], space.shape[2])
+    return fit
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read.
+
+    Attributes:
+        mode: ``L``, ``RGB`` or ``RGBA``; by default the least that keeps what the files hold.
+        label: a column of the attribute table; ``none`` for no labels. Of two sides it is of A.
+        attributes: the attribute table, if it is not beside the images.
+        on_error: ``raise`` (after all were tried) or ``skip``.
+        fit: of a run, what its examples are; it goes before size and mode.
+        frames: sub-folders, GIFs and the like are clips (:mod:`latlas.data.clips`), of ``rate``
+            frames per second where nothing says so.
+    """
+
+    image_size: int | None = None
+    mode: str | None = None
+    label: str | None = None
+    attributes: str | None = None
+    on_error: str = "raise"
+    levels: int | None = None
+    fit: Fit | None = None
+    frames: bool | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, *MODES):
+            raise DataError(unknown("mode", str(self.mode), MODES))
+        if self.on_error not in ("raise", "skip"):
+            raise DataError(unknown("on_error", self.on_error, ["raise", "skip"]))
+        if self.image_size is not None and self.image_size < 1:
+            raise DataError(f"{say_option('image_size', self.image_size)} is not a size; give at "
+                            "least 1")
+        if self.rate is not None and not 0 < self.rate <= 1000:
+            raise DataError(f"{say_option('rate', f'{self.rate:g}')} is no number of frames per "
+                            "second; give one over 0, at most 1,000")
+
+    def plan(self, headers: Callable[[], list[Header]], side: str, maps: bool) -> tuple[
+            str, Size, list[str]]:
+        """Mode and size of all images, and what to say. Unless options or the run say so, these are
+        the least mode that keeps what every image has, and their size or the median shorter side.
+        ``headers`` are read if they are needed."""
+        mode, size = self.fit.of(side) if self.fit else (None, None)
+        mode = IDS if maps else mode or self.mode
+        if size is None and self.image_size is not None:
+            size = self.image_size, self.image_size
+        if mode and size:
+            return mode, size, []
+        heads = headers()
+        sizes, modes = [(h.height, h.width) for h in heads], {h.mode for h in heads}
+        mode = mode or next(mode for mode in ("RGBA", "RGB", "I;16", "L", "1") if mode in modes)
+        if size is None and len({*sizes}) == 1:
+            return mode, sizes[0], []
+        mode = "L" if mode == "1" else mode  # grey levels between ink and paper
+        if size is not None:
+            return mode, size, []
+        shorter = min(int(np.median([min(size) for size in sizes])), LARGEST_DEFAULT)
+        return mode, (shorter, shorter), [
+            f"{len({*sizes})} sizes: resized to {shorter}x{shorter} (the median shorter side, at "
+            f"most {LARGEST_DEFAULT}); choose with image_size"]
+
+    def changes(self, headers: list[Header], size: Size | None, mode: str) -> list[str]:
+        """What is said of images that were brought to a size, or to a mode that was asked for or
+        that others have."""
+        moded = mode != IDS and (self.fit or self.mode or len({h.mode for h in headers}) > 1)
+        groups: dict[str, list[Header]] = {}
+        for h in headers:
+            resized, converted = size not in (None, (h.height, h.width)), moded and mode != h.mode
+            words = [f"resized to {size[1]}x{size[0]}"] if size and resized else []
+            words += [f"converted to {WORDS.get(mode, mode)}"] if converted else []
+            groups.setdefault(" and ".join(words), []).append(h)
+        groups.pop("", None)
+        notes = []
+        for change, some in groups.items():
+            sizes, n = sorted({f"{h.width}x{h.height}" for h in some}), len(some)
+            several = len(sizes) > 1
+            of = [f"{len(sizes):,} sizes" if several else sizes[0]] * ("resized" in change)
+            of += [" or ".join(sorted({WORDS.get(h.mode, h.mode) for h in some}))] * (
+                "converted" in change)
+            notes.append(f"{n:,} image{'s' * (n > 1)} of {(' and ' if several else ' ').join(of)} "
+                         f"{'were' if n > 1 else 'was'} {change}")
+        return notes
+
+    def in_levels(self, x: NDArray[Any], mode: str, name: Any) -> tuple[NDArray[Any], Images]:
+        """Pixels and their space, of the levels that were asked for."""
+        own = LEVELS.get(mode, 256)
+        levels = own if self.levels is None else self.levels
+        if levels != own and not (1 if mode == "1" else int(x.max())) < levels <= 65536:
+            raise DataError(f"{name}: {say_option('levels', levels)}, but the largest pixel value "
+                            f"is {x.max()}")
+        if levels != own and mode == "1":  # ink and paper are the ends of any range
+            x = (x > 0) * (np.uint8 if levels <= 256 else np.uint16)(levels - 1)
+        return x, Images(x.shape[1:], levels)
 
 
 @contextmanager
@@ -62,8 +179,17 @@ def opened(data: bytes) -> Iterator[Image]:
     """An image that is open, but not decoded; one that is very large has others wait for it.
     Raises what Pillow raises."""
     from PIL import Image as pil
+    from PIL import features
 
-    _register(data)
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in AVIF and not features.check("avif"):
+        raise ValueError("AVIF needs Pillow 11.3 or later (pip install -U pillow)")
+    if brand in HEIF:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise ValueError("HEIF needs pillow-heif (pip install 'latlas[heif]')") from None
+        register_heif_opener()
     with _unlimited():
         image = pil.open(io.BytesIO(data))
     with image:
@@ -72,41 +198,35 @@ def opened(data: bytes) -> Iterator[Image]:
         if need > available_memory() / SHARE:
             raise ValueError(f"{width}x{height} pixels take {need / 1e9:.3g} GB of memory, more "
                              "than there is for one image; make it smaller")
-        with _one_large if width * height > LARGE else nullcontext(), _unlimited():
+        with _unlimited() if width * height > LARGE else nullcontext():
             yield image
 
 
 @contextmanager
 def _unlimited() -> Iterator[None]:
-    """Pillow's own limit on pixels is not asked, in any thread."""
+    """Pillow without its limit on pixels, which is one for all threads: one at a time."""
     from PIL import Image as pil
 
-    with _guard:
-        if not _openings[0]:
-            _openings[1], pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None
-        _openings[0] += 1  # type: ignore[operator]
+    with _lock:
+        limit, pil.MAX_IMAGE_PIXELS = pil.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            pil.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """What Pillow raises as a DataError that names the file."""
     try:
         yield
-    finally:
-        with _guard:
-            _openings[0] -= 1  # type: ignore[operator]
-            if not _openings[0]:
-                pil.MAX_IMAGE_PIXELS = _openings[1]
-
-
-def _register(data: bytes) -> None:
-    """Have Pillow know HEIF if the data are; ValueError if it cannot read them."""
-    from PIL import features
-
-    brand = data[8:12] if data[4:8] == b"ftyp" else b""
-    if brand in (b"avif", b"avis") and not features.check("avif"):
-        raise ValueError("AVIF needs Pillow 11.3 or later (pip install -U pillow)")
-    if brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"):
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            raise ValueError("HEIF needs pillow-heif (pip install 'latlas[heif]')") from None
-        register_heif_opener()
+    except DataError:
+        raise
+    except Exception as error:  # OSError, SyntaxError, ValueError, ...
+        reason = str(error).split("\n")[0] or type(error).__name__
+        if "cannot identify image file" in reason:
+            reason = "not an image, or damaged at its head"
+        raise DataError(f"{name} cannot be decoded: {reason}") from None
 
 
 def read_header(data: bytes, half: int | None = None) -> Header:
@@ -115,25 +235,19 @@ def read_header(data: bytes, half: int | None = None) -> Header:
     from PIL import ImageOps
 
     with opened(data) as image:
-        width, height = image.size
-        known = image.format in HEADS
-        if known and (image.format != "PNG" or any(mark in data for mark in PNG_EXIF)):
-            turn = image.getexif().get(ORIENTATION, 1)
-            known = turn == 1 or image.format in TURNS
-            if known and turn in range(TURNED, 9):
-                width, height = height, width
-        if known:
-            mode = full_mode(image)
+        if image.format in HEADS:
+            marked = image.format != "PNG" or any(mark in data for mark in PNG_EXIF)
+            turned = marked and image.getexif().get(ORIENTATION) in TURNED
+            size = image.size[::-1] if turned else image.size
         else:
             image.load()
-            mode = full_mode(image)
-            width, height = ImageOps.exif_transpose(image).size
-        start, stop = _span(width, half)
-        return Header(stop - start, height, mode)
+            size = ImageOps.exif_transpose(image).size
+        start, stop = columns_of(size[0], half)
+        return Header(stop - start, size[1], full_mode(image))
 
 
-def _span(width: int, half: int | None) -> tuple[int, int]:
-    """First and last column of a half, or of the whole."""
+def columns_of(width: int, half: int | None) -> tuple[int, int]:
+    """First column, and the one after the last, of a half or of the whole."""
     if half is None:
         return 0, width
     if width % 2:
@@ -153,50 +267,7 @@ def full_mode(image: Image) -> str:
     return image.mode if image.mode in ("1", "L") else "RGB"
 
 
-def plan(headers: list[Header], size: int | None, mode: str | None) -> tuple[
-        tuple[int, int, int], str, Size | None, list[str]]:
-    """The shape that images get, their mode (by default the least that keeps what every image has),
-    the size they are brought to, and what to say."""
-    modes = {h.mode for h in headers}
-    mode = mode or next(mode for mode in ("RGBA", "RGB", "I;16", "L", "1") if mode in modes)
-    sizes, notes = {(h.height, h.width) for h in headers}, []
-    if size is None and len(sizes) == 1:
-        return (CHANNELS[mode], *sizes.pop()), mode, None, []
-    if size is None:
-        size = min(int(np.median([min(h.width, h.height) for h in headers])), LARGEST_DEFAULT)
-        notes = [f"{len(sizes)} sizes: resized to {size}x{size} (the median shorter "
-                 f"side, at most {LARGEST_DEFAULT}); choose with image_size"]
-    mode = "L" if mode == "1" else mode
-    return (CHANNELS[mode], size, size), mode, (size, size), notes
-
-
-def changes(headers: list[Header], size: Size | None, mode: str) -> list[str]:
-    """What is said of images that are brought to another size or mode."""
-    resized = [size is not None and (h.height, h.width) != size for h in headers]
-    converted = [mode not in (h.mode, IDS) for h in headers]
-    to_size = "" if size is None else f"resized to {size[1]}x{size[0]}"
-    to_mode = f"converted to {WORDS.get(mode, mode)}"
-    if any(resized) and resized == converted:
-        return [_told(headers, resized, True, True, f"{to_size} and {to_mode}")]
-    return [_told(headers, which, which is resized, which is converted, what)
-            for which, what in ((resized, to_size), (converted, to_mode)) if any(which)]
-
-
-def _told(headers: list[Header], which: list[bool], size: bool, mode: bool, what: str) -> str:
-    """One sentence about those ``which`` are changed."""
-    some = [h for h, changed in zip(headers, which, strict=True) if changed]
-    sizes, modes = {(h.width, h.height) for h in some}, {h.mode for h in some}
-    words = []
-    if size:
-        width, height = next(iter(sizes))
-        words.append(f"{width}x{height}" if len(sizes) == 1 else f"{len(sizes):,} sizes")
-    if mode:
-        words.append(" or ".join(sorted(WORDS.get(m, m) for m in modes)))
-    n, of = len(some), (" " if len(sizes) == 1 else " and ").join(words)
-    return f"{n:,} image{'s' * (n > 1)} of {of} {'were' if n > 1 else 'was'} {what}"
-
-
-def decode(data: bytes, mode: str, size: Size | None, half: int | None = None) -> tuple[
+def decode(data: bytes, mode: str, size: Size | None = None, half: int | None = None) -> tuple[
         NDArray[Any], Header]:
     """Pixels (C, H, W) in one of the modes of ``CHANNELS``, and what the file said. Raises what
     Pillow raises."""
@@ -207,61 +278,71 @@ def decode(data: bytes, mode: str, size: Size | None, half: int | None = None) -
         if size and half is None and mode != IDS:
             image.draft(None, (2 * max(size), 2 * max(size)))  # JPEG: at a fraction of the size
         drafted = image.size != whole
-        turned = drafted and image.getexif().get(ORIENTATION, 1) in range(TURNED, 9)
+        turned = drafted and image.getexif().get(ORIENTATION) in TURNED
         image.load()
         upright = ImageOps.exif_transpose(image)
         if half is not None:
-            start, stop = _span(upright.width, half)
+            start, stop = columns_of(upright.width, half)
             upright = upright.crop((start, 0, stop, upright.height))
         width, height = upright.size if not drafted else whole[::-1] if turned else whole
         more = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: previews
-        header = Header(width, height, full_mode(image), more)
-        return pixels(upright, mode, size), header
+        return pixels(upright, mode, size), Header(width, height, full_mode(image), more)
 
 
 def pixels(image: Image, mode: str, size: Size | None) -> NDArray[Any]:
-    """Pixels of an image that is open and upright."""
-    if mode == IDS:
-        return _class_ids(image, size)
-    image = _plain(image, mode)
-    planes = np.asarray(image if size is None else resize_picture(image, size))
-    if mode == "I;16":
+    """Pixels (C, H, W) of an image that is open and upright."""
+    from PIL import Image as pil
+
+    full, deep, largest = full_mode(image), mode == "I;16", 255 if mode == IDS else 65535
+    if mode == IDS and image.mode not in ("1", "L", "P", *DEEP):
+        raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a palette")
+    if mode == IDS or full == "I;16":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > largest:
+            raise ValueError(f"whole numbers from {values.min()} to {values.max()}; "
+                             f"{WORDS[IDS if mode == IDS else full]} goes from 0 to {largest}")
+        image = pil.fromarray(values.astype(np.float32) if deep else
+                              (values if mode == IDS else values >> 8).astype(np.uint8))
+    elif full == "RGBA" != mode:
+        rgba = image.convert("RGBA")
+        image = pil.alpha_composite(pil.new("RGBA", rgba.size, "white"), rgba)
+    if not deep:
+        image = image.convert({"1": "L", IDS: "L"}.get(mode, mode))
+    elif full != "I;16":
+        image = pil.fromarray(np.asarray(image.convert("L")).astype(np.float32) * 257)
+    planes = np.asarray(resize(image, size, nearest=mode == IDS))
+    if deep:
         planes = np.clip(np.rint(planes), 0, 65535).astype(np.uint16)  # Lanczos' filter overshoots
     if mode == "1":
         planes = (planes >= ON / 2).astype(np.uint8)
     return planes[None] if planes.ndim == 2 else np.moveaxis(planes, -1, 0)
 
 
-def _plain(image: Image, mode: str) -> Image:
-    """An image in ``L``, ``RGB`` or ``RGBA``; for ``1`` in L, for ``I;16`` in floats that can be
-    resized."""
+def resize(image: Image, size: Size | None, nearest: bool = False) -> Image:
+    """The largest centre in the proportions of a size (height, width), brought to that size by the
+    ``nearest`` pixels or by Lanczos' filter."""
+    from PIL.Image import Resampling
+
+    if size is None or image.size == size[::-1]:
+        return image
+    (width, height), (high, wide) = image.size, size
+    across, down = min(width, height * wide / high), min(height, width * high / wide)
+    x, y = (width - across) / 2, (height - down) / 2
+    return image.resize((wide, high), Resampling.NEAREST if nearest else Resampling.LANCZOS,
+                        box=(x, y, x + across, y + down))
+
+
+def resize_planes(x: NDArray[Any], size: int, nearest: bool = False) -> NDArray[Any]:
+    """Images (n, C, H, W) as (n, C, size, size), plane by plane; integers within their type."""
     from PIL import Image as pil
 
-    deep = mode == "I;16"
-    plain = "L" if mode in ("1", "I;16") else mode
-    if full_mode(image) == "I;16":
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"whole numbers from {values.min()} to {values.max()}; bring them to "
-                             "16 bits, 0 to 65535")
-        image = pil.fromarray(values.astype(np.float32) if deep else
-                              (values >> 8).astype(np.uint8))
-        return image if deep or plain == "L" else image.convert(plain)
-    if plain in ("L", "RGB") and full_mode(image) == "RGBA":
-        rgba = image.convert("RGBA")
-        image = pil.alpha_composite(pil.new("RGBA", rgba.size, "white"), rgba)
-    image = image if image.mode == plain else image.convert(plain)
-    return pil.fromarray(np.asarray(image).astype(np.float32) * 257) if deep else image
-
-
-def _class_ids(image: Image, size: Size | None) -> NDArray[np.uint8]:
-    if image.mode not in ("1", "L", "P", *DEEP):
-        raise ValueError(f"{image.mode} colours, not class ids; save it in grey or with a palette")
-    ids = np.asarray(image)[None]
-    if ids.min() < 0 or ids.max() > np.iinfo(np.uint8).max:
-        raise ValueError(f"class ids up to {ids.max()}; number the classes from 0 to 255")
-    ids = ids.astype(np.uint8)
-    return ids if size is None else nearest_planes(ids, size)
+    if x.shape[2:] == (size, size):
+        return x
+    planes = x.reshape(-1, *x.shape[2:]).astype(np.float32)
+    out = np.stack([np.asarray(resize(pil.fromarray(p), (size, size), nearest)) for p in planes])
+    if x.dtype.kind != "f":
+        out = np.clip(np.rint(out), 0, float(np.iinfo(x.dtype).max))
+    return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
 
 
 def to_levels(x: NDArray[Any], old: int, new: int) -> NDArray[Any]:
@@ -271,54 +352,6 @@ def to_levels(x: NDArray[Any], old: int, new: int) -> NDArray[Any]:
     kind = np.uint8 if new <= 256 else np.uint16
     table = np.rint(np.arange(old) * ((new - 1) / (old - 1)))
     return table.astype(kind)[x.astype(np.int64)]
-
-
-def reason(error: Exception) -> str:
-    """Why an image cannot be decoded, in one line."""
-    text = str(error).split("\n")[0]
-    if "cannot identify image file" in text:
-        return "not an image, or damaged at its head"
-    return text or type(error).__name__
-
-
-def resize_picture(image: Image, size: int | Size) -> Image:
-    """A Pillow image as (height, width), or as size × size: the largest centre of these
-    proportions, resized."""
-    from PIL import Image as pil
-
-    high, wide = (size, size) if isinstance(size, int) else size
-    if image.size == (wide, high):
-        return image
-    x, y, width, height = _centre(*image.size, high, wide)
-    return image.resize((wide, high), pil.Resampling.LANCZOS, box=(x, y, x + width, y + height))
-
-
-def _centre(width: int, height: int, high: int, wide: int) -> tuple[float, float, float, float]:
-    """Left, top, width and height of the largest centre in the proportions of high × wide."""
-    across, down = (float(width), width * high / wide) if width * high <= height * wide else (
-        height * wide / high, float(height))
-    return (width - across) / 2, (height - down) / 2, across, down
-
-
-def resize_planes(x: NDArray[Any], size: int) -> NDArray[Any]:
-    """Images (n, C, H, W) as (n, C, size, size), plane by plane; integers within their type."""
-    from PIL import Image as pil
-
-    if x.shape[2:] == (size, size):
-        return x
-    planes = x.reshape(-1, *x.shape[2:]).astype(np.float32)
-    out = np.stack([np.asarray(resize_picture(pil.fromarray(p), size)) for p in planes])
-    out = out if x.dtype.kind == "f" else np.clip(np.rint(out), 0, float(np.iinfo(x.dtype).max))
-    return out.reshape(*x.shape[:2], size, size).astype(x.dtype)
-
-
-def nearest_planes(x: NDArray[Any], size: int | Size) -> NDArray[Any]:
-    """Class ids (..., H, W) as (..., height, width): the same cut, the nearest id."""
-    high, wide = (size, size) if isinstance(size, int) else size
-    left, top, width, height = _centre(x.shape[-1], x.shape[-2], high, wide)
-    rows = (top + (np.arange(high) + 0.5) * height / high).astype(np.int64)
-    columns = (left + (np.arange(wide) + 0.5) * width / wide).astype(np.int64)
-    return np.ascontiguousarray(x[..., rows[:, None], columns])
 
 
 def one_hot(ids: NDArray[Any], store: Store, channels: str | None, name: str) -> tuple[

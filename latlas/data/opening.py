@@ -28,9 +28,10 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.files import alone
 from latlas.core.options import FieldInfo, convert
 from latlas.data import files, order, packed, pairs
-from latlas.data.archives import walk
+from latlas.data.archives import sole_archive, sole_note, walk
 from latlas.data.dataset import MEMORY_SHARE, META, Dataset, Progress, Source, Store, make
 from latlas.data.frames import is_frame
+from latlas.data.images import Fit
 from latlas.data.pairs import PairDataset, PairSource
 from latlas.data.streams import claim_file, read_member, readable, regular, without_panics
 
@@ -40,8 +41,8 @@ BUILT_IN = {name: f"standard:open_{name.replace('-', '_')}"
 TABLE, TWO_FOLDERS = "tables:open_table", "imagefiles:open_two_folders"
 #: options that are dealt with here, by the readers whose sources have them
 DOOR = {files.IMAGES: "pair paired direction maps ids",
-        files.CLIPS: "pair paired direction maps ids", TWO_FOLDERS: "direction maps ids",
-        files.FILM: "direction", "arrays:open_npz": "paired direction maps ids",
+        TWO_FOLDERS: "direction maps ids", files.FILM: "direction",
+        "arrays:open_npz": "paired direction maps ids",
         "arrays:open_array": "direction maps ids", files.RECORDINGS: "paired direction",
         TABLE: "split_by"}
 
@@ -102,10 +103,9 @@ def open_source(spec: Any, *, memory_share: float = MEMORY_SHARE, **options: Any
         spec, options = spec["source"], {k: v for k, v in {**spec, **options}.items()
                                          if k != "source"}
     if image_files(spec):
-        clips = _typed("frames", options.get("frames") or False, bool)
         paths = [Path(p).expanduser().resolve() for p in spec]
         return _stored([str(p) for p in paths], options, memory_share, lambda store: _read(
-            files.CLIPS if clips else files.IMAGES, (paths,), "the images", options, store,
+            files.IMAGES, (paths,), "the images", options, store,
             stem=paths[0].stem))
     if isinstance(spec, list | tuple) and len(spec) == 2 and any(
             isinstance(side, str | Path | Source | PairSource | Dataset | Mapping)
@@ -146,10 +146,10 @@ def open_pair(a: Any, b: Any, *, paired: bool | str = False, direction: str | No
                                            stem=f"{paths[0].stem}-{paths[1].stem}"))
     sides, fit = [], options.pop("fit", None)
     for name, place in (("A", a), ("B", b)):
-        more = {"maps": "A", "ids": ids} if maps == name else {}
+        more: dict[str, Any] = {"maps": "A", "ids": ids} if maps == name else {}
         if fit is not None:  # of this side of the run, whose A is what comes first, or of its first
             side = "BA"[name == "A"] if swapped else name
-            more["fit"] = min(fit.split(","), key=lambda part: part[0] != side)
+            more["fit"] = Fit(A=fit.of(side))
         source = open_source(place, memory_share=memory_share, **options, **more)
         if isinstance(source, PairSource):
             raise DataError(f"{source.name} has two sides of its own; name sources of one side")
@@ -285,27 +285,29 @@ def _in_memory(spec: Any, options: dict[str, Any]) -> Opened:
 
 def _open_path(text: str, options: Mapping[str, Any], store: Store) -> Opened:
     """Chooses the reader of a path by what is there."""
-    file, _, member = text.partition("::")
+    file, mark, member = text.partition("::")
     path = Path(file).expanduser()
     if not path.exists():
         hint = "" if any(mark in text for mark in "/\\.") else "; as a built-in source, " + unknown(
             "source", text, BUILT_IN)
         raise DataError(f"{text}: no such file or folder{hint}")
+    archive = sole_archive(path) if path.is_dir() else path
+    if archive != path:
+        source = _open_path(f"{archive}{mark}{member}", options, store)
+        return replace(source, notes=(*sole_note(path, archive), *source.notes))
     reader, inside = files.BY_SUFFIX.get(regular(path).suffix.lower(), ""), ""
     if not reader or path.is_dir():
         reader, inside = files.reader_of(path, member)
     if inside:
-        with zipfile.ZipFile(path) as archive:  # where Windows' names have backslashes
-            stored = next(n for n in archive.namelist() if n.replace("\\", "/") == inside)
-            data = io.BytesIO(read_member(archive, stored, f"{path}::{inside}"))
+        with zipfile.ZipFile(path) as members:  # where Windows' names have backslashes
+            stored = next(n for n in members.namelist() if n.replace("\\", "/") == inside)
+            data = io.BytesIO(read_member(members, stored, f"{path}::{inside}"))
         return _read(reader, (data,), inside, options, store, name=f"{path}::{inside}")
     if member and reader != files.RECORDINGS:
         raise DataError(f"{text}: {path.name} has no members to choose from; an array of an "
                         f".npz or .mat is chosen by {say_option('key', member)}")
     if reader == files.PACKED:
         return packed.open_packed(path)
-    if reader == files.IMAGES and _typed("frames", options.get("frames") or False, bool):
-        reader = files.CLIPS
     if reader == TABLE and path.is_file() and path.suffix.lower() not in files.TABLES[-3:]:
         claim_file(path)
     pattern = (member,) if reader == files.RECORDINGS else ()
@@ -350,7 +352,7 @@ def _values(title: str, options: Mapping[str, Any], types: Mapping[str, Any]) ->
     values = {}
     for key, value in options.items():
         if key in types and value is not None:
-            values[key] = _typed(key, value, types[key])
+            values[key] = value if key == "fit" else _typed(key, value, types[key])
         elif value is None or key == "fit" or (key, value) == ("label", "none"):
             continue
         elif key == "label":

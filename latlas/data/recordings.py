@@ -27,8 +27,9 @@ from scipy import fft
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
+from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Source, Store, make
-from latlas.data.files import SOUNDS, Files, by_folders, complaint
+from latlas.data.files import SOUNDS, by_folders, complaint
 from latlas.data.soundfiles import HIGHEST, LOWEST, Clip, Samples, read_sound, resampled
 from latlas.data.tables import annotated
 
@@ -197,7 +198,7 @@ class RecordingFiles:
         data = Dataset(x, Recordings(x.shape[1:], sound=sound),
                        group=np.array([self.groups[i] for i in of], np.int64))
         data, parts, more = annotated(data, self.files, of, self.how.label, self.how.attributes)
-        return make(name, data, parts=parts, notes=(*notes, *more))
+        return make(name, data, parts=parts, notes=(*notes, *more, *self.files.left_out()))
 
 
 def counted(which: Mapping[str, Sequence[bool]]) -> list[str]:

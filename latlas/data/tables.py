@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, Table
+from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
-from latlas.data.files import Files, folder_classes, splits_and_folders
+from latlas.data.files import folder_classes, splits_and_folders
 from latlas.data.frames import Frame, read_frame
 from latlas.data.text import HowToRead
 
