@@ -6,22 +6,23 @@ Text files (CSV and its relatives) keep every value as text: what a column means
 
 from __future__ import annotations
 
-import csv
 import io
 import sqlite3
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.data.text import BROKEN, COMPRESSED, MISSING, HowToRead, names_of, opened, read_text
+from latlas.data.streams import COMPRESSED, readable
+from latlas.data.text import MISSING, UNNAMED, HowToRead, is_number, names_of, read_text
 
 if TYPE_CHECKING:
-    from polars import DataFrame
+    from polars import DataFrame, Series
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -48,42 +49,35 @@ def read_frame(source: Any, name: str, how: HowToRead | None = None) -> Frame:
     Raises:
         DataError: one line with the name, and the line of the file or the option to use.
     """
-    import polars as pl
-
     how = how or HowToRead()
-    if isinstance(source, Path) or hasattr(source, "read"):
-        suffix = _suffix(name)
-        try:
-            folder = isinstance(source, Path) and source.is_dir()
-            if suffix in (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", "") and not folder:
-                table, header, notes = read_text(source, name, suffix, how)
-                frame = Frame(table, True, header, notes)
-            else:
-                frame = Frame(_read_typed(source, name, suffix, how))
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
-        except (*BROKEN, sqlite3.Error, csv.Error) as error:
-            raise DataError(f"{name} cannot be read: {error}") from None
-    else:
-        frame = _in_memory(source, name)
-    if not len(frame.data) or not frame.data.width:
+    with readable(name):
+        file = isinstance(source, Path) or hasattr(source, "read")
+        frame = _of_file(source, name, how) if file else _in_memory(source, name)
+        data, notes = _with_gaps(frame.data, how.missing), frame.notes
+        empty = [c for c in data.columns if c.startswith(UNNAMED)
+                 and data[c].null_count() == len(data)]
+    if not len(data) or not data.width:
         raise DataError(f"{name} has no rows")
-    data = _with_gaps(frame.data, how.missing)
-    return Frame(data, frame.text, frame.named, frame.notes, how.decimal)
+    if empty:
+        notes += f"{len(empty)} empty column{'s' * (len(empty) > 1)} without a name left out",
+    return Frame(data.drop(empty), frame.text, frame.named, notes, how.decimal)
 
 
 def _with_gaps(data: DataFrame, more: str | None) -> DataFrame:
-    """NaN, and the words that stand for a gap in any letter case, as null."""
+    """NaN, and what stands for a gap, as null: words in any letter case, and numbers of
+    ``missing`` as numbers, too."""
     import polars as pl
 
-    words = {w.strip().lower() for w in (more or "").split(",")} | set(MISSING)
-    variants = pl.Series(sorted({form(w) for w in words for form in (
-        str, str.upper, str.title, str.capitalize, lambda w: w.replace("nan", "NaN"),
-        lambda w: w.replace("nat", "NaT"))}))
-    text, real = pl.col(pl.String), pl.selectors.float()
-    return data.with_columns(text.str.strip_chars()).with_columns(
-        pl.when(text.is_in(variants.implode())).then(None).otherwise(text).name.keep(),
-        real.fill_nan(None))
+    own = [w.strip() for w in (more or "").split(",")]
+    words = {form(w) for w in (*own, *MISSING) for form in (
+        str, str.lower, str.upper, str.title, str.capitalize,
+        lambda w: w.replace("nan", "NaN").replace("nat", "NaT"))}
+    numbers = [float(w) for w in own if is_number(w)]
+    text, number = pl.col(pl.String), pl.selectors.numeric()
+    data = data.with_columns(text.str.strip_chars(), pl.selectors.float().fill_nan(None))
+    data = data.with_columns(pl.when(~text.is_in(sorted(words))).then(text).name.keep())
+    return data.with_columns(pl.when(~number.cast(pl.Float64).is_in(numbers)).then(
+        number).name.keep()) if numbers else data
 
 
 def is_frame(source: Any) -> bool:
@@ -95,17 +89,14 @@ def is_frame(source: Any) -> bool:
     return hasattr(source, "__arrow_c_stream__") or type(source).__name__ == "LazyFrame"
 
 
-def _suffix(name: str) -> str:
-    """The ending that says what a file is, less the one that says how it is compressed."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
+# ------------------------------------------------------------------ files
 
-
-# ------------------------------------------------------------------ typed files and frames
-
-def _read_typed(source: Any, name: str, suffix: str, how: HowToRead) -> DataFrame:
+def _of_file(source: Any, name: str, how: HowToRead) -> Frame:
     import polars as pl
 
+    path = Path(name.lower())
+    opener = COMPRESSED.get(path.suffix)
+    suffix = Path(path.stem).suffix if opener else path.suffix
     if isinstance(source, Path) and source.is_dir():
         parts = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".parquet", ".pq")
                        and not p.name.startswith((".", "_")))
@@ -113,25 +104,28 @@ def _read_typed(source: Any, name: str, suffix: str, how: HowToRead) -> DataFram
         for part, frame in zip(parts, frames, strict=True):
             if frame.schema != frames[0].schema:
                 raise DataError(f"{part} has other columns or types than {parts[0].name}")
-        return pl.concat(frames)
+        return Frame(pl.concat(frames))
     if suffix in (".db", ".sqlite", ".sqlite3"):
-        return _read_sqlite(source, name, how)
-    with opened(source, name) as stream:
-        data = stream.read()
+        return Frame(_of_columns(_read_sqlite(source, name, how)))
+    if opener:
+        with opener(source, "rb") as stream:
+            data = stream.read()
+    else:
+        data = source.read_bytes() if isinstance(source, Path) else source.read()
     if suffix in (".parquet", ".pq"):
-        return pl.read_parquet(io.BytesIO(data))
+        return Frame(pl.read_parquet(data))
     if suffix in (".arrow", ".feather", ".ipc"):
-        return pl.read_ipc(io.BytesIO(data)) if data[:6] == b"ARROW1" else pl.read_ipc_stream(
-            io.BytesIO(data))
+        return Frame((pl.read_ipc if data[:6] == b"ARROW1" else pl.read_ipc_stream)(data))
     if suffix in (".jsonl", ".ndjson"):
-        return pl.read_ndjson(io.BytesIO(data), infer_schema_length=None)
+        return Frame(pl.read_ndjson(data, infer_schema_length=None))
+    if suffix in (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ""):
+        table, header, notes = read_text(data, name, suffix, how)
+        return Frame(table, True, header, notes)
     raise DataError(f"{name} is not a kind of table latlas reads")
 
 
-def _read_sqlite(source: Any, name: str, how: HowToRead) -> DataFrame:
+def _read_sqlite(source: Any, name: str, how: HowToRead) -> dict[str, list[Any]]:
     """One table or query of an SQLite file, which is opened read-only."""
-    import polars as pl
-
     if not isinstance(source, Path):
         raise DataError(f"{name}: an SQLite file is read from a path, not from a stream")
     with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as base:
@@ -148,58 +142,36 @@ def _read_sqlite(source: Any, name: str, how: HowToRead) -> DataFrame:
                                                f"{say_option('table', 'NAME')}"))
             query = 'SELECT * FROM "{}"'.format(str(table).replace('"', '""'))
         cursor = base.execute(query)
-        columns = [d[0] for d in cursor.description or ()]
         rows = cursor.fetchall()
-    return pl.DataFrame({c: _series(c, [row[i] for row in rows]) for i, c in enumerate(columns)})
+    return {column[0]: [row[i] for row in rows]
+            for i, column in enumerate(cursor.description or ())}
 
 
-def _series(name: str, values: list[Any]) -> Any:
-    """Values of one type as they are; words and numbers mixed become words."""
-    import polars as pl
-
-    present = {type(v) for v in values if v is not None and v == v}
-    if bytes in present:
-        raise DataError(f"column {name} holds binary values; leave it out with "
-                        f"{say_option('drop', name)}")
-    intervals = "Interval" in {t.__name__ for t in present}  # of pandas.cut
-    if intervals or (str in present and len(present) > 1):
-        values = [None if v is None or v != v else str(v) for v in values]
-    return pl.Series(name, [None if v is None or v != v else v for v in values], strict=False)
-
+# ------------------------------------------------------------------ frames and arrays
 
 def _in_memory(source: Any, name: str) -> Frame:
     import narwhals as nw
     import polars as pl
 
-    try:
-        if nw.dependencies.is_pandas_series(source):
-            source = source.to_frame()
-        if nw.dependencies.is_pandas_dataframe(source):
-            return _of_pandas(source)
-        if nw.dependencies.is_pyarrow_table(source):
-            notes: list[str] = []
-            names = names_of(source.column_names, notes)
-            return Frame(pl.DataFrame(source.rename_columns(names)), notes=tuple(notes))
-        if isinstance(source, pl.LazyFrame):
-            source = source.collect()
-        if isinstance(source, pl.DataFrame) or hasattr(source, "__arrow_c_stream__"):
-            return Frame(pl.DataFrame(source))
-        frame: Any = nw.from_native(source, eager_only=True, pass_through=True)
-        if isinstance(frame, nw.DataFrame):
-            source = {c: frame[c].to_list() for c in frame.columns}
-        if isinstance(source, dict):
-            return Frame(pl.DataFrame({str(k): _series(str(k), np.asarray(v).tolist())
-                                       for k, v in source.items()}))
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
-    return _of_array(np.asarray(source), name)
-
-
-def _of_array(array: NDArray[Any], name: str) -> Frame:
-    import polars as pl
-
+    notes: list[str] = []
+    if nw.dependencies.is_pandas_series(source):
+        source = source.to_frame()
+    if nw.dependencies.is_pandas_dataframe(source):
+        return _of_pandas(source)
+    if nw.dependencies.is_pyarrow_table(source):
+        source = source.rename_columns(names_of(source.column_names, notes))
+    if isinstance(source, pl.LazyFrame):
+        source = source.collect()
+    if isinstance(source, pl.DataFrame) or hasattr(source, "__arrow_c_stream__"):
+        return Frame(pl.DataFrame(source), notes=tuple(notes))
+    frame: Any = nw.from_native(source, eager_only=True, pass_through=True)
+    if isinstance(frame, nw.DataFrame):
+        source = {column: frame[column].to_list() for column in frame.columns}
+    if isinstance(source, dict):
+        return Frame(_of_columns({str(k): np.asarray(v).tolist() for k, v in source.items()}))
+    array = np.asarray(source)
     if array.dtype.names:
-        return Frame(pl.DataFrame({n: _series(n, array[n].tolist()) for n in array.dtype.names}))
+        return Frame(_of_columns({n: array[n].tolist() for n in array.dtype.names}))
     if array.ndim != 2 or array.dtype.kind not in "buif":
         raise DataError(f"{name}: rows must be numbers of shape (n, d), not {array.dtype} of "
                         f"shape {array.shape}")
@@ -219,15 +191,34 @@ def _of_pandas(source: Any) -> Frame:
     if index or source.index.dtype.kind not in "iu":
         notes.append(f"the index {', '.join(index) or 'of the frame'} is not read; reset_index() "
                      "makes it a column")
-    columns = {}
+    columns: dict[str, Any] = {}
     for i, column in enumerate(names):
         values = source.iloc[:, i]
-        kind = values.dtype.kind if isinstance(values.dtype, np.dtype) else ""
         if str(values.dtype).startswith("period"):
             values = values.dt.to_timestamp()
-        if kind in tuple("iufb") and values.dtype != np.float16:
+        if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iufb" and (
+                values.dtype != np.float16):
             columns[column] = pl.Series(column, values.to_numpy())
         else:
             values = values.astype(object)
-            columns[column] = _series(column, values.where(values.notna(), None).tolist())
-    return Frame(pl.DataFrame(columns), named=named, notes=tuple(notes))
+            columns[column] = values.where(values.notna(), None).tolist()
+    return Frame(_of_columns(columns), named=named, notes=tuple(notes))
+
+
+def _of_columns(columns: Mapping[str, Sequence[Any] | Series]) -> DataFrame:
+    """Lists of values of one type as they are; words and numbers mixed become words."""
+    import polars as pl
+
+    def series(name: str, values: Any) -> Series:
+        if isinstance(values, pl.Series):
+            return values
+        values = [None if v is None or v != v else v for v in values]
+        types = {type(v) for v in values if v is not None}
+        if bytes in types:
+            raise DataError(f"column {name} holds binary values; leave it out with "
+                            f"{say_option('drop', name)}")
+        if "Interval" in {t.__name__ for t in types} or (str in types and len(types) > 1):
+            values = [None if v is None else str(v) for v in values]  # Interval is of pandas.cut
+        return pl.Series(name, values, strict=False)
+
+    return pl.DataFrame({name: series(name, values) for name, values in columns.items()})
