@@ -14,16 +14,24 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import OTHER, Column
 from latlas.data.frames import Frame
 from latlas.data.text import NUMBER, UNNAMED
-from latlas.data.values import DAY, TRUTH, WEEK, YEAR, canonical
-from latlas.data.words import ORDERS, SYMBOLS, ZONE, date_formats, to_numbers
+from latlas.data.values import DAY, PERIODS, TRUTH, canonical
+from latlas.data.words import MONTH_FORMATS, ORDERS, SYMBOLS, ZONE, date_formats, to_dates, to_numbers
 
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text
 FEW_ROWS = 10
+#: rows by which the mark before decimals is told
+SAMPLE = 100_000
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|uuid|guid|index|row[_\s]?(number|id))|.*[a-z]I[Dd]|Id|ID|#",
                      re.IGNORECASE)
 #: words of a last row that sums up the others
 SUMS = ("total", "totals", "sum", "grand total", "gesamt", "summe", "average", "mean")
+UNIT = r"^[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?\s*(\p{L}[\p{L}/²³]*)$"
+LOOKS_NUMERIC = rf"^[+-]?\s*{SYMBOLS}*[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?{SYMBOLS}*$"
+LOOKS_DATED = r"^(\d{4}([-/.])\d{1,2}[-/.]\d{1,2}|\d{1,2}([-/.])\d{1,2}[-/.]\d{2,4})([ T]\d.*)?$"
+#: what can only be a comma before decimals, and what can only be a point
+COMMA = r"^[+-]?[$€£¥]?\s?(\d{1,3}(\.\d{3})+|\d*),(\d{1,2}|\d{4,})\s?[€%]?$|^[+-]?0,\d+$"
+POINT = r"^[+-]?[$€£¥]?\s?(\d{1,3}(,\d{3})+|\d*)\.(\d{1,2}|\d{4,})\s?[€%]?$|^[+-]?0\.\d+$"
 
 
 @dataclass
@@ -55,224 +63,204 @@ def interpret(frame: Frame, name: str, *, label: str | None = None, drop: Sequen
     Raises:
         DataError: a name that no column has.
     """
-    known = frame.data.columns
-    for option, names in (("label", [label] if label else []), ("drop", drop), ("id", ids),
-                          ("group", [group] if group else [])):
-        for column in names:
-            if column not in known:
+    roles: dict[str, Any] = {}
+    for role, option, names in (("id", "id", ids), ("group", "group", [group]),
+                                ("label", "label", [label]), ("dropped", "drop", drop)):
+        for column in filter(None, names):
+            if column not in frame.data.columns:
                 raise DataError(f"{name}: {say_option(option, column)}: "
-                                + unknown("column", column, known))
+                                + unknown("column", column, frame.data.columns))
+            roles[column] = role
     result = Interpretation([], list(frame.notes), [])
-    decimal = frame.decimal or (_decimal_mark(frame) if frame.text else None)
+    decimal = frame.decimal or (_decimal_mark(frame.data) if frame.text else None)
     for series in frame.data:
-        role = next((role for role, names in (
-            ("dropped", drop), ("label", (label,)), ("group", (group,)), ("id", ids))
-            if series.name in names), "")
-        result.columns.append(_interpret(frame, series, role, decimal, dates, result))
-    _say_what_is_odd(frame, result)
+        dtype = "String" if frame.text else str(series.dtype)
+        what = Column(series.name, roles.get(series.name, "dropped"), dtype)
+        if series.name not in roles:
+            try:
+                what = _interpret(series, dtype, decimal, dates, result.notes)
+            except DataError as error:
+                result.problems.append(str(error))
+        result.columns.append(what)
+    _say_what_is_odd(frame.data, result)
     return result
 
 
-def _say_what_is_odd(frame: Frame, result: Interpretation) -> None:
+def _decimal_mark(data: pl.DataFrame) -> str | None:
+    """The mark before decimals by what only one of the two marks can mean; ``None``: not told."""
+    comma = point = False
+    for words in data.head(SAMPLE):
+        plain = words.cast(pl.Float64, strict=False)
+        if plain.null_count() == words.null_count():
+            point = point or bool(words.str.contains(".", literal=True).any())
+        else:
+            comma = comma or bool(words.str.contains(COMMA).any())
+            point = point or bool(words.str.contains(POINT).any())
+    return None if comma == point else "," if comma else "."
+
+
+def _say_what_is_odd(data: pl.DataFrame, result: Interpretation) -> None:
     """Columns that say nothing, and a last row that sums up the others."""
-    n = len(frame.data)
-    if n < FEW_ROWS:
+    if len(data) < FEW_ROWS:
         return
-    same = [c.name for c in result.columns if c.learnt and frame.data[c.name].n_unique() == 1]
+    same = [c.name for c in result.columns if c.learnt and data[c.name].n_unique() == 1]
     if same:
         some = f"{', '.join(same[:5])}{', …' * (len(same) > 5)}"
         result.notes.append(f"{len(same)} column{'s' * (len(same) > 1)} with one value in all rows "
                             f"({some}); {say_option('drop', ','.join(same[:5]))} leaves out what "
                             "tells nothing")
-    last = [str(v).lower().rstrip(":") for v in frame.data.row(n - 1) if v is not None]
+    last = [str(v).lower().rstrip(":") for v in data.row(-1) if v is not None]
     if any(word in SUMS for word in last):
         result.notes.append(f"the last row ({', '.join(last[:3])}, …) looks like a sum of the "
                             "others; remove it if it is")
 
 
-def _interpret(frame: Frame, series: pl.Series, role: str, decimal: str | None,
-               dates: str | None, result: Interpretation) -> Column:
-    name, dtype = series.name, "String" if frame.text else str(series.dtype)
+def _interpret(series: pl.Series, dtype: str, decimal: str | None, dates: str | None,
+               notes: list[str]) -> Column:
+    """What one column is; DataError if that cannot be said."""
+    name, kind = series.name, _kind_of(series.dtype)
     leave_out = f"leave it out with {say_option('drop', name)}"
-    if role:
-        return Column(name, role, dtype)  # type: ignore[arg-type]
-    kind = _kind_of(series.dtype)
-    if series.null_count() == len(series) or not kind:
-        what = "is empty" if series.null_count() == len(series) else (
-            f"holds {series.dtype}, which is neither numbers, words nor dates")
-        result.problems.append(f"column {name} {what}; {leave_out}")
-        return Column(name, "dropped", dtype)
-    if kind in ("integer", "category") and _names_rows(series, name):
-        result.notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
-                            "written")
+    if series.null_count() == len(series):
+        raise DataError(f"column {name} is empty; {leave_out}")
+    if not kind:
+        raise DataError(f"column {name} holds {series.dtype}, which is neither numbers, words nor dates; "
+                        f"{leave_out}")
+    if kind in ("integer", "category") and _names_rows(series):
+        notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
+                     "written")
         return Column(name, "id", dtype)
     if getattr(series.dtype, "time_zone", None) not in (None, "UTC"):
-        result.notes.append(f"column {name}: times with a zone are read in UTC")
+        notes.append(f"column {name}: times with a zone are read in UTC")
     column = Column(name, kind, dtype)  # type: ignore[arg-type]
-    if series.dtype == pl.String:
-        column = _of_words(frame, series, decimal, dates, result)
-    elif kind == "category":
-        column = _category(series.cast(pl.String), dtype, result)
-    if column.kind == "date" and dates == "drop":
-        column = Column(name, "dropped", dtype)
+    if kind == "category":
+        words = series.cast(pl.String)
+        column = (_of_words(words, decimal, dates, notes) if series.dtype == pl.String else None
+                  ) or _category(words, dtype, notes)
+    if column.kind == "date" and dates == "drop" and column.dtype != "Time":
+        return Column(name, "dropped", dtype)
     if not column.learnt:
         return column
     values = canonical(series, column)
     if column.kind == "real" and values.is_infinite().any():
-        result.problems.append(f"column {name} holds infinite numbers; repair it or {leave_out}")
-    _say_what_collapses(series, values, name, result)
+        raise DataError(f"column {name} holds infinite numbers; repair it or {leave_out}")
+    if column.kind in ("real", "integer"):
+        _say_odd_numbers(series, values, notes)
     return column.replace(gaps=bool(series.null_count()),
                           parts=_date_parts(values) if column.kind == "date" else (),
                           offset=_offset(values) if column.kind == "integer" else 0)
 
 
-def _say_what_collapses(series: pl.Series, values: pl.Series, name: str,
-                        result: Interpretation) -> None:
-    """Whole numbers beyond those of Int64 that float64 does not tell apart."""
-    largest: Any = values.abs().max() if values.dtype == pl.Float64 else 0
-    if largest is not None and 2.0 ** 53 < largest < 1e40:
-        kept, distinct = values.n_unique(), series.n_unique()
-        if kept < distinct:
-            result.notes.append(f"column {name}: {distinct:,} distinct values are {kept:,} as "
-                                "float64, whose digits do not reach")
-
-
 def _kind_of(dtype: pl.DataType) -> str:
     """The kind that a type alone says; nothing for lists, bytes and the like."""
-    kinds = {"boolean": dtype == pl.Boolean, "date": dtype in (pl.Date, pl.Datetime),
-             "integer": dtype.is_integer() or dtype in (pl.Time, pl.Duration),
-             "real": dtype.is_numeric(), "category": dtype in (pl.String, pl.Categorical, pl.Enum)}
+    kinds = {"boolean": dtype == pl.Boolean, "date": dtype in (pl.Date, pl.Datetime, pl.Time),
+             "integer": dtype.is_integer() or dtype == pl.Duration, "real": dtype.is_numeric(),
+             "category": dtype in (pl.String, pl.Categorical, pl.Enum)}
     return next((kind for kind, fits in kinds.items() if fits), "")
 
 
-def _of_words(frame: Frame, series: pl.Series, decimal: str | None, dates: str | None,
-              result: Interpretation) -> Column:
-    """Text as numbers, truth values, dates or words."""
+def _names_rows(series: pl.Series) -> bool:
+    """A column without a name that counts rows, or one called id whose values are all different."""
+    if series.name.startswith(UNNAMED):
+        steps = series.cast(pl.Int64, strict=False).diff()[1:]
+        return bool((steps == 1).all(ignore_nulls=False))
+    return bool(ID_NAME.fullmatch(series.name)) and series.null_count() == 0 and (
+        series.n_unique() == len(series)) and len(series) > 1
+
+
+def _say_odd_numbers(series: pl.Series, values: pl.Series, notes: list[str]) -> None:
+    """Numbers that float64 does not tell apart, and one far from all others that comes again and
+    again and may stand for a gap."""
+    low, high = values.min(), values.max()
+    if values.dtype == pl.Float64 and 2.0**53 < values.abs().max() < 1e40:  # type: ignore[operator]
+        distinct, distinct_values = series.n_unique(), values.n_unique()
+        if distinct_values < distinct:
+            notes.append(f"column {series.name}: {distinct:,} distinct values are "
+                         f"{distinct_values:,} as float64, whose digits do not reach")
+    for extreme in (low, high) if len(values) >= FEW_ROWS else ():
+        rest: Any = values.filter(values != extreme)
+        count = len(values) - values.null_count() - len(rest)
+        if count < max(3, len(values) / 1000) or rest[:100].n_unique() < 3:
+            continue
+        gap = min(abs(float(extreme) - float(end)) for end in (rest.min(), rest.max()))
+        if gap > float(rest.max()) - float(rest.min()):
+            word = series.filter(values == extreme)[0]
+            notes.append(f"column {series.name}: {word} comes {count:,} times, far from all other "
+                         f"values; if it stands for a gap, say {say_option('missing', word)}")
+
+
+def _offset(series: pl.Series) -> int:
+    """What is subtracted from integers too large for float64 to tell apart."""
+    low: Any = series.min()
+    high: Any = series.max()
+    middle: Any = series.median()
+    return 0 if max(abs(low), abs(high)) <= 2**53 else int(middle)
+
+
+def _date_parts(dates: pl.Series) -> tuple[str, ...]:
+    """A date is the number of days since 1970, and where the dates span it, its place in the
+    year (two years and more), in the week (four weeks, on several days) and in the day."""
+    days = dates.drop_nulls().cast(pl.Int64).to_numpy() / DAY
+    parts = {"year": np.ptp(days) >= 2 * PERIODS["year"],
+             "week": np.ptp(days) >= 4 * PERIODS["week"] and len(np.unique(np.floor(days) % 7)) > 1,
+             "day": len(np.unique(days % 1)) > 1}
+    return tuple(part for part, spanned in parts.items() if spanned)
+
+
+# ------------------------------------------------------------------ words
+
+def _of_words(series: pl.Series, decimal: str | None, dates: str | None,
+              notes: list[str]) -> Column | None:
+    """Text as numbers, truth values or dates; ``None`` if it is none of them."""
     name, present = series.name, series.drop_nulls().unique(maintain_order=True)
+    column = _numbers(name, present, decimal, notes)
     lower = present.str.to_lowercase()
-    column = _numbers_of_words(frame, name, present, decimal, result)
     if column is None and lower.is_in(list(TRUTH)).all() and lower.n_unique() <= 2 and (
             lower.str.len_chars().max() != 1 or lower.n_unique() == 2):
         column = Column(name, "boolean", "Boolean")
-    return column or _dates_of_words(name, present, dates, result) or _category(
-        series, "String", result)
+    return column or _dates(name, present, dates, notes)
 
 
-def _numbers_of_words(frame: Frame, name: str, present: pl.Series, decimal: str | None,
-                      result: Interpretation) -> Column | None:
-    """Words that are all numbers: plain ones, or with thousands, currencies and percent signs."""
-    codes = present.filter(present.str.contains(r"^0\d+$"))
-    plain = not present.cast(pl.Float64, strict=False).null_count()
-    if plain and len(codes):
-        result.notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a "
-                            "zero")
-        return None
-    if plain and decimal != ",":
-        return _number(name, present, not present.cast(pl.Int64, strict=False).null_count())
-    if not plain and not frame.text and _share(present, _LOOKS_NUMERIC) <= 0.5:
-        return None
-    for form in (",",) if decimal == "," else ("", decimal or ".", *"," * (decimal is None)):
+def _numbers(name: str, present: pl.Series, decimal: str | None,
+             notes: list[str]) -> Column | None:
+    """Words that are all numbers: plain ones, or with thousands, currencies, percent signs, or one
+    unit behind all of them."""
+    if not present.cast(pl.Float64, strict=False).null_count():
+        codes = present.filter(present.str.contains(r"^0\d+$"))
+        if len(codes):
+            notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a zero")
+            return None
+        if decimal != ",":
+            return _number(name, present, not present.cast(pl.Int64, strict=False).null_count())
+    units = present[:1000].str.extract(UNIT, 2).unique()
+    unit = units[0] or "" if len(units) == 1 and len(present) > 1 else ""
+    for mark in (",",) if decimal == "," else (" ", decimal or ".", *"," * (decimal is None)):
+        form = mark + unit
+        if to_numbers(present[:1000], form).null_count():
+            continue
         numbers = to_numbers(present, form)
         if numbers.null_count():
             continue
         odd = present.filter(~present.str.contains(f"^{NUMBER}$"))
-        if form == "." and decimal is None and _ambiguous(present):
-            result.problems.append(
-                f"column {name}: {odd[0]!r} is a thousand or a fraction; say which mark stands "
-                f"before decimals with {say_option('decimal', '.')} or "
-                f"{say_option('decimal', ',')}")
-        elif form and len(odd):
-            result.notes.append(f"column {name}: {odd[0]!r} is read as "
-                                f"{to_numbers(odd, form)[0]:.12g}")
-        largest: Any = numbers.abs().max()
-        whole = bool((numbers == numbers.round()).all() and largest < 2.0 ** 63
-                     and not present.str.contains(re.escape(form or ",") + r"\d+\D*$").any())
-        return _number(name, present, whole, form)
+        if mark == "." and decimal is None and _ambiguous(present):
+            raise DataError(f"column {name}: {odd[0]!r} is a thousand or a fraction; say which mark stands "
+                            f"before decimals with {say_option('decimal', '.')} or "
+                            f"{say_option('decimal', ',')}")
+        if (mark != " " or unit) and len(odd):
+            notes.append(f"column {name}: {odd[0]!r} is read as {to_numbers(odd, form)[0]:.12g}"
+                         + f" (all are in {unit})" * bool(unit))
+        whole = numbers.cast(pl.Int64, strict=False).cast(pl.Float64).eq_missing(numbers).all()
+        fractions = present.str.contains(re.escape(mark.strip() or ",") + r"\d+\D*$").any()
+        return _number(name, present, whole and not fractions, form)
     return None
-
-
-def _dates_of_words(name: str, present: pl.Series, dates: str | None,
-                    result: Interpretation) -> Column | None:
-    """Words that are all dates written in one way; two ways that differ are a problem."""
-    formats = date_formats(present)
-    ordered = {order: [f for f in formats if f.startswith(starts)]
-               for order, starts in ORDERS.items()}
-    if all(ordered.values()) and dates not in ORDERS:
-        first, second = (present.str.to_datetime(found[0], strict=False)
-                         for found in ordered.values())
-        if not first.equals(second):
-            result.problems.append(f"column {name}: {present[0]!r} has its day first or its month "
-                                   f"first; say {say_option('dates', 'dmy')} or "
-                                   f"{say_option('dates', 'mdy')}")
-            return Column(name, "dropped", "String")
-    other = [f for order, found in ordered.items() if dates in ORDERS and order != dates
-             for f in found]
-    formats = [f for f in formats if f not in other]
-    if not formats:
-        return None
-    timed = " %H" in formats[0] or " %I" in formats[0]
-    if timed and present.str.contains(rf":{ZONE}").any():
-        result.notes.append(f"column {name}: times with a zone are read in UTC")
-    return Column(name, "date", "Datetime(time_unit='us', time_zone=None)" if timed else "Date",
-                  form=formats[0])
 
 
 def _number(name: str, words: pl.Series, whole: bool, form: str = "") -> Column:
     """A column of numbers, with how many decimals its words have."""
     if whole:
         return Column(name, "integer", "Int64", form=form)
-    most: Any = words.str.extract(rf"\{form or '.'}(\d+)\D*$").str.len_chars().max()
-    exact = not words.str.contains(r"[eE]").any()
+    most: Any = words.str.extract(rf"\{form[:1].strip() or '.'}(\d+)\D*$").str.len_chars().max()
+    exact = not words.str.contains(r"\d[eE][+-]?\d").any()
     return Column(name, "real", "Float64", form=form, decimals=(most or 0) if exact else None)
-
-
-def _category(series: pl.Series, dtype: str, result: Interpretation) -> Column:
-    """Words as a category, or as text that is not learnt where they hardly repeat."""
-    name = series.name
-    counts = series.drop_nulls().value_counts(sort=False)
-    words, levels, count = counts.to_series(0), counts.rows(), len(series) - series.null_count()
-    looks_numeric = words.str.contains(_LOOKS_NUMERIC)
-    codes = words.str.contains(r"^0\d+$").any()
-    looks_numeric &= ~words.str.contains(r"\.\d+\.(\d{1,2}|\d{4,})$|\.(\d{1,2}|\d{4,})\.")
-    numeric = 0.0 if codes else counts.to_series(1).filter(looks_numeric).sum() / count
-    others = sorted(words.filter(~looks_numeric).to_list()) or [words[0]]
-    if numeric >= 0.5 and len(levels) > MOST_LEVELS:
-        result.problems.append(
-            f"column {name}: {numeric:.0%} of its values look like numbers, but not "
-            f"{', '.join(map(repr, others[:3]))}; say what is a gap with "
-            f"{say_option('missing', 'WORD')}, or leave it out with {say_option('drop', name)}")
-        return Column(name, "dropped", dtype)
-    if 0.5 <= numeric < 1:
-        result.notes.append(f"column {name} is read as words, since {others[0]!r} is no number; "
-                            f"{say_option('missing', others[0])} makes that a gap")
-    dates = words.str.contains(_LOOKS_DATED)
-    if dates.mean() >= 0.5 and not dates.all():  # type: ignore[operator]
-        odd = words.filter(~dates).sort()[0]
-        result.notes.append(f"column {name} is read as words, since {odd!r} is no date; "
-                            f"{say_option('missing', odd)} makes that a gap")
-    if count >= FEW_ROWS and len(levels) > max(count / 2, 2):
-        result.notes.append(f"column {name} is text ({len(levels):,} distinct values in {count:,} "
-                            f"rows) and is not learnt; {say_option('label', name)} makes it the "
-                            "label")
-        return Column(name, "text", dtype)
-    if len(levels) > MOST_LEVELS:
-        levels.sort(key=lambda level: (-level[1], level[0]))
-        shared = len(levels) - (MOST_LEVELS - 1)
-        result.notes.append(f"column {name} has {len(levels):,} distinct words; the "
-                            f"{shared:,} rarest share one column")
-        return Column(name, "category", dtype, categories=(
-            *sorted(word for word, _ in levels[:MOST_LEVELS - 1]), OTHER))
-    return Column(name, "category", dtype, categories=tuple(sorted(word for word, _ in levels)))
-
-
-_LOOKS_NUMERIC = rf"^[+-]?\s*{SYMBOLS}*[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?{SYMBOLS}*$"
-
-
-_LOOKS_DATED = r"^(\d{4}([-/.])\d{1,2}[-/.]\d{1,2}|\d{1,2}([-/.])\d{1,2}[-/.]\d{2,4})([ T]\d.*)?$"
-
-
-def _share(present: pl.Series, pattern: str) -> float:
-    return float(present.str.contains(pattern).mean() or 0)  # type: ignore[arg-type]
 
 
 def _ambiguous(present: pl.Series) -> bool:
@@ -283,46 +271,61 @@ def _ambiguous(present: pl.Series) -> bool:
             r"^[+-]?\d{1,3},\d{3}$").all()
 
 
-def _decimal_mark(frame: Frame) -> str | None:
-    """The mark before decimals by what only one of the two marks can mean; ``None``: not told."""
-    comma = point = False
-    for words in frame.data:
-        plain = words.cast(pl.Float64, strict=False)
-        if plain.null_count() == words.null_count():
-            point = point or bool(words.str.contains(".", literal=True).any())
-            continue
-        comma = comma or bool(words.str.contains(
-            r"^[+-]?[$€£¥]?\s?(\d{1,3}(\.\d{3})+|\d*),(\d{1,2}|\d{4,})\s?[€%]?$|^[+-]?0,\d+$").any())
-        point = point or bool(words.str.contains(
-            r"^[+-]?[$€£¥]?\s?(\d{1,3}(,\d{3})+|\d*)\.(\d{1,2}|\d{4,})\s?[€%]?$|^[+-]?0\.\d+$").any())
-    return "," if comma and not point else "." if point and not comma else None
+def _dates(name: str, present: pl.Series, dates: str | None, notes: list[str]) -> Column | None:
+    """Words that are all dates written in one way; two ways that differ are a problem."""
+    formats = date_formats(present)
+    ordered = {order: [f for f in formats if f.startswith(starts)]
+               for order, starts in ORDERS.items()}
+    if all(ordered.values()) and dates not in ORDERS:
+        first, second = (present.str.to_datetime(fit[0], strict=False) for fit in ordered.values())
+        if not first.equals(second):
+            raise DataError(f"column {name}: {present[0]!r} has its day first or its month first; say "
+                            f"{say_option('dates', 'dmy')} or {say_option('dates', 'mdy')}")
+    formats = [f for f in formats if not any(
+        f in fit for order, fit in ordered.items() if dates in ORDERS and order != dates)]
+    if not formats:
+        return None
+    form, first = formats[0], to_dates(present[:1], formats[0])[0]
+    clock, timed = form.startswith(("%H", "%I")), " %H" in form or " %I" in form
+    if clock:
+        notes.append(f"column {name}: {present[0]!r} is read as a time of day, in days, with the "
+                     "sine and cosine of the day")
+    if form in MONTH_FORMATS:
+        notes.append(f"column {name}: {present[0]!r} is read as {first:%Y-%m-%d}")
+    if (timed or clock) and present.str.contains(rf":{ZONE}").any():
+        notes.append(f"column {name}: times with a zone are read in UTC")
+    return Column(name, "date", "Time" if clock else "Datetime(time_unit='us', time_zone=None)" if (
+        timed) else "Date", form=form)
 
 
-def _names_rows(series: pl.Series, name: str) -> bool:
-    """A column without a name that counts rows, or one called id whose values are all different."""
-    if name.startswith(UNNAMED) and (series.dtype == pl.String or series.dtype.is_integer()):
-        try:
-            numbers = series.cast(pl.Int64)
-        except pl.exceptions.PolarsError:
-            return False
-        return numbers.null_count() == 0 and bool((numbers.diff().drop_nulls() == 1).all())
-    return bool(ID_NAME.fullmatch(name)) and series.null_count() == 0 and (
-        series.n_unique() == len(series)) and len(series) > 1
-
-
-def _offset(series: pl.Series) -> int:
-    """What is subtracted from integers too large for float64 to tell apart."""
-    low: Any = series.min()
-    high: Any = series.max()
-    middle: Any = series.median()
-    return 0 if low is None or max(abs(low), abs(high)) <= 2**53 else int(middle)
-
-
-def _date_parts(dates: pl.Series) -> tuple[str, ...]:
-    """A date is the number of days since 1970, and where the dates span it, its place in the
-    year (two years and more), in the week (four weeks, on several days) and in the day."""
-    days = dates.drop_nulls().cast(pl.Int64).to_numpy() / DAY
-    parts = {"year": np.ptp(days) >= 2 * YEAR,
-             "week": np.ptp(days) >= 4 * WEEK and len(np.unique(np.floor(days) % 7)) > 1,
-             "day": len(np.unique(days % 1)) > 1}
-    return tuple(part for part, spanned in parts.items() if spanned)
+def _category(series: pl.Series, dtype: str, notes: list[str]) -> Column:
+    """Words as a category, or as text that is not learnt where they hardly repeat."""
+    name, count = series.name, len(series) - series.null_count()
+    words, counts = series.drop_nulls().value_counts(sort=False).sort(name).get_columns()
+    numeric = words.str.contains(LOOKS_NUMERIC) & ~words.str.contains(
+        r"\.\d+\.(\d{1,2}|\d{4,})$|\.(\d{1,2}|\d{4,})\.")
+    codes, dated = words.str.contains(r"^0\d+$").any(), words.str.contains(LOOKS_DATED)
+    share = 0.0 if codes else counts.filter(numeric).sum() / count
+    if share >= 0.5 and len(words) > MOST_LEVELS:
+        others = (words.filter(~numeric) if share < 1 else words)[:3]
+        raise DataError(f"column {name}: {share:.0%} of its values look like numbers, but not "
+                        f"{', '.join(map(repr, others))}; say what is a gap with "
+                        f"{say_option('missing', 'WORD')}, or leave it out with "
+                        f"{say_option('drop', name)}")
+    dates = float(dated.mean() or 0)  # type: ignore[arg-type]
+    for what, part, fits in (("number", share, numeric), ("date", dates, dated)):
+        if 0.5 <= part < 1:
+            odd = words.filter(~fits)[0]
+            notes.append(f"column {name} is read as words, since {odd!r} is no {what}; "
+                         f"{say_option('missing', odd)} makes that a gap")
+    if count >= FEW_ROWS and len(words) > max(count / 2, 2):
+        notes.append(f"column {name} is text ({len(words):,} distinct values in {count:,} rows) "
+                     f"and is not learnt; {say_option('label', name)} makes it the label")
+        return Column(name, "text", dtype)
+    levels = words.to_list()
+    if len(levels) > MOST_LEVELS:
+        notes.append(f"column {name} has {len(levels):,} distinct words; the "
+                     f"{len(levels) - MOST_LEVELS + 1:,} rarest share one column")
+        frequent = counts.arg_sort(descending=True)  # words of one count stay in their order
+        levels = [*words[frequent[:MOST_LEVELS - 1].sort()].to_list(), OTHER]
+    return Column(name, "category", dtype, categories=tuple(levels))

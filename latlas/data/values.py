@@ -8,7 +8,7 @@ Float64, Int64, Boolean, Datetime in microseconds, or String. What each column i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from latlas.data.splits import hash_of, mix
 from latlas.data.words import ORDERS, SYMBOLS, date_formats, to_dates, to_numbers
 
 DAY = 86_400_000_000  # microseconds
-YEAR, WEEK = 365.2425, 7.0
+#: days of the periods of a date
+PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}
 TRUTH = {"true": True, "false": False, "t": True, "f": False}
 
 
@@ -40,17 +41,11 @@ def canonical(series: pl.Series, column: Column, problems: list[str] | None = No
     return result
 
 
-def _nothing(series: pl.Series, dtype: Any) -> pl.Series:
-    """Values of another kind, none of which fits."""
-    return pl.Series(series.name, [None] * len(series), dtype=dtype)
-
-
 def _reals(series: pl.Series, column: Column) -> pl.Series:
     if series.dtype == pl.String:
         return to_numbers(series, column.form)
-    if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-        return series.cast(pl.Float64).fill_nan(None)
-    return _nothing(series, pl.Float64)
+    numeric = series.dtype.is_numeric() or series.dtype == pl.Boolean
+    return (series if numeric else series.clear(len(series))).cast(pl.Float64).fill_nan(None)
 
 
 def _integers(series: pl.Series, column: Column) -> pl.Series:
@@ -60,14 +55,17 @@ def _integers(series: pl.Series, column: Column) -> pl.Series:
     if series.dtype.is_integer():
         largest: Any = series.max() or 0
         return series.cast(pl.Int64 if largest < 2**63 else pl.Float64)
+    exact = series.clear(len(series)).cast(pl.Int64)
+    if series.dtype == pl.String:  # digits beyond those of float64
+        exact = series.cast(pl.Int64, strict=False)
+        if exact.null_count() == series.null_count():
+            return exact
+        exact = series.str.replace_all(SYMBOLS, "").cast(pl.Int64, strict=False)
     numbers = _reals(series, column)
     whole = numbers.cast(pl.Int64, strict=False)
     if not (whole.cast(pl.Float64) == numbers).fill_null(numbers.is_null()).all():
         return numbers
-    if series.dtype == pl.String:  # digits beyond those of float64
-        exact = series.str.replace_all(SYMBOLS, "").cast(pl.Int64, strict=False)
-        whole = pl.select(pl.coalesce(exact, whole)).to_series()
-    return whole
+    return pl.select(pl.coalesce(exact, whole)).to_series()
 
 
 def _booleans(series: pl.Series, _: Column) -> pl.Series:
@@ -76,24 +74,27 @@ def _booleans(series: pl.Series, _: Column) -> pl.Series:
             {**TRUTH, "1": True, "0": False, "1.0": True, "0.0": False}, default=None,
             return_dtype=pl.Boolean)
     numeric = series.dtype == pl.Boolean or series.dtype.is_numeric()
-    return series.cast(pl.Boolean) if numeric else _nothing(series, pl.Boolean)
+    return (series if numeric else series.clear(len(series))).cast(pl.Boolean)
 
 
 def _dates(series: pl.Series, column: Column) -> pl.Series:
     """Dates as they were written in training, else in a way that cannot be meant otherwise."""
     if series.dtype == pl.String:
+        own = column.form or "%Y-%m-%d"
         ordered = tuple(start for starts in ORDERS.values() for start in starts)
-        for form in (column.form or "%Y-%m-%d", *date_formats(series.drop_nulls())):
+        for form in (own, *date_formats(series.drop_nulls())):
             dates = to_dates(series, form)
             if dates.null_count() == series.null_count() and (
                     form == column.form or not form.startswith(ordered)):
                 return dates
-        return to_dates(series, column.form or "%Y-%m-%d")
-    if series.dtype in (pl.Date, pl.Datetime):
-        zoned = getattr(series.dtype, "time_zone", None)
-        utc = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else series
-        return utc.cast(pl.Datetime("us"))
-    return _nothing(series, pl.Datetime("us"))
+        return to_dates(series, own)
+    if series.dtype == pl.Time:
+        return (series.cast(pl.Int64) // 1000).cast(pl.Datetime("us"))
+    if series.dtype not in (pl.Date, pl.Datetime):
+        series = series.clear(len(series))
+    elif getattr(series.dtype, "time_zone", None):
+        series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return series.cast(pl.Datetime("us"))
 
 
 def _words(series: pl.Series) -> pl.Series:
@@ -105,6 +106,16 @@ def _words(series: pl.Series) -> pl.Series:
     return series.cast(pl.String, strict=False)
 
 
+def places(columns: Sequence[Column]) -> Iterator[tuple[Column, slice]]:
+    """Each column that is learnt, and where its numbers stand in a row."""
+    start = 0
+    for column in columns:
+        if column.learnt:
+            stop = start + len(column.features)
+            yield column, slice(start, stop)
+            start = stop
+
+
 def features(series: pl.Series, column: Column, out: NDArray[np.float64]) -> None:
     """Writes the numbers of a canonical column to zeros (n, k), NaN for gaps that are to be filled.
 
@@ -112,24 +123,20 @@ def features(series: pl.Series, column: Column, out: NDArray[np.float64]) -> Non
     """
     if column.kind == "category":
         levels = {level: i for i, level in enumerate(column.levels)}
-        in_place = ABSENT if column.gaps else column.fill
-        filled = series if in_place is None else series.fill_null(in_place)
-        place = filled.replace_strict(levels, default=levels.get(OTHER, -1),
-                                      return_dtype=pl.Int64).to_numpy()
+        gap: Any = ABSENT if column.gaps else column.fill
+        place = series.replace_strict({**levels, None: levels.get(gap, -1)}, default=levels.get(
+            OTHER, -1), return_dtype=pl.Int32).to_numpy()
         rows = np.flatnonzero(place >= 0)
         out[rows, place[rows]] = 1.0
         return
     if column.kind == "date":
-        days = series.cast(pl.Int64).cast(pl.Float64).to_numpy() / DAY
-        out[:, 0] = days
+        series = series.cast(pl.Int64).cast(pl.Float64) / DAY
+        days = series.to_numpy()
         for i, part in enumerate(column.parts):
-            period = {"year": YEAR, "week": WEEK, "day": 1.0}[part]
-            angle = 2 * np.pi * (days % period) / period
+            angle = 2 * np.pi * (days % PERIODS[part]) / PERIODS[part]
             out[:, 1 + 2 * i], out[:, 2 + 2 * i] = np.sin(angle), np.cos(angle)
-    elif column.offset:
-        out[:, 0] = shifted(series, -column.offset).cast(pl.Float64).to_numpy()
-    else:
-        out[:, 0] = series.cast(pl.Float64).to_numpy()
+    numbers = shifted(series, -column.offset) if column.offset else series
+    out[:, 0] = numbers.cast(pl.Float64).to_numpy()
     if column.gaps:
         out[:, -1] = series.is_null().to_numpy()
 
@@ -142,27 +149,21 @@ def shifted(series: pl.Series, by: int) -> pl.Series:
 
 def content_hash(columns: Mapping[str, pl.Series]) -> NDArray[np.uint64]:
     """(n,) one number for the values of each row, whatever the order of columns and the file."""
-    n = len(next(iter(columns.values())))
-    total = np.zeros(n, np.uint64)
+    total = np.zeros(len(next(iter(columns.values()))), np.uint64)
     for name, series in columns.items():
         if series.dtype == pl.String:
             words = series.fill_null(ABSENT)
             levels = words.unique()
-            hashes = np.array([hash_of(word) for word in levels.to_list()], np.uint64)
-            place = words.replace_strict(levels, pl.Series(range(len(levels)), dtype=pl.Int64),
-                                         return_dtype=pl.Int64).to_numpy()
-            bits = hashes[place]
+            hashes = pl.Series([hash_of(word) for word in levels.to_list()], dtype=pl.UInt64)
+            bits = words.replace_strict(levels, hashes, return_dtype=pl.UInt64).to_numpy()
         else:
             values = series.cast(pl.Int64) if series.dtype == pl.Datetime else series
             numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy() + 0.0
-            if values.dtype == pl.Int64:  # exact where float64 is not
-                numbers = numbers + 0.0
-                low = values.fill_null(0).to_numpy().astype(np.uint64) & np.uint64(0x7FF)
-            else:
-                low = np.zeros(n, np.uint64)
             numbers[np.isnan(numbers)] = np.nan
-            low = np.where(np.abs(numbers) > 2.0**53, low, 0).astype(np.uint64)
-            bits = numbers.view(np.uint64) ^ low
+            bits = numbers.view(np.uint64)
+            if values.dtype == pl.Int64:  # exact where float64 is not
+                low = values.fill_null(0).to_numpy().astype(np.uint64) & np.uint64(0x7FF)
+                bits = bits ^ np.where(np.abs(numbers) > 2.0**53, low, np.uint64(0))
         total += mix(bits ^ np.uint64(hash_of(name)))
     return mix(total)
 
@@ -194,70 +195,122 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
                fill: bool = True) -> RowsRead:
     """Brings a frame into columns that were interpreted before.
 
-    Columns are found by name; those of a frame without names by position, which is said. Others
+    Columns are matched by name; those of a frame without names by position, which is said. Others
     are ignored, which is said too. Without ``fill`` numbers that are missing stay NaN.
 
     Raises:
-        DataError: columns that are missing, values that do not fit, words never seen; all of them
-            in one line.
+        DataError: columns that are missing, values that do not fit, words that training had not;
+            all of them in one line.
     """
-    data, notes = frame.data, list(frame.notes)
-    learnt = [c for c in columns if c.learnt]
+    data, notes, problems = frame.data, list(frame.notes), list[str]()
     if not frame.named:
-        data = _by_position(data, columns, learnt, name, notes)
+        data = _by_position(data, columns, name, notes)
+    learnt = [c for c in columns if c.learnt]
     absent = [c.name for c in learnt if c.name not in data.columns]
     if absent:
-        raise DataError(f"{name} has no column {', '.join(map(repr, absent[:5]))}"
-                        f"{', …' * (len(absent) > 5)}, which the run was trained on"
-                        + _alike(absent, data.columns))
+        bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
+        alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
+        raise DataError(f"{name} has no column {_some(absent, repr)}, which the run was trained on"
+                        + "".join([f"; rename {old!r} to {new!r}" for old, new in alike if old][:3]))
     extra = [c for c in data.columns if c not in {c.name for c in columns}]
     if extra:
         notes.append(f"{len(extra)} columns that the run does not know are ignored "
-                     f"({', '.join(extra[:5])}{', …' * (len(extra) > 5)})")
-    problems: list[str] = []
+                     f"({_some(extra)})")
     values: dict[str, pl.Series] = {}
     for column in learnt:
-        number = frame.decimal and column.kind in ("real", "integer")
-        values[column.name] = canonical(
-            data[column.name], column.replace(form=frame.decimal) if number else column, problems)
+        if frame.decimal and column.kind in ("real", "integer"):
+            column = column.replace(form=frame.decimal + column.form[1:])
+        values[column.name] = canonical(data[column.name], column, problems)
         _check_values(values[column.name], column, fill, problems)
     if problems:
         raise DataError(f"{name}: " + "; ".join(problems))
-    x, start = np.zeros((len(data), sum(len(c.features) for c in learnt))), 0
-    for column in learnt:
-        read, block = values[column.name], x[:, start:start + len(column.features)]
-        start += len(column.features)
-        features(read, column, block)
-        if fill and read.null_count():
-            block[read.is_null().to_numpy()] = filling(column)
+    x = np.zeros((len(data), sum(len(c.features) for c in learnt)))
+    for column, place in places(learnt):
+        series, block = values[column.name], x[:, place]
+        features(series, column, block)
+        if fill and series.null_count():
+            fill_block(block, column)
             if not column.gaps:
-                notes.append(f"column {column.name}: {read.null_count():,} gaps, of which training "
-                             f"had none, are filled with {fill_text(column)}")
+                notes.append(f"column {column.name}: {series.null_count():,} gaps, of which "
+                             f"training had none, are filled with {fill_text(column)}")
     own = {c.kind: _words(data[c.name]) for c in reversed(columns)
            if c.kind in ("label", "id", "group") and c.name in data.columns}
-    ids, group = own.get("id"), own.get("group")
-    return RowsRead(x, own.get("label"),
-                    None if ids is None else ids.fill_null("").to_numpy().astype(str),
-                    None if group is None else content_hash({"": group}).view(np.int64),
-                    content_hash(values) if values else np.zeros(len(data), np.uint64),
-                    tuple(notes))
+    return RowsRead(
+        x, own.get("label"), own["id"].fill_null("").to_numpy().astype(str) if "id" in own else None,
+        content_hash({"": own["group"]}).view(np.int64) if "group" in own else None,
+        content_hash(values) if values else np.zeros(len(data), np.uint64), tuple(notes))
 
 
-def _alike(absent: Sequence[str], known: Sequence[str]) -> str:
-    """Columns of almost the same names, for an error."""
-    bare = {re.sub(r"[\W_]", "", c).lower(): c for c in known}
-    pairs = [(bare[b], c) for c in absent if (b := re.sub(r"[\W_]", "", c).lower()) in bare]
-    return "".join(f"; rename {old!r} to {new!r}" for old, new in pairs[:3])
+def _some(names: Sequence[str], form: Any = str) -> str:
+    return ", ".join(map(form, names[:5])) + ", …" * (len(names) > 5)
+
+
+def _by_position(data: pl.DataFrame, columns: Sequence[Column], name: str,
+                 notes: list[str]) -> pl.DataFrame:
+    every, learnt = [c.name for c in columns], [c.name for c in columns if c.learnt]
+    names = next((some for some in (every, learnt) if len(some) == data.width), None)
+    if names is None:
+        raise DataError(f"{name} has {data.width} columns without names, the run learnt "
+                        f"{len(learnt)} ({_some(learnt)})")
+    if names != data.columns:
+        notes.append(f"columns without names are taken by their position: {_some(names)}")
+    return data.rename(dict(zip(data.columns, names, strict=True)))
+
+
+def _check_values(series: pl.Series, column: Column, fill: bool, problems: list[str]) -> None:
+    if column.kind == "category" and OTHER not in column.categories:
+        strange = series.filter(~series.is_in(list(column.categories)))
+        if len(strange):
+            problems.append(
+                f"column {column.name} holds {strange[0]!r}, which the run has not seen "
+                f"({len(strange):,} rows); it knows {', '.join(column.categories)}")
+    elif series.dtype == pl.Float64 and series.is_infinite().any():
+        problems.append(f"column {column.name} holds infinite numbers; repair or remove them")
+    if fill and column.fill is None and series.null_count():
+        problems.append(f"column {column.name}: {series.null_count():,} gaps, for which the run "
+                        "has no value")
+
+
+# ------------------------------------------------------------------ gaps
+
+def with_fills(columns: Sequence[Column], x: NDArray[Any],
+               train: NDArray[np.int64]) -> tuple[Column, ...]:
+    """The columns with what stands in the place of a gap: the median, the most frequent word or
+    truth value, of the train rows of ``x`` (n, d), in which gaps are NaN."""
+    fills: dict[str, Any] = {}
+    for column, place in places(columns):
+        block = x[train, place]
+        if column.kind == "category":
+            fills[column.name] = column.levels[int(block.sum(axis=0).argmax())]
+            continue
+        present = block[~np.isnan(block[:, 0]), 0]
+        middle = float(np.median(present)) if len(present) else 0.0
+        fills[column.name] = (
+            middle > 0.5 if column.kind == "boolean" else round(middle * DAY) if (
+                column.kind == "date") else round(middle) + column.offset if column.offset
+            else middle)
+    return tuple(c.replace(fill=fills.get(c.name, c.fill)) for c in columns)
 
 
 def fill_gaps(x: NDArray[Any], columns: Sequence[Column]) -> NDArray[Any]:
     """Rows (n, d) with each NaN replaced by what stands in its place."""
-    missing = np.isnan(x)
-    if not missing.any():
+    if not np.isnan(x).any():
         return x
-    fills = np.concatenate([np.zeros(len(c.features)) if c.kind == "category" else filling(c)
-                            for c in columns if c.learnt])
-    return np.where(missing, fills, x)
+    x = x.copy()
+    for column, place in places(columns):
+        fill_block(x[:, place], column)
+    return x
+
+
+def fill_block(block: NDArray[Any], column: Column) -> None:
+    """Replaces each NaN of a column's numbers (n, k) by what stands in its place."""
+    if column.kind == "category":
+        return
+    exact = column.kind == "date" or column.offset
+    series = pl.Series(column.name, [column.fill], dtype=pl.Int128 if exact else pl.Float64)
+    row = np.zeros((1, len(column.features)))
+    features(series, column, row)
+    np.copyto(block, row, where=np.isnan(block))
 
 
 def fill_text(column: Column) -> str:
@@ -266,78 +319,7 @@ def fill_text(column: Column) -> str:
     return f"{column.fill:g}" if isinstance(column.fill, float) else str(column.fill)
 
 
-def with_fills(columns: Sequence[Column], x: NDArray[Any],
-               train: NDArray[np.int64]) -> tuple[Column, ...]:
-    """The columns with what stands in the place of a gap: the median, the most frequent word or
-    truth value, of the train rows of ``x`` (n, d), in which gaps are NaN."""
-    result, start = [], 0
-    for column in columns:
-        if not column.learnt:
-            result.append(column)
-            continue
-        width = len(column.features)
-        block = x[train, start:start + width]
-        start += width
-        fill: Any
-        if column.kind == "category":
-            fill = column.levels[int(block.sum(axis=0).argmax())]
-        else:
-            present = block[:, 0][~np.isnan(block[:, 0])]
-            middle = float(np.median(present)) if len(present) else 0.0
-            fill = middle
-            if column.kind == "boolean":
-                fill = middle > 0.5
-            elif column.kind == "date":
-                fill = round(middle * DAY)
-            elif column.offset:
-                fill = round(middle) + column.offset
-        result.append(column.replace(fill=fill))
-    return tuple(result)
-
-
-def filling(column: Column) -> NDArray[np.float64]:
-    """(k,) what stands in the place of a gap."""
-    if column.kind == "category":
-        word = ABSENT if column.gaps else column.fill
-        return np.array([level == word for level in column.levels], np.float64)
-    series = pl.Series(column.name, [column.fill], dtype=pl.Int64 if (
-        column.kind == "date" or column.offset) else pl.Float64)
-    if column.kind == "date":
-        series = series.cast(pl.Datetime("us"))
-    row = np.zeros((1, len(column.features)))
-    features(series, column, row)
-    if column.gaps:
-        row[0, -1] = 1.0
-    return row[0]
-
-
-def _by_position(data: pl.DataFrame, columns: Sequence[Column], learnt: Sequence[Column],
-                 name: str, notes: list[str]) -> pl.DataFrame:
-    for some in (columns, learnt):
-        if data.width == len(some):
-            if any(old != new.name for old, new in zip(data.columns, some, strict=True)):
-                notes.append(f"columns without names are taken by their position: "
-                             f"{', '.join(c.name for c in some[:4])}"
-                             f"{', …' * (len(some) > 4)}")
-            return data.rename(dict(zip(data.columns, [c.name for c in some], strict=True)))
-    raise DataError(f"{name} has {data.width} columns without names, the run learnt "
-                    f"{len(learnt)} ({', '.join(c.name for c in learnt[:5])}"
-                    f"{', …' * (len(learnt) > 5)})")
-
-
-def _check_values(read: pl.Series, column: Column, fill: bool, problems: list[str]) -> None:
-    if column.kind == "category" and OTHER not in column.categories:
-        strange = read.filter(~read.is_in(list(column.categories)) & read.is_not_null())
-        if len(strange):
-            problems.append(
-                f"column {column.name} holds {strange[0]!r}, which the run has not seen "
-                f"({len(strange):,} rows); it knows {', '.join(column.categories)}")
-    elif read.dtype == pl.Float64 and read.is_infinite().any():
-        problems.append(f"column {column.name} holds infinite numbers; repair or remove them")
-    if fill and column.fill is None and read.null_count():
-        problems.append(f"column {column.name}: {read.null_count():,} gaps, for which the run has "
-                        "no value")
-
+# ------------------------------------------------------------------ back to values
 
 def frame_of(values: NDArray[Any], space: Table) -> pl.DataFrame:
     """Rows (n, d) in data units as the training table had them: its columns and types.
@@ -346,41 +328,32 @@ def frame_of(values: NDArray[Any], space: Table) -> pl.DataFrame:
     not. Whole numbers are rounded and kept within their type's range.
     """
     values = np.asarray(values, np.float64)
-    table: dict[str, pl.Series] = {}
-    start = 0
-    for column in (c for c in space.fields if c.learnt):
-        width = len(column.features)
-        block = values[:, start:start + width]
-        start += width
-        table[column.name] = _as_series(block, column)
-    return pl.DataFrame(table)
+    return pl.DataFrame([_series(values[:, place], column)
+                         for column, place in places(space.fields)])
 
 
-def _as_series(block: NDArray[np.float64], column: Column) -> pl.Series:
-    name = column.name
+def _series(block: NDArray[np.float64], column: Column) -> pl.Series:
     if column.kind == "category":
         words = np.array([None if w == ABSENT else w for w in column.levels], object)
-        return pl.Series(name, words[block.argmax(axis=1)].tolist(), dtype=pl.String)
-    dtype = getattr(pl, column.dtype.partition("(")[0])
-    first = block[:, 0]
+        return pl.Series(column.name, words[block.argmax(axis=1)].tolist(), dtype=pl.String)
+    dtype, numbers = getattr(pl, column.dtype.partition("(")[0]), block[:, 0]
     if column.kind == "boolean":
-        series = pl.Series(name, first > 0.5)
+        series = pl.Series(numbers > 0.5)
     elif column.kind == "date":
-        micro = np.rint(np.clip(first, -7e5, 3e6) * DAY).astype(np.int64)
-        series = pl.Series(name, micro).cast(pl.Datetime("us"))
-        series = series.dt.round("1d").cast(pl.Date) if dtype == pl.Date else series.dt.round("1s")
-    elif column.kind == "integer":
-        whole = shifted(pl.Series(name, np.rint(first)), column.offset)
-        if dtype.is_integer():
-            bits = int("".join(c for c in column.dtype if c.isdigit()))
-            low, high = (0, 2**bits - 1) if column.dtype[0] == "U" else (-2**(bits - 1),
-                                                                         2**(bits - 1) - 1)
-            series = whole.clip(low, high).cast(dtype)
+        seconds = np.rint(np.clip(numbers, -7e5, 3e6) * 86_400).astype(np.int64)
+        if dtype == pl.Time:
+            series = pl.Series(seconds % 86_400 * 10**9).cast(pl.Time)
         else:
-            series = whole.cast(pl.Int64).cast(dtype)
+            series = pl.Series(seconds * 10**6).cast(pl.Datetime("us"))
+            series = series.dt.round("1d").cast(pl.Date) if dtype == pl.Date else series
+    elif column.kind == "integer":
+        series = shifted(pl.Series(np.rint(numbers)), column.offset)
+        if dtype.is_integer():
+            series = series.clip(*pl.select(low=dtype.min(), high=dtype.max()).row(0))
+        series = series.cast(dtype if dtype.is_integer() else pl.Int64).cast(dtype)
     else:
-        first = first if column.decimals is None else first.round(column.decimals)
-        series = pl.Series(name, first).cast(dtype if dtype.is_float() else pl.Float64)
+        numbers = numbers if column.decimals is None else numbers.round(column.decimals)
+        series = pl.Series(numbers).cast(dtype if dtype.is_float() else pl.Float64)
     if column.gaps:
         series = series.set(pl.Series(block[:, -1] > 0.5), None)
-    return series
+    return series.alias(column.name)
