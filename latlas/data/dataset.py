@@ -237,17 +237,25 @@ def standardised(space: Space, train: NDArray[Any]) -> Space:
     """The space with location and scale from the train rows (n, d): of table columns their mean and
     standard deviation. Columns that hold only 0 and 1 become −1 and 1; constant columns keep scale
     1. Points share one scale, which keeps their geometry."""
-    largest = np.abs(train).max(axis=0, initial=0).astype(np.float64)
-    unit = np.where(largest > 1e100, largest, 1.0)  # whose squares would overflow
-    wide = train / unit
-    mean, sd = wide.mean(axis=0) * unit, wide.std(axis=0) * unit
+    width = max(8, CHUNK // (8 * len(train) + 1))  # columns at a time, which needs little memory
+    blocks = [train[:, i:i + width] for i in range(0, train.shape[1], width)]
+    mean, sd = np.concatenate([moments(block) for block in blocks], axis=1)
     if isinstance(space, Points):
         sd = np.full_like(sd, np.sqrt((sd**2).mean()))
     else:
-        binary = ((train == 0) | (train == 1)).all(axis=0) & (sd > 0)
+        binary = (sd > 0) & np.concatenate([
+            ((block == 0) | (block == 1)).all(axis=0) for block in blocks])
         mean, sd = np.where(binary, 0.5, mean), np.where(binary, 0.5, sd)
     sd = np.where(sd > 1e-12 * np.abs(mean), sd, 1.0)  # constant, but for rounding
     return space.replace(location=tuple(mean.tolist()), scale=tuple(sd.tolist()))
+
+
+def moments(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of numbers (n, ...), even where squares would overflow."""
+    largest = np.abs([values.min(axis=0), values.max(axis=0)]).max(axis=0).astype(np.float64)
+    unit = np.where(largest > 1e100, largest, 1.0)
+    scaled = values / unit
+    return scaled.mean(axis=0) * unit, scaled.std(axis=0) * unit
 
 
 def encode_labels(values: Any, where: str, names: tuple[str, ...] = (),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, Table
 from latlas.data.archives import Files
-from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make
+from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make, moments
 from latlas.data.files import folder_classes, splits_and_folders
 from latlas.data.frames import Frame, read_frame
 from latlas.data.text import HowToRead
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 MOST_LEVELS = 50
+LEAST_ROWS = 3
 USUAL_LABELS = ("label", "class", "target")
 #: distinct numbers that are kinds of their own; more are cut at their quartiles
 MOST_KINDS = 20
@@ -65,42 +66,31 @@ def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
         raise DataError(f"{name}: {unknown('dates', how.dates, ['drop', 'dmy', 'mdy'])}")
     frame = read_frame(source, name, how)
     label = _usual_label(frame.data) if how.label is None else how.label
-    result = columns.interpret(
-        frame, name, label=None if label == "none" else label, drop=_list(how.drop),
-        group=how.group, ids=_list(how.id), dates=how.dates)
+    drop, ids = ([part.strip() for part in (text or "").split(",") if part.strip()]
+                 for text in (how.drop, how.id))
+    result = columns.interpret(frame, name, label=None if label == "none" else label, drop=drop,
+                               group=how.group, ids=ids, dates=how.dates)
     notes, problems = result.notes, result.problems
     if how.label is None and label != "none":
         notes.append(f"column {label} is the label; {say_option('label', 'none')} keeps it as a "
                      "column")
     if not problems and not any(c.learnt for c in result.columns):
         problems.append("no columns are left to learn from")
+    if len(frame.data) < LEAST_ROWS:
+        problems.append(f"{len(frame.data)} rows are too few to learn from; give {LEAST_ROWS} and "
+                        "more")
     # what is taken for x0, x1, … of the file is of no interest here
     rows = values.numbers_of(replace(frame, named=True, notes=()),
-                              [c for c in result.columns if not problems or not c.learnt], name,
-                              fill=False)
-    notes += [f"column {c.name}: {np.isnan(rows.x[:, i]).sum():,} missing, filled with train's "
-              "median" for c, i in _first_features(result.columns) if c.gaps and (
-                  c.kind != "category") and not problems]
-    codes, classes = None, tuple[str, ...]()
-    if rows.label is not None:
-        codes, classes = _codes(rows.label, f"{name}: label column {label}")
+                             [c for c in result.columns if not problems or not c.learnt], name,
+                             fill=False)
+    notes += [f"column {c.name}: {frame.data[c.name].null_count():,} missing, filled with train's "
+              "median" for c in result.columns if c.gaps and c.kind != "category" and not problems]
+    codes, classes = (None, ()) if rows.label is None else _codes(
+        rows.label, f"{name}: label column {label}")
     data = Dataset(rows.x, Table(fields=tuple(result.columns), classes=classes), codes,
                    group=rows.group, names=rows.names, key=rows.key)
     return replace(make(Path(name).stem, data, notes=tuple(notes)), problems=tuple(problems),
                    frame=frame)
-
-
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _first_features(fields: Any) -> list[tuple[Any, int]]:
-    """Each column with the place of its first number."""
-    places, start = [], 0
-    for column in fields:
-        places.append((column, start))
-        start += len(column.features) if column.learnt else 0
-    return places
 
 
 def _usual_label(table: DataFrame) -> str:
@@ -113,6 +103,19 @@ def _usual_label(table: DataFrame) -> str:
     except DataError:
         return "none"
     return usual[0]
+
+
+def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
+    """Class codes of some rows of a column, all of which must have a value."""
+    if column.null_count():
+        raise DataError(f"{where} has {column.null_count():,} missing values; fill them or choose "
+                        "another label")
+    whole = column.cast(int, strict=False)
+    if whole.cast(str).equals(column.cast(str)):  # 10 comes after 9
+        column = whole
+    values = column.to_numpy() if column.dtype.is_numeric() else np.array(
+        column.cast(str).to_list())
+    return encode_labels(values[rows], where)
 
 
 def as_frame(columns: dict[str, Any]) -> DataFrame:
@@ -138,78 +141,64 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
         mine = source.space
         if not isinstance(mine, Table):
             raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
-        if mine.fields == space.fields:
-            return replace(source, space=space, label=_recoded(source.label, mine.classes, space,
-                                                               name))
-        frame = values.frame_of(np.asarray(source.take("x")), mine)
-        named = [f.name for f in mine.fields if f.learnt] != [
-            f"x{i}" for i in range(frame.width)]
-        codes = _recoded(source.take("label"), mine.classes, space, name)
+        same = mine.fields == space.fields
+        label, group, names, x = (cast(Any, source.label if same and k == "label" else
+                                       source.take(k)) for k in ("label", "group", "names", "x"))
+        codes = _recoded(label, mine.classes, space, name)
+        if same:
+            return replace(source, space=space, label=codes)
+        frame = values.frame_of(x, mine)
+        named = [f.name for f in mine.fields if f.learnt] != [f"x{i}" for i in range(frame.width)]
         rows = values.numbers_of(Frame(frame, named=named), space.fields, name)
-        group, names = (cast(Any, source.take(k)) for k in ("group", "names"))
         return Dataset(rows.x, space, codes, group=group, names=names, key=rows.key,
                        notes=rows.notes)
     if not isinstance(source, Frame):
-        array = np.asarray(source) if isinstance(source, np.ndarray) else None
-        width = len(space.columns)
-        if array is not None and array.ndim == 2 and array.shape[1] == width and width not in (
-                len(space.fields), sum(c.learnt for c in space.fields)):
-            return Dataset(array.astype(np.float64), space)
+        width, columns = len(space.columns), (len(space.fields), sum(
+            c.learnt for c in space.fields))
+        if isinstance(source, np.ndarray) and source.shape[1:] == (width,) and width not in columns:
+            return Dataset(source.astype(np.float64), space)
         source = read_frame(source, name)
     rows = values.numbers_of(source, space.fields, name)
     codes = None
-    if rows.label is not None and space.classes:
-        words = tuple(rows.label.unique().to_list())
-        codes = _recoded(np.array([words.index(w) for w in rows.label.to_list()]), words, space,
-                         name)
+    if rows.label is not None:
+        codes = _recoded(*_codes(rows.label, f"{name}: label column"), space, name)
     return Dataset(rows.x, space, codes, group=rows.group, names=rows.names, key=rows.key,
                    notes=rows.notes)
 
 
-def _recoded(label: Any, classes: Sequence[Any], space: Table, name: str) -> Rows | None:
+def _recoded(label: Any, classes: Sequence[str], space: Table, name: str) -> Rows | None:
     """Labels as the run's codes; ``None`` where there are none, or the run knows no classes."""
     if label is None or not space.classes:
         return None
     for code in np.unique(label):
         if classes[code] not in space.classes:
-            raise DataError(f"{name}: {unknown('class', str(classes[code]), space.classes)}")
+            raise DataError(f"{name}: {unknown('class', classes[code], space.classes)}")
     return np.array([space.classes.index(c) if c in space.classes else -1 for c in classes],
                     np.int64)[label]
-
-
-def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
-    """Class codes of some rows of a column, all of which must have a value."""
-    if column.null_count():
-        raise DataError(f"{where} has {column.null_count():,} missing values; fill them or choose "
-                        "another label")
-    whole = column.cast(int, strict=False) if column.dtype == str else column
-    column = whole if not whole.null_count() else column
-    values = column.to_numpy() if column.dtype.is_numeric() else column.cast(str).to_numpy()
-    values = values.astype(str) if values.dtype.kind == "O" else values
-    return encode_labels(values[rows], where)
 
 
 def described(source: Source) -> list[dict[str, Any]]:
     """Of each column of a table its name and kind, how many values are missing, how many are
     distinct (``None`` where the rows are not at hand), mean and standard deviation of numbers."""
-    space, frame = source.base.space, source.frame
+    from latlas.data.values import places
+
+    space, frame, rows = source.base.space, source.frame, list[dict[str, Any]]()
     if not isinstance(space, Table):
-        return []
-    rows = []
-    for column, place in _first_features(space.fields):
+        return rows
+    start = {column.name: place.start for column, place in places(space.fields)}
+    for column in space.fields:
         row: dict[str, Any] = {"name": column.name, "kind": column.kind, "missing": None,
                                "distinct": None, "mean": None, "sd": None}
         if frame is not None:
             series = frame.data[column.name]
             row |= {"missing": series.null_count(), "distinct": series.drop_nulls().n_unique()}
         if column.kind in ("real", "integer") and not source.problems:
-            values = np.asarray(source.base.x[:, place], np.float64)
-            gaps = np.isnan(values)
-            row |= {"missing": int(gaps.sum())}
-            if not gaps.all():
-                unit = max(float(np.abs(values[~gaps]).max()) / 1e100, 1.0)  # no square overflows
-                row |= {"mean": float((values[~gaps] / unit).mean()) * unit + column.offset,
-                        "sd": float((values[~gaps] / unit).std()) * unit}
+            values = np.asarray(source.base.x[:, start[column.name]], np.float64)
+            present = values[~np.isnan(values)]
+            row["missing"] = len(values) - len(present)
+            if len(present):
+                mean, sd = moments(present)
+                row |= {"mean": float(mean) + column.offset, "sd": float(sd)}
         rows.append(row)
     return rows
 
@@ -218,8 +207,8 @@ def as_read(x: NDArray[Any], space: Any) -> dict[str, NDArray[Any]]:
     """Rows (n, d) in data units as the columns the file had, of its types; ``None`` for gaps."""
     from latlas.data.values import frame_of
 
-    return {s.name: np.array(s.to_list(), object) if s.null_count() or s.dtype == str
-            else s.to_numpy() for s in frame_of(x, space)}
+    return {s.name: np.array(s.to_list(), object) if s.null_count() else s.to_numpy()
+            for s in frame_of(x, space)}
 
 
 def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
@@ -233,23 +222,21 @@ def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
     """
     array = np.asarray(values)
     gap = np.array([v is None or v != v for v in array.tolist()], bool)
-    if gap.any():
-        if gap.all():
-            raise DataError(f"{where} holds nothing but gaps: it makes no groups")
-        codes, names = kinds_of(np.array(array[~gap].tolist()), where)
-        whole = np.full(len(array), len(names))
-        whole[~gap] = codes
-        return whole, (*names, ABSENT)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if gap.all():
+        raise DataError(f"{where} holds nothing but gaps: it makes no groups")
+    present = np.array(array[~gap].tolist()) if gap.any() else array
+    numbers, levels = present.dtype.kind in "iuf", np.unique(present)
+    if numbers and not np.isfinite(present).all():
         raise DataError(f"{where} holds infinite numbers: it makes no groups; choose another")
-    levels = np.unique(array)
-    if array.dtype.kind not in "iuf" or len(levels) <= MOST_KINDS:
-        words = [f"{v:g}" for v in levels] if array.dtype.kind in "iuf" else levels
-        return np.searchsorted(levels, array).astype(np.int64), tuple(str(v) for v in words)
-    low, middle, high = np.quantile(array, [0.25, 0.5, 0.75])
-    return np.searchsorted([low, middle, high], array).astype(np.int64), (
-        f"to {low:.3g}", f"{low:.3g} to {middle:.3g}", f"{middle:.3g} to {high:.3g}",
-        f"above {high:.3g}")
+    if numbers and len(levels) > MOST_KINDS:
+        levels = np.quantile(present, [0.25, 0.5, 0.75])
+        low, middle, high = (f"{v:.3g}" for v in levels)
+        names = [f"to {low}", f"{low} to {middle}", f"{middle} to {high}", f"above {high}"]
+    else:
+        names = [f"{v:g}" if numbers else str(v) for v in levels]
+    codes = np.full(len(array), len(names))
+    codes[~gap] = np.searchsorted(levels, present)
+    return codes, (*names, ABSENT) if gap.any() else tuple(names)
 
 
 # ------------------------------------------------------------------ about images and recordings
@@ -304,53 +291,48 @@ def _celebas_parts(files: Files) -> dict[str, Rows]:
     return {}
 
 
-def _attribute_table(files: Files, given: str | None) -> tuple[str, DataFrame]:
+def _attribute_table(files: Files, attributes: str | None) -> tuple[str, DataFrame]:
     """The table that is named, or one in the place or beside it, CelebA's before others."""
-    import polars as pl
-
     from latlas.data import columns, values
 
     def is_table(name: str) -> bool:
         pure = PurePosixPath(name)
         return pure.name == CELEBA or pure.suffix.lower() in (".csv", ".tsv", ".parquet")
 
-    inside, beside = list[str](), [] if given is None else [Path(given).expanduser()]
-    if given is None:
-        inside = [n for n in files.names if is_table(n)]
-        beside = sorted(p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
-    elif not beside[0].is_file():
-        raise DataError(f"{say_option('attributes', given)}: no such file")
-    if not inside and not beside:
-        raise DataError(f"{files.path}: labels need an attribute table beside the images "
-                        f"({CELEBA}, or a CSV with a column of file names); name one with "
-                        f"{say_option('attributes', 'FILE')}")
+    inside = [] if attributes else [n for n in files.names if is_table(n)]
+    beside = [Path(attributes).expanduser()] if attributes else sorted(
+        p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
+    if attributes and not beside[0].is_file():
+        raise DataError(f"{say_option('attributes', attributes)}: no such file")
     if inside:
         name = min(inside, key=lambda n: (n.count("/"), not n.endswith(CELEBA)))
         data = files.read(name)
-    else:
+    elif beside:
         path = min(beside, key=lambda p: p.name != CELEBA)
         name, data = str(path), path.read_bytes()
-    if not name.endswith(".txt"):
-        frame = read_frame(io.BytesIO(data), name)
-        typed = columns.interpret(frame, name).columns
-        return name, pl.DataFrame([values.canonical(series, column) if column.kind in (
-            "real", "integer") else series.cast(pl.String) for series, column in zip(
-                frame.data, typed, strict=True)])
-    lines = [line.split() for line in data.decode("utf-8", "replace").splitlines() if line.strip()]
-    head, *body = lines[1:] if len(lines[0]) == 1 else lines  # CelebA starts with the count
-    head = head if len(head) == len(body[0]) else ["file", *head]
-    numbers: dict[str, Any] = {h: [row[i] if i == 0 else float(row[i]) for row in body]
-                               for i, h in enumerate(head)}
-    return name, pl.DataFrame(numbers)
+    else:
+        raise DataError(f"{files.path}: labels need an attribute table beside the images "
+                        f"({CELEBA}, or a CSV with a column of file names); name one with "
+                        f"{say_option('attributes', 'FILE')}")
+    how = HowToRead()
+    if name.endswith(".txt"):  # CelebA's: a count, names without that of the first column, rows
+        lines = [line for line in data.splitlines() if line.strip()]
+        lines = lines[len(lines[0].split()) == 1:] if lines else [b""]
+        if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
+            lines[0] = b"file " + lines[0]
+        data, how = b"\n".join(lines), HowToRead(separator=" ", header=True)
+    frame = read_frame(io.BytesIO(data), name, how)
+    typed = columns.interpret(frame, name).columns
+    return name, frame.data.with_columns([values.canonical(
+        series, column if column.kind in ("real", "integer") else column.replace(kind="text"))
+        for series, column in zip(frame.data, typed, strict=True)])
 
 
 def _matched(table: DataFrame, titles: list[str], name: str) -> tuple[str, Rows]:
     """The column of file names, and the table's row of every image."""
-    import polars as pl
-
     for form in (str, lambda n: PurePosixPath(n).name, lambda n: PurePosixPath(n).stem):
         keys = [form(n) for n in titles]
-        for column in (c for c in table.columns if table[c].dtype == pl.String):
+        for column in (c for c in table.columns if not table[c].dtype.is_numeric()):
             where = {v: i for i, v in enumerate(table[column].to_list())}
             rows = [where.get(key, -1) for key in keys]
             if max(rows) < 0:
