@@ -15,7 +15,8 @@ from latlas.core.errors import DataError
 from latlas.core.space import Table
 from latlas.data.columns import interpret
 from latlas.data.frames import read_frame
-from latlas.data.values import canonical, frame_of, numbers_of, with_fills
+from latlas.data.tables import numbers_of
+from latlas.data.values import canonical, frame_of, with_fills
 
 KINDS = ("integer", "real", "word", "date", "boolean", "time")
 

@@ -15,7 +15,15 @@ from latlas.core.space import OTHER, Column
 from latlas.data.frames import Frame
 from latlas.data.text import NUMBER, UNNAMED
 from latlas.data.values import DAY, PERIODS, TRUTH, canonical
-from latlas.data.words import MONTH_FORMATS, ORDERS, SYMBOLS, ZONE, date_formats, to_dates, to_numbers
+from latlas.data.words import (
+    MONTH_FORMATS,
+    ORDERS,
+    SYMBOLS,
+    ZONE,
+    date_formats,
+    to_dates,
+    to_numbers,
+)
 
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text
@@ -258,7 +266,8 @@ def _number(name: str, words: pl.Series, whole: bool, form: str = "") -> Column:
     """A column of numbers, with how many decimals its words have."""
     if whole:
         return Column(name, "integer", "Int64", form=form)
-    most: Any = words.str.extract(rf"\{form[:1].strip() or '.'}(\d+)\D*$").str.len_chars().max()
+    mark = form[:1].strip() or ".,"
+    most: Any = words.str.extract(rf"[{mark}](\d+)\D*$").str.len_chars().max()
     exact = not words.str.contains(r"\d[eE][+-]?\d").any()
     return Column(name, "real", "Float64", form=form, decimals=(most or 0) if exact else None)
 

@@ -6,7 +6,6 @@ Text files (CSV and its relatives) keep every value as text: what a column means
 
 from __future__ import annotations
 
-import io
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing

@@ -9,7 +9,8 @@ columns.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import ABSENT, Table
+from latlas.core.space import ABSENT, OTHER, Column, Table
 from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make, moments
 from latlas.data.files import folder_classes, splits_and_folders
@@ -59,7 +60,7 @@ class TableOptions(HowToRead):
 
 def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
     """A table from a path, a binary stream, or a data frame of any library."""
-    from latlas.data import columns, values
+    from latlas.data import columns
 
     name = name or (str(source) if isinstance(source, Path) else "table")
     if how.dates not in (None, "drop", "dmy", "mdy"):
@@ -80,15 +81,11 @@ def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
         problems.append(f"{len(frame.data)} rows are too few to learn from; give {LEAST_ROWS} and "
                         "more")
     # what is taken for x0, x1, … of the file is of no interest here
-    rows = values.numbers_of(replace(frame, named=True, notes=()),
-                             [c for c in result.columns if not problems or not c.learnt], name,
-                             fill=False)
+    data = numbers_of(replace(frame, named=True, notes=()),
+                      [c for c in result.columns if not problems or not c.learnt], name, fill=False)
+    data = replace(data, space=data.space.replace(fields=tuple(result.columns)))
     notes += [f"column {c.name}: {frame.data[c.name].null_count():,} missing, filled with train's "
               "median" for c in result.columns if c.gaps and c.kind != "category" and not problems]
-    codes, classes = (None, ()) if rows.label is None else _codes(
-        rows.label, f"{name}: label column {label}")
-    data = Dataset(rows.x, Table(fields=tuple(result.columns), classes=classes), codes,
-                   group=rows.group, names=rows.names, key=rows.key)
     return replace(make(Path(name).stem, data, notes=tuple(notes)), problems=tuple(problems),
                    frame=frame)
 
@@ -133,37 +130,118 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
     Raises:
         DataError: columns that are missing, values that do not fit; all in one line.
     """
-    from latlas.data import values
+    from latlas.data.values import frame_of
 
     if isinstance(source, Source):
         source, name = source.frame or source.base, source.name
     if isinstance(source, Dataset):
-        mine = source.space
+        data, mine = source, source.space
         if not isinstance(mine, Table):
             raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
-        same = mine.fields == space.fields
-        label, group, names, x = (cast(Any, source.label if same and k == "label" else
-                                       source.take(k)) for k in ("label", "group", "names", "x"))
-        codes = _recoded(label, mine.classes, space, name)
-        if same:
-            return replace(source, space=space, label=codes)
-        frame = values.frame_of(x, mine)
-        named = [f.name for f in mine.fields if f.learnt] != [f"x{i}" for i in range(frame.width)]
-        rows = values.numbers_of(Frame(frame, named=named), space.fields, name)
-        return Dataset(rows.x, space, codes, group=group, names=names, key=rows.key,
-                       notes=rows.notes)
-    if not isinstance(source, Frame):
-        width, columns = len(space.columns), (len(space.fields), sum(
-            c.learnt for c in space.fields))
-        if isinstance(source, np.ndarray) and source.shape[1:] == (width,) and width not in columns:
+        if mine.fields != space.fields:
+            frame = frame_of(cast(Any, source.take("x")), mine)
+            named = [c.name for c in mine.fields if c.learnt] != [
+                f"x{i}" for i in range(frame.width)]
+            data = numbers_of(Frame(frame, named=named), space.fields, name)
+            data = replace(data, space=mine, **{k: cast(Any, source.take(k)) for k in (
+                "label", "group", "names")})
+    else:
+        if isinstance(source, np.ndarray) and source.shape[1:] == space.shape and (
+                source.shape[1] not in (len(space.fields), sum(c.learnt for c in space.fields))):
             return Dataset(source.astype(np.float64), space)
-        source = read_frame(source, name)
-    rows = values.numbers_of(source, space.fields, name)
-    codes = None
-    if rows.label is not None:
-        codes = _recoded(*_codes(rows.label, f"{name}: label column"), space, name)
-    return Dataset(rows.x, space, codes, group=rows.group, names=rows.names, key=rows.key,
-                   notes=rows.notes)
+        frame = source if isinstance(source, Frame) else read_frame(source, name)
+        data = numbers_of(frame, space.fields, name)
+    return replace(data, space=space, label=_recoded(data.label, data.space.classes, space, name))
+
+
+def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool = True) -> Dataset:
+    """Brings a frame into columns that were interpreted before.
+
+    Columns are matched by name; those of a frame without names by position, which is a note, as are
+    columns that are ignored. Without ``fill`` numbers that are missing stay NaN.
+
+    Raises:
+        DataError: columns that are missing, values that do not fit, words that training had not;
+            all of them in one line.
+    """
+    from latlas.data import values
+
+    data, notes, problems = frame.data, list(frame.notes), list[str]()
+    if not frame.named:
+        data = _by_position(data, columns, name, notes)
+    learnt = [c for c in columns if c.learnt]
+    absent = [c.name for c in learnt if c.name not in data.columns]
+    if absent:
+        bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
+        alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
+        hints = [f"; rename {old!r} to {new!r}" for old, new in alike if old]
+        raise DataError(f"{name} has no column {_some([*map(repr, absent)])}, which the run was "
+                        f"trained on{''.join(hints[:3])}")
+    extra = [c for c in data.columns if c not in {c.name for c in columns}]
+    if extra:
+        notes.append(f"{len(extra)} columns that the run does not know are ignored "
+                     f"({_some(extra)})")
+    read: dict[str, Series] = {}
+    for column in learnt:
+        if frame.decimal and column.kind in ("real", "integer"):
+            column = column.replace(form=frame.decimal + column.form[1:])
+        read[column.name] = values.canonical(data[column.name], column)
+        problems += _misfits(data[column.name], read[column.name], column, fill)
+    if problems:
+        raise DataError(f"{name}: " + "; ".join(problems))
+    x = np.zeros((len(data), sum(len(c.features) for c in learnt)))
+    for column, place in values.places(learnt):
+        series, block = read[column.name], x[:, place]
+        values.features(series, column, block)
+        if fill and series.null_count():
+            values.fill_block(block, column)
+            if not column.gaps:
+                notes.append(f"column {column.name}: {series.null_count():,} gaps, of which "
+                             f"training had none, are filled with {values.fill_text(column)}")
+    own = {c.kind: values.as_words(data[c.name]) for c in reversed(columns)
+           if c.kind in ("label", "id", "group") and c.name in data.columns}
+    codes, classes = (None, ()) if "label" not in own else _codes(
+        own["label"], f"{name}: label column {own['label'].name}")
+    return Dataset(
+        x, Table(fields=tuple(columns), classes=classes), codes,
+        group=values.content_hash({"": own["group"]}).view(np.int64) if "group" in own else None,
+        names=own["id"].fill_null("").to_numpy().astype(str) if "id" in own else None,
+        key=values.content_hash(read) if read else np.zeros(len(data), np.uint64),
+        notes=tuple(notes))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + ", …" * (len(names) > 5)
+
+
+def _by_position(data: DataFrame, columns: Sequence[Column], name: str,
+                 notes: list[str]) -> DataFrame:
+    every, learnt = [c.name for c in columns], [c.name for c in columns if c.learnt]
+    names = next((names for names in (every, learnt) if len(names) == data.width), None)
+    if names is None:
+        raise DataError(f"{name} has {data.width} columns without names, the run learnt "
+                        f"{len(learnt)} ({_some(learnt)})")
+    if names != data.columns:
+        notes.append(f"columns without names are taken by their position: {_some(names)}")
+    return data.rename(dict(zip(data.columns, names, strict=True)))
+
+
+def _misfits(series: Series, read: Series, column: Column, fill: bool) -> Iterator[str]:
+    """What of a column's values, as in the file and as read, a run cannot take."""
+    lost, gaps = read.null_count() - series.null_count(), read.null_count()
+    if lost:
+        bad = series.filter(read.is_null() & series.is_not_null())
+        what = {"date": "dates", "boolean": "true or false"}.get(column.kind, "numbers")
+        yield f"column {column.name}: {lost:,} values are no {what} (as {str(bad[0])!r})"
+    if column.kind == "category" and OTHER not in column.categories:
+        strange = read.filter(~read.is_in(list(column.categories)))
+        if len(strange):
+            yield (f"column {column.name} holds {strange[0]!r}, which the run has not seen "
+                   f"({len(strange):,} rows); it knows {', '.join(column.categories)}")
+    elif read.dtype.is_float() and read.is_infinite().any():
+        yield f"column {column.name} holds infinite numbers; repair or remove them"
+    if fill and column.fill is None and gaps:
+        yield f"column {column.name}: {gaps:,} gaps, for which the run has no value"
 
 
 def _recoded(label: Any, classes: Sequence[str], space: Table, name: str) -> Rows | None:

@@ -28,8 +28,8 @@ NAMED_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "p
 MISSING = ("", "na", "n/a", "#n/a", "<na>", "nan", "null", "none", "?", "-", "--", "#null!", "nil",
            "-nan", "nat", "<null>", "#n/a n/a", "#value!", "#div/0!", "#ref!", "#num!", "#name?",
            "n.a.", "0000-00-00", "0000-00-00 00:00:00")
-#: bytes and lines by which the encoding, the separator and the header are told
-SAMPLE, SAMPLE_LINES = 1 << 20, 1000
+#: lines by which the separator and the header are told
+SAMPLE_LINES = 1000
 ROWS_AT_ONCE = 20_000
 UNNAMED = "unnamed "
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
@@ -68,27 +68,19 @@ def read_text(data: bytes, name: str, suffix: str, how: HowToRead) -> tuple[
     import polars as pl
 
     notes: list[str] = []
-    encoding = _encoding(data[:SAMPLE], name, how.encoding)
-    text = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
-    try:
-        dialect = _sniff(list(islice(text, SAMPLE_LINES)), name, suffix, how, notes)
-        text.seek(0)
-        rows = _rows(text, name, *dialect, notes)
-        block = list(islice(rows, SAMPLE_LINES))
-        header = _has_header(block, notes) if how.header is None else how.header
-        if len(block) <= header:
-            raise DataError(f"{name} has no rows")
-        names = names_of(block.pop(0), notes) if header else [f"x{i}" for i in range(len(block[0]))]
-        names[0] = names[0].lstrip("# ") or names[0]  # of a last comment that names columns
-        blocks = []
-        while block:
-            blocks.append(_columns(block, names, name))
-            block = list(islice(rows, ROWS_AT_ONCE))
-    except UnicodeDecodeError as error:
-        hint = (f"; Western European text is read with {say_option('encoding', 'cp1252')}"
-                if encoding.startswith("utf-8") else "")
-        raise DataError(f"{name} is not {encoding.removesuffix('-sig').upper()}: byte 0x"
-                        f"{error.object[error.start]:02x} is {error.reason}{hint}") from None
+    text = io.TextIOWrapper(io.BytesIO(data), _encoding(data, name, how.encoding), newline="")
+    dialect = _sniff(list(islice(text, SAMPLE_LINES)), name, suffix, how, notes)
+    text.seek(0)
+    rows = _rows(text, name, *dialect, notes)
+    block, blocks = list(islice(rows, SAMPLE_LINES)), []
+    header = _has_header(block, notes) if how.header is None else how.header
+    if len(block) <= header:
+        raise DataError(f"{name} has no rows")
+    names = names_of(block.pop(0), notes) if header else [f"x{i}" for i in range(len(block[0]))]
+    names[0] = names[0].lstrip("# ") or names[0]  # of a last comment that names columns
+    while block:
+        blocks.append(_columns(block, names, name))
+        block = list(islice(rows, ROWS_AT_ONCE))
     return pl.concat(blocks), header, tuple(notes)
 
 
@@ -97,33 +89,33 @@ def _columns(rows: Sequence[Sequence[str]], names: Sequence[str], name: str) -> 
     import polars as pl
 
     text = "".join(["\x1f" + "\x1f".join(row) + "\x1e" for row in rows])
-    if "\x00" in text or text.count("\x1e") != len(rows) or (
-            text.count("\x1f") != len(rows) * len(names)):
-        raise DataError(f"{name} holds zero bytes or other control characters: it is no text")
+    if text.count("\x1e") != len(rows) or text.count("\x1f") != len(rows) * len(names):
+        raise DataError(f"{name} holds control characters (0x1e or 0x1f): it is no text")
     return pl.read_csv(text.encode(), separator="\x1f", eol_char="\x1e", quote_char=None,
                        has_header=False, infer_schema=False, new_columns=["", *names]).drop("")
 
 
-def _encoding(head: bytes, name: str, chosen: str | None) -> str:
-    """The encoding by the mark at the start, else UTF-8.
+def _encoding(data: bytes, name: str, chosen: str | None) -> str:
+    """The encoding that was chosen, by the mark at the start, or UTF-8, in which all can be read.
 
     Raises:
-        DataError: an encoding Python does not know, or zero bytes, which no text holds.
+        DataError: an encoding Python does not know, or bytes that are no text in it.
     """
-    if chosen is not None:
-        try:
-            "".encode(chosen)
-        except LookupError:
-            raise DataError(f"{name}: {say_option('encoding', chosen)}: no such encoding; "
-                            "usual are utf-8, cp1252, latin-1, utf-16") from None
-        return "utf-8-sig" if chosen.lower().replace("_", "-") in ("utf-8", "utf8") else chosen
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    if b"\x00" in head:
-        wide = "utf-16-le" if head[1:2] == b"\x00" else "utf-16-be"
+    encoding = chosen or ("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
+    try:
+        text = data.decode(encoding)
+    except LookupError:
+        raise DataError(f"{name}: {say_option('encoding', chosen)}: no such encoding; usual are "
+                        "utf-8, cp1252, latin-1, utf-16") from None
+    except UnicodeDecodeError as error:
+        hint = f"; Western European text is read with {say_option('encoding', 'cp1252')}"
+        raise DataError(f"{name} is not {encoding.upper()}: byte 0x{data[error.start]:02x} is "
+                        f"{error.reason}" + hint * (encoding == "utf-8")) from None
+    if "\x00" in text:
+        wide = "utf-16-le" if data[1:2] == b"\x00" else "utf-16-be"
         raise DataError(f"{name} holds zero bytes: it is no text, or text in an encoding that must "
                         f"be named, as {say_option('encoding', wide)}")
-    return "utf-8-sig"
+    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
 
 
 def _reader(lines: Iterable[str], separator: str, quote: str) -> Any:
@@ -171,25 +163,20 @@ def _sniff(lines: Sequence[str], name: str, suffix: str, how: HowToRead,
     if lines and re.fullmatch("sep=.[\r\n]*", lines[0], re.IGNORECASE):
         separator, start = separator or lines[0][4], 1
     skip = next((i for i in range(start, len(lines)) if not lines[i].startswith("#")), len(lines))
-    if start < skip < len(lines) and _names_columns(lines[skip - 1], lines[skip]):
-        skip -= 1
-    elif skip > start:
-        notes.append(f"{skip - start} line{'s' * (skip - start > 1)} of comments skipped")
     body = [line for line in lines[skip:] if line.strip()]
     text = "".join(body[:200])
     quote = "'" if text.count("'") > 2 * text.count('"') and _SINGLE_QUOTED.search(text) else '"'
     if separator is None and suffix in (".tsv", ".tab") and "\t" in text:
         separator = "\t"
-    return separator or _separator(body, quote, notes), quote, skip
-
-
-def _names_columns(comment: str, line: str) -> bool:
-    """Whether a last ``#`` line names the columns: as many names as values, over numbers."""
-    for separator in SEPARATORS:
-        names, values = (text.split(separator) for text in (comment.lstrip("# "), line))
-        if len(names) == len(values) > 1 and not any(is_number(n.strip()) for n in names):
-            return any(is_number(v.strip()) for v in values)
-    return False
+    separator = separator or _separator(body, quote, notes)
+    if body and skip > start:  # a last comment may name the columns: as many names as values, over numbers
+        names, values = ([cell.strip() for cell in line.lstrip("# ").split(separator)]
+                         for line in (lines[skip - 1], body[0]))
+        if len(names) == len(values) > 1 and any(map(is_number, values)) and not any(
+                map(is_number, names)):
+            return separator, quote, skip - 1
+        notes.append(f"{skip - start} line{'s' * (skip - start > 1)} of comments skipped")
+    return separator, quote, skip
 
 
 def _separator(lines: Sequence[str], quote: str, notes: list[str]) -> str:
@@ -278,12 +265,11 @@ def _name_numbers(names: Sequence[str], columns: Sequence[Sequence[str]]) -> boo
     steps = np.diff(values)
     if steps[0] == 0 or not np.allclose(steps, steps[0]):
         return False
-    for value, column in zip(values, columns, strict=True):
-        body = np.array([float(v) for v in column if is_number(v)] or [value])
-        spread = max(np.ptp(body), 1e-12)
-        if body.min() - spread <= value <= body.max() + spread:
-            return False
-    return True
+    bodies = [[float(v) for v in column if is_number(v)] or [value]
+              for value, column in zip(values, columns, strict=True)]
+    low, high = np.array([(min(body), max(body)) for body in bodies]).T
+    spread = np.maximum(high - low, 1e-12)
+    return not ((low - spread <= values) & (values <= high + spread)).any()
 
 
 def names_of(first: Sequence[str], notes: list[str]) -> list[str]:

@@ -7,18 +7,14 @@ Float64, Int64, Boolean, Datetime in microseconds, or String. What each column i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError
 from latlas.core.space import ABSENT, OTHER, Column, Table
-from latlas.data.frames import Frame
 from latlas.data.splits import hash_of, mix
 from latlas.data.words import ORDERS, SYMBOLS, date_formats, to_dates, to_numbers
 
@@ -28,17 +24,11 @@ PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}
 TRUTH = {"true": True, "false": False, "t": True, "f": False}
 
 
-def canonical(series: pl.Series, column: Column, problems: list[str] | None = None) -> pl.Series:
-    """A column's values in the type of its kind; what does not fit is a problem with its count."""
+def canonical(series: pl.Series, column: Column) -> pl.Series:
+    """A column's values in the type of its kind, null where they do not fit."""
     convert = {"real": _reals, "integer": _integers, "boolean": _booleans, "date": _dates}.get(
         column.kind)
-    result = (convert(series, column) if convert else _words(series)).alias(column.name)
-    lost = result.null_count() - series.null_count()
-    if lost and problems is not None:
-        bad = series.filter(result.is_null() & series.is_not_null())
-        what = {"date": "dates", "boolean": "true or false"}.get(column.kind, "numbers")
-        problems.append(f"column {column.name}: {lost:,} values are no {what} (as {str(bad[0])!r})")
-    return result
+    return (convert(series, column) if convert else as_words(series)).alias(column.name)
 
 
 def _reals(series: pl.Series, column: Column) -> pl.Series:
@@ -97,7 +87,7 @@ def _dates(series: pl.Series, column: Column) -> pl.Series:
     return series.cast(pl.Datetime("us"))
 
 
-def _words(series: pl.Series) -> pl.Series:
+def as_words(series: pl.Series) -> pl.Series:
     """Values as words: whole numbers without decimals, truth values in small letters."""
     if series.dtype.is_float():
         whole = series.cast(pl.Int64, strict=False)
@@ -166,109 +156,6 @@ def content_hash(columns: Mapping[str, pl.Series]) -> NDArray[np.uint64]:
                 bits = bits ^ np.where(np.abs(numbers) > 2.0**53, low, np.uint64(0))
         total += mix(bits ^ np.uint64(hash_of(name)))
     return mix(total)
-
-
-# ------------------------------------------------------------------ for a run
-
-@dataclass(frozen=True)
-class RowsRead:
-    """Rows of a frame in a run's columns.
-
-    Attributes:
-        x: (n, d) float64 in the order of ``space.columns``, gaps filled.
-        label: (n,) words of the label's column; ``None`` without.
-        names: (n,) words of the column that names rows; ``None`` without.
-        group: (n,) int64 hashes of the words of the column of related rows.
-        key: (n,) hash of each row's content.
-        notes: what was filled, ignored or taken by position.
-    """
-
-    x: NDArray[np.float64]
-    label: pl.Series | None
-    names: NDArray[np.str_] | None
-    group: NDArray[np.int64] | None
-    key: NDArray[np.uint64]
-    notes: tuple[str, ...]
-
-
-def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *,
-               fill: bool = True) -> RowsRead:
-    """Brings a frame into columns that were interpreted before.
-
-    Columns are matched by name; those of a frame without names by position, which is said. Others
-    are ignored, which is said too. Without ``fill`` numbers that are missing stay NaN.
-
-    Raises:
-        DataError: columns that are missing, values that do not fit, words that training had not;
-            all of them in one line.
-    """
-    data, notes, problems = frame.data, list(frame.notes), list[str]()
-    if not frame.named:
-        data = _by_position(data, columns, name, notes)
-    learnt = [c for c in columns if c.learnt]
-    absent = [c.name for c in learnt if c.name not in data.columns]
-    if absent:
-        bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
-        alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
-        raise DataError(f"{name} has no column {_some(absent, repr)}, which the run was trained on"
-                        + "".join([f"; rename {old!r} to {new!r}" for old, new in alike if old][:3]))
-    extra = [c for c in data.columns if c not in {c.name for c in columns}]
-    if extra:
-        notes.append(f"{len(extra)} columns that the run does not know are ignored "
-                     f"({_some(extra)})")
-    values: dict[str, pl.Series] = {}
-    for column in learnt:
-        if frame.decimal and column.kind in ("real", "integer"):
-            column = column.replace(form=frame.decimal + column.form[1:])
-        values[column.name] = canonical(data[column.name], column, problems)
-        _check_values(values[column.name], column, fill, problems)
-    if problems:
-        raise DataError(f"{name}: " + "; ".join(problems))
-    x = np.zeros((len(data), sum(len(c.features) for c in learnt)))
-    for column, place in places(learnt):
-        series, block = values[column.name], x[:, place]
-        features(series, column, block)
-        if fill and series.null_count():
-            fill_block(block, column)
-            if not column.gaps:
-                notes.append(f"column {column.name}: {series.null_count():,} gaps, of which "
-                             f"training had none, are filled with {fill_text(column)}")
-    own = {c.kind: _words(data[c.name]) for c in reversed(columns)
-           if c.kind in ("label", "id", "group") and c.name in data.columns}
-    return RowsRead(
-        x, own.get("label"), own["id"].fill_null("").to_numpy().astype(str) if "id" in own else None,
-        content_hash({"": own["group"]}).view(np.int64) if "group" in own else None,
-        content_hash(values) if values else np.zeros(len(data), np.uint64), tuple(notes))
-
-
-def _some(names: Sequence[str], form: Any = str) -> str:
-    return ", ".join(map(form, names[:5])) + ", …" * (len(names) > 5)
-
-
-def _by_position(data: pl.DataFrame, columns: Sequence[Column], name: str,
-                 notes: list[str]) -> pl.DataFrame:
-    every, learnt = [c.name for c in columns], [c.name for c in columns if c.learnt]
-    names = next((some for some in (every, learnt) if len(some) == data.width), None)
-    if names is None:
-        raise DataError(f"{name} has {data.width} columns without names, the run learnt "
-                        f"{len(learnt)} ({_some(learnt)})")
-    if names != data.columns:
-        notes.append(f"columns without names are taken by their position: {_some(names)}")
-    return data.rename(dict(zip(data.columns, names, strict=True)))
-
-
-def _check_values(series: pl.Series, column: Column, fill: bool, problems: list[str]) -> None:
-    if column.kind == "category" and OTHER not in column.categories:
-        strange = series.filter(~series.is_in(list(column.categories)))
-        if len(strange):
-            problems.append(
-                f"column {column.name} holds {strange[0]!r}, which the run has not seen "
-                f"({len(strange):,} rows); it knows {', '.join(column.categories)}")
-    elif series.dtype == pl.Float64 and series.is_infinite().any():
-        problems.append(f"column {column.name} holds infinite numbers; repair or remove them")
-    if fill and column.fill is None and series.null_count():
-        problems.append(f"column {column.name}: {series.null_count():,} gaps, for which the run "
-                        "has no value")
 
 
 # ------------------------------------------------------------------ gaps
