@@ -111,7 +111,8 @@ def _say_what_is_odd(data: pl.DataFrame, result: Interpretation) -> None:
     """Columns that say nothing, and a last row that sums up the others."""
     if len(data) < FEW_ROWS:
         return
-    same = [c.name for c in result.columns if c.learnt and data[c.name].n_unique() == 1]
+    same = [c.name for c in result.columns if c.learnt and (
+        data[c.name][:FEW_ROWS].n_unique() == data[c.name].n_unique() == 1)]
     if same:
         some = f"{', '.join(same[:5])}{', …' * (len(same) > 5)}"
         result.notes.append(f"{len(same)} column{'s' * (len(same) > 1)} with one value in all rows "

@@ -68,20 +68,39 @@ def read_text(data: bytes, name: str, suffix: str, how: HowToRead) -> tuple[
     import polars as pl
 
     notes: list[str] = []
-    text = io.TextIOWrapper(io.BytesIO(data), _encoding(data, name, how.encoding), newline="")
-    dialect = _sniff(list(islice(text, SAMPLE_LINES)), name, suffix, how, notes)
+    data = _as_utf8(data, name, how.encoding)
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
+    separator, quote, skip = _sniff(list(islice(text, SAMPLE_LINES)), name, suffix, how, notes)
     text.seek(0)
-    rows = _rows(text, name, *dialect, notes)
+    rows = _rows(text, name, separator, quote, skip, notes)
     block, blocks = list(islice(rows, SAMPLE_LINES)), []
     header = _has_header(block, notes) if how.header is None else how.header
     if len(block) <= header:
         raise DataError(f"{name} has no rows")
     names = names_of(block.pop(0), notes) if header else [f"x{i}" for i in range(len(block[0]))]
     names[0] = names[0].lstrip("# ") or names[0]  # of a last comment that names columns
-    while block:
+    table = None if skip else _plain(data, names, header, separator, quote)
+    while block and table is None:
         blocks.append(_columns(block, names, name))
         block = list(islice(rows, ROWS_AT_ONCE))
-    return pl.concat(blocks), header, tuple(notes)
+    return pl.concat(blocks) if table is None else table, header, tuple(notes)
+
+
+def _plain(data: bytes, names: Sequence[str], header: bool, separator: str,
+           quote: str) -> DataFrame | None:
+    """The columns of a file without quotes, at once; ``None`` if it needs a closer look."""
+    import polars as pl
+
+    lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    if (len(names) == 1 or separator not in SEPARATORS or quote.encode() in data
+            or data.count(b"\r") != data.count(b"\r\n")
+            or data.count(separator.encode()) != lines * (len(names) - 1)):
+        return None
+    try:  # equally many values on average, and polars refuses lines of more
+        return pl.read_csv(data, separator=separator, quote_char=None, has_header=False,
+                           skip_rows=int(header), infer_schema=False, new_columns=names)
+    except pl.exceptions.PolarsError:
+        return None
 
 
 def _columns(rows: Sequence[Sequence[str]], names: Sequence[str], name: str) -> DataFrame:
@@ -95,8 +114,8 @@ def _columns(rows: Sequence[Sequence[str]], names: Sequence[str], name: str) -> 
                        has_header=False, infer_schema=False, new_columns=["", *names]).drop("")
 
 
-def _encoding(data: bytes, name: str, chosen: str | None) -> str:
-    """The encoding that was chosen, by the mark at the start, or UTF-8, in which all can be read.
+def _as_utf8(data: bytes, name: str, chosen: str | None) -> bytes:
+    """The text in UTF-8, from the encoding that was chosen, or by the mark at the start.
 
     Raises:
         DataError: an encoding Python does not know, or bytes that are no text in it.
@@ -115,7 +134,7 @@ def _encoding(data: bytes, name: str, chosen: str | None) -> str:
         wide = "utf-16-le" if data[1:2] == b"\x00" else "utf-16-be"
         raise DataError(f"{name} holds zero bytes: it is no text, or text in an encoding that must "
                         f"be named, as {say_option('encoding', wide)}")
-    return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    return text.removeprefix("\ufeff").encode()
 
 
 def _reader(lines: Iterable[str], separator: str, quote: str) -> Any:
@@ -170,8 +189,8 @@ def _sniff(lines: Sequence[str], name: str, suffix: str, how: HowToRead,
         separator = "\t"
     separator = separator or _separator(body, quote, notes)
     if body and skip > start:  # a last comment may name the columns: as many names as values, over numbers
-        names, values = ([cell.strip() for cell in line.lstrip("# ").split(separator)]
-                         for line in (lines[skip - 1], body[0]))
+        names, values = ([cell.strip() for cell in line.split(separator)]
+                         for line in (lines[skip - 1].lstrip("# "), body[0]))
         if len(names) == len(values) > 1 and any(map(is_number, values)) and not any(
                 map(is_number, names)):
             return separator, quote, skip - 1

@@ -70,14 +70,12 @@ def _booleans(series: pl.Series, _: Column) -> pl.Series:
 def _dates(series: pl.Series, column: Column) -> pl.Series:
     """Dates as they were written in training, else in a way that cannot be meant otherwise."""
     if series.dtype == pl.String:
-        own = column.form or "%Y-%m-%d"
-        ordered = tuple(start for starts in ORDERS.values() for start in starts)
-        for form in (own, *date_formats(series.drop_nulls())):
-            dates = to_dates(series, form)
-            if dates.null_count() == series.null_count() and (
-                    form == column.form or not form.startswith(ordered)):
-                return dates
-        return to_dates(series, own)
+        own = to_dates(series, column.form or "%Y-%m-%d")
+        if own.null_count() == series.null_count():
+            return own
+        ambiguous = tuple(start for starts in ORDERS.values() for start in starts)
+        others = (f for f in date_formats(series.drop_nulls()) if not f.startswith(ambiguous))
+        return next((to_dates(series, form) for form in others), own)
     if series.dtype == pl.Time:
         return (series.cast(pl.Int64) // 1000).cast(pl.Datetime("us"))
     if series.dtype not in (pl.Date, pl.Datetime):
