@@ -132,31 +132,24 @@ def _interpret(series: pl.Series, dtype: str, decimal: str | None, dates: str | 
     if series.null_count() == len(series):
         raise DataError(f"column {name} is empty; {leave_out}")
     if not kind:
-        raise DataError(f"column {name} holds {series.dtype}, which is neither numbers, words nor dates; "
-                        f"{leave_out}")
+        raise DataError(f"column {name} holds {series.dtype}, which is neither numbers, words nor "
+                        f"dates; {leave_out}")
     if kind in ("integer", "category") and _names_rows(series):
         notes.append(f"column {name} names rows and is not learnt; it is carried to what is "
                      "written")
         return Column(name, "id", dtype)
     if getattr(series.dtype, "time_zone", None) not in (None, "UTC"):
         notes.append(f"column {name}: times with a zone are read in UTC")
-    column = Column(name, kind, dtype)  # type: ignore[arg-type]
-    if kind == "category":
-        words = series.cast(pl.String)
-        column = (_of_words(words, decimal, dates, notes) if series.dtype == pl.String else None
-                  ) or _category(words, dtype, notes)
+    column = _of_words(series, dtype, decimal, dates, notes) if kind == "category" else (
+        Column(name, kind, dtype))  # type: ignore[arg-type]
     if column.kind == "date" and dates == "drop" and column.dtype != "Time":
         return Column(name, "dropped", dtype)
     if not column.learnt:
         return column
-    values = canonical(series, column)
-    if column.kind == "real" and values.is_infinite().any():
-        raise DataError(f"column {name} holds infinite numbers; repair it or {leave_out}")
+    column, values = column.replace(gaps=bool(series.null_count())), canonical(series, column)
     if column.kind in ("real", "integer"):
-        _say_odd_numbers(series, values, notes)
-    return column.replace(gaps=bool(series.null_count()),
-                          parts=_date_parts(values) if column.kind == "date" else (),
-                          offset=_offset(values) if column.kind == "integer" else 0)
+        return _of_numbers(series, values, column, notes)
+    return column.replace(parts=_date_parts(values)) if column.kind == "date" else column
 
 
 def _kind_of(dtype: pl.DataType) -> str:
@@ -172,37 +165,33 @@ def _names_rows(series: pl.Series) -> bool:
     if series.name.startswith(UNNAMED):
         steps = series.cast(pl.Int64, strict=False).diff()[1:]
         return bool((steps == 1).all(ignore_nulls=False))
-    return bool(ID_NAME.fullmatch(series.name)) and series.null_count() == 0 and (
-        series.n_unique() == len(series)) and len(series) > 1
+    return bool(ID_NAME.fullmatch(series.name)) and (
+        series.drop_nulls().n_unique() == len(series) > 1)
 
 
-def _say_odd_numbers(series: pl.Series, values: pl.Series, notes: list[str]) -> None:
-    """Numbers that float64 does not tell apart, and one far from all others that comes again and
-    again and may stand for a gap."""
-    low, high = values.min(), values.max()
-    if values.dtype == pl.Float64 and 2.0**53 < values.abs().max() < 1e40:  # type: ignore[operator]
-        distinct, distinct_values = series.n_unique(), values.n_unique()
-        if distinct_values < distinct:
-            notes.append(f"column {series.name}: {distinct:,} distinct values are "
-                         f"{distinct_values:,} as float64, whose digits do not reach")
+def _of_numbers(series: pl.Series, values: Any, column: Column, notes: list[str]) -> Column:
+    """Says what float64 does not tell apart, and a number far from all others that comes again and
+    again, which may stand for a gap."""
+    name, low, high = column.name, values.min(), values.max()
+    largest = max(-low, high)
+    if largest == float("inf"):
+        raise DataError(f"column {name} holds infinite numbers; repair it or leave it out with "
+                        f"{say_option('drop', name)}")
+    if values.dtype == pl.Float64 and 2.0**53 < largest < 1e40:
+        exact, distinct = series.n_unique(), values.n_unique()
+        if distinct < exact:
+            notes.append(f"column {name}: {exact:,} distinct values are {distinct:,} as float64, "
+                         "whose digits do not reach")
     for extreme in (low, high) if len(values) >= FEW_ROWS else ():
-        rest: Any = values.filter(values != extreme)
+        rest = values.filter(values != extreme)
         count = len(values) - values.null_count() - len(rest)
-        if count < max(3, len(values) / 1000) or rest[:100].n_unique() < 3:
-            continue
-        gap = min(abs(float(extreme) - float(end)) for end in (rest.min(), rest.max()))
-        if gap > float(rest.max()) - float(rest.min()):
+        if count >= max(3, len(values) / 1000) and rest[:100].n_unique() > 2 and (
+                max(rest.min() - extreme, extreme - rest.max()) > rest.max() - rest.min()):
             word = series.filter(values == extreme)[0]
-            notes.append(f"column {series.name}: {word} comes {count:,} times, far from all other "
-                         f"values; if it stands for a gap, say {say_option('missing', word)}")
-
-
-def _offset(series: pl.Series) -> int:
-    """What is subtracted from integers too large for float64 to tell apart."""
-    low: Any = series.min()
-    high: Any = series.max()
-    middle: Any = series.median()
-    return 0 if max(abs(low), abs(high)) <= 2**53 else int(middle)
+            notes.append(f"column {name}: {word} comes {count:,} times, far from all other values; "
+                         f"if it stands for a gap, say {say_option('missing', word)}")
+    large = column.kind == "integer" and largest > 2**53
+    return column.replace(offset=int(values.median())) if large else column
 
 
 def _date_parts(dates: pl.Series) -> tuple[str, ...]:
@@ -215,35 +204,31 @@ def _date_parts(dates: pl.Series) -> tuple[str, ...]:
     return tuple(part for part, spanned in parts.items() if spanned)
 
 
-# ------------------------------------------------------------------ words
+def _of_words(series: pl.Series, dtype: str, decimal: str | None, dates: str | None,
+              notes: list[str]) -> Column:
+    """Text as numbers, truth values, dates or words."""
+    words, column = series.cast(pl.String), None
+    if series.dtype == pl.String:
+        present = words.drop_nulls().unique(maintain_order=True)
+        column = _numbers(present, decimal, notes) or _dates(present, dates, notes)
+        truth = present.str.to_lowercase().unique()
+        if truth.is_in(list(TRUTH)).all() and len(truth) <= 2 and (
+                len(truth) == 2 or len(truth[0]) > 1):  # a letter alone is none
+            column = Column(series.name, "boolean", "Boolean")
+    return column or _category(words, dtype, notes)
 
-def _of_words(series: pl.Series, decimal: str | None, dates: str | None,
-              notes: list[str]) -> Column | None:
-    """Text as numbers, truth values or dates; ``None`` if it is none of them."""
-    name, present = series.name, series.drop_nulls().unique(maintain_order=True)
-    column = _numbers(name, present, decimal, notes)
-    lower = present.str.to_lowercase()
-    if column is None and lower.is_in(list(TRUTH)).all() and lower.n_unique() <= 2 and (
-            lower.str.len_chars().max() != 1 or lower.n_unique() == 2):
-        column = Column(name, "boolean", "Boolean")
-    return column or _dates(name, present, dates, notes)
 
-
-def _numbers(name: str, present: pl.Series, decimal: str | None,
-             notes: list[str]) -> Column | None:
+def _numbers(present: pl.Series, decimal: str | None, notes: list[str]) -> Column | None:
     """Words that are all numbers: plain ones, or with thousands, currencies, percent signs, or one
     unit behind all of them."""
-    if not present.cast(pl.Float64, strict=False).null_count():
-        codes = present.filter(present.str.contains(r"^0\d+$"))
-        if len(codes):
-            notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a zero")
-            return None
-        if decimal != ",":
-            return _number(name, present, not present.cast(pl.Int64, strict=False).null_count())
+    name, codes = present.name, present.filter(present.str.contains(r"^0\d+$"))
+    if len(codes) and not present.cast(pl.Float64, strict=False).null_count():
+        notes.append(f"column {name} is read as words, since {codes[0]!r} begins with a zero")
+        return None
     units = present[:1000].str.extract(UNIT, 2).unique()
     unit = units[0] or "" if len(units) == 1 and len(present) > 1 else ""
-    for mark in (",",) if decimal == "," else (" ", decimal or ".", *"," * (decimal is None)):
-        form = mark + unit
+    for mark in (",",) if decimal == "," else ("", decimal or ".", *"," * (decimal is None)):
+        form = (mark or " " * bool(unit)) + unit
         if to_numbers(present[:1000], form).null_count():
             continue
         numbers = to_numbers(present, form)
@@ -251,26 +236,20 @@ def _numbers(name: str, present: pl.Series, decimal: str | None,
             continue
         odd = present.filter(~present.str.contains(f"^{NUMBER}$"))
         if mark == "." and decimal is None and _ambiguous(present):
-            raise DataError(f"column {name}: {odd[0]!r} is a thousand or a fraction; say which mark stands "
-                            f"before decimals with {say_option('decimal', '.')} or "
+            raise DataError(f"column {name}: {odd[0]!r} is a thousand or a fraction; say which "
+                            f"mark stands before decimals with {say_option('decimal', '.')} or "
                             f"{say_option('decimal', ',')}")
-        if (mark != " " or unit) and len(odd):
+        if form and len(odd):
             notes.append(f"column {name}: {odd[0]!r} is read as {to_numbers(odd, form)[0]:.12g}"
                          + f" (all are in {unit})" * bool(unit))
+        exponents = present.str.contains(r"\d[eE][+-]?\d").any()
+        decimals: Any = present.str.extract(
+            rf"[{mark or '.,'}](\d+)\D*$").str.len_chars().max() or 0
         whole = numbers.cast(pl.Int64, strict=False).cast(pl.Float64).eq_missing(numbers).all()
-        fractions = present.str.contains(re.escape(mark.strip() or ",") + r"\d+\D*$").any()
-        return _number(name, present, whole and not fractions, form)
+        if whole and not exponents and not decimals:
+            return Column(name, "integer", "Int64", form=form)
+        return Column(name, "real", "Float64", form=form, decimals=None if exponents else decimals)
     return None
-
-
-def _number(name: str, words: pl.Series, whole: bool, form: str = "") -> Column:
-    """A column of numbers, with how many decimals its words have."""
-    if whole:
-        return Column(name, "integer", "Int64", form=form)
-    mark = form[:1].strip() or ".,"
-    most: Any = words.str.extract(rf"[{mark}](\d+)\D*$").str.len_chars().max()
-    exact = not words.str.contains(r"\d[eE][+-]?\d").any()
-    return Column(name, "real", "Float64", form=form, decimals=(most or 0) if exact else None)
 
 
 def _ambiguous(present: pl.Series) -> bool:
@@ -281,16 +260,16 @@ def _ambiguous(present: pl.Series) -> bool:
             r"^[+-]?\d{1,3},\d{3}$").all()
 
 
-def _dates(name: str, present: pl.Series, dates: str | None, notes: list[str]) -> Column | None:
+def _dates(present: pl.Series, dates: str | None, notes: list[str]) -> Column | None:
     """Words that are all dates written in one way; two ways that differ are a problem."""
-    formats = date_formats(present)
+    name, formats = present.name, date_formats(present)
     ordered = {order: [f for f in formats if f.startswith(starts)]
                for order, starts in ORDERS.items()}
     if all(ordered.values()) and dates not in ORDERS:
         first, second = (present.str.to_datetime(fit[0], strict=False) for fit in ordered.values())
         if not first.equals(second):
-            raise DataError(f"column {name}: {present[0]!r} has its day first or its month first; say "
-                            f"{say_option('dates', 'dmy')} or {say_option('dates', 'mdy')}")
+            raise DataError(f"column {name}: {present[0]!r} has its day first or its month first; "
+                            f"say {say_option('dates', 'dmy')} or {say_option('dates', 'mdy')}")
     formats = [f for f in formats if not any(
         f in fit for order, fit in ordered.items() if dates in ORDERS and order != dates)]
     if not formats:

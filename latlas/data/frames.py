@@ -83,12 +83,9 @@ def is_frame(source: Any) -> bool:
     """A data frame of any library: polars, pandas, pyarrow, …"""
     import narwhals as nw
 
-    if isinstance(source, nw.DataFrame | nw.LazyFrame) or nw.dependencies.is_into_dataframe(source):
-        return True
-    return hasattr(source, "__arrow_c_stream__") or type(source).__name__ == "LazyFrame"
+    return (isinstance(source, nw.DataFrame | nw.LazyFrame) or type(source).__name__ == "LazyFrame"
+            or nw.dependencies.is_into_dataframe(source) or hasattr(source, "__arrow_c_stream__"))
 
-
-# ------------------------------------------------------------------ files
 
 def _of_file(source: Any, name: str, how: HowToRead) -> Frame:
     import polars as pl
@@ -97,9 +94,9 @@ def _of_file(source: Any, name: str, how: HowToRead) -> Frame:
     opener = COMPRESSED.get(path.suffix)
     suffix = Path(path.stem).suffix if opener else path.suffix
     if isinstance(source, Path) and source.is_dir():
-        parts = sorted(p for p in source.rglob("*") if p.suffix.lower() in (".parquet", ".pq")
-                       and not p.name.startswith((".", "_")))
-        frames = [pl.read_parquet(part, use_pyarrow=False) for part in parts]
+        parts = [p for p in sorted(source.rglob("*")) if p.suffix.lower() in (".parquet", ".pq")
+                 and not p.name.startswith((".", "_"))]
+        frames = [pl.read_parquet(part) for part in parts]
         for part, frame in zip(parts, frames, strict=True):
             if frame.schema != frames[0].schema:
                 raise DataError(f"{part} has other columns or types than {parts[0].name}")
@@ -135,18 +132,15 @@ def _read_sqlite(source: Any, name: str, how: HowToRead) -> dict[str, list[Any]]
                 "AND name NOT LIKE 'sqlite_%' ORDER BY name")]
             table = how.table or (tables[0] if len(tables) == 1 else None)
             if table not in tables:
-                raise DataError(f"{name}: " + (unknown("table", how.table, tables) if how.table
-                                               else f"holds {len(tables)} tables "
-                                               f"({', '.join(tables)}); choose one with "
-                                               f"{say_option('table', 'NAME')}"))
+                raise DataError(f"{name}: " + (unknown("table", table, tables) if table else (
+                    f"holds {len(tables)} tables ({', '.join(tables)}); choose one with "
+                    f"{say_option('table', 'NAME')}")))
             query = 'SELECT * FROM "{}"'.format(str(table).replace('"', '""'))
         cursor = base.execute(query)
         rows = cursor.fetchall()
     return {column[0]: [row[i] for row in rows]
             for i, column in enumerate(cursor.description or ())}
 
-
-# ------------------------------------------------------------------ frames and arrays
 
 def _in_memory(source: Any, name: str) -> Frame:
     import narwhals as nw

@@ -139,10 +139,9 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
         if not isinstance(mine, Table):
             raise DataError(f"{name} holds {mine.words}, the run's data are {space.words}")
         if mine.fields != space.fields:
-            frame = frame_of(cast(Any, source.take("x")), mine)
-            named = [c.name for c in mine.fields if c.learnt] != [
-                f"x{i}" for i in range(frame.width)]
-            data = numbers_of(Frame(frame, named=named), space.fields, name)
+            table = frame_of(cast(Any, source.take("x")), mine)
+            named = table.columns != [f"x{i}" for i in range(table.width)]
+            data = numbers_of(Frame(table, named=named), space.fields, name)
             data = replace(data, space=mine, **{k: cast(Any, source.take(k)) for k in (
                 "label", "group", "names")})
     else:

@@ -81,7 +81,7 @@ def read_text(data: bytes, name: str, suffix: str, how: HowToRead) -> tuple[
     names[0] = names[0].lstrip("# ") or names[0]  # of a last comment that names columns
     table = None if skip else _plain(data, names, header, separator, quote)
     while block and table is None:
-        blocks.append(_columns(block, names, name))
+        blocks.append(pl.DataFrame(block, dict.fromkeys(names, pl.String), orient="row"))
         block = list(islice(rows, ROWS_AT_ONCE))
     return pl.concat(blocks) if table is None else table, header, tuple(notes)
 
@@ -101,17 +101,6 @@ def _plain(data: bytes, names: Sequence[str], header: bool, separator: str,
                            skip_rows=int(header), infer_schema=False, new_columns=names)
     except pl.exceptions.PolarsError:
         return None
-
-
-def _columns(rows: Sequence[Sequence[str]], names: Sequence[str], name: str) -> DataFrame:
-    """Rows of text as columns, by way of text that needs no quotes: quicker than from lists."""
-    import polars as pl
-
-    text = "".join(["\x1f" + "\x1f".join(row) + "\x1e" for row in rows])
-    if text.count("\x1e") != len(rows) or text.count("\x1f") != len(rows) * len(names):
-        raise DataError(f"{name} holds control characters (0x1e or 0x1f): it is no text")
-    return pl.read_csv(text.encode(), separator="\x1f", eol_char="\x1e", quote_char=None,
-                       has_header=False, infer_schema=False, new_columns=["", *names]).drop("")
 
 
 def _as_utf8(data: bytes, name: str, chosen: str | None) -> bytes:
@@ -188,7 +177,7 @@ def _sniff(lines: Sequence[str], name: str, suffix: str, how: HowToRead,
     if separator is None and suffix in (".tsv", ".tab") and "\t" in text:
         separator = "\t"
     separator = separator or _separator(body, quote, notes)
-    if body and skip > start:  # a last comment may name the columns: as many names as values, over numbers
+    if body and skip > start:  # a last comment may name the columns: words over numbers
         names, values = ([cell.strip() for cell in line.split(separator)]
                          for line in (lines[skip - 1].lstrip("# "), body[0]))
         if len(names) == len(values) > 1 and any(map(is_number, values)) and not any(
@@ -247,29 +236,27 @@ def _has_header(rows: Sequence[list[str]], notes: list[str]) -> bool:
     numbers; numbers are names only where they run on by equal steps and lie outside their
     columns' ranges (wavelengths, years).
     """
-    if not rows:
-        return False
-    first, rest = [cell.strip() for cell in rows[0]], rows[1:]
-    while len(first) > 1 and not first[-1] and not any(row[len(first) - 1].strip() for row in rest):
-        first.pop()  # a separator at the end of every line
+    columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
+    while len(columns) > 1 and not any(columns[-1]):
+        columns.pop()  # a separator at the end of every line
+    first = [column[0] for column in columns]
     numbers = [i for i, cell in enumerate(first) if _looks_like_a_number(cell)]
     words = [i for i, cell in enumerate(first) if i not in numbers and (cell or i)]
-    if not rest:
-        return not numbers
+    if len(rows) < 2:
+        return bool(rows) and not numbers
     if not any(first) or any(first[i] and first[i].lower() in MISSING for i in words):
         return False
-    columns = [[v for v in (row[i].strip() for row in rest) if v.lower() not in MISSING]
-               for i in range(len(first))]
-    numeric = [bool(c) and all(map(_looks_like_a_number, c)) for c in columns]
+    rest = [[v for v in column[1:] if v.lower() not in MISSING] for column in columns]
+    numeric = [bool(values) and all(map(_looks_like_a_number, values)) for values in rest]
     if any(_DATE.match(first[i]) and not numeric[i] for i in words):
         return False
     over_numbers = any(numeric[i] and first[i] for i in words)
-    recurs = any(first[i] in columns[i] for i in words if not numeric[i])
+    recurs = any(first[i] in rest[i] for i in words if not numeric[i])
     header, sure = over_numbers or not recurs, over_numbers != recurs and not numbers
     if numbers:
-        header = (not recurs and len(rest) >= 3 and not (over_numbers and len(numbers) > len(words))
+        header = (not recurs and len(rows) > 3 and not (over_numbers and len(numbers) > len(words))
                   and all(numeric[i] for i in numbers)
-                  and _name_numbers([first[i] for i in numbers], [columns[i] for i in numbers]))
+                  and _name_numbers([first[i] for i in numbers], [rest[i] for i in numbers]))
     if header and not sure:
         notes.append(f"the first line ({', '.join(first[:3])}{', …' * (len(first) > 3)}) is taken "
                      f"for names; {say_option('header', 'no')} reads it as a row")
@@ -282,13 +269,12 @@ def _name_numbers(names: Sequence[str], columns: Sequence[Sequence[str]]) -> boo
         return False
     values = np.array(names, float)
     steps = np.diff(values)
-    if steps[0] == 0 or not np.allclose(steps, steps[0]):
-        return False
     bodies = [[float(v) for v in column if is_number(v)] or [value]
               for value, column in zip(values, columns, strict=True)]
     low, high = np.array([(min(body), max(body)) for body in bodies]).T
     spread = np.maximum(high - low, 1e-12)
-    return not ((low - spread <= values) & (values <= high + spread)).any()
+    within = (low - spread <= values) & (values <= high + spread)
+    return bool(steps[0] != 0 and np.allclose(steps, steps[0]) and not within.any())
 
 
 def names_of(first: Sequence[str], notes: list[str]) -> list[str]:
