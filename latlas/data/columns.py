@@ -163,8 +163,8 @@ def _kind_of(dtype: pl.DataType) -> str:
 def _names_rows(series: pl.Series) -> bool:
     """A column without a name that counts rows, or one called id whose values are all different."""
     if series.name.startswith(UNNAMED):
-        steps = series.cast(pl.Int64, strict=False).diff()[1:]
-        return bool((steps == 1).all(ignore_nulls=False))
+        numbers = series.cast(pl.Int64, strict=False)
+        return numbers.null_count() == 0 and bool((numbers.diff()[1:] == 1).all())
     return bool(ID_NAME.fullmatch(series.name)) and (
         series.drop_nulls().n_unique() == len(series) > 1)
 

@@ -137,14 +137,14 @@ def _rows(lines: Iterable[str], name: str, separator: str, quote: str, skip: int
           notes: list[str]) -> Iterator[list[str]]:
     """Values of each row; a row of another width than the first is an error with its line."""
     reader = _reader(islice(lines, skip, None), separator, quote)
-    width = blank = 0
+    width, blank = -1, 0
     try:
         for row in reader:
             if len(row) == width:
                 yield row
-            elif not row or (len(row) == 1 and not row[0].strip()):
+            elif not row or (width > 0 and len(row) == 1 and not row[0].strip()):
                 blank += 1
-            elif not width:
+            elif width < 0:
                 width = len(row)
                 yield row
             else:
