@@ -2,7 +2,8 @@
 
 import io
 import math
-from datetime import date, datetime
+import re
+from datetime import date, datetime, time
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from latlas.core.space import Table
 from latlas.data.columns import interpret
 from latlas.data.frames import read_frame
 from latlas.data.tables import numbers_of
+from latlas.data.text import HowToRead
 from latlas.data.values import canonical, frame_of, with_fills
 
 KINDS = ("integer", "real", "word", "date", "boolean", "time")
@@ -231,3 +233,67 @@ def test_columns_of_almost_the_same_name_are_named():
     with pytest.raises(DataError, match="rename 'big_name' to 'Big Name'"):
         numbers_of(read_frame(pl.DataFrame({"big_name": [1.5]}), "u"),
                    interpret(frame, "t").columns, "u")
+
+
+@pytest.mark.parametrize(("words", "kind", "first", "note"), [
+    (["2019-06", "2021-07", "2018-01"], "date", date(2019, 6, 1), "is read as 2019-06-01"),
+    (["06/2019", "07/2021", "01/2018"], "date", date(2019, 6, 1), "is read as 2019-06-01"),
+    (["14:35", "2:05", "23:59"], "date", time(14, 35), "is read as a time of day"),
+    (["14:35:10", "", "23:59:01"], "date", time(14, 35, 10), "is read as a time of day"),
+    (["2:35 PM", "11:05 AM", "1:00 AM"], "date", time(14, 35), "is read as a time of day"),
+    (["12 kg", "5 kg", "1,200 kg"], "integer", 12, "'12 kg' is read as 12 .all are in kg."),
+    (["12.5kg", "5.25kg", ""], "real", 12.5, "'12.5kg' is read as 12.5"),
+    (["12,5 °C", "5,25 °C", "1,0 °C"], "real", 12.5, "all are in °C"),
+    (["5%", "7.5%", "1%"], "real", 5.0, "'5%' is read as 5"),
+])
+def test_months_times_of_day_and_units(words, kind, first, note):
+    text = "n;v\n" + "".join(f'{i}.5;"{word}"\n' for i, word in enumerate(words * 5))
+    columns, result = meaning(text)
+    assert columns["v"].kind == kind and not result.problems
+    assert re.search(f"column v: .*{note}", "\n".join(result.notes))
+    frame = read_frame(io.BytesIO(text.encode()), "t.csv")
+    raw = numbers_of(frame, result.columns, "t", fill=False)
+    fields = with_fills(result.columns, raw.x, np.arange(len(raw.x)))
+    read = numbers_of(frame, fields, "t")
+    written = frame_of(read.x, Table(fields=fields))
+    assert written["v"][0] == first
+    for source in (written, stream(written, "csv"), stream(written, "parquet")):
+        name = "t.csv" if source is not written and source.read(1) != b"P" else "t.parquet"
+        _ = source is written or source.seek(0)
+        np.testing.assert_allclose(rows(fields, source, name).x, read.x, atol=1e-12)
+
+
+def test_a_time_of_day_goes_round():
+    columns = fitted(pl.DataFrame({"t": [time(h, 30) for h in range(24)], "n": range(24)}))
+    midnight = rows(columns, pl.DataFrame({"t": [time(0, 0, 1), time(23, 59, 59)], "n": [1, 2]})).x
+    assert np.abs(midnight[0, 1:3] - midnight[1, 1:3]).max() < 1e-3
+    beyond = frame_of(np.array([[1.25, 1.0, 0.0, 3.0]]), Table(fields=columns))
+    assert beyond["t"].to_list() == [time(6)] and beyond["t"].dtype == pl.Time
+
+
+@pytest.mark.parametrize("words", [["12 kg", "5 g"], ["0.png", "1.png"], ["1234-05", "1300-06"],
+                                   ["25:10", "14:35"], ["01234", "12345"], ["w1", "w2"]])
+def test_what_only_looks_like_units_months_and_times_is_words(words):
+    columns, _ = meaning("n,v\n" + "".join(f"{i}.5,{w}\n" for i, w in enumerate(words * 5)))
+    assert columns["v"].kind == "category" and columns["v"].categories == tuple(sorted(words))
+
+
+@pytest.mark.parametrize("sentinel", ["-999", "9999", "-999.0"])
+def test_a_number_that_may_stand_for_a_gap_is_said(sentinel):
+    values = [f"{i / 4}" for i in range(60)] + [sentinel] * 5
+    text = "n,v\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values))
+    note = [n for n in meaning(text)[1].notes if f"missing={sentinel}" in n]
+    assert len(note) == 1 and f"column v: {sentinel} comes 5 times" in note[0]
+    how = HowToRead(missing=sentinel)
+    frame = pl.DataFrame({"v": [float(v) for v in values]})
+    for source in (io.BytesIO(text.encode()), stream(frame, "parquet"), frame):
+        name = "t.csv" if source is not frame and source.read(1) == b"n" else "t.parquet"
+        _ = source is frame or source.seek(0)
+        read = interpret(read_frame(source, name, how), "t")
+        assert read.columns[-1].gaps and not any("comes 5 times" in n for n in read.notes)
+
+
+@pytest.mark.parametrize("values", [[0, 1] * 30, [*range(50), 900], [0] * 30 + [*range(30)]])
+def test_usual_numbers_are_no_gaps(values):
+    frame = read_frame(pl.DataFrame({"v": values, "n": range(len(values))}), "t")
+    assert not any("stands for a gap" in note for note in interpret(frame, "t").notes)

@@ -260,3 +260,18 @@ def test_a_tsv_with_commas_and_names_that_recur():
     assert read_frame(io.BytesIO(b"a,b\n1,2\n3,4\n"), "t.tsv").data.columns == ["a", "b"]
     frame = read_frame(io.BytesIO(b"n,male\n1,male\n2,female\n"), "t.csv")
     assert frame.data.columns == ["n", "male"] and "header=no" in frame.notes[0]
+
+
+@pytest.mark.parametrize("text", [
+    "a,b\n1,2\n3\n4,5,6\n", "a,b\n1,2\n\n3,4,5\n", "a,b\n" + "1,2\n" * 1500 + "1,2,3\n4\n"])
+def test_rows_of_other_widths_that_make_up_for_each_other_are_refused(text):
+    with pytest.raises(DataError, match=r"line \d+ has \d values, the first row has 2"):
+        read_frame(io.BytesIO(text.encode()), "t.csv")
+
+
+def test_a_quote_far_down_a_file():
+    lines = [f"{i},w{i % 5}" for i in range(3000)]
+    lines[2500] = '2500,"a, b\nc"'
+    frame = read_frame(io.BytesIO("\n".join(["n,word", *lines]).encode()), "t.csv")
+    assert frame.data["n"].to_list() == [str(i) for i in range(3000)]
+    assert frame.data["word"][2500] == "a, b\nc"

@@ -115,3 +115,13 @@ def test_data_info_lists_every_column_and_all_problems(tmp_path, capsys):
                   "day          date", "column nothing is empty; leave it out with",
                   "column odd: 67% of its values look like numbers"):
         assert words in said
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_rows_are_refused_for_training_and_scored(run, tmp_path, capsys, n):
+    mixed(n, seed=4).write_csv(tmp_path / "t.csv")
+    assert cli.run(["train", "pca", "--data", str(tmp_path / "t.csv"), "--out",
+                    str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert f"{n} rows are too few to learn from" in error[-1] and not (tmp_path / "run").exists()
+    assert np.isfinite(nats(run, tmp_path / "t.csv")).all()

@@ -34,7 +34,7 @@ ID_NAME = re.compile(r"(.*[_\s.-])?(id|uuid|guid|index|row[_\s]?(number|id))|.*[
                      re.IGNORECASE)
 #: words of a last row that sums up the others
 SUMS = ("total", "totals", "sum", "grand total", "gesamt", "summe", "average", "mean")
-UNIT = r"^[+-]?[\d.,]*\d([eE][+-]?\d+)?\s*(\p{L}[\p{L}/²³]*)$"
+UNIT = r"^[+-]?[\d.,]*\d([eE][+-]?\d+)?\s*([\p{L}°][\p{L}°/²³]*)$"
 LOOKS_NUMERIC = rf"^[+-]?\s*{SYMBOLS}*[+-]?[\d.,]*\d[\d.,]*([eE][+-]?\d+)?{SYMBOLS}*$"
 LOOKS_DATED = r"^(\d{4}([-/.])\d{1,2}[-/.]\d{1,2}|\d{1,2}([-/.])\d{1,2}[-/.]\d{2,4})([ T]\d.*)?$"
 #: what can only be a comma before decimals, and what can only be a point

@@ -1,4 +1,4 @@
-"""Tables as data, and as what says something about each image.
+"""Tables as data.
 
 Columns of numbers, truth values, dates and words become numbers as
 :class:`latlas.core.space.Column` says. What a column is, and what stands in the place of a gap, is
@@ -8,11 +8,10 @@ columns.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,7 +21,6 @@ from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, OTHER, Column, Table
 from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make, moments
-from latlas.data.files import folder_classes, splits_and_folders
 from latlas.data.frames import Frame, read_frame
 from latlas.data.text import HowToRead
 
@@ -34,8 +32,6 @@ LEAST_ROWS = 3
 USUAL_LABELS = ("label", "class", "target")
 #: distinct numbers that are kinds of their own; more are cut at their quartiles
 MOST_KINDS = 20
-CELEBA = "list_attr_celeba.txt"
-PARTITION = "list_eval_partition.txt"
 
 
 @dataclass(frozen=True)
@@ -92,17 +88,14 @@ def open_table(source: Any, *, how: TableOptions, name: str = "") -> Source:
 
 def _usual_label(table: DataFrame) -> str:
     """The column that is the label where nobody says so; ``none`` if no column can be."""
-    usual = [c for c in table.columns if c.lower() in USUAL_LABELS]
-    if len(usual) != 1 or table[usual[0]].n_unique() > MOST_LEVELS:
+    usual = [column for column in table if column.name.lower() in USUAL_LABELS]
+    if len(usual) != 1 or usual[0].null_count() or usual[0].n_unique() > MOST_LEVELS:
         return "none"
-    try:
-        _codes(table[usual[0]], "")
-    except DataError:
-        return "none"
-    return usual[0]
+    real = usual[0].dtype.is_float() and (usual[0] != usual[0].round()).any()
+    return "none" if real else usual[0].name
 
 
-def _codes(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
+def codes_of(column: Series, where: str, rows: Any = slice(None)) -> tuple[Rows, tuple[str, ...]]:
     """Class codes of some rows of a column, all of which must have a value."""
     if column.null_count():
         raise DataError(f"{where} has {column.null_count():,} missing values; fill them or choose "
@@ -199,7 +192,7 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
                              f"training had none, are filled with {values.fill_text(column)}")
     own = {c.kind: values.as_words(data[c.name]) for c in reversed(columns)
            if c.kind in ("label", "id", "group") and c.name in data.columns}
-    codes, classes = (None, ()) if "label" not in own else _codes(
+    codes, classes = (None, ()) if "label" not in own else codes_of(
         own["label"], f"{name}: label column {own['label'].name}")
     return Dataset(
         x, Table(fields=tuple(columns), classes=classes), codes,
@@ -216,10 +209,10 @@ def _some(names: Sequence[str]) -> str:
 def _by_position(data: DataFrame, columns: Sequence[Column], name: str,
                  notes: list[str]) -> DataFrame:
     every, learnt = [c.name for c in columns], [c.name for c in columns if c.learnt]
-    names = next((names for names in (every, learnt) if len(names) == data.width), None)
-    if names is None:
+    if data.width not in (len(every), len(learnt)):
         raise DataError(f"{name} has {data.width} columns without names, the run learnt "
                         f"{len(learnt)} ({_some(learnt)})")
+    names = every if data.width == len(every) else learnt
     if names != data.columns:
         notes.append(f"columns without names are taken by their position: {_some(names)}")
     return data.rename(dict(zip(data.columns, names, strict=True)))
@@ -247,11 +240,11 @@ def _recoded(label: Any, classes: Sequence[str], space: Table, name: str) -> Row
     """Labels as the run's codes; ``None`` where there are none, or the run knows no classes."""
     if label is None or not space.classes:
         return None
-    for code in np.unique(label):
-        if classes[code] not in space.classes:
-            raise DataError(f"{name}: {unknown('class', classes[code], space.classes)}")
-    return np.array([space.classes.index(c) if c in space.classes else -1 for c in classes],
-                    np.int64)[label]
+    for word in (classes[code] for code in np.unique(label)):
+        if word not in space.classes:
+            raise DataError(f"{name}: {unknown('class', word, space.classes)}")
+    own = {word: code for code, word in enumerate(space.classes)}
+    return np.array([own.get(word, -1) for word in classes], np.int64)[label]
 
 
 def described(source: Source) -> list[dict[str, Any]]:
@@ -259,24 +252,24 @@ def described(source: Source) -> list[dict[str, Any]]:
     distinct (``None`` where the rows are not at hand), mean and standard deviation of numbers."""
     from latlas.data.values import places
 
-    space, frame, rows = source.base.space, source.frame, list[dict[str, Any]]()
+    space, frame, x = source.base.space, source.frame, source.base.x
     if not isinstance(space, Table):
-        return rows
+        return []
     start = {column.name: place.start for column, place in places(space.fields)}
-    for column in space.fields:
-        row: dict[str, Any] = {"name": column.name, "kind": column.kind, "missing": None,
-                               "distinct": None, "mean": None, "sd": None}
+    rows: list[dict[str, Any]] = [
+        dict.fromkeys(("name", "kind", "missing", "distinct", "mean", "sd")) | {
+            "name": c.name, "kind": c.kind} for c in space.fields]
+    for column, row in zip(space.fields, rows, strict=True):
         if frame is not None:
             series = frame.data[column.name]
             row |= {"missing": series.null_count(), "distinct": series.drop_nulls().n_unique()}
         if column.kind in ("real", "integer") and not source.problems:
-            values = np.asarray(source.base.x[:, start[column.name]], np.float64)
+            values = np.asarray(x[:, start[column.name]], np.float64)
             present = values[~np.isnan(values)]
-            row["missing"] = len(values) - len(present)
+            row |= {"missing": len(values) - len(present)}
             if len(present):
-                mean, sd = moments(present)
-                row |= {"mean": float(mean) + column.offset, "sd": float(sd)}
-        rows.append(row)
+                mean, sd = map(float, moments(present))
+                row |= {"mean": mean + column.offset, "sd": sd}
     return rows
 
 
@@ -314,110 +307,3 @@ def kinds_of(values: Any, where: str) -> tuple[Rows, tuple[str, ...]]:
     codes = np.full(len(array), len(names))
     codes[~gap] = np.searchsorted(levels, present)
     return codes, (*names, ABSENT) if gap.any() else tuple(names)
-
-
-# ------------------------------------------------------------------ about images and recordings
-
-def annotated(data: Dataset, files: Files, of: Rows, label: str | None,
-              attributes: str | None) -> tuple[Dataset, dict[str, Rows], tuple[str, ...]]:
-    """Examples with what is known of the files they are of, rows of the file's own splits, and
-    notes: from the folders, and from a table if one is asked for, in CelebA's own format, CSV, TSV
-    or Parquet, whose numeric columns become factors.
-
-    Args:
-        of: (N,) position of each example's file in ``files``.
-        label: a column of the table; ``none`` for no labels.
-        attributes: the table, if it is not found beside the files.
-    """
-    parts, folders = splits_and_folders(files.titles)
-    codes, classes, notes = None, tuple[str, ...](), tuple[str, ...]()
-    inside = {folders[i] is not None for i in of[data.index]}
-    if label != "none" and inside == {True}:
-        codes, classes, notes = folder_classes(folders)
-    elif label != "none" and inside == {True, False}:
-        notes = ("no labels: some images lie outside the sub-folders",)
-    if attributes is not None or label not in (None, "none"):
-        name, table = _attribute_table(files, attributes)
-        key, rows = _matched(table, files.titles, name)
-        columns = [c for c in table.columns if c != key]
-        if label not in (None, "none", *columns):
-            raise DataError(f"{name}: {unknown('label', str(label), columns)}")
-        if label in columns:
-            codes, classes, notes = *_codes(table[label], f"{name}: column {label}", rows), ()
-            if classes == ("-1", "1"):  # CelebA's way of writing no and yes
-                classes = (f"not {label}", label)
-        factors = [c for c in columns if c != label and table[c].dtype.is_numeric()]
-        values = table.select(factors).to_numpy()[rows].astype(np.float32) if factors else None
-        data = replace(data, factors=None if values is None else values[of],
-                       space=data.space.replace(factors=tuple(factors)))
-        parts = parts or _celebas_parts(files)
-    data = replace(data, names=np.array(files.titles)[of]).with_labels(
-        None if codes is None else codes[of], classes)
-    used = data.index
-    return data, {k: used[np.isin(of[used], v)] for k, v in parts.items()}, notes
-
-
-def _celebas_parts(files: Files) -> dict[str, Rows]:
-    """CelebA's own splits, if its list of them lies beside the images."""
-    for path in (files.path.parent / PARTITION, files.path / PARTITION):
-        if path.is_file():
-            part = dict(line.split()[:2] for line in path.read_text().split("\n") if line.strip())
-            splits = np.array([int(part.get(PurePosixPath(n).name, 0)) for n in files.titles])
-            return {v: np.flatnonzero(splits == k) for k, v in enumerate(
-                ("train", "validation", "test"))} if part else {}
-    return {}
-
-
-def _attribute_table(files: Files, attributes: str | None) -> tuple[str, DataFrame]:
-    """The table that is named, or one in the place or beside it, CelebA's before others."""
-    from latlas.data import columns, values
-
-    def is_table(name: str) -> bool:
-        pure = PurePosixPath(name)
-        return pure.name == CELEBA or pure.suffix.lower() in (".csv", ".tsv", ".parquet")
-
-    inside = [] if attributes else [n for n in files.names if is_table(n)]
-    beside = [Path(attributes).expanduser()] if attributes else sorted(
-        p for p in files.path.resolve().parent.iterdir() if is_table(p.name))
-    if attributes and not beside[0].is_file():
-        raise DataError(f"{say_option('attributes', attributes)}: no such file")
-    if inside:
-        name = min(inside, key=lambda n: (n.count("/"), not n.endswith(CELEBA)))
-        data = files.read(name)
-    elif beside:
-        path = min(beside, key=lambda p: p.name != CELEBA)
-        name, data = str(path), path.read_bytes()
-    else:
-        raise DataError(f"{files.path}: labels need an attribute table beside the images "
-                        f"({CELEBA}, or a CSV with a column of file names); name one with "
-                        f"{say_option('attributes', 'FILE')}")
-    how = HowToRead()
-    if name.endswith(".txt"):  # CelebA's: a count, names without that of the first column, rows
-        lines = [line for line in data.splitlines() if line.strip()]
-        lines = lines[len(lines[0].split()) == 1:] if lines else [b""]
-        if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
-            lines[0] = b"file " + lines[0]
-        data, how = b"\n".join(lines), HowToRead(separator=" ", header=True)
-    frame = read_frame(io.BytesIO(data), name, how)
-    typed = columns.interpret(frame, name).columns
-    return name, frame.data.with_columns([values.canonical(
-        series, column if column.kind in ("real", "integer") else column.replace(kind="text"))
-        for series, column in zip(frame.data, typed, strict=True)])
-
-
-def _matched(table: DataFrame, titles: list[str], name: str) -> tuple[str, Rows]:
-    """The column of file names, and the table's row of every image."""
-    for form in (str, lambda n: PurePosixPath(n).name, lambda n: PurePosixPath(n).stem):
-        keys = [form(n) for n in titles]
-        for column in (c for c in table.columns if not table[c].dtype.is_numeric()):
-            where = {v: i for i, v in enumerate(table[column].to_list())}
-            rows = [where.get(key, -1) for key in keys]
-            if max(rows) < 0:
-                continue
-            absent = [p for p, row in zip(titles, rows, strict=True) if row < 0]
-            if absent:
-                raise DataError(f"{name} has no row for {len(absent):,} of {len(titles):,} "
-                                f"images ({absent[0]}); add the rows or move those images away")
-            return column, np.array(rows, np.int64)
-    raise DataError(f"{name} has no column of the images' file names, such as {titles[0]}; "
-                    f"name another table with {say_option('attributes', 'FILE')}")

@@ -189,19 +189,21 @@ def fill_gaps(x: NDArray[Any], columns: Sequence[Column]) -> NDArray[Any]:
 
 def fill_block(block: NDArray[Any], column: Column) -> None:
     """Replaces each NaN of a column's numbers (n, k) by what stands in its place."""
-    if column.kind == "category":
-        return
-    exact = column.kind == "date" or column.offset
-    series = pl.Series(column.name, [column.fill], dtype=pl.Int128 if exact else pl.Float64)
-    row = np.zeros((1, len(column.features)))
-    features(series, column, row)
-    np.copyto(block, row, where=np.isnan(block))
+    np.copyto(block, _fill_row(column), where=np.isnan(block))
 
 
 def fill_text(column: Column) -> str:
-    if column.kind == "date":
-        return str(pl.Series([column.fill], dtype=pl.Int64).cast(pl.Datetime("us"))[0])
-    return f"{column.fill:g}" if isinstance(column.fill, float) else str(column.fill)
+    """What stands in the place of a gap, as it is written in the file."""
+    return str(_series(_fill_row(column), column)[0])
+
+
+def _fill_row(column: Column) -> NDArray[np.float64]:
+    exact = column.kind == "date" or column.offset
+    series = pl.Series([column.fill], dtype=pl.String if column.kind == "category" else (
+        pl.Int128 if exact else pl.Float64))
+    row = np.zeros((1, len(column.features)))
+    features(series, column, row)
+    return row
 
 
 # ------------------------------------------------------------------ back to values
