@@ -21,50 +21,53 @@ from latlas.data.words import ORDERS, SYMBOLS, date_formats, to_dates, to_number
 DAY = 86_400_000_000  # microseconds
 #: days of the periods of a date
 PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}
+TYPES: dict[str, Any] = {"real": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean,
+                         "date": pl.Datetime("us")}
 TRUTH = {"true": True, "false": False, "t": True, "f": False}
 
 
 def canonical(series: pl.Series, column: Column) -> pl.Series:
     """A column's values in the type of its kind, null where they do not fit."""
-    convert = {"real": _reals, "integer": _integers, "boolean": _booleans, "date": _dates}.get(
-        column.kind)
-    return (convert(series, column) if convert else as_words(series)).alias(column.name)
+    dtype, kind = series.dtype, column.kind
+    number = dtype.is_numeric() or dtype == pl.Boolean
+    fits = {"real": number, "boolean": number, "integer": number or dtype in (pl.Time, pl.Duration),
+            "date": dtype in (pl.Date, pl.Datetime, pl.Time)}.get(kind, True)
+    if not fits and dtype != pl.String:
+        result = pl.repeat(None, len(series), dtype=TYPES[kind], eager=True)
+    elif kind == "real":
+        result = _reals(series, column)
+    elif kind == "integer":
+        result = _integers(series, column)
+    elif kind == "date":
+        result = _dates(series, column)
+    elif kind == "boolean":
+        result = series.str.to_lowercase().replace_strict(
+            TRUTH | {"1": True, "0": False, "1.0": True, "0.0": False}, default=None,
+            return_dtype=pl.Boolean) if dtype == pl.String else series.cast(pl.Boolean)
+    else:
+        result = as_words(series)
+    return result.alias(column.name)
 
 
 def _reals(series: pl.Series, column: Column) -> pl.Series:
-    if series.dtype == pl.String:
-        return to_numbers(series, column.form)
-    numeric = series.dtype.is_numeric() or series.dtype == pl.Boolean
-    return (series if numeric else series.clear(len(series))).cast(pl.Float64).fill_nan(None)
+    text = series.dtype == pl.String
+    return to_numbers(series, column.form) if text else series.cast(pl.Float64).fill_nan(None)
 
 
 def _integers(series: pl.Series, column: Column) -> pl.Series:
     """Int64, exact; Float64 where some value is a fraction or too large."""
-    if series.dtype in (pl.Time, pl.Duration):
-        return series.cast(pl.Int64)
-    if series.dtype.is_integer():
-        largest: Any = series.max() or 0
-        return series.cast(pl.Int64 if largest < 2**63 else pl.Float64)
-    exact = series.clear(len(series)).cast(pl.Int64)
-    if series.dtype == pl.String:  # digits beyond those of float64
-        exact = series.cast(pl.Int64, strict=False)
-        if exact.null_count() == series.null_count():
-            return exact
-        exact = series.str.replace_all(SYMBOLS, "").cast(pl.Int64, strict=False)
+    whole = series.cast(pl.Int64, strict=False)
+    if whole.null_count() == series.null_count() and not (
+            series.dtype.is_float() or series.dtype.is_decimal()):
+        return whole
     numbers = _reals(series, column)
     whole = numbers.cast(pl.Int64, strict=False)
-    if not (whole.cast(pl.Float64) == numbers).fill_null(numbers.is_null()).all():
+    if series.dtype.is_integer() or not whole.cast(pl.Float64).eq_missing(numbers).all():
         return numbers
-    return pl.select(pl.coalesce(exact, whole)).to_series()
-
-
-def _booleans(series: pl.Series, _: Column) -> pl.Series:
-    if series.dtype == pl.String:
-        return series.str.to_lowercase().replace_strict(
-            {**TRUTH, "1": True, "0": False, "1.0": True, "0.0": False}, default=None,
-            return_dtype=pl.Boolean)
-    numeric = series.dtype == pl.Boolean or series.dtype.is_numeric()
-    return (series if numeric else series.clear(len(series))).cast(pl.Boolean)
+    if series.dtype == pl.String:  # digits beyond those of float64
+        exact = series.str.replace_all(SYMBOLS, "").cast(pl.Int64, strict=False)
+        whole = pl.select(pl.coalesce(exact, whole)).to_series()
+    return whole
 
 
 def _dates(series: pl.Series, column: Column) -> pl.Series:
@@ -77,9 +80,7 @@ def _dates(series: pl.Series, column: Column) -> pl.Series:
         others = (f for f in date_formats(series.drop_nulls()) if not f.startswith(ambiguous))
         return next((to_dates(series, form) for form in others), own)
     if series.dtype == pl.Time:
-        return (series.cast(pl.Int64) // 1000).cast(pl.Datetime("us"))
-    if series.dtype not in (pl.Date, pl.Datetime):
-        series = series.clear(len(series))
+        series = series.cast(pl.Int64) // 1000
     elif getattr(series.dtype, "time_zone", None):
         series = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return series.cast(pl.Datetime("us"))
@@ -89,8 +90,7 @@ def as_words(series: pl.Series) -> pl.Series:
     """Values as words: whole numbers without decimals, truth values in small letters."""
     if series.dtype.is_float():
         whole = series.cast(pl.Int64, strict=False)
-        if (whole.cast(pl.Float64) == series).fill_null(True).all():
-            series = whole
+        series = whole if (whole.cast(pl.Float64) == series).fill_null(True).all() else series
     return series.cast(pl.String, strict=False)
 
 
