@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latlas.core.errors import DataError, say_option, unknown
+from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Rows
-from latlas.data.files import Files, folder_classes, splits_and_folders
+from latlas.data.files import folder_classes, splits_and_folders
 from latlas.data.frames import read_frame
 from latlas.data.tables import codes_of
 from latlas.data.text import HowToRead

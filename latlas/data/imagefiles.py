@@ -23,35 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
-<<<<<<< HEAD
 from latlas.data import files as places
 from latlas.data import images
 from latlas.data.archives import Files
+from latlas.data.attributes import annotated
 from latlas.data.clips import RATE, Clip, clip_hashes, clips_of, film_frames, film_headers
 from latlas.data.dataset import Dataset, Rows, Source, Store, encode_labels, make
 from latlas.data.files import FILMS, PICTURES, in_splits
 from latlas.data.images import LARGE, Header, Reading, Size
-from latlas.data.tables import annotated
-=======
-from latlas.core.space import Images, Space
-from latlas.data.attributes import annotated
-from latlas.data.dataset import Dataset, Source, Store, encode_labels, make
-from latlas.data.files import Files, complaint, matched, two_sides
-from latlas.data.images import (
-    CHANNELS,
-    IDS,
-    LARGE,
-    LEVELS,
-    Header,
-    Size,
-    changes,
-    decode,
-    one_hot,
-    plan,
-    read_header,
-    reason,
-)
->>>>>>> ad9a1f8 (Tables of attributes have a file of their own; tests and pages of months, times, units and sentinels)
 
 PIECE = 32  # files one thread takes at a time
 STYLE_GAN = "dataset.json"

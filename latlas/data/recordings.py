@@ -27,11 +27,8 @@ from scipy import fft
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import LEVELS, Recordings, Sound
-<<<<<<< HEAD
 from latlas.data.archives import Files
-=======
 from latlas.data.attributes import annotated
->>>>>>> ad9a1f8 (Tables of attributes have a file of their own; tests and pages of months, times, units and sentinels)
 from latlas.data.dataset import Dataset, Source, Store, make
 from latlas.data.files import SOUNDS, by_folders, complaint
 from latlas.data.soundfiles import HIGHEST, LOWEST, Clip, Samples, read_sound, resampled

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import ABSENT, OTHER, Column, Table
-from latlas.data.archives import Files
 from latlas.data.dataset import Dataset, Rows, Source, encode_labels, make, moments
 from latlas.data.frames import Frame, read_frame
 from latlas.data.text import HowToRead
