@@ -388,6 +388,7 @@ def main() -> None:
     options = parser.parse_args()
     old = options.against.read_text("utf-8").splitlines() if options.against else []
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     torch.set_num_threads(1)
     hasten_augmentation()
     begun, printed = time.monotonic(), []

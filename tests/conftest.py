@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of NumPy, SciPy and scikit-learn, and processes
 
@@ -11,6 +12,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's job in the background has it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # the same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones
 settings.register_profile("repeated", derandomize=True, database=None, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeated"))

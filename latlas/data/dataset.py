@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -26,9 +26,6 @@ from numpy.typing import DTypeLike, NDArray
 from latlas.core.errors import DataError, say_option, unknown
 from latlas.core.space import Images, Points, Space, Table
 from latlas.data.splits import divide, divide_in_order, hash_rows, mix
-
-if TYPE_CHECKING:
-    from latlas.data.frames import Frame
 
 Rows = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -131,7 +128,7 @@ class Source:
     spec: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    frame: Frame | None = None
+    frame: Any = None  # a Frame of latlas.data.frames, which is above this module
     _ready: dict[int, Dataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property

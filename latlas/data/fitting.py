@@ -157,7 +157,7 @@ def as_source(data: Any, like: Like | None = None, *, side: str = "A",
 
 def _in_order(source: Source | PairSource, spec: Mapping[str, Any]) -> Source | PairSource:
     """A table that has the column by which the run's was divided, divided so, too."""
-    column = spec.get("split_by")
+    column: str = spec.get("split_by") or ""
     if isinstance(source, PairSource) or source.frame is None or source.base.order is not None or (
             column not in source.frame.data.columns):
         return source
