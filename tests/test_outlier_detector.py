@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
 
@@ -13,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from latlas.core.errors import DataNote
 from latlas.sklearn import OutlierDetector, PyODDetector
 from latlas.sklearn.outliers import IQR, RobustScale, soft_maximum, standardised
 
@@ -37,13 +39,17 @@ def fitted() -> tuple[OutlierDetector, np.ndarray, np.ndarray]:
     return OutlierDetector(0.05, **QUICK).fit(x), x, outlier
 
 
-def test_check_estimator() -> None:
-    small = OutlierDetector(latent_dims=(1,), settings={"images": 200, "width": 8})
+SMALL = OutlierDetector(latent_dims=(1,), settings={"images": 200, "width": 8}, random_state=0)
+
+
+@pytest.mark.parametrize("small", [SMALL, PyODDetector(detector=SMALL)],
+                         ids=lambda e: type(e).__name__)
+def test_check_estimator(small) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of scikit-learn, about the checks it skips
         results = check_estimator(small, on_fail="raise", on_skip=None)
     assert {r["check_name"] for r in results if r["status"] == "skipped"} <= SKIPPED
-    assert sum(r["status"] == "passed" for r in results) > 40
+    assert sum(r["status"] == "passed" for r in results) > 39
 
 
 def test_rows_out_of_step_are_found_in_rows_never_seen(fitted) -> None:
@@ -149,6 +155,80 @@ def test_pyods_conventions(fitted) -> None:
         pyod.predict_proba(x, "other")
 
 
+def test_pyods_fit_predict_and_confidence(fitted) -> None:
+    """Confidence by the binomial sum of the paper (Perini et al. 2020), term by term."""
+    detector, x, _ = fitted
+    pyod = PyODDetector(0.05, detector=detector)
+    np.testing.assert_array_equal(pyod.fit_predict(x), pyod.labels_)
+    new = np.concatenate([near_a_curve(6, seed=5)[0], x[:3], np.full((1, 5), 9.0)])
+    labels, confidence = pyod.predict(new, return_confidence=True)
+    np.testing.assert_array_equal(labels, pyod.predict(new))
+    n, highest = len(x), 75  # ⌊1500 · 0.05⌋
+    for score, label, value in zip(pyod.decision_function(new), labels, confidence, strict=True):
+        p = (1 + sum(score >= other for other in pyod.decision_scores_)) / (2 + n)
+        log_terms = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+                     + k * math.log(p) + (n - k) * math.log1p(-p)
+                     for k in range(n - highest + 1, n + 1)]
+        outlier = math.fsum(math.exp(term) for term in log_terms)
+        assert value == pytest.approx(outlier if label else 1 - outlier, abs=1e-9)
+    assert confidence[-1] == pytest.approx(1) and labels[-1] == 1
+    chance, same = pyod.predict_proba(new, return_confidence=True)
+    np.testing.assert_array_equal(chance, pyod.predict_proba(new))
+    np.testing.assert_array_equal(same, confidence)
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+@pytest.mark.parametrize("latent_dims", [(), (2,)])
+def test_automatic_contamination_is_that_of_the_table(columns, latent_dims) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, columns)) @ rng.normal(size=(columns, columns))
+    detector = OutlierDetector("auto", **{**QUICK, "latent_dims": latent_dims})
+    assert (detector.fit_predict(x) == -1).mean() < 0.02
+    x[:50] += 8 * x.std(0)
+    flagged = detector.fit_predict(x) == -1
+    assert flagged[:50].all() and flagged[50:].mean() < 0.01
+    pyod = PyODDetector("auto", detector=detector)
+    np.testing.assert_array_equal(pyod.fit_predict(x), flagged)
+    assert pyod.predict_confidence(x)[:50].mean() > 0.9
+
+
+def test_one_column_is_ranked_by_how_far_out_and_how_rare_a_value_is() -> None:
+    """Between two groups, too: there a value is near the median, and only the VAE tells."""
+    x = np.random.default_rng(0).normal(size=(600, 1)) * 0.1 + np.repeat([[-2.0], [2.0]], 300, 0)
+    detector = OutlierDetector(0.01, latent_dims=(1, 1, 1), random_state=0).fit(x)
+    assert detector.ppca_ is None
+    far, between, inside = detector.score_samples([[9.0], [0.0], [2.0]])
+    assert far < inside and between < inside
+
+
+@pytest.mark.parametrize("unit", [1e-307, 1e-50, 1e39, 1e200, 1e306])
+def test_the_unit_of_a_column_does_not_matter(unit) -> None:
+    x, _ = near_a_curve(400)
+    x[7, 2], x[9, 4] = 60, -40
+    other = x * [1, 1, unit, 1, 1]
+    for dims in ((), (2,)):
+        detector = OutlierDetector(**{**QUICK, "latent_dims": dims})
+        before = detector.fit(x).score_samples(x)
+        np.testing.assert_allclose(clone(detector).fit(other).score_samples(other), before,
+                                   rtol=1e-4, atol=1e-4)
+        assert set(np.argsort(before)[:2]) == {7, 9}
+
+
+def test_a_column_from_1e_50_to_9e_50_counts() -> None:
+    x = np.random.default_rng(0).uniform(1e-50, 9e-50, (300, 2))
+    x[3, 0] = 2e-48
+    assert OutlierDetector(latent_dims=(), random_state=0).fit(x).score_samples(x).argmin() == 3
+
+
+def test_columns_that_float32_cannot_tell_apart_are_named() -> None:
+    x = np.random.default_rng(0).integers(0, 50, (300, 2)) + np.array([2**62, 2**40])
+    with pytest.warns(DataNote, match="column 0 are equal"):
+        OutlierDetector(latent_dims=(), random_state=0).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OutlierDetector(latent_dims=(), random_state=0).fit(x[:, 1:])
+
+
 def test_wild_values_do_not_set_a_columns_scale() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (1000, 3))
@@ -182,7 +262,9 @@ def test_a_soft_maximum_lies_between_mean_and_largest() -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"contamination": 0.7}, "contamination=0.7"), ({"clip": 0.0}, "clip=0.0"),
+    ({"contamination": 0.7}, "contamination=0.7"),
+    ({"contamination": "automatic"}, "contamination='automatic': auto"),
+    ({"clip": 0.0}, "clip=0.0"),
     ({"trimmed_fraction": 0.9}, "trimmed_fraction must be"),
     ({"settings": {"wdith": 3}}, "did you mean 'width'"),
     ({"latent_dims": (-1,)}, "latent_dim must be"),
@@ -193,10 +275,10 @@ def test_what_cannot_be_is_a_value_error(change, message) -> None:
         detector.fit(near_a_curve(300)[0])
 
 
-def test_rows_with_holes_or_too_few_columns_are_refused() -> None:
+def test_rows_with_holes_or_too_few_of_them_are_refused() -> None:
     x = near_a_curve(50)[0]
     x[3, 2] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         OutlierDetector(**QUICK).fit(x)
-    with pytest.raises(ValueError, match="minimum of 2"):
-        OutlierDetector(**QUICK).fit(x[:, :1])
+    with pytest.raises(ValueError, match="minimum of 5"):
+        OutlierDetector(**QUICK).fit(near_a_curve(4)[0])

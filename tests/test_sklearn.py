@@ -17,10 +17,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+from latlas.core.errors import DataNote
 from latlas.sklearn import AE, PCA, VAE, LatentModel
 
 TINY = {"settings": {"width": 16, "depth": 1}}
-ESTIMATORS = [PCA(), AE(images=300, **TINY), VAE(images=300, draws=4, **TINY)]
+ESTIMATORS = [PCA(), AE(images=300, **TINY), VAE(images=300, draws=4, **TINY),
+              LatentModel("beta-vae", images=300, draws=4, **TINY)]
 #: skipped by scikit-learn itself: it needs the optional package array_api_compat
 SKIPPED = {"check_array_api_input"}
 
@@ -68,6 +70,33 @@ def test_large_offsets_keep_their_digits() -> None:
     """Seconds since 1970 do not fit in float32."""
     x = np.random.default_rng(0).normal(size=(200, 3)) + 1.7e9
     assert PCA(1).fit(x).score(x) == pytest.approx(PCA(1).fit(x - 1.7e9).score(x - 1.7e9), abs=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-307, 1e-50, 1e39, 1e200, 1e305])
+def test_the_unit_of_a_column_moves_the_log_density_alone(unit: float, rows: np.ndarray) -> None:
+    """However large or small, and the row far out stays the least probable."""
+    rows = np.concatenate([rows, rows[:1] + np.array([0, 90, 0, 0, 0])])
+    other = rows * [1, unit, 1, 1, 1]
+    for estimator in (PCA(2), VAE(2, images=1000, random_state=0, **TINY)):
+        score = estimator.fit(rows).score_samples(rows)
+        moved = clone(estimator).fit(other)
+        np.testing.assert_allclose(moved.score_samples(other), score - np.log(unit), rtol=1e-3,
+                                   atol=1e-2)
+        assert score.argmin() == len(rows) - 1
+        rebuilt = moved.inverse_transform(moved.transform(other).astype(np.float32))
+        assert np.isfinite(rebuilt).all()
+        beyond = other[:2].copy()
+        beyond[0, 1], beyond[1, 0] = 1.7e308, -1.7e308
+        scores = moved.score_samples(beyond)
+        assert np.isfinite(scores).all() and (scores < score.min() - np.log(unit)).all()
+
+
+def test_columns_that_float32_cannot_tell_apart_are_named(rows: np.ndarray) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"time": 2**62 + np.arange(300) % 50, "x": rows[:, 0],
+                              "y": rows[:, 1]})
+    with pytest.warns(DataNote, match="column time are equal"):
+        PCA(1).fit(frame)
 
 
 def test_the_same_seed_gives_the_same_model(rows: np.ndarray) -> None:

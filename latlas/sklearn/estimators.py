@@ -19,7 +19,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from latlas.core.errors import LatlasError
+from latlas.core.errors import LatlasError, say_notes
 from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Table
@@ -34,6 +34,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 ROWS = 256
 #: held-out rows below which early choice of weights is not worth the rows
 FEWEST_HELD_OUT = 20
+#: standard deviations beyond which a value is cut: its square is far from float32's largest
+FARTHEST = 1e15
+#: rows by which it is seen whether a column's values can still be told apart
+COMPARED = 1000
 
 
 def _available(capability: str) -> Callable[[Method], Method]:
@@ -55,7 +59,8 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         random_state: decides weights, order and draws.
 
     Attributes:
-        model_: the trained model, on rows standardised by ``mean_`` and ``scale_``;
+        model_: the trained model, on rows standardised by ``mean_`` and ``scale_``, constant
+            columns by 1, and cut at 10¹⁵ standard deviations;
             ``n_features_in_``, ``feature_names_in_`` as in scikit-learn.
 
     Raises:
@@ -81,7 +86,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Train on the rows of ``X`` (n, d), which are standardised inside."""
         least = 2 if self.model == "pca" else 1  # PCA leaves at least one direction to noise
         x = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2,
-                          ensure_min_features=least)
+                          ensure_min_features=least).astype(np.float64)
         own = {"latent_dim": self.n_components, "images": self.images, "epochs": self.epochs,
                "minutes": self.minutes}
         # one thread and fp32 unless set: what is chosen by timing may differ between two fits
@@ -93,12 +98,14 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             order = np.random.default_rng(seed_of(self.random_state)).permutation(len(x))
             n = int(self.validation_fraction * len(x))
             n = n if n >= FEWEST_HELD_OUT and self.model != "pca" else 0
-            # standardised in float64, by the rows to train on; constant columns keep scale 1
-            train = x[order[n:]]
-            self.mean_, scale = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-            tiny = 1e-12 * np.maximum(1.0, np.abs(self.mean_))
-            self.scale_ = np.where(scale > tiny, scale, 1.0)
-            data = table(((x - self.mean_) / self.scale_).astype(np.float32))
+            train = x[order[n:]]  # the rows to train on decide the units
+            whole = np.frexp(np.abs(train).max(0))[1]  # powers of two: nothing is rounded
+            self.mean_ = np.ldexp(np.ldexp(train, -whole).mean(0), whole)
+            scale = deviation(train, self.mean_)
+            self.scale_ = np.where(scale > 0, scale, 1.0)
+            standard = standardised(x, self.mean_, self.scale_, FARTHEST)
+            say_what_collapses(X, x, standard)
+            data = table(standard)
             parts = TrainingData(data.subset(np.sort(order[n:])),
                                  data.subset(order[:n]) if n else None)
             self.model_: Any = trained(plan, parts).cpu()
@@ -121,7 +128,9 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                              f"{self._n_features_out}")
         rows = in_batches(torch.from_numpy(z.astype(np.float32)),
                           lambda latents: self.model_.decode(latents).mean)
-        return (rows.numpy() * self.scale_ + self.mean_).astype(z.dtype)
+        x: Array = rows.numpy() * self.scale_ + self.mean_
+        # columns may be larger than float32's largest
+        return x.astype(z.dtype) if np.abs(x).max() < np.finfo(z.dtype).max else x
 
     @_available("score")
     def score_samples(self, X: ArrayLike) -> Array:
@@ -153,7 +162,7 @@ class LatentModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """The rows of ``X`` as the model takes them, and their dtype."""
         check_is_fitted(self)
         x: Array = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return torch.from_numpy(((x - self.mean_) / self.scale_).astype(np.float32)), x.dtype
+        return torch.from_numpy(standardised(x, self.mean_, self.scale_, FARTHEST)), x.dtype
 
 
 class PCA(LatentModel):
@@ -213,6 +222,40 @@ def log_likelihood(model: Any, name: str, draws: int) -> Callable[[Tensor], Tens
     def of(batch: Tensor) -> Tensor:
         return model.log_likelihood(batch, noise=SharedNoise(derive(name)), draws=draws)[0]
     return of
+
+
+def deviation(x: Array, centre: Array) -> Array:
+    """Root mean square of x − centre by column, (n, d) float64 of any size to (d,); 0 of columns
+    that are constant but for rounding."""
+    half = x / 2 - centre / 2  # the difference of two numbers may be too large for float64
+    unit = np.frexp(np.abs(half).max(0))[1]  # whose squares are neither too large nor too small
+    size = np.ldexp(np.sqrt(np.square(np.ldexp(half, -unit)).mean(0)), unit)
+    varies = size > np.maximum(1e-12 * np.abs(centre / 2), np.finfo(np.float64).tiny)
+    return np.where(varies, np.minimum(size, np.finfo(np.float64).max / 2) * 2, 0.0)
+
+
+def standardised(x: Array, centre: Array, scale: Array, farthest: float) -> Array:
+    """(x − centre) / scale in float64, cut at ± ``farthest``, as float32."""
+    with np.errstate(over="ignore"):  # what is too large is cut
+        t = (x / 2 - centre / 2) / (scale / 2)
+    return np.clip(t, -farthest, farthest).astype(np.float32)
+
+
+def say_what_collapses(raw: Any, x: Array, standard: Array) -> None:
+    """Name the columns most of whose distinct values are no longer told apart, as they were given,
+    in float64 ``x`` or in float32 ``standard``, (n, d) each."""
+    rows = np.unique(np.linspace(0, len(x) - 1, COMPARED).astype(np.int64))
+    names = list(getattr(raw, "columns", range(x.shape[1])))
+    columns = [raw[name] for name in names] if hasattr(raw, "columns") else np.asarray(raw).T
+    lost = []
+    for name, column, before, after in zip(names, map(np.asarray, columns), x[rows].T,
+                                           standard[rows].T, strict=True):
+        before = column[rows] if column.dtype.kind in "iu" else before  # some are beyond 2⁵³
+        if 2 * len(np.unique(after)) <= len(np.unique(before)):
+            lost.append(str(name))
+    if lost:
+        say_notes([f"most distinct values of column{'s' * (len(lost) > 1)} {', '.join(lost)} are "
+                   "equal once they are standardised in float32; scale or leave out what is wild"])
 
 
 def table(rows: Array) -> Dataset:
