@@ -179,7 +179,7 @@ class Audit(common.Result):
         as_they_are = with_walk(self.by_example, self.by_walk)
         return float((self.by_latent[rows] >= as_they_are[rows]).mean())
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         """One row per example, the rarest first; those in no cluster are in number −1."""
         order, cluster = self.order, np.full(len(self.rarity), -1, np.int64)
         for number, rows in enumerate(c.examples for c in self.clusters):
@@ -197,7 +197,7 @@ class Audit(common.Result):
                           for i, d in enumerate(self.dimensions)}
 
     def facts(self) -> dict[str, Any]:
-        """All but what is one number per example, which :meth:`table` has."""
+        """All but what is one number per example, which :meth:`as_columns` has."""
         return {"examples": len(self.rarity), "rarest": self.rarest.tolist(),
                 "commonest": self.order[::-1][:len(self.rarest)].tolist(),
                 "effective_share": self.weights.share, "alpha": self.weights.alpha,
@@ -229,7 +229,7 @@ class Audit(common.Result):
     def save(self, path: str | Path) -> str:
         """A folder with report.html, audit.json and examples.csv; or the table by its suffix."""
         if not write.is_folder(path):
-            return write.write_table(path, self.table())
+            return write.write_table(path, self.as_columns())
         folder, lines = Path(path), []
         folder.mkdir(parents=True, exist_ok=True)
         if self.page is not None:
@@ -237,7 +237,7 @@ class Audit(common.Result):
             lines.append(f"wrote {folder / 'report.html'}")
         save_json(folder / "audit.json", self.facts())
         return "\n".join([*lines, f"wrote {folder / 'audit.json'}",
-                          write.write_table(folder / "examples.csv", self.table())])
+                          write.write_table(folder / "examples.csv", self.as_columns())])
 
 
 @common.verb

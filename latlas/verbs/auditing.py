@@ -19,6 +19,7 @@ from latlas.data.fitting import (
     open_examples,
     with_own_labels,
 )
+from latlas.data.frames import is_frame
 from latlas.data.pairs import first_side
 from latlas.data.tables import as_read, kinds_of
 from latlas.metrics.features import outlines
@@ -55,7 +56,7 @@ def open_grouped(run: Run, data: Any, split: str, group: str | None,
 
     ConfigError: no such factor or column. DataError: labels of another number than the examples.
     """
-    if is_arrays(data):
+    if is_arrays(data) and not is_frame(data):
         x, y = data if isinstance(data, tuple) else (data, None)
         if group is not None:
             raise ConfigError(f"{say_option('group', group)}: arrays have no columns; give "

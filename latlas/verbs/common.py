@@ -38,6 +38,7 @@ from latlas.render.text import counted
 from latlas.verbs import write
 
 if TYPE_CHECKING:
+    from latlas.verbs.frames import Origin
     from latlas.verbs.results import Results
 
 Array = NDArray[Any]
@@ -104,7 +105,8 @@ def verb(function: F) -> F:
             for name, hint in get_type_hints(function, include_extras=True).items():
                 bounds[name] = [m for m in getattr(hint, "__metadata__", ())
                                 if isinstance(m, Bounds)]
-        for name, value in names.bind(*args, **named).arguments.items():
+        arguments = names.bind(*args, **named).arguments
+        for name, value in arguments.items():
             if isinstance(value, Real) and not isinstance(value, bool):
                 finite(name, float(value))
                 for bound in bounds.get(name, ()):
@@ -115,7 +117,13 @@ def verb(function: F) -> F:
                                   "give it a value", option=name)
             if name == "out" and value is not None:
                 write.check_place(value)
-        return function(*args, **named)
+        result = function(*args, **named)
+        data = arguments.get("data", arguments.get("latents"))
+        if data is not None and not isinstance(data, str | Path) and isinstance(result, Result):
+            from latlas.verbs import frames
+
+            result.origin = frames.origin_of(data, arguments)
+        return result
 
     return cast(F, checked)
 
@@ -202,6 +210,15 @@ class Result:
     exit_code: int = 0
     #: suffixes that :meth:`save` knows
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".parquet", ".npz")
+    #: the table has a row for each example of the data
+    row_per_example: ClassVar[bool] = True
+    #: the frame that the data came in
+    origin: Origin | None = None
+
+    @property
+    def order(self) -> Array | None:
+        """(n,) which example of the data each row of the table is; ``None`` in their order."""
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Numbers and words about the whole, in JSON's own types or arrays."""
@@ -211,14 +228,25 @@ class Result:
         """The same for a reader; empty where the files say it all."""
         return ""
 
-    def table(self) -> dict[str, Array]:
-        """One row per example, by column."""
+    def as_columns(self) -> dict[str, Any]:
+        """One row per example, by column: arrays, or series of polars of a table's own columns."""
         raise TypeError(f"{type(self).__name__} has no table")
+
+    def table(self, kind: str = "") -> Any:
+        """One row per example, in the kind that the data came in: a frame of pandas, polars or
+        pyarrow, with its index and the columns that name its rows; else a dictionary of arrays.
+
+        Args:
+            kind: ``pandas``, ``polars``, ``pyarrow`` or ``arrays``, whatever the data came in.
+        """
+        from latlas.verbs import frames
+
+        return frames.as_kind(self, kind)
 
     def save(self, path: str | Path) -> str:
         """Write by suffix; returns what was written, in one line. ConfigError for a suffix that it
         does not know, RunError where the file cannot be written."""
-        return write.write_table(path, self.table())
+        return write.write_table(path, self.as_columns())
 
     def save_in(self, results: Results) -> str:
         """Write to a folder that belongs to one command; as :meth:`save`."""
@@ -305,7 +333,7 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
         flat = self.flat
         return {"n": len(flat), "shape": list(flat.shape), **(self.details or {})}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         return write.example_columns(self.flat, self.space, self.names)
 
     def save_in(self, results: Results) -> str:

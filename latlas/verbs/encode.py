@@ -38,7 +38,7 @@ class Latents(common.ArrayResult):
     def facts(self) -> dict[str, Any]:
         return {"n": len(self.values), "latent_dim": self.values.shape[1]}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         return {f"z{i}": column for i, column in enumerate(self.values.T)}
 
     def save(self, path: str | Path) -> str:
@@ -64,7 +64,7 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
         return Latents(encoded(model, examples, progress), examples.take("names")).saved(out)
     return shards.write_parts(
         "encode", model, examples,
-        lambda part, count: Latents(encoded(model, part, count)).table(),
+        lambda part, count: Latents(encoded(model, part, count)).as_columns(),
         shard=shard, out=out, block=block, progress=progress)
 
 
@@ -114,26 +114,32 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
 
 
 def read_latents(latents: Any) -> Array:
-    """(n, latent_dim) float32 from an array, or a file as :func:`encode` writes them. DataError: no
-    such file, no numbers in it, or another shape."""
-    if not isinstance(latents, (str, Path)):
+    """(n, latent_dim) float32 from an array, a frame, or a file as :func:`encode` writes them; of
+    frames and tables the columns z0, z1, …, or all. DataError: no such file, no numbers in it, or
+    another shape."""
+    from latlas.data.frames import is_frame, read_frame
+
+    file = isinstance(latents, str | Path)
+    if not file and not is_frame(latents):
         return np.asarray(latents, np.float32)
-    path, suffix = Path(latents), Path(latents).suffix.lower()
-    if suffix not in write.TABLES:
+    path = Path(latents) if file else "the frame"
+    suffix = Path(latents).suffix.lower() if file else ""
+    if file and suffix not in write.TABLES:
         raise DataError(f"{path}: latents are read from {', '.join(sorted(write.TABLES))}")
     try:
         if suffix in (".npz", ".npy"):
             array: Any = np.load(path, allow_pickle=False)
             if suffix == ".npz":
-                with array as file:
-                    array = file["latents" if "latents" in file.files else file.files[0]]
-        else:  # the columns z0, z1, … of a table, or all of it
+                with array as arrays:
+                    array = arrays["latents" if "latents" in arrays.files else arrays.files[0]]
+        else:
             import polars
 
-            frame = (polars.read_csv if suffix == ".csv" else polars.read_parquet)(path)
+            frame = read_frame(latents, "the frame").data if not file else (
+                polars.read_csv if suffix == ".csv" else polars.read_parquet)(path)
             numbered = [c for c in frame.columns if c[:1] == "z" and c[1:].isdigit()]
             array = frame.select(numbered or frame.columns).to_numpy()
-        values = np.asarray(array, np.float32)
+        values = np.array(array, np.float32)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # whatever a parser makes of a broken file
@@ -213,7 +219,7 @@ class Predictions(common.Result):
             counts.append(ClassCount(name, predicted, count, accuracy))
         return tuple(counts)
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         """A row per example: the class, its label, every probability."""
         classes, p = np.asarray(self.classes), np.exp(self.log_p)
         columns = {"example": np.arange(len(p)) if self.names is None else np.asarray(self.names),

@@ -18,7 +18,7 @@ from latlas.render.html import Cell, Table
 from latlas.render.text import drawn
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
-from latlas.verbs.common import Array, Flag, Progress, listed
+from latlas.verbs.common import Flag, Progress, listed
 
 LIKELIHOODS = ("nats", "bits_per_dim", "elbo", "elbo_reconstruction", "elbo_kl")
 ARROWS = {"low": "\u00a0↓", "high": "\u00a0↑", "fair": "\u00a0≈", "": ""}
@@ -48,6 +48,7 @@ CacheFolder = Annotated[Any, Flag(None, "")]
 class Metrics(common.Result):
     """Metrics that :meth:`save` writes as JSON, or as a table."""
 
+    row_per_example = False
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".csv", ".parquet", ".npz")
 
     def save(self, path: str | Path) -> str:
@@ -113,8 +114,8 @@ class Evaluation(Metrics):
     def text(self) -> str:
         return side_by_side(self.columns).text()
 
-    def table(self) -> dict[str, Array]:
-        return side_by_side(self.columns).table()
+    def as_columns(self) -> dict[str, Any]:
+        return side_by_side(self.columns).as_columns()
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Comparison(Metrics):
         return {"base_measure": self.base_measure, "notes": self.notes,
                 "evaluations": [e.to_json() for e in self.evaluations]}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         """A row per metric; text."""
         rows = self.rows()
         return {column: np.array([row[column] for row in rows]) for column in rows[0]}

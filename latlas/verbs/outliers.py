@@ -23,6 +23,7 @@ from latlas.data.fitting import (
     is_arrays,
     with_own_labels,
 )
+from latlas.data.frames import is_frame
 from latlas.data.pairs import first_side
 from latlas.metrics import outliers as scoring
 from latlas.render import plots
@@ -92,7 +93,7 @@ class Outliers(common.Result):
                   for name, score in {self.method: self.score, **self.controls}.items()}
         return {name: r for name, r in ranked.items() if r is not None}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         """One row per example, the most outlying first."""
         order = self.order
         names = None if self.examples is None else self.examples.take("names")
@@ -140,7 +141,7 @@ class Outliers(common.Result):
         histogram = plots.histograms(sets, x=SCORES[self.method], mark=self.threshold,
                                      marked=f"threshold, false-positive rate {self.fpr:.3g}",
                                      log=self.method == "typicality")
-        lines = [write.write_table(path, self.table()),
+        lines = [write.write_table(path, self.as_columns()),
                  write.write_plot(beside("histogram"), histogram)]
         if self.examples is not None and self.examples.space.kind == "image":
             x = np.asarray(self.examples.take("x"))[self.order[:GALLERY]]
@@ -248,7 +249,7 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
 
     ConfigError: no such class.
     """
-    if is_arrays(data):
+    if is_arrays(data) and not is_frame(data):
         x, labels = data if isinstance(data, tuple) else (data, None)
         examples = run.open(x, split)
         if labels is None:

@@ -61,12 +61,12 @@ class Projection(common.Result):
     space: Space
     names: Any = None
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         near = {} if self.nearest is None else {"nearest": self.nearest}
         return {"example": np.arange(len(self.latents)), "error": self.error, **near}
 
     def facts(self) -> dict[str, Any]:
-        return {"space": self.latent_space, **self.table()}
+        return {"space": self.latent_space, **self.as_columns()}
 
     def text(self) -> str:
         near = self.nearest
@@ -127,6 +127,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     """
     from latlas.data.dataset import Dataset
     from latlas.data.fitting import is_arrays
+    from latlas.data.frames import is_frame
     from latlas.verbs.passes import examples_of, sweep
 
     run = as_run(run)
@@ -135,7 +136,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)
-    in_memory = isinstance(data, Dataset) or is_arrays(data)
+    in_memory = isinstance(data, Dataset) or is_arrays(data) or is_frame(data)
     examples = run.open(data, split, **read).subset(slice(0, n or (None if in_memory else FEW)))
     results = results_of(out, "project", run, examples, data, starts=starts, steps=steps,
                          space=space, features=features, seed=seed)

@@ -86,7 +86,7 @@ class Scores(common.Result):
         return {"nats": self.nats, "se": self.se, "bits_per_dim": self.bits_per_dim,
                 "ess": self.ess, "unreliable": self.unreliable}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         names = np.arange(len(self.nats)) if self.names is None else np.asarray(self.names)
         return {"example": names, **self.columns()}
 

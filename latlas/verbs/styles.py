@@ -70,6 +70,7 @@ class Directions(common.Result):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = write.EXAMPLES
+    row_per_example = False
     space: str
     centre: Array
     axes: Array
@@ -81,7 +82,7 @@ class Directions(common.Result):
         return {**(self.edits.facts() if self.edits else {}), "space": self.space,
                 "share": self.share}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         return {"sd": self.sd, "share": self.share,
                 **{f"{self.space}{i}": column for i, column in enumerate(self.axes.T)}}
 

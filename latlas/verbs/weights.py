@@ -36,7 +36,7 @@ class ExampleWeights(common.Result):
     dimensions: bool = False
     names: Any = None
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         each = {f"rarity_{i}": column for i, column in enumerate(self.rarity.T)}
         return {"example": np.arange(len(self.weight)) if self.names is None else
                 np.asarray(self.names), "weight": self.weight,

@@ -1,12 +1,14 @@
 """Arrays to files, by the file's suffix; written beside the target and renamed when whole."""
 
+from __future__ import annotations
+
 import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +16,13 @@ from PIL import Image
 
 from latlas.core import files
 from latlas.core.errors import ConfigError, RunError, say_option
-from latlas.core.space import Space
+from latlas.core.space import Space, Table
 from latlas.render import imaging, plots
 from latlas.render.text import counted
 from latlas.verbs.names import file_names
+
+if TYPE_CHECKING:
+    import polars
 
 Array = NDArray[Any]
 FRAMES = (".csv", ".parquet", ".npz")
@@ -108,29 +113,44 @@ def write_latents(path: Path | str, latents: Array, names: Any = None) -> str:
 def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
     """Columns of equal length as ``.csv``, ``.parquet`` or ``.npz``."""
     target, suffix = Path(path), check_suffix(path)
-    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in columns.items()}
     with whole(target) as part:
         if suffix == ".npz":
+            arrays: dict[str, Any] = {k: as_array(v) for k, v in columns.items()}
             np.savez_compressed(part, **arrays)
         else:
-            import polars
-
-            frame = polars.DataFrame({readable(k): [readable(t) for t in v.tolist()]
-                                      if v.dtype.kind in "UO" else v for k, v in arrays.items()})
+            frame = as_frame(columns)
             # polars' own writers know no paths but UTF-8, and errors of another kind
             buffer = io.BytesIO()
             (frame.write_csv if suffix == ".csv" else frame.write_parquet)(buffer)
             part.write_bytes(buffer.getbuffer())
-    return f"wrote {len(next(iter(arrays.values())))} rows to {target}"
+    return f"wrote {len(next(iter(columns.values())))} rows to {target}"
 
 
-def example_columns(values: Array, space: Space, names: Any = None) -> dict[str, Array]:
-    """A row per example: of a table the columns that its file had, else one per number."""
+def as_frame(columns: Mapping[str, Any]) -> polars.DataFrame:
+    """Arrays and series as a frame of polars; series keep their types."""
+    import polars
+
+    return polars.DataFrame({readable(k): v if isinstance(v, polars.Series) else
+                             [readable(t) for t in np.asarray(v).tolist()]
+                             if np.asarray(v).dtype.kind in "UO" else np.asarray(v)
+                             for k, v in columns.items()})
+
+
+def as_array(column: Any) -> Array:
+    """An array, or a series as one: of words, or of values some of which are missing, objects."""
+    if hasattr(column, "null_count") and (column.null_count() or column.dtype == str):
+        return np.array(column.to_list(), object)
+    return np.asarray(column)
+
+
+def example_columns(values: Array, space: Space, names: Any = None) -> dict[str, Any]:
+    """A row per example: of a table the columns that its file had, as series of their types, else
+    an array per number."""
     flat = values.reshape(len(values), -1)
-    if len(space.columns) == flat.shape[1]:
-        from latlas.data.tables import as_read
+    if isinstance(space, Table) and len(space.columns) == flat.shape[1]:
+        from latlas.data.values import frame_of
 
-        return {**_named(names), **as_read(values, space)}
+        return {**_named(names), **{s.name: s for s in frame_of(flat, space)}}
     titles = _column_names(space, flat.shape[1])
     return {**_named(names), **dict(zip(titles, flat.T, strict=True))}
 
