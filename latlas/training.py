@@ -309,8 +309,8 @@ class PriorFit:
 
 
 def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
-              origin: str = "fit_prior()", read: Mapping[str, Any] | None = None,
-              **settings: Any) -> PriorFit:
+              accept_changed_data: bool = False, origin: str = "fit_prior()",
+              read: Mapping[str, Any] | None = None, **settings: Any) -> PriorFit:
     """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
     matching.
 
@@ -320,6 +320,7 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     Args:
         data: by default what the run was trained on; ``read`` are options of the source.
         draws: of q(z|x) for every example.
+        accept_changed_data: go on although the examples have changed since the fit began.
         settings: of the model ``flow-matching`` and of training (``minutes=5``).
 
     Raises:
@@ -345,11 +346,15 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     data = encode_training_data(run, data, draws, plan.options.seed, read or {})
     folder = run.path / PRIOR
     try:
-        fit = execute(replace(plan, started=started), data, folder, progress)
+        fit = execute(replace(plan, started=started), data, folder, progress,
+                      accept_changed_data=accept_changed_data)
     except RunError as error:
         if not error.option:  # nothing differs from what was fitted before
             raise
-        raise RunError(error.message, hint=f"remove {folder} to fit another prior") from error
+        go_on = f", or go on with {say_option(error.option, True)}" if (
+            error.option == "accept_changed_data") else ""
+        raise RunError(error.message, hint=f"remove {folder} to fit another prior{go_on}") \
+            from error
     assert fit.outcome is not None
     if fit.outcome.stopped == "interrupt":
         return PriorFit(fit)

@@ -288,6 +288,27 @@ def test_an_ending_is_refused_before_the_work(runs: Path, here: Path, tokens: li
     assert f"cannot write {tokens[-1]}: valid endings are" in line
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.csv", "x.npz"])
+def test_a_file_is_replaced_whole_and_this_is_said(runs: Path, here: Path, name: str,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = ["sample", str(runs / "vae"), "--n", "4", "--out", name]
+    assert cli.run(tokens) == 0
+    assert "replaced" not in capsys.readouterr().out
+    first = Path(name).read_bytes()
+    assert cli.run([*tokens, "--seed", "1"]) == 0
+    assert f"replaced the {name} that was there" in capsys.readouterr().out
+    assert Path(name).read_bytes() != first
+
+
+def test_what_is_read_is_never_replaced(runs: Path, here: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["sample", str(runs / "vae"), "--n", "4", "--out", "x.npz"]) == 0
+    before = Path("x.npz").read_bytes()
+    assert cli.run(["reconstruct", str(runs / "vae"), "--data", "x.npz", "--out", "./x.npz"]) == 2
+    assert "--out x.npz: it is the data" in capsys.readouterr().err
+    assert Path("x.npz").read_bytes() == before
+
+
 def test_a_place_that_cannot_be_written(runs: Path, here: Path,
                                         capsys: pytest.CaptureFixture[str]) -> None:
     (here / "file").write_text("kept")

@@ -108,6 +108,35 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
         assert torch.equal(mine, theirs)
 
 
+def test_changed_data_are_refused_unless_accepted(tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    """The fit goes on with the examples there are now, in the units it began with."""
+    x = np.random.default_rng(0).normal(size=(400, 3))
+
+    def write(n: int) -> None:
+        np.savetxt(tmp_path / "t.csv", x[:n], delimiter=",", header="a,b,c", comments="")
+
+    write(350)
+    run = tmp_path / "run"
+    latlas.train("pca", str(tmp_path / "t.csv"), out=run, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "advance", lambda self, images: (
+            images >= 2000 and signal.raise_signal(signal.SIGINT)))
+        latlas.fit_prior(run, progress=False, **FLOW)
+    space = latlas.load(run / "prior").space
+    write(400)
+    with pytest.raises(RunError, match=r"were added; remove .*accept_changed_data=True"):
+        latlas.fit_prior(run, progress=False, **FLOW)
+    tokens = ["fit-prior", str(run), *(part for key, value in FLOW.items()
+                                       for part in ("--set", f"{key}={value}"))]
+    assert cli.run(tokens) == 2
+    assert "or go on with --accept-changed-data" in capsys.readouterr().err
+    assert cli.run([*tokens, "--accept-changed-data"]) == 0
+    assert latlas.load(run / "prior").space == space and latlas.load(run / "prior").finished
+    assert cli.run(tokens) == 0  # the data are the new ones from now on
+
+
 def test_latents_are_draws_of_the_posterior(runs: Path) -> None:
     model = latlas.load(runs / "vae").model
     data = latlas.open_data(None, "validation", like=runs / "vae").subset(np.arange(3))

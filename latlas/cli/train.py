@@ -28,6 +28,8 @@ Epochs = Annotated[float | None, Flag(float, "Budget: passes over the data.")]
 Minutes = Annotated[float | None, Flag(float, "Budget: minutes.")]
 TrainSeed = Annotated[int | None, Flag(int, "Decides weights, order and draws."), SEED]
 TrainDevice = Annotated[str | None, Flag(str, "auto, cpu, cuda, mps.")]
+AcceptChangedData = Annotated[bool, Flag(
+    bool, "Go on although the examples have changed since it began.")]
 DRAWS = 1000
 #: enough for 1,437 small digits: the held-out loss is lowest after 60,000 to 100,000 examples
 DEMO_IMAGES = 100_000
@@ -75,9 +77,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
           start: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
                                              name="--from")] = None,
           seed: TrainSeed = None, device: TrainDevice = None,
-          accept_changed_data: Annotated[bool, Flag(
-              bool, "Go on although the examples have changed since the run began.")] = False,
-          **read: Any) -> Result:
+          accept_changed_data: AcceptChangedData = False, **read: Any) -> Result:
     """Train a model on your data.
 
     The same command again goes on where it stopped; Ctrl-C saves first. Without a budget one is
@@ -116,7 +116,8 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
               images: Annotated[str | None, Flag(
                   str, "Budget: latents to see. Default: 4M.")] = None,
               epochs: Epochs = None, minutes: Minutes = None, seed: TrainSeed = None,
-              device: TrainDevice = None, **read: Any) -> Result:
+              device: TrainDevice = None, accept_changed_data: AcceptChangedData = False,
+              **read: Any) -> Result:
     """Fit a second prior to the latents of a run's training examples, by flow matching.
 
     It goes into RUN/prior, and `latlas sample RUN` then draws from it. The same command again
@@ -126,7 +127,8 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
 
     values = settings("flow-matching", config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
-    prior = fit(run, data, draws=draws, origin="fit-prior", read=read, **values)
+    prior = fit(run, data, draws=draws, origin="fit-prior", read=read,
+                accept_changed_data=accept_changed_data, **values)
     outcome: Any = prior.run.outcome
     stopped = outcome.stopped == "interrupt"
     facts = {"run": str(prior.run.path), "stopped": outcome.stopped, "images": outcome.images,

@@ -95,7 +95,8 @@ SEED, POSITIVE, AMOUNT = Bounds(0, 2**63 - 1), Bounds(1), Bounds(above=0)
 def verb(function: F) -> F:
     """A verb whose arguments are held to what its signature declares, before anything is done.
 
-    Numbers are finite and within their :class:`Bounds`, and no text is empty.
+    Numbers are finite and within their :class:`Bounds`, and no text is empty. A file that is
+    written in the place of another is said; it is never one of the data.
     """
     names, bounds = inspect.signature(function), dict[str, list[Bounds]]()
 
@@ -115,11 +116,16 @@ def verb(function: F) -> F:
                     value if isinstance(value, tuple | list) else (value,))):
                 raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or "
                                   "give it a value", option=name)
-            if name == "out" and value is not None:
-                write.check_place(value)
+        out, data = arguments.get("out"), arguments.get("data", arguments.get("latents"))
+        if out is not None:
+            write.check_place(out, data)
+        replaced = out is not None and Path(out).is_file()
         result = function(*args, **named)
-        data = arguments.get("data", arguments.get("latents"))
-        if data is not None and not isinstance(data, str | Path) and isinstance(result, Result):
+        if not isinstance(result, Result):
+            return result
+        if replaced and result.written:
+            result.written = (*result.written, f"replaced the {Path(out).name} that was there")
+        if data is not None and not isinstance(data, str | Path):
             from latlas.verbs import frames
 
             result.origin = frames.origin_of(data, arguments)

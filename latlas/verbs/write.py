@@ -174,9 +174,15 @@ def is_folder(path: Path | str) -> bool:
     return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
 
 
-def check_place(path: Path | str) -> None:
+def check_place(path: Path | str, data: Any = None) -> None:
     """Raise RunError, before long work, where nothing can be written: a folder that is read-only,
-    a disk that is full, a file in the way."""
+    a disk that is full, a file in the way; ConfigError where it would replace a file of ``data``.
+    """
+    for source in data if isinstance(data, tuple | list) else (data,):
+        if isinstance(source, str | Path) and Path(path).is_file() and Path(source).is_file() and (
+                Path(path).samefile(source)):
+            raise ConfigError(f"{say_option('out', path)}: it is the data, which would be replaced",
+                              option="out", hint="name another file")
     place = Path(path).absolute()
     place = place if is_folder(path) and place.is_dir() else place.parent
     while not place.exists() and place != place.parent:
