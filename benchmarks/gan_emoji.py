@@ -34,7 +34,7 @@ from latlas.data import split
 from latlas.data.dataset import Dataset, Source, partition
 from latlas.metrics.arrays import nearest
 from latlas.metrics.table import KINDS, Metric
-from latlas.verbs.evaluate import measure as evaluated
+from latlas.verbs.evaluate import evaluated
 from latlas.verbs.styles import LEVELS
 from latlas.verbs.write import write_examples
 

@@ -119,7 +119,7 @@ def metrics_of(evaluation: Any) -> Values:
 RESULTS: dict[str, Callable[[Any], Values]] = {
     "score": lambda r: [r.nats, r.se, r.ess, r.bits_per_dim, r.acceptance],
     "classify": lambda r: [r.log_p],
-    "project": lambda r: [r.latents, r.values, r.way, r.error, r.nearest],
+    "project": lambda r: [r.latents, r.values, r.path, r.error, r.nearest],
     "directions": lambda r: [r.centre, r.axes, r.sd, r.share],
     "outliers": lambda r: [r.score, r.reference, r.threshold, *r.controls.values()],
     "weights": lambda r: [r.weight, r.rarity, r.effective_share],

@@ -21,7 +21,7 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
-from latlas.verbs.evaluate import measure
+from latlas.verbs.evaluate import evaluated
 from latlas.verbs.translating import clips_of, translate_film, write_film
 
 #: of the digits, so that they take seconds
@@ -43,7 +43,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_film(args.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
     translate_film(model, day, args.out / "night.gif")
-    results = measure(model, train=split(source, "train"), test=test, metrics=["translation"])
+    results = evaluated(model, train=split(source, "train"), test=test, metrics=["translation"])
     metric = results.get("flicker")
     print(f"{args.out}/night.gif: {metric.text()} of flicker, the input "
           f"{metric.control:.4f}")

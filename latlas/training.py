@@ -59,7 +59,7 @@ class Plan:
     config: Any
     options: TrainOptions
     split: str = "train"
-    start: Path | None = None
+    init_from: Path | None = None
     started: float | None = None
 
 
@@ -79,7 +79,7 @@ class TrainingData:
 
 
 def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
-          progress: bool = True, start: str | Path | None = None, split: str = "train",
+          progress: bool = True, init_from: str | Path | None = None, split: str = "train",
           encoder: Any = None, decoder: Any = None, accept_changed_data: bool = False,
           **settings: Any) -> Run:
     """Train a model; the same call again goes on where it stopped, or loads the finished run.
@@ -88,7 +88,7 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
         model: a name of :func:`latlas.list_models`, or ``module:Class``.
         data: a source; arrays are divided into train, validation and test like any other.
         out: the run folder; without one nothing is kept but the run that is returned.
-        start: a run whose weights to start from.
+        init_from: a run whose weights to start from.
         split: ``train``, or ``all`` to hold nothing back.
         encoder, decoder: ``nn.Module``s of your own.
         accept_changed_data: go on although examples were added, removed, or moved to another split
@@ -106,7 +106,7 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     started = time.monotonic()
     networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
-                   start=start)
+                   init_from=init_from)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
     examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
     return execute(replace(plan, started=started), examples, out, progress, networks,
@@ -114,7 +114,7 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
 
 
 def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
-            start: str | Path | None = None, origin: str = "train()") -> Plan:
+            init_from: str | Path | None = None, origin: str = "train()") -> Plan:
     """Settings of the model's config and of training, told apart and checked.
 
     Raises:
@@ -129,7 +129,7 @@ def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
                           option="split")
     return Plan(model, parse(entry.config, {k: v for k, v in settings.items() if k in own}, origin),
                 with_defaults(entry.training, {k: v for k, v in settings.items() if k not in own},
-                              origin), split, None if start is None else Path(start))
+                              origin), split, None if init_from is None else Path(init_from))
 
 
 def training_data(source: Source | PairSource, split: str = "train",
@@ -173,6 +173,7 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
     from latlas.core.noise import derive
     from latlas.engine.progress import Bar, Progress
     from latlas.engine.train import train as train_model
+    from latlas.snapshots import SampleMonitor, TranslationSheets
 
     if out is None:
         with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
@@ -189,8 +190,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
     with torch.random.fork_rng(devices=[]):  # the first weights depend on the seed alone
         torch.manual_seed(derive(plan.options.seed, "weights"))
         model = models.build(plan.model, config_for(plan, examples), examples.space, **modules)
-    if plan.start is not None:
-        _start_from(model, plan.start, modules)
+    if plan.init_from is not None:
+        _load_weights(model, plan.init_from, modules)
     batch_size_of(model, len(examples), plan.options, context)  # refused before there is a folder
 
     config = to_json(model.config)
@@ -198,7 +199,7 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         config["latent_dim"] = model.latent_dim
     request = {"model": plan.model, "config": config, "space": model.space.to_json(),
                "data": data.spec, "split": plan.split, "training": to_json(plan.options),
-               "custom": sorted(modules), "from": plan.start and str(plan.start),
+               "custom": sorted(modules), "from": plan.init_from and str(plan.init_from),
                **({"made_of": data.inputs} if data.inputs else {})}
     if context.is_main:
         keys = Keys.of(*(data.basis or (examples, held_out)))
@@ -211,7 +212,12 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         if note:
             show.warn(note)
         watched = context.is_main and model.defaults.monitored and not (out / MODEL).is_file()
-        callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
+        callbacks: list[Any] = []
+        if watched and len(examples):  # an adversarial model's samples, or translations
+            folder = out / "samples" if plan.options.sample_snapshots else None
+            callbacks.append(SampleMonitor(folder, examples, plan.options.seed, out / "cache")
+                             if isinstance(examples, Dataset) else
+                             TranslationSheets(folder, examples))
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks,
                               plan.started)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
@@ -220,15 +226,6 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
-
-
-def _snapshots(plan: Plan, examples: Data, out: Path) -> Any:
-    """What looks at an adversarial model's samples, or translations, while it trains."""
-    from latlas.snapshots import SampleMonitor, TranslationSheets
-
-    folder = out / "samples" if plan.options.sample_snapshots else None
-    return SampleMonitor(folder, examples, plan.options.seed, out / "cache") if isinstance(
-        examples, Dataset) else TranslationSheets(folder, examples)
 
 
 def claim(out: Path, request: dict[str, Any], keys: Keys, accept: bool) -> None:
@@ -277,14 +274,14 @@ def _in_folder(out: Path) -> Iterator[None]:
             raise
 
 
-def _start_from(model: Model, start: Path, modules: Mapping[str, Any]) -> None:
+def _load_weights(model: Model, init_from: Path, modules: Mapping[str, Any]) -> None:
     """Start from another run's weights; it must have the same networks."""
-    run = Run(start, device="cpu")
+    run = Run(init_from, device="cpu")
     run.modules = {k: v for k, v in modules.items() if k in run.record.get("custom", ())}
     theirs, mine = run.model.state_dict(), model.state_dict()
     wrong = [k for k in mine if k not in theirs or theirs[k].shape != mine[k].shape]
     if wrong:
-        raise RunError(f"cannot start from {start}: {wrong[0]} differs in shape or is missing "
+        raise RunError(f"cannot start from {init_from}: {wrong[0]} differs in shape or is missing "
                        "there; use the same model, sizes and data shape")
     model.load_state_dict({k: theirs[k] for k in mine})
 

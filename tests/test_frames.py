@@ -26,7 +26,7 @@ from latlas.data.pairs import PairDataset
 from latlas.metrics.paired import flicker, motions
 from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
-from latlas.verbs.evaluate import measure
+from latlas.verbs.evaluate import evaluated
 from latlas.verbs.translating import clips_of, write_film
 
 TIMES = [50, 60, 70, 80]
@@ -285,7 +285,7 @@ def test_flicker_is_measured_beside_that_of_the_input():
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "BA":
         source = data.a if to == "B" else data.b
-        figure = measure(model, train=data, test=data, to=to, metrics=["translation"]).get(
+        figure = evaluated(model, train=data, test=data, to=to, metrics=["translation"]).get(
             "flicker")
         later = np.flatnonzero(np.diff(source.clip) == 0) + 1
         transform, weight = motions(source.x[later - 1], source.x[later], 16.0)
@@ -297,7 +297,7 @@ def test_flicker_is_measured_beside_that_of_the_input():
         assert figure.control == pytest.approx(own.mean())
     plain = tiny.domains()
     model = tiny.build("cycle-gan", plain, tiny.small("cycle-gan")).eval()
-    assert measure(model, train=plain, test=plain).get("flicker") is None
+    assert evaluated(model, train=plain, test=plain).get("flicker") is None
 
 
 @pytest.fixture(scope="module")

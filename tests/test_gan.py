@@ -136,7 +136,7 @@ def test_real_items_and_fakes_in_one_batch_change_nothing(every):
     for together in (True, False):
         model = model_of(data, network="conv", n_clusters=3, minibatch_std=4, r1_interval=every)
         model.prepare(Sweep(data, 50), len(data))
-        model.adversarial.joint, batch = together, Batches(data, 8).at(0)
+        model.adversarial.concat_real_fake, batch = together, Batches(data, 8).at(0)
         losses, total = model.losses(batch, Step(0, 0, 0.0, Noise(1))), 0.0
         inputs = shown_to(model.discriminator)
         for _ in model.phases[:-1]:

@@ -19,7 +19,7 @@ from latlas.core.space import Images, Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS
 from latlas.render import html, imaging, plots
-from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.evaluate import Evaluation, evaluated, side_by_side
 from latlas.verbs.report import Report
 from latlas.verbs.sample_quality import feature_extractor
 from latlas.verbs.sections import Subject, build_page, principal_plane, read_metrics
@@ -179,7 +179,7 @@ def test_the_plane_keeps_the_two_largest_variances():
 def test_evaluated_models_are_summarised_and_explained():
     parts = {"train": data(80), "test": data(60, 1)}
     extract = feature_extractor("pixels", parts["train"])
-    subjects = [Subject(n, Half(), None, measure(Half(), **parts, features=extract, name=n),
+    subjects = [Subject(n, Half(), None, evaluated(Half(), **parts, features=extract, name=n),
                         {"settings": "none"}) for n in ("one", "two")]
     text = build_page(subjects, **parts)
     page, words = Page(text), " ".join(Page(text).text)

@@ -86,14 +86,14 @@ def test_codes_and_names(model, tmp_path):
 def test_what_is_lost_or_torn_is_written_again_and_nothing_else(model, tmp_path):
     data = points()
     first, = all_parts(model, data, tmp_path, 1, **SCORED)
-    assert (first.count, first.kept) == (3, 0)
+    assert (first.count, first.existing) == (3, 0)
     before = table(tmp_path)
     parts = sorted(tmp_path.glob("part-*"))
     written_at = parts[0].stat().st_mtime_ns
     parts[1].unlink()
     parts[2].write_bytes(parts[2].read_bytes()[:-200])
     again, = all_parts(model, data, tmp_path, 1, **SCORED)
-    assert (again.count, again.kept) == (2, 1)
+    assert (again.count, again.existing) == (2, 1)
     assert parts[0].stat().st_mtime_ns == written_at and table(tmp_path).equals(before)
 
 
@@ -120,7 +120,7 @@ def test_a_run_killed_halfway_leaves_whole_parts(model, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         all_parts(model, points(), tmp_path, 1, **SCORED)
     monkeypatch.undo()
-    assert all_parts(model, points(), tmp_path, 1, **SCORED)[0].kept == 1
+    assert all_parts(model, points(), tmp_path, 1, **SCORED)[0].existing == 1
     np.testing.assert_array_equal(table(tmp_path)["nats"], score(model, points(), **SCORED).nats)
 
 
@@ -149,7 +149,7 @@ def test_a_note_that_cannot_be_read_is_named(model, tmp_path):
 def test_empty_shards_write_nothing(model, tmp_path):
     result = score(model, points(), out=tmp_path, shard="4/5", block=512,
                        **SCORED)
-    assert (result.count, result.kept) == (0, 0)
+    assert (result.count, result.existing) == (0, 0)
 
 
 @pytest.mark.parametrize(("text", "said"), [

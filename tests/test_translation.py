@@ -34,7 +34,7 @@ from latlas.networks.translators import (
     ResidualTranslator,
     UNet,
 )
-from latlas.verbs.evaluate import measure
+from latlas.verbs.evaluate import evaluated
 from latlas.verbs.sections import Subject, build_page
 
 
@@ -350,7 +350,7 @@ def test_a_perfect_translator_has_perfect_metrics():
     data = tiny.pairs(n=400)
     model = Perfect(tiny.small("pix2pix"), data.space).eval()
     train, test = data.subset(slice(0, 300)), data.subset(slice(300, None))
-    result = {f.key: f for f in measure(model, train=train, test=test, features="pixels").metrics}
+    result = {f.key: f for f in evaluated(model, train=train, test=test, features="pixels").metrics}
     assert result["l1"].value == 0 and result["l1"].control > 0.01
     assert result["ssim"].value == pytest.approx(1) and result["psnr"].value == np.inf
     assert result["sliced"].value == pytest.approx(0, abs=1e-6)
@@ -362,7 +362,7 @@ def test_cycle_consistency_is_measured_to_either_domain():
     data = tiny.domains()
     model = tiny.build("cycle-gan", data, tiny.small("cycle-gan")).eval()
     for to in "AB":
-        result = {f.key: f for f in measure(model, train=data, test=data, to=to).metrics}
+        result = {f.key: f for f in evaluated(model, train=data, test=data, to=to).metrics}
         layers = torch.cat([b.x for b in Sweep(data.a if to == "B" else data.b, 90)])
         with torch.no_grad():
             there, back = (model.G_AB, model.G_BA)[::1 if to == "B" else -1]
@@ -370,10 +370,10 @@ def test_cycle_consistency_is_measured_to_either_domain():
         assert result["cycle"].value == pytest.approx(lost, abs=0.02)  # levels are whole
         assert "l1" not in result and "frechet" in result
     with pytest.raises(ConfigError, match="translates to"):
-        measure(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
+        evaluated(tiny.build("pix2pix", tiny.pairs(), tiny.small("pix2pix")), train=tiny.pairs(),
                 test=tiny.pairs(), to="A")
     with pytest.raises(DataError, match="the data have one side"):
-        measure(model, train=data.a, test=data.a)
+        evaluated(model, train=data.a, test=data.a)
 
 
 def test_domains_of_two_sizes_are_refused_with_what_to_do():

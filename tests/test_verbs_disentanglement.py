@@ -17,8 +17,8 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
-from latlas.verbs.evaluate import Evaluation, measure, side_by_side
-from latlas.verbs.measures import disentanglement, has_factors, known_factors
+from latlas.verbs.evaluate import Evaluation, evaluated, side_by_side
+from latlas.verbs.metric_groups import disentanglement, has_factors, known_factors
 
 NAMES = ("shape", "orientation", "x", "still")
 
@@ -77,13 +77,13 @@ def test_figures_stand_between_their_control_and_their_ceiling(data):
 
 def test_evaluate_takes_what_the_data_allow(data):
     model = Reader(data.space)
-    result = measure(model, train=data, test=data)
+    result = evaluated(model, train=data, test=data)
     assert result.get("mig").value > 0.9 and result.get("active_units") is not None
     assert Evaluation.from_json(json.loads(json.dumps(result.to_json()))) == result
     without = Dataset(data.x, Points((4,)))
     assert not has_factors(without)
-    assert measure(model, train=without, test=without).get("mig") is None
-    only = measure(model, train=data, test=data, metrics=("disentanglement",),
+    assert evaluated(model, train=without, test=without).get("mig") is None
+    only = evaluated(model, train=data, test=data, metrics=("disentanglement",),
                     factors=("x", "shape"))
     assert {KINDS[f.key].group for f in only.metrics} == {"disentanglement"}
     assert any("the factors x, shape, on 600 examples" in note for note in only.notes)
@@ -92,14 +92,14 @@ def test_evaluate_takes_what_the_data_allow(data):
 def test_what_was_asked_for_and_cannot_be_is_said(data):
     without = Dataset(data.x, Points((4,)))
     with pytest.raises(DataError, match="data=shapes"):
-        measure(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
+        evaluated(Reader(data.space), train=without, test=without, metrics=("disentanglement",))
     with pytest.raises(DataError, match="two factors"):
-        measure(Reader(data.space), train=data, test=data, metrics=("disentanglement",),
+        evaluated(Reader(data.space), train=data, test=data, metrics=("disentanglement",),
                  factors=("x",))
     with pytest.raises(ConfigError, match="likelihood"):
-        measure(Reader(data.space), train=data, test=data, metrics=("likelyhood",))
+        evaluated(Reader(data.space), train=data, test=data, metrics=("likelyhood",))
     with pytest.raises(CapabilityError, match="encode"):
-        measure(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
+        evaluated(Blind(None, data.space), train=data, test=data, metrics=("disentanglement",))
 
 
 def test_groups_are_those_of_the_metrics():
@@ -110,7 +110,7 @@ def test_groups_are_those_of_the_metrics():
 
 
 def test_the_table_has_a_column_for_the_ceiling(data):
-    table = side_by_side([measure(Reader(data.space), train=data, test=data, name="reader")])
+    table = side_by_side([evaluated(Reader(data.space), train=data, test=data, name="reader")])
     line = next(line for line in table.lines() if line.key == "mig")
     assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"

@@ -15,7 +15,7 @@ from latlas.core.model import Model
 from latlas.core.space import Images, Table
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import KINDS, Metric, number
-from latlas.verbs.evaluate import Evaluation, measure, side_by_side
+from latlas.verbs.evaluate import Evaluation, evaluated, side_by_side
 from latlas.verbs.sample_quality import feature_extractor
 
 LEVELS = 16
@@ -98,7 +98,7 @@ def extract(parts):
 
 
 def run(model, parts, extract, **options):
-    return measure(model, train=parts[0], test=parts[1], features=extract, samples=200,
+    return evaluated(model, train=parts[0], test=parts[1], features=extract, samples=200,
                    **options)
 
 
@@ -235,7 +235,7 @@ def test_tables_without_noise_have_no_unbounded_control():
 
     model = Flat(whole, space)
     model.variance += 1e-3
-    result = measure(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
+    result = evaluated(model, train=whole.subset(slice(0, 50)), test=whole.subset(slice(50, 80)))
     assert result.base_measure == "data units" and result.get("bits_per_dim") is None
     assert result.get("nats").control is None
     assert any("constant" in note for note in result.notes)

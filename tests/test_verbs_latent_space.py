@@ -17,8 +17,8 @@ from latlas.data.dataset import Dataset
 from latlas.metrics.latent_space import neighbour_distance
 from latlas.models import MODELS
 from latlas.models.priors import FullNormal, StandardNormal
-from latlas.verbs.evaluate import measure
-from latlas.verbs.measures import has_latent_space, latent_space, prior_draws
+from latlas.verbs.evaluate import evaluated
+from latlas.verbs.metric_groups import has_latent_space, latent_space, prior_draws
 from latlas.verbs.sample_quality import feature_extractor
 from latlas.verbs.sections import CELLS, SPAN, Subject, build_page, plane
 
@@ -118,7 +118,7 @@ def test_a_collapsed_decoder_does_not_move():
 def test_completeness_stands_beside_held_out_data():
     train, test = data(800, 1), data(400, 2)
     extract = feature_extractor("columns", train)
-    good, wide = (measure(m, train=train, test=test, features=extract, samples=400)
+    good, wide = (evaluated(m, train=train, test=test, features=extract, samples=400)
                   for m in (Linear(), Linear(scale=8.0)))
     assert good.get("completeness").value > 0.5
     assert good.get("completeness").value == pytest.approx(

@@ -12,7 +12,7 @@ from latlas.data.dataset import Dataset
 from latlas.data.keys import examples_digest
 from latlas.data.standard import open_ring
 from latlas.metrics import features
-from latlas.verbs.evaluate import measure
+from latlas.verbs.evaluate import evaluated
 from latlas.verbs.sample_quality import Cache, key_of
 
 
@@ -55,7 +55,7 @@ def only(data, keep):
 
 
 def measured(model, train, test, **more):
-    result = measure(model, train=train, test=test, samples=300, metrics=("samples",), **more)
+    result = evaluated(model, train=train, test=test, samples=300, metrics=("samples",), **more)
     return {f.key: f for f in result.metrics}
 
 

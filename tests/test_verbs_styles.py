@@ -239,8 +239,8 @@ def test_a_decoded_example_is_found_again(model):
     assert np.abs(result.values.astype(int) - data.x).max() <= 1
     if result.latent_space == "z":
         np.testing.assert_allclose(result.latents, LATENTS, atol=0.15)
-    assert result.way.shape == (3, FRAMES, 1, 4, 4) and result.nearest is None
-    first, last = (np.square(result.way[:, i].astype(float) - data.x).mean() for i in (0, -1))
+    assert result.path.shape == (3, FRAMES, 1, 4, 4) and result.nearest is None
+    first, last = (np.square(result.path[:, i].astype(float) - data.x).mean() for i in (0, -1))
     assert last < 0.05 * first
 
 

@@ -30,7 +30,7 @@ from latlas.verbs.passes import (
     drawn_examples,
     encoded,
     information,
-    over,
+    map_batches,
     squared_errors,
 )
 from latlas.verbs.score import score
@@ -208,7 +208,7 @@ def test_codes_are_posterior_means_whatever_the_batch():
     centred = SPACE.to_model(data.x)
     m = WEIGHT.T @ WEIGHT + NOISE**2 * torch.eye(2)
     expected = centred @ (WEIGHT @ torch.linalg.inv(m)).numpy()
-    few = over(Linear(), data, lambda model, batch: model.encode(batch.x).mean.numpy(),
+    few = map_batches(Linear(), data, lambda model, batch: model.encode(batch.x).mean.numpy(),
                batch_size=7)
     for latents in (few, latlas.encode(Linear(), data)):
         np.testing.assert_allclose(latents, expected, atol=1e-5)

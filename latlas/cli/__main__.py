@@ -86,9 +86,9 @@ def _dispatch(tokens: list[str]) -> int:
         if issubclass(category, DataNote):
             print(f"note: {message}", file=sys.stderr)
         else:
-            shown(message, category, *place, **more)
+            before(message, category, *place, **more)
 
-    shown = warnings.showwarning
+    before = warnings.showwarning
     try:
         if not any(t in _HELP for t in tokens):
             with warnings.catch_warnings():

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from cyclopts import Parameter
 from docstring_parser import Docstring, parse
 
+from latlas import models
 from latlas.cli.surroundings import say
 from latlas.core.errors import ConfigError, flags_of_command
 from latlas.verbs.common import Flag, Output, Result
@@ -61,8 +62,9 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
             values = {k: _converted(k, flags[k], v) for k, v in values.items()}
             read = {k: values.pop(k, None) for k in extra}
             read |= read.pop("data_option", None) or {}
-            if "model" in more:
-                _name_models(values.pop("model", None))
+            for model in (values.pop("model", None) or "").split(",") if "model" in more else ():
+                if model:  # runs may be of these models of the person's own from now on
+                    models.get(model)
             if "run" in values:
                 from latlas.run import Run
 
@@ -83,14 +85,6 @@ def as_command(name: str, verb: Callable[..., Result]) -> Callable[..., int]:
     paragraphs = (docs.description or "").split("\n\n")
     command.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
     return command
-
-
-def _name_models(names: str | None) -> None:
-    """Runs may be of these models of the person's own from now on."""
-    from latlas.models import get
-
-    for name in names.split(",") if names else ():
-        get(name)
 
 
 def _default_file(run: Any, file: str) -> Path:

@@ -79,10 +79,16 @@ def prepare() -> None:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     sys.stdout, sys.stderr = Stream(sys.stdout, True), Stream(sys.stderr, False)  # type: ignore[assignment]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
     for name in ("SIGTERM", "SIGHUP"):
-        known = getattr(signal, name, None)  # Windows has no SIGHUP
-        if known is not None and signal.getsignal(known) is not signal.SIG_IGN:  # nohup
-            signal.signal(known, _stop)
+        if not hasattr(signal, name):  # Windows has no SIGHUP
+            continue
+        number = getattr(signal, name)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
 
 
 def discard(number: int = 1) -> None:
@@ -91,7 +97,3 @@ def discard(number: int = 1) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)
     os.close(null)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)

@@ -74,8 +74,8 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
           out: Annotated[Path | None, Flag(Path, "Run folder. Default: runs/MODEL-DATA.")] = None,
           set: Set = (), config: Config = None, images: Images = None, epochs: Epochs = None,
           minutes: Minutes = None,
-          start: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
-                                             name="--from")] = None,
+          init_from: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
+                                                 name="--from")] = None,
           seed: TrainSeed = None, device: TrainDevice = None,
           accept_changed_data: AcceptChangedData = False, **read: Any) -> Result:
     """Train a model on your data.
@@ -88,7 +88,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
 
     values = settings(model, config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
-    plan = plan_of(model, values, split=split, start=start, origin="train")
+    plan = plan_of(model, values, split=split, init_from=init_from, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)

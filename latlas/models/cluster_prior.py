@@ -158,7 +158,8 @@ class ClusterPrior(Prior):
         with torch.autocast(x.device.type, enabled=False):
             return (self.features(x, None) - self.pixel_mean) @ self.axes
 
-    def context(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def cluster_and_content(self, x: Tensor,
+                            label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Cluster (n,) and content (n, content_dims) of examples, of classes where given: what D
         reads of them, and of the fakes beside them."""
         return self.assign(x, label), self.content_of(x) if self.content_dims else None

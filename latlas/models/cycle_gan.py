@@ -123,18 +123,18 @@ class CycleGAN(Translator):
         old_b, replay_b = fake_b.detach(), self.replay_b
         if c.replay_buffer:
             old_a, replay_a = replayed(replay_a, old_a, step.index * len(a), step.noise)
-        loss_a, terms_a, _ = self.adversarial.discriminator(self.D_A, a, old_a, step)
+        loss_a, terms_a, _ = self.adversarial.discriminator_loss(self.D_A, a, old_a, step)
         if c.replay_buffer:
             old_b, replay_b = replayed(replay_b, old_b, step.index * len(b), step.noise)
-        loss_b, terms_b, _ = self.adversarial.discriminator(self.D_B, b, old_b, step)
+        loss_b, terms_b, _ = self.adversarial.discriminator_loss(self.D_B, b, old_b, step)
         yield "discriminators", Loss(loss_a + loss_b, both(terms_a, terms_b))
         if self.adversarial.due(step):
             loss_a, terms_a = self.adversarial.penalty(self.D_A, (a, old_a), step)
             loss_b, terms_b = self.adversarial.penalty(self.D_B, (b, old_b), step)
             yield "penalty", Loss(loss_a + loss_b, both(terms_a, terms_b))
 
-        adversarial = (self.adversarial.generator(self.D_A, fake_a, a)[0]
-                       + self.adversarial.generator(self.D_B, fake_b, b)[0])
+        adversarial = (self.adversarial.generator_loss(self.D_A, fake_a, a)[0]
+                       + self.adversarial.generator_loss(self.D_B, fake_b, b)[0])
         cycle = l1(self.G_BA(fake_b), a) + l1(self.G_AB(fake_a), b)
         total, terms = adversarial + (c.cycle or 0.0) * cycle, {
             "generators": adversarial, "cycle": cycle}

@@ -177,7 +177,8 @@ class Adversarial(Model):
     @property
     def clusters(self) -> ClusterPrior | None:
         """The prior, if it has clusters, or whatever else examples and their fakes share."""
-        return self.prior if hasattr(self.prior, "context") else None  # type: ignore[return-value]
+        shared = hasattr(self.prior, "cluster_and_content")
+        return self.prior if shared else None  # type: ignore[return-value]
 
     def describe(self, n_train: int) -> str:
         """Objective, penalty with its weight at the start and the end, and augmentation."""
@@ -290,7 +291,7 @@ class GAN(Adversarial):
                 spectral=config.spectral_norm, **size)
             return
         self.discriminator = discriminator
-        self.adversarial.joint = False  # examples may meet in a batch, as in BatchNorm
+        self.adversarial.concat_real_fake = False  # examples may meet in a batch, as in BatchNorm
         if self.clusters:
             raise ConfigError("prior=clusters: a discriminator of your own is not told of "
                               "clusters; choose prior=normal")
@@ -310,7 +311,7 @@ class GAN(Adversarial):
         if clusters is None:
             z = self.prior.sample(len(x), step.noise).to(x.device)
         else:
-            cluster, content = clusters.context(x, label)
+            cluster, content = clusters.cluster_and_content(x, label)
             z = clusters.sample_given_cluster(cluster, step.noise, content)
             conditions = (label, cluster, content)
         fakes = self.generate(z, label).float()
@@ -322,7 +323,7 @@ class GAN(Adversarial):
                 c if c is None else c.repeat(times, *[1] * (c.dim() - 1)) for c in conditions))
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-        total, terms, outputs = self.adversarial.discriminator(discriminate, *inputs, step)
+        total, terms, outputs = self.adversarial.discriminator_loss(discriminate, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         if (class_loss := self.class_loss(outputs, label)) is not None:
@@ -335,7 +336,7 @@ class GAN(Adversarial):
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x
-        total, outputs = self.adversarial.generator(discriminate, augmented, real)
+        total, outputs = self.adversarial.generator_loss(discriminate, augmented, real)
         parts = {"generator": total}
         if (class_loss := self.class_loss(outputs, label)) is not None:
             total = total + class_loss
@@ -378,7 +379,7 @@ class GAN(Adversarial):
         """Latents (n, latent_dim) of the images' clusters and content."""
         if self.clusters is None:
             return None
-        cluster, content = self.clusters.context(x, condition)
+        cluster, content = self.clusters.cluster_and_content(x, condition)
         return self.clusters.sample_given_cluster(cluster, noise, content)
 
 

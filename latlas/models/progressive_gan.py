@@ -73,7 +73,7 @@ class ProgressiveGAN(Adversarial):
         discriminate = partial(self.discriminator, stage=stage)
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-        total, terms, _ = self.adversarial.discriminator(discriminate, *inputs, step)
+        total, terms, _ = self.adversarial.discriminator_loss(discriminate, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
@@ -84,7 +84,7 @@ class ProgressiveGAN(Adversarial):
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x
-        total, _ = self.adversarial.generator(discriminate, augmented, real)
+        total, _ = self.adversarial.generator_loss(discriminate, augmented, real)
         yield "generator", Loss(total, {"generator": total})
         self.update_ada_p(terms["ada_signal"], len(x), step)
 

@@ -75,7 +75,7 @@ class StyleGAN(Adversarial):
         fakes = self.decode_w(self.mixed_styles(n, noise), noise=noise).mean
 
         inputs = self.augment(x, step), self.augment(fakes.detach(), step)
-        total, terms, _ = self.adversarial.discriminator(self.discriminator, *inputs, step)
+        total, terms, _ = self.adversarial.discriminator_loss(self.discriminator, *inputs, step)
         if self.augmentation(step.n_train) == "ada":
             terms["augmented"] = self.augment_p.clone()
         yield "discriminator", Loss(total, terms)
@@ -86,7 +86,7 @@ class StyleGAN(Adversarial):
 
         augmented = self.augment(fakes, step)
         real = self.augment(x, step) if self.objective.generator_uses_real else x
-        total, _ = self.adversarial.generator(self.discriminator, augmented, real)
+        total, _ = self.adversarial.generator_loss(self.discriminator, augmented, real)
         yield "generator", Loss(total, {"generator": total})
 
         if self.config.path_weight > 0 and step.index % self.config.path_every == 0:

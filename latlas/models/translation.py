@@ -196,7 +196,7 @@ class Pix2Pix(Translator):
             return self.discriminator(pair(image))
 
         if c.adversarial:
-            yield "discriminator", Loss(*self.adversarial.discriminator(
+            yield "discriminator", Loss(*self.adversarial.discriminator_loss(
                 discriminate, y, fake, step)[:2])
             if self.adversarial.due(step):
                 yield "penalty", Loss(*self.adversarial.penalty(discriminate, (y, fake), step))
@@ -204,7 +204,7 @@ class Pix2Pix(Translator):
         near = l1(fake, y)
         total, terms = c.l1 * near, {"l1": near}
         if c.adversarial:
-            fooled, _ = self.adversarial.generator(discriminate, fake, y)
+            fooled, _ = self.adversarial.generator_loss(discriminate, fake, y)
             total, terms = total + c.adversarial * fooled, terms | {"generator": fooled}
         if c.adversarial and c.features:  # Wang et al. (2018, eq. 3), mean over levels
             with torch.no_grad():

@@ -138,11 +138,11 @@ def ada_signal(real: Tensor, fake: Tensor) -> Tensor:
 class AdversarialLoss:
     """What discriminator and generator minimise by a config, and the gradient penalty of D.
 
-    The penalty is part of D's loss at every step (eager), or a phase of its own at every
-    ``interval``-th (lazy; Karras et al. 2020, appendix B). γ falls geometrically to ``gamma_end``
-    of itself over the budget: it is to D's gradient what a squared length is to the data, so every
-    scale gets the same time. D sees real examples and fakes in one batch (``joint``), but not where
-    the gradient at one kind alone would go back through both.
+    The penalty is part of D's loss (``every_step``), or a phase of its own at every
+    ``interval``-th step (lazy; Karras et al. 2020, appendix B). γ falls geometrically to
+    ``gamma_end`` of itself over the budget: it is to D's gradient what a squared length is to the
+    data, so every scale gets the same time. D sees real examples and fakes in one batch
+    (``concat_real_fake``), but not where the gradient at one kind alone would go back through both.
 
     Args:
         objective: in place of the one that the config names.
@@ -156,8 +156,9 @@ class AdversarialLoss:
         self.kind, self.gamma, self.gamma_end = config.penalty, config.gamma, config.gamma_end
         self.interval, self.patches = config.r1_interval, patches
         penalised = self.kind != "none" and self.gamma > 0
-        self.eager, self.lazy = penalised and self.interval == 1, penalised and self.interval > 1
-        self.joint = not (self.eager and self.kind in ("r1", "r2"))
+        self.every_step = penalised and self.interval == 1
+        self.lazy = penalised and self.interval > 1
+        self.concat_real_fake = not (self.every_step and self.kind in ("r1", "r2"))
 
     def phases(self, name: str, *modules: str) -> tuple[Phase, ...]:
         """The phase of the discriminators in ``modules``, and of their penalty where it is lazy."""
@@ -166,20 +167,21 @@ class AdversarialLoss:
 
     def describe(self) -> str:
         """Objective, and gradient penalty with its weight at the start and at the end."""
-        if not (self.eager or self.lazy):
+        if not (self.every_step or self.lazy):
             return f"{self.name}, no penalty"
         return (f"{self.name}, {self.kind} with gamma {self.gamma:.4g}, at the end "
                 f"{self.gamma * self.gamma_end:.4g}" + f", every {self.interval} steps" * self.lazy)
 
-    def discriminator(self, discriminate: Discriminate, real: Tensor, fakes: Tensor, step: Step,
-                      ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """D's loss, with the penalty if that is eager; what to log; D's outputs at ``real``."""
-        inputs = [x.detach().requires_grad_(self.eager) for x in (real, fakes)]
+    def discriminator_loss(self, discriminate: Discriminate, real: Tensor, fakes: Tensor,
+                           step: Step) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """D's loss, with the penalty if that is due at every step; what to log; D's outputs at
+        ``real``."""
+        inputs = [x.detach().requires_grad_(self.every_step) for x in (real, fakes)]
         outputs, logits = self.run(discriminate, *inputs)
         loss = discriminator_loss(self.objective, *logits)
         terms = {"discriminator": loss, "D(real)": logits[0].mean(), "D(fake)": logits[1].mean(),
                  "ada_signal": ada_signal(*logits)}
-        if self.eager:
+        if self.every_step:
             penalty, parts = self.penalty(discriminate, inputs, step, logits)
             loss, terms = loss + penalty, terms | parts
         return loss, terms, outputs[0]
@@ -190,7 +192,7 @@ class AdversarialLoss:
 
     def penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
                 logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty at (real, fakes) times γ, and its parts; ``logits`` if D has run (eager)."""
+        """The penalty at (real, fakes) times γ, and its parts; ``logits`` if D has run."""
         if logits is None:
             inputs = [x.detach().requires_grad_() for x in inputs]
         gamma = float(self.gamma * self.gamma_end ** min(1.0, step.progress))
@@ -198,8 +200,8 @@ class AdversarialLoss:
                                           inputs, step.noise, logits)
         return gamma * penalty, parts
 
-    def generator(self, discriminate: Discriminate, fakes: Tensor,
-                  real: Tensor) -> tuple[Tensor, Tensor]:
+    def generator_loss(self, discriminate: Discriminate, fakes: Tensor,
+                       real: Tensor) -> tuple[Tensor, Tensor]:
         """G's loss, and D's outputs at the fakes; ``real`` matters to some objectives only."""
         outputs, (fake_logits,) = self.run(discriminate, fakes)
         real_logits = fake_logits
@@ -210,7 +212,7 @@ class AdversarialLoss:
     def run(self, discriminate: Discriminate,
             *inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """D's outputs, and its logits, at each of the inputs, float32."""
-        if self.joint and len(inputs) > 1:
+        if self.concat_real_fake and len(inputs) > 1:
             batch = torch.cat([x.to(inputs[0].dtype) for x in inputs])
             outputs = list(discriminate(batch).float().chunk(len(inputs)))
         else:

@@ -184,7 +184,7 @@ class Audit(common.Result):
         order, cluster = self.order, np.full(len(self.rarity), -1, np.int64)
         for number, rows in enumerate(c.examples for c in self.clusters):
             cluster[rows] = number
-        titles = np.arange(len(order)) if self.file_names is None else np.asarray(self.file_names)
+        titles = common.titles(self.file_names, len(order))
         columns = {"rank": np.arange(1, len(order) + 1), "example": titles[order],
                    "rarity": self.rarity[order], "by_latent": self.by_latent[order],
                    "by_example": self.by_example[order]}

@@ -28,7 +28,7 @@ from latlas.render import plots
 from latlas.render.html import Cell, Facts, Figure, Notes, Row, Section, Table, page
 from latlas.run import Run
 from latlas.verbs.common import Array
-from latlas.verbs.passes import can, decoded, evenly_spaced, examples_of, inference, sweep
+from latlas.verbs.passes import can, decoded, evenly_spaced, examples_of, in_order, inference
 from latlas.verbs.sections import examples_figure, grid_picture, plot_figure, provenance
 
 #: images are compared on thumbnails of at most so many pixels a side, and by the axes of so many
@@ -105,11 +105,11 @@ def views_of(model: Any, data: Dataset, count: Callable[[int], None]) -> list[Ar
 
     parts = []
     with inference(model):
-        some = [looks(batch.x) for batch in sweep(model, evenly_spaced(data, FITTED))]
+        some = [looks(batch.x) for batch in in_order(model, evenly_spaced(data, FITTED))]
         flat, outline = (np.concatenate(look) for look in zip(*some, strict=True))
         varies = outline.size and np.ptp(outline, 0).max() > FAINT
         axes = Axes.of(flat), Axes.of(outline) if varies else Axes(outline[0], outline[:0])
-        for batch in sweep(model, data):
+        for batch in in_order(model, data):
             q = model.encode(batch.x)
             error = code = None
             if can(model, "decode"):

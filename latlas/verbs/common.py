@@ -108,30 +108,33 @@ def verb(function: F) -> F:
                                 if isinstance(m, Bounds)]
         arguments = names.bind(*args, **named).arguments
         for name, value in arguments.items():
-            if isinstance(value, Real) and not isinstance(value, bool):
-                finite(name, float(value))
-                for bound in bounds.get(name, ()):
-                    bound.check(name, value)
-            elif any(isinstance(v, str) and not v.strip() for v in (
-                    value if isinstance(value, tuple | list) else (value,))):
-                raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or "
-                                  "give it a value", option=name)
+            check_argument(name, value, bounds.get(name, ()))
         out, data = arguments.get("out"), arguments.get("data", arguments.get("latents"))
-        if out is not None:
-            write.check_place(out, data)
-        replaced = out is not None and Path(out).is_file()
+        write.check_place(out, data)
+        replaced = Path(out) if out is not None and Path(out).is_file() else None
         result = function(*args, **named)
-        if not isinstance(result, Result):
-            return result
-        if replaced and result.written:
-            result.written = (*result.written, f"replaced the {Path(out).name} that was there")
-        if data is not None and not isinstance(data, str | Path):
-            from latlas.verbs import frames
+        if isinstance(result, Result):
+            if replaced and result.written:
+                result.written = (*result.written, f"replaced the {replaced.name} that was there")
+            if data is not None and not isinstance(data, str | Path):
+                from latlas.verbs import frames
 
-            result.origin = frames.origin_of(data, arguments)
+                result.origin = frames.origin_of(data, arguments)
         return result
 
     return cast(F, checked)
+
+
+def check_argument(name: str, value: Any, bounds: Iterable[Bounds]) -> None:
+    """Raise ConfigError for a number out of bounds, or for text that is empty."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        finite(name, float(value))
+        for bound in bounds:
+            bound.check(name, value)
+    elif any(isinstance(v, str) and not v.strip() for v in (
+            value if isinstance(value, tuple | list) else (value,))):
+        raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or give it a "
+                          "value", option=name)
 
 
 def fits(option: str, value: int, count: int, space: Any, out: Any = None) -> None:
@@ -367,17 +370,22 @@ class ShardParts(Result):
     """What a call has done: parts written and found there, of those this shard has."""
 
     count: int
-    kept: int
+    existing: int
     folder: Path
     shard: str
 
     def facts(self) -> dict[str, Any]:
-        return {"shard": self.shard, "written": self.count, "kept": self.kept}
+        return {"shard": self.shard, "written": self.count, "kept": self.existing}
 
     def text(self) -> str:
-        there = f"; {self.kept:,} were there" if self.kept else ""
+        there = f"; {self.existing:,} were there" if self.existing else ""
         return (f"shard {self.shard}: wrote {counted(self.count, 'part')} to "
                 f"{self.folder}{there}")
+
+
+def titles(names: Any, n: int) -> Array:
+    """(n,) what each example is called: its name, or its number where there are no names."""
+    return np.arange(n) if names is None else np.asarray(names)
 
 
 def at_least(option: str, value: int | None, low: int) -> None:

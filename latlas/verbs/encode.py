@@ -94,7 +94,7 @@ def denoise(run: RunLike, data: DataLike = None, *, split: Split = None, n: comm
 
 def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: Out,
                 progress: Progress | None, read: dict[str, Any]) -> Examples:
-    from latlas.verbs.passes import batch_condition, examples_of, over, to_data
+    from latlas.verbs.passes import batch_condition, examples_of, map_batches, to_data
 
     run = as_run(run)
     run.require(verb)
@@ -108,7 +108,7 @@ def _round_trip(verb: str, run: Any, data: Any, split: Any, n: int | None, out: 
         return to_data(model.space, model.decode(z, **condition).mean)
 
     results = results_of(out, verb, run, examples, data)
-    values = over(run.model, examples, round_trip, progress)
+    values = map_batches(run.model, examples, round_trip, progress)
     return Examples(values, run.space, examples.take("names"),
                     originals=examples_of(examples) if grid else None).saved(out, results)
 
@@ -222,8 +222,8 @@ class Predictions(common.Result):
     def as_columns(self) -> dict[str, Any]:
         """A row per example: the class, its label, every probability."""
         classes, p = np.asarray(self.classes), np.exp(self.log_p)
-        columns = {"example": np.arange(len(p)) if self.names is None else np.asarray(self.names),
-                   "class": classes[self.code], "probability": p.max(1)}
+        columns = {"example": common.titles(self.names, len(p)), "class": classes[self.code],
+                   "probability": p.max(1)}
         if self.label is not None and self.labelled.any():
             columns["label"] = np.where(self.labelled, classes[self.label], "")
         return columns | {f"p_{name}": p[:, k] for k, name in enumerate(self.classes)}

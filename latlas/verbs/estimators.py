@@ -20,7 +20,7 @@ from latlas.data.dataset import Dataset
 from latlas.objectives.annealing import Bridge, annealed_weights, pilot_steps, sigmoid_schedule
 from latlas.objectives.elbo import ImportanceBound, importance_bound, log_weights, weighted_error
 from latlas.verbs.common import Array, Progress
-from latlas.verbs.passes import batch_condition, inference, noise, sweep
+from latlas.verbs.passes import batch_condition, in_order, inference, noise
 
 #: bytes one call to the model may hold
 MEMORY = 200_000_000
@@ -187,7 +187,7 @@ def estimates(model: Any, observes: Any, data: Dataset, method: str, settings: S
     most = int(np.clip(MEMORY // (together * size), 1, BATCH))
     parts = {"naive": settings.draws, "ais": settings.temperatures}.get(method, 1)
     count = 0
-    for batch in sweep(model, data, 1 << most.bit_length() - 1):
+    for batch in in_order(model, data, 1 << most.bit_length() - 1):
         def tick(part: int, first: int = count, n: int = len(batch)) -> None:
             if progress:
                 progress(first * parts + part * n, len(data) * parts)
@@ -203,13 +203,13 @@ def _row_bytes(model: Any, observes: Any, data: Dataset, method: str) -> int:
     whose gradients need them, what all layers hold."""
     outputs = [model.space.dims]
 
-    def measure(module: nn.Module, inputs: Any, out: Any) -> None:
+    def note_size(module: nn.Module, inputs: Any, out: Any) -> None:
         if isinstance(out, Tensor):
             outputs.append(out.numel())
 
-    hooks = [m.register_forward_hook(measure) for m in model.modules()]
+    hooks = [m.register_forward_hook(note_size) for m in model.modules()]
     try:
-        one, draws = next(iter(sweep(model, data.subset(slice(0, 1))))), noise(model, "size")
+        one, draws = next(iter(in_order(model, data.subset(slice(0, 1))))), noise(model, "size")
         if method in ("naive", "ais"):
             x = observes.preprocess(one.x, draws)
             z = model.prior.sample(1, draws).to(one.x.device)[:, None]
@@ -226,6 +226,6 @@ def elbo_parts(model: Any, data: Dataset, *, seed: int = 0) -> dict[str, Array]:
     """``bound``, ``reconstruction`` and ``kl`` per example, nats in data units; one draw each."""
     with inference(model):
         parts = [model.elbo(batch.x, noise=ExampleNoise(batch, seed, "elbo"),
-                            **batch_condition(model, batch)) for batch in sweep(model, data)]
+                            **batch_condition(model, batch)) for batch in in_order(model, data)]
     return {key: np.concatenate([part[key].double().cpu().numpy() for part in parts])
             for key in ("bound", "reconstruction", "kl")}

@@ -303,11 +303,11 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
         "draws": draws, "features": features, "samples": samples, "seed": seed,
         "metrics": metrics or (), "factors": factors or (), "to": to,
         "cache": cache_of(run, cache), "progress": progress}
-    result = measure(run.model, name=run.name, latents="own" if latents == "auto" else latents,
+    result = evaluated(run.model, name=run.name, latents="own" if latents == "auto" else latents,
                      **options)
     if latents == "auto" and "samples" in (metrics or GROUPS) and (
             run.model.fitted_prior is not None):
-        result.fitted = measure(run.model, name=f"{run.name}, fitted prior", latents="fitted",
+        result.fitted = evaluated(run.model, name=f"{run.name}, fitted prior", latents="fitted",
                                 **options)
     known = run.trained_on(options["test"])
     notes = [f"{known:,} of the {len(options['test']):,} examples were trained on: a model does "
@@ -317,7 +317,7 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
     return result.saved(out)
 
 
-def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: Any = "auto",
+def evaluated(model: Any, *, train: Any, test: Any, draws: int = 100, features: Any = "auto",
             samples: int = 2000, seed: int = 0, name: str = "", metrics: Sequence[str] = (),
             factors: Sequence[str] = (), latents: str = "own", to: str = "B",
             cache: Path | None = None, progress: Progress | None = None) -> Evaluation:
@@ -331,37 +331,37 @@ def measure(model: Any, *, train: Any, test: Any, draws: int = 100, features: An
     ConfigError: no such group. CapabilityError: one asked for that the model cannot have.
     DataError: disentanglement asked for, and the data have no known factors.
     """
-    from latlas.verbs import measures, passes
+    from latlas.verbs import metric_groups, passes
     from latlas.verbs.passes import which_latents
 
     latents, run, notes = which_latents(model, latents), Run.of(model), list[str]()
     chosen = ("samples",) if latents == "fitted" else tuple(metrics)
     _require_groups(run, chosen)
     if factors and (not chosen or "disentanglement" in chosen):
-        measures.known_factors(test, factors, [])
+        metric_groups.known_factors(test, factors, [])
     elif factors:
         raise ConfigError(f"{say_option('factors', ','.join(factors))} belongs to the metrics "
                           f"of disentanglement, and {', '.join(chosen)} are asked for",
                           option="factors")
     if not chosen:
         chosen = tuple(group for group, capability in GROUPS.items() if run.can(capability)
-                       and (group != "disentanglement" or measures.has_factors(test))
+                       and (group != "disentanglement" or metric_groups.has_factors(test))
                        and (group != "classification" or test.label is not None))
     judge = type(features).__name__ if callable(features) else str(features)
     settings = {"draws": draws, "samples": samples, "features": judge, "seed": seed,
                 "examples": len(test), "latents": latents}
     settings |= {"to": to} if run.can("translate") else {}
     groups = {  # generators: only those that are chosen do anything
-        "likelihood": measures.likelihood(model, train, test, draws, seed, notes, progress),
-        "reconstruction": measures.reconstruction(model, train, test),
-        "translation": measures.translation(model, train, test, features, samples, to, seed,
-                                            notes, cache),
-        "classification": measures.classification(model, train, test),
-        "encoding": measures.encoding(model, test),
-        "disentanglement": measures.disentanglement(model, test, factors, seed, notes),
-        "latent-space": measures.latent_space(model, test, seed, notes),
-        "samples": measures.sample_quality(model, train, test, features, samples, seed, latents,
-                                           notes, cache)}
+        "likelihood": metric_groups.likelihood(model, train, test, draws, seed, notes, progress),
+        "reconstruction": metric_groups.reconstruction(model, train, test),
+        "translation": metric_groups.translation(model, train, test, features, samples, to, seed,
+                                                 notes, cache),
+        "classification": metric_groups.classification(model, train, test),
+        "encoding": metric_groups.encoding(model, test),
+        "disentanglement": metric_groups.disentanglement(model, test, factors, seed, notes),
+        "latent-space": metric_groups.latent_space(model, test, seed, notes),
+        "samples": metric_groups.sample_quality(model, train, test, features, samples, seed,
+                                                latents, notes, cache)}
     values = tuple(metric for group in GROUPS if group in chosen for metric in groups[group])
     return Evaluation(name or type(model).__name__.lower(), passes.base_measure_of(model), values,
                       tuple(notes), settings)

@@ -97,8 +97,8 @@ class Outliers(common.Result):
         """One row per example, the most outlying first."""
         order = self.order
         names = None if self.examples is None else self.examples.take("names")
-        example = np.arange(len(order)) if names is None else np.asarray(names)
-        columns = {"rank": np.arange(1, len(order) + 1), "example": example[order],
+        columns = {"rank": np.arange(1, len(order) + 1),
+                   "example": common.titles(names, len(order))[order],
                    "score": self.score[order], "flag": self.flag[order]}
         if self.truth is not None:
             columns["label"] = self.truth[order]
@@ -207,17 +207,14 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
     score = normality.scores(examples, count_from(len(normal)))
-    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
-                    {} if train is None else _baselines(train, examples, seed),
-                    examples, k).saved(out)
-
-
-def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
-    """Scores of the controls, in model units, so that no column of a table rules by its unit."""
-    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+    baselines = {}
+    if train is not None:  # in model units, so that no column of a table rules by its unit
+        fitted_to, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
                       for part in (train, examples))
-    return {"isolation forest": scoring.forest_surprise(reference, new, seed),
-            "ppca": scoring.ppca_surprise(reference, new)}
+        baselines = {"isolation forest": scoring.forest_surprise(fitted_to, new, seed),
+                     "ppca": scoring.ppca_surprise(fitted_to, new)}
+    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
+                    baselines, examples, k).saved(out)
 
 
 def method_of(run: Run, method: str) -> str:
@@ -323,7 +320,7 @@ class Normality:
 
         from latlas.core.distributions import Normal
         from latlas.core.noise import SharedNoise, derive
-        from latlas.verbs.passes import can, over
+        from latlas.verbs.passes import can, map_batches
 
         def step(model: Any, batch: Any) -> Array:
             values, typicality = [], self.method == "typicality"
@@ -346,4 +343,4 @@ class Normality:
                 values.append(torch.tensor(sizes, dtype=torch.float64).log())
             return np.asarray(torch.stack([v.double().cpu() for v in values], 1))
 
-        return over(self.model, data, step, progress)
+        return map_batches(self.model, data, step, progress)

@@ -58,7 +58,7 @@ def noise(model: Model, *parts: int | str) -> Noise:
     return Noise(derive(*parts), model.device)
 
 
-def sweep(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batch]:
+def in_order(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batch]:
     """The examples once, in order, in model units, on the model's device. ConfigError: if the
     examples do not have the shape the model was trained on."""
     if tuple(data.space.shape) != tuple(model.space.shape):
@@ -68,12 +68,12 @@ def sweep(model: Model, data: Dataset, batch_size: int = BATCH) -> Iterator[Batc
     yield from Sweep(replace(data, space=model.space), batch_size, model.device)
 
 
-def over(model: Model, data: Dataset, step: Callable[[Any, Batch], Array],
+def map_batches(model: Model, data: Dataset, step: Callable[[Any, Batch], Array],
          progress: Progress | None = None, batch_size: int = BATCH) -> Array:
     """``step(model, batch)`` of all batches in order, joined; in inference mode."""
     parts, count = [], 0
     with inference(model):
-        for batch in sweep(model, data, batch_size):
+        for batch in in_order(model, data, batch_size):
             parts.append(step(model, batch))
             count += len(batch)
             if progress:
@@ -103,7 +103,7 @@ def batch_condition(model: Model, batch: Batch) -> dict[str, Tensor]:
 def sample_conditions(model: Model, data: Dataset, n: int, seed: int = 0) -> Tensor | None:
     """What a conditional model needs for ``n`` examples like these, else ``None``."""
     picks = np.random.default_rng(derive(seed, "conditions")).integers(len(data), size=n)
-    batch = next(iter(sweep(model, data.subset(picks), max(n, 1))))
+    batch = next(iter(in_order(model, data.subset(picks), max(n, 1))))
     return batch_condition(model, batch).get("condition")
 
 
@@ -124,7 +124,7 @@ def joined(parts: Sequence[Array], space: Space) -> Array:
 
 def encoded(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
     """The mean latent vector of every example, (n, latent_dim) float32."""
-    return over(model, data, lambda model, batch: np.asarray(
+    return map_batches(model, data, lambda model, batch: np.asarray(
         model.encode(batch.x, **batch_condition(model, batch)).mean.float().cpu()), progress)
 
 
@@ -135,7 +135,7 @@ def posteriors(model: Model, data: Dataset) -> tuple[Array, Array | None]:
         parts = [q.mean, q.log_var.expand_as(q.mean)] if isinstance(q, Normal) else [q.mean]
         return np.concatenate([part.float().cpu().numpy() for part in parts], 1)
 
-    means, log_var = np.split(over(model, data, both), [model.latent_dim], 1)
+    means, log_var = np.split(map_batches(model, data, both), [model.latent_dim], 1)
     return means, log_var if log_var.shape[1] else None
 
 
@@ -158,7 +158,7 @@ def squared_errors(model: Model, data: Dataset) -> Array:
         difference = model.space.to_data(x.float()) - model.space.to_data(batch.x.float())
         return np.asarray(difference.double().square().flatten(1).mean(1).cpu())
 
-    return over(model, data, error)
+    return map_batches(model, data, error)
 
 
 def sample_posterior(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0) -> Array:
@@ -170,7 +170,7 @@ def sample_posterior(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0
     parts = []
     with inference(model):
         for draw in range(draws):
-            for number, batch in enumerate(sweep(model, data)):
+            for number, batch in enumerate(in_order(model, data)):
                 source = noise(model, seed, "codes", draw, number)
                 x = model.preprocess(batch.x, source) if isinstance(model, Observes) else batch.x
                 z = model.encode(x, **batch_condition(model, batch)).sample(source)
@@ -181,8 +181,8 @@ def sample_posterior(model: Any, data: Dataset, draws: int = 1, *, seed: int = 0
 def log_probabilities(model: Model, data: Dataset, progress: Progress | None = None) -> Array:
     """log p(class|x) of every example, (n, classes) float32, nats; the order of
     ``space.classes``."""
-    return over(model, data, lambda model, batch: model.classify(batch.x).float().cpu().numpy(),
-                progress)
+    return map_batches(model, data, lambda model, batch: np.asarray(
+        model.classify(batch.x).float().cpu()), progress)
 
 
 def latents_tensor(model: Model, latents: Any) -> Tensor:

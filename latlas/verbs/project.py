@@ -44,7 +44,7 @@ class Projection(common.Result):
         latent_space: ``z`` or ``w``, that of the latents.
         latents: (n, d), the best of all starts.
         originals, values: (n, \\*shape) in data units, as given and as decoded from the latents.
-        way: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
+        path: (n, 8, \\*shape) what was decoded on the way, from the start that ended best.
         error: (n,) mean squared difference per scalar, model units.
         nearest: (n,) the same of the nearest training example; ``None`` where those are not known.
         space: what an example is; ``names`` (n,) of the examples' files, if any.
@@ -55,7 +55,7 @@ class Projection(common.Result):
     latents: Array
     originals: Array
     values: Array
-    way: Array
+    path: Array
     error: Array
     nearest: Array | None
     space: Space
@@ -83,7 +83,7 @@ class Projection(common.Result):
         suffix, shape = Path(path).suffix.lower(), self.space.shape
         if suffix not in (".png", ".gif") or self.space.kind != "image":
             return write.write_examples(path, self.values, self.space, self.names)
-        strip = np.concatenate([self.originals[:, None], self.way, self.values[:, None]], 1)
+        strip = np.concatenate([self.originals[:, None], self.path, self.values[:, None]], 1)
         if suffix == ".png":
             return write.write_examples(path, strip.reshape(-1, *shape), self.space,
                                         columns=strip.shape[1])
@@ -128,7 +128,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     from latlas.data.dataset import Dataset
     from latlas.data.fitting import is_arrays
     from latlas.data.frames import is_frame
-    from latlas.verbs.passes import examples_of, sweep
+    from latlas.verbs.passes import examples_of, in_order
 
     run = as_run(run)
     run.require("decode", "project")
@@ -148,7 +148,7 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
     search = _Search(run.model, space, features,
                      examples if neighbours is None else neighbours, seed)
     parts: list[tuple[Array, ...]] = []
-    for batch in sweep(run.model, examples, max(1, ROWS // starts)):
+    for batch in in_order(run.model, examples, max(1, ROWS // starts)):
         parts.append(search(batch, starts, steps))
         if progress:
             progress(sum(len(part[0]) for part in parts), len(examples))

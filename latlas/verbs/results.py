@@ -148,7 +148,8 @@ def results_of(out: Path | str | None, verb: str, run: Any, data: Any = None,
         options["data"] = named
     return Results(out, Manifest(
         FORMAT, verb, model_digest(run.model), "" if data is None else data_digest(data),
-        json.loads(json.dumps(options, default=_json)), run.name, named))
+        json.loads(json.dumps(options, default=lambda value: (  # what JSON has no type for
+            value.tolist() if hasattr(value, "tolist") else str(value)))), run.name, named))
 
 
 def model_digest(model: Any, *, own: bool = False) -> str:
@@ -170,11 +171,6 @@ def data_digest(data: Any) -> str:
         return digest_of(keys_of(data), "\0".join(() if names is None else names.tolist()))
     return digest_of(*(part for name, stored in zip(data.names, data.files.stored, strict=True)
                        for part in (name, np.frombuffer(data.files.read(stored), np.uint8))))
-
-
-def _json(value: Any) -> Any:
-    """What JSON has no type for."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _said(value: Any) -> str:

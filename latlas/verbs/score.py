@@ -87,8 +87,7 @@ class Scores(common.Result):
                 "ess": self.ess, "unreliable": self.unreliable}
 
     def as_columns(self) -> dict[str, Any]:
-        names = np.arange(len(self.nats)) if self.names is None else np.asarray(self.names)
-        return {"example": names, **self.columns()}
+        return {"example": common.titles(self.names, len(self.nats)), **self.columns()}
 
     def facts(self) -> dict[str, Any]:
         finite = np.isfinite(self.ess).all()

@@ -21,7 +21,7 @@ from latlas.metrics.latent_space import reach
 from latlas.metrics.table import KINDS
 from latlas.render import imaging, plots
 from latlas.render.html import Facts, Figure, Notes, Row, Section, page
-from latlas.verbs import generate, measures, passes
+from latlas.verbs import generate, metric_groups, passes
 from latlas.verbs.common import Array
 from latlas.verbs.encode import reconstruct
 from latlas.verbs.evaluate import Evaluation, side_by_side
@@ -256,7 +256,7 @@ def maps(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
 def latent_planes(subjects: Sequence[Subject], context: Context) -> Iterator[Section]:
     """A plane through each latent space: what is decoded there, and how it changes."""
     space, extract, rows = context.test.space, None, []
-    for subject in (s for s in subjects if measures.has_latent_space(s.model)):
+    for subject in (s for s in subjects if metric_groups.has_latent_space(s.model)):
         try:
             extract = extract or feature_extractor("auto", context.train, context.seed,
                                                    cache=Cache(context.cache))
@@ -293,11 +293,11 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     ``extract``, 1 at its edge; (CELLS, CELLS) slope, neighbour distances per standard deviation.
     ``None`` for one latent dimension, or if more than half of the examples are copies.
     """
-    few = passes.evenly_spaced(test, measures.EXAMPLES)
-    near = measures.neighbour_distance(model, few)
+    few = passes.evenly_spaced(test, metric_groups.EXAMPLES)
+    near = metric_groups.neighbour_distance(model, few)
     if model.latent_dim < 2 or len(few) < 7 or not near:
         return None
-    draws = measures.prior_draws(model, measures.EXAMPLES, seed)
+    draws = metric_groups.prior_draws(model, metric_groups.EXAMPLES, seed)
     latents = draws
     if passes.can(model, "encode"):
         latents = passes.encoded(model, few).astype(np.float64)
@@ -307,10 +307,10 @@ def plane(model: Model, test: Dataset, extract: Callable[[Array], Array],
     z = draws.mean(0) + np.c_[across.ravel(), up.ravel()] @ units
     condition = passes.sample_conditions(model, few, 1, seed)
     tiles = passes.decoded(model, z, condition=condition)
-    at = measures.decoder_means(model, z, condition)
-    moved = [np.linalg.norm(measures.decoder_means(model, z + STEP * unit, condition) - at, axis=1)
-             for unit in units]
-    slope = np.sqrt(np.square(moved).mean(0)) / STEP / near
+    at = metric_groups.decoder_means(model, z, condition)
+    changes = [metric_groups.decoder_means(model, z + STEP * unit, condition) - at
+               for unit in units]
+    slope = np.sqrt(np.square(np.linalg.norm(changes, axis=2)).mean(0)) / STEP / near
     away = reach(extract(passes.examples_of(few)), extract(tiles))
     return tiles, away.reshape(CELLS, CELLS), slope.reshape(CELLS, CELLS)
 

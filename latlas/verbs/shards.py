@@ -104,7 +104,7 @@ def write_parts(verb: str, model: Model, data: Dataset, columns: Columns, *, sha
     for place, start in enumerate(row * block for row in blocks):
         part = data.subset(slice(start, min(start + block, len(data))))
         names = part.take("names")
-        titles = np.arange(start, start + len(part)) if names is None else np.asarray(names)
+        titles = start + np.arange(len(part)) if names is None else np.asarray(names)
         target = folder / f"part-{blocks[place]:06d}-shard-{number}-of-{count}.parquet"
         with suppress(Exception):  # whatever a parser makes of a broken part: it is written anew
             if target.is_file() and np.array_equal(

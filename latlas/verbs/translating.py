@@ -152,12 +152,12 @@ def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B
     stills = data.subset(np.flatnonzero(single))
 
     def images(missing: list[int]) -> Iterator[bytes]:
-        wanted = set(missing)
+        positions = set(missing)
         for start in sorted({i - i % BLOCK for i in missing}):  # whole blocks have the same noise
             block = stills.subset(slice(start, start + BLOCK))
             x, = translations(model, block, to, before=start)
             for i, example in enumerate(to_data(into, x), start):
-                if i in wanted:
+                if i in positions:
                     yield (imaging.png(to_ids(example[None], into)[0]) if into.ids else
                            write.picture(example, into))
             if progress is not None:

@@ -38,8 +38,7 @@ class ExampleWeights(common.Result):
 
     def as_columns(self) -> dict[str, Any]:
         each = {f"rarity_{i}": column for i, column in enumerate(self.rarity.T)}
-        return {"example": np.arange(len(self.weight)) if self.names is None else
-                np.asarray(self.names), "weight": self.weight,
+        return {"example": common.titles(self.names, len(self.weight)), "weight": self.weight,
                 **(each if self.dimensions else {})}
 
     def facts(self) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
         CapabilityError: no encoder. ConfigError: no such method, or a setting that it does not
             heed. DataError: fewer than 50 examples, latents that do not vary, missing labels.
     """
-    from latlas.verbs.passes import encoded, inference, sweep
+    from latlas.verbs.passes import encoded, in_order, inference
 
     run = as_run(run)
     run.require("encode", "weights")
@@ -102,7 +101,7 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
     density = rarity.densities(latents, None if within == "all" else label, bins or rarity.BINS)
     if chosen == "own":
         with inference(model):
-            result = model.sampling_weights(sweep(model, examples))
+            result = model.sampling_weights(in_order(model, examples))
         weight = result.values.numpy()
     else:
         result = rarity.guarded(density, chosen, share or rarity.SHARE, clip or rarity.CLIP, alpha)

@@ -174,10 +174,12 @@ def is_folder(path: Path | str) -> bool:
     return str(path).endswith(("/", os.sep)) or not Path(path).suffix or Path(path).is_dir()
 
 
-def check_place(path: Path | str, data: Any = None) -> None:
+def check_place(path: Path | str | None, data: Any = None) -> None:
     """Raise RunError, before long work, where nothing can be written: a folder that is read-only,
     a disk that is full, a file in the way; ConfigError where it would replace a file of ``data``.
     """
+    if path is None:
+        return
     for source in data if isinstance(data, tuple | list) else (data,):
         if isinstance(source, str | Path) and Path(path).is_file() and Path(source).is_file() and (
                 Path(path).samefile(source)):
