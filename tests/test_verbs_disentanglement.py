@@ -17,7 +17,7 @@ from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics.table import GROUPS, KINDS
-from latlas.verbs.evaluate import Evaluation, evaluated, side_by_side
+from latlas.verbs.evaluate import evaluated, side_by_side
 from latlas.verbs.metric_groups import disentanglement, has_factors, known_factors
 
 NAMES = ("shape", "orientation", "x", "still")
@@ -79,7 +79,6 @@ def test_evaluate_takes_what_the_data_allow(data):
     model = Reader(data.space)
     result = evaluated(model, train=data, test=data)
     assert result.get("mig").value > 0.9 and result.get("active_units") is not None
-    assert Evaluation.from_json(json.loads(json.dumps(result.to_json()))) == result
     without = Dataset(data.x, Points((4,)))
     assert not has_factors(without)
     assert evaluated(model, train=without, test=without).get("mig") is None
@@ -114,7 +113,9 @@ def test_the_table_has_a_column_for_the_ceiling(data):
     line = next(line for line in table.lines() if line.key == "mig")
     assert line.control.endswith("(rotated latents)") and float(line.ceiling) > 0.9
     assert table.html().columns[-1] == "ceiling"
-    assert next(row for row in table.rows() if row["metric"].startswith("MIG"))["ceiling"]
+    columns = table.table()
+    row = [text.startswith("MIG") for text in columns["metric"]].index(True)
+    assert float(columns["ceiling"][row]) > 0.9
 
 
 def test_by_command_on_shapes(tmp_path, capsys):

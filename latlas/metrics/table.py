@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 #: groups of metrics, and what a model must be able to do for each, in the order of the tables
 GROUPS = {"likelihood": "score", "reconstruction": "reconstruct", "translation": "translate",
@@ -214,13 +213,6 @@ class Metric:
         """What is not empty; numbers that are not finite become text."""
         return {k: v if isinstance(v, str) or math.isfinite(v) else str(v)
                 for k, v in dataclasses.asdict(self).items() if v not in (None, "")}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_json`."""
-        words = {"key", "control_name", "flag"}
-        values: dict[str, Any] = {k: v if k in words else float(v) for k, v in data.items()}
-        return cls(**values)
 
 
 def number(value: float | None) -> str:

@@ -89,24 +89,10 @@ class Evaluation(Metrics):
         """The metric of this key, if the model has it."""
         return next((m for m in self.metrics if m.key == key), None)
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row per metric, as text."""
-        return [{"group": m.kind.heading, "metric": m.kind.title.strip(), "value": m.text(),
-                 "control": _first([m], "control"),
-                 "training copies": _first([m], "training_copies"),
-                 "ceiling": _first([m], "ceiling"), "flag": m.flag, "meaning": m.kind.meaning}
-                for m in self.metrics]
-
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads back; without the fitted prior's."""
+        """A JSON object; without the fitted prior's."""
         return {"name": self.name, "base_measure": self.base_measure, "settings": self.settings,
                 "notes": list(self.notes), "metrics": [m.to_json() for m in self.metrics]}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Evaluation:
-        """The inverse of :meth:`to_json`."""
-        return cls(**data | {"metrics": tuple(Metric.from_json(m) for m in data["metrics"]),
-                             "notes": tuple(data["notes"])})
 
     def facts(self) -> dict[str, Any]:
         return self.to_json() if self.fitted is None else side_by_side(self.columns).facts()
@@ -203,21 +189,21 @@ class Comparison(Metrics):
                     *(_first(comparable, k) for k in ("control", "training_copies", "ceiling"))))
         return lines
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row per metric, as text, a column for each model."""
-        return [{"group": KINDS[line.key].heading, "metric": line.title.strip(),
-                 **dict(zip(self.names, line.cells, strict=True)), "control": line.control,
-                 "training copies": line.copies, "ceiling": line.ceiling,
-                 "meaning": KINDS[line.key].meaning} for line in self.lines()]
-
     def facts(self) -> dict[str, Any]:
         return {"base_measure": self.base_measure, "notes": self.notes,
                 "evaluations": [e.to_json() for e in self.evaluations]}
 
     def as_columns(self) -> dict[str, Any]:
-        """A row per metric; text."""
-        rows = self.rows()
-        return {column: np.array([row[column] for row in rows]) for column in rows[0]}
+        """A row per metric, a column for each model; text."""
+        lines = self.lines()
+        models = {name: [line.cells[i] for line in lines] for i, name in enumerate(self.names)}
+        columns = {"group": [KINDS[line.key].heading for line in lines],
+                   "metric": [line.title.strip() for line in lines], **models,
+                   "control": [line.control for line in lines],
+                   "training copies": [line.copies for line in lines],
+                   "ceiling": [line.ceiling for line in lines],
+                   "meaning": [KINDS[line.key].meaning for line in lines]}
+        return {name: np.array(values) for name, values in columns.items()}
 
     def text(self) -> str:
         from rich.table import Table as Grid
@@ -309,11 +295,11 @@ def evaluate(run: common.RunLike, data: common.DataLike = None, *, split: common
             run.model.fitted_prior is not None):
         result.fitted = evaluated(run.model, name=f"{run.name}, fitted prior", latents="fitted",
                                 **options)
-    known = run.trained_on(options["test"])
-    notes = [f"{known:,} of the {len(options['test']):,} examples were trained on: a model does "
-             "better on these than on others."] if known else []
-    for evaluation in result.columns if known is not None else ():
-        evaluation.settings["trained_on"], evaluation.notes = known, (*evaluation.notes, *notes)
+    count = run.trained_on(options["test"])
+    notes = [f"{count:,} of the {len(options['test']):,} examples were trained on: a model does "
+             "better on these than on others."] if count else []
+    for evaluation in result.columns if count is not None else ():
+        evaluation.settings["trained_on"], evaluation.notes = count, (*evaluation.notes, *notes)
     return result.saved(out)
 
 
