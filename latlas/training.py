@@ -173,7 +173,6 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
     from latlas.core.noise import derive
     from latlas.engine.progress import Bar, Progress
     from latlas.engine.train import train as train_model
-    from latlas.snapshots import SampleMonitor, TranslationSheets
 
     if out is None:
         with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
@@ -212,12 +211,7 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         if note:
             show.warn(note)
         watched = context.is_main and model.defaults.monitored and not (out / MODEL).is_file()
-        callbacks: list[Any] = []
-        if watched and len(examples):  # an adversarial model's samples, or translations
-            folder = out / "samples" if plan.options.sample_snapshots else None
-            callbacks.append(SampleMonitor(folder, examples, plan.options.seed, out / "cache")
-                             if isinstance(examples, Dataset) else
-                             TranslationSheets(folder, examples))
+        callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
         outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks,
                               plan.started)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
@@ -226,6 +220,15 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
         _ = run.model
         return run
     return Run.of(model.eval().requires_grad_(False), data=data.spec, path=out, outcome=outcome)
+
+
+def _snapshots(plan: Plan, examples: Data, out: Path) -> Any:
+    """What looks at an adversarial model's samples, or translations, while it trains."""
+    from latlas.snapshots import SampleMonitor, TranslationSheets
+
+    folder = out / "samples" if plan.options.sample_snapshots else None
+    return SampleMonitor(folder, examples, plan.options.seed, out / "cache") if isinstance(
+        examples, Dataset) else TranslationSheets(folder, examples)
 
 
 def claim(out: Path, request: dict[str, Any], keys: Keys, accept: bool) -> None:

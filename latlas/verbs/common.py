@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from types import UnionType
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -23,7 +24,10 @@ from typing import (
     Literal,
     Self,
     TypeVar,
+    Union,
     cast,
+    get_args,
+    get_origin,
     get_type_hints,
 )
 
@@ -39,7 +43,6 @@ from latlas.verbs import write
 
 if TYPE_CHECKING:
     from latlas.verbs.frames import Origin
-    from latlas.verbs.results import Results
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,20 +98,19 @@ SEED, POSITIVE, AMOUNT = Bounds(0, 2**63 - 1), Bounds(1), Bounds(above=0)
 def verb(function: F) -> F:
     """A verb whose arguments are held to what its signature declares, before anything is done.
 
-    Numbers are finite and within their :class:`Bounds`, and no text is empty. A file that is
-    written in the place of another is said; it is never one of the data.
+    Numbers are finite and within their :class:`Bounds`, words are among those of their Literal, and
+    no text is empty. A file that is written in the place of another is said; it is never one of the
+    data.
     """
-    names, bounds = inspect.signature(function), dict[str, list[Bounds]]()
+    signature, hints = inspect.signature(function), dict[str, Any]()
 
     @functools.wraps(function)
     def checked(*args: Any, **named: Any) -> Any:
-        if not bounds:
-            for name, hint in get_type_hints(function, include_extras=True).items():
-                bounds[name] = [m for m in getattr(hint, "__metadata__", ())
-                                if isinstance(m, Bounds)]
-        arguments = names.bind(*args, **named).arguments
+        if not hints:
+            hints.update(get_type_hints(function, include_extras=True))
+        arguments = signature.bind(*args, **named).arguments
         for name, value in arguments.items():
-            check_argument(name, value, bounds.get(name, ()))
+            check_argument(name, value, hints.get(name))
         out, data = arguments.get("out"), arguments.get("data", arguments.get("latents"))
         write.check_place(out, data)
         replaced = Path(out) if out is not None and Path(out).is_file() else None
@@ -125,29 +127,32 @@ def verb(function: F) -> F:
     return cast(F, checked)
 
 
-def check_argument(name: str, value: Any, bounds: Iterable[Bounds]) -> None:
-    """Raise ConfigError for a number out of bounds, or for text that is empty."""
+def check_argument(name: str, value: Any, hint: Any) -> None:
+    """Raise ConfigError for a number out of its bounds, a word that is none of its Literal, or text
+    that is empty."""
     if isinstance(value, Real) and not isinstance(value, bool):
         finite(name, float(value))
-        for bound in bounds:
-            bound.check(name, value)
+        for bound in getattr(hint, "__metadata__", ()):
+            if isinstance(bound, Bounds):
+                bound.check(name, value)
     elif any(isinstance(v, str) and not v.strip() for v in (
             value if isinstance(value, tuple | list) else (value,))):
         raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or give it a "
                           "value", option=name)
+    elif value is not None and (words := words_of(hint)):
+        one_of(name, value, words)
 
 
-def fits(option: str, value: int, count: int, space: Any, out: Any = None) -> None:
-    """Raise ConfigError for more examples than the memory that is free can hold, or than can be
-    shown in one image."""
-    from latlas.data.streams import claim
+def words_of(hint: Any) -> tuple[str, ...]:
+    """The words of a Literal, alone or beside others.
 
-    width = 4 if space.kind != "image" else 1 if (space.levels or 256) <= 256 else 2
-    size = 2 * width * count * math.prod(space.shape)  # in parts, and joined
-    if space.kind == "image" and out is not None and Path(out).suffix.lower() in (".png", ".gif"):
-        size += 8 * count * math.prod(max(64, side) for side in space.shape[1:])
-    claim(size, f"{say_option(option, value)}: a result of {count:,} examples",
-          way_out="ask for fewer", error=functools.partial(ConfigError, option=option))
+    >>> words_of(Literal["A", "B"] | None), words_of(int)
+    (('A', 'B'), ())
+    """
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    parts = get_args(hint) if get_origin(hint) in (Annotated, Union, UnionType) else ()
+    return tuple(word for part in parts for word in words_of(part))
 
 
 @dataclass(frozen=True)
@@ -257,11 +262,12 @@ class Result:
         does not know, RunError where the file cannot be written."""
         return write.write_table(path, self.as_columns())
 
-    def save_in(self, results: Results) -> str:
-        """Write to a folder that belongs to one command; as :meth:`save`."""
+    def save_in(self, results: Any) -> str:
+        """Write to a folder that belongs to one command, a :class:`latlas.verbs.results.Results`;
+        as :meth:`save`."""
         return self.save(results.folder)
 
-    def saved(self, out: str | Path | None, results: Results | None = None) -> Self:
+    def saved(self, out: str | Path | None, results: Any = None) -> Self:
         """The result, after :meth:`save` where a file is named, or :meth:`save_in` a folder."""
         if out is not None:
             self.written = (*self.written, self.save(out) if results is None else
@@ -345,7 +351,7 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
     def as_columns(self) -> dict[str, Any]:
         return write.example_columns(self.flat, self.space, self.names)
 
-    def save_in(self, results: Results) -> str:
+    def save_in(self, results: Any) -> str:
         flat, space = self.flat, self.space
         counts = results.write(write.image_names(len(flat), self.names), lambda missing: (
             write.picture(flat[i], space) for i in missing))
@@ -365,39 +371,15 @@ class Examples(ArrayResult, NDArrayOperatorsMixin):
         return f"wrote {counted(len(flat), 'example')} to {path}, every row under its originals"
 
 
-@dataclass(eq=False, repr=False)
-class ShardParts(Result):
-    """What a call has done: parts written and found there, of those this shard has."""
-
-    count: int
-    existing: int
-    folder: Path
-    shard: str
-
-    def facts(self) -> dict[str, Any]:
-        return {"shard": self.shard, "written": self.count, "kept": self.existing}
-
-    def text(self) -> str:
-        there = f"; {self.existing:,} were there" if self.existing else ""
-        return (f"shard {self.shard}: wrote {counted(self.count, 'part')} to "
-                f"{self.folder}{there}")
-
-
 def titles(names: Any, n: int) -> Array:
     """(n,) what each example is called: its name, or its number where there are no names."""
     return np.arange(n) if names is None else np.asarray(names)
 
 
-def at_least(option: str, value: int | None, low: int) -> None:
-    """Raise ConfigError for a number that was given and is too small."""
-    if value is not None and value < low:
-        raise ConfigError(f"{say_option(option, value)}: at least {low}", option=option)
-
-
 def one_of(option: str, value: str, valid: Iterable[str]) -> None:
     """Raise ConfigError for a word that is none of the valid ones."""
     if value not in valid:
-        raise ConfigError(unknown(option, value, valid), option=option)
+        raise ConfigError(unknown(option, str(value), valid), option=option)
 
 
 def finite(option: str, value: float) -> None:

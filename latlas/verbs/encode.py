@@ -14,7 +14,7 @@ from latlas.render.text import counted, table
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Out, Output, Progress, RunLike, Split
-from latlas.verbs.results import results_of
+from latlas.verbs.results import ShardParts, results_of
 
 if TYPE_CHECKING:
     from latlas.metrics.likelihood import Summary
@@ -50,7 +50,7 @@ def encode(run: RunLike, data: DataLike = None, *, split: Split = None, n: commo
            shard: common.Shard = None, block: common.BlockSize = 4096,
            out: Annotated[Out, Output("latents.npz", "Where to: .csv, .parquet, .npz, .npy, .png. "
                                                      "Default: RUN/latents.npz.")] = None,
-           progress: Progress | None = None, **read: Any) -> Latents | common.ShardParts:
+           progress: Progress | None = None, **read: Any) -> Latents | ShardParts:
     """Turn examples into latent vectors: the mean of q(z|x) of each."""
     from latlas.verbs import shards
     from latlas.verbs.passes import encoded

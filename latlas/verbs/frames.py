@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
+from latlas.core.errors import ConfigError, unknown
 from latlas.data.frames import is_frame, read_frame
 from latlas.run import as_run
 from latlas.verbs import write
-from latlas.verbs.common import one_of
-
-if TYPE_CHECKING:
-    from latlas.verbs.common import Result
 
 KINDS = ("pandas", "polars", "pyarrow", "arrays")
 #: columns that stand for the names of the rows where these have no columns of their own
@@ -54,11 +51,12 @@ def origin_of(data: Any, arguments: Mapping[str, Any]) -> Origin | None:
     return Origin(kind, len(rows), frame.index if kind == "pandas" else None, rows.select(ids))
 
 
-def as_kind(result: Result, kind: str = "") -> Any:
-    """:meth:`latlas.verbs.common.Result.table`."""
+def as_kind(result: Any, kind: str = "") -> Any:
+    """The :meth:`latlas.verbs.common.Result.table` of a result."""
     origin, columns = result.origin, result.as_columns()
     kind = kind or ("arrays" if origin is None else origin.kind)
-    one_of("kind", kind, KINDS)
+    if kind not in KINDS:
+        raise ConfigError(unknown("kind of table", kind, KINDS), option="kind")
     if kind == "arrays":
         return {name: write.as_array(column) for name, column in columns.items()}
     frame, index = write.as_frame(columns), None

@@ -1,5 +1,7 @@
 """``sample``, ``decode``, ``interpolate``, ``traverse``: new examples out of latent vectors."""
 
+import functools
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +16,19 @@ from latlas.verbs.results import results_of
 
 #: examples whose latents set the spans of a traversal
 ENCODED = 2000
+
+
+def fits(option: str, value: int, count: int, space: Any, out: Any = None) -> None:
+    """Raise ConfigError for more examples than the memory that is free can hold, or than can be
+    shown in one image."""
+    from latlas.data.streams import claim
+
+    width = 4 if space.kind != "image" else 1 if (space.levels or 256) <= 256 else 2
+    size = 2 * width * count * math.prod(space.shape)  # in parts, and joined
+    if space.kind == "image" and out is not None and Path(out).suffix.lower() in (".png", ".gif"):
+        size += 8 * count * math.prod(max(64, side) for side in space.shape[1:])
+    claim(size, f"{say_option(option, value)}: a result of {count:,} examples",
+          way_out="ask for fewer", error=functools.partial(ConfigError, option=option))
 
 
 @common.verb
@@ -37,13 +52,13 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds
 
     run = as_run(run)
     run.require("sample")
-    common.at_least("n", n, 0 if seeds is None and run.path is None else 1)
+    common.Bounds(0 if seeds is None and run.path is None else 1).check("n", n)
     numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
     say_notes(run.doubts())
     write.check_examples(out, run.space)
-    common.fits("n", n, n if numbers is None else len(numbers), run.space, out)
+    fits("n", n, n if numbers is None else len(numbers), run.space, out)
     results = results_of(
         out, "sample", run, given=given, n=None if numbers else n, label=label, mean=mean,
         latents=latents, seeds=numbers, truncation=truncation, seed=None if numbers else seed)
@@ -106,11 +121,10 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
 
     run = as_run(run)
     run.require("decode", "interpolate")
-    common.one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"interpolate {say_option('space', 'w')}")
     write.check_examples(out, run.space)
-    common.fits("steps", steps, steps, run.space, out)
+    fits("steps", steps, steps, run.space, out)
     results = results_of(
         out, "interpolate", run, None, data, start=start, end=end, given=given, split=split,
         steps=steps, method=method, space=space, label=label, seed=seed, read=read)
@@ -206,7 +220,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
 
     run = as_run(run)
     run.require("decode", "traverse")
-    common.at_least("steps", steps, 1 if run.path is None else 2)
+    common.Bounds(1 if run.path is None else 2).check("steps", steps)
     write.check_examples(out, run.space)
     results = results_of(
         out, "traverse", run, None if latents is None else np.atleast_2d(latents), data,
@@ -228,7 +242,7 @@ def traverse(run: RunLike, *, data: DataLike = None, split: Split = None,
         if not 0 <= dim < width:
             raise ConfigError(f"no dimension {dim}: the latents have dimensions 0 … {width - 1}",
                               option="dims")
-    common.fits("steps", steps, len(rows) * steps, run.space, out)
+    fits("steps", steps, len(rows) * steps, run.space, out)
     condition = conditions(run, 1 if given is not None else len(rows) * steps, label, given)
     centre = (passes.latent_in_support(model, centre, condition) if start is None else
               np.asarray(start, np.float64).ravel())

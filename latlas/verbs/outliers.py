@@ -31,6 +31,7 @@ from latlas.render.text import counted, table
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
+from latlas.verbs.results import ShardParts
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -164,7 +165,7 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
              seed: common.Seed = 0, out: Annotated[common.Out, common.Output(
                  "outliers.csv", "Examples by rank: .csv, .parquet, .npz; plots beside it. "
                  "Default: RUN/outliers.csv. With --shard a folder.")] = None,
-             progress: Progress | None = None, **read: Any) -> Outliers | common.ShardParts:
+             progress: Progress | None = None, **read: Any) -> Outliers | ShardParts:
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
@@ -207,14 +208,17 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
             reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
     score = normality.scores(examples, count_from(len(normal)))
-    baselines = {}
-    if train is not None:  # in model units, so that no column of a table rules by its unit
-        fitted_to, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
-                      for part in (train, examples))
-        baselines = {"isolation forest": scoring.forest_surprise(fitted_to, new, seed),
-                     "ppca": scoring.ppca_surprise(fitted_to, new)}
     return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
-                    baselines, examples, k).saved(out)
+                    {} if train is None else _baselines(train, examples, seed),
+                    examples, k).saved(out)
+
+
+def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
+    """Scores of the controls, in model units, so that no column of a table rules by its unit."""
+    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
+                      for part in (train, examples))
+    return {"isolation forest": scoring.forest_surprise(reference, new, seed),
+            "ppca": scoring.ppca_surprise(reference, new)}
 
 
 def method_of(run: Run, method: str) -> str:

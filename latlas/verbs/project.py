@@ -132,7 +132,6 @@ def project(run: RunLike, data: DataLike = None, *, split: Split = None,
 
     run = as_run(run)
     run.require("decode", "project")
-    common.one_of("space", space, ("auto", "z", "w"))
     if space == "w":
         run.require("mix", f"project {say_option('space', 'w')}")
     write.check_examples(out, run.space)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from latlas.data.keys import digest_of, keys_of
 from latlas.data.splits import hash_rows
 from latlas.render.text import counted
 from latlas.verbs import write
+from latlas.verbs.common import Result
 from latlas.verbs.names import same_but_for_case
 
 MANIFEST, FORMAT = "results.json", 1
@@ -175,3 +177,21 @@ def data_digest(data: Any) -> str:
 
 def _said(value: Any) -> str:
     return "left out" if value is None else str(value)
+
+
+@dataclass(eq=False, repr=False)
+class ShardParts(Result):
+    """What a call has done: parts written and found there, of those this shard has."""
+
+    count: int
+    existing: int
+    folder: Path
+    shard: str
+
+    def facts(self) -> dict[str, Any]:
+        return {"shard": self.shard, "written": self.count, "kept": self.existing}
+
+    def text(self) -> str:
+        there = f"; {self.existing:,} were there" if self.existing else ""
+        return (f"shard {self.shard}: wrote {counted(self.count, 'part')} to "
+                f"{self.folder}{there}")

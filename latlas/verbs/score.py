@@ -17,6 +17,7 @@ from latlas.render.text import counted
 from latlas.run import Run, as_run, observation_hint
 from latlas.verbs import common
 from latlas.verbs.common import Array, DataLike, Out, Output, Progress, RunLike, Seed, Split
+from latlas.verbs.results import ShardParts
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -129,7 +130,7 @@ def score(run: RunLike, data: DataLike = None, *, split: Split = None,
           seed: Seed = 0,
           out: Annotated[Out, Output("", "A row per example: .csv, .parquet, .npz; with --shard a "
                                          "folder.")] = None,
-          progress: Progress | None = None, **read: Any) -> Scores | common.ShardParts:
+          progress: Progress | None = None, **read: Any) -> Scores | ShardParts:
     """Log-likelihood of every example, in nats and bits per dimension, with its standard error and
     effective sample size.
 
@@ -189,8 +190,8 @@ def scored(model: Model, data: Dataset, *, method: str = "auto", draws: int | No
         raise ConfigError(f"{say_option(option)} belongs to {say_option('method', 'ais')}, not to "
                           f"{method}", option=option)
     for option, value in {"draws": draws, **annealing}.items():
-        common.at_least(option, value, 1)
-    common.one_of("precision", precision, ("fp32", "bf16"))
+        if value is not None:
+            common.POSITIVE.check(option, value)
     settings = Settings(DRAWS[method] if draws is None or method == "exact" else draws,
                         **annealing)
     observes: Any = model if observation_sd is None else GaussianObservation(model, observation_sd)

@@ -18,9 +18,9 @@ from latlas.core.files import save_json
 from latlas.core.model import Model
 from latlas.data.dataset import Dataset
 from latlas.data.keys import digest_of, keys_of
-from latlas.verbs.common import Array, Progress, ShardParts
+from latlas.verbs.common import Array, Progress
 from latlas.verbs.estimators import BATCH
-from latlas.verbs.results import model_digest
+from latlas.verbs.results import ShardParts, model_digest
 from latlas.verbs.write import FRAMES, check_suffix, is_folder, write_table
 
 FORMAT = 1

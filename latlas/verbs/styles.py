@@ -13,7 +13,7 @@ from latlas.core.options import numbers
 from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
-from latlas.verbs.generate import can_encode_data, conditions
+from latlas.verbs.generate import can_encode_data, conditions, fits
 from latlas.verbs.results import Results, results_of
 
 #: thirds of the layers, the coarsest first
@@ -123,7 +123,7 @@ def directions(run: RunLike, k: Annotated[int | None, common.POSITIVE] = None, *
     if layers != "all":
         run.require("mix", f"directions {say_option('layers')}")
     write.check_examples(out, run.space)
-    common.fits("steps", steps, steps * (k or 1), run.space, out)
+    fits("steps", steps, steps * (k or 1), run.space, out)
     results = results_of(
         out, "directions", run, None, data, k=k, split=split, steps=steps, span=span,
         layers=layers, item=item, label=label, seed=seed, read=read)
@@ -185,7 +185,7 @@ def edit(run: RunLike, directions: Directions, *, seed: int | None = None, steps
     run.require("decode", "edit")
     if layers != "all":
         run.require("mix", f"edit {say_option('layers')}")
-    common.at_least("steps", steps, 1)
+    common.POSITIVE.check("steps", steps)
     common.finite("span", span)
     condition, model, styled = _one_condition(run, label), run.model, directions.space == "w"
     if seed is not None:

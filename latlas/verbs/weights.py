@@ -88,8 +88,6 @@ def weights(run: common.RunLike, data: common.DataLike = None, *, split: common.
     run.require("encode", "weights")
     write.check_suffix(out)
     examples = run.open(data, split or ("train" if data is None else "all"), **read)
-    common.one_of("method", method, ("auto", "own", "product", "maximum"))
-    common.one_of("within", within, ("auto", "class", "all"))
     label = examples.take("label")
     if within == "class" and label is None:
         raise ConfigError(f"{say_option('within', 'class')}: these examples have no labels that "
