@@ -21,8 +21,9 @@ from latlas.core import motion
 from latlas.core.space import Images
 from latlas.data import open_pair, open_source, split
 from latlas.data.dataset import Dataset
+from latlas.render.films import write_film
 from latlas.verbs.evaluate import evaluated
-from latlas.verbs.translating import clips_of, translate_film, write_film
+from latlas.verbs.translating import clips_of, translated
 
 #: of the digits, so that they take seconds
 QUICK = {"batch_size": 8, "network": "unet", "width": 12, "depth": 2, "learning_rate": 1e-3}
@@ -42,7 +43,8 @@ def main() -> None:
     day = test.a.subset(clips_of(test.a)[0].frames)
     args.out.mkdir(parents=True, exist_ok=True)
     write_film(args.out / "day.gif", day.take("x"), model.space.a, day.take("duration"))
-    translate_film(model, day, args.out / "night.gif")
+    write_film(args.out / "night.gif", translated(model, day), model.space.b,
+               day.take("duration"))
     results = evaluated(model, train=split(source, "train"), test=test, metrics=["translation"])
     metric = results.get("flicker")
     print(f"{args.out}/night.gif: {metric.text()} of flicker, the input "

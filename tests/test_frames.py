@@ -26,8 +26,9 @@ from latlas.data.pairs import PairDataset
 from latlas.metrics.paired import flicker, motions
 from latlas.models import cycle_gan
 from latlas.models.cycle_gan import GROWING, TEMPORAL
+from latlas.render.films import write_film
 from latlas.verbs.evaluate import evaluated
-from latlas.verbs.translating import clips_of, write_film
+from latlas.verbs.translating import clips_of
 
 TIMES = [50, 60, 70, 80]
 

@@ -3,7 +3,6 @@ frames in the form and at the rate of what they were made of, and whole recordin
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,13 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from latlas.core.errors import ConfigError, DataError, RunError, say_option
+from latlas.core.errors import ConfigError, DataError, say_option
 from latlas.core.space import LEVELS, PairSpace, Sound, Space
 from latlas.data.batches import Sweep
-from latlas.data.clips import VIDEOS, video_library
+from latlas.data.clips import VIDEOS
 from latlas.data.dataset import Dataset
 from latlas.data.images import to_ids
 from latlas.data.pairs import Data, PairDataset, first_side
@@ -30,7 +28,7 @@ from latlas.data.recordings import (
 )
 from latlas.data.recordings import open_recordings as open_files
 from latlas.data.soundfiles import Clip, resampled, sound_bytes
-from latlas.render import imaging
+from latlas.render import films, imaging
 from latlas.render.text import counted
 from latlas.run import Run
 from latlas.verbs import write
@@ -43,12 +41,6 @@ from latlas.verbs.results import Results
 BLOCK = 64
 #: examples of the contact sheet; of clips how many, and frames of each
 SHEET, CLIPS, FRAMES = 16, 4, 8
-#: how a film is written, by its ending; beyond these are videos
-FORMS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG", ".webp": "WEBP"}
-#: milliseconds that a frame is shown where nothing says so
-FRAME_TIME = 100.0
-#: frames that a film's palette is chosen by, at most, and its colours
-PALETTE_OF, COLOURS = 16, 256
 #: windows that a contact sheet shows of a recording at most
 WINDOWS = 4
 TINY = 1e-12
@@ -123,7 +115,7 @@ class ClipFrames:
     def suffix(self) -> str:
         """The ending of its file, empty for a folder of frames."""
         suffix = PurePosixPath(self.name).suffix.lower()
-        return suffix if suffix in FORMS or suffix in VIDEOS else ""
+        return suffix if suffix in films.FORMS or suffix in VIDEOS else ""
 
 
 def clips_of(data: Dataset) -> list[ClipFrames]:
@@ -145,9 +137,9 @@ def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B
     film all of one, whatever their number.
     """
     into = domains(model.space, to)[1]
-    films = [clip for clip in clips_of(data) if clip.suffix]
+    clips = [clip for clip in clips_of(data) if clip.suffix]
     single = np.ones(len(data), bool)
-    for clip in films:
+    for clip in clips:
         single[clip.frames] = False
     stills = data.subset(np.flatnonzero(single))
 
@@ -164,59 +156,17 @@ def translate_files(model: Any, data: Dataset, results: Results, *, to: str = "B
                 progress(start + len(block), len(stills))
 
     names = write.image_names(len(stills), stills.take("names"))
-    places = [file_name(clip.name, clip.suffix) for clip in films]
+    places = [file_name(clip.name, clip.suffix) for clip in clips]
     results.claim([*names, *places])
     written, there = results.write(names, images)
-    missing = [(clip, results.folder / place) for clip, place in zip(films, places, strict=True)
+    missing = [(clip, results.folder / place) for clip, place in zip(clips, places, strict=True)
                if not (results.folder / place).exists()]
     for clip, target in missing:
-        translate_film(model, data.subset(clip.frames), target, to=to)
+        frames = data.subset(clip.frames)
+        films.write_film(target, translated(model, frames, to=to), into, frames.take("duration"))
         if progress is not None:
             progress(clip.frames.stop, len(data))
-    return written + len(missing), there + len(films) - len(missing)
-
-
-def translate_film(model: Any, data: Dataset, target: Path, *, to: str = "B",
-                   progress: Progress | None = None) -> None:
-    """One clip to one file, whose ending says the form; frames last as long as those given."""
-    frames = translated(model, data, to=to, progress=progress)
-    duration: Any = data.take("duration")
-    durations = np.full(len(frames), FRAME_TIME if duration is None else duration, float)
-    write_film(target, frames, domains(model.space, to)[1], durations)
-
-
-def write_film(target: Path, frames: Array, space: Space, durations: Array) -> None:
-    """Frames (t, C, H, W) in data units, each shown so many milliseconds.
-
-    A GIF has one palette for all its frames, so that what stays the same keeps its colour.
-    """
-    rgba = imaging.to_rgba(frames, space.levels)
-    suffix, height, width = target.suffix.lower(), *rgba.shape[1:3]
-    if suffix in VIDEOS:
-        codec = {"codec": "libvpx-vp9"} if suffix == ".webm" else {}
-        ffmpeg, rate = video_library(target.name), 1000 / (float(durations.mean()) or FRAME_TIME)
-        with write.whole(target) as part:
-            stream = ffmpeg.write_frames(str(part), (width, height), fps=rate, macro_block_size=2,
-                                         **codec)
-            stream.send(None)  # it waits for the first frame
-            for frame in imaging.checkerboard(rgba)[..., :3]:
-                stream.send(np.ascontiguousarray(frame))
-            stream.close()
-            if not part.exists() or not part.stat().st_size:
-                raise RunError(f"cannot save {target}: ffmpeg wrote nothing; choose .mp4")
-        return
-    form, buffer = FORMS[suffix], io.BytesIO()
-    opaque = (rgba[..., 3] == 255).all()
-    images = [Image.fromarray(frame[..., :3].copy() if opaque else frame) for frame in rgba]
-    if form == "GIF" and opaque:
-        some = images[::-(-len(images) // PALETTE_OF)]
-        palette = Image.fromarray(np.concatenate([np.asarray(image) for image in some])).quantize(
-            COLOURS, dither=Image.Dither.NONE)
-        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    lossless: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
-    images[0].save(buffer, form, save_all=True, append_images=images[1:], loop=0,
-                   duration=np.rint(durations).astype(int).tolist(), **lossless)
-    write.write_bytes(target, buffer.getvalue())
+    return written + len(missing), there + len(clips) - len(missing)
 
 
 def translate_examples(result: Any, model: Any, both: Any, path: Path | None, form: str,
@@ -245,7 +195,8 @@ def translate_examples(result: Any, model: Any, both: Any, path: Path | None, fo
     elif form == ".png":
         result.written = (_draw(model, both, path, to),)
     else:
-        translate_film(model, examples, path, to=to, progress=progress)
+        films.write_film(path, translated(model, examples, to=to, progress=progress), result.space,
+                         examples.take("duration"))
         result.written = (f"wrote {counted(len(examples), 'frame')} to {path}",)
 
 
