@@ -173,7 +173,7 @@ def test_what_cannot_be_fitted_is_refused(runs: Path, tmp_path: Path) -> None:
         latlas.fit_prior(runs / "ae", progress=False, **FLOW)
     with pytest.raises(CapabilityError, match="`latlas fit-prior RUN` fits one"):
         latlas.sample(runs / "vae", 3, latents="fitted")
-    with pytest.raises(ConfigError, match="unknown prior"):
+    with pytest.raises(ConfigError, match="unknown latents"):
         latlas.sample(runs / "vae", 3, latents="onw")
 
 

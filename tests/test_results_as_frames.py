@@ -113,6 +113,27 @@ def test_metrics_are_frames_without_the_index_of_the_rows(run):
     table = evaluation.table()
     assert isinstance(table, pd.DataFrame) and "metric" in table
     assert table.index.tolist() == list(range(len(table)))
+    both = latlas.compare([run, run], people(60, seed=4), metrics=["likelihood"])
+    assert isinstance(both.table(), pl.DataFrame) and both.table().width == table.shape[1] + 1
+
+
+def test_columns_of_other_kinds_come_out_as_pandas_has_them():
+    """Categories, whole numbers with gaps, a frame without an id, pyarrow's own text type."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({
+        "grade": pl.Series(rng.choice(["a", "b", "c"], 150), dtype=pl.Categorical),
+        "count": pl.Series([None if i % 7 == 0 else int(v) for i, v in enumerate(
+            rng.integers(0, 9, 150))], dtype=pl.UInt8),
+        "at": pl.Series(np.datetime64("2021-01-01T10", "ms") + 3_600_000 * rng.integers(
+            0, 9999, 150))})
+    own = latlas.train("pca", frame, progress=False, latent_dim=2)
+    table = latlas.reconstruct(own, frame.to_pandas()).table()
+    assert list(table) == ["grade", "count", "at"] and table["at"].dtype.kind == "M"
+    assert table["count"].dtype in ("UInt8", np.uint8) and table.index.tolist() == [*range(150)]
+    arrow = latlas.reconstruct(own, frame.to_arrow()).table()
+    assert pa.types.is_large_string(arrow.schema.field("grade").type) or pa.types.is_dictionary(
+        arrow.schema.field("grade").type)
+    assert list(latlas.score(own, frame).table().columns[:2]) == ["example", "nats"]
 
 
 def test_labels_in_a_frame_are_heeded_as_those_of_a_file(run, tmp_path):

@@ -139,8 +139,9 @@ def check_argument(name: str, value: Any, hint: Any) -> None:
             value if isinstance(value, tuple | list) else (value,))):
         raise ConfigError(f"{say_option(name, repr(''))}: it is empty; leave it out, or give it a "
                           "value", option=name)
-    elif value is not None and (words := words_of(hint)):
-        one_of(name, value, words)
+    elif value is not None and (words := words_of(hint)) and value not in words:
+        raise ConfigError(f"{say_option(name, value)}: {unknown(name, str(value), words)}",
+                          option=name)
 
 
 def words_of(hint: Any) -> tuple[str, ...]:

@@ -43,12 +43,17 @@ def origin_of(data: Any, arguments: Mapping[str, Any]) -> Origin | None:
         return None
     kind = ("pandas" if nw.dependencies.is_pandas_dataframe(frame) else
             "pyarrow" if nw.dependencies.is_pyarrow_table(frame) else "polars")
-    if arguments.get("split") not in (None, "all"):
+    run = arguments.get("run")
+    if run is None or arguments.get("split") not in (None, "all"):
         return Origin(kind)
-    rows = read_frame(frame, "the data").data
-    fields = getattr(as_run(arguments["run"]).space, "fields", ())
-    ids = [c.name for c in fields if c.kind == "id" and c.name in rows.columns]
-    return Origin(kind, len(rows), frame.index if kind == "pandas" else None, rows.select(ids))
+    ids, index = None, frame.index if kind == "pandas" else None
+    names = [c.name for c in getattr(as_run(run).space, "fields", ())
+             if c.kind == "id"]
+    if names:
+        rows = read_frame(frame, "the data").data
+        ids = rows.select([name for name in names if name in rows.columns])
+    count = len(frame) if hasattr(frame, "__len__") else None if ids is None else len(ids)
+    return Origin(kind, count, index, ids)
 
 
 def as_kind(result: Any, kind: str = "") -> Any:
@@ -69,7 +74,9 @@ def as_kind(result: Any, kind: str = "") -> Any:
         index = None if origin.index is None else origin.index[rows]
     if kind == "pandas":
         return _as_pandas(frame, index)
-    return frame.to_arrow() if kind == "pyarrow" else frame
+    if kind == "pyarrow":  # with types that all of its functions know
+        return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return frame
 
 
 def _as_pandas(frame: pl.DataFrame, index: Any) -> Any:
