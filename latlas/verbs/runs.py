@@ -17,7 +17,7 @@ from latlas.core.record import RUN, read_run
 from latlas.data.streams import say_size
 from latlas.render.text import table
 from latlas.run import PRIOR, Run
-from latlas.verbs.common import Array, Flag, Result, verb
+from latlas.verbs.common import Flag, Result, verb
 
 NAMED = Flag(tuple[Path, ...], "Run folder to delete; may be repeated.", repeated=True)
 
@@ -50,6 +50,7 @@ class RunFacts:
 class Runs(Result):
     """The runs below a folder, by their path, and the folders that were deleted."""
 
+    row_per_example = False
     runs: tuple[RunFacts, ...]
     deleted: tuple[str, ...] = ()
     freed: int = 0
@@ -58,7 +59,7 @@ class Runs(Result):
         return {"runs": [vars(run) for run in self.runs], "deleted": list(self.deleted),
                 "freed": self.freed}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         return {name: np.array([getattr(run, name) for run in self.runs])
                 for name in RunFacts.__dataclass_fields__}
 
