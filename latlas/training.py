@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latlas import models
 from latlas.core.errors import (
-    CapabilityError,
     ConfigError,
     DataError,
     RunError,
@@ -32,14 +29,13 @@ from latlas.core.files import (
 )
 from latlas.core.options import check_names, fields_of, parse, to_json
 from latlas.core.record import RUN, read_run
-from latlas.core.space import Table
 from latlas.data import split as part_of
-from latlas.data.dataset import Dataset, Source, standardised
-from latlas.data.fitting import as_source, conform, in_run
+from latlas.data.dataset import Dataset, Source
+from latlas.data.fitting import conform, in_run
 from latlas.data.keys import Keys
-from latlas.data.pairs import Data, PairSource, first_side, sides_for
-from latlas.engine.options import BUDGETS, TrainOptions, batch_size_of, with_defaults
-from latlas.run import PRIOR, Run, weights_file_digest
+from latlas.data.pairs import Data, PairSource, sides_for
+from latlas.engine.options import TrainOptions, batch_size_of, with_defaults
+from latlas.run import Run
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -52,8 +48,13 @@ CHECKED, PROBES = 1000, 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be trained and how, checked; making one reads no data. Minutes count from
-    ``started``, a ``time.monotonic()``, or else from the beginning of training."""
+    """What will be trained and how, checked; making one reads no data.
+
+    Attributes:
+        started: the ``time.monotonic()`` from which minutes count; the beginning of training
+            without one.
+        share: of the minutes, that training may take.
+    """
 
     model: str
     config: Any
@@ -61,6 +62,13 @@ class Plan:
     split: str = "train"
     init_from: Path | None = None
     started: float | None = None
+    share: float = 1.0
+
+    @property
+    def options_of_training(self) -> TrainOptions:
+        """With its share of the minutes."""
+        minutes = self.options.minutes
+        return replace(self.options, minutes=minutes and minutes * self.share)
 
 
 @dataclass(frozen=True)
@@ -76,41 +84,6 @@ class TrainingData:
     spec: Mapping[str, Any] | None = None
     inputs: Mapping[str, Any] | None = None
     basis: tuple[Data, Data | None] | None = None
-
-
-def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
-          progress: bool = True, init_from: str | Path | None = None, split: str = "train",
-          encoder: Any = None, decoder: Any = None, accept_changed_data: bool = False,
-          **settings: Any) -> Run:
-    """Train a model; the same call again goes on where it stopped, or loads the finished run.
-
-    Args:
-        model: a name of :func:`latlas.list_models`, or ``module:Class``.
-        data: a source; arrays are divided into train, validation and test like any other.
-        out: the run folder; without one nothing is kept but the run that is returned.
-        init_from: a run whose weights to start from.
-        split: ``train``, or ``all`` to hold nothing back.
-        encoder, decoder: ``nn.Module``s of your own.
-        accept_changed_data: go on although examples were added, removed, or moved to another split
-            since the run began; otherwise that is refused.
-        settings: any option of the model's config or of ``TrainOptions``
-            (``latent_dim=32, minutes=5``), or another part of the model (``generator=…``, and
-            ``objective=Objective(…)`` of adversarial models).
-
-    Returns:
-        The run; ``run.outcome`` says how training ended.
-
-    Raises:
-        LatlasError: in one line what is wrong with a setting, the data or the run folder.
-    """
-    started = time.monotonic()
-    networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
-    plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
-                   init_from=init_from)
-    networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
-    examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
-    return execute(replace(plan, started=started), examples, out, progress, networks,
-                   accept_changed_data)
 
 
 def plan_of(model: str, settings: Mapping[str, Any], *, split: str = "train",
@@ -212,8 +185,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
             show.warn(note)
         watched = context.is_main and model.defaults.monitored and not (out / MODEL).is_file()
         callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
-        outcome = train_model(model, examples, held_out, plan.options, out, show, callbacks,
-                              plan.started)
+        outcome = train_model(model, examples, held_out, plan.options_of_training, out, show,
+                              callbacks, plan.started)
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
         run.outcome = outcome
@@ -287,111 +260,3 @@ def _load_weights(model: Model, init_from: Path, modules: Mapping[str, Any]) -> 
         raise RunError(f"cannot start from {init_from}: {wrong[0]} differs in shape or is missing "
                        "there; use the same model, sizes and data shape")
     model.load_state_dict({k: theirs[k] for k in mine})
-
-
-# ----------------------------------------------------------------- a prior fitted to the latents
-
-
-@dataclass(frozen=True)
-class PriorFit:
-    """How the fit of a prior ended.
-
-    Attributes:
-        run: the run of the flow, in RUN/prior.
-        own, fitted: mean log-density of held-out latents under the model's own prior (NaN where
-            it has none) and under the fitted one, nats; ``None`` before the fit has ended. The
-            gain estimates by how much KL(q(z) ‖ p(z)) fell.
-    """
-
-    run: Run
-    own: float | None = None
-    fitted: float | None = None
-
-
-def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
-              accept_changed_data: bool = False, origin: str = "fit_prior()",
-              read: Mapping[str, Any] | None = None, **settings: Any) -> PriorFit:
-    """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
-    matching.
-
-    The model of the run then carries it, and :func:`latlas.sample` draws from it. The same call
-    again goes on where it stopped.
-
-    Args:
-        data: by default what the run was trained on; ``read`` are options of the source.
-        draws: of q(z|x) for every example.
-        accept_changed_data: go on although the examples have changed since the fit began.
-        settings: of the model ``flow-matching`` and of training (``minutes=5``).
-
-    Raises:
-        CapabilityError: a model without an encoder, or one that is conditional.
-        RunError: a run that is not finished, or whose fitted prior has other settings.
-    """
-    import numpy as np
-    import torch
-
-    from latlas.core.noise import Noise
-
-    started, run = time.monotonic(), run if isinstance(run, Run) else Run(run)
-    run.require("encode", "fit-prior")
-    if run.conditional:
-        raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
-    if run.path is None or not run.finished:
-        raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
-                       "goes on")
-    if all(settings.get(name) is None for name in BUDGETS):
-        settings["images"] = PRIOR_IMAGES
-    plan = plan_of("flow-matching", settings, origin=origin)
-    run.device = plan.options.device
-    data = encode_training_data(run, data, draws, plan.options.seed, read or {})
-    folder = run.path / PRIOR
-    try:
-        fit = execute(replace(plan, started=started), data, folder, progress,
-                      accept_changed_data=accept_changed_data)
-    except RunError as error:
-        if not error.option:  # nothing differs from what was fitted before
-            raise
-        go_on = f", or go on with {say_option(error.option, True)}" if (
-            error.option == "accept_changed_data") else ""
-        raise RunError(error.message, hint=f"remove {folder} to fit another prior{go_on}") \
-            from error
-    assert fit.outcome is not None
-    if fit.outcome.stopped == "interrupt":
-        return PriorFit(fit)
-    latents, flow, prior = first_side(data.validation or data.train), fit.model, run.model.prior
-    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
-    z = torch.as_tensor(np.asarray(latents.x[rows]), device=run.model.device)
-    x = flow.to(z.device).space.to_model(z)
-    noise = Noise(0, z.device)
-    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
-    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()  # type: ignore[operator]
-    return PriorFit(fit, math.nan if prior is None else prior.log_prob(z).mean().item(),
-                    density - flow.space.log_volume)
-
-
-def encode_training_data(run: Run, data: Any, draws: int, seed: int,
-               read: Mapping[str, Any]) -> TrainingData:
-    """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
-    table in units of its own."""
-    from latlas.verbs.passes import sample_posterior
-
-    assert run.path is not None
-    source = as_source(data, run, **read)
-    examples = training_data(source, run.record.get("split", "train"))
-    model = run.model
-    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
-
-    def table(data: Dataset, draws: int) -> Dataset:
-        latents = sample_posterior(model, conform(data, run.space, source.name), draws, seed=seed)
-        names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Dataset(latents, Table.of_numbers(names))
-
-    train = table(first_side(examples.train), draws)
-    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
-    # a fit that goes on keeps the units it began with, to the last bit
-    folder = run.path / PRIOR
-    space = Run(folder).space if (folder / RUN).is_file() else standardised(
-        train.space, train.x)
-    return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
-                        inputs={"weights": weights_file_digest(run.path), "draws": draws},
-                        basis=(examples.train, examples.validation))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from latlas.core.errors import CapabilityError, ConfigError, RunError
 from latlas.core.noise import Noise
 from latlas.data.fitting import as_source
 from latlas.engine.progress import Progress
-from latlas.training import encode_training_data
+from latlas.learning import encode_training_data, learn
+from latlas.training import plan_of, training_data
 from latlas.verbs.passes import sample_posterior
 
 TINY = {"images": 1000, "width": 32, "depth": 1, "threads": 1, "precision": "fp32"}
@@ -152,7 +154,8 @@ def test_latents_are_draws_of_the_posterior(runs: Path) -> None:
 
 
 def test_latents_are_of_the_examples_the_run_was_trained_on(runs: Path) -> None:
-    latents = encode_training_data(latlas.load(runs / "vae"), None, 4, 0, {})
+    run = latlas.load(runs / "vae")
+    latents = encode_training_data(run, training_data(as_source(None, run)), 4, 0, "digits")
     assert len(latents.train) == 4 * len(latlas.open_data(None, "train", like=runs / "vae"))
     standard = latents.train.space.to_model(latents.train.x)
     np.testing.assert_allclose(standard.mean(0), 0, atol=1e-4)
@@ -223,3 +226,71 @@ def test_a_fitted_prior_is_nearer_to_the_latents(tmp_path: Path) -> None:
     far = {p: (np.abs(np.abs(v) - 3) > 1).any(1).mean() for p, v in examples.items()}
     assert far["own"] > 0.5
     assert far["fitted"] < 0.6 * far["own"]
+
+
+def photos(n: int = 60, size: int = 28) -> np.ndarray:
+    """Images with a bright square somewhere."""
+    rng, x = np.random.default_rng(0), np.zeros((n, 1, size, size), np.uint8)
+    for image, row, column in zip(x, *rng.integers(0, size - 8, (2, n)), strict=True):
+        image[0, row:row + 8, column:column + 8] = 200
+    return x
+
+
+SMALL = {"images": 640, "batch_size": 16, "threads": 1, "precision": "fp32", "latent_dim": 3,
+         "width": 4, "progress": False}
+
+
+def test_samples_of_images_are_drawn_from_a_prior_fitted_at_the_end(tmp_path: Path) -> None:
+    run = latlas.train("vae", photos(), out=tmp_path / "run", **SMALL)
+    prior = latlas.load(tmp_path / "run/prior")
+    assert run.model.fitted_prior is not None and prior.model_name == "flow-matching"
+    assert prior.ending.images == 4 * 640 and run.outcome.stopped == "budget"
+    own, auto = (latlas.sample(tmp_path / "run", 8, latents=kind) for kind in ("own", "auto"))
+    assert not np.array_equal(own, auto)
+    assert latlas.sample(run, 8) == pytest.approx(np.asarray(auto))
+    again = latlas.train("vae", photos(), out=tmp_path / "run", **SMALL)
+    assert again.outcome.stopped == "already finished" and again.model.fitted_prior is not None
+
+
+def test_a_run_without_a_folder_has_its_prior(tmp_path: Path) -> None:
+    run = latlas.train("ae", photos(), **SMALL)
+    assert run.model.fitted_prior is not None and run.path is None
+
+
+@pytest.mark.parametrize(("model", "data", "more"), [
+    ("vae", photos(), {"prior_share": 0}), ("vae", photos(size=16), {}),
+    ("vae", photos(), {"prior": "mixture"}), ("vae", "moons", {}),
+    ("conditional-vae", (photos(), np.arange(60) % 2), {}), ("pca", photos(), {})])
+def test_no_prior_is_fitted_where_it_is_not_asked_for(tmp_path, model, data, more) -> None:
+    own = {k: v for k, v in SMALL.items() if model != "pca" or k in ("threads", "progress")}
+    run = latlas.train(model, data, out=tmp_path / "run", **own | more)
+    assert run.model.fitted_prior is None and not (tmp_path / "run/prior").exists()
+
+
+def test_a_share_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"prior_share=0.2: gan has no latents that a prior"):
+        latlas.train("gan", photos(), out=tmp_path / "run", images=64, prior_share=0.2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prior_that_was_cut_goes_on_with_the_same_command(tmp_path: Path) -> None:
+    """And one that a person fitted stays."""
+    whole = latlas.train("vae", photos(), out=tmp_path / "whole", **SMALL)
+    run = latlas.train("vae", photos(), out=tmp_path / "run", **SMALL | {"prior_share": 0})
+    assert run.model.fitted_prior is None
+    shutil.rmtree(tmp_path / "cut", ignore_errors=True)
+    latlas.train("vae", photos(), out=tmp_path / "cut", **SMALL)
+    (tmp_path / "cut/prior/model.safetensors").unlink()
+    again = latlas.train("vae", photos(), out=tmp_path / "cut", **SMALL)
+    for name, value in whole.model.fitted_prior.state_dict().items():
+        assert torch.equal(value, again.model.fitted_prior.state_dict()[name])
+
+
+def test_minutes_are_those_of_both(tmp_path: Path) -> None:
+    start = time.monotonic()
+    plan = plan_of("vae", {"minutes": 0.2, "latent_dim": 3, "width": 4, "threads": 1})
+    run = learn(plan, training_data(as_source(photos())), tmp_path / "run", progress=False)
+    parts = [json.loads((folder / "run.json").read_text())["chosen"]["minutes"]
+             for folder in (tmp_path / "run", tmp_path / "run/prior")]
+    assert run.model.fitted_prior is not None and parts == pytest.approx([0.15, 0.05])
+    assert time.monotonic() - start < 3 * 12  # of a machine that others use

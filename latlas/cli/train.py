@@ -84,7 +84,8 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.training import began, execute, plan_of, training_data
+    from latlas.learning import learn
+    from latlas.training import began, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
@@ -93,8 +94,8 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     out = out or default_run(model, sources)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
-    run = execute(replace(plan, started=LAUNCHED), examples, out,
-                  accept_changed_data=accept_changed_data)
+    run = learn(replace(plan, started=LAUNCHED), examples, out,
+                accept_changed_data=accept_changed_data)
     outcome: Any = run.outcome
     facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
@@ -123,7 +124,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
     It goes into RUN/prior, and `latlas sample RUN` then draws from it. The same command again
     goes on where it stopped. `latlas train flow-matching --help` lists the settings.
     """
-    from latlas.training import fit_prior as fit
+    from latlas.learning import fit_prior as fit
 
     values = settings("flow-matching", config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
@@ -155,7 +156,8 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     Called again it goes on where it stopped; finished runs are not trained again.
     """
     from latlas.data import open_source
-    from latlas.training import execute, plan_of, training_data
+    from latlas.learning import learn
+    from latlas.training import plan_of, training_data
     from latlas.verbs.report import write_report
 
     if not models:
@@ -166,7 +168,7 @@ def demo(*, out: Annotated[Path, Flag(Path, "Folder of the runs and the report."
     examples = training_data(open_source(data))
     for plan in plans:
         print(f"{plan.model}:", file=sys.stderr)
-        outcome: Any = execute(plan, examples, out / plan.model).outcome
+        outcome: Any = learn(plan, examples, out / plan.model).outcome
         if outcome.stopped == "interrupt":
             return Message({}, exit_code=130)
     print("comparing on held-out data …", file=sys.stderr)

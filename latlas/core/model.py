@@ -112,6 +112,8 @@ class TrainingDefaults:
         monitored: training may diverge: the engine looks at samples, raises alarms, and rolls back
             where a number is not finite.
         progressive: a step costs more late in training than early.
+        prior_share: of the budget, for a prior that is fitted to the latents of images; 0 for
+            models that sample well from their own, or that have no encoder.
     """
 
     learning_rate: float = 1e-3
@@ -123,6 +125,7 @@ class TrainingDefaults:
     needs_fp32: bool = False
     monitored: bool = False
     progressive: bool = False
+    prior_share: float = 0.0
 
 
 class Prior(Protocol):

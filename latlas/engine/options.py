@@ -52,6 +52,10 @@ class TrainOptions:
                          high=1024)
     layout: str = option("auto", "memory layout of images; auto = channels_last for plain "
                                  "convolutions", choices=("auto", "contiguous", "channels_last"))
+    prior_share: float | None = option(None, "share of the budget for a prior fitted to the "
+                                       "latents at the end, from which samples are drawn; none = "
+                                       "0.25 for images of 28 x 28 pixels or more and models that "
+                                       "encode", low=0, high=0.9)
     patience: int = option(0, "stop after this many held-out checks without a better one; 0 = "
                               "never", low=0)
     validate_every: int = option(0, "examples between checks on held-out data; 0 = 25 checks in "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latlas.core.distributions import PointMass
-from latlas.core.model import Batch, Loss, Model, Phase, Step
+from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -58,6 +58,7 @@ class Autoencoding(Model):
             condition they are called with it as a second argument, (n, condition_dim).
     """
 
+    defaults = TrainingDefaults(prior_share=0.25)
     outputs_per_latent = 1
     more_outputs = 0  # of the encoder, beside those of the latent dimensions
     multiplier = 1  # outputs of the decoder per scalar of an example

@@ -1,0 +1,234 @@
+"""``train`` and ``fit_prior``: what people call to learn from data."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latlas import models
+from latlas.core.errors import CapabilityError, ConfigError, RunError, say_option
+from latlas.core.files import MODEL
+from latlas.core.record import RUN
+from latlas.core.space import Table
+from latlas.data.dataset import Dataset, standardised
+from latlas.data.fitting import as_source, conform
+from latlas.data.pairs import first_side
+from latlas.engine.options import BUDGETS
+from latlas.run import PRIOR, Run, weights_file_digest
+from latlas.training import Plan, TrainingData, began, execute, plan_of, training_data
+
+#: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
+PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
+#: held-out latents whose density is compared, and probes of the trace for each
+CHECKED, PROBES = 1000, 2
+#: of a prior that is fitted at the end of training: draws of q(z|x), and latents to see for each
+#: example that the model has seen
+DRAWS, LATENTS_PER_EXAMPLE = 4, 4
+#: numbers of an image from which on N(0, I) makes blotches of it
+LARGE_IMAGE = 28 * 28
+
+
+def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
+          progress: bool = True, init_from: str | Path | None = None, split: str = "train",
+          encoder: Any = None, decoder: Any = None, accept_changed_data: bool = False,
+          **settings: Any) -> Run:
+    """Train a model; the same call again goes on where it stopped, or loads the finished run.
+
+    Args:
+        model: a name of :func:`latlas.list_models`, or ``module:Class``.
+        data: a source; arrays are divided into train, validation and test like any other.
+        out: the run folder; without one nothing is kept but the run that is returned.
+        init_from: a run whose weights to start from.
+        split: ``train``, or ``all`` to hold nothing back.
+        encoder, decoder: ``nn.Module``s of your own.
+        accept_changed_data: go on although examples were added, removed, or moved to another split
+            since the run began; otherwise that is refused.
+        settings: any option of the model's config or of ``TrainOptions``
+            (``latent_dim=32, minutes=5``), or another part of the model (``generator=…``, and
+            ``objective=Objective(…)`` of adversarial models).
+
+    Returns:
+        The run; ``run.outcome`` says how training ended.
+
+    Raises:
+        LatlasError: in one line what is wrong with a setting, the data or the run folder.
+    """
+    started = time.monotonic()
+    networks = {k: v for k, v in settings.items() if callable(v) or is_dataclass(v)}
+    plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
+                   init_from=init_from)
+    networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
+    examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
+    return learn(replace(plan, started=started), examples, out, progress, networks,
+                 accept_changed_data)
+
+
+def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
+          modules: Mapping[str, Any] | None = None, accept_changed_data: bool = False) -> Run:
+    """Train, then fit a prior to the latents in the share of the budget that is left for it.
+
+    The aggregate posterior of images is far from N(0, I), from which samples are blotches however
+    good the bound is (Tomczak & Welling 2018; Dai & Wipf 2019).
+
+    Raises:
+        RunError: as :func:`latlas.training.execute`.
+    """
+    share = prior_share(plan, data)
+    if not share:
+        return execute(plan, data, out, progress, modules, accept_changed_data)
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
+            run = learn(plan, data, temporary, progress, modules)
+            return Run.of(run.model, data=data.spec, outcome=run.outcome)
+    plan = replace(plan, share=1 - share, started=plan.started or time.monotonic())
+    run = execute(plan, data, out, progress, modules, accept_changed_data)
+    if not run.finished or run.path is None or (run.path / PRIOR / MODEL).is_file():
+        return run
+    minutes = plan.options.minutes
+    seen = run.ending.images if run.ending else 0
+    settings: dict[str, Any] = {"seed": plan.options.seed, "device": plan.options.device,
+                                "threads": plan.options.threads}
+    if minutes:
+        settings["minutes"] = minutes * share
+    else:
+        settings["images"] = min(PRIOR_IMAGES, max(1, LATENTS_PER_EXAMPLE * seen))
+    if progress:
+        print("fitting a prior to the latents, from which samples are drawn "
+              f"({say_option('prior_share', 0)} leaves it out)", file=sys.stderr)
+    latents = encode_training_data(run, data, DRAWS, plan.options.seed, "the training data")
+    assert plan.started is not None
+    nominal = plan.started + 60 * (minutes or 0) * plan.share
+    fit = execute(replace(plan_of("flow-matching", settings), started=min(time.monotonic(), nominal)
+                          if minutes else None), latents, run.path / PRIOR, progress)
+    whole = Run(out, device=run.device, **(modules or {}))
+    whole.outcome = run.outcome if fit.finished else fit.outcome
+    return whole
+
+
+def prior_share(plan: Plan, data: TrainingData) -> float:
+    """Share of the budget for a prior of the latents: as the person says, or else the model's own,
+    of images whose prior is not learnt with the rest.
+
+    ConfigError: a share of a model whose latents no prior is fitted to.
+    """
+    model, asked = models.load_class(models.get(plan.model)), plan.options.prior_share
+    space = data.train.space if isinstance(data.train, Dataset) else None
+    possible = model.defaults.prior_share > 0 and model.takes_condition is None
+    if asked is not None:
+        if asked and not possible:
+            raise ConfigError(f"{say_option('prior_share', asked)}: {plan.model} has no latents "
+                              "that a prior is fitted to", option="prior_share")
+        return asked
+    large = space is not None and space.kind == "image" and space.dims >= LARGE_IMAGE
+    learnt = getattr(plan.config, "prior", "standard") != "standard"
+    return model.defaults.prior_share if possible and large and not learnt else 0.0
+
+
+@dataclass(frozen=True)
+class PriorFit:
+    """How the fit of a prior ended.
+
+    Attributes:
+        run: the run of the flow, in RUN/prior.
+        own, fitted: mean log-density of held-out latents under the model's own prior (NaN where
+            it has none) and under the fitted one, nats; ``None`` before the fit has ended. The
+            gain estimates by how much KL(q(z) ‖ p(z)) fell.
+    """
+
+    run: Run
+    own: float | None = None
+    fitted: float | None = None
+
+
+def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
+              accept_changed_data: bool = False, origin: str = "fit_prior()",
+              read: Mapping[str, Any] | None = None, **settings: Any) -> PriorFit:
+    """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
+    matching.
+
+    The model of the run then carries it, and :func:`latlas.sample` draws from it. The same call
+    again goes on where it stopped.
+
+    Args:
+        data: by default what the run was trained on; ``read`` are options of the source.
+        draws: of q(z|x) for every example.
+        accept_changed_data: go on although the examples have changed since the fit began.
+        settings: of the model ``flow-matching`` and of training (``minutes=5``).
+
+    Raises:
+        CapabilityError: a model without an encoder, or one that is conditional.
+        RunError: a run that is not finished, or whose fitted prior has other settings.
+    """
+    import numpy as np
+    import torch
+
+    from latlas.core.noise import Noise
+
+    started, run = time.monotonic(), run if isinstance(run, Run) else Run(run)
+    run.require("encode", "fit-prior")
+    if run.conditional:
+        raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
+    if run.path is None or not run.finished:
+        raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
+                       "goes on")
+    if all(settings.get(name) is None for name in BUDGETS):
+        settings["images"] = PRIOR_IMAGES
+    plan = plan_of("flow-matching", settings, origin=origin)
+    run.device = plan.options.device
+    source = as_source(data, run, **(read or {}))
+    data = encode_training_data(run, training_data(source, run.record.get("split", "train")),
+                                draws, plan.options.seed, source.name)
+    folder = run.path / PRIOR
+    try:
+        fit = execute(replace(plan, started=started), data, folder, progress,
+                      accept_changed_data=accept_changed_data)
+    except RunError as error:
+        if not error.option:  # nothing differs from what was fitted before
+            raise
+        go_on = f", or go on with {say_option(error.option, True)}"
+        raise RunError(error.message, hint=f"remove {folder} to fit another prior" + (
+            go_on if error.option == "accept_changed_data" else "")) from error
+    assert fit.outcome is not None
+    if fit.outcome.stopped == "interrupt":
+        return PriorFit(fit)
+    latents, flow, prior = first_side(data.validation or data.train), fit.model, run.model.prior
+    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
+    z = torch.as_tensor(np.asarray(latents.x[rows]), device=run.model.device)
+    x = flow.to(z.device).space.to_model(z)
+    noise = Noise(0, z.device)
+    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
+    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()  # type: ignore[operator]
+    return PriorFit(fit, math.nan if prior is None else prior.log_prob(z).mean().item(),
+                    density - flow.space.log_volume)
+
+
+def encode_training_data(run: Run, examples: TrainingData, draws: int, seed: int,
+                         name: str) -> TrainingData:
+    """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
+    table in units of its own. ``name`` is that of the examples' source."""
+    from latlas.verbs.passes import sample_posterior
+
+    assert run.path is not None
+    model = run.model
+    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
+
+    def table(data: Dataset, draws: int) -> Dataset:
+        latents = sample_posterior(model, conform(data, run.space, name), draws, seed=seed)
+        names = tuple(f"z{i}" for i in range(latents.shape[1]))
+        return Dataset(latents, Table.of_numbers(names))
+
+    train = table(first_side(examples.train), draws)
+    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
+    # a fit that goes on keeps the units it began with, to the last bit
+    folder = run.path / PRIOR
+    space = Run(folder).space if (folder / RUN).is_file() else standardised(
+        train.space, train.x)
+    return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
+                        inputs={"weights": weights_file_digest(run.path), "draws": draws},
+                        basis=(examples.train, examples.validation))
