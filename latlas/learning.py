@@ -100,7 +100,7 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
         settings["images"] = min(PRIOR_IMAGES, max(1, LATENTS_PER_EXAMPLE * seen))
     if progress:
         print("fitting a prior to the latents, from which samples are drawn "
-              f"({say_option('prior_share', 0)} leaves it out)", file=sys.stderr)
+              "(prior_share=0 leaves it out)", file=sys.stderr)
     latents = encode_training_data(run, data, DRAWS, plan.options.seed, "the training data")
     assert plan.started is not None
     nominal = plan.started + 60 * (minutes or 0) * plan.share
