@@ -12,16 +12,34 @@ from pathlib import Path
 from typing import Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, ConfigError, RunError, say_option
+from latlas.core.errors import (
+    CapabilityError,
+    ConfigError,
+    LatlasError,
+    RunError,
+    say_notes,
+    say_option,
+)
 from latlas.core.files import MODEL
 from latlas.core.record import RUN
 from latlas.core.space import Table
+from latlas.data.archives import sole_archive
 from latlas.data.dataset import Dataset, standardised
 from latlas.data.fitting import as_source, conform
+from latlas.data.imagefiles import sizes_in
+from latlas.data.opening import holds_images
 from latlas.data.pairs import first_side
-from latlas.engine.options import BUDGETS
+from latlas.engine.options import BUDGETS, DEFAULT_MINUTES, batch_size_of
 from latlas.run import PRIOR, Run, weights_file_digest
-from latlas.training import Plan, TrainingData, began, execute, plan_of, training_data
+from latlas.training import (
+    Plan,
+    TrainingData,
+    began,
+    config_for,
+    execute,
+    plan_of,
+    training_data,
+)
 
 #: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
 PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
@@ -30,6 +48,9 @@ CHECKED, PROBES = 1000, 2
 #: of a prior that is fitted at the end of training: draws of q(z|x), and latents to see for each
 #: example that the model has seen
 DRAWS, LATENTS_PER_EXAMPLE = 4, 4
+#: sizes that images are brought to where the minutes do not suffice for their own; steps and epochs
+#: that are enough to learn from; the share of the minutes whose trials may say so
+IMAGE_SIZES, ENOUGH, TRIAL = (32, 48, 64, 96, 128, 192, 256), (1000, 10.0), 0.2
 #: numbers of an image from which on N(0, I) makes blotches of it
 LARGE_IMAGE = 28 * 28
 
@@ -64,9 +85,81 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
     plan = plan_of(model, {k: v for k, v in settings.items() if k not in networks}, split=split,
                    init_from=init_from)
     networks |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if v is not None}
+    if isinstance(data, str | Path) and (read := with_image_size(plan, data, out, {})):
+        data = {"source": str(data), **read}
     examples = training_data(as_source(data), split, began(out) if accept_changed_data else None)
     return learn(replace(plan, started=started), examples, out, progress, networks,
                  accept_changed_data)
+
+
+def with_image_size(plan: Plan, data: Any, out: str | Path | None,
+                    read: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a source of images, with the size that the minutes suffice for where none is
+    named: the largest of which this machine sees enough steps and epochs, by a step at 32 pixels
+    and the number of pixels. A run that goes on has its own."""
+    read = {k: v for k, v in read.items() if v is not None}
+    options, places = plan.options, data if isinstance(data, tuple | list) else [data]
+    trains = hasattr(models.load_class(models.get(plan.model)), "phases")
+    if "image_size" in read or options.images or options.epochs or not trains or not all(
+            map(holds_images, places)):
+        return read
+    if out is not None and (run := began(out)) is not None:
+        size = (run.data or {}).get("image_size")
+        return read | ({"image_size": size} if size else {})
+    place = sole_archive(Path(places[0]).expanduser())
+    n, (channels, *sides) = sizes_in(place, read.get("mode"))
+    native = min(sides)
+    if n == 0 or native <= IMAGE_SIZES[0]:
+        return read
+    minutes = (options.minutes or DEFAULT_MINUTES) * 0.9
+    try:
+        seconds, batch_size = seconds_per_example(plan, n, channels)
+    except LatlasError:  # the options do not fit such images; training says why
+        return read
+    budget = 60 * minutes / seconds * IMAGE_SIZES[0] ** 2  # pixels
+
+    def affordable(size: int, steps: int, epochs: float) -> bool:
+        return budget / size**2 >= max(steps * batch_size, epochs * n)
+
+    sizes = [size for size in IMAGE_SIZES if size < native]
+    enough = [size for size in sizes if affordable(size, *ENOUGH)]
+    size = max(enough) if enough else IMAGE_SIZES[0]
+    if affordable(native, *ENOUGH):
+        return read
+    say_notes([f"images are read at {size}x{size}, of which this machine sees about "
+               f"{budget / size**2 / n:,.2g} epochs in {minutes / 0.9:g} minutes "
+               f"({budget / native**2 / n:,.2g} at {native}x{native}); "
+               f"{say_option('image_size', 'N')} chooses another size"])
+    return read | {"image_size": size}
+
+
+def seconds_per_example(plan: Plan, n: int, channels: int) -> tuple[float, int]:
+    """Of training on ``n`` images of 32 by 32 pixels, by a trial on noise; and the batch size."""
+    import numpy as np
+    import torch
+
+    from latlas.core.devices import join, pick_device
+    from latlas.core.space import Images
+    from latlas.data.batches import Batches, Sweep
+    from latlas.data.pairs import PairDataset
+    from latlas.engine.resolve import resolve
+
+    side, needs = IMAGE_SIZES[0], models.load_class(models.get(plan.model)).needs
+    x = np.random.default_rng(0).integers(0, 256, (256, channels, side, side), np.uint8)
+    one = Dataset(x, Images(x.shape[1:], classes=("a", "b")), np.arange(256) % 2)
+    examples: Any = PairDataset(one, one, needs == "pairs") if needs else one
+    with torch.random.fork_rng(devices=[]):
+        model = models.build(plan.model, config_for(plan, examples), examples.space).to(
+            pick_device(plan.options.device))
+        context, options = join(model.device), plan.options
+        options = replace(
+            options, batch_size=batch_size_of(model, n, options, context),
+            learning_rate=options.learning_rate or model.defaults.learning_rate,
+            minutes=TRIAL * (options.minutes or DEFAULT_MINUTES))
+        model.prepare(Sweep(examples, device=model.device), n)
+        chosen = resolve(model, Batches(examples, options.batch_size, device=model.device),
+                         options, context)
+    return 1 / chosen.examples_per_second, options.batch_size
 
 
 def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,

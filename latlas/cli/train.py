@@ -84,7 +84,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.learning import learn
+    from latlas.learning import learn, with_image_size
     from latlas.training import began, plan_of, training_data
 
     values = settings(model, config, pairs(set, "--set"), {
@@ -92,6 +92,7 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     plan = plan_of(model, values, split=split, init_from=init_from, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
+    read = with_image_size(plan, sources, out, read)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
     run = learn(replace(plan, started=LAUNCHED), examples, out,

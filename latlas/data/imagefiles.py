@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import cpu_count
@@ -69,6 +70,22 @@ def are_sheets(path: Path | Sequence[Path], like: Path | Sequence[Path]) -> bool
         return False
     return all(abs(h.width * sheet.height - sheet.width * h.height) <= max(*h[:2], *sheet[:2])
                for h in heads)
+
+
+def sizes_in(path: Path | Sequence[Path], mode: str | None = None, most: int = 300) -> tuple[
+        int, tuple[int, int, int]]:
+    """How many images there are, and the shape that they would get, by the heads of some."""
+    everything = open_images(path, how=Reading(mode=mode, on_error="skip"))
+    stored = everything.files.stored
+    some = stored[::-(-len(stored) // most)]
+    heads = []
+    for name in some:
+        with suppress(DataError, OSError), images.decoding(name):
+            heads.append(images.read_header(everything.files.read(name)))
+    if not heads:
+        return 0, (0, 0, 0)
+    mode, size, _ = everything.how.plan(lambda: heads, "", False)
+    return len(stored), (images.CHANNELS[mode], *size)
 
 
 def chained(heads: dict[int, list[Header]]) -> list[Header]:

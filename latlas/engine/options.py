@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from latlas.core.devices import DistributedContext
     from latlas.core.model import Model
 
+#: minutes that a run takes at most where no budget is given
+DEFAULT_MINUTES = 12.0
 BUDGETS = ("images", "epochs", "minutes")
 
 

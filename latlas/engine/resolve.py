@@ -22,13 +22,11 @@ from latlas.core.record import Chosen
 from latlas.core.space import PairSpace
 from latlas.core.trees import FEW_EPOCHS, FEW_STEPS
 from latlas.data.batches import Batches
-from latlas.engine.options import TrainOptions, default_images
+from latlas.engine.options import DEFAULT_MINUTES, TrainOptions, default_images
 from latlas.engine.trainer import Trainer
 
 #: share of ``minutes`` that trials may take
 TRIAL_SHARE = 0.05
-#: minutes that a run takes at most where no budget is given
-DEFAULT_MINUTES = 12.0
 #: a run of fewer steps is not timed; a budget, in examples, that no trial comes to the end of
 SHORT, ENDLESS = 500, 10**9
 #: moments of a run at which steps are timed whose cost depends on it

@@ -1,0 +1,79 @@
+"""The size that images are brought to, by the minutes and the speed of the machine."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import latlas
+from latlas import learning
+from latlas.core.errors import DataNote
+from latlas.learning import seconds_per_example, with_image_size
+from latlas.training import plan_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        size = (int(rng.integers(100, 180)), 140)
+        Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8)).save(
+            tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def speed(monkeypatch, examples_per_second, batch_size=64):
+    """Of images of 32 by 32 pixels."""
+    monkeypatch.setattr(learning, "seconds_per_example",
+                        lambda *_: (1 / examples_per_second, batch_size))
+
+
+@pytest.mark.parametrize(("examples_per_second", "size"), [
+    (10, 32), (150, 32), (600, 64), (1200, 96), (2100, 128)])
+def test_the_largest_size_with_a_thousand_steps(folder, monkeypatch, examples_per_second, size):
+    """64,000 examples in nine minutes of the ten."""
+    speed(monkeypatch, examples_per_second)
+    with pytest.warns(DataNote, match=rf"are read at {size}x{size}.*epochs in 10 minutes"):
+        read = with_image_size(plan_of("vae", {"minutes": 10}), folder, None, {})
+    assert read == {"image_size": size}
+
+
+def test_sizes_that_are_enough_or_named_stay(folder, monkeypatch):
+    speed(monkeypatch, 1e6)
+    assert with_image_size(plan_of("vae", {"minutes": 10}), folder, None, {}) == {}
+    speed(monkeypatch, 1)
+    for settings, read in (({"images": 640}, {}), ({"epochs": 2}, {}),
+                           ({"minutes": 1}, {"image_size": 100})):
+        assert with_image_size(plan_of("vae", settings), folder, None, read) == read
+    for data in ("digits", "moons"):
+        assert with_image_size(plan_of("vae", {"minutes": 1}), data, None, {}) == {}
+    assert with_image_size(plan_of("pca", {"minutes": 1}), folder, None, {}) == {}
+
+
+def test_many_examples_need_their_epochs(folder, monkeypatch):
+    """Forty examples in batches of one: a thousand steps decide; a hundred times as many: ten
+    epochs do."""
+    speed(monkeypatch, 30, batch_size=1)
+    monkeypatch.setattr(learning, "sizes_in", lambda *_: (4000, (3, 140, 140)))
+    read = with_image_size(plan_of("vae", {"minutes": 10}), folder, None, {})
+    assert read == {"image_size": 32}
+
+
+def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path, monkeypatch):
+    speed(monkeypatch, 200)
+    small = {"latent_dim": 2, "network": "mlp", "width": 8, "depth": 1, "threads": 1,
+             "progress": False}
+    run = latlas.train("vae", folder, out=tmp_path / "run", minutes=0.03, **small)
+    assert run.space.shape == (3, 32, 32)
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"]["image_size"] == 32
+    speed(monkeypatch, 1e9)
+    again = latlas.train("vae", folder, out=tmp_path / "run", minutes=0.03, **small)
+    assert again.outcome.stopped == "already finished"
+
+
+@pytest.mark.parametrize("model", ["vae", "gan", "pix2pix", "cycle-gan"])
+def test_speed_is_that_of_the_model(model):
+    seconds, batch_size = seconds_per_example(plan_of(model, {"minutes": 0.01, "threads": 1}),
+                                              100, 3)
+    assert 0 < seconds < 10 and batch_size >= 1
