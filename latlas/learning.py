@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import tempfile
@@ -21,8 +22,9 @@ from latlas.core.errors import (
     say_option,
 )
 from latlas.core.files import MODEL
+from latlas.core.options import to_json
 from latlas.core.record import RUN
-from latlas.core.space import Table
+from latlas.core.space import Images, Table
 from latlas.data.archives import sole_archive
 from latlas.data.dataset import Dataset, standardised
 from latlas.data.fitting import as_source, conform
@@ -202,6 +204,67 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
     whole = Run(out, device=run.device, **(modules or {}))
     whole.outcome = run.outcome if fit.finished else fit.outcome
     return whole
+
+
+def continue_training(run: str | Path | Run, data: Any = None, *, out: str | Path | None = None,
+                      progress: bool = True, read: Mapping[str, Any] | None = None,
+                      origin: str = "continue_training()", started: float | None = None,
+                      **settings: Any) -> Run:
+    """Train a finished run's model on, from its weights, into a new run folder.
+
+    The optimiser and the schedule begin anew. Called again, it goes on where it stopped.
+
+    Args:
+        data: by default what the run was trained on; other data are read in the run's own units.
+        out: by default the run's folder with the next free number: ``runs/vae-photos-2``.
+        read: options of the source.
+        settings: of training (``minutes=20``); the others are those of the run, and so is the
+            model's config.
+
+    Raises:
+        RunError: a run that is not finished, or one of modules of one's own.
+        ConfigError: a setting that is not one of training.
+    """
+    started, run = started or time.monotonic(), run if isinstance(run, Run) else Run(run)
+    if run.path is None or not run.finished:
+        raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
+                       "goes on")
+    if run.record.get("custom"):
+        raise RunError(f"{run.path} was trained with modules of its own: pass them to "
+                       "latlas.train(…, init_from=…)")
+    own, config = run.record["training"], to_json(run.config)
+    for name in settings:
+        if name in config and name not in own:
+            raise ConfigError(f"{origin}: {name} belongs to the model, which stays as it is; "
+                              f"`latlas train {run.model_name} --from {run.path}` begins another")
+    budget = any(settings.get(name) is not None for name in BUDGETS)
+    plan = plan_of(run.model_name, {
+        **config, **{k: v for k, v in own.items() if v is not None and not (
+            budget and k in BUDGETS)}, **settings},
+        split=run.record.get("split", "train"), init_from=run.path, origin=origin)
+    examples = training_data(as_source(data, run, **(read or {})), plan.split, run)
+    if examples.spec and isinstance(run.space, Images) and run.space.sound is None:
+        channels, height, width = run.space.shape  # what it is read in from now on
+        units = {"image_size": height if height == width else None,
+                 "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)}
+        examples = replace(examples, spec={
+            **{k: v for k, v in units.items() if v and data is not None}, **examples.spec})
+    folder = Path(out) if out is not None else _next_folder(run.path)
+    if progress:
+        print(f"training goes on in {folder}", file=sys.stderr)
+    return learn(replace(plan, started=started), examples, folder, progress)
+
+
+def _next_folder(path: Path) -> Path:
+    """Beside a run, under the first number that is free, or of one that was begun from it."""
+    for number in itertools.count(2):
+        folder = path.with_name(f"{path.name}-{number}")
+        if not folder.exists():
+            return folder
+        before = began(folder)
+        if before is not None and not before.finished and before.record.get("from") == str(path):
+            return folder
+    raise AssertionError
 
 
 def prior_share(plan: Plan, data: TrainingData) -> float:

@@ -129,9 +129,8 @@ class Run:
         reasons = self.ending.doubts() if self.ending else []
         if not reasons:
             return []
-        return [f"{self.name} may be under-trained: {'; '.join(reasons)}. Its weights are a start "
-                f"for more: latlas train {self.model_name} --from {self.path or 'RUN'}, with a "
-                "larger budget"]
+        return [f"{self.name} may be under-trained: {'; '.join(reasons)}. "
+                f"`latlas train --continue {self.path or 'RUN'} --minutes M` goes on from it"]
 
     @cached_property
     def config(self) -> Any:

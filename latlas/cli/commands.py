@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command] = {
         "latlas train vae --data digits",
         "latlas train vae --data photos/ --image-size 64 --minutes 30 --out runs/photos",
         "latlas train vae --data mnist.npz --set likelihood=bernoulli --set latent_dim=40",
+        "latlas train --continue runs/vae-photos --minutes 20",
         "latlas train vae --help      the settings of one model")),
     "fit-prior": Command("Learn", "latlas.cli.train:fit_prior",
                          "Fit a second prior to a run's latents: better samples.", (

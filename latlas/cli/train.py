@@ -17,6 +17,7 @@ from latlas.core.options import FieldInfo, check_names, convert, fields_of
 from latlas.engine.options import BUDGETS, TrainOptions
 from latlas.models import MODELS, get
 from latlas.render.text import table
+from latlas.run import Run
 from latlas.verbs.common import AMOUNT, SEED, Bounds, DataLike, Flag, Result, RunLike, verb
 
 Set = Annotated[tuple[str, ...], Flag(
@@ -76,6 +77,9 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
           minutes: Minutes = None,
           init_from: Annotated[Path | None, Flag(Path, "Run folder whose weights to start from.",
                                                  name="--from")] = None,
+          further: Annotated[Path | None, Flag(
+              Path, "Finished run to train on, with --data or its own, into a new folder.",
+              name="--continue")] = None,
           seed: TrainSeed = None, device: TrainDevice = None,
           accept_changed_data: AcceptChangedData = False, **read: Any) -> Result:
     """Train a model on your data.
@@ -84,21 +88,34 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
     chosen from the data.
     """
     from latlas.data import open_source
-    from latlas.learning import learn, with_image_size
+    from latlas.learning import continue_training, learn, with_image_size
     from latlas.training import began, plan_of, training_data
 
+    before = None if further is None else Run(further)
+    if before is not None:
+        if model not in ("vae", before.model_name):  # the default, or the run's own
+            raise ConfigError(f"--continue {further}: a run of {before.model_name}, not of {model}")
+        model = before.model_name
     values = settings(model, config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
+    if before is not None:
+        return _ending(continue_training(before, data, out=out, read=read, origin="train",
+                                         started=LAUNCHED, **values))
     plan = plan_of(model, values, split=split, init_from=init_from, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
     read = with_image_size(plan, sources, out, read)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
-    run = learn(replace(plan, started=LAUNCHED), examples, out,
-                accept_changed_data=accept_changed_data)
-    outcome: Any = run.outcome
-    facts = {"run": str(out), "model": model, "stopped": outcome.stopped,
+    return _ending(learn(replace(plan, started=LAUNCHED), examples, out,
+                         accept_changed_data=accept_changed_data))
+
+
+def _ending(run: Run) -> Result:
+    """How a training ended, and what can be done next."""
+    outcome, out = run.outcome, run.path
+    assert outcome is not None
+    facts = {"run": str(out), "model": run.model_name, "stopped": outcome.stopped,
              "images": outcome.images, "seconds": outcome.seconds, "best": outcome.best}
     if os.environ.get("RANK", "0") != "0":  # one of the processes of torchrun speaks for all
         return Message({})
