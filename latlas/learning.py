@@ -243,12 +243,12 @@ def continue_training(run: str | Path | Run, data: Any = None, *, out: str | Pat
             budget and k in BUDGETS)}, **settings},
         split=run.record.get("split", "train"), init_from=run.path, origin=origin)
     examples = training_data(as_source(data, run, **(read or {})), plan.split, run)
-    if examples.spec and isinstance(run.space, Images) and run.space.sound is None:
+    if examples.spec and isinstance(run.space, Images) and holds_images(data):
         channels, height, width = run.space.shape  # what it is read in from now on
         units = {"image_size": height if height == width else None,
                  "mode": {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)}
         examples = replace(examples, spec={
-            **{k: v for k, v in units.items() if v and data is not None}, **examples.spec})
+            **{k: v for k, v in units.items() if v}, **examples.spec})
     folder = Path(out) if out is not None else _next_folder(run.path)
     if progress:
         print(f"training goes on in {folder}", file=sys.stderr)
