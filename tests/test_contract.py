@@ -93,6 +93,8 @@ def own_ae() -> dict[str, nn.Module]:
 #: rounding errors for a gradient, and Adam makes whole steps of them
 CANCELS_NOT = {"objective": "non-saturating"}
 CONV = {"network": "conv", "width": 4, "depth": 1}
+#: the flow's turn is within the five steps in which every parameter must be reached
+LATENT_FLOW = {"autoencoder_share": 0.05, "draws": 2, "steps": 4}
 VARIANTS = [
     Case("pca", wide, label="wide"), Case("pca", tiny.table, label="table"),
     Case("ae", wide, CONV, label="conv"), Case("ae", tiny.table, label="table"),
@@ -121,6 +123,7 @@ VARIANTS = [
     Case("conditional-vae", settings={"condition": "part", "part": "random", "prior": "vamp",
                                       "prior_components": 7}, label="vamp-part"),
     Case("flow-matching", tiny.table, label="table"),
+    Case("latent-flow", wide, LATENT_FLOW | {"condition": "label", "guidance": 2.0}, label="wide"),
     Case("hierarchical-vae", settings={"prior": "mixture", "prior_components": 4}, label="mixture"),
     Case("iwae", tiny.table, {"prior": "vamp", "prior_components": 7}, label="vamp"),
     Case("beta-tc-vae", tiny.table, coupled="total correlation", label="table"),
@@ -157,7 +160,8 @@ COUPLED = {"beta-tc-vae": "total correlation", "factor-vae": "permuted codes",
            "style-gan": "the running mean of path lengths", "cycle-gan": "earlier fakes"}
 #: fully grown within the five steps in which every parameter must be reached
 SETTINGS: dict[str, dict[str, Any]] = {"progressive-gan": {"grow_share": 0.2} | CANCELS_NOT,
-                                       "cycle-gan": {"width": 8, "blocks": 2}}
+                                       "cycle-gan": {"width": 8, "blocks": 2},
+                                       "latent-flow": LATENT_FLOW}
 CASES = [Case(name, partial(tiny.data_for, name), SETTINGS.get(name, {}),
               coupled=COUPLED.get(name, "")) for name in models.MODELS] + VARIANTS
 

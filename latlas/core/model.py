@@ -62,12 +62,15 @@ class Phase:
         modules: attributes of the model whose parameters are trained.
         every: a lazy penalty runs every k-th step, its loss times k.
         betas: Adam's decay rates, where they are not those of training.
+        span: shares of the budget between which it learns, where phases follow one another: its
+            learning rate rises and falls within.
     """
 
     name: str
     modules: tuple[str, ...]
     every: int = 1
     betas: tuple[float, float] | None = None
+    span: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass

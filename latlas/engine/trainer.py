@@ -127,7 +127,6 @@ class Trainer:
         self.noise.generator.manual_seed(seed)
         self.global_rng.manual_seed(seed + self.distributed.rank)
         progress = self.progress
-        rate = learning_rate_share(self.options, progress) * self.rate_scale
         # dropout costs bits while examples are new, and pays once they have come often
         dropout = min(1.0, self.images / (DROPOUT_EPOCHS * self.n_train)) if self.n_train else 1.0
         step = Step(self.index, self.images, progress, self.noise, self.n_train)
@@ -155,7 +154,9 @@ class Trainer:
                 terms[f"gradient/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
             if self.options.clip_norm:
                 torch.nn.utils.clip_grad_norm_(optimiser.parameters, self.options.clip_norm)
-            optimiser.step(rate)
+            first, last = phase.span
+            rate = learning_rate_share(self.options, (progress - first) / (last - first))
+            optimiser.step(rate * self.rate_scale)
             del total, gradients  # no memory of them while the next phase is computed
         if self.updates_buffers:
             self.model.after_step(step, terms)  # type: ignore[operator]

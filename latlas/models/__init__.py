@@ -98,6 +98,9 @@ MODELS: dict[str, Entry] = {
                            frozenset({"sample", "score"}),
                            "a flow from noise to examples, without an encoder: tables, points, "
                            "latents", {"learning_rate": 2e-3}),
+    "latent-flow": Entry("latlas.models.latent_flow:LatentFlow", AUTOENCODER,
+                         "autoencoder with spatial latents, and a flow that generates them: photos "
+                         "and other images"),
 }
 
 

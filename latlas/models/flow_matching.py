@@ -85,30 +85,8 @@ class FlowMatching(Model):
         return nats, torch.full_like(nats, math.inf)
 
     def log_density(self, x: Tensor, probe: Tensor | None = None) -> Tensor:
-        """log p(x) = log N(x_0) − ∫ tr ∂v/∂x dt (Chen et al. 2018, eq. 8), model units.
-
-        Of x (n, d): (n,), through which no gradient flows. With a ``probe`` e (n, d) of −1 and 1
-        the trace is estimated by eᵀ ∂v/∂x e (Grathwohl et al. 2019, eq. 8), unbiased, at the cost
-        of one pass instead of d.
-        """
-        def slope(state: Tensor, t: float) -> Tensor:
-            """Velocity and its divergence, (n, d + 1)."""
-            with torch.enable_grad():
-                x = state[:, :-1].detach().requires_grad_()
-                v = self.velocity(x, x.new_tensor([[t]]))
-                if probe is None:
-                    trace = torch.stack([
-                        torch.autograd.grad(v[:, j].sum(), x, retain_graph=True)[0][:, j]
-                        for j in range(x.shape[1])]).sum(0)
-                else:
-                    e = probe.clone()
-                    trace = (torch.autograd.grad((v * e).sum(), x)[0] * e).sum(1)
-            return torch.cat([v.detach(), trace[:, None]], 1)
-
-        with torch.inference_mode(False):  # the trace is made of gradients
-            state = torch.cat([x, torch.zeros_like(x[:, :1])], 1).clone()
-            start = runge_kutta(slope, state, 1.0, 0.0, self.config.steps)
-        return StandardNormal(x.shape[1]).log_prob(start[:, :-1]) + start[:, -1]
+        """:func:`log_density` of x (n, d) in model units."""
+        return log_density(self.velocity, x, self.config.steps, probe)
 
 
 class FittedPrior(Prior):
@@ -145,3 +123,34 @@ def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, start: floa
         c = slope(y + h / 2 * b, t + h / 2)
         y = y + h / 6 * (a + 2 * b + 2 * c + slope(y + h * c, t + h))
     return y
+
+
+def log_density(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, steps: int,
+                probe: Tensor | None = None) -> Tensor:
+    """log p(x) = log N(x_0) − ∫ tr ∂v/∂x dt (Chen et al. 2018, eq. 8) of a flow from N(0, I).
+
+    Of x (n, d): (n,), through which no gradient flows. With a ``probe`` e (n, d) of −1 and 1
+    the trace is estimated by eᵀ ∂v/∂x e (Grathwohl et al. 2019, eq. 8), unbiased, at the cost
+    of one pass instead of d.
+
+    Args:
+        velocity: v(x, t) of (n, d) and a time (1, 1).
+    """
+    def slope(state: Tensor, t: float) -> Tensor:
+        """Velocity and its divergence, (n, d + 1)."""
+        with torch.enable_grad():
+            x = state[:, :-1].detach().requires_grad_()
+            v = velocity(x, x.new_tensor([[t]]))
+            if probe is None:
+                trace = torch.stack([
+                    torch.autograd.grad(v[:, j].sum(), x, retain_graph=True)[0][:, j]
+                    for j in range(x.shape[1])]).sum(0)
+            else:
+                e = probe.clone()
+                trace = (torch.autograd.grad((v * e).sum(), x)[0] * e).sum(1)
+        return torch.cat([v.detach(), trace[:, None]], 1)
+
+    with torch.inference_mode(False):  # the trace is made of gradients
+        state = torch.cat([x, torch.zeros_like(x[:, :1])], 1).clone()
+        start = runge_kutta(slope, state, 1.0, 0.0, steps)
+    return StandardNormal(x.shape[1]).log_prob(start[:, :-1]) + start[:, -1]
