@@ -130,7 +130,7 @@ class LatentFlow(Model):
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x) = N(√(1 − σ²) u(x), σ² I) over latents (n, latent_dim)."""
         h = self.encoder(x).float().flatten(1)
-        u = F.layer_norm(h, h.shape[1:])
+        u = F.layer_norm(h, h.shape[1:], eps=1e-6)
         variance = self.config.latent_noise**2
         return Normal(math.sqrt(1 - variance) * u, u.new_tensor(math.log(variance)))
 
