@@ -138,6 +138,7 @@ MLP = {"width": 8, "depth": 1, "latent_dim": 3}
 CONV = {"network": "conv", "width": 4, "depth": 1, "latent_dim": 3}
 #: far enough for latents to vary and images to depend on them
 FAR = {"images": 320, "learning_rate": 0.03}
+SMALL_FLOW = {"width": 8, "depth": 1, "autoencoder_share": 0.6, "draws": 2, "steps": 3}
 LABEL, PART = {"label": "1"}, {"given": ...}
 GROWN = {"width": 4, "latent_dim": 3, "depth": 0}
 TURNED = {"width": 4, "depth": 1, "images": 20, "batch_size": 4}
@@ -164,6 +165,7 @@ def plain() -> list[Case]:
              LABEL),
         Case("flow-matching", "flow-matching", TABLE, "sample score exact evaluate parts",
              {"width": 8, "depth": 1}),
+        Case("latent-flow", "latent-flow", PICTURES, f"{CODES} observed outliers parts", SMALL_FLOW),
         Case("gan", "gan", PICTURES, SAMPLES, MLP),
         Case("conditional-gan", "conditional-gan", PICTURES, SAMPLES, MLP, LABEL),
         Case("style-gan", "style-gan", PICTURES, f"{SAMPLES} styles",
@@ -248,6 +250,8 @@ def other_codes() -> list[Case]:
              {"width": 8, "depth": 2, "steps": 4}),
         Case("flow-matching/pictures", "flow-matching", PICTURES, "sample score exact",
              {"width": 8, "depth": 1}),
+        Case("latent-flow/wide", "latent-flow", WIDE, CODES, SMALL_FLOW | {
+            "condition": "label", "guidance": 2.0, "stages": 2, "latent_channels": 3}, LABEL),
         Case("flow-matching/mixed", "flow-matching", MIXED, "sample score exact evaluate",
              {"width": 8, "depth": 1}),
     ]

@@ -21,73 +21,98 @@ WALLS = [(214, 120, 96), (236, 214, 170), (205, 205, 214), (150, 176, 205), (226
 ROOFS = [(132, 48, 40), (88, 66, 54), (70, 78, 96), (160, 84, 40)]
 
 
-def scene(rng: np.random.Generator, size: int) -> Image.Image:
-    """One RGB picture, ``size`` by ``size``."""
-    s = size * SUPERSAMPLING
-    night = rng.random() < 0.2
-    top, low = ((12, 16, 48), (64, 56, 104)) if night else (
-        (70 + rng.integers(50), 130 + rng.integers(50), 225), (190, 220, 240 - rng.integers(70)))
-    share = np.linspace(0, 1, s)[:, None, None]
-    sky = (1 - share) * np.array(top) + share * np.array(low)
-    image = Image.fromarray(np.broadcast_to(sky, (s, s, 3)).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
+class Canvas:
+    """A picture that is drawn on in shares of its side, by day or by night."""
 
-    def disc(x: float, y: float, r: float, colour: tuple[int, ...]) -> None:
-        draw.ellipse([s * (x - r), s * (y - r), s * (x + r), s * (y + r)], fill=colour)
+    def __init__(self, rng: np.random.Generator, side: int, night: bool) -> None:
+        self.rng, self.side, self.night = rng, side, night
+        top = (12, 16, 48) if night else (70 + rng.integers(50), 130 + rng.integers(50), 225)
+        low = (64, 56, 104) if night else (190, 220, 240 - rng.integers(70))
+        share = np.linspace(0, 1, side)[:, None, None]
+        fade = (1 - share) * np.array(top) + share * np.array(low)
+        self.image = Image.fromarray(np.broadcast_to(fade, (side, side, 3)).astype(np.uint8))
+        self.draw = ImageDraw.Draw(self.image)
 
-    def shade(colour: tuple[int, ...], light: float = 1.0) -> tuple[int, ...]:
-        light *= 0.45 if night else 1.0
-        return tuple(int(np.clip(light * c + rng.normal(0, 5), 0, 255)) for c in colour)
+    def shade(self, colour: tuple[int, ...]) -> tuple[int, ...]:
+        """A colour in this light, never twice the same."""
+        light = 0.45 if self.night else 1.0
+        return tuple(int(np.clip(light * c + self.rng.normal(0, 5), 0, 255)) for c in colour)
 
-    disc(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.25), rng.uniform(0.05, 0.1),
-         (235, 235, 215) if night else (255, 222, 80))
+    def disc(self, x: float, y: float, r: float, colour: tuple[int, ...]) -> None:
+        self.draw.ellipse([self.side * v for v in (x - r, y - r, x + r, y + r)], fill=colour)
+
+    def box(self, x: float, y: float, wide: float, high: float, colour: tuple[int, ...]) -> None:
+        """A rectangle that stands on y, with its middle at x."""
+        self.draw.rectangle([self.side * v for v in (x - wide / 2, y - high, x + wide / 2, y)],
+                            fill=colour)
+
+    def polygon(self, corners: list[tuple[float, float]], colour: tuple[int, ...]) -> None:
+        self.draw.polygon([(self.side * x, self.side * y) for x, y in corners], fill=colour)
+
+
+def sky(canvas: Canvas, rng: np.random.Generator) -> None:
+    """Sun or moon, and up to three clouds."""
+    canvas.disc(rng.uniform(0.1, 0.9), rng.uniform(0.08, 0.25), rng.uniform(0.05, 0.1),
+                (235, 235, 215) if canvas.night else (255, 222, 80))
     for _ in range(rng.integers(4)):
         x, y, r = rng.uniform(0, 1), rng.uniform(0.08, 0.3), rng.uniform(0.03, 0.06)
         for step in (-1.2, 0.0, 1.2):
-            disc(x + step * r, y - r * (step == 0) / 2, r, shade((250, 250, 250)))
+            canvas.disc(x + step * r, y - r * (step == 0) / 2, r, canvas.shade((250, 250, 250)))
 
+
+def land(canvas: Canvas, rng: np.random.Generator) -> float:
+    """Hills and a meadow; where the meadow begins."""
     horizon, across = rng.uniform(0.5, 0.62), np.linspace(0, 1, 60)
     for layer in range(rng.integers(1, 4)):
         waves = sum(rng.normal(0, 0.035) * np.sin(rng.uniform(2, 9) * across + rng.uniform(0, 6))
                     for _ in range(3))
-        line = [(s * x, s * y) for x, y in zip(
-            across, horizon - 0.1 + 0.07 * layer + waves, strict=True)]
-        green = (60 + 22 * layer, 120 + 22 * layer, 70 + rng.integers(30))
-        draw.polygon([*line, (s, s), (0, s)], fill=shade(green))
+        heights = horizon - 0.1 + 0.07 * layer + waves
+        canvas.polygon([*zip(across, heights, strict=True), (1, 1), (0, 1)], canvas.shade(
+            (60 + 22 * layer, 120 + 22 * layer, 70 + rng.integers(30))))
     ground = horizon + rng.uniform(0.06, 0.12)
-    draw.rectangle([0, s * ground, s, s], fill=shade((110 + rng.integers(40), 170, 80)))
+    canvas.box(0.5, 1, 1, 1 - ground, canvas.shade((110 + rng.integers(40), 170, 80)))
+    return float(ground)
 
-    def tree(x: float, y: float, height: float) -> None:
-        draw.rectangle([s * (x - height / 14), s * (y - height / 3), s * (x + height / 14), s * y],
-                       fill=shade((100, 70, 40)))
-        leaves = shade((30 + rng.integers(50), 100 + rng.integers(50), 50))
-        if rng.random() < 0.5:
-            disc(x, y - 0.62 * height, height / 3, leaves)
-        else:
-            draw.polygon([(s * (x - height / 3.2), s * (y - height / 4)), (s * x, s * (y - height)),
-                          (s * (x + height / 3.2), s * (y - height / 4))], fill=leaves)
 
-    def house(x: float, y: float, wide: float, high: float) -> None:
-        left, right, eaves = s * (x - wide / 2), s * (x + wide / 2), s * (y - high)
-        draw.rectangle([left, eaves, right, s * y], fill=shade(WALLS[rng.integers(len(WALLS))]))
-        overhang = s * wide / 9
-        draw.polygon([(left - overhang, eaves), (s * x, eaves - s * high * rng.uniform(0.5, 0.9)),
-                      (right + overhang, eaves)], fill=shade(ROOFS[rng.integers(len(ROOFS))]))
-        door = rng.uniform(-0.25, 0.25)
-        draw.rectangle([s * (x + wide * (door - 0.08)), s * (y - 0.5 * high),
-                        s * (x + wide * (door + 0.08)), s * y], fill=shade((90, 56, 36)))
-        for at in (-0.34, 0.34):
-            light = (255, 214, 110) if night else shade((120, 160, 190))
-            draw.rectangle([s * (x + wide * (at - 0.09)), s * (y - 0.78 * high),
-                            s * (x + wide * (at + 0.09)), s * (y - 0.45 * high)], fill=light)
+def tree(canvas: Canvas, rng: np.random.Generator, x: float, y: float, height: float) -> None:
+    """A round one or a fir."""
+    canvas.box(x, y, height / 7, height / 3, canvas.shade((100, 70, 40)))
+    leaves = canvas.shade((30 + rng.integers(50), 100 + rng.integers(50), 50))
+    if rng.random() < 0.5:
+        canvas.disc(x, y - 0.62 * height, height / 3, leaves)
+    else:
+        canvas.polygon([(x - height / 3.2, y - height / 4), (x, y - height),
+                        (x + height / 3.2, y - height / 4)], leaves)
 
+
+def house(canvas: Canvas, rng: np.random.Generator, x: float, y: float, wide: float,
+          high: float) -> None:
+    """Walls, a roof that juts out, a door, two windows that are lit by night."""
+    canvas.box(x, y, wide, high, canvas.shade(WALLS[rng.integers(len(WALLS))]))
+    eaves, jut = y - high, wide * (0.5 + 1 / 9)
+    canvas.polygon([(x - jut, eaves), (x, eaves - high * rng.uniform(0.5, 0.9)), (x + jut, eaves)],
+                   canvas.shade(ROOFS[rng.integers(len(ROOFS))]))
+    canvas.box(x + wide * rng.uniform(-0.25, 0.25), y, 0.16 * wide, high / 2,
+               canvas.shade((90, 56, 36)))
+    for at in (-0.34, 0.34):
+        light = (255, 214, 110) if canvas.night else canvas.shade((120, 160, 190))
+        canvas.box(x + at * wide, y - 0.45 * high, 0.18 * wide, 0.33 * high, light)
+
+
+def scene(rng: np.random.Generator, size: int) -> Image.Image:
+    """One RGB picture, ``size`` by ``size``."""
+    canvas = Canvas(rng, size * SUPERSAMPLING, night=rng.random() < 0.2)
+    sky(canvas, rng)
+    ground = land(canvas, rng)
     for _ in range(rng.integers(0, 3)):
-        tree(rng.uniform(0.05, 0.95), ground + rng.uniform(0, 0.05), rng.uniform(0.15, 0.25))
-    house(rng.uniform(0.25, 0.75), ground + rng.uniform(0.08, 0.22), rng.uniform(0.25, 0.42),
-          rng.uniform(0.16, 0.26))
+        tree(canvas, rng, rng.uniform(0.05, 0.95), ground + rng.uniform(0, 0.05),
+             rng.uniform(0.15, 0.25))
+    house(canvas, rng, rng.uniform(0.25, 0.75), ground + rng.uniform(0.08, 0.22),
+          rng.uniform(0.25, 0.42), rng.uniform(0.16, 0.26))
     for _ in range(rng.integers(0, 3)):
-        tree(rng.uniform(0.05, 0.95), rng.uniform(0.85, 0.97), rng.uniform(0.25, 0.42))
-    return image.resize((size, size), Image.Resampling.BOX)
+        tree(canvas, rng, rng.uniform(0.05, 0.95), rng.uniform(0.85, 0.97),
+             rng.uniform(0.25, 0.42))
+    return canvas.image.resize((size, size), Image.Resampling.BOX)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, Self
 
 import torch
@@ -39,13 +40,13 @@ class LatentFlowConfig:
     depth: int = option(1, "residual blocks at each of its sizes", low=0)
     latent_noise: float = option(0.2, "standard deviation of the noise in the latents, whose mean "
                                       "square is 1", low=0.001, high=0.9)
-    gradient_weight: float = option(1.0, "weight of the error of the pixels' differences beside "
+    gradient_weight: float = option(0.25, "weight of the error of the pixels' differences beside "
                                          "that of the pixels", low=0)
     autoencoder_share: float = option(0.5, "share of the budget in which the autoencoder learns; "
                                            "in the rest the flow does", low=0.01, high=0.99)
     flow_width: int = option(0, "channels of the flow's first level; 0: 3 times width", low=0)
     flow_depth: int = option(1, "residual blocks of the flow on either side at each level", low=1)
-    draws: int = option(4, "times and noises per example in each step of the flow", low=1)
+    draws: int = option(8, "times and noises per example in each step of the flow", low=1)
     steps: int = option(20, "steps from noise to latents, of two evaluations each", low=1)
     condition: str = option("none", "what the flow is given: nothing, or the example's label",
                             choices=("none", "label"))
@@ -78,12 +79,12 @@ class LatentFlow(Model):
     """
 
     Config = LatentFlowConfig
-    defaults = TrainingDefaults(max_batch_size=16, progressive=True)
+    defaults = TrainingDefaults(max_batch_size=8, progressive=True)
 
     def __init__(self, config: LatentFlowConfig, space: Space) -> None:
         super().__init__(config.resolve(space), space)
         config = self.config
-        sizes = pyramid(*space.shape[1:], config.stages)
+        sizes = pyramid(space.shape[1], space.shape[2], config.stages)
         self.latent_shape = config.latent_channels, *sizes[-1]
         self.latent_dim = math.prod(self.latent_shape)
         self.takes_condition: Literal["label"] | None = (
@@ -178,7 +179,7 @@ class LatentFlow(Model):
         """Latents or noise (n, latent_dim) carried from time ``start`` to ``end``: from 0 to 1
         noise becomes latents, from 1 to 0 latents the noise that they come from."""
         times = torch.linspace(start, end, self.config.steps + 1).tolist()
-        for t, after in zip(times, times[1:], strict=False):
+        for t, after in pairwise(times):
             slope = self.guided(z, z.new_full((len(z),), t), condition)
             ahead = self.guided(z + (after - t) * slope, z.new_full((len(z),), after), condition)
             z = z + (after - t) / 2 * (slope + ahead)
