@@ -165,7 +165,7 @@ def plain() -> list[Case]:
              LABEL),
         Case("flow-matching", "flow-matching", TABLE, "sample score exact evaluate parts",
              {"width": 8, "depth": 1}),
-        Case("latent-flow", "latent-flow", PICTURES, f"{CODES} observed outliers parts", SMALL_FLOW),
+        Case("latent-flow", "latent-flow", PICTURES, f"{CODES} outliers parts", SMALL_FLOW),
         Case("gan", "gan", PICTURES, SAMPLES, MLP),
         Case("conditional-gan", "conditional-gan", PICTURES, SAMPLES, MLP, LABEL),
         Case("style-gan", "style-gan", PICTURES, f"{SAMPLES} styles",

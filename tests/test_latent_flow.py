@@ -1,16 +1,19 @@
 """Latent flow against closed forms: its velocity, solver, density, guidance and latents."""
 
 import math
+import signal
 
 import pytest
 import tiny
 import torch
 from scipy import stats
 
-from latlas.core.errors import ConfigError, DataError
+from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Batch, Step
 from latlas.core.noise import Noise
 from latlas.core.space import Images, Points
+from latlas.data.batches import Batches
+from latlas.engine.trainer import Trainer
 from latlas.models.latent_flow import LatentFlow, LatentFlowConfig, differences
 from latlas.networks.spatial import ShuffleUp, SpatialDecoder, SpatialEncoder
 from latlas.networks.velocity import VelocityUNet
@@ -119,8 +122,6 @@ def test_each_phase_learns_in_its_own_part_of_the_budget():
     """The learning rate of both rises from 0 and falls."""
     data = tiny.images()
     model = tiny.build("latent-flow", data, tiny.small("latent-flow", autoencoder_share=0.25))
-    from latlas.data.batches import Batches
-    from latlas.engine.trainer import Trainer
     options = tiny.options(warmup=0.1, images=320)
     trainer, rates = Trainer(model, options, budget=320, precision="fp32"), {}
     for name, (_, adam) in trainer.phases.items():
@@ -183,6 +184,13 @@ def test_the_estimated_density_of_many_dimensions():
                                atol=1e-2, rtol=0)
 
 
+def test_a_gradient_of_the_density_is_refused():
+    """It would be missing without a word, and annealing needs it."""
+    model = small()
+    with pytest.raises(CapabilityError, match="no gradient"):
+        model.prior.log_prob(torch.randn(2, model.latent_dim, requires_grad=True))
+
+
 def test_guidance_of_one_is_the_conditional_flow():
     label = torch.tensor([0, 1, 1])
     z = Noise(2).normal(3, affine().latent_dim)
@@ -230,7 +238,6 @@ def test_attention_reaches_every_pixel():
 
 
 def test_a_run_that_is_stopped_in_either_phase_ends_with_the_same_bits(tmp_path):
-    import signal
     config = tiny.small("latent-flow", draws=2, steps=2)
     whole = tiny.weights(tiny.train(tmp_path / "whole", "latent-flow", tiny.images(), config)[0])
     for images in (64, 224):  # of 320, the first half is the autoencoder's

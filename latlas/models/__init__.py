@@ -100,7 +100,7 @@ MODELS: dict[str, Entry] = {
                            "latents", {"learning_rate": 2e-3}),
     "latent-flow": Entry("latlas.models.latent_flow:LatentFlow", AUTOENCODER,
                          "autoencoder with spatial latents, and a flow that generates them: photos "
-                         "and other images"),
+                         "and other images", {"betas": (0.9, 0.99), "learning_rate": 3e-3}),
 }
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latlas.core.distributions import Normal, PointMass
-from latlas.core.errors import ConfigError, DataError
+from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option
 from latlas.core.model import Batch, Loss, Model, Phase, Step, TrainingDefaults
 from latlas.core.noise import Noise, SharedNoise
 from latlas.core.options import option
@@ -46,7 +46,7 @@ class LatentFlowConfig:
                                            "in the rest the flow does", low=0.01, high=0.99)
     flow_width: int = option(0, "channels of the flow's first level; 0: 3 times width", low=0)
     flow_depth: int = option(1, "residual blocks of the flow on either side at each level", low=1)
-    draws: int = option(8, "times and noises per example in each step of the flow", low=1)
+    draws: int = option(4, "times and noises per example in each step of the flow", low=1)
     steps: int = option(20, "steps from noise to latents, of two evaluations each", low=1)
     condition: str = option("none", "what the flow is given: nothing, or the example's label",
                             choices=("none", "label"))
@@ -198,7 +198,11 @@ class FlowPrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         """(*batch, latent_dim) to (*batch,), by the change of variables. Above 32 dimensions the
-        trace is estimated with one probe for each vector, the same every time."""
+        trace is estimated with one probe, the same for all vectors and every time.
+        CapabilityError: z asks for a gradient, as annealing does."""
+        if z.requires_grad:
+            raise CapabilityError("the flow's density of latents has no gradient; use "
+                                  + say_option("method", "naive"), option="method")
         flat, probe = z.reshape(-1, z.shape[-1]), None
         if flat.shape[1] > EXACT_DIMS:
             probe = 2.0 * SharedNoise(0, z.device).integers(2, *flat.shape) - 1
