@@ -253,8 +253,8 @@ def test_blobs_are_learnt(tmp_path):
     """Samples have the ink of the data, where it is, and the flow's density tells noise apart."""
     data = tiny.images(n=300)
     model, _ = tiny.train(tmp_path / "run", "latent-flow", data,
-                          tiny.small("latent-flow", latent_channels=4, draws=4),
-                          training=tiny.options(images=16_000, learning_rate=3e-3))
+                          tiny.small("latent-flow", latent_channels=4, flow_width=32),
+                          training=tiny.options(images=6400, learning_rate=5e-3))
     x = data.space.to_model(torch.from_numpy(data.x).float())
     with torch.no_grad():
         z = model.encode(x).mean

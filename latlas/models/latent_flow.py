@@ -36,7 +36,8 @@ class LatentFlowConfig:
     stages: int = option(0, "halvings from the image to the spatial latents; 0: until both sides "
                             "are 8 or less", low=0, high=8)
     latent_channels: int = option(0, "channels of the latents; 0: 2 to the power of stages", low=0)
-    width: int = option(32, "channels of the autoencoder's first level", low=1)
+    width: int = option(32, "a quarter of the autoencoder's channels at the latents; every finer "
+                            "level has half as many, at least half of width", low=1)
     depth: int = option(1, "residual blocks at each of its sizes", low=0)
     latent_noise: float = option(0.2, "standard deviation of the noise in the latents, whose mean "
                                       "square is 1", low=0.001, high=0.9)
@@ -106,6 +107,11 @@ class LatentFlow(Model):
     def prior(self) -> "FlowPrior":
         """The density of latents that the flow has learnt, of all classes together."""
         return FlowPrior(self)
+
+    def describe(self, n_train: int) -> str:
+        """The latents, and how the budget is divided."""
+        size, share = " × ".join(map(str, self.latent_shape)), self.config.autoencoder_share
+        return f"latents of {size}; the autoencoder learns for {share:.0%}, then the flow"
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The autoencoder's loss, or the flow's once its part of the budget has begun."""
@@ -206,8 +212,9 @@ class FlowPrior:
         flat, probe = z.reshape(-1, z.shape[-1]), None
         if flat.shape[1] > EXACT_DIMS:
             probe = 2.0 * SharedNoise(0, z.device).integers(2, *flat.shape) - 1
+        steps = -(-self.model.config.steps // 2)  # of four evaluations each
         nats = log_density(lambda y, t: self.model.velocity(y, t.expand(len(y), 1)[:, 0]), flat,
-                           self.model.config.steps, probe)
+                           steps, probe)
         return nats.reshape(z.shape[:-1])
 
     def sample(self, n: int, noise: Noise) -> Tensor:

@@ -42,12 +42,13 @@ class ShuffleUp(nn.Module):
 
 
 def widths(width: int, levels: int) -> list[int]:
-    """Channels of every level, from the image inward: doubled twice, then the same.
+    """Channels of every level from the image inward: 4 ``width`` at the latents, half as many at
+    every finer level, so that levels cost alike; ``width`` / 2 at least.
 
-    >>> widths(32, 5)
-    [32, 64, 128, 128, 128]
+    >>> widths(32, 3), widths(32, 5)
+    ([32, 64, 128], [16, 16, 32, 64, 128])
     """
-    return [width * min(2**level, 4) for level in range(levels)]
+    return [max(4 * width >> level, (width + 1) // 2) for level in reversed(range(levels))]
 
 
 class SpatialEncoder(nn.Module):

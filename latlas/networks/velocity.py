@@ -8,14 +8,23 @@ from torch import Tensor, nn
 
 from latlas.networks.conv import Size, down
 
-#: channels of a group that is normalised together; heads of attention have as many
-GROUP = 16
+#: channels, at least, of a group that is normalised together, and of a head of attention
+GROUP, HEAD = 16, 64
 #: the time is given as cos πkt and sin πkt, k = 1 … 16
 FREQUENCIES = 16
 
 
+def parts(width: int, least: int) -> int:
+    """How many equal parts of at least so many channels there are; 1 if they are fewer.
+
+    >>> parts(96, 16), parts(100, 16), parts(24, 64)
+    (6, 5, 1)
+    """
+    return next(n for n in range(max(1, width // least), 0, -1) if width % n == 0)
+
+
 def norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(max(1, width // GROUP), width)
+    return nn.GroupNorm(parts(width, GROUP), width)
 
 
 class Block(nn.Module):
@@ -43,7 +52,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // (4 * GROUP))
+        self.heads = parts(width, HEAD)
         self.norm = norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
