@@ -3,6 +3,7 @@
 import math
 import signal
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -17,6 +18,9 @@ from latlas.engine.trainer import Trainer
 from latlas.models.latent_flow import LatentFlow, LatentFlowConfig, differences
 from latlas.networks.spatial import ShuffleUp, SpatialDecoder, SpatialEncoder
 from latlas.networks.velocity import VelocityUNet
+from latlas.run import Run
+from latlas.verbs import passes
+from latlas.verbs.generate import interpolate
 
 
 def small(shape: tuple[int, ...] = (1, 8, 8), classes: int = 0, **settings) -> LatentFlow:
@@ -182,6 +186,21 @@ def test_the_estimated_density_of_many_dimensions():
     expected = stats.norm(model.mean, model.sd).logpdf(z.numpy()).sum(-1)
     torch.testing.assert_close(model.prior.log_prob(z).double(), torch.from_numpy(expected),
                                atol=1e-2, rtol=0)
+
+
+def test_a_walk_through_the_noise_has_the_ends_that_are_asked_for():
+    """In between a great circle of noise is carried to latents of the flow's own spread."""
+    run = Run.of(affine(steps=40))
+    first, last = Noise(4).normal(2, run.model.latent_dim).numpy()
+    x = interpolate(run, first, last, steps=5, space="noise", method="slerp").values
+    ends = run.model.decode(torch.from_numpy(np.stack([first, last]))).mean
+    ends = np.clip(np.rint(run.space.to_data(ends).detach().numpy()), 0, 255)
+    np.testing.assert_allclose(x[[0, -1]].astype(float), ends, atol=2)
+    noise = passes.transported(run.model, first, 1.0, 0.0)
+    np.testing.assert_allclose(noise[0], (first - Affine.mean) / Affine.sd, atol=5e-3)
+    vae = Run.of(tiny.build("ae", tiny.images(), tiny.small("ae")).eval())
+    with pytest.raises(CapabilityError, match="has no flow"):
+        interpolate(vae, first[:3], last[:3], space="noise")
 
 
 def test_a_gradient_of_the_density_is_refused():

@@ -20,15 +20,13 @@ from latlas.core.space import Space
 
 @dataclass
 class Batch:
-    """n examples in model units (images in [−1, 1], channels first; tables standardised), on the
-    model's device.
+    """n examples in model units (images in [−1, 1], tables standardised), on the model's device.
 
     Attributes:
         x: (n, *shape) float.
         label: (n,) int64 class codes.
         condition: what the model is conditioned on: (n, k) one-hot or (n, C + 1, H, W).
-        neighbour: (n, *shape) of frames the one after each, or before it of a clip's last one;
-            ``None`` for images that are no frames.
+        neighbour: (n, *shape) of frames the one after each, before it of a clip's last one.
         index: (n,) int64 row of each example in its data set.
     """
 
@@ -62,8 +60,7 @@ class Phase:
         modules: attributes of the model whose parameters are trained.
         every: a lazy penalty runs every k-th step, its loss times k.
         betas: Adam's decay rates, where they are not those of training.
-        span: shares of the budget between which it learns, where phases follow one another: its
-            learning rate rises and falls within.
+        span: shares of the budget between which its learning rate rises and falls.
     """
 
     name: str
@@ -106,14 +103,11 @@ class TrainingDefaults:
 
     Attributes:
         learning_rate: Adam's, at its peak.
-        min_batch_size, max_batch_size, min_images: bounds of what is chosen by the size of the
-            data; 0 for none.
-        batch_multiple: the config's option that a batch size must be a multiple of, if there is
-            one: batches are cut into groups of so many examples.
+        min_batch_size, max_batch_size, min_images: bounds of what is chosen by the data's size.
+        batch_multiple: the config's option, if any, that a batch size must be a multiple of.
         ema_modules: attributes whose weights are averaged (EMA); empty for all parameters.
         needs_fp32: bf16 is not tried: three digits are too few for what the networks give.
-        monitored: training may diverge: the engine looks at samples, raises alarms, and rolls back
-            where a number is not finite.
+        monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
         prior_share: of the budget, for a prior that is fitted to the latents of images; 0 for
             models that sample well from their own, or that have no encoder.
@@ -175,8 +169,7 @@ class Model(nn.Module, ABC):
 
     @property
     def base_measure(self) -> str | None:
-        """What the likelihood is of (``integers``, ``table units``, …), ``None`` without one; only
-        likelihoods of the same base measure can be compared."""
+        """What the likelihood is of (``integers``, …), if any; only equal ones are compared."""
         return None
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
@@ -293,8 +286,7 @@ class Encodes(Protocol):
 
 @runtime_checkable
 class HasInitialLatents(Protocol):
-    """Latents from which to start latent optimisation where nothing encodes: (n, latent_dim), or
-    none."""
+    """Where latent optimisation starts if nothing encodes: (n, latent_dim), or none."""
 
     def initial_latents(self, x: Tensor, *, noise: Noise,
                         condition: Tensor | None = None) -> Tensor | None: ...
@@ -343,8 +335,7 @@ class HasStyles(Protocol):
         """w̄, (d_w,): the mean over the prior of latents."""
 
     def mix(self, first: Tensor, second: Tensor, level: int | Tensor) -> Tensor:
-        """(n, d_w) twice to (n, layers, d_w): the first below layer ``level``, a number or a tensor
-        (n,), then the second."""
+        """(n, d_w) twice to (n, layers, d_w): the first below ``level``, then the second."""
 
     def decode_w(self, w: Tensor, *, noise: Noise | None = None) -> Distribution:
         """Images (n, *shape); the grain is drawn from ``noise``, or is the same every time."""
@@ -354,10 +345,17 @@ class HasStyles(Protocol):
 
 
 @runtime_checkable
+class HasFlow(Protocol):
+    """Carries noise (n, latent_dim) to latents, from time 0 to 1, and back, from 1 to 0."""
+
+    def transport(self, z: Tensor, start: float = 0.0, end: float = 1.0,
+                  condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
 class Observes(Protocol):
     """Latents have a likelihood: log p(x|z), (K, n) nats in data units, of latents (K, n, d) or,
-    shared, (K, 1, d) and preprocessed examples: binarised or dequantised, (n, *shape) model units.
-    """
+    shared, (K, 1, d) and examples (n, *shape), preprocessed: binarised or dequantised."""
 
     def preprocess(self, x: Tensor, noise: Noise) -> Tensor: ...
 
@@ -399,7 +397,7 @@ CAPABILITIES: dict[str, tuple[type, ...]] = {
 
 
 def capabilities(model: type[Model]) -> frozenset[str]:
-    """What a person can ask of a class of models, by the methods that it has."""
+    """What a person can ask of a class of models, by its methods."""
     return frozenset(name for name, protocols in CAPABILITIES.items() if all(
         hasattr(model, member) for protocol in protocols for member in vars(protocol)
         if not member.startswith("_")))

@@ -104,7 +104,8 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
                 data: DataLike = None, split: Split = None,
                 steps: Annotated[int, Flag(int, "Examples on the way, ends included."),
                                  common.Bounds(2, 1_000_000)] = 16,
-                method: Literal["linear", "slerp"] = "linear", space: Literal["z", "w"] = "z",
+                method: Literal["linear", "slerp"] = "linear",
+                space: Literal["z", "w", "noise"] = "z",
                 label: common.Classes = None, given: common.GivenImages = None, seed: Seed = 0,
                 out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
     """Walk from one example to another through the latent space.
@@ -115,7 +116,8 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     Args:
         method: A straight line, or slerp, the great circle that keeps to the shell where a
             high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
-        space: Walk through z, or through w, the styles that are made from z.
+        space: Walk through z; or through w, the styles that are made from z; or through the noise
+            that a flow makes z from, where slerp stays among what the model samples.
     """
     from latlas.verbs import passes
 
@@ -135,6 +137,11 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     if space == "w":
         first, last = passes.to_styles(run.model, np.stack([np.ravel(first), np.ravel(last)]))
         values = passes.decode_styles(run.model, walk(first, last, steps, method))
+    elif space == "noise":
+        ends = passes.transported(run.model, np.stack([np.ravel(first), np.ravel(last)]), 1.0, 0.0)
+        noise = walk(ends[0], ends[1], steps, method)
+        path = passes.transported(run.model, noise, 0.0, 1.0, condition)
+        values = passes.decoded(run.model, path, condition=condition)
     else:
         values = passes.decoded(run.model, walk(first, last, steps, method), condition=condition)
     return Examples(values, run.space, columns=steps).saved(out, results)

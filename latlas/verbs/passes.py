@@ -11,7 +11,15 @@ from torch import Tensor
 
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, unknown
-from latlas.core.model import Batch, HasLayers, HasStyles, Model, Observes, SamplesLatents
+from latlas.core.model import (
+    Batch,
+    HasFlow,
+    HasLayers,
+    HasStyles,
+    Model,
+    Observes,
+    SamplesLatents,
+)
 from latlas.core.noise import Noise, derive
 from latlas.core.space import Space
 from latlas.data.batches import Sweep
@@ -347,6 +355,19 @@ def to_styles(model: Model, latents: Any, truncation: float = 1.0) -> Array:
     styled = styles_of(model, "w")
     with inference(model):
         return np.asarray(styled.to_w(latents_tensor(model, latents), truncation).float().cpu())
+
+
+def transported(model: Model, latents: Any, start: float, end: float,
+                condition: Any = None) -> Array:
+    """Latents (n, latent_dim) carried by the model's flow from time ``start`` to ``end``; from 1 to
+    0 they become noise. CapabilityError: a model without a flow."""
+    if not isinstance(model, HasFlow):
+        raise CapabilityError(f"{type(model).__name__.lower()} has no flow between noise and "
+                              "latents, as latent-flow has; walk through z", option="space")
+    z = latents_tensor(model, latents)
+    with inference(model):
+        return np.asarray(model.transport(z, start, end, **broadcast_condition(
+            model, condition, len(z))).float().cpu())
 
 
 def decode_styles(model: Model, w: Any, batch_size: int = 64) -> Array:
