@@ -108,6 +108,25 @@ def test_the_autoencoder_pays_for_pixels_and_edges():
     torch.testing.assert_close(loss.total, expected)
 
 
+def test_the_discriminator_comes_in_the_middle_of_the_autoencoders_share():
+    """−log D of what is decoded joins the errors, and D learns from both."""
+    model, x = small(adversarial_weight=0.3), torch.rand(4, 1, 8, 8)
+    assert [phase.name for phase in model.phases] == ["autoencoder", "discriminator", "flow"]
+    assert len(list(model.losses(Batch(x), Step(0, 0, 0.24, Noise(3))))) == 1
+    (_, first), (name, second) = model.losses(Batch(x), Step(5, 50, 0.25, Noise(3)))
+    y = model.decode(model.encode(x).sample(Noise(3))).mean
+    real, fake = model.discriminator(x), model.discriminator(y)
+    assert name == "discriminator"
+    torch.testing.assert_close(first.terms["adversarial"], -fake.sigmoid().log().mean())
+    errors = first.terms["l1"] + 0.25 * first.terms["l1_differences"]
+    torch.testing.assert_close(first.total, errors + 0.3 * first.terms["adversarial"])
+    expected = -(real.sigmoid().log() + (1 - fake.sigmoid()).log()).mean()
+    torch.testing.assert_close(second.total, expected)
+    second.total.backward()
+    assert model.decoder.layers[0].weight.grad is None
+    assert all(p.grad is not None for p in model.discriminator.parameters())
+
+
 def test_the_flows_loss_is_of_a_point_on_the_way():
     """An untrained velocity, and the step's draws made here in their order."""
     model, x, noise = small(draws=3), torch.rand(4, 1, 8, 8), Noise(3)

@@ -18,13 +18,13 @@ from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.flow_matching import log_density
 from latlas.networks.conv import pyramid
-from latlas.networks.spatial import SpatialDecoder, SpatialEncoder
+from latlas.networks.spatial import SpatialDecoder, SpatialEncoder, patch_discriminator
 from latlas.networks.velocity import VelocityUNet
 
 #: the latents' longest side, at most, unless stages are named
 SIDE = 8
 #: share of labels that training leaves out, from which the flow learns all classes together
-UNTOLD = 0.1
+DROPPED_LABELS = 0.1
 #: latents of up to so many dimensions have their exact trace in the prior's density
 EXACT_DIMS = 32
 
@@ -43,6 +43,9 @@ class LatentFlowConfig:
                                       "square is 1", low=0.001, high=0.9)
     gradient_weight: float = option(0.25, "weight of the error of the pixels' differences beside "
                                          "that of the pixels", low=0)
+    adversarial_weight: float = option(0.0, "weight of a discriminator of patches beside the "
+                                            "errors, from the middle of the autoencoder's share "
+                                            "on; 0: none", low=0)
     autoencoder_share: float = option(0.5, "share of the budget in which the autoencoder learns; "
                                            "in the rest the flow does", low=0.01, high=0.99)
     flow_width: int = option(0, "channels of the flow's first level; 0: 3 times width", low=0)
@@ -93,6 +96,8 @@ class LatentFlow(Model):
         self.condition_dim = len(space.classes) if self.takes_condition else 0
         networks = space.shape[0], config.latent_channels, sizes, config.width, config.depth
         self.encoder, self.decoder = SpatialEncoder(*networks), SpatialDecoder(*networks)
+        self.discriminator = patch_discriminator(space.shape[0], config.width) if (
+            config.adversarial_weight > 0) else None
         self.flow = VelocityUNet(config.latent_channels, sizes[-1], config.flow_width,
                                  config.flow_depth, self.condition_dim)
 
@@ -100,7 +105,9 @@ class LatentFlow(Model):
     def phases(self) -> tuple[Phase, ...]:
         """The autoencoder's part of the budget, then the flow's."""
         share = self.config.autoencoder_share
-        return (Phase("autoencoder", ("encoder", "decoder"), span=(0.0, share)),
+        critic = [Phase("discriminator", ("discriminator",), betas=(0.5, 0.99),
+                        span=(share / 2, share))] if self.discriminator is not None else []
+        return (Phase("autoencoder", ("encoder", "decoder"), span=(0.0, share)), *critic,
                 Phase("flow", ("flow",), span=(share, 1.0)))
 
     @property
@@ -114,12 +121,22 @@ class LatentFlow(Model):
         return f"latents of {size}; the autoencoder learns for {share:.0%}, then the flow"
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
-        """The autoencoder's loss, or the flow's once its part of the budget has begun."""
+        """The autoencoder's loss and that of its discriminator (non-saturating, Goodfellow et al.
+        2014), or the flow's once its part of the budget has begun."""
         if step.progress < self.config.autoencoder_share:
-            error = self.decode(self.encode(batch.x).sample(step.noise)).mean - batch.x
-            pixels, edges = error.abs().mean(), differences(error)
+            x = self.decode(self.encode(batch.x).sample(step.noise)).mean
+            pixels, edges = (x - batch.x).abs().mean(), differences(x - batch.x)
             total = pixels + self.config.gradient_weight * edges
-            yield "autoencoder", Loss(total, {"l1": pixels, "l1_differences": edges})
+            terms = {"l1": pixels, "l1_differences": edges}
+            judge = self.discriminator if (
+                step.progress >= self.config.autoencoder_share / 2) else None
+            if judge is not None:
+                terms["adversarial"] = F.softplus(-judge(x)).mean()
+                total = total + self.config.adversarial_weight * terms["adversarial"]
+            yield "autoencoder", Loss(total, terms)
+            if judge is not None:
+                loss = (F.softplus(-judge(batch.x)) + F.softplus(judge(x.detach()))).mean()
+                yield "discriminator", Loss(loss, {"discriminator": loss})
             return
         with torch.no_grad():
             z = self.encode(batch.x).draws(self.config.draws, step.noise)
@@ -127,8 +144,8 @@ class LatentFlow(Model):
         t = step.noise.normal(*z.shape[:2], batch=1).sigmoid()
         label = self.conditioning(batch, step.noise)
         if label is not None:
-            untold = step.noise.uniform(*t.shape, batch=1) < UNTOLD
-            label = torch.where(untold, self.condition_dim, label).flatten()
+            dropped = step.noise.uniform(*t.shape, batch=1) < DROPPED_LABELS
+            label = torch.where(dropped, self.condition_dim, label).flatten()
         z_t = torch.lerp(epsilon, z, t[..., None])
         velocity = self.velocity(z_t.flatten(0, 1), t.flatten(), label)
         loss = (velocity - (z - epsilon).flatten(0, 1)).square().mean()

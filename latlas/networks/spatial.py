@@ -89,6 +89,16 @@ class SpatialDecoder(nn.Module):
         return out
 
 
+def patch_discriminator(channels: int, width: int) -> nn.Sequential:
+    """(n, channels, H, W) to logits (n, 1, h, w): how real every overlapping patch of 31 pixels is
+    (Isola et al. 2017, section 3.2.2), without normalisation."""
+    wide = [channels, width, 2 * width, 4 * width]
+    layers: list[nn.Module] = []
+    for i, o in pairwise(wide):
+        layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 3, padding=1))
+
+
 @torch.no_grad()
 def preserve_scale(network: nn.Module) -> None:
     """Start every layer so that its output has the mean square of its input: normal weights of

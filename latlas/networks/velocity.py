@@ -70,7 +70,7 @@ class VelocityUNet(nn.Module):
     Two levels, the second of half the size and twice the width, with attention there.
 
     Args:
-        classes: 0 for none; otherwise class number ``classes`` stands for "not told".
+        classes: 0 for none; otherwise class number ``classes`` stands for all of them.
         width: channels of the first level.
         blocks: on either side at each level.
     """
