@@ -1,7 +1,6 @@
 """The few abstractions: a batch, a model, its phases, its loss, and what it can do.
 
-A model knows its maths and no optimiser. What it can do is a protocol that it satisfies, never a
-method that raises.
+A model knows its maths and no optimiser; what it can do is a protocol, never a method that raises.
 """
 
 from abc import ABC
@@ -109,8 +108,7 @@ class TrainingDefaults:
         needs_fp32: bf16 is not tried: three digits are too few for what the networks give.
         monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
-        prior_share: of the budget, for a prior that is fitted to the latents of images; 0 for
-            models that sample well from their own, or that have no encoder.
+        prior_share: of the budget, for a prior that is fitted to the latents of images; 0: none.
     """
 
     learning_rate: float = 1e-3
@@ -163,8 +161,7 @@ class Model(nn.Module, ABC):
 
     @property
     def prior(self) -> Prior | None:
-        """The density of latents: the module that a subclass assigns, or what it overrides this
-        with; ``None`` without one."""
+        """The density of latents that a subclass assigns, or overrides this with, if any."""
         return self._modules.get("prior")  # type: ignore[return-value]
 
     @property
