@@ -251,7 +251,8 @@ def continue_training(run: str | Path | Run, data: Any = None, *, out: str | Pat
             **{k: v for k, v in units.items() if v}, **examples.spec})
     folder = Path(out) if out is not None else _next_folder(run.path)
     if progress:
-        print(f"training goes on in {folder}", file=sys.stderr)
+        words = f"training goes on in {folder}"  # whose name may be no text
+        print(words.encode("utf-8", "replace").decode(), file=sys.stderr)
     return learn(replace(plan, started=started), examples, folder, progress)
 
 

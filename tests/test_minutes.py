@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_engine import FakeTime, Walk, run_of
 
+import latlas
+from latlas import cli as package
+from latlas.cli import __main__ as cli
 from latlas.core.record import Chosen, read_run
 from latlas.core.space import Images, Points
 from latlas.core.trees import Ending
@@ -158,3 +161,13 @@ def test_what_was_reached_is_said():
     assert ending.doubts() == ["it saw 31 steps and 0.5 epochs",
                                "an alarm held to its end (collapse)"]
     assert Ending(1, "", 2000, 10.0, "closed form").doubts() == []
+
+
+def test_minutes_count_from_the_command_that_runs(tmp_path, monkeypatch):
+    """Not from when the process began, which may have run others before."""
+    monkeypatch.setattr(package, "IMPORTED", 0.0)
+    monkeypatch.setattr(package, "launched", 0.0)
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", "vae", "--data", "digits", "--minutes", "0.03", "--out", "run",
+                    "--set", "threads=1"]) == 0
+    assert latlas.load("run").ending.seconds < 60

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import latlas
+from latlas import cli
 from latlas.cli.commands import COMMANDS, overview
 from latlas.cli.surroundings import Stopped, discard, prepare, say
 from latlas.core.errors import ConfigError, DataNote, LatlasError, out_of_memory, unknown
@@ -20,7 +22,7 @@ USER_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 def main() -> None:
     """The ``latlas`` command."""
     prepare()
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], cli.IMPORTED)
     try:
         sys.stdout.flush()
     except (LatlasError, OSError):
@@ -28,13 +30,14 @@ def main() -> None:
     sys.exit(code)
 
 
-def run(tokens: Sequence[str]) -> int:
-    """Run one command line; returns the exit code.
+def run(tokens: Sequence[str], started: float | None = None) -> int:
+    """Run one command line, which began at a ``time.monotonic()``; returns the exit code.
 
     0 done; 2 an error the user can fix, one line on stderr; 130 interrupted (training has saved
     by then); 141 whoever read the output went away; 128 + N ended by signal N. Other exceptions
     keep their traceback.
     """
+    cli.launched = time.monotonic() if started is None else started
     try:
         code = _dispatch(list(tokens))
         sys.stdout.flush()
@@ -84,7 +87,7 @@ def _dispatch(tokens: list[str]) -> int:
               default_command=command)
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, DataNote):
-            print(f"note: {message}", file=sys.stderr)
+            say(f"note: {message}", sys.stderr)
         else:
             before(message, category, *place, **more)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from latlas.cli import LAUNCHED
+from latlas import cli
 from latlas.cli.derive import pairs
 from latlas.core.errors import ConfigError
 from latlas.core.options import FieldInfo, check_names, convert, fields_of
@@ -100,14 +100,14 @@ def train(model: Annotated[str, Flag(str, "A name of `latlas models`, or module:
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})
     if before is not None:
         return _ending(continue_training(before, data, out=out, read=read, origin="train",
-                                         started=LAUNCHED, **values))
+                                         started=cli.launched, **values))
     plan = plan_of(model, values, split=split, init_from=init_from, origin="train")
     sources = data if isinstance(data, tuple) else (data or "digits",)
     out = out or default_run(model, sources)
     read = with_image_size(plan, sources, out, read)
     source = open_source(sources if len(sources) > 1 else sources[0], **read)
     examples = training_data(source, split, began(out) if accept_changed_data else None)
-    return _ending(learn(replace(plan, started=LAUNCHED), examples, out,
+    return _ending(learn(replace(plan, started=cli.launched), examples, out,
                          accept_changed_data=accept_changed_data))
 
 
