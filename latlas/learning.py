@@ -50,9 +50,11 @@ CHECKED, PROBES = 1000, 2
 #: of a prior that is fitted at the end of training: draws of q(z|x), and latents to see for each
 #: example that the model has seen
 DRAWS, LATENTS_PER_EXAMPLE = 4, 4
-#: sizes that images are brought to where the minutes do not suffice for their own; steps and epochs
-#: that are enough to learn from; the share of the minutes whose trials may say so
-IMAGE_SIZES, ENOUGH, TRIAL = (32, 48, 64, 96, 128, 192, 256), (1000, 10.0), 0.2
+#: sizes that images are brought to where the minutes do not suffice for their own; those at which a
+#: model is timed, each in trials that a run of this share of the minutes would make
+IMAGE_SIZES, MEASURED, TRIAL = (32, 48, 64, 96, 128, 192, 256), (32, 64), 0.1
+#: steps and epochs that are enough for a larger size than 64, and for one up to that
+ENOUGH, BARELY = (1000, 10.0), (300, 3.0)
 #: numbers of an image from which on N(0, I) makes blotches of it
 LARGE_IMAGE = 28 * 28
 
@@ -97,8 +99,8 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
 def with_image_size(plan: Plan, data: Any, out: str | Path | None,
                     read: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a source of images, with the size that the minutes suffice for where none is
-    named: the largest of which this machine sees enough steps and epochs, by a step at 32 pixels
-    and the number of pixels. A run that goes on has its own."""
+    named: the largest of which this machine sees enough steps and epochs, by steps at two sizes. A
+    run that goes on has its own."""
     read = {k: v for k, v in read.items() if v is not None}
     options, places = plan.options, data if isinstance(data, tuple | list) else [data]
     trains = hasattr(models.load_class(models.get(plan.model)), "phases")
@@ -113,30 +115,35 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     native = min(sides)
     if n == 0 or native <= IMAGE_SIZES[0]:
         return read
-    minutes = (options.minutes or DEFAULT_MINUTES) * 0.9
+    minutes = options.minutes or DEFAULT_MINUTES
     try:
-        seconds, batch_size = seconds_per_example(plan, n, channels)
+        (small, _), (large, batch_size) = (
+            seconds_per_example(plan, n, channels, size) for size in MEASURED)
     except LatlasError:  # the options do not fit such images; training says why
         return read
-    budget = 60 * minutes / seconds * IMAGE_SIZES[0] ** 2  # pixels
+    power = min(max(math.log2(large / small), 0.5), 2.5)  # 2: by the number of pixels
 
-    def affordable(size: int, steps: int, epochs: float) -> bool:
-        return budget / size**2 >= max(steps * batch_size, epochs * n)
+    def examples(size: int) -> float:
+        return 60 * 0.9 * minutes / large * (MEASURED[1] / size) ** power
 
-    sizes = [size for size in IMAGE_SIZES if size < native]
-    enough = [size for size in sizes if affordable(size, *ENOUGH)]
-    size = max(enough) if enough else IMAGE_SIZES[0]
-    if affordable(native, *ENOUGH):
+    def suffice(size: int) -> bool:
+        steps, epochs = ENOUGH if size > MEASURED[1] else BARELY
+        return examples(size) >= max(steps * batch_size, epochs * n)
+
+    if suffice(native):
         return read
+    size = max([size for size in IMAGE_SIZES if size < native and suffice(size)],
+               default=IMAGE_SIZES[0])
     say_notes([f"images are read at {size}x{size}, of which this machine sees about "
-               f"{budget / size**2 / n:,.2g} epochs in {minutes / 0.9:g} minutes "
-               f"({budget / native**2 / n:,.2g} at {native}x{native}); "
+               f"{examples(size) / n:,.2g} epochs in {minutes:g} minutes "
+               f"({examples(native) / n:,.2g} at {native}x{native}); "
                f"{say_option('image_size', 'N')} chooses another size"])
     return read | {"image_size": size}
 
 
-def seconds_per_example(plan: Plan, n: int, channels: int) -> tuple[float, int]:
-    """Of training on ``n`` images of 32 by 32 pixels, by a trial on noise; and the batch size."""
+def seconds_per_example(plan: Plan, n: int, channels: int, side: int) -> tuple[float, int]:
+    """Of training on ``n`` images of ``side`` by ``side`` pixels, by a trial on noise; and the
+    batch size."""
     import numpy as np
     import torch
 
@@ -146,7 +153,7 @@ def seconds_per_example(plan: Plan, n: int, channels: int) -> tuple[float, int]:
     from latlas.data.pairs import PairDataset
     from latlas.engine.resolve import resolve
 
-    side, needs = IMAGE_SIZES[0], models.load_class(models.get(plan.model)).needs
+    needs = models.load_class(models.get(plan.model)).needs
     x = np.random.default_rng(0).integers(0, 256, (256, channels, side, side), np.uint8)
     one = Dataset(x, Images(x.shape[1:], classes=("a", "b")), np.arange(256) % 2)
     examples: Any = PairDataset(one, one, needs == "pairs") if needs else one
