@@ -52,21 +52,12 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser step, of the modules that share a loss.
-
-    Attributes:
-        name: what ``losses`` yields with the loss.
-        modules: attributes of the model whose parameters are trained.
-        every: a lazy penalty runs every k-th step, its loss times k.
-        betas: Adam's decay rates, where they are not those of training.
-        span: shares of the budget between which its learning rate rises and falls.
-    """
-
-    name: str
-    modules: tuple[str, ...]
-    every: int = 1
-    betas: tuple[float, float] | None = None
-    span: tuple[float, float] = (0.0, 1.0)
+    """One optimiser step, of the modules that share a loss."""
+    name: str  # what ``losses`` yields with the loss
+    modules: tuple[str, ...]  # attributes of the model whose parameters are trained
+    every: int = 1  # a lazy penalty runs every k-th step, its loss times k
+    betas: tuple[float, float] | None = None  # Adam's decay rates, where they are not training's
+    span: tuple[float, float] = (0.0, 1.0)  # shares of the budget: its learning rate rises, falls
 
 
 @dataclass
@@ -79,21 +70,13 @@ class Loss:
 
 @dataclass
 class Step:
-    """Where training stands.
+    """Where training stands."""
 
-    Attributes:
-        index: optimisation steps done.
-        images: examples seen.
-        progress: share of the budget spent, 0 … 1.
-        noise: this step's random draws.
-        n_train: size of the training set; 0 where it is not known.
-    """
-
-    index: int
-    images: int
-    progress: float
-    noise: Noise
-    n_train: int = 0
+    index: int  # optimisation steps done
+    images: int  # examples seen
+    progress: float  # share of the budget spent, 0 … 1
+    noise: Noise  # this step's random draws
+    n_train: int = 0  # size of the training set; 0 where it is not known
 
 
 @dataclass(frozen=True)
@@ -347,6 +330,23 @@ class HasFlow(Protocol):
 
     def transport(self, z: Tensor, start: float = 0.0, end: float = 1.0,
                   condition: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Charts(Protocol):
+    """An atlas: ``n_charts`` decoders, each a chart of a part of the data, with one latent space
+    each. The way from chart j to chart k is ``encode_chart(decode_chart(j, z).mean, k)``."""
+
+    n_charts: int
+
+    def decode_chart(self, k: int, z: Tensor) -> Distribution:
+        """Latents (*batch, width) of chart k to a distribution over (*batch, *shape)."""
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """(n, n_charts): how far each chart is in charge of an example; rows sum to 1."""
+
+    def encode_chart(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
+        """Charts (n,) int64 and latents in them (n, width): in chart k, or the one in charge."""
 
 
 @runtime_checkable
