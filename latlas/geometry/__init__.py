@@ -1,0 +1,17 @@
+"""Geometry of a latent space: pure functions on a decoder that return arrays.
+
+    metric = geometry.pullback(run.model)
+    paths = geometry.geodesics(metric, z[:10], z[10:20])
+    paths.length, paths.error
+"""
+
+from latlas.geometry.charts import chart_checks, orientation_flips, overlaps, smoothness_order
+from latlas.geometry.geodesics import distances, exp_map, geodesics, log_map, resample
+from latlas.geometry.graph import graph_distances
+from latlas.geometry.means import frechet_mean, k_medoids
+from latlas.geometry.metric import Metric, decoder_of, density, ensemble, pullback, uncertain
+
+__all__ = ["Metric", "chart_checks", "decoder_of", "density", "distances", "ensemble", "exp_map",
+           "frechet_mean", "geodesics", "graph_distances", "k_medoids", "log_map",
+           "orientation_flips", "overlaps", "pullback", "resample", "smoothness_order",
+           "uncertain"]
