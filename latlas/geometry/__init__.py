@@ -6,7 +6,7 @@
 """
 
 from latlas.geometry.charts import chart_checks, orientation_flips, overlaps, smoothness_order
-from latlas.geometry.geodesics import distances, exp_map, geodesics, log_map, resample
+from latlas.geometry.curves import distances, exp_map, geodesics, log_map, resample
 from latlas.geometry.graph import graph_distances
 from latlas.geometry.means import frechet_mean, k_medoids
 from latlas.geometry.metric import Metric, decoder_of, density, ensemble, pullback, uncertain

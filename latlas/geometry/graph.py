@@ -15,7 +15,7 @@ from latlas.core.errors import DataError
 from latlas.geometry.metric import Array, Metric, latents
 
 #: neighbours of a code in the graph, pieces of a side whose lengths are added up, codes at most
-NEIGHBOURS, PIECES, CODES = 10, 4, 1500
+NEIGHBOURS, PIECES, CODES = 10, 8, 1500
 
 
 def code_graph(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> csr_matrix:
@@ -30,8 +30,8 @@ def code_graph(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> csr_matr
 
 
 def graph_distances(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> Array:
-    """(n, n) lengths of shortest paths over :func:`code_graph`: an upper bound on distances, for
-    thousands of latents.
+    """(n, n) lengths of shortest paths over :func:`code_graph`: for thousands of latents, and rather too
+    long.
 
     DataError: the graph has two components or more.
     """

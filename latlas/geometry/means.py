@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from latlas.core.errors import ConfigError, DataError
-from latlas.geometry.geodesics import exp_map, geodesics
+from latlas.geometry.curves import exp_map, geodesics
 from latlas.geometry.graph import require_paths
 from latlas.geometry.metric import Array, Metric, latents
 

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from latlas.core.distributions import Bernoulli, DiscretisedLogistic
 from latlas.core.errors import CapabilityError, ConfigError, DataError
-from latlas.core.model import Decodes, HasStyles
+from latlas.core.model import Decodes, HasStyles, Model
 
 Array = NDArray[Any]
 #: latents (n, d) to numbers (n, …)
@@ -57,10 +57,10 @@ class Metric:
         z = latents(z, self.dtype)
         basis = torch.eye(z.shape[1], dtype=z.dtype)
 
-        def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+        def along(direction: Tensor) -> Any:
             return jvp(self.embed, (z,), (direction.expand_as(z),))
 
-        return vmap(along, out_dims=(None, 1))(basis)  # type: ignore[no-any-return]
+        return vmap(along, out_dims=(None, 1))(basis)  # type: ignore
 
     @torch.no_grad()
     def tensors(self, z: Any) -> Array:
@@ -121,7 +121,7 @@ class Metric:
 
 
 class _KeepsFloat64(TorchFunctionMode):
-    """Models end in ``.float()``, which brings bf16 to fp32, and here would lose half the digits."""
+    """Models end in ``.float()``, which takes bf16 to fp32, and here would lose half the digits."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.float and args[0].dtype == torch.float64:
@@ -134,7 +134,7 @@ def decoder_of(model: Any, *, space: str = "z", condition: Tensor | None = None,
     """The mean that a model decodes to, in model units, as a map of latents (n, d) to (n, D).
 
     A copy of the model computes, on the CPU and in ``dtype``. Clipped means are taken before they
-    are clipped. A function of tensors is taken as it is.
+    are clipped. A function of tensors, or a network, gives the mean itself.
 
     Args:
         space: ``w`` for the styles of a model that has some.
@@ -144,11 +144,14 @@ def decoder_of(model: Any, *, space: str = "z", condition: Tensor | None = None,
     """
     if not isinstance(model, torch.nn.Module):
         return lambda z: model(z).flatten(1)
-    if not isinstance(model, HasStyles if space == "w" else Decodes):
-        raise CapabilityError(f"{type(model).__name__.lower()} has no decoder; a geometry of the "
-                              "latent space needs one")
     twin: Any = copy.deepcopy(model).cpu().to(dtype).eval().requires_grad_(False)
     named = {} if condition is None else {"condition": condition.cpu()}
+    needs = HasStyles if space == "w" else Decodes
+    if not isinstance(model, needs):
+        if not isinstance(model, Model) and space == "z":
+            return lambda z: twin(z).flatten(1)
+        raise CapabilityError(f"{type(model).__name__.lower()} has no decoder of {space}; the "
+                              "geometry of a latent space needs one")
 
     def decode(z: Tensor) -> Tensor:
         with _KeepsFloat64():
@@ -258,7 +261,7 @@ def density(codes: Any, *, floor: float = 1e-4, centres: int = 64, seed: int = 0
 
 
 def latents(z: Any, dtype: torch.dtype = torch.float64) -> Tensor:
-    """(n, d) of ``dtype`` on the CPU; DataError for another shape or numbers that are not finite."""
+    """(n, d) of ``dtype`` on the CPU; DataError for another shape, or numbers not finite."""
     tensor = torch.as_tensor(z, dtype=dtype, device="cpu").detach()
     if tensor.dim() != 2 or not bool(torch.isfinite(tensor).all()):
         raise DataError(f"latents must be finite numbers (n, d), got shape {tuple(tensor.shape)}")

@@ -21,7 +21,8 @@ from latlas.geometry.minimise import minimise
 
 #: numbers of embedded paths that are in memory at once
 NUMBERS = 1 << 23
-#: times that the preconditioner is computed anew; latent dimensions above which it takes no Jacobian
+#: times that the preconditioner is computed anew; latent dimensions from which it takes no
+#: Jacobian
 ROUNDS, DIRECTIONS = 4, 32
 
 
@@ -126,7 +127,7 @@ def exp_map(metric: Metric, start: Any, velocity: Any, *, tolerance: float = 1e-
                          rtol=tolerance, atol=tolerance)
         if path.success and np.isfinite(path.y[:, -1]).all():
             return np.asarray(path.y[:, -1].reshape(2, *z.shape)[0])
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # a matrix that is singular
         pass
     raise DataError("exp_map: a geodesic comes to a place where the decoder has no full rank")
 
