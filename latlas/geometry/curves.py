@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -217,20 +216,27 @@ def _inverse_roots(metric: Metric, path: Tensor) -> Tensor:
     return torch.eye(d, dtype=path.dtype) / mean[..., None, None]
 
 
-def _extrapolated(metric: Metric, levels: list[Tensor], gap: Tensor) -> tuple[Array, ...]:
-    """What :class:`Geodesics` holds, from polygons of N/4, N/2 and N sides."""
-    path = levels[-1]
-    lengths = np.stack([metric.length(level) for level in levels])
+def extrapolate(lengths: Array, gap: Array) -> tuple[Array, Array, Array]:
+    """Length (p,), its error (p,) and whether it was extrapolated (p,), from the lengths (3, p) of
+    polygons of N/4, N/2 and N sides and the relative gain in energy that the last could make."""
     coarse, middle, fine = lengths
     first, second = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (middle - coarse) / (fine - middle)
     # of lines and circles the differences are rounding errors
-    rounding = 1e-13 * fine * math.sqrt(path.shape[1])
+    rounding = 1e-12 * fine
     smooth = (np.abs(ratio - 4) < 1.5) | (np.abs(fine - coarse) < rounding)
-    unfinished = fine * np.asarray(gap) / np.maximum(metric.energy(path), 1e-300)
     length = np.where(smooth, second + (second - first) / 15, fine)
     error = np.where(smooth, np.abs(second - first) / 15, np.abs(fine - middle))
+    return length, error + fine * gap + rounding, smooth
+
+
+def _extrapolated(metric: Metric, levels: list[Tensor], gap: Tensor) -> tuple[Array, ...]:
+    """What :class:`Geodesics` holds, from polygons of N/4, N/2 and N sides."""
+    path = levels[-1]
+    lengths = np.stack([metric.length(level) for level in levels])
+    length, error, smooth = extrapolate(
+        lengths, np.asarray(gap) / np.maximum(metric.energy(path), 1e-300))
     # the least energy is d²(a, b), whose gradient in a is −2 G v, and shrinks like the lengths
     g = torch.as_tensor(metric.tensors(path[:, 0]))
     pulls = [_pull_at_start(metric, level) for level in levels]
@@ -239,8 +245,7 @@ def _extrapolated(metric: Metric, levels: list[Tensor], gap: Tensor) -> tuple[Ar
     velocity = torch.einsum("pij,pj->pi", torch.linalg.pinv(g, hermitian=True), pull)
     share = torch.linspace(0, 1, 8 * path.shape[1] + 1, dtype=path.dtype)[:, None]
     line = metric.length(path[:, :1] + share * (path[:, -1:] - path[:, :1]))
-    return (np.asarray(path), length, error + unfinished + rounding, line, np.asarray(velocity),
-            lengths)
+    return np.asarray(path), length, error, line, np.asarray(velocity), lengths
 
 
 def _pull_at_start(metric: Metric, path: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def code_graph(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> csr_matr
 
 
 def graph_distances(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> Array:
-    """(n, n) lengths of shortest paths over :func:`code_graph`: for thousands of latents, and rather too
-    long.
+    """(n, n) lengths of shortest paths over :func:`code_graph`: distances of thousands of latents,
+    rather too long.
 
     DataError: the graph has two components or more.
     """
