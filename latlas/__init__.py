@@ -29,6 +29,7 @@ _HOMES = {
     "latlas.verbs.weights": ("weights",),
     "latlas.verbs.audit": ("audit",),
     "latlas.verbs.evaluate": ("evaluate", "compare"),
+    "latlas.verbs.geometry": ("measure_geometry",),
     "latlas.verbs.report": ("report",),
     "latlas.verbs.runs": ("runs",),
 }

@@ -44,6 +44,7 @@ COMMANDS: dict[str, Command] = {
                            "Walk from one example to another through the latent space.", (
         "latlas interpolate runs/vae-digits --out walk.gif",
         "latlas interpolate runs/vae-digits --start 3 --end 17 --method slerp --out walk.png",
+        "latlas interpolate runs/vae-digits --method geodesic --metric uncertain --out walk.png",
         "latlas interpolate runs/style-gan-photos --space w --out walk.gif")),
     "traverse": Command("Make", "latlas.verbs.generate:traverse",
                         "Vary one latent dimension at a time.", (
@@ -97,6 +98,10 @@ COMMANDS: dict[str, Command] = {
         "latlas evaluate runs/vae-digits --split test --draws 1000",)),
     "compare": Command("Measure", "latlas.verbs.evaluate:compare", "Several runs in one table.", (
         "latlas compare runs/pca-digits runs/vae-digits",)),
+    "geometry": Command("Measure", "latlas.verbs.geometry:measure_geometry",
+                        "How does the decoder stretch the latent space? Map and geodesics.", (
+        "latlas geometry runs/vae-digits",
+        "latlas geometry runs/vae-digits --metric uncertain --out geometry.png")),
     "report": Command("Measure", "latlas.verbs.report:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
     "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (

@@ -10,10 +10,18 @@ from latlas.geometry.charts import chart_checks, orientation_flips, overlaps, sm
 from latlas.geometry.curves import distances, exp_map, geodesics, log_map, resample
 from latlas.geometry.graph import graph_distances
 from latlas.geometry.means import frechet_mean, k_medoids
-from latlas.geometry.metric import Metric, decoder_of, density, ensemble, pullback, uncertain
+from latlas.geometry.metric import (
+    Metric,
+    decoder_of,
+    density,
+    encoder_of,
+    ensemble,
+    pullback,
+    uncertain,
+)
 from latlas.geometry.retraining import retrained_decoders
 
 __all__ = ["Metric", "atlas_geodesics", "chart_checks", "decoder_of", "density", "distances",
-           "ensemble", "exp_map", "frechet_mean", "geodesics", "graph_distances", "k_medoids",
-           "log_map", "orientation_flips", "overlaps", "pullback", "resample",
+           "encoder_of", "ensemble", "exp_map", "frechet_mean", "geodesics", "graph_distances",
+           "k_medoids", "log_map", "orientation_flips", "overlaps", "pullback", "resample",
            "retrained_decoders", "smoothness_order", "uncertain"]

@@ -12,7 +12,9 @@ import torch
 from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
+from latlas.core.distributions import Distribution, PointMass
 from latlas.core.errors import ConfigError, DataError
+from latlas.core.model import Model
 from latlas.geometry.curves import extrapolate
 from latlas.geometry.graph import neighbour_pairs, path_to, require_paths, symmetric
 from latlas.geometry.metric import Array, _KeepsFloat64, mean_of
@@ -41,6 +43,20 @@ class AtlasGeodesics:
     error: Array
     seams: Array
     lengths: Array
+
+
+class OneChart(Model):
+    """Chart k of an atlas, with latents (n, width), as a model that encodes and decodes."""
+
+    def __init__(self, atlas: Any, k: int, width: int) -> None:
+        super().__init__(atlas.config, atlas.space)
+        self.atlas, self.k, self.latent_dim = atlas, k, width
+
+    def encode(self, x: Tensor, *, condition: Tensor | None = None) -> PointMass:
+        return PointMass(self.atlas.encode_chart(x, self.k)[1])
+
+    def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
+        return self.atlas.decode_chart(self.k, z)  # type: ignore[no-any-return]
 
 
 class Atlas:
@@ -143,10 +159,10 @@ def _shortest(atlas: Atlas, places: Tensor, ends: list[tuple[Tensor, Tensor]], t
             charts[:, column], z[:, column] = chart, latent
         if last is not None and bool((charts == last).all()):
             break
-        last, width = charts, z.shape[2]
+        last = charts
 
         def decode(x: Tensor, rows: Tensor, charts: Tensor = charts, z: Tensor = z) -> Tensor:
-            own = torch.cat([z[rows, :1], x.unflatten(1, (n - 1, z.shape[2])), z[rows, -1:]], 1)
+            own = torch.cat([z[rows, :1], x.unflatten(1, (n - 1, -1)), z[rows, -1:]], 1)
             flat = atlas.decode(charts[rows].flatten(), own.flatten(0, 1))
             return flat.unflatten(0, own.shape[:2])
 
@@ -155,7 +171,7 @@ def _shortest(atlas: Atlas, places: Tensor, ends: list[tuple[Tensor, Tensor]], t
 
         def precondition(grad: Tensor, rows: Tensor, stretch: Tensor = stretch) -> Tensor:
             own = stretch[rows][..., None]
-            return (inverse @ (grad.unflatten(1, (n - 1, width)) / own) / own).flatten(1)
+            return (inverse @ (grad.unflatten(1, (n - 1, -1)) / own) / own).flatten(1)
 
         def energy(x: Tensor, rows: Tensor,
                    decode: Callable[[Tensor, Tensor], Tensor] = decode) -> Tensor:
@@ -165,7 +181,7 @@ def _shortest(atlas: Atlas, places: Tensor, ends: list[tuple[Tensor, Tensor]], t
                           iterations=iterations)
         with torch.no_grad():
             places = decode(x, torch.arange(p))
-        z = torch.cat([z[:, :1], x.unflatten(1, (n - 1, width)), z[:, -1:]], 1)
+        z = torch.cat([z[:, :1], x.unflatten(1, (n - 1, -1)), z[:, -1:]], 1)
     return (last if last is not None else charts, z, places), gap
 
 

@@ -16,9 +16,9 @@ from latlas.core.errors import DataError
 from latlas.geometry.graph import code_graph, neighbour_pairs
 from latlas.geometry.metric import Array, Metric, latents
 
-#: neighbours that orientations and overlaps are compared with; how many times longer than through
-#: the data a way through the chart is that goes round
-NEIGHBOURS, DETOUR = 8, 5.0
+#: neighbours that orientations and overlaps are compared with; steps of the way to one; how many
+#: times longer than through the data a way through the chart is that goes round
+NEIGHBOURS, STEPS, DETOUR = 8, 16, 5.0
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,24 @@ def chart_checks(metric: Metric, z: Any, *, encode: Callable[[Tensor], Tensor] |
 
 
 def orientation_flips(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> Array:
-    """(n,) whether the tangent plane at a latent vector is turned over at a near one.
+    """(n,) whether the tangent plane is turned over somewhere on the straight way to a neighbour.
 
-    det(J_iᵀ J_j) is the cosine of the angle between the two planes' orientations, times their
-    magnifications. It is above 0 between near places of a smooth chart, and below 0 across a fold.
-    Neighbours are those of both places, in the latents and in the data, so that a sharp bend, or
-    another part of the chart, is not taken for a fold.
+    det(J_iᵀ J_j) is the cosine of the angle between the orientations of two places, times their
+    magnifications. Across a fold it is below 0, also from one place to the next of many; a sharp
+    bend has small steps. Neighbours are those of both places in the latents and in the data.
     """
     z = latents(z)
     with torch.no_grad():
         points, j = metric.jacobian(z)
     i, other = neighbour_pairs(np.asarray(z), neighbours)
-    near = {*zip(*neighbour_pairs(np.asarray(points.detach()), neighbours), strict=True)}
+    near = {*zip(*neighbour_pairs(np.asarray(points), neighbours), strict=True)}
     both = np.array([pair in near for pair in zip(i, other, strict=True)], bool)
-    i, other = i[both], other[both]
-    cosine = torch.cat([torch.linalg.det(j[s] @ j[e].mT) for s, e in zip(
-        torch.as_tensor(i).split(512), torch.as_tensor(other).split(512), strict=True)])
-    return np.bincount(i, np.asarray(cosine) < 0, len(z)) > 0
+    flips, share = np.zeros(len(z), bool), torch.linspace(0, 1, STEPS + 1, dtype=z.dtype)[:, None]
+    for s, e in zip(i[both], other[both], strict=True):
+        if not flips[s] and float(torch.linalg.det(j[s] @ j[e].T)) < 0:
+            way = metric.jacobian(z[s] + share * (z[e] - z[s]))[1]
+            flips[s] = bool((torch.linalg.det(way[:-1] @ way[1:].mT) < 0).any())
+    return flips
 
 
 def overlaps(metric: Metric, z: Any, neighbours: int = NEIGHBOURS) -> Array:

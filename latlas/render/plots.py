@@ -156,6 +156,48 @@ def plane(values: Array, image: Array | None = None, *, span: float, label: str,
     return png.getvalue()
 
 
+def geometry_map(values: Array, extent: Sequence[float], codes: Array, label: Array | None = None,
+                 names: Sequence[str] = (), *, geodesics: Array, lines: Array, x: str = "",
+                 y: str = "", scale: str = "magnification", dark: bool = False) -> bytes:
+    """A plane of latents: logarithm of the magnification (s, s) in grey, from the lower left, codes
+    (n, 2) by class, geodesics (p, t, 2) and the straight lines (p, 2, 2) between the same ends."""
+    with _canvas(dark, (7.6, 5.8)) as (figure, png):
+        draw_geometry(figure, values, extent, codes, label, names, geodesics, lines, (x, y, scale),
+                      dark)
+    return png.getvalue()
+
+
+def draw_geometry(figure: Any, values: Array, extent: Sequence[float], codes: Array,
+                  label: Array | None, names: Sequence[str], geodesics: Array, lines: Array,
+                  titles: tuple[str, str, str], dark: bool = False) -> None:
+    """:func:`geometry_map` on a figure of matplotlib's."""
+    axes = figure.subplots()
+    positive = values[values > 0]
+    grey = np.log10(np.maximum(values, positive.min() if len(positive) else 1e-300))
+    low, high = np.quantile(grey, [0.01, 0.99])
+    cells = axes.imshow(grey, extent=extent, origin="lower", aspect="auto", alpha=0.8, vmin=low,
+                        interpolation="bilinear", cmap="Greys_r" if dark else "Greys",
+                        vmax=high if high > low else low + 1)
+    for i, kind in enumerate([None] if label is None else np.unique(label).tolist()):
+        chosen = codes if kind is None else codes[label == kind]
+        name = "codes" if kind is None else str(names[kind]) if kind < len(names) else str(kind)
+        axes.scatter(*chosen.T, s=0.5 * _dot(len(codes)), color=COLOURS[i % len(COLOURS)],
+                     marker=MARKERS[i // len(COLOURS) % len(MARKERS)], label=name, linewidths=0,
+                     alpha=0.85)
+    edge, ink = ("black", "#ffd27f") if dark else ("white", "#111111")
+    for i, (path, line) in enumerate(zip(geodesics, lines, strict=True)):
+        axes.plot(*line.T, color=ink, linewidth=0.9, linestyle=(0, (3, 3)),
+                  label="" if i else "straight line")
+        axes.plot(*path.T, color=edge, linewidth=3.2)
+        axes.plot(*path.T, color=ink, linewidth=1.6, label="" if i else "geodesic")
+        axes.plot(*path[[0, -1]].T, "o", color=ink, markersize=4, markeredgecolor=edge)
+    axes.set(xlabel=titles[0], ylabel=titles[1], xlim=extent[:2], ylim=extent[2:])
+    axes.grid(visible=False)
+    figure.colorbar(cells, label=f"log₁₀ of the {titles[2]}")
+    if len(names) <= 24:
+        figure.legend(markerscale=1.6, loc="outside right upper", fontsize=8)
+
+
 def histograms(sets: Mapping[str, Array], *, x: str = "", mark: float | None = None,
                marked: str = "", log: bool = False, dark: bool = False) -> bytes:
     """Shares of (n,) values by name in the same fifty bins, and a dashed line at ``mark``.

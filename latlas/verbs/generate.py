@@ -12,6 +12,7 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Examples, Flag, Out, Output, RunLike, Seed, Split
 from latlas.verbs.encode import read_latents
+from latlas.verbs.latent_metric import CODES, MetricKind, atlas_walk, geodesic_walk
 from latlas.verbs.results import results_of
 
 #: examples whose latents set the spans of a traversal
@@ -104,7 +105,8 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
                 data: DataLike = None, split: Split = None,
                 steps: Annotated[int, Flag(int, "Examples on the way, ends included."),
                                  common.Bounds(2, 1_000_000)] = 16,
-                method: Literal["linear", "slerp"] = "linear",
+                method: Literal["linear", "slerp", "geodesic"] = "linear",
+                metric: MetricKind = "pullback",
                 space: Literal["z", "w", "noise"] = "z",
                 label: common.Classes = None, given: common.GivenImages = None, seed: Seed = 0,
                 out: Annotated[Out, Output("interpolation")] = None, **read: Any) -> Examples:
@@ -115,7 +117,8 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
 
     Args:
         method: A straight line, or slerp, the great circle that keeps to the shell where a
-            high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468).
+            high-dimensional normal prior has its mass (White 2016, arXiv:1609.04468); or geodesic,
+            the shortest curve in a metric, at equal distances.
         space: Walk through z; or through w, the styles that are made from z; or through the noise
             that a flow makes z from, where slerp stays among what the model samples.
     """
@@ -129,13 +132,17 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     fits("steps", steps, steps, run.space, out)
     results = results_of(
         out, "interpolate", run, None, data, start=start, end=end, given=given, split=split,
-        steps=steps, method=method, space=space, label=label, seed=seed, read=read)
+        steps=steps, method=method, metric=metric, space=space, label=label, seed=seed, read=read)
     first, last = _ends(run, start, end, data, split, read, seed, label)
     condition = conditions(run, 1 if given is not None else steps, label, given)
     if given is None and isinstance(label, (list, tuple)):
         condition = condition[np.argsort(np.arange(steps) % len(label), kind="stable")]
     if space == "w":
         first, last = passes.to_styles(run.model, np.stack([np.ravel(first), np.ravel(last)]))
+    if method == "geodesic":
+        values = _along_geodesic(run, first, last, steps, metric, space, label, given, seed,
+                                 condition, data, split, read)
+    elif space == "w":
         values = passes.decode_styles(run.model, walk(first, last, steps, method))
     elif space == "noise":
         ends = passes.transported(run.model, np.stack([np.ravel(first), np.ravel(last)]), 1.0, 0.0)
@@ -145,6 +152,31 @@ def interpolate(run: RunLike, start: Annotated[Any, Flag(
     else:
         values = passes.decoded(run.model, walk(first, last, steps, method), condition=condition)
     return Examples(values, run.space, columns=steps).saved(out, results)
+
+
+def _along_geodesic(run: Run, first: Array, last: Array, steps: int, metric: str, space: str,
+                    label: Any, given: Any, seed: int, condition: Any, data: Any, split: Any,
+                    read: dict[str, Any]) -> Array:
+    """(steps, *shape) examples in data units, at equal distances."""
+    from latlas.core.model import Charts
+    from latlas.verbs import passes
+
+    if space == "noise":
+        raise ConfigError(f"{say_option('space', 'noise')} has no metric; walk through z",
+                          option="space")
+    if isinstance(label, (list, tuple)) and len(label) > 1:
+        raise ConfigError(f"{say_option('method', 'geodesic')} is of one decoder, so of one class; "
+                          "name one", option="label")
+    examples, atlas = None, isinstance(run.model, Charts)
+    if (atlas or metric != "pullback") and can_encode_data(run, data):
+        examples = run.open(data, split, **read).subset(slice(0, CODES))
+    if atlas:
+        return passes.to_data(run.space, atlas_walk(run.model, first, last, steps, examples))
+    one = passes.broadcast_condition(run.model, conditions(run, 1, label, given), 1)
+    z = geodesic_walk(run.model, first, last, steps, metric, examples, space=space, seed=seed,
+                      **one)
+    return (passes.decode_styles(run.model, z) if space == "w" else
+            passes.decoded(run.model, z, condition=condition))
 
 
 def _ends(run: Run, start: Any, end: Any, data: Any, split: Any, read: dict[str, Any], seed: int,
