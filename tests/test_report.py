@@ -104,7 +104,8 @@ def sections(text):
 def test_a_model_that_does_all_gets_every_section(run):
     text = build_page([Subject("half", Half(), run)], train=data(60), test=data(40, 1))
     assert sections(text) == ["samples", "reconstructions", "traversal", "interpolation",
-                              "map-of-the-latents", "loss-curves", "how-it-was-made"]
+                              "map-of-the-latents", "geometry-of-the-latent-space-half",
+                              "loss-curves", "how-it-was-made"]
 
 
 def test_sections_follow_capabilities():
@@ -128,7 +129,8 @@ def test_points_have_plots_and_no_picture_sections():
     rng = np.random.default_rng(0)
     points = Dataset(rng.normal(size=(50, 2)).astype(np.float32), space)
     text = build_page([Subject("id", Identity(None, space))], train=points, test=points)
-    assert sections(text) == ["reconstructions", "map-of-the-latents", "how-it-was-made"]
+    assert sections(text) == ["reconstructions", "map-of-the-latents",
+                              "geometry-of-the-latent-space-id", "how-it-was-made"]
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(run):

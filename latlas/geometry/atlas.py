@@ -191,7 +191,8 @@ def _stretch(decode: Callable[[Tensor, Tensor], Tensor], z: Tensor) -> Tensor:
     rows = torch.arange(len(z))
     inner = z[:, 1:-1]
     step = 1e-4 * z.flatten(0, 1).std(0, correction=0).mean().clamp(min=1e-12)
-    at, square = decode(inner.flatten(1), rows), 0
+    at = decode(inner.flatten(1), rows)
+    square = torch.zeros_like(at[:, 1:-1, 0])
     for direction in torch.eye(z.shape[2], dtype=z.dtype):
         moved = decode((inner + step * direction).flatten(1), rows)
         square = square + ((moved - at)[:, 1:-1] / step).square().sum(2) / z.shape[2]

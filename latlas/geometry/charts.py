@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latlas.core.errors import DataError
 from latlas.geometry.graph import code_graph, neighbour_pairs
-from latlas.geometry.metric import Array, Metric, latents
+from latlas.geometry.metric import Array, Metric, latents, rank_and_condition
 
 #: neighbours that orientations and overlaps are compared with; steps of the way to one; how many
 #: times longer than through the data a way through the chart is that goes round
@@ -73,7 +73,7 @@ def chart_checks(metric: Metric, z: Any, *, encode: Callable[[Tensor], Tensor] |
             real = torch.as_tensor(x, dtype=points.dtype)
             size = (real - real.mean(0)).square().sum(1).mean().sqrt().clamp(min=1e-300)
             data_error = np.asarray((points - real).square().sum(1).sqrt() / size)
-    return ChartChecks(metric.rank(z), metric.condition_number(z), orientation_flips(metric, z),
+    return ChartChecks(*rank_and_condition(metric.tensors(z)), orientation_flips(metric, z),
                        overlaps(metric, z), smoothness_order(metric, z, seed=seed), latent_error,
                        data_error)
 

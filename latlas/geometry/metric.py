@@ -87,15 +87,11 @@ class Metric:
     def condition_number(self, z: Any) -> Array:
         """(n,) longest by shortest stretch of a direction, a ratio of singular values of J; ∞ where
         J has no full rank."""
-        values = np.linalg.eigvalsh(self.tensors(z)).clip(min=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.sqrt(values[:, -1] / values[:, 0])
-        return np.where(values[:, 0] > RANK**2 * values[:, -1], ratio, np.inf)
+        return rank_and_condition(self.tensors(z))[1]
 
     def rank(self, z: Any) -> Array:
         """(n,) rank of J."""
-        values = np.linalg.eigvalsh(self.tensors(z)).clip(min=0)
-        return (values > RANK**2 * values[:, -1:].clip(min=1e-300)).sum(1)
+        return rank_and_condition(self.tensors(z))[0]
 
     def steps(self, path: Tensor) -> Tensor:
         """Squared lengths (p, N) of the straight steps of embedded paths (p, N + 1, d): the chord,
@@ -121,6 +117,15 @@ class Metric:
         path = torch.as_tensor(path, dtype=self.dtype)
         steps = self.steps(path if path.dim() == 3 else path[None])
         return np.asarray(steps.sum(1) * steps.shape[1])
+
+
+def rank_and_condition(g: Array) -> tuple[Array, Array]:
+    """(n,) each, of J from G = JᵀJ (n, d, d)."""
+    values = np.linalg.eigvalsh(g).clip(min=0)
+    rank = (values > RANK**2 * values[:, -1:].clip(min=1e-300)).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.sqrt(values[:, -1] / values[:, 0])
+    return rank, np.where(rank == g.shape[1], ratio, np.inf)
 
 
 class _KeepsFloat64(TorchFunctionMode):

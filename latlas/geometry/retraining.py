@@ -62,8 +62,9 @@ def _begin_anew(model: Any, z: torch.Tensor, condition: Any) -> list[nn.Paramete
     """The weights that decoding passes through, all drawn anew."""
     if not isinstance(model, Decodes):
         raise CapabilityError(f"{type(model).__name__.lower()} has no decoder to train anew")
+    network: Any = model
     named = {} if condition is None else {"condition": condition[:len(z)]}
-    parameters = list(model.parameters())
+    parameters = list(network.parameters())
     mean = mean_of(model.decode(z, **named))
     grads = torch.autograd.grad(mean.sum(), parameters, allow_unused=True) if (
         mean.requires_grad) else [None] * len(parameters)
@@ -72,7 +73,7 @@ def _begin_anew(model: Any, z: torch.Tensor, condition: Any) -> list[nn.Paramete
         raise CapabilityError(f"the decoder of {type(model).__name__.lower()} has no weights to "
                               "train anew")
     chosen = {id(p) for p in weights}
-    for module in model.modules():
+    for module in network.modules():
         own = [p for p in module.parameters(recurse=False) if id(p) in chosen]
         if own and hasattr(module, "reset_parameters"):
             module.reset_parameters()

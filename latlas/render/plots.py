@@ -156,21 +156,20 @@ def plane(values: Array, image: Array | None = None, *, span: float, label: str,
     return png.getvalue()
 
 
-def geometry_map(values: Array, extent: Sequence[float], codes: Array, label: Array | None = None,
-                 names: Sequence[str] = (), *, geodesics: Array, lines: Array, x: str = "",
-                 y: str = "", scale: str = "magnification", dark: bool = False) -> bytes:
-    """A plane of latents: logarithm of the magnification (s, s) in grey, from the lower left, codes
-    (n, 2) by class, geodesics (p, t, 2) and the straight lines (p, 2, 2) between the same ends."""
+def geometry_map(*, dark: bool = False, **parts: Any) -> bytes:
+    """:func:`draw_geometry` of these parts."""
     with _canvas(dark, (7.6, 5.8)) as (figure, png):
-        draw_geometry(figure, values, extent, codes, label, names, geodesics, lines, (x, y, scale),
-                      dark)
+        draw_geometry(figure, dark=dark, **parts)
     return png.getvalue()
 
 
-def draw_geometry(figure: Any, values: Array, extent: Sequence[float], codes: Array,
-                  label: Array | None, names: Sequence[str], geodesics: Array, lines: Array,
-                  titles: tuple[str, str, str], dark: bool = False) -> None:
-    """:func:`geometry_map` on a figure of matplotlib's."""
+def draw_geometry(figure: Any, *, values: Array, extent: Sequence[float], codes: Array,
+                  geodesics: Array, lines: Array, titles: Sequence[str],
+                  label: Array | None = None, names: Sequence[str] = (),
+                  dark: bool = False) -> None:
+    """A plane of latents on a figure of matplotlib's: the logarithm of the magnification (s, s) in
+    grey, from the lower left, codes (n, 2) by class, geodesics (p, t, 2) and the straight lines
+    (p, 2, 2) between the same ends. ``titles`` are those of both axes and of the scale."""
     axes = figure.subplots()
     positive = values[values > 0]
     grey = np.log10(np.maximum(values, positive.min() if len(positive) else 1e-300))

@@ -1,7 +1,7 @@
 """``geometry``: the metric that a decoder gives the latent space, its geodesics, the decoder as a
 chart."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: codes that are looked at; cells along a side of the map; numbers of the Jacobians of the codes
 #: whose chart is checked; codes that are checked at most
 CODES, CELLS, JACOBIANS, CHECKED = 1000, 48, 1 << 26, 600
+#: scalars of an example whose geometry a report shows, at most
+REPORTED = 4096
 #: what every number says
 MEANINGS = {
     "geodesic_over_line": "length of a geodesic by that of the straight line of latents (median "
@@ -90,16 +92,14 @@ class LatentGeometry(common.Result):
 
     def plot(self, dark: bool = False) -> bytes:
         """PNG of the map; DataError for one latent dimension, which has none."""
-        return plots.geometry_map(*self._parts(), x=self.titles[0], y=self.titles[1],
-                                  scale=self.titles[2], dark=dark, **self._curves())
+        return plots.geometry_map(dark=dark, **self._parts())
 
     def figure(self) -> Any:
         """The map as a figure of matplotlib's; DataError for one latent dimension."""
         from matplotlib.figure import Figure
 
-        figure, curves = Figure(figsize=(7.6, 5.8), layout="constrained"), self._curves()
-        plots.draw_geometry(figure, *self._parts(), curves["geodesics"], curves["lines"],
-                            self.titles)
+        figure = Figure(figsize=(7.6, 5.8), layout="constrained")
+        plots.draw_geometry(figure, **self._parts())
         return figure
 
     def section(self) -> html.Section:
@@ -126,18 +126,16 @@ class LatentGeometry(common.Result):
         return write.write_plot(Path(path), self.plot()) if suffix == ".png" else (
             write.write_table(path, self.table()))
 
-    def _parts(self) -> tuple[Any, ...]:
+    def _parts(self) -> dict[str, Any]:
+        """What the map shows."""
         if self.magnification is None:
             raise DataError("a map needs two latent dimensions, and this model has one; save the "
                             "table (.csv) or the page (.html)", option="out")
-        return (self.magnification, self.extent, self._flat(self.codes), self.label, self.classes)
-
-    def _curves(self) -> Mapping[str, Array]:
-        flat = self._flat(self.paths)
-        return {"geodesics": flat, "lines": flat[:, [0, -1]]}
-
-    def _flat(self, z: Array) -> Array:
-        return np.asarray((z - self.centre) @ np.linalg.pinv(self.axes))
+        to_plane = np.linalg.pinv(self.axes)
+        paths = (self.paths - self.centre) @ to_plane
+        return {"values": self.magnification, "extent": self.extent, "label": self.label,
+                "codes": (self.codes - self.centre) @ to_plane, "names": self.classes,
+                "geodesics": paths, "lines": paths[:, [0, -1]], "titles": self.titles}
 
 
 @common.verb
@@ -262,6 +260,23 @@ def measure(model: Any, name: str, examples: Any = None, codes: Array | None = N
                           () if examples is None else tuple(examples.space.classes),
                           geometry.resample(paths.latents, chosen, 65), centre, axes, extent,
                           magnification, checks, (*titles, f"{metric} magnification"))
+
+
+def report_sections(subjects: Sequence[Any], context: Any) -> Iterator[html.Section]:
+    """Of a report: for models that encode and decode, unless one example is too large for it to be
+    quick, or the decoder is constant."""
+    from latlas.verbs.passes import can, sample_conditions
+
+    for subject in subjects:
+        model = subject.model
+        if not can(model, "reconstruct") or model.space.dims > REPORTED:
+            continue
+        examples = context.examples(CHECKED)
+        try:
+            yield measure(model, subject.name, examples, pairs=8, seed=context.seed,
+                          condition=sample_conditions(model, examples, 1)).section()
+        except DataError:  # constant, or too few examples
+            continue
 
 
 def _one_chart(model: Any, examples: Any, chart: int | None, name: str) -> tuple[Any, Any, str]:

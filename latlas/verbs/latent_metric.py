@@ -80,7 +80,7 @@ def geodesic_walk(model: Any, start: Array, end: Array, steps: int, kind: str, e
     return geometry.resample(paths.latents, metric, steps)[0]
 
 
-def atlas_walk(model: Any, start: Array, end: Array, steps: int, examples: Any) -> Array:
+def atlas_walk(model: Any, start: Array, end: Array, steps: int, examples: Any) -> Any:
     """Points (steps, *shape) in model units, at equal distances along the geodesic between two flat
     latent vectors of an atlas. DataError: there are no data to find the way over."""
     import torch

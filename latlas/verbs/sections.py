@@ -25,6 +25,7 @@ from latlas.verbs import generate, metric_groups, passes
 from latlas.verbs.common import Array
 from latlas.verbs.encode import reconstruct
 from latlas.verbs.evaluate import Evaluation, side_by_side
+from latlas.verbs.geometry import report_sections
 from latlas.verbs.sample_quality import Cache, feature_extractor
 from latlas.verbs.translating import sheet
 
@@ -92,7 +93,7 @@ def build_page(subjects: Sequence[Subject], *, train: Data, test: Data, title: s
     context = Context(first_side(train), first_side(test), seed, cache, to,
                       test if isinstance(test, PairDataset) else None)
     parts = [section for show in (samples, translations, reconstructions, walks, maps,
-                                  latent_planes, loss_curves)
+                                  latent_planes, report_sections, loss_curves)
              for section in show(subjects, context)]
     evaluations = [e for s in subjects if s.evaluation for e in s.evaluation.columns]
     if evaluations:
