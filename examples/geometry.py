@@ -60,8 +60,8 @@ def main() -> None:
     result.save("geometry.png")
     print(result.text())
     checks = result.checks
-    print(f"As a chart: rank {checks.rank.min()} or more, {checks.folds} of {len(checks.rank)} codes "
-          "beside a fold or an overlap")
+    print(f"As a chart: rank {checks.rank.min()} or more, {checks.folds} of {len(checks.rank)} "
+          "codes beside a fold or an overlap")
 
 
 def draw(path: np.ndarray, start: np.ndarray, end: np.ndarray) -> Figure:
@@ -79,6 +79,7 @@ def draw(path: np.ndarray, start: np.ndarray, end: np.ndarray) -> Figure:
     chart.invert_yaxis()
     chart.legend()
     space.set(title="the sphere")
+    space.set_axis_off()
     space.view_init(60, 0)
     return figure
 

@@ -135,6 +135,17 @@ def test_one_speaker_to_another(tmp_path: Path) -> None:
         assert sheet.height == -(-len(files) // 2) * (64 + 3) + 3
 
 
+def test_geometry(tmp_path: Path) -> None:
+    lines = run(tmp_path, "geometry.py", "--images", "2e3").splitlines()
+    line, geodesic, exact = (float(text.split()[i]) for text, i in zip(
+        lines[1:4], (-1, -3, -1), strict=True))
+    assert geodesic == pytest.approx(exact, abs=1e-8) and line > 1.2 * exact
+    assert "on the sheet" in lines[4] and lines[-1].startswith("As a chart: rank 2")
+    for name in ("sphere.png", "geometry.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] > 500
+
+
 def test_weights_elsewhere(tmp_path: Path) -> None:
     said = run(tmp_path, "weights_elsewhere.py", "--images", "1.5e4").splitlines()
     assert float(said[0].split("weigh ")[1].split()[0]) > 2
