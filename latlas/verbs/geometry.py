@@ -18,6 +18,7 @@ from latlas.verbs.latent_metric import METRICS, MetricKind, in_model_units, metr
 
 if TYPE_CHECKING:
     from latlas.geometry.charts import ChartChecks
+    from latlas.geometry.metric import Metric
 
 #: codes that are looked at; cells along a side of the map; numbers of the Jacobians of the codes
 #: whose chart is checked; codes that are checked at most
@@ -215,8 +216,9 @@ def measure(model: Any, name: str, examples: Any = None, codes: Array | None = N
     x = None if examples is None else in_model_units(model, examples)
     chosen = metric_of(metric, model, codes, x, space=space, condition=condition, members=members,
                        seed=seed, progress=progress)
-    ends = np.random.default_rng(seed).permuted(np.tile(np.arange(len(codes)), (pairs, 1)), axis=1)
-    i, j = ends[:, :2].T
+    rng = np.random.default_rng(seed)
+    i = rng.integers(len(codes), size=pairs)
+    j = (i + rng.integers(1, len(codes), size=pairs)) % len(codes)
     # metrics that know where the data are rise within a step
     paths = geometry.geodesics(chosen, codes[i], codes[j],
                                segments=32 if chosen.codes is None else 64)
@@ -227,39 +229,44 @@ def measure(model: Any, name: str, examples: Any = None, codes: Array | None = N
     checks = geometry.chart_checks(
         plain, codes[few], x=None if x is None else x[few], seed=seed,
         encode=None if examples is None else geometry.encoder_of(model, condition=condition))
-    axes, titles = _plane(codes)
-    centre = np.zeros(2) if codes.shape[1] == 2 else codes.mean(0)
-    flat = (codes - centre) @ np.linalg.pinv(axes)
-    extent, magnification = (0.0, 0.0, 0.0, 0.0), None
-    at = chosen.magnification(codes[few])
-    if codes.shape[1] > 1:
-        low, high = flat.min(0), flat.max(0)
-        margin = 0.12 * (high - low) + 1e-9
-        low, high = low - margin, high + margin
-        extent = float(low[0]), float(high[0]), float(low[1]), float(high[1])
-        grid = np.stack(np.meshgrid(*np.linspace(low, high, CELLS).T), 2).reshape(-1, 2)
-        on_plane = chosen.on_plane(centre, axes)
-        magnification = on_plane.magnification(grid).reshape(CELLS, CELLS)
-        at = on_plane.magnification(flat[few])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.divide(*np.quantile(at, [0.95, 0.05]))
-        metrics = {
-            "geodesic_over_line": np.nanmedian(paths.length / paths.line),
-            "length_error": np.nanmax(paths.error / paths.length),
-            "magnification_ratio": spread, "condition_number": np.median(checks.condition),
-            "full_rank": (checks.rank == codes.shape[1]).mean(), "rank": np.median(checks.rank),
+    centre, axes, titles = _plane(codes)
+    extent, magnification = _magnification(chosen, codes, centre, axes)
+    g = axes[:codes.shape[1]] @ chosen.tensors(codes[few]) @ axes[:codes.shape[1]].T
+    low, high = np.quantile(np.sqrt(np.linalg.det(g).clip(min=0)), [0.05, 0.95])
+    metrics = {"geodesic_over_line": _middle(paths.length / paths.line),
+               "length_error": np.nanmax(paths.error / paths.length),
+               "magnification_ratio": high / low if low else np.inf, **_of_checks(checks)}
+    table = {"start": i, "end": j, "length": paths.length, "error": paths.error,
+             "line_length": paths.line,
+             "latent_distance": np.linalg.norm(codes[i] - codes[j], axis=1)}
+    return LatentGeometry(
+        name, metric, {k: float(v) for k, v in metrics.items() if not np.isnan(v)}, table, codes,
+        label, () if examples is None else tuple(examples.space.classes),
+        geometry.resample(paths.latents, chosen, 65), centre, axes, extent, magnification, checks,
+        (*titles, f"{metric} magnification"))
+
+
+def _of_checks(checks: "ChartChecks") -> dict[str, Any]:
+    return {"condition_number": np.median(checks.condition),
+            "full_rank": np.isfinite(checks.condition).mean(), "rank": np.median(checks.rank),
             "orientation_flips": checks.flips.mean(), "overlaps": checks.overlaps.mean(),
             "smoothness_order": _middle(checks.order),
             "latent_error": np.sqrt(np.square(checks.latent_error).mean()),
             "data_error": np.sqrt(np.square(checks.data_error).mean())}
-    table = {"start": i, "end": j, "length": paths.length, "error": paths.error,
-             "line_length": paths.line,
-             "latent_distance": np.linalg.norm(codes[i] - codes[j], axis=1)}
-    return LatentGeometry(name, metric, {k: float(v) for k, v in metrics.items()
-                                         if not np.isnan(v)}, table, codes, label,
-                          () if examples is None else tuple(examples.space.classes),
-                          geometry.resample(paths.latents, chosen, 65), centre, axes, extent,
-                          magnification, checks, (*titles, f"{metric} magnification"))
+
+
+def _magnification(metric: "Metric", codes: Array, centre: Array,
+                   axes: Array) -> tuple[tuple[float, float, float, float], Array | None]:
+    """Extent of the map of the codes, and the magnification (CELLS, CELLS) on it; ``None`` for one
+    latent dimension."""
+    if codes.shape[1] < 2:
+        return (0.0, 0.0, 0.0, 0.0), None
+    flat = (codes - centre) @ np.linalg.pinv(axes)
+    margin = 0.12 * np.ptp(flat, axis=0) + 1e-9
+    low, high = flat.min(0) - margin, flat.max(0) + margin
+    grid = np.stack(np.meshgrid(*np.linspace(low, high, CELLS).T), 2).reshape(-1, 2)
+    values = metric.on_plane(centre, axes).magnification(grid).reshape(CELLS, CELLS)
+    return (float(low[0]), float(high[0]), float(low[1]), float(high[1])), values
 
 
 def report_sections(subjects: Sequence[Any], context: Any) -> Iterator[html.Section]:
@@ -315,15 +322,15 @@ def _condition(run: Any, label: Any, examples: Any, seed: int) -> Any:
     return broadcast_condition(run.model, conditions(run, 1, label), 1).get("condition")
 
 
-def _plane(codes: Array) -> tuple[Array, tuple[str, str]]:
-    """Axes (2, d) of the map, orthonormal, and their titles."""
+def _plane(codes: Array) -> tuple[Array, Array, tuple[str, str]]:
+    """Centre (d,) and orthonormal axes (2, d) of the map, and their titles."""
     d = codes.shape[1]
     if d <= 2:
-        return np.eye(2, d), ("latent dimension 0", "latent dimension 1")
+        return np.zeros(d), np.eye(2, d), ("latent dimension 0", "latent dimension 1")
     _, size, axes = np.linalg.svd(codes - codes.mean(0), full_matrices=False)
     share = size**2 / max((size**2).sum(), 1e-300)
-    return axes[:2], (f"first principal axis ({share[0]:.0%} of the variance)",
-                      f"second principal axis ({share[1]:.0%} of the variance)")
+    return codes.mean(0), axes[:2], (f"first principal axis ({share[0]:.0%} of the variance)",
+                                     f"second principal axis ({share[1]:.0%} of the variance)")
 
 
 def _middle(values: Array) -> float:
