@@ -63,7 +63,6 @@ class Phase:
 @dataclass
 class Loss:
     """``total`` is differentiated; ``terms`` are scalars for the log, in stated units."""
-
     total: Tensor
     terms: dict[str, Tensor]
 
@@ -71,7 +70,6 @@ class Loss:
 @dataclass
 class Step:
     """Where training stands."""
-
     index: int  # optimisation steps done
     images: int  # examples seen
     progress: float  # share of the budget spent, 0 … 1

@@ -14,7 +14,7 @@ from latlas.run import as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, DataLike, Flag, Out, Output, Progress, RunLike, Seed, Split
 from latlas.verbs.generate import can_encode_data, conditions
-from latlas.verbs.latent_metric import METRICS, MetricKind, in_model_units, metric_of
+from latlas.verbs.latent_metric import MetricKind, in_model_units, metric_of
 
 if TYPE_CHECKING:
     from latlas.geometry.charts import ChartChecks
@@ -82,7 +82,7 @@ class LatentGeometry(common.Result):
         return {"run": self.name, "metric": self.kind, "codes": len(self.codes),
                 "pairs": len(self.paths), **self.metrics}
 
-    def table(self) -> dict[str, Array]:
+    def as_columns(self) -> dict[str, Any]:
         return self.pairs
 
     def text(self) -> str:
@@ -125,7 +125,7 @@ class LatentGeometry(common.Result):
             write.write_bytes(Path(path), page.encode("utf-8", "replace"))
             return f"wrote {path}"
         return write.write_plot(Path(path), self.plot()) if suffix == ".png" else (
-            write.write_table(path, self.table()))
+            write.write_table(path, self.as_columns()))
 
     def _parts(self) -> dict[str, Any]:
         """What the map shows."""
@@ -168,8 +168,6 @@ def measure_geometry(
 
     run = as_run(run)
     run.require("decode", "geometry")
-    common.one_of("metric", metric, METRICS)
-    common.one_of("space", space, ("z", "w"))
     if space == "w":
         run.require("mix", f"geometry {say_option('space', 'w')}")
     write.check_suffix(out, LatentGeometry.suffixes)
@@ -289,13 +287,13 @@ def report_sections(subjects: Sequence[Any], context: Any) -> Iterator[html.Sect
 def _one_chart(model: Any, examples: Any, chart: int | None, name: str) -> tuple[Any, Any, str]:
     """One chart of an atlas as a model, the examples that it is in charge of, and its name."""
     from latlas.geometry.atlas import OneChart
-    from latlas.verbs.passes import inference, sweep
+    from latlas.verbs.passes import in_order, inference
 
     if examples is None:
         raise DataError("the charts of an atlas are measured at the codes of data, and there are "
                         "none; name some", option="data")
     with inference(model):
-        parts = [model.encode_chart(batch.x) for batch in sweep(model, examples)]
+        parts = [model.encode_chart(batch.x) for batch in in_order(model, examples)]
     charts = np.concatenate([np.asarray(part[0].cpu()) for part in parts])
     count = np.bincount(charts, minlength=model.n_charts)
     chart = int(count.argmax()) if chart is None else chart

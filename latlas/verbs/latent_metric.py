@@ -10,7 +10,6 @@ from latlas.verbs.common import Array, Flag, Progress
 if TYPE_CHECKING:
     from latlas.geometry import Metric
 
-METRICS = ("pullback", "uncertain", "ensemble", "density")
 MetricKind = Annotated[Literal["pullback", "uncertain", "ensemble", "density"], Flag(
     Literal["pullback", "uncertain", "ensemble", "density"],
     "Of the latents: pullback, lengths of decoded curves; uncertain, with a decoder that is unsure "
@@ -23,8 +22,8 @@ CODES, LOOSE = 5000, 0.05
 def metric_of(kind: str, model: Any, codes: Array | None, x: Array | None = None, *,
               space: str = "z", condition: Any = None, members: int = 8, seed: int = 0,
               progress: Progress | None = None) -> "Metric":
-    """A metric of METRICS; ``codes`` (n, d) of the examples ``x`` (n, D) in model units, where one
-    needs them. ConfigError: it does, and there are none."""
+    """A metric of one of the four kinds, from ``codes`` (n, d) of the examples ``x`` (n, D) in
+    model units, where it needs them. ConfigError: it does, and there are none."""
     from latlas import geometry
 
     options = {"space": space, "condition": condition}
@@ -51,10 +50,10 @@ def metric_of(kind: str, model: Any, codes: Array | None, x: Array | None = None
 
 def in_model_units(model: Any, examples: Any) -> Array:
     """(n, D) float64."""
-    from latlas.verbs.passes import sweep
+    from latlas.verbs.passes import in_order
 
     return np.concatenate([np.asarray(batch.x.double().flatten(1).cpu())
-                           for batch in sweep(model, examples)])
+                           for batch in in_order(model, examples)])
 
 
 def geodesic_walk(model: Any, start: Array, end: Array, steps: int, kind: str, examples: Any, *,
