@@ -63,6 +63,7 @@ class Phase:
 @dataclass
 class Loss:
     """``total`` is differentiated; ``terms`` are scalars for the log, in stated units."""
+
     total: Tensor
     terms: dict[str, Tensor]
 
@@ -70,6 +71,7 @@ class Loss:
 @dataclass
 class Step:
     """Where training stands."""
+
     index: int  # optimisation steps done
     images: int  # examples seen
     progress: float  # share of the budget spent, 0 … 1
