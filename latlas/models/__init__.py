@@ -67,6 +67,9 @@ MODELS: dict[str, Entry] = {
                   VAE_TRAINING),
     "hierarchical-vae": Entry("latlas.models.hierarchical_vae:HierarchicalVAE", LIKELIHOOD,
                               "VAE with two or more stochastic layers", VAE_TRAINING),
+    "atlas-vae": Entry("latlas.models.atlas_vae:AtlasVAE", LIKELIHOOD,
+                       "VAE of several charts that share the data among them: spheres, tori, "
+                       "classes that lie apart", VAE_TRAINING),
     "beta-tc-vae": Entry("latlas.models.disentangling:BetaTCVAE", LIKELIHOOD,
                          "VAE whose total correlation weighs beta: independent latent dimensions",
                          VAE_TRAINING),
