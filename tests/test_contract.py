@@ -85,6 +85,12 @@ def own_chain() -> dict[str, nn.Module]:
             "up": nn.ModuleList([nn.Linear(2, 2)]), "down": nn.ModuleList([nn.Linear(1, 4)])}
 
 
+def own_atlas() -> dict[str, nn.Module]:
+    """Three coordinates in either of two charts."""
+    return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 14)),
+            "decoder": nn.Sequential(nn.Linear(5, 128), nn.Unflatten(1, (2, 8, 8)))}
+
+
 def own_ae() -> dict[str, nn.Module]:
     return {"encoder": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}
 
@@ -131,6 +137,10 @@ VARIANTS = [
     Case("conditional-vae", settings={"condition": "part", "part": "random"}, label="part"),
     Case("conditional-vae", wide, CONV | {"condition": "part"}, label="part-conv"),
     Case("conditional-vae", between, {"condition": "part"}, label="part-auto"),
+    Case("atlas-vae", tiny.points, {"latent_dim": 1}, label="points"),
+    Case("atlas-vae", wide, CONV | {"n_charts": 3, "balance": 0.0}, label="conv"),
+    Case("atlas-vae", tiny.table, {"n_charts": 2, "kl_warmup": 0.5}, label="table"),
+    Case("atlas-vae", settings={"n_charts": 2}, modules=own_atlas, label="own"),
     Case("gan", tiny.points, label="points"), Case("gan", wide, CONV, label="conv"),
     Case("gan", tiny.table, {"objective": "wasserstein"}, label="gp"),
     Case("gan", settings={"objective": "non-saturating", "penalty": "r1", "r1_interval": 4,

@@ -9,15 +9,17 @@ coordinates, and the charts share the examples among them by learnt responsibili
 log p(x) ≥ Σ_k q(k|x) {E_q(z|x,k)[log p(x|z, k)] − KL(q(z|x, k) ‖ N(0, I)) − log q(k|x)/π_k},
 
 summed exactly over k. With linear decoders this is the mixture of probabilistic PCA (Tipping &
-Bishop 1999b), with a trained encoder in place of its E-step.
+Bishop 1999b), and from such a mixture it begins (:class:`~latlas.models.linear_atlas.LinearAtlas`):
+charts that start alike stay alike, and one takes all the data.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.distributions import Distribution, Normal
@@ -26,12 +28,11 @@ from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import Space
+from latlas.models.linear_atlas import LinearAtlas
 from latlas.models.priors import Prior, StandardNormal, class_vectors
 from latlas.models.vae import VAE, VAEConfig, normal_of
 from latlas.objectives import elbo
 
-#: numbers of the examples that k-means is fitted to, and its rounds
-FIT_NUMBERS, ROUNDS = 40_000_000, 50
 #: probabilities stay so far from 0 and 1 when they become numbers of a normal
 MARGIN = 1e-9
 
@@ -92,7 +93,7 @@ class AtlasPrior(StandardNormal):
             -noise.uniform(*shape, 1, batch=batch).to(z.device, torch.float64))
         more = wait if noise is None else -torch.log1p(
             -noise.uniform(*shape, self.n_charts, batch=batch).to(z.device, torch.float64))
-        here = torch.nn.functional.one_hot(chart, self.n_charts).bool()
+        here = F.one_hot(chart, self.n_charts).bool()
         clocks = self.log_shares.double().exp() * first + torch.where(here, 0.0, more)
         u = torch.special.ndtri(torch.exp(-clocks).clamp(MARGIN, 1 - MARGIN))
         return torch.cat([z, u.to(z)], -1)
@@ -154,9 +155,9 @@ class AtlasVAE(VAE):
     """Several charts with learnt responsibilities; an atlas of ``n_charts``.
 
     One encoder gives means and log variances of q(z|x, k) for every chart, then the logits of
-    q(k|x); one decoder reads coordinates and, as a one-hot vector, the chart. To the logits the
-    posterior of k-means clusters is added, which gives every chart a part of the data to begin
-    with: charts that start alike stay alike, and one would take all.
+    q(k|x); one decoder reads coordinates and, as a one-hot vector, the chart. Networks learn what
+    is to be added to the linear atlas of the data: coordinates, log variances, logits, and, but
+    for the logits of binary pixels, the mean of p(x|z, k).
 
     Args:
         encoder, decoder: networks of the user's own: (n, *shape) to
@@ -167,8 +168,6 @@ class AtlasVAE(VAE):
     Config = AtlasVAEConfig
     prior: AtlasPrior
     outputs_per_latent = 0  # all of them are `more_outputs`
-    centres: Tensor
-    precision: Tensor
 
     def __init__(self, config: AtlasVAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
@@ -178,8 +177,7 @@ class AtlasVAE(VAE):
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.latent_dim = self.width + self.n_charts
         self.prior = AtlasPrior(self.width, self.n_charts)
-        self.register_buffer("centres", torch.zeros(self.n_charts, space.dims))
-        self.register_buffer("precision", torch.zeros(()))
+        self.linear = LinearAtlas(self.n_charts, self.width, space.dims)
 
     @property
     def decoder_inputs(self) -> int:
@@ -191,37 +189,23 @@ class AtlasVAE(VAE):
         return f"{self.n_charts} charts of {self.width} coordinates"
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Cluster the training examples, or an even choice of them, by k-means.
-
-        A precision of d/E‖x − c‖² makes the clusters' posterior as soft as that of clusters in d
-        dimensions, whatever the number of scalars in an example.
-        """
-        from sklearn.cluster import KMeans
-
-        part = slice(None, None, max(1, n_train * self.space.dims // FIT_NUMBERS))
-        x = np.concatenate([batch.x[part].flatten(1).float().cpu().numpy() for batch in batches])
-        k = min(self.n_charts, len(np.unique(x, axis=0)))
-        clusters = KMeans(k, n_init=4, max_iter=ROUNDS, random_state=0).fit(x)
-        centres = clusters.cluster_centers_[np.arange(self.n_charts) % k]
-        self.centres.copy_(torch.from_numpy(centres))
-        self.precision.fill_(self.width * len(x) / max(clusters.inertia_, 1e-12))
+        """Fit the linear atlas."""
+        self.linear.fit(batches, n_train)
 
     def encode(self, x: Tensor, *,  # type: ignore[override]  # a VAE's is one normal
                condition: Tensor | None = None) -> AtlasPosterior:
         """q(k, z|x) of (n, *shape)."""
-        latents, logits = self.outputs(x)
-        return AtlasPosterior(normal_of(latents), logits.float().log_softmax(0), self.prior)
+        latents, log_r = self.outputs(x)
+        return AtlasPosterior(normal_of(latents), log_r.float(), self.prior)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's outputs of every chart: means and log variances (K, n, 2 width), and the
-        logits of q(k|x), (K, n)."""
+        """Means and log variances of q(z|x, k), (K, n, 2 width), and log q(k|x), (K, n)."""
         latents, logits = self.encoder(x).split(
             [2 * self.width * self.n_charts, self.n_charts], -1)
-        with torch.autocast(x.device.type, enabled=False):
-            flat = x.flatten(1).to(self.centres)
-            near = flat @ self.centres.T - self.centres.square().sum(1) / 2
-        return (latents.unflatten(1, (self.n_charts, -1)).transpose(0, 1),
-                (logits + self.precision * near).T)
+        z, log_var, linear_logits = self.linear.encode(x)
+        start = torch.cat([z, log_var.expand_as(z)], -1)
+        latents = latents.unflatten(1, (self.n_charts, -1)).transpose(0, 1)
+        return start + latents, (linear_logits + logits.T).log_softmax(0)
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
         """p(x|z) of flat vectors (*batch, latent_dim), each in its chart."""
@@ -229,8 +213,13 @@ class AtlasVAE(VAE):
 
     def decode_in(self, chart: Tensor, z: Tensor) -> Distribution:
         """p(x|z, k) of coordinates (*batch, width) in charts (*batch,)."""
-        return super().decode(torch.cat([
-            z, class_vectors(chart, self.n_charts, self.width).to(z)], -1))
+        here = class_vectors(chart, self.n_charts, self.width).to(z)
+        output = self.decoder(torch.cat([z, here], -1).flatten(0, -2)).unflatten(0, chart.shape)
+        if self.likelihood.name != "bernoulli":
+            mean = self.linear.decode((here > 0).to(z), z).unflatten(-1, self.space.shape)
+            rest = torch.zeros_like(mean).repeat_interleave(self.multiplier - 1, chart.dim())
+            output = output + torch.cat([mean, rest], chart.dim())
+        return self.likelihood(output)
 
     def decode_chart(self, k: int, z: Tensor) -> Distribution:
         """p(x|z, k): (*batch, width) to a distribution over (*batch, *shape)."""
@@ -238,13 +227,13 @@ class AtlasVAE(VAE):
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """q(k|x), (n, n_charts)."""
-        return self.outputs(x)[1].softmax(0).T
+        return self.outputs(x)[1].exp().T
 
     def encode_chart(self, x: Tensor, k: int | None = None) -> tuple[Tensor, Tensor]:
         """Charts (n,) and the means of q(z|x, k) in them (n, width): in chart k, or in the one in
         charge."""
-        latents, logits = self.outputs(x)
-        chart = logits.argmax(0) if k is None else torch.full((len(x),), k, device=x.device)
+        latents, log_r = self.outputs(x)
+        chart = log_r.argmax(0) if k is None else torch.full((len(x),), k, device=x.device)
         return chart, pick(latents, chart)[:, :self.width]
 
     def transition(self, j: int, k: int, z: Tensor) -> Tensor:
@@ -269,7 +258,7 @@ class AtlasVAE(VAE):
         bound = reconstruction + self.kl_weight(step) * (kl + of_charts)
         total = elbo.trimmed_mean(bound, self.config.trimmed_fraction)
         log_shares = self.prior.log_shares
-        total = total - self.config.balance * (log_shares + np.log(self.n_charts)).mean()
+        total = total - self.config.balance * (log_shares + math.log(self.n_charts)).mean()
         usage = q.log_r.detach().exp().mean(1)
         return Loss(total, {"loss": total, "reconstruction": reconstruction.mean(),
                             "kl": kl.mean(), "chart_kl": of_charts.mean(),
