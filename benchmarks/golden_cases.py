@@ -152,7 +152,7 @@ def cases() -> list[Case]:
 def plain() -> list[Case]:
     """Every model once, with all that it can do."""
     bound = f"{BOUND} {ALL}"
-    vae_like = ("vae", "beta-vae", "iwae", "hierarchical-vae", "factor-vae")
+    vae_like = ("vae", "beta-vae", "iwae", "hierarchical-vae", "factor-vae", "atlas-vae")
     return [
         Case("pca", "pca", PICTURES, f"{CODES} score exact iw {ALL} classifier",
              {"latent_dim": 3}),
@@ -228,6 +228,11 @@ def other_codes() -> list[Case]:
             "gradient": "dreg", "bound": "average", "draws": 2}),
         Case("hierarchical-vae/mixture", "hierarchical-vae", PICTURES, f"{BOUND} naive", MLP | {
             "prior": "mixture", "prior_components": 4}),
+        Case("atlas-vae/points", "atlas-vae", POINTS, f"{BOUND} naive", MLP | {
+            "latent_dim": 1, "n_charts": 3}),
+        Case("atlas-vae/conv", "atlas-vae", WIDE, BOUND, CONV | {"n_charts": 3, "balance": 0.0}),
+        Case("atlas-vae/binary", "atlas-vae", PICTURES, BOUND, MLP | {
+            "n_charts": 2, "binarize": "dynamic", "kl_warmup": 0.5}),
         Case("beta-tc-vae/table", "beta-tc-vae", TABLE, BOUND, MLP),
         Case("factor-vae/points", "factor-vae", POINTS, BOUND, MLP),
         Case("conditional-vae/part", given, PICTURES, f"{BOUND} naive", MLP | {

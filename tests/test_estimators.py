@@ -152,7 +152,7 @@ def test_the_elbo_of_many_draws_is_their_mean():
     assert (abs(many.nats - (reconstruction - kl)) < 5 * many.se).all()
 
 
-@pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchical-vae"])
+@pytest.mark.parametrize("name", ["vae", "conditional-vae", "hierarchical-vae", "atlas-vae"])
 def test_all_estimators_agree_on_a_trained_model(name, tmp_path):
     """Each with its own draws, on the same binarised images."""
     data = tiny.images(n=60)
