@@ -39,8 +39,8 @@ class PPCADecoder(nn.Module):
 
 
 class PPCAEncoder(nn.Module):
-    """The exact posterior: N(M_k⁻¹ W_kᵀ(x − b_k), σ² M_k⁻¹) of every chart with M_k = W_kᵀW_k + σ²I,
-    diagonal here, and log p(k|x); log variances are wrong by ``wrong_by``."""
+    """The exact posterior: N(M_k⁻¹ W_kᵀ(x − b_k), σ² M_k⁻¹) of every chart, M_k = W_kᵀW_k + σ²I,
+    which is diagonal here, and log p(k|x); log variances are wrong by ``wrong_by``."""
 
     def __init__(self, w: Tensor, b: Tensor, wrong_by: float) -> None:
         super().__init__()
@@ -204,15 +204,17 @@ def dataset(x: np.ndarray) -> Dataset:
 
 
 @torch.no_grad()
-def test_the_linear_atlas_inverts_itself_on_its_planes():
+def test_the_linear_atlas_inverts_itself_on_its_planes_which_end():
     model = tiny.build("atlas-vae", data := dataset(sphere(500)), tiny.small(
         "atlas-vae", latent_dim=2, n_charts=6))
     model.prepare(Sweep(data), 500)
-    z = torch.randn(6, 40, 2).clamp(-2, 2)
-    chart = torch.eye(6)[:, None].expand(6, 40, 6)
-    points = model.linear.decode(chart, z)
+    z, chart = torch.randn(6, 40, 2), torch.eye(6)[:, None].expand(6, 40, 6)
+    points, far = model.linear.decode(chart, z), model.linear.decode(chart, 1e6 * z)
     for k in range(6):
-        torch.testing.assert_close(model.linear.encode(points[k])[0][k], z[k], atol=1e-3, rtol=1e-3)
+        shrunk = z[k] / (1 + z[k].square().sum(1, keepdim=True) / 16).sqrt()
+        torch.testing.assert_close(model.linear.encode(points[k])[0][k], shrunk, atol=1e-3, rtol=0)
+        ends = model.linear.encode(far[k])[0][k].norm(dim=1)
+        torch.testing.assert_close(ends, torch.full((40,), 4.0), atol=1e-3, rtol=0)
     label = model.linear.encode(torch.as_tensor(sphere(500)))[2].argmax(0)
     assert np.bincount(label, minlength=6).min() > 40
 
@@ -220,8 +222,8 @@ def test_the_linear_atlas_inverts_itself_on_its_planes():
 @pytest.fixture(scope="module")
 def atlas():
     return latlas.train("atlas-vae", sphere(4000), latent_dim=2, n_charts=6, width=48, depth=1,
-                        images=60_000, batch_size=50,
-                        learning_rate=0.004, ema=0.0, weight_decay=0.0, seed=0, threads=1, progress=False).model
+                        images=60_000, batch_size=50, learning_rate=0.004, ema=0.0,
+                        weight_decay=0.0, seed=0, threads=1, progress=False).model
 
 
 @torch.no_grad()

@@ -85,8 +85,8 @@ def test_controls_know_their_own():
         assert set(np.argsort(-result)[:5]) == set(range(50, 55))
 
 
-CASES = [("vae", images), ("hierarchical-vae", images), ("atlas-vae", images), ("ae", images), ("pca", images),
-         ("vae", table), ("ae", points), ("pca", table)]
+CASES = [("vae", images), ("hierarchical-vae", images), ("atlas-vae", images), ("ae", images),
+         ("pca", images), ("vae", table), ("ae", points), ("pca", table)]
 
 
 @pytest.mark.parametrize(("name", "data"), CASES)

@@ -69,7 +69,7 @@ MODELS: dict[str, Entry] = {
                               "VAE with two or more stochastic layers", VAE_TRAINING),
     "atlas-vae": Entry("latlas.models.atlas_vae:AtlasVAE", LIKELIHOOD,
                        "VAE of several charts that share the data among them: spheres, tori, "
-                       "classes that lie apart", VAE_TRAINING),
+                       "classes that lie apart", {"weight_decay": 0.05}),
     "beta-tc-vae": Entry("latlas.models.disentangling:BetaTCVAE", LIKELIHOOD,
                          "VAE whose total correlation weighs beta: independent latent dimensions",
                          VAE_TRAINING),

@@ -25,16 +25,20 @@ from torch import Tensor, nn
 from latlas.core.distributions import Distribution, Normal
 from latlas.core.errors import ConfigError
 from latlas.core.model import Batch, Loss, Step
-from latlas.core.noise import Noise
+from latlas.core.noise import Noise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
 from latlas.models.linear_atlas import LinearAtlas
 from latlas.models.priors import Prior, StandardNormal, class_vectors
-from latlas.models.vae import VAE, VAEConfig, normal_of
+from latlas.models.vae import CHUNK, VAE, VAEConfig, normal_of
 from latlas.objectives import elbo
 
+#: examples that the linear atlas is fitted to
+FIT_EXAMPLES = 2_000
 #: probabilities stay so far from 0 and 1 when they become numbers of a normal
 MARGIN = 1e-9
+#: of a binary pixel whose mean is 1 in the linear atlas: it has the probability 0.95
+LOGIT = 3.0
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,8 @@ class AtlasVAE(VAE):
 
     One encoder gives means and log variances of q(z|x, k) for every chart, then the logits of
     q(k|x); one decoder reads coordinates and, as a one-hot vector, the chart. Networks learn what
-    is to be added to the linear atlas of the data: coordinates, log variances, logits, and, but
-    for the logits of binary pixels, the mean of p(x|z, k).
+    is to be added to the linear atlas of the data: coordinates, log variances, logits, and the mean
+    of p(x|z, k).
 
     Args:
         encoder, decoder: networks of the user's own: (n, *shape) to
@@ -189,8 +193,11 @@ class AtlasVAE(VAE):
         return f"{self.n_charts} charts of {self.width} coordinates"
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Fit the linear atlas."""
-        self.linear.fit(batches, n_train)
+        """Fit the linear atlas, to an even choice of the training examples as they are scored."""
+        part = slice(None, None, max(1, n_train // FIT_EXAMPLES))
+        self.linear.fit(torch.cat([
+            self.preprocess(batch.x[part], Noise(derive("atlas", i), batch.x.device)).flatten(1)
+            for i, batch in enumerate(batches)]))
 
     def encode(self, x: Tensor, *,  # type: ignore[override]  # a VAE's is one normal
                condition: Tensor | None = None) -> AtlasPosterior:
@@ -215,11 +222,10 @@ class AtlasVAE(VAE):
         """p(x|z, k) of coordinates (*batch, width) in charts (*batch,)."""
         here = class_vectors(chart, self.n_charts, self.width).to(z)
         output = self.decoder(torch.cat([z, here], -1).flatten(0, -2)).unflatten(0, chart.shape)
-        if self.likelihood.name != "bernoulli":
-            mean = self.linear.decode((here > 0).to(z), z).unflatten(-1, self.space.shape)
-            rest = torch.zeros_like(mean).repeat_interleave(self.multiplier - 1, chart.dim())
-            output = output + torch.cat([mean, rest], chart.dim())
-        return self.likelihood(output)
+        mean = self.linear.decode((here > 0).to(z), z).unflatten(-1, self.space.shape)
+        mean = mean * (LOGIT if self.likelihood.name == "bernoulli" else 1.0)
+        rest = torch.zeros_like(mean).repeat_interleave(self.multiplier - 1, chart.dim())
+        return self.likelihood(output + torch.cat([mean, rest], chart.dim()))
 
     def decode_chart(self, k: int, z: Tensor) -> Distribution:
         """p(x|z, k): (*batch, width) to a distribution over (*batch, *shape)."""
@@ -244,10 +250,10 @@ class AtlasVAE(VAE):
         """Of one draw in every chart, weighed by q(k|x) and summed, (n,) nats in model units: the
         reconstruction, the KL of the coordinates, and that of the charts, KL(q(k|x) ‖ π)."""
         z, r = q.charts.sample(noise), q.log_r.exp()
-        chart = torch.arange(self.n_charts, device=x.device)[:, None].expand(z.shape[:2])
         kl = elbo.kl_standard_normal(q.charts.mean, q.charts.log_var).sum(-1)
         of_charts = r * (q.log_r - self.prior.log_shares[:, None])
-        return (-r * self.decode_in(chart, z).log_prob(x)).sum(0), (r * kl).sum(0), of_charts.sum(0)
+        log_p = self.decode_in(self.every_chart(z), z).log_prob(x)
+        return -(r * log_p).sum(0), (r * kl).sum(0), of_charts.sum(0)
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative bound, mean nats per example in model units, and the balance: −log of a
@@ -279,3 +285,27 @@ class AtlasVAE(VAE):
         reconstruction, kl = reconstruction + volume, kl + of_charts
         return {"bound": -reconstruction - kl, "se": elbo.mean_error(stacked.sum(0)),
                 "reconstruction": reconstruction, "kl": kl}
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
+                       condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Importance-weighted bound of draws of z in every chart, nats in data units, and the
+        effective sample size, both (n,).
+
+        A draw's weight is Σ_k π_k p(x|z_k, k) p(z_k)/q(z_k|x, k). Charts drawn from q(k|x) would
+        miss those that it wrongly rules out.
+        """
+        x = self.preprocess(x, noise)
+        q, bound = self.encode(x).charts, elbo.ImportanceBound()
+        volume = self.space.log_volume if self.likelihood.density else 0.0
+        chunk = max(1, CHUNK // (len(x) * self.space.dims * self.n_charts))
+        for first in range(0, draws, chunk):
+            z = q.draws(min(chunk, draws - first), noise)
+            log_p = self.decode_in(self.every_chart(z), z).log_prob(x) - volume
+            log_w = log_p + StandardNormal(self.width).log_prob(z) - q.log_prob(z)
+            bound.add((log_w + self.prior.log_shares[:, None]).logsumexp(1))
+        return bound.result()
+
+    def every_chart(self, z: Tensor) -> Tensor:
+        """The charts (*batch, K, n) of coordinates (*batch, K, n, width)."""
+        return torch.arange(self.n_charts, device=z.device)[:, None].expand(z.shape[:-1])

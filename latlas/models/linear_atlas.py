@@ -1,18 +1,16 @@
 """Cells of the data and the plane of each: the linear atlas that a non-linear one begins from."""
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from latlas.core.model import Batch
 from latlas.models.vae import FIRST_LOG_VAR
 
-#: examples that cells are made of, neighbours of one in their graph, rounds of k-medoids
-FIT_EXAMPLES, NEIGHBOURS, ROUNDS = 2_000, 10, 20
+#: neighbours of an example in the graph, rounds of k-medoids
+NEIGHBOURS, ROUNDS = 10, 20
 #: distance between two components of the data, in diameters of the largest
 APART = 10.0
 #: of the variance of all examples, the least along an axis and across a plane
@@ -44,10 +42,9 @@ class LinearAtlas(nn.Module):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
-    def fit(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Cells of an even choice of the training examples, and the plane of each."""
-        part = slice(None, None, max(1, n_train // FIT_EXAMPLES))
-        x = np.concatenate([batch.x[part].flatten(1).double().cpu().numpy() for batch in batches])
+    def fit(self, examples: Tensor) -> None:
+        """Cells of examples (n, dims), and the plane of each."""
+        x = examples.double().cpu().numpy()
         label, d = cells(x, self.n_charts), self.width
         least = MIN_VARIANCE * x.var(0).sum() + 1e-12
         for k in range(self.n_charts):
@@ -86,9 +83,8 @@ class LinearAtlas(nn.Module):
             across = (from_centre - along).clamp(min=0) / self.noise.clamp(min=1e-30)[:, None]
             others = self.dims - self.width
             share = min(1.0, self.width / others) if others > 0 else 0.0
-            bend = (1 - z.square().sum(-1, keepdim=True) / self.reach).clamp(min=0.1)
             fitted = (self.noise > 0).to(z)[:, None]
-            return (z * bend.rsqrt(), self.log_vars[:, None],
+            return (z, self.log_vars[:, None],
                     -0.5 * fitted * (z.square().sum(-1) + share * across))
 
     def decode(self, one_hot: Tensor, z: Tensor) -> Tensor:
