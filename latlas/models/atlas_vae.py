@@ -181,6 +181,8 @@ class AtlasVAE(VAE):
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.latent_dim = self.width + self.n_charts
         self.prior = AtlasPrior(self.width, self.n_charts)
+        if space.kind != "image":  # a surface is measured to more than three digits
+            self.defaults = replace(self.defaults, needs_fp32=True)
         self.linear = LinearAtlas(self.n_charts, self.width, space.dims)
 
     @property
