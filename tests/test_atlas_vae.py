@@ -234,6 +234,7 @@ def test_a_sphere_is_covered_by_all_charts_and_none_folds(atlas):
     back = torch.cat([atlas.decode_chart(int(k), z[i:i + 1]).mean for i, k in enumerate(chart)])
     np.testing.assert_allclose(back, atlas.decode(atlas.encode(x).mean).mean, atol=1e-5)
     assert (back - x).norm(dim=1).quantile(0.99) < 0.2
+    assert torch.equal(atlas.encode(x).mean[:, 2:].argmax(1), chart)  # as the docs say
     for k in range(6):
         here = z[chart == k]
         tangents = [(atlas.decode_chart(k, here + step).mean - atlas.decode_chart(k, here).mean)
