@@ -206,7 +206,7 @@ def draw_charts(model: Any, points: Array, path: Path) -> None:
     axes = [figure.add_subplot(2, columns, i + 1, projection="3d", xlim=(-size, size),
                                ylim=(-size, size), zlim=(-size, size))
             for i in range(model.n_charts + 1)]
-    axes[0].scatter(*points.T, c=chart.numpy(), cmap="tab10", s=3)
+    axes[0].scatter(*points.T, c=[f"C{k}" for k in chart], s=3)
     ticks = torch.linspace(-2.5, 2.5, 26)
     grid = torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1)
     for k, axis in enumerate(axes[1:]):
@@ -218,6 +218,7 @@ def draw_charts(model: Any, points: Array, path: Path) -> None:
         axis.set_title(f"chart {k}: {int((chart == k).sum())}", fontsize=8)
     for axis in axes:
         axis.set_axis_off()
+        axis.set_box_aspect((1, 1, 1))
     figure.savefig(path, dpi=90, bbox_inches="tight")
     plt.close(figure)
 
