@@ -23,11 +23,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from common import table
-from latlas.geometry import atlas_geodesics, chart_checks, geodesics, pullback
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 import latlas
+from latlas.geometry import atlas_geodesics, chart_checks, geodesics, pullback
 
 Array = NDArray[Any]
 MODELS = ("vae", "atlas-vae")
