@@ -14,6 +14,7 @@ from test_geometry_atlas import Sphere, on_sphere
 from torch import Tensor
 
 import latlas
+from latlas import geometry
 from latlas.cli.__main__ import run as cli
 from latlas.core.distributions import PointMass
 from latlas.core.errors import CapabilityError, ConfigError, DataError
@@ -203,3 +204,12 @@ def test_the_command(tmp_path: Any, capsys: Any, monkeypatch: Any) -> None:
                 "uncertain", "--steps", "5", "--out", "walk.gif"]) == 0
     assert (tmp_path / "walk.gif").read_bytes()[:3] == b"GIF"
     assert cli(["geometry", "run", "--pairs", "0"]) == 2
+
+
+def test_the_geometry_of_convolutions_in_channels_last():
+    """The layout that training gives them is one that forward mode cannot take in batches."""
+    model = tiny.build("vae", tiny.images(), tiny.small("vae", network="conv")).eval()
+    codes = np.random.default_rng(0).standard_normal((4, model.latent_dim))
+    plain = geometry.pullback(model).tensors(codes)
+    model.to(memory_format=torch.channels_last)
+    np.testing.assert_allclose(geometry.pullback(model).tensors(codes), plain)

@@ -37,7 +37,9 @@ _NUMBER = re.compile(NUMBER)
 #: a line of two values and more, the first a number, between blanks; no thousands, no other mark
 _BLANK_NUMBERS = re.compile(rf"\s*{NUMBER}[ \t]+(?![^,;|]*[,;|])(?!\d{{3}}\s*$)\S")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{4}[-/]\d\d$|\d{1,2}:\d\d")
-_SINGLE_QUOTED = re.compile(r"(^|[,;\t|\r\n])\s*'(?:[^']|'')*'\s*([,;\t|\r\n]|$)")
+#: a value between quotes, of each kind
+_QUOTED = {q: re.compile(rf"(?:^|(?<=[,;\t|\r\n])) *{q}(?:[^{q}]|{q}{q})*{q} *(?=[,;\t|\r\n]|$)")
+           for q in "\"'"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def _sniff(lines: Sequence[str], name: str, suffix: str, how: HowToRead,
     skip = next((i for i in range(start, len(lines)) if not lines[i].startswith("#")), len(lines))
     body = [line for line in lines[skip:] if line.strip()]
     text = "".join(body[:200])
-    quote = "'" if text.count("'") > 2 * text.count('"') and _SINGLE_QUOTED.search(text) else '"'
+    single, double = (len(_QUOTED[quote].findall(text)) for quote in "'\"")
+    quote = "'" if single > double else '"'
     if separator is None and suffix in (".tsv", ".tab") and "\t" in text:
         separator = "\t"
     separator = separator or _separator(body, quote, notes)

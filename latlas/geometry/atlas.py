@@ -66,6 +66,7 @@ class Atlas:
         self.twin = copy.deepcopy(model)
         if isinstance(model, torch.nn.Module):
             self.twin = self.twin.cpu().double().eval().requires_grad_(False)
+            self.twin.to(memory_format=torch.contiguous_format)
         self.shape = tuple(model.space.shape)
 
     def decode(self, charts: Tensor, z: Tensor) -> Tensor:

@@ -153,6 +153,7 @@ def decoder_of(model: Any, *, space: str = "z", condition: Tensor | None = None,
     if not isinstance(model, torch.nn.Module):
         return lambda z: model(z).flatten(1)
     twin: Any = copy.deepcopy(model).cpu().to(dtype).eval().requires_grad_(False)
+    twin.to(memory_format=torch.contiguous_format)  # forward mode takes no other in batches
     named = {} if condition is None else {"condition": condition.cpu().to(
         dtype if condition.is_floating_point() else condition.dtype)}
     needs = HasStyles if space == "w" else Decodes
@@ -175,6 +176,7 @@ def decoder_of(model: Any, *, space: str = "z", condition: Tensor | None = None,
 def encoder_of(model: Any, *, condition: Tensor | None = None) -> Map:
     """The mean that a model encodes to, of points (n, D) in model units, in float64 on the CPU."""
     twin: Any = copy.deepcopy(model).cpu().double().eval().requires_grad_(False)
+    twin.to(memory_format=torch.contiguous_format)
 
     def encode(x: Tensor) -> Tensor:
         named = {} if condition is None else {"condition": condition.cpu().expand(

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: codes that are looked at; cells along a side of the map; numbers of the Jacobians of the codes
 #: whose chart is checked; codes that are checked at most
 CODES, CELLS, JACOBIANS, CHECKED = 1000, 48, 1 << 26, 600
-#: scalars of an example whose geometry a report shows, at most
-REPORTED = 4096
+#: scalars of an example whose geometry a report shows, at most; of a larger one pairs, segments,
+#: cells and numbers are these, so that it takes minutes
+REPORTED, PAIRS, FEWER = 4096, 12, (3, 16, 24, 1 << 24)
 #: what every number says
 MEANINGS = {
     "geodesic_over_line": "length of a geodesic by that of the straight line of latents (median "
@@ -143,8 +144,9 @@ class LatentGeometry(common.Result):
 def measure_geometry(
         run: RunLike, *, data: DataLike = None, split: Split = None,
         metric: MetricKind = "pullback",
-        pairs: Annotated[int, Flag(int, "Geodesics between pairs of codes."),
-                         common.Bounds(1, 100_000)] = 12,
+        pairs: Annotated[int | None, Flag(int, "Geodesics between pairs of codes. Default: 12, of "
+                                               "examples of more than 4,096 numbers 3."),
+                         common.Bounds(1, 100_000)] = None,
         members: Annotated[int, Flag(int, "Decoders of the ensemble."), common.Bounds(2, 1000)] = 8,
         n: Annotated[int, Flag(int, "Codes at most."), common.Bounds(2, 1_000_000)] = CODES,
         chart: Annotated[int | None, Flag(int, "Of an atlas. Default: the chart in charge of most "
@@ -188,7 +190,7 @@ def measure_geometry(
 
 
 def measure(model: Any, name: str, examples: Any = None, codes: Array | None = None, *,
-            metric: str = "pullback", pairs: int = 12, members: int = 8, space: str = "z",
+            metric: str = "pullback", pairs: int | None = None, members: int = 8, space: str = "z",
             condition: Any = None, chart: int | None = None, seed: int = 0,
             progress: Progress | None = None) -> LatentGeometry:
     """As :func:`measure_geometry`, of a model and examples, or of codes (n, latent_dim) alone.
@@ -214,21 +216,21 @@ def measure(model: Any, name: str, examples: Any = None, codes: Array | None = N
     x = None if examples is None else in_model_units(model, examples)
     chosen = metric_of(metric, model, codes, x, space=space, condition=condition, members=members,
                        seed=seed, progress=progress)
+    plain = geometry.pullback(model, space=space, condition=condition)
+    width = len(plain.embed(geometry.metric.latents(codes[:1]))[0])
+    # metrics that know where the data are rise within a step
+    pairs, segments, cells, numbers = _effort(width, pairs, 32 if chosen.codes is None else 64)
     rng = np.random.default_rng(seed)
     i = rng.integers(len(codes), size=pairs)
     j = (i + rng.integers(1, len(codes), size=pairs)) % len(codes)
-    # metrics that know where the data are rise within a step
-    paths = geometry.geodesics(chosen, codes[i], codes[j],
-                               segments=32 if chosen.codes is None else 64)
-    plain = geometry.pullback(model, space=space, condition=condition)
-    width = len(plain.embed(geometry.metric.latents(codes[:1]))[0])
-    few = np.linspace(0, len(codes) - 1, max(2, min(len(codes), CHECKED, JACOBIANS // (
+    paths = geometry.geodesics(chosen, codes[i], codes[j], segments=segments)
+    few = np.linspace(0, len(codes) - 1, max(2, min(len(codes), CHECKED, numbers // (
         codes.shape[1] * width)))).astype(int)
     checks = geometry.chart_checks(
         plain, codes[few], x=None if x is None else x[few], seed=seed,
         encode=None if examples is None else geometry.encoder_of(model, condition=condition))
     centre, axes, titles = _plane(codes)
-    extent, magnification = _magnification(chosen, codes, centre, axes)
+    extent, magnification = _magnification(chosen, codes, centre, axes, cells)
     g = axes[:codes.shape[1]] @ chosen.tensors(codes[few]) @ axes[:codes.shape[1]].T
     low, high = np.quantile(np.sqrt(np.linalg.det(g).clip(min=0)), [0.05, 0.95])
     metrics = {"geodesic_over_line": _middle(paths.length / paths.line),
@@ -244,6 +246,17 @@ def measure(model: Any, name: str, examples: Any = None, codes: Array | None = N
         (*titles, f"{metric} magnification"))
 
 
+def _effort(width: int, pairs: int | None, segments: int) -> tuple[int, int, int, int]:
+    """Pairs, segments of a geodesic, cells along the map and numbers of the Jacobians that are
+    checked, of examples of so many numbers."""
+    if width <= REPORTED:
+        return pairs or PAIRS, segments, CELLS, JACOBIANS
+    pairs, segments, cells, numbers = pairs or FEWER[0], *FEWER[1:]
+    say_notes([f"examples of {width:,} numbers: {pairs} geodesics of {segments} segments, a map of "
+               f"{cells} x {cells}; {say_option('pairs', 'N')} for more geodesics"])
+    return pairs, segments, cells, numbers
+
+
 def _of_checks(checks: "ChartChecks") -> dict[str, Any]:
     return {"condition_number": np.median(checks.condition),
             "full_rank": np.isfinite(checks.condition).mean(), "rank": np.median(checks.rank),
@@ -253,17 +266,17 @@ def _of_checks(checks: "ChartChecks") -> dict[str, Any]:
             "data_error": np.sqrt(np.square(checks.data_error).mean())}
 
 
-def _magnification(metric: "Metric", codes: Array, centre: Array,
-                   axes: Array) -> tuple[tuple[float, float, float, float], Array | None]:
-    """Extent of the map of the codes, and the magnification (CELLS, CELLS) on it; ``None`` for one
+def _magnification(metric: "Metric", codes: Array, centre: Array, axes: Array,
+                   cells: int) -> tuple[tuple[float, float, float, float], Array | None]:
+    """Extent of the map of the codes, and the magnification (cells, cells) on it; ``None`` for one
     latent dimension."""
     if codes.shape[1] < 2:
         return (0.0, 0.0, 0.0, 0.0), None
     flat = (codes - centre) @ np.linalg.pinv(axes)
     margin = 0.12 * np.ptp(flat, axis=0) + 1e-9
     low, high = flat.min(0) - margin, flat.max(0) + margin
-    grid = np.stack(np.meshgrid(*np.linspace(low, high, CELLS).T), 2).reshape(-1, 2)
-    values = metric.on_plane(centre, axes).magnification(grid).reshape(CELLS, CELLS)
+    grid = np.stack(np.meshgrid(*np.linspace(low, high, cells).T), 2).reshape(-1, 2)
+    values = metric.on_plane(centre, axes).magnification(grid).reshape(cells, cells)
     return (float(low[0]), float(high[0]), float(low[1]), float(high[1])), values
 
 
