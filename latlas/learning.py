@@ -193,13 +193,13 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
     if not run.finished or run.path is None or (run.path / PRIOR / MODEL).is_file():
         return run
     minutes = plan.options.minutes
-    seen = run.ending.images if run.ending else 0
+    trained = run.ending.images if run.ending else 0
     settings: dict[str, Any] = {"seed": plan.options.seed, "device": plan.options.device,
                                 "threads": plan.options.threads}
     if minutes:
         settings["minutes"] = minutes * share
     else:
-        settings["images"] = min(PRIOR_IMAGES, max(1, LATENTS_PER_EXAMPLE * seen))
+        settings["images"] = min(PRIOR_IMAGES, max(1, LATENTS_PER_EXAMPLE * trained))
     if progress:
         print("fitting a prior to the latents, from which samples are drawn "
               "(prior_share=0 leaves it out)", file=sys.stderr)
@@ -281,14 +281,14 @@ def prior_share(plan: Plan, data: TrainingData) -> float:
 
     ConfigError: a share of a model whose latents no prior is fitted to.
     """
-    model, asked = models.load_class(models.get(plan.model)), plan.options.prior_share
+    model, share = models.load_class(models.get(plan.model)), plan.options.prior_share
     space = data.train.space if isinstance(data.train, Dataset) else None
     possible = model.defaults.prior_share > 0 and model.takes_condition is None
-    if asked is not None:
-        if asked and not possible:
-            raise ConfigError(f"{say_option('prior_share', asked)}: {plan.model} has no latents "
+    if share is not None:
+        if share and not possible:
+            raise ConfigError(f"{say_option('prior_share', share)}: {plan.model} has no latents "
                               "that a prior is fitted to", option="prior_share")
-        return asked
+        return share
     large = space is not None and space.kind == "image" and space.dims >= LARGE_IMAGE
     learnt = getattr(plan.config, "prior", "standard") != "standard"
     return model.defaults.prior_share if possible and large and not learnt else 0.0

@@ -124,9 +124,9 @@ class Run:
         except msgspec.ValidationError:  # whoever reads the weights says so
             return None
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """One line where the run was trained too little to be judged by what it makes."""
-        reasons = self.ending.doubts() if self.ending else []
+        reasons = self.ending.warnings() if self.ending else []
         if not reasons:
             return []
         return [f"{self.name} may be under-trained: {'; '.join(reasons)}. "

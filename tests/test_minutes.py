@@ -158,9 +158,9 @@ def test_what_was_reached_is_said():
     assert ending.summary() == (
         "finished 2,000 examples in 10.0 s (31 steps, 0.5 epochs); held-out loss 93.1, and it was "
         "still falling: by 2.0% in the last fifth; not resolved: collapse")
-    assert ending.doubts() == ["it saw 31 steps and 0.5 epochs",
+    assert ending.warnings() == ["it saw 31 steps and 0.5 epochs",
                                "an alarm held to its end (collapse)"]
-    assert Ending(1, "", 2000, 10.0, "closed form").doubts() == []
+    assert Ending(1, "", 2000, 10.0, "closed form").warnings() == []
 
 
 def test_minutes_count_from_the_command_that_runs(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ class Ending(Struct):
             text += f", and it was still falling: by {self.improved:.1%} in the last fifth"
         return "; ".join([text, *(f"not resolved: {alarm}" for alarm in self.alarms)])
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Why what this run makes may say little about the model; none of a run that is whole."""
         reasons = [f"an alarm held to its end ({alarm})" for alarm in self.alarms]
         if self.steps and (self.steps < FEW_STEPS or self.epochs < FEW_EPOCHS):

@@ -120,12 +120,12 @@ class Minutes(Callback):
             # with the trial's speed as if it were two more steps
             unit = ((now - begun) / self._mean_cost(before, progress)
                     + 2 * self.seconds_per_step) / (step - first + 2)
-            left = int((self.seconds - now) / (unit * self._mean_cost(progress, 1.0)))
+            remaining = int((self.seconds - now) / (unit * self._mean_cost(progress, 1.0)))
             threads = schedule.plan(step).threads or self.threads
             if unit > STALLED * self.seconds_per_step and threads > 1:
                 threads = 1
                 del self.looks[:-1]
-            images = (step + max(1, left)) * schedule.batch_size  # one more step is then the last
+            images = (step + max(1, remaining)) * schedule.batch_size  # one more step is then the last
             schedule.follow(trainer.distributed.agree(Plan(step, images, threads)))
             if log.is_main:
                 record = read_run(log.folder)

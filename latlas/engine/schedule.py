@@ -30,10 +30,9 @@ class Schedule:
         batch_size: examples of a step over all processes.
     """
 
-    def __init__(self, plans: Sequence[Plan], batch_size: int) -> None:
+    def __init__(self, plans: Sequence[tuple[int, int, int]], batch_size: int) -> None:
         self.batch_size = batch_size
         self.plans: list[Plan] = []
-        self._starts: list[int] = []
         # where each plan begins: the share of the run that is done, and its moment
         self._begins: list[tuple[float, int]] = []
         for plan in plans:
@@ -42,10 +41,9 @@ class Schedule:
     def follow(self, plan: Plan) -> None:
         """From its step on; later plans are dropped."""
         while self.plans and self.plans[-1].step >= plan.step:
-            del self.plans[-1], self._starts[-1], self._begins[-1]
+            del self.plans[-1], self._begins[-1]
         begin = (self.progress(plan.step), self.moment(plan.step)) if self.plans else (0.0, 0)
         self.plans.append(plan)
-        self._starts.append(plan.step)
         self._begins.append(begin)
 
     def steps(self, step: int) -> int:
@@ -56,16 +54,16 @@ class Schedule:
         """Share of the run that is done, 0 … 1."""
         start, images, _ = self.plan(step)
         share, _ = self._begins[self._index(step)]
-        seen, start = step * self.batch_size, start * self.batch_size
+        now, start = step * self.batch_size, start * self.batch_size
         if images <= start:
             return 1.0
-        return min(1.0, share + (1.0 - share) * (seen - start) / (images - start))
+        return min(1.0, share + (1.0 - share) * (now - start) / (images - start))
 
     def moment(self, step: int) -> int:
         """The same in steps of the first plan: how far it would be."""
         start = self.plan(step).step
         _, moment = self._begins[self._index(step)]
-        first, steps = -(-self.plans[0].images // self.batch_size), self.steps(step)
+        first, steps = self.steps(0), self.steps(step)
         if steps <= start:
             return first
         return moment + (first - moment) * (step - start) // (steps - start)
@@ -75,7 +73,7 @@ class Schedule:
         return step == 0 or self.moment(step) // period != self.moment(step - 1) // period
 
     def _index(self, step: int) -> int:
-        return max(0, bisect_right(self._starts, step) - 1)
+        return max(0, bisect_right(self.plans, step, key=lambda plan: plan.step) - 1)
 
     def plan(self, step: int) -> Plan:
         """The plan that holds at a step."""

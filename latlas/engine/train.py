@@ -26,7 +26,6 @@ from latlas.engine.callbacks import Minutes, Monitor, Reweighting, Validation
 from latlas.engine.options import TrainOptions, batch_size_of
 from latlas.engine.progress import Log, Progress
 from latlas.engine.resolve import resolve, too_few_steps
-from latlas.engine.schedule import Plan
 from latlas.engine.trainer import Callback, NotFinite, Trainer
 
 #: lines of metrics.jsonl in a whole run
@@ -142,8 +141,7 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
         if log.is_main:
             files.save_json(folder / RUN, {**record, "chosen": resolved.to_json()})
     devices.apply_layout(model, resolved.layout)
-    plans = [Plan(*plan) for plan in resolved.plans]
-    trainer = Trainer(model, options, budget=plans or resolved.images,
+    trainer = Trainer(model, options, budget=resolved.plans or resolved.images,
                       precision=resolved.precision, distributed=distributed, n_train=n)
     reweights = isinstance(model, ReweightsData) and model.reweighting_interval > 0
     monitor = Monitor(folder, log.run) if model.defaults.monitored else None

@@ -19,7 +19,7 @@ from latlas.core.noise import Noise, derive, dropout_rng
 from latlas.core.trees import check_tensors
 from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Log
-from latlas.engine.schedule import Plan, Schedule
+from latlas.engine.schedule import Schedule
 
 #: steps from one update of the averaged weights to the next, and from one gradient norm in the log
 #: of a monitored model to the next: more would cost time for little
@@ -71,12 +71,12 @@ class Trainer:
     """
 
     def __init__(self, model: Model, options: TrainOptions, *,
-                 budget: int | Sequence[Plan], precision: str,
+                 budget: int | Sequence[tuple[int, int, int]], precision: str,
                  distributed: DistributedContext | None = None, n_train: int = 0) -> None:
         if not isinstance(model, Trains):
             raise TypeError(f"{type(model).__name__} has no phases to train")
         self.model, self.options, self.n_train = model, options, n_train
-        self.schedule = Schedule([Plan(0, budget)] if isinstance(budget, int) else budget,
+        self.schedule = Schedule([(0, budget, 0)] if isinstance(budget, int) else budget,
                                  options.batch_size)
         self.device, self.precision = model.device, precision
         self.distributed = distributed or DistributedContext()
@@ -116,9 +116,9 @@ class Trainer:
         """The last step of the budget was made."""
         return self.index >= self.steps
 
-    def due(self, times: float) -> bool:
+    def due(self, times: int) -> bool:
         """Whether what is done so many times in a run, evenly spread, is to be done now."""
-        return self.schedule.due(self.index, max(1, int(self.schedule.steps(0) / times)))
+        return self.schedule.due(self.index, max(1, self.schedule.steps(0) // times))
 
     def step(self, batch: Batch) -> None:
         """Every phase that is due, then the model's own buffers and the averaged weights. Nothing

@@ -57,7 +57,7 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds
     numbers = None if seeds is None else common.whole_numbers("seeds", seeds)
     if truncation != 1:
         run.require("mix", f"sample {say_option('truncation')}")
-    say_notes(run.doubts())
+    say_notes(run.warnings())
     write.check_examples(out, run.space)
     fits("n", n, n if numbers is None else len(numbers), run.space, out)
     results = results_of(

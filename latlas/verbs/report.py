@@ -88,8 +88,8 @@ def write_report(runs: Sequence[Any], out: str | Path | None, data: Any = None, 
             facts["chosen"] = ", ".join(f"{k}={v}" for k, v in run.chosen.items())
         if run.ending:  # the finished model says how its training ended
             facts["training"] = run.ending.summary().removeprefix("finished ")
-            if run.doubts():
-                facts["note"] = run.doubts()[0]
+            if notes := run.warnings():
+                facts["note"] = notes[0]
         subjects.append(Subject(run.name, run.model, run.path, next(iter(ways.values())), facts,
                                 ways if reached else {}))
     html = build_page(subjects, train=train, test=test, title=title, command=command, seed=seed,

@@ -116,7 +116,7 @@ def describe(path: Path) -> RunFacts:
             run = Run(path) if ":" not in record["model"] else None
             if run is not None and run.ending is not None:
                 images, loss, note = run.ending.images, run.ending.best, "; ".join(
-                    run.ending.doubts())
+                    run.ending.warnings())
         except LatlasError as error:
             state, note = "damaged", str(error)
     return RunFacts(str(path), str(record.get("model", "")), data or "in memory", state, images,
