@@ -125,7 +125,8 @@ class Minutes(Callback):
             if unit > STALLED * self.seconds_per_step and threads > 1:
                 threads = 1
                 del self.looks[:-1]
-            images = (step + max(1, remaining)) * schedule.batch_size  # one more step is then the last
+            # at least one more step, which is then the last
+            images = (step + max(1, remaining)) * schedule.batch_size
             schedule.follow(trainer.distributed.agree(Plan(step, images, threads)))
             if log.is_main:
                 record = read_run(log.folder)
