@@ -172,3 +172,13 @@ def test_a_full_disk_is_one_line(tmp_path, name):
 def test_grids_are_near_square(n):
     rows, columns = np.array(grid(np.zeros((n, 1, 64, 64), np.uint8), gap=0).shape[:2]) // 64
     assert 0 <= columns - rows <= 1 and columns * (rows - 1) < n <= columns * rows
+
+
+def test_times_of_day_are_written_as_people_write_them(tmp_path):
+    import datetime
+
+    import polars as pl
+
+    times = [datetime.time(18, 31, 36), datetime.time(4, 5, 6, 500_000)]
+    write.write_table(tmp_path / "t.csv", {"at": pl.Series(times)})
+    assert (tmp_path / "t.csv").read_text().split() == ["at", "18:31:36", "04:05:06.500"]

@@ -121,7 +121,10 @@ def write_table(path: Path | str, columns: Mapping[str, Any]) -> str:
             frame = as_frame(columns)
             # polars' own writers know no paths but UTF-8, and errors of another kind
             buffer = io.BytesIO()
-            (frame.write_csv if suffix == ".csv" else frame.write_parquet)(buffer)
+            if suffix == ".csv":  # a time of day without the zeros of its fraction
+                frame.write_csv(buffer, time_format="%H:%M:%S%.f")
+            else:
+                frame.write_parquet(buffer)
             part.write_bytes(buffer.getbuffer())
     return f"wrote {len(next(iter(columns.values())))} rows to {target}"
 
