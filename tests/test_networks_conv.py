@@ -54,6 +54,53 @@ def test_up_has_the_size_of_what_down_came_from(large):
     assert Up(2, 3, small, large)(h).shape == (1, 3, *large)
 
 
+@pytest.mark.parametrize(("small", "large"), [((5, 7), (10, 14)), ((4, 3), (7, 6)),
+                                              ((4, 5), (8, 5)), ((4, 5), (4, 9))])
+def test_up_is_a_repeated_pixel_and_a_convolution(small, large):
+    up, h = Up(2, 3, small, large), torch.randn(2, 2, *small)
+    nn.init.normal_(up.bias)
+    repeated = torch.nn.functional.pad(h, (1, 1, 1, 1), mode="replicate")
+    for axis, stride in zip((2, 3), up.stride, strict=True):
+        repeated = repeated.repeat_interleave(stride, axis)
+    kernel = up.weight.transpose(0, 1).flip(2, 3)
+    whole = torch.nn.functional.conv2d(repeated, kernel, up.bias, padding=1)
+    ends = [(stride, stride + side) for stride, side in zip(up.stride, large, strict=True)]
+    expected = whole[..., slice(*ends[0]), slice(*ends[1])]
+    torch.testing.assert_close(up(h), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [16, 15, 28])
+def test_no_weights_make_a_checkerboard_of_a_constant(side):
+    """At the start and after steps that ask for a checkerboard: inside and at the border."""
+    half = (side + 1) // 2
+    up, h = Up(3, 2, (half, half), (side, side)), torch.randn(1, 3, 1, 1).expand(4, 3, half, half)
+    board = (torch.arange(side)[:, None] + torch.arange(side)) % 2 * 2.0 - 1
+    adam = torch.optim.Adam(up.parameters(), 0.1)
+    for _ in range(5):
+        out = up(h)
+        assert (out - out[..., :1, :1]).abs().max() < 1e-5
+        adam.zero_grad()
+        (out - board).square().mean().backward()
+        adam.step()
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (3, 17, 13), (2, 28, 28), (1, 45, 64)])
+def test_samples_have_no_power_at_the_nyquist_frequency(shape):
+    """Nor after steps towards noise, which has as much of it as of anything else."""
+    decoder, z = ConvDecoder(shape, 6, width=4), torch.randn(64, 6)
+    adam = torch.optim.Adam(decoder.parameters(), 1e-2)
+    for _ in range(6):
+        x = decoder(z)
+        even = x[..., 1:2 * ((shape[1] - 1) // 2) + 1, 1:2 * ((shape[2] - 1) // 2) + 1].detach()
+        for axis in (-1, -2):  # the mean of pairs of neighbours has a zero there
+            sign = torch.tensor([1.0, -1.0]).repeat(even.shape[axis] // 2)
+            alternating = (even * (sign if axis == -1 else sign[:, None])).mean(axis)
+            assert alternating.square().mean() < 0.02 * even.square().mean()
+        adam.zero_grad()
+        (x - torch.randn_like(x)).square().mean().backward()
+        adam.step()
+
+
 def test_every_pixel_reaches_the_code_and_is_reached_by_it():
     shape = (1, 13, 10)
     x = torch.randn(1, *shape, requires_grad=True)

@@ -65,23 +65,29 @@ def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
 
 
-class Up(nn.Module):
-    """(n, inputs, *small) to (n, outputs, *large), the mirror of :func:`down`.
+class Up(nn.ConvTranspose2d):
+    """(n, inputs, *small) to (n, outputs, *large), the mirror of :func:`down`: every pixel is
+    repeated, then a 3×3 convolution; an odd side leaves the last row or column out.
 
-    A transposed convolution whose kernel of 4 is a multiple of its stride of 2, so every output
-    has as many inputs (Odena et al. 2016, "Deconvolution and checkerboard artifacts"); an odd
-    side is reached by leaving the last row or column out.
+    A pixel repeated has no power at the Nyquist frequency, and no weights bring it back: there are
+    no checkerboards (Odena et al. 2016, "Deconvolution and checkerboard artifacts"), and a constant
+    stays constant. Both together are a transposed convolution whose kernel is the 3×3 one summed
+    over the copies of a pixel, 4×4, which takes 4/9 of the products of one after the other. What is
+    outside of the image is as its edge is, so that borders do not differ from the inside.
     """
 
     def __init__(self, inputs: int, outputs: int, small: Size, large: Size) -> None:
-        super().__init__()
-        stride = _strides(large, small)
-        kernel = 2 + stride[0], 2 + stride[1]
+        super().__init__(inputs, outputs, 3, stride=_strides(large, small))
         self.large = large
-        self.conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride=stride, padding=1)
 
-    def forward(self, h: Tensor) -> Tensor:
-        out: Tensor = self.conv(h)
+    def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:
+        weight, (down, across) = self.weight, self.stride
+        if down == 2:
+            weight = F.pad(weight, (0, 0, 0, 1)) + F.pad(weight, (0, 0, 1, 0))
+        if across == 2:
+            weight = F.pad(weight, (0, 1)) + F.pad(weight, (1, 0))
+        out = F.conv_transpose2d(F.pad(h, (1, 1, 1, 1), mode="replicate"), weight, self.bias,
+                                 self.stride, padding=(1 + down, 1 + across))
         return out[..., :self.large[0], :self.large[1]]
 
 
@@ -104,11 +110,9 @@ def _preserve_scale(network: nn.Module) -> None:
     """
     gain = 1.0
     for layer in network.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            inputs: float = layer.weight[0].numel()  # how many numbers one output is a sum of
-            if isinstance(layer, nn.ConvTranspose2d):
-                per_stride = math.prod(layer.kernel_size) / math.prod(layer.stride)
-                inputs = layer.in_channels * per_stride
+        if isinstance(layer, (nn.Linear, nn.Conv2d, Up)):
+            weight = layer.weight[:, 0] if isinstance(layer, Up) else layer.weight[0]
+            inputs = weight.numel()  # how many numbers one output is a sum of
             nn.init.normal_(layer.weight, std=gain / math.sqrt(inputs))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
