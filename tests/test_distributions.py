@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 from torch.distributions import Bernoulli as TorchBernoulli
 
+from latlas.core import distributions
 from latlas.core.distributions import (
     Bernoulli,
     DiscretisedLogistic,
@@ -143,6 +144,26 @@ def test_discretised_logistic_has_finite_gradients(location, log_scale):
     log_p.sum().backward()
     assert log_p.isfinite().all() and a.grad.isfinite().all() and b.grad.isfinite().all()
     assert a.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("draws", [(), (3,)])
+@pytest.mark.parametrize("part", [1, 50, 1 << 15])
+def test_discretised_logistic_has_the_derivatives_of_its_formula(draws, part, monkeypatch):
+    """In parts of any size, for every draw, in any memory layout, of first and last bins too."""
+    monkeypatch.setattr(distributions, "PART", part)
+    x = torch.randint(0, 4, (5, 2, 4, 3)) / 1.5 - 1
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    a, b = (torch.randn(*draws, *x.shape).requires_grad_() for _ in range(2))
+    log_p = DiscretisedLogistic(a, b, 2 / 3).log_prob(x)
+    wide = [t.double() for t in (x, a, b)]
+    upper, lower = ((wide[0] + s / 3 - wide[1]) * torch.exp(-wide[2]) for s in (1, -1))
+    truth = (torch.where(x > 0.9, 1.0, upper.sigmoid())
+             - torch.where(x < -0.9, 0.0, lower.sigmoid())).log().sum((-3, -2, -1))
+    torch.testing.assert_close(log_p.double(), truth, rtol=1e-5, atol=1e-4)
+    weight = torch.randn(log_p.shape)
+    for mine, theirs in zip(*(torch.autograd.grad((weight * value).sum(), (x, a, b))
+                              for value in (log_p, truth)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_discretised_logistic_draws_follow_its_probabilities():
