@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import torch
 from common import (
@@ -18,10 +18,10 @@ from common import (
     answer,
     arguments,
     ask,
+    images,
     machine,
     memory,
     peak_memory,
-    pictures,
     ratio,
     run_rounds,
     spread,
@@ -70,7 +70,7 @@ def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, An
     apply_layout(model, resolved.layout)
     trainer = Trainer(model, options, budget=resolved.images, precision=resolved.precision,
                       n_train=len(data))
-    return lambda: trainer.step(batches.at(trainer.index)), asdict(resolved)
+    return lambda: trainer.step(batches.at(trainer.index)), msgspec.to_builtins(resolved)
 
 
 def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:
@@ -88,7 +88,7 @@ def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, floa
 def coloured(path: Path | None, side: int, items: int) -> NDArray[np.uint8]:
     """Images of 28 by 28, enlarged and framed: (examples, 3, side, side)."""
     times = side // 28
-    x = pictures(path, items)[:items].repeat(times, 1).repeat(times, 2)
+    x = images(path, items)[:items].repeat(times, 1).repeat(times, 2)
     edge = (side - 28 * times) // 2
     framed = np.pad(x, ((0, 0), (edge, edge), (edge, edge)))
     return np.ascontiguousarray(np.repeat(framed[:, None], 3, 1))
