@@ -171,8 +171,8 @@ FAR = 1e30
 class _LogisticBins(torch.autograd.Function):
     """Σ log P(x) over the last ``event_dims`` dimensions under bins of a logistic density, in fp32.
 
-    Left to autograd this keeps a dozen tensors as large as the images, a quarter of the memory of
-    a convolutional network's step. Here it is computed for a few scalars at a time, and its
+    Left to autograd this keeps a dozen tensors as large as the images, a fifth of the memory of a
+    convolutional network's step. Here it is computed for a few scalars at a time, and its
     derivatives with it, which are all that is kept.
     """
 
