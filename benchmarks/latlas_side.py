@@ -28,14 +28,11 @@ class Stopwatch(Progress):
     """Times the steps after the first ``warm`` examples."""
 
     def __init__(self, warm: int, device: str) -> None:
-        self.warm, self.device, self.total = warm, device, 0
+        self.warm, self.device = warm, device
         self.marks: list[tuple[int, Clock]] = []
 
-    def begin(self, total: int, done: int, note: str) -> None:
-        self.total = total
-
-    def advance(self, images: int) -> None:
-        if images >= (self.total if self.marks else self.warm):
+    def advance(self, images: int, share: float) -> None:
+        if share >= 1 if self.marks else images >= self.warm:
             self.marks.append((images, Clock.now(self.device)))
 
     def took(self) -> dict[str, float]:

@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "latlas.run": ("Run", "load", "open_data"),
     "latlas.models": ("list_models",),
-    "latlas.learning": ("train", "continue_training", "fit_prior"),
+    "latlas.learning": ("train", "continue_training"),
+    "latlas.prior_fitting": ("fit_prior",),
     "latlas.verbs.generate": ("sample", "decode", "interpolate", "traverse", "prior_latents"),
     "latlas.verbs.encode": ("encode", "reconstruct", "denoise", "classify"),
     "latlas.verbs.styles": ("mix", "directions", "edit"),

@@ -1,4 +1,4 @@
-"""``train`` and ``fit_prior``: what people call to learn from data."""
+"""``train`` and ``continue_training``: what people call to learn from data."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from latlas import models
 from latlas.core.errors import (
-    CapabilityError,
     ConfigError,
     LatlasError,
     RunError,
     say_notes,
+    say_number,
     say_option,
 )
 from latlas.core.files import MODEL
 from latlas.core.options import to_json
-from latlas.core.record import RUN
-from latlas.core.space import Images, Table
+from latlas.core.space import Images
 from latlas.data.archives import sole_archive
-from latlas.data.dataset import Dataset, standardised
-from latlas.data.fitting import as_source, conform
+from latlas.data.dataset import Dataset
+from latlas.data.fitting import as_source
 from latlas.data.imagefiles import sizes_in
 from latlas.data.opening import holds_images
-from latlas.data.pairs import first_side
 from latlas.engine.options import BUDGETS, DEFAULT_MINUTES, batch_size_of
-from latlas.run import PRIOR, Run, weights_file_digest
+from latlas.prior_fitting import (
+    DRAWS,
+    LATENTS_PER_EXAMPLE,
+    PRIOR_IMAGES,
+    condition_of,
+    encode_training_data,
+    prior_share,
+)
+from latlas.run import PRIOR, Run
 from latlas.training import (
     Plan,
     TrainingData,
@@ -43,20 +49,11 @@ from latlas.training import (
     training_data,
 )
 
-#: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
-PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
-#: held-out latents whose density is compared, and probes of the trace for each
-CHECKED, PROBES = 1000, 2
-#: of a prior that is fitted at the end of training: draws of q(z|x), and latents to see for each
-#: example that the model has seen
-DRAWS, LATENTS_PER_EXAMPLE = 4, 4
 #: sizes that images are brought to where the minutes do not suffice for their own; those at which a
 #: model is timed, each in trials that a run of this share of the minutes would make
 IMAGE_SIZES, MEASURED, TRIAL = (32, 48, 64, 96, 128, 192, 256), (32, 64), 0.1
 #: steps and epochs that are enough for a larger size than 64, and for one up to that
 ENOUGH, BARELY = (1000, 10.0), (300, 3.0)
-#: numbers of an image from which on N(0, I) makes blotches of it
-LARGE_IMAGE = 28 * 28
 
 
 def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
@@ -135,8 +132,8 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     size = max([size for size in IMAGE_SIZES if size < native and suffice(size)],
                default=IMAGE_SIZES[0])
     say_notes([f"images are read at {size}x{size}, of which this machine sees about "
-               f"{examples(size) / n:,.2g} epochs in {minutes:g} minutes "
-               f"({examples(native) / n:,.2g} at {native}x{native}); "
+               f"{say_number(examples(size) / n, 2)} epochs in {minutes:g} minutes "
+               f"({say_number(examples(native) / n, 2)} at {native}x{native}); "
                f"{say_option('image_size', 'N')} chooses another size"])
     return read | {"image_size": size}
 
@@ -173,7 +170,8 @@ def seconds_per_example(plan: Plan, n: int, channels: int, side: int) -> tuple[f
 
 def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
           modules: Mapping[str, Any] | None = None, accept_changed_data: bool = False) -> Run:
-    """Train, then fit a prior to the latents in the share of the budget that is left for it.
+    """Train, then fit a prior to the latents in the share of the budget that is left for it; where
+    ``out`` is not named in a temporary folder that is removed at the end.
 
     The aggregate posterior of images is far from N(0, I), from which samples are blotches however
     good the bound is (Tomczak & Welling 2018; Dai & Wipf 2019).
@@ -181,13 +179,13 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
     Raises:
         RunError: as :func:`latlas.training.execute`.
     """
-    share = prior_share(plan, data)
-    if not share:
-        return execute(plan, data, out, progress, modules, accept_changed_data)
     if out is None:
         with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
             run = learn(plan, data, temporary, progress, modules)
             return Run.of(run.model, data=data.spec, outcome=run.outcome)
+    share = prior_share(plan, data)
+    if not share:
+        return execute(plan, data, out, progress, modules, accept_changed_data)
     plan = replace(plan, share=1 - share, started=plan.started or time.monotonic())
     run = execute(plan, data, out, progress, modules, accept_changed_data)
     if not run.finished or run.path is None or (run.path / PRIOR / MODEL).is_file():
@@ -195,7 +193,7 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
     minutes = plan.options.minutes
     trained = run.ending.images if run.ending else 0
     settings: dict[str, Any] = {"seed": plan.options.seed, "device": plan.options.device,
-                                "threads": plan.options.threads}
+                                "threads": plan.options.threads, "condition": condition_of(run)}
     if minutes:
         settings["minutes"] = minutes * share
     else:
@@ -273,126 +271,3 @@ def _next_folder(path: Path) -> Path:
         if before is not None and not before.finished and before.record.get("from") == str(path):
             return folder
     raise AssertionError
-
-
-def prior_share(plan: Plan, data: TrainingData) -> float:
-    """Share of the budget for a prior of the latents: as the person says, or else the model's own,
-    of images whose prior is not learnt with the rest.
-
-    ConfigError: a share of a model whose latents no prior is fitted to.
-    """
-    model, share = models.load_class(models.get(plan.model)), plan.options.prior_share
-    space = data.train.space if isinstance(data.train, Dataset) else None
-    possible = model.defaults.prior_share > 0 and model.takes_condition is None
-    if share is not None:
-        if share and not possible:
-            raise ConfigError(f"{say_option('prior_share', share)}: {plan.model} has no latents "
-                              "that a prior is fitted to", option="prior_share")
-        return share
-    large = space is not None and space.kind == "image" and space.dims >= LARGE_IMAGE
-    learnt = getattr(plan.config, "prior", "standard") != "standard"
-    return model.defaults.prior_share if possible and large and not learnt else 0.0
-
-
-@dataclass(frozen=True)
-class PriorFit:
-    """How the fit of a prior ended.
-
-    Attributes:
-        run: the run of the flow, in RUN/prior.
-        own, fitted: mean log-density of held-out latents under the model's own prior (NaN where
-            it has none) and under the fitted one, nats; ``None`` before the fit has ended. The
-            gain estimates by how much KL(q(z) ‖ p(z)) fell.
-    """
-
-    run: Run
-    own: float | None = None
-    fitted: float | None = None
-
-
-def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progress: bool = True,
-              accept_changed_data: bool = False, origin: str = "fit_prior()",
-              read: Mapping[str, Any] | None = None, **settings: Any) -> PriorFit:
-    """Fit a second prior to the latents of a run's training examples, in RUN/prior, by flow
-    matching.
-
-    The model of the run then carries it, and :func:`latlas.sample` draws from it. The same call
-    again goes on where it stopped.
-
-    Args:
-        data: by default what the run was trained on; ``read`` are options of the source.
-        draws: of q(z|x) for every example.
-        accept_changed_data: go on although the examples have changed since the fit began.
-        settings: of the model ``flow-matching`` and of training (``minutes=5``).
-
-    Raises:
-        CapabilityError: a model without an encoder, or one that is conditional.
-        RunError: a run that is not finished, or whose fitted prior has other settings.
-    """
-    import numpy as np
-    import torch
-
-    from latlas.core.noise import Noise
-
-    started, run = time.monotonic(), run if isinstance(run, Run) else Run(run)
-    run.require("encode", "fit-prior")
-    if run.conditional:
-        raise CapabilityError(f"{run.model_name} is conditional; a fitted prior takes no condition")
-    if run.path is None or not run.finished:
-        raise RunError(f"{run.path or run.name} is not trained to its end; the same `latlas train` "
-                       "goes on")
-    if all(settings.get(name) is None for name in BUDGETS):
-        settings["images"] = PRIOR_IMAGES
-    plan = plan_of("flow-matching", settings, origin=origin)
-    run.device = plan.options.device
-    source = as_source(data, run, **(read or {}))
-    data = encode_training_data(run, training_data(source, run.record.get("split", "train")),
-                                draws, plan.options.seed, source.name)
-    folder = run.path / PRIOR
-    try:
-        fit = execute(replace(plan, started=started), data, folder, progress,
-                      accept_changed_data=accept_changed_data)
-    except RunError as error:
-        if not error.option:  # nothing differs from what was fitted before
-            raise
-        go_on = f", or go on with {say_option(error.option, True)}"
-        raise RunError(error.message, hint=f"remove {folder} to fit another prior" + (
-            go_on if error.option == "accept_changed_data" else "")) from error
-    assert fit.outcome is not None
-    if fit.outcome.stopped == "interrupt":
-        return PriorFit(fit)
-    latents, flow, prior = first_side(data.validation or data.train), fit.model, run.model.prior
-    rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
-    z = torch.as_tensor(np.asarray(latents.x[rows]), device=run.model.device)
-    x = flow.to(z.device).space.to_model(z)
-    noise = Noise(0, z.device)
-    probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
-    density = torch.stack([flow.log_density(x, probe) for probe in probes]).mean().item()  # type: ignore[operator]
-    return PriorFit(fit, math.nan if prior is None else prior.log_prob(z).mean().item(),
-                    density - flow.space.log_volume)
-
-
-def encode_training_data(run: Run, examples: TrainingData, draws: int, seed: int,
-                         name: str) -> TrainingData:
-    """Draws of q(z|x) for the examples that a run was trained on, one for those held out; as a
-    table in units of its own. ``name`` is that of the examples' source."""
-    from latlas.verbs.passes import sample_posterior
-
-    assert run.path is not None
-    model = run.model
-    draws = max(1, min(draws, MOST_NUMBERS // (len(examples.train) * model.latent_dim)))
-
-    def table(data: Dataset, draws: int) -> Dataset:
-        latents = sample_posterior(model, conform(data, run.space, name), draws, seed=seed)
-        names = tuple(f"z{i}" for i in range(latents.shape[1]))
-        return Dataset(latents, Table.of_numbers(names))
-
-    train = table(first_side(examples.train), draws)
-    held_out = None if examples.validation is None else table(first_side(examples.validation), 1)
-    # a fit that goes on keeps the units it began with, to the last bit
-    folder = run.path / PRIOR
-    space = Run(folder).space if (folder / RUN).is_file() else standardised(
-        train.space, train.x)
-    return TrainingData(replace(train, space=space), held_out and replace(held_out, space=space),
-                        inputs={"weights": weights_file_digest(run.path), "draws": draws},
-                        basis=(examples.train, examples.validation))

@@ -55,6 +55,7 @@ class Run:
         device: where the model's weights go: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         model: the ``module:Class`` of a run of a model of one's own. Its code is imported only if
             it is named here, or was by :func:`latlas.train` in this process.
+        record: what run.json holds, where it was read already.
         modules: networks of the person's own that it was trained with (``encoder=…``).
 
     Attributes:
@@ -73,10 +74,10 @@ class Run:
     outcome: Outcome | None = None
 
     def __init__(self, path: str | Path, *, device: str = "auto", model: str | None = None,
-                 **modules: nn.Module) -> None:
+                 record: dict[str, Any] | None = None, **modules: nn.Module) -> None:
         self.path: Path | None = Path(path)
         self.device, self.modules = device, modules
-        self.record = record = read_run(self.path)
+        self.record = record = read_run(self.path) if record is None else record
         try:
             self.name, self.model_name = self.path.resolve().name, record["model"]
             if model is not None and model != self.model_name:

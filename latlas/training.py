@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -39,11 +38,6 @@ from latlas.run import Run
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
-
-#: of the fit of a prior: latents to see where no budget is given; at most so many numbers in all
-PRIOR_IMAGES, MOST_NUMBERS = 4_000_000, 100_000_000
-#: held-out latents whose density is compared, and probes of the trace for each
-CHECKED, PROBES = 1000, 2
 
 
 @dataclass(frozen=True)
@@ -133,9 +127,9 @@ def config_for(plan: Plan, examples: Any) -> Any:
     return fit(examples.space, len(examples)) if fit else plan.config
 
 
-def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
+def execute(plan: Plan, data: TrainingData, out: str | Path, progress: bool = True,
             modules: Mapping[str, Any] | None = None, accept_changed_data: bool = False) -> Run:
-    """Train in ``out``; without one in a temporary folder that is removed at the end.
+    """Train in a run folder.
 
     Raises:
         RunError: ``out`` holds another run, or one of other data, unless that is accepted.
@@ -147,10 +141,6 @@ def execute(plan: Plan, data: TrainingData, out: str | Path | None = None, progr
     from latlas.engine.progress import Bar, Progress
     from latlas.engine.train import train as train_model
 
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="latlas-") as temporary:
-            run = execute(plan, data, temporary, progress, modules)
-            return Run.of(run.model, data=data.spec, outcome=run.outcome)
     out, modules = Path(out), modules or {}
     # of two domains nothing is held out: no example of one has its own in the other
     needs = models.load_class(models.get(plan.model)).needs

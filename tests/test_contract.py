@@ -370,7 +370,7 @@ def test_the_seed_decides_everything(case, trained, tmp_path):
 def test_a_run_that_is_stopped_from_outside_is_not_compared(tmp_path, monkeypatch):
     """It would look as if the seed did not decide everything."""
     at = tiny.At(96, lambda: signal.raise_signal(signal.SIGTERM))
-    monkeypatch.setattr(Progress, "advance", lambda self, images: at.advance(images))
+    monkeypatch.setattr(Progress, "advance", lambda self, images, share: at.advance(images))
     with pytest.raises(KeyboardInterrupt, match="from outside"):
         tiny.train(tmp_path / "run", "ae", tiny.images(), tiny.small("ae"))
     assert at.done

@@ -505,6 +505,6 @@ def test_the_faster_number_of_threads_is_taken(tmp_path, monkeypatch, slow, thre
 
 def test_the_first_line_says_what_will_be_done(tmp_path):
     lines, progress = [], Progress()
-    progress.begin = lambda total, done, note: lines.append(note)
+    progress.begin = lambda note, *rest: lines.append(note)
     tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"), progress=progress)
     assert lines == ["20 steps of 16 examples (3.56 epochs), lr 0.001, fp32, 1 thread, cpu"]

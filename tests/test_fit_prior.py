@@ -13,13 +13,17 @@ import pytest
 import torch
 
 import latlas
+from latlas import models
 from latlas.cli import __main__ as cli
 from latlas.core.distributions import Normal
-from latlas.core.errors import CapabilityError, ConfigError, RunError
+from latlas.core.errors import CapabilityError, ConfigError, DataError, RunError
+from latlas.core.model import Batch
 from latlas.core.noise import Noise
+from latlas.core.space import Points
 from latlas.data.fitting import as_source
 from latlas.engine.progress import Progress
-from latlas.learning import encode_training_data, learn
+from latlas.learning import learn
+from latlas.prior_fitting import encode_training_data
 from latlas.training import plan_of, training_data
 from latlas.verbs.passes import sample_posterior
 
@@ -164,8 +168,10 @@ def test_latents_are_of_the_examples_the_run_was_trained_on(runs: Path) -> None:
 
 
 def test_what_cannot_be_fitted_is_refused(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(CapabilityError, match="conditional"):
-        latlas.fit_prior(runs / "conditional-vae", progress=False, **FLOW)
+    latlas.train("conditional-vae", "digits", out=runs / "part", progress=False, condition="part",
+                 **TINY | {"images": 64})
+    with pytest.raises(CapabilityError, match="given a part of the image"):
+        latlas.fit_prior(runs / "part", progress=False, **FLOW)
     latlas.fit_prior(runs / "pca", progress=False, **FLOW)
     with pytest.raises(CapabilityError, match="flow-matching cannot encode; `fit-prior` needs"):
         latlas.fit_prior(runs / "pca/prior", progress=False, **FLOW)
@@ -260,7 +266,7 @@ def test_a_run_without_a_folder_has_its_prior(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("model", "data", "more"), [
     ("vae", photos(), {"prior_share": 0}), ("vae", photos(size=16), {}),
     ("vae", photos(), {"prior": "mixture"}), ("vae", "moons", {}),
-    ("conditional-vae", (photos(), np.arange(60) % 2), {}), ("pca", photos(), {})])
+    ("conditional-vae", photos(), {"condition": "part"}), ("pca", photos(), {})])
 def test_no_prior_is_fitted_where_it_is_not_asked_for(tmp_path, model, data, more) -> None:
     own = {k: v for k, v in SMALL.items() if model != "pca" or k in ("threads", "progress")}
     run = latlas.train(model, data, out=tmp_path / "run", **own | more)
@@ -294,3 +300,108 @@ def test_minutes_are_those_of_both(tmp_path: Path) -> None:
              for folder in (tmp_path / "run", tmp_path / "run/prior")]
     assert run.model.fitted_prior is not None and parts == pytest.approx([0.15, 0.05])
     assert time.monotonic() - start < 3 * 12  # of a machine that others use
+
+
+def two_classes(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a class with one example in twelve, and of one with the rest, in another place."""
+    rng, label = np.random.default_rng(2), (np.arange(n) % 12 == 0).astype(np.int64)
+    x = rng.standard_normal((n, 2)) * [[0.3, 1.0]] + label[:, None] * [4.0, -3.0]
+    return x.astype(np.float32), label
+
+
+def test_a_flow_of_given_classes_begins_with_the_moments_of_each() -> None:
+    """Exactly, but for one more example of each class at 0 with variance 1: before any step, and
+    for a class of a single example."""
+    x, label = torch.tensor([[1.0, -2.0], [3.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1])
+    space = Points((2,)).replace(classes=("a", "b"))
+    flow = models.build("flow-matching", models.get("flow-matching").config(condition="label"),
+                        space)
+    flow.prepare([Batch(x[:2], label[:2]), Batch(x[2:], label[2:])], 3)
+    means = torch.tensor([[4 / 3, -2 / 3], [2.5, 2.5]])
+    variances = torch.tensor([[11 / 3 - 16 / 9, 5 / 3 - 4 / 9], [13 - 6.25, 13 - 6.25]])
+    for code in (0, 1):
+        classes = torch.full((20_000,), code)
+        z = flow.sample(20_000, noise=Noise(0), condition=classes)
+        torch.testing.assert_close(z.mean(0), means[code], atol=0.08, rtol=0)
+        torch.testing.assert_close(z.var(0), variances[code], atol=0.05, rtol=0.05)
+        exact = Normal(means[code], variances[code].log()).log_prob(z[:50])
+        own = flow.log_density(z[:50], condition=classes[:50])
+        torch.testing.assert_close(own, exact, atol=1e-3, rtol=1e-3)
+
+
+def test_a_flow_of_given_classes_has_the_moments_of_each() -> None:
+    """Of a class with one row in twelve, too: and its density is that of the class."""
+    x, label = two_classes(1200)
+    run = latlas.train("flow-matching", (x, label), condition="label", images=150_000, width=64,
+                       depth=2, threads=1, precision="fp32", progress=False)
+    for code in (0, 1):
+        mine, drawn = x[label == code], np.asarray(latlas.sample(run, 2000, label=str(code)))
+        np.testing.assert_allclose(drawn.mean(0), mine.mean(0), atol=0.25)
+        np.testing.assert_allclose(drawn.std(0), mine.std(0), atol=0.2)
+        exact = Normal(torch.tensor([4.0, -3.0]) * code,
+                       2 * torch.tensor([0.3, 1.0]).log()).log_prob(torch.from_numpy(mine))
+        own, other = (latlas.score(run, (mine, np.full(len(mine), c))).mean
+                      for c in (code, 1 - code))
+        assert abs(own - exact.mean().item()) < 0.3 and own > other + 3
+    with pytest.raises(DataError, match="needs a label for every example"):
+        latlas.sample(run, 3)
+    with pytest.raises(DataError, match="condition=label needs labels and this data has none"):
+        latlas.train("flow-matching", x, condition="label", images=64, progress=False)
+
+
+def test_samples_of_a_class_come_from_a_prior_of_its_latents(tmp_path: Path) -> None:
+    """The posteriors of the classes are put far apart: a class of three examples has its own."""
+    label = (np.arange(60) % 20 == 0).astype(np.int64)
+    run = latlas.train("conditional-vae", (photos(), label), out=tmp_path / "run",
+                       **SMALL | {"prior_share": 0})
+    source, encode = as_source((photos(), label)), type(run.model).encode
+
+    def apart(model, x, *, condition=None):
+        q = encode(model, x, condition=condition)
+        return Normal(q.mean + 6.0 * condition[:, None] - 3.0, q.log_var)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(run.model), "encode", apart)
+        fit = latlas.fit_prior(tmp_path / "run", source, draws=20, progress=False,
+                               **FLOW | {"images": 60_000, "width": 64})
+        latents = encode_training_data(run, training_data(source), 20, 0, "photos").train
+    assert fit.fitted > fit.own + 2
+    prior = latlas.load(tmp_path / "run").model.fitted_prior
+    for code in (0, 1):
+        mine = latents.x[latents.label == code]
+        assert len(mine) == 20 * (label[:60] == code)[training_data(source).train.index].sum()
+        drawn = prior.sample(1000, Noise(0), torch.full((1000,), code)).numpy()
+        np.testing.assert_allclose(drawn.mean(0), mine.mean(0), atol=0.3)
+        np.testing.assert_allclose(drawn.std(0), mine.std(0), atol=0.3)
+
+
+def test_a_conditional_run_ends_with_a_prior_of_every_class(tmp_path: Path) -> None:
+    """``--latents own`` draws from N(0, I) as ever, and an evaluation has both."""
+    label = np.arange(60) % 2
+    run = latlas.train("conditional-vae", (photos(), label), out=tmp_path / "run", **SMALL)
+    assert latlas.load(tmp_path / "run/prior").model.condition_dim == 2
+    bare = latlas.load(tmp_path / "run")
+    bare.model.fitted_prior = None
+    own, auto = (latlas.sample(tmp_path / "run", 8, label="1", latents=kind)
+                 for kind in ("own", "auto"))
+    np.testing.assert_array_equal(own, latlas.sample(bare, 8, label="1"))
+    assert not np.array_equal(own, auto)
+    result = latlas.evaluate(run, (photos(), label), split="all", draws=2, samples=40,
+                             features="pixels", metrics=["samples"])
+    assert result.fitted is not None and result.fitted.get("frechet") is not None
+
+
+def test_a_fit_of_classes_that_was_stopped_goes_on_with_their_units(tmp_path: Path) -> None:
+    data, more = two_classes(200), {"condition": "label", "width": 16, "depth": 1,
+                                    "batch_size": 20, "images": 400, "threads": 1,
+                                    "precision": "fp32", "checkpoint_seconds": 1e9}
+    whole = latlas.train("flow-matching", data, out=tmp_path / "whole", progress=False, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "advance", lambda self, images, share: signal.raise_signal(
+            signal.SIGINT) if images == 200 else None)
+        run = latlas.train("flow-matching", data, out=tmp_path / "run", progress=False, **more)
+    assert run.outcome.stopped == "interrupt"
+    run = latlas.train("flow-matching", data, out=tmp_path / "run", progress=False, **more)
+    assert run.outcome.stopped == "budget"
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, run.model.state_dict()[name])

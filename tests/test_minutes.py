@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from latlas.core.record import Chosen, read_run
 from latlas.core.space import Images, Points
 from latlas.core.trees import Ending
 from latlas.data.dataset import Dataset
+from latlas.engine.progress import Bar
 from latlas.engine.resolve import too_few_steps
 from latlas.engine.schedule import Plan, Schedule
 from latlas.engine.train import train
@@ -171,3 +173,57 @@ def test_minutes_count_from_the_command_that_runs(tmp_path, monkeypatch):
     assert cli.run(["train", "vae", "--data", "digits", "--minutes", "0.03", "--out", "run",
                     "--set", "threads=1"]) == 0
     assert latlas.load("run").ending.seconds < 60
+
+
+@pytest.mark.parametrize("changes", [
+    [], [(100, 4000)], [(100, 4000), (300, 9000), (500, 10_000)], [(150, 2600), (200, 12_000)]])
+def test_the_bar_never_goes_back_when_a_plan_grows(changes, capsys):
+    """By a clock of its own: a step takes a second, and a line is printed every ten."""
+    clock, schedule = [0.0], Schedule([Plan(0, 3200)], 16)
+    bar = Bar(lambda: clock[0])
+    bar.begin("begun", 400)
+    step = 0
+    while schedule.progress(step) < 1:
+        step, clock[0] = step + 1, clock[0] + 1.0
+        for at, images in changes:
+            if at == step:
+                schedule.follow(Plan(step, images))
+        bar.advance(16 * step, schedule.progress(step))
+    lines = capsys.readouterr().err.splitlines()[1:]
+    shares = [float(line.split("%")[0]) for line in lines]
+    assert shares == sorted(shares) and len(lines) == step // 10
+    last = changes[-1][0] if changes else 0
+    for i, (line, share) in enumerate(zip(lines, shares, strict=True)):
+        now = 10 * (i + 1)
+        assert share == pytest.approx(100 * schedule.progress(now), abs=0.06)
+        assert f"{16 * now:,} examples  {16 * now / 400:.3g} epochs  16 examples/s  " in line
+        if now >= last + 40:  # what is left is by the half minute before
+            minutes, seconds = map(int, line.split(" left")[0].split(":")[-2:])
+            assert 60 * minutes + seconds == pytest.approx(step - now, abs=1)
+
+
+def test_the_bar_stands_still_after_a_roll_back(capsys):
+    clock = [0.0]
+    bar = Bar(lambda: clock[0])
+    bar.begin("begun", 400, images=160, share=0.25)
+    for images, share in ((320, 0.5), (240, 0.375), (320, 0.5), (400, 0.625)):
+        clock[0] += 20.0
+        bar.advance(images, share)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert [line.split("%")[0].strip() for line in lines] == ["50.0", "50.0", "50.0", "62.5"]
+    assert "8 examples/s  0:00:40 left" in lines[0] and "left" not in lines[2]
+
+
+def test_a_terminal_has_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    clock = [0.0]
+    with Bar(lambda: clock[0]) as bar:
+        bar.begin("begun", 400)
+        for images in (800, 1600):
+            clock[0] += 10.0
+            bar.terms({"loss": 1234.56})
+            bar.advance(images, images / 1600)
+        bar.end("ended")
+    text = capsys.readouterr().err
+    assert "100%" in text and "4 epochs" in text and "80 examples/s" in text
+    assert "loss 1,235" in text

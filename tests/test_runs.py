@@ -8,6 +8,7 @@ import pytest
 import latlas
 from latlas.core.errors import RunError
 from latlas.core.files import alone
+from latlas.core.record import read_run
 
 QUICK = {"images": 128, "batch_size": 64, "threads": 1, "progress": False, "latent_dim": 2}
 
@@ -69,3 +70,11 @@ def test_a_folder_without_runs(tmp_path, monkeypatch):
     assert "no runs here" in latlas.runs().text()
     with pytest.raises(RunError, match="nothing is no folder"):
         latlas.runs("nothing")
+
+
+def test_run_json_is_read_once_for_each_run(folder, monkeypatch):
+    read = []
+    for module in ("latlas.verbs.runs", "latlas.run"):
+        monkeypatch.setattr(f"{module}.read_run", lambda path: read.append(path) or read_run(path))
+    assert [run.state for run in latlas.runs(folder).runs] == ["finished", "finished"]
+    assert sorted(read) == [folder / "a/vae", folder / "pca"]

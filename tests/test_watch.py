@@ -62,7 +62,7 @@ class Recorder(Progress):
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
-    def advance(self, images: int) -> None:
+    def advance(self, images: int, share: float) -> None:
         if images == self.stop:
             self.stop = 0
             signal.raise_signal(signal.SIGINT)
@@ -248,7 +248,7 @@ def test_alarms_survive_a_checkpoint():
 
 def test_the_bar_prints_a_warning(capsys):
     bar = Bar()
-    bar.begin(10, 0, "begun")
+    bar.begin("begun", 10)
     bar.warn("something [is] odd")
     assert "warning: something [is] odd" in capsys.readouterr().err
 

@@ -145,7 +145,7 @@ class At(Progress):
     def __init__(self, images: int, act: Callable[[], Any]) -> None:
         self.images, self.act, self.done = images, act, False
 
-    def advance(self, images: int) -> None:
+    def advance(self, images: int, share: float = 0.0) -> None:
         if images >= self.images and not self.done:
             self.done = True
             self.act()

@@ -142,7 +142,7 @@ def fit_prior(run: RunLike, *, data: DataLike = None,
     It goes into RUN/prior, and `latlas sample RUN` then draws from it. The same command again
     goes on where it stopped. `latlas train flow-matching --help` lists the settings.
     """
-    from latlas.learning import fit_prior as fit
+    from latlas.prior_fitting import fit_prior as fit
 
     values = settings("flow-matching", config, pairs(set, "--set"), {
         "images": images, "epochs": epochs, "minutes": minutes, "seed": seed, "device": device})

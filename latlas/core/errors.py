@@ -1,6 +1,7 @@
 """Errors a user can act on: one line, naming the file or option and what to do."""
 
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,6 +102,18 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}Valid: {', '.join(names)}"
+
+
+def say_number(value: float, digits: int = 3) -> str:
+    """A number of so many significant digits, with commas and without an exponent from 1 upward.
+
+    >>> say_number(1302.4, 2), say_number(999.6), say_number(12.345), say_number(0.5)
+    ('1,300', '1,000', '12.3', '0.5')
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    value = float(f"{value:.{digits - 1}e}")
+    return f"{value:,.0f}" if abs(value) >= 10**(digits - 1) else f"{value:.{digits}g}"
 
 
 class DataNote(UserWarning):

@@ -125,7 +125,7 @@ class Model(nn.Module, ABC):
         exact_likelihood: ``log_likelihood`` is no estimate.
         takes_condition: what a conditional model is given: the class ``label`` of an example, or a
             ``part`` of it. ``condition_dim`` is its size as the networks take it.
-        fitted_prior: the second prior, which ``latlas fit-prior`` has fitted to the latents.
+        fitted_prior: a second prior, fitted to the latents; of labels it takes a ``condition``.
     """
 
     Config: ClassVar[type]
@@ -140,7 +140,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.space = space
-        self.fitted_prior: Prior | None = None
+        self.fitted_prior: Any = None
 
     @property
     def prior(self) -> Prior | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from latlas.core.errors import RunError
+from latlas.core.errors import RunError, say_number
 from latlas.core.files import load_tree
 from latlas.core.record import Count, check_format
 
@@ -50,9 +50,9 @@ class Ending(Struct):
         """What was reached, for the last line of training."""
         text = f"finished {self.images:,} examples in {self.seconds:,.1f} s"
         if self.steps:
-            text += f" ({self.steps:,} steps, {self.epochs:,.3g} epochs)"
+            text += f" ({self.steps:,} steps, {say_number(self.epochs)} epochs)"
         if self.best is not None:
-            text += f"; held-out loss {self.best:.4g}"
+            text += f"; held-out loss {say_number(self.best, 4)}"
         if self.improved is not None and self.improved > STILL_FALLING:
             text += f", and it was still falling: by {self.improved:.1%} in the last fifth"
         return "; ".join([text, *(f"not resolved: {alarm}" for alarm in self.alarms)])
@@ -61,7 +61,8 @@ class Ending(Struct):
         """Why what this run makes may say little about the model; none of a run that is whole."""
         reasons = [f"an alarm held to its end ({alarm})" for alarm in self.alarms]
         if self.steps and (self.steps < FEW_STEPS or self.epochs < FEW_EPOCHS):
-            reasons.insert(0, f"it saw {self.steps:,} steps and {self.epochs:,.2g} epochs")
+            epochs = say_number(self.epochs, 2)
+            reasons.insert(0, f"it saw {self.steps:,} steps and {epochs} epochs")
         return reasons
 
 

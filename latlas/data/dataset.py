@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from latlas.core.errors import DataError, say_option, unknown
+from latlas.core.errors import DataError, say_number, say_option, unknown
 from latlas.core.space import Images, Points, Space, Table
 from latlas.data.splits import divide, divide_in_order, hash_rows, mix
 
@@ -331,7 +331,8 @@ class Store:
         size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
         if size > MOST_BYTES:
             raise DataError(f"{shape[0]:,} examples of {' by '.join(f'{n:,}' for n in shape[1:])} "
-                            f"numbers would need {size / 1e12:,.3g} TB; take fewer or smaller ones")
+                            f"numbers would need {say_number(size / 1e12)} TB; take fewer or "
+                            "smaller ones")
         if self.folder is None or (self.share > 0 and size <= self.share * available_memory()):
             return np.empty(shape, dtype)
         array, path = None, self.folder / "x.npy"

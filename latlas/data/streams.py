@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latlas.core.errors import DataError, LatlasError, say_option
+from latlas.core.errors import DataError, LatlasError, say_number, say_option
 from latlas.data import dataset
 
 CLIPS = 5  # axes of an array that can only be one of clips with channels
@@ -121,8 +121,8 @@ def say_size(size: float) -> str:
     """
     for unit, value in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= value:
-            return f"{size / value:,.3g} {unit}"
-    return f"{size:,.3g} bytes"
+            return f"{say_number(size / value)} {unit}"
+    return f"{say_number(size)} bytes"
 
 
 def claim(size: int, name: Any, *, free: int | None = None,

@@ -132,9 +132,7 @@ class Minutes(Callback):
                 record = read_run(log.folder)
                 record["chosen"]["plans"] = schedule.plans
                 save_json(log.folder / RUN, record)
-        plan = schedule.plan(step)
-        log.progress.plan(plan.images)
-        torch.set_num_threads(plan.threads or self.threads)
+        torch.set_num_threads(schedule.plan(step).threads or self.threads)
         return False
 
     def _mean_cost(self, start: float, stop: float) -> float:

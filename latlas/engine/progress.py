@@ -3,21 +3,29 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from latlas.core.errors import ConfigError, RunError
+from latlas.core.errors import ConfigError, RunError, say_number
 from latlas.core.files import whole
+
+#: seconds by which speed and time left are judged
+RECENT = 30.0
 
 
 class Progress:
-    """What training reports; shows nothing, :class:`Bar` does. Must return at once."""
+    """What training reports; shows nothing, :class:`Bar` does. Must return at once.
 
-    def begin(self, total: int, done: int, note: str) -> None: ...
-    def advance(self, images: int) -> None: ...
-    def plan(self, total: int) -> None: ...
+    ``share`` is that of the run which is done, 0 … 1, by its schedule; ``n`` the size of the
+    training set.
+    """
+
+    def begin(self, note: str, n: int, images: int = 0, share: float = 0.0) -> None: ...
+    def advance(self, images: int, share: float) -> None: ...
     def terms(self, values: dict[str, float]) -> None: ...
     def note(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
@@ -25,49 +33,62 @@ class Progress:
 
 
 class Bar(Progress):
-    """A rich progress bar on stderr: share, examples/s, time left, loss terms. Where stderr is no
-    terminal it prints a line every ten seconds instead."""
+    """A rich progress bar on stderr: share, examples, epochs, examples/s, time left, loss terms.
+    Where stderr is no terminal it prints a line every ten seconds instead.
 
-    def __init__(self) -> None:
+    A roll-back takes the run back, and the bar stands still until it is where it was. Speed and
+    time left are those of the last half minute.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.n = clock, 1
+        self.recent: deque[tuple[float, int, float]] = deque()  # seconds, examples, share
         self._bar: Any = None
-        self._total = self._images = self._first = 0
-        self._start = self._last = 0.0
+        self._share = 0.0
         self._text = ""
 
-    def begin(self, total: int, done: int, note: str) -> None:
-        self._total, self._first, self._start = total, done, time.monotonic()
+    def begin(self, note: str, n: int, images: int = 0, share: float = 0.0) -> None:
+        self.n, self._share = n, share
+        self.recent.append((self.clock(), images, share))
         print(note, file=sys.stderr)
         if sys.stderr.isatty():
             from rich import progress as rich
             from rich.console import Console
             self._bar = rich.Progress(
-                rich.TextColumn("{task.description}"), rich.BarColumn(), rich.TaskProgressColumn(),
-                rich.TextColumn("{task.fields[rate]}"), rich.TimeRemainingColumn(),
-                rich.TextColumn("{task.fields[text]}"), console=Console(stderr=True))
-            self._bar.add_task("train", total=total, completed=done, text="", rate="")
+                rich.BarColumn(), rich.TaskProgressColumn(),
+                rich.TextColumn("{task.description}"), console=Console(stderr=True))
+            self._bar.add_task("", total=1.0, completed=share)
             self._bar.start()
 
-    def advance(self, images: int) -> None:
-        now = time.monotonic()
-        if now - self._last < (0.2 if self._bar else 10.0):
+    def advance(self, images: int, share: float) -> None:
+        now = self.clock()
+        self._share = max(self._share, share)
+        if now - self.recent[-1][0] < (0.2 if self._bar else 10.0):
             return
-        self._last, self._images = now, images
-        rate = (images - self._first) / max(1e-9, now - self._start)
+        self.recent.append((now, images, share))
+        while len(self.recent) > 2 and now - self.recent[1][0] >= RECENT:
+            self.recent.popleft()
+        line = self.line()
         if self._bar:
-            self._bar.update(0, completed=images, text=self._text, rate=f"{rate:,.0f} examples/s")
-        elif images > self._first:
-            seconds = (self._total - images) / max(1e-9, rate)
-            line = (f"{min(1, images / self._total):5.1%}  {rate:,.0f} examples/s  "
-                    f"{max(0, seconds):,.0f} s left  {self._text}")
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            self._bar.update(0, completed=self._share, description=line)
+        else:
+            print(f"{self._share:6.1%}  {line}", file=sys.stderr, flush=True)
 
-    def plan(self, total: int) -> None:
-        self._total = total
-        if self._bar:
-            self._bar.update(0, total=total)
+    def line(self) -> str:
+        """Examples, epochs, and by what was reached of late the speed and the time left."""
+        (begun, first, before), (now, images, share) = self.recent[0], self.recent[-1]
+        parts = [f"{images:,} examples", f"{say_number(images / self.n)} epochs"]
+        if images > first and share > before:
+            seconds = round((1 - share) * (now - begun) / (share - before))
+            parts += [f"{say_number((images - first) / (now - begun))} examples/s",
+                      f"{timedelta(seconds=seconds)} left"]
+        return "  ".join([*parts, self._text]).rstrip()
 
     def terms(self, values: dict[str, float]) -> None:
-        self._text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self._text = "  ".join(f"{k} {say_number(v, 4)}" for k, v in values.items())
 
     def note(self, text: str) -> None:
         if self._bar:
@@ -80,7 +101,7 @@ class Bar(Progress):
 
     def end(self, note: str) -> None:
         if self._bar:
-            self._bar.update(0, completed=self._images, text=self._text)
+            self._bar.update(0, completed=self._share, description=self.line())
             self._bar.stop()
             self._bar = None
         elif self._text:  # where the bar did not show them to the end

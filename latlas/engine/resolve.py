@@ -16,7 +16,7 @@ from torch import nn
 
 from latlas.core import devices
 from latlas.core.devices import DistributedContext
-from latlas.core.errors import say_option
+from latlas.core.errors import say_number, say_option
 from latlas.core.model import Finishes, Model
 from latlas.core.record import Chosen
 from latlas.core.space import PairSpace
@@ -127,12 +127,12 @@ def too_few_steps(resolved: Chosen, n: int, space: Any) -> list[str]:
                        sizes[-1] if sizes else None)
         if smaller:
             ways.append(f"{say_option('image_size', smaller)} makes about "
-                        f"{speed * (side / smaller) ** 2:,.3g} examples/s of it")
+                        f"{say_number(speed * (side / smaller) ** 2)} examples/s of it")
     ways.append(f"{say_option('minutes', math.ceil(resolved.minutes * needed / resolved.images))} "
                 "would be enough for both")
-    return [f"{resolved.minutes:g} minutes are {steps:,} steps and {epochs:.2g} epochs at "
-            f"{speed:,.3g} examples/s: a model learns little in fewer than {FEW_STEPS} steps or "
-            f"{FEW_EPOCHS} epochs; " + ", ".join(ways)]
+    return [f"{resolved.minutes:g} minutes are {steps:,} steps and {say_number(epochs, 2)} epochs "
+            f"at {say_number(speed)} examples/s: a model learns little in fewer than {FEW_STEPS} "
+            f"steps or {FEW_EPOCHS} epochs; " + ", ".join(ways)]
 
 
 def layout_of(model: nn.Module, options: TrainOptions) -> str:

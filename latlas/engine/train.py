@@ -16,7 +16,7 @@ import msgspec
 import torch
 
 from latlas.core import devices, files, trees
-from latlas.core.errors import DataError, RunError, TrainingError
+from latlas.core.errors import DataError, RunError, TrainingError, say_number
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.record import FORMAT, RUN, Chosen, read_run
 from latlas.core.trees import Ending
@@ -83,7 +83,7 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         restored.callback(torch.set_rng_state, torch.get_rng_state())
         restored.callback(torch.set_num_threads, torch.get_num_threads())
         if isinstance(model, FitsDirectly):
-            progress.begin(len(train), 0, f"closed form on {len(train):,} examples")
+            progress.begin(f"closed form on {len(train):,} examples", len(train))
             model.fit(sweep)
             outcome = Outcome(len(train), 0.0, "closed form")
         else:
@@ -157,12 +157,12 @@ def _optimise(model: Model, train: Data, checks: Validation | None, options: Tra
     log.rewind(trainer.images if resumes else -1)
     speed, description = resolved.examples_per_second, model.describe(n)
     images = trainer.schedule.plan(trainer.index).images
-    log.progress.begin(images, trainer.images, ", ".join([
+    log.progress.begin(", ".join([
         f"{trainer.steps:,} step{'s' * (trainer.steps != 1)} of {resolved.batch_size:,} examples "
-        f"({images / n:,.3g} epochs)", f"lr {resolved.learning_rate:g}",
+        f"({say_number(images / n)} epochs)", f"lr {resolved.learning_rate:g}",
         resolved.precision, f"{resolved.threads} thread{'s' * (resolved.threads != 1)}",
-        str(trainer.device), *([f"{speed:,.3g} examples/s"] if speed else [])])
-        + (f"; {description}" if description else ""))
+        str(trainer.device), *([f"{say_number(speed)} examples/s"] if speed else [])])
+        + (f"; {description}" if description else ""), n, trainer.images, trainer.progress)
     if not resumes:
         log.warn(0, *too_few_steps(resolved, n, model.space), *model.warnings(n))
         for callback in trainer.callbacks:
@@ -200,7 +200,7 @@ def _loop(trainer: Trainer, batches: Batches, log: Log, monitor: Monitor | None)
             log.values.clear()
             try:
                 trainer.step(batches.at(trainer.index))
-                log.progress.advance(trainer.images)
+                log.progress.advance(trainer.images, trainer.progress)
                 if trainer.due(LOG_LINES):
                     terms = trainer.drain()
                     trainer.require_finite(terms)

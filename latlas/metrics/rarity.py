@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from latlas.core.errors import ConfigError, DataError, say_option, unknown
+from latlas.core.errors import ConfigError, DataError, say_number, say_option, unknown
 from latlas.metrics.arrays import Array, Float, Index, matrix, nearest
 
 #: what is wrong with latents that are alike
@@ -150,9 +150,10 @@ class Guarded:
     @property
     def words(self) -> str:
         """For the terminal."""
+        greatest = say_number(float(self.weights.max()))
         return (f"weights: alpha {self.alpha:.3g}, effective sample {self.share:.0%} of "
-                f"{len(self.weights):,} examples, greatest {self.weights.max():.3g} times "
-                f"the mean, {self.cut:.1%} clipped")
+                f"{len(self.weights):,} examples, greatest {greatest} times the mean, "
+                f"{self.cut:.1%} clipped")
 
 
 def guarded(values: Array, form: str, share: float = SHARE, most: float = CLIP,

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from latlas.core.errors import say_number
+
 #: groups of metrics, and what a model must be able to do for each, in the order of the tables
 GROUPS = {"likelihood": "score", "reconstruction": "reconstruct", "translation": "translate",
           "classification": "classify", "encoding": "encode", "disentanglement": "encode",
@@ -226,4 +228,4 @@ def number(value: float | None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     whole = value == round(value) or abs(value) >= 1e4
-    return (f"{value:,.0f}" if whole else f"{value:.4g}").replace("-", "−")
+    return (f"{value:,.0f}" if whole else say_number(value, 4)).replace("-", "−")

@@ -1,17 +1,20 @@
 """Flow matching (Lipman et al. 2023): a flow from noise to examples, learnt by regression."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latlas.core.errors import DataError
 from latlas.core.model import Batch, Loss, Model, Phase, Step
 from latlas.core.noise import Noise, dequantise
 from latlas.core.options import option
 from latlas.core.space import Space
-from latlas.models.priors import Prior, StandardNormal
+from latlas.models.priors import NAME_IT, Prior, StandardNormal
 from latlas.networks.mlp import mlp
 
 #: the velocity's network is given cos πkt and sin πkt, k = 1 … 8
@@ -25,6 +28,8 @@ class FlowMatchingConfig:
     width: int = option(256, "units of a hidden layer", low=1)
     depth: int = option(3, "residual blocks", low=0)
     steps: int = option(10, "steps from noise to an example, of four evaluations each", low=1)
+    condition: str = option("none", "what the flow is given: nothing, or the example's label",
+                            choices=("none", "label"))
 
 
 class FlowMatching(Model):
@@ -32,17 +37,31 @@ class FlowMatching(Model):
 
     v is regressed on x − ε at x_t = (1 − t) ε + t x (Lipman et al. 2023, eq. 23 with σ_min = 0;
     Liu et al. 2023, eq. 1). It starts as the velocity that leaves a standard normal one, so an
-    untrained model is the Gaussian that the data were standardised by.
+    untrained model is the Gaussian that the data were standardised by. With ``condition=label`` the
+    condition is a class (n,), and x is in units of the class: before a step is made, samples of a
+    class have the mean and the variances of its examples.
     """
 
     Config = FlowMatchingConfig
     exact_likelihood = True
     phases = (Phase("model", ("net",)),)
+    class_means: Tensor
+    class_sds: Tensor
 
     def __init__(self, config: FlowMatchingConfig, space: Space) -> None:
         super().__init__(config, space)
         self.latent_dim = space.dims
-        self.net = mlp(space.dims + 2 * FREQUENCIES, space.dims, config.width, config.depth)
+        self.takes_condition: Literal["label"] | None = (
+            "label" if config.condition == "label" else None)
+        self.condition_dim = len(space.classes) if self.takes_condition else 0
+        if self.takes_condition and not self.condition_dim:
+            raise DataError("condition=label needs labels and this data has none; name them with "
+                            "--label COLUMN")
+        if self.takes_condition:
+            self.register_buffer("class_means", torch.zeros(self.condition_dim, space.dims))
+            self.register_buffer("class_sds", torch.ones(self.condition_dim, space.dims))
+        self.net = mlp(space.dims + 2 * FREQUENCIES + self.condition_dim, space.dims,
+                       config.width, config.depth)
         nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
 
@@ -51,28 +70,66 @@ class FlowMatching(Model):
         """Images are dequantised; otherwise the data's own units."""
         return "integers" if self.space.levels else f"{self.space.kind} units"
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """v(x, t), (n, d) with times (n, 1) or (1, 1)."""
+    def velocity(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """v(x, t), (n, d) with times (n, 1) or (1, 1); of classes (n,) in their units."""
         phase = math.pi * t * torch.arange(1, FREQUENCIES + 1, device=x.device)
-        waves = torch.cat([phase.cos(), phase.sin()], 1).expand(len(x), -1)
-        out: Tensor = self.net(torch.cat([x, waves], 1)).float()
+        inputs = [x, torch.cat([phase.cos(), phase.sin()], 1).expand(len(x), -1)]
+        if self.takes_condition and label is not None:
+            inputs.append(F.one_hot(label.long(), self.condition_dim).to(x))
+        out: Tensor = self.net(torch.cat(inputs, 1)).float()
         return out + x * (2 * t - 1) / (t.square() + (1 - t).square())
+
+    def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
+        """Mean and standard deviation of each class, as if it had one more example, of mean 0 and
+        variance 1: a class of few is drawn towards all of them."""
+        if not self.takes_condition:
+            return
+        sums = torch.zeros(3, self.condition_dim, self.space.dims, dtype=torch.float64,
+                           device=self.device)
+        for batch in batches:
+            assert batch.label is not None
+            x = batch.x.flatten(1).double()
+            for total, values in zip(sums, (torch.ones_like(x), x, x.square()), strict=True):
+                total.index_add_(0, batch.label, values)
+        n = sums[0] + 1
+        mean = sums[1] / n
+        self.class_means.copy_(mean)
+        self.class_sds.copy_(((sums[2] + 1) / n - mean.square()).sqrt())
+
+    def class_units(self, label: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """Mean and standard deviation (n, d) of the classes (n,); 0 and 1 of a flow without.
+        DataError: it has classes, and none are named."""
+        if not self.takes_condition:
+            return 0.0, 1.0
+        if label is None:
+            raise DataError(f"this flow-matching needs a label for every example: {NAME_IT}")
+        return self.class_means[label], self.class_sds[label]
+
+    def conditioning(self, batch: Batch, noise: Noise) -> Tensor | None:
+        """The batch's own condition, else its labels, where the flow takes classes."""
+        if not self.takes_condition:
+            return None
+        return batch.label if batch.condition is None else batch.condition
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Squared error of the velocity per example, summed over its scalars, model units²."""
         x = dequantise(batch.x, self.space.step, step.noise).flatten(1)
         epsilon, t = step.noise.normal(*x.shape), step.noise.uniform(len(x), 1)
-        error = self.velocity((1 - t) * epsilon + t * x, t) - (x - epsilon)
+        label = self.conditioning(batch, step.noise)
+        mean, sd = self.class_units(label)
+        x = (x - mean) / sd
+        error = self.velocity((1 - t) * epsilon + t * x, t, label) - (x - epsilon)
         total = error.square().sum(1).mean()
         return Loss(total, {"loss": total})
 
     @torch.no_grad()
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, *shape) in model units."""
+        mean, sd = self.class_units(condition)
         start = noise.normal(n, self.space.dims).to(self.device)
-        end = runge_kutta(lambda x, t: self.velocity(x, x.new_tensor([[t]])), start, 0.0, 1.0,
-                          self.config.steps)
-        return end.unflatten(1, self.space.shape)
+        end = runge_kutta(lambda x, t: self.velocity(x, x.new_tensor([[t]]), condition), start,
+                          0.0, 1.0, self.config.steps)
+        return (mean + sd * end).unflatten(1, self.space.shape)
 
     def log_likelihood(self, x: Tensor, *, noise: Noise, draws: int = 1,
                        condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,28 +138,34 @@ class FlowMatching(Model):
         Images are dequantised: one draw of a lower bound. It takes ``dims`` times a sample's time.
         """
         flat = dequantise(x, self.space.step, noise).flatten(1)
-        nats = self.log_density(flat) - self.space.log_volume
+        nats = self.log_density(flat, condition=condition) - self.space.log_volume
         return nats, torch.full_like(nats, math.inf)
 
-    def log_density(self, x: Tensor, probe: Tensor | None = None) -> Tensor:
+    def log_density(self, x: Tensor, probe: Tensor | None = None,
+                    condition: Tensor | None = None) -> Tensor:
         """:func:`log_density` of x (n, d) in model units."""
-        return log_density(self.velocity, x, self.config.steps, probe)
+        mean, sd = self.class_units(condition)
+        nats = log_density(lambda x, t: self.velocity(x, t, condition), (x - mean) / sd,
+                           self.config.steps, probe)
+        return nats - sd.log().sum(1) if isinstance(sd, Tensor) else nats
 
 
 class FittedPrior(Prior):
-    """A flow matched to latents, as a prior in the units of the latents."""
+    """A flow matched to latents, as a prior in the units of the latents; of a conditional model's
+    latents for classes (n,), the ``condition``."""
 
     def __init__(self, flow: FlowMatching) -> None:
         super().__init__(flow.space.dims)
         self.flow = flow
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         flat = self.flow.space.to_model(z.reshape(-1, self.dims))
-        nats = self.flow.log_density(flat) - self.flow.space.log_volume
+        nats = self.flow.log_density(flat, condition=condition) - self.flow.space.log_volume
         return nats.reshape(z.shape[:-1])
 
-    def sample(self, n: int, noise: Noise) -> Tensor:
-        return self.flow.space.to_data(self.flow.sample(n, noise=noise)).float()
+    def sample(self, n: int, noise: Noise, condition: Tensor | None = None) -> Tensor:
+        z = self.flow.sample(n, noise=noise, condition=condition)
+        return self.flow.space.to_data(z).float()
 
 
 def runge_kutta(slope: Callable[[Tensor, float], Tensor], y: Tensor, start: float, end: float,

@@ -24,8 +24,9 @@ from latlas.core.model import Model
 from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Table
 from latlas.data.dataset import Dataset
+from latlas.learning import learn
 from latlas.models import get
-from latlas.training import Plan, TrainingData, execute, plan_of
+from latlas.training import Plan, TrainingData, plan_of
 from latlas.verbs.passes import drawn_examples
 
 Array = NDArray[Any]
@@ -200,7 +201,7 @@ class VAE(LatentModel):
 
 def trained(plan: Plan, parts: TrainingData) -> Model:
     """The model of a plan trained to its end; Ctrl-C ends the caller too."""
-    run = execute(plan, parts, progress=False)
+    run = learn(plan, parts, progress=False)
     if run.outcome is not None and run.outcome.stopped == "interrupt":
         raise KeyboardInterrupt
     return run.model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, DataError, say_option
+from latlas.core.errors import CapabilityError, DataError, say_number, say_option
 from latlas.core.files import save_json
 from latlas.metrics import outliers, rarity
 from latlas.metrics.arrays import nearest
@@ -220,10 +220,10 @@ class Audit(common.Result):
                      "accuracy": "accuracy"}
             columns = [k for k in heads if getattr(self.groups[0], k) is not None]
             lines.append(table(["group", *(heads[k] for k in columns)], [
-                [g.name, *(f"{getattr(g, k):,}" if k == "count" else f"{getattr(g, k):.4g}"
+                [g.name, *(f"{getattr(g, k):,}" if k == "count" else say_number(getattr(g, k), 4)
                            for k in columns)] for g in self.groups]))
-        lines += [f"worst by {name}: {s.worst} ({s.value:.4g}; variance between groups "
-                  f"{s.variance:.4g})" for name, s in self.spread.items()]
+        lines += [f"worst by {name}: {s.worst} ({say_number(s.value, 4)}; variance between groups "
+                  f"{say_number(s.variance, 4)})" for name, s in self.spread.items()]
         return "\n".join([*lines, *self.notes])
 
     def save(self, path: str | Path) -> str:

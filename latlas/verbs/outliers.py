@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, DataError, say_option, unknown
+from latlas.core.errors import (
+    CapabilityError,
+    ConfigError,
+    DataError,
+    say_number,
+    say_option,
+    unknown,
+)
 from latlas.data.fitting import (
     as_source,
     conform,
@@ -114,8 +121,8 @@ class Outliers(common.Result):
     def text(self) -> str:
         flagged, n, rankings = int(self.flag.sum()), len(self.score), self.rankings()
         line = (f"{counted(n, 'example')}, {flagged:,} flagged ({flagged / n:.2%}): {self.method} "
-                f"above {self.threshold:.4g}, which at most {self.fpr:.3g} of normal examples "
-                f"exceed (by {len(self.reference):,} held out)")
+                f"above {say_number(self.threshold, 4)}, which at most {self.fpr:.3g} of normal "
+                f"examples exceed (by {len(self.reference):,} held out)")
         if rankings:
             k = next(iter(rankings.values())).k
             return line + "\n" + table(["", "ROC AUC", "average precision", f"precision at {k}"], [

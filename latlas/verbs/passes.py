@@ -251,7 +251,7 @@ def drawn_examples(model: Any, n: int, *, seed: int = 0, condition: Any = None,
         for i in range(0, n, batch_size):
             size, source = min(batch_size, n - i), noise(model, seed, "sample", i)
             own = {k: v[i:i + batch_size] for k, v in conditions.items()}
-            z = (model.fitted_prior.sample(size, source) if prior == "fitted" else
+            z = (model.fitted_prior.sample(size, source, **own) if prior == "fitted" else
                  sample_prior_latents(model, size, source, own))
             if z is None:
                 values = model.sample(size, noise=source, **own)

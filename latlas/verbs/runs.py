@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from latlas.core.errors import LatlasError, RunError, say_option
+from latlas.core.errors import LatlasError, RunError, say_number, say_option
 from latlas.core.files import CHECKPOINT, MODEL, alone
 from latlas.core.record import RUN, read_run
 from latlas.data.streams import say_size
@@ -70,7 +70,7 @@ class Runs(Result):
         if not self.runs:
             return "\n".join([*lines, "no runs here; `latlas train vae --data digits` trains one"])
         rows = [(run.path, run.model, run.data, run.state, f"{run.images:,}",
-                 "" if run.loss is None else f"{run.loss:.5g}", "yes" if run.prior else "",
+                 "" if run.loss is None else say_number(run.loss, 5), "yes" if run.prior else "",
                  say_size(run.size)) for run in self.runs]
         notes = [f"{run.path}: {run.note}" for run in self.runs if run.note]
         return "\n".join([*lines, table(
@@ -113,7 +113,7 @@ def describe(path: Path) -> RunFacts:
     note = ""
     if state == "finished":
         try:
-            run = Run(path) if ":" not in record["model"] else None
+            run = Run(path, record=record) if ":" not in record["model"] else None
             if run is not None and run.ending is not None:
                 images, loss, note = run.ending.images, run.ending.best, "; ".join(
                     run.ending.warnings())
