@@ -20,6 +20,7 @@ _HOMES = {
     "latlas.models": ("list_models",),
     "latlas.learning": ("train", "continue_training"),
     "latlas.prior_fitting": ("fit_prior",),
+    "latlas.advice": ("advise",),
     "latlas.verbs.generate": ("sample", "decode", "interpolate", "traverse", "prior_latents"),
     "latlas.verbs.encode": ("encode", "reconstruct", "denoise", "classify"),
     "latlas.verbs.styles": ("mix", "directions", "edit"),

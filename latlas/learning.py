@@ -20,6 +20,7 @@ from latlas.core.errors import (
     say_notes,
     say_number,
     say_option,
+    say_setting,
 )
 from latlas.core.files import MODEL
 from latlas.core.options import to_json
@@ -142,18 +143,23 @@ def seconds_per_example(plan: Plan, n: int, channels: int, side: int) -> tuple[f
     """Of training on ``n`` images of ``side`` by ``side`` pixels, by a trial on noise; and the
     batch size."""
     import numpy as np
-    import torch
 
-    from latlas.core.devices import join, pick_device
-    from latlas.core.space import Images
-    from latlas.data.batches import Batches, Sweep
     from latlas.data.pairs import PairDataset
-    from latlas.engine.resolve import resolve
 
     needs = models.load_class(models.get(plan.model)).needs
     x = np.random.default_rng(0).integers(0, 256, (256, channels, side, side), np.uint8)
     one = Dataset(x, Images(x.shape[1:], classes=("a", "b")), np.arange(256) % 2)
-    examples: Any = PairDataset(one, one, needs == "pairs") if needs else one
+    return trial(plan, n, PairDataset(one, one, needs == "pairs") if needs else one)
+
+
+def trial(plan: Plan, n: int, examples: Any) -> tuple[float, int]:
+    """The same, by steps on some ``examples``."""
+    import torch
+
+    from latlas.core.devices import join, pick_device
+    from latlas.data.batches import Batches, Sweep
+    from latlas.engine.resolve import resolve
+
     with torch.random.fork_rng(devices=[]):
         model = models.build(plan.model, config_for(plan, examples), examples.space).to(
             pick_device(plan.options.device))
@@ -200,7 +206,7 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
         settings["images"] = min(PRIOR_IMAGES, max(1, LATENTS_PER_EXAMPLE * trained))
     if progress:
         print("fitting a prior to the latents, from which samples are drawn "
-              "(prior_share=0 leaves it out)", file=sys.stderr)
+              f"({say_setting('prior_share', 0)} leaves it out)", file=sys.stderr)
     latents = encode_training_data(run, data, DRAWS, plan.options.seed, "the training data")
     assert plan.started is not None
     nominal = plan.started + 60 * (minutes or 0) * plan.share

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latlas import models
-from latlas.core.errors import CapabilityError, ConfigError, RunError, say_option
+from latlas.core.errors import CapabilityError, ConfigError, RunError, say_option, say_setting
 from latlas.core.record import RUN
 from latlas.core.space import Table
 from latlas.data.dataset import Dataset, standardised
@@ -43,7 +43,7 @@ def prior_share(plan: Plan, data: TrainingData) -> float:
     possible = model.defaults.prior_share > 0 and getattr(plan.config, "condition", "") != "part"
     if share is not None:
         if share and not possible:
-            raise ConfigError(f"{say_option('prior_share', share)}: {plan.model} has no latents "
+            raise ConfigError(f"{say_setting('prior_share', share)}: {plan.model} has no latents "
                               "that a prior is fitted to", option="prior_share")
         return share
     large = space is not None and space.kind == "image" and space.dims >= LARGE_IMAGE
@@ -86,11 +86,6 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
         CapabilityError: a model without an encoder, or one that is given a part of the image.
         RunError: a run that is not finished, or whose fitted prior has other settings.
     """
-    import numpy as np
-    import torch
-
-    from latlas.core.noise import Noise
-
     started, run = time.monotonic(), run if isinstance(run, Run) else Run(run)
     run.require("encode", "fit-prior")
     condition = condition_of(run)
@@ -117,17 +112,27 @@ def fit_prior(run: str | Path | Run, data: Any = None, *, draws: int = 4, progre
     assert fit.outcome is not None
     if fit.outcome.stopped == "interrupt":
         return PriorFit(fit)
-    latents, flow, prior = first_side(data.validation or data.train), fit.model, run.model.prior
+    return PriorFit(fit, *densities(run, fit, first_side(data.validation or data.train)))
+
+
+def densities(run: Run, fit: Run, latents: Dataset) -> tuple[float, float]:
+    """Mean log-density, nats, of some latents under the prior of a run's model (NaN where it has
+    none) and under the fitted one, whose trace is estimated by probes."""
+    import numpy as np
+    import torch
+
+    from latlas.core.noise import Noise
+
+    flow, prior = fit.model, run.model.prior
     rows = np.random.default_rng(0).permutation(len(latents))[:CHECKED]
     z = torch.as_tensor(np.asarray(latents.x[rows]), device=run.model.device)
     label = None if latents.label is None else torch.as_tensor(latents.label[rows], device=z.device)
-    x = flow.to(z.device).space.to_model(z)
-    noise = Noise(0, z.device)
+    x, noise = flow.to(z.device).space.to_model(z), Noise(0, z.device)
     probes = [2.0 * noise.integers(2, *x.shape) - 1 for _ in range(PROBES)]
     density = torch.stack([flow.log_density(x, probe, label)  # type: ignore[operator]
                            for probe in probes]).mean().item()
-    return PriorFit(fit, math.nan if prior is None else prior.log_prob(z).mean().item(),
-                    density - flow.space.log_volume)
+    return (math.nan if prior is None else prior.log_prob(z).mean().item(),
+            density - flow.space.log_volume)
 
 
 def condition_of(run: Run) -> str:

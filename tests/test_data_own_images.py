@@ -569,6 +569,13 @@ def test_what_is_converted_for_the_sake_of_others_is_said(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "colour.png")
     notes = open_source(tmp_path).notes
     assert any("4 images of" in n and n.endswith("were converted to RGB") for n in notes)
+    Image.new("RGBA", (8, 8)).save(tmp_path / "cut.png")
+    assert any("read with transparency; mode=RGB leaves it out" in note
+               for note in open_source(tmp_path).notes)
+    assert open_source(tmp_path, mode="RGB").space.shape == (3, 8, 8)
+    for options in ({"mode": "RGB"}, {"mode": "RGBA"}):
+        notes = open_source(tmp_path, **options).notes
+        assert not any("transparency" in note for note in notes)
 
 
 def test_another_kind_of_files_than_the_run_learnt(tmp_path):

@@ -98,7 +98,7 @@ def test_an_interrupted_fit_ends_with_the_same_bits(runs: Path, tmp_path: Path,
     whole = latlas.fit_prior(tmp_path / "whole", progress=False, **FLOW)
     result = []
 
-    def stop(self: Progress, images: int) -> None:
+    def stop(self: Progress, images: int, share: float) -> None:
         if images >= 2000 and not result:
             result.append(signal.raise_signal(signal.SIGINT))
 
@@ -127,7 +127,7 @@ def test_changed_data_are_refused_unless_accepted(tmp_path: Path,
     run = tmp_path / "run"
     latlas.train("pca", str(tmp_path / "t.csv"), out=run, progress=False)
     with monkeypatch.context() as patched:
-        patched.setattr(Progress, "advance", lambda self, images: (
+        patched.setattr(Progress, "advance", lambda self, images, share: (
             images >= 2000 and signal.raise_signal(signal.SIGINT)))
         latlas.fit_prior(run, progress=False, **FLOW)
     space = latlas.load(run / "prior").space
@@ -310,16 +310,16 @@ def two_classes(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_flow_of_given_classes_begins_with_the_moments_of_each() -> None:
-    """Exactly, but for one more example of each class at 0 with variance 1: before any step, and
-    for a class of a single example."""
+    """Exactly, before any step; the variance within classes stands for that of a single example,
+    and of a class without any."""
     x, label = torch.tensor([[1.0, -2.0], [3.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1])
-    space = Points((2,)).replace(classes=("a", "b"))
+    space = Points((2,)).replace(classes=("a", "b", "none"))
     flow = models.build("flow-matching", models.get("flow-matching").config(condition="label"),
                         space)
     flow.prepare([Batch(x[:2], label[:2]), Batch(x[2:], label[2:])], 3)
-    means = torch.tensor([[4 / 3, -2 / 3], [2.5, 2.5]])
-    variances = torch.tensor([[11 / 3 - 16 / 9, 5 / 3 - 4 / 9], [13 - 6.25, 13 - 6.25]])
-    for code in (0, 1):
+    means = torch.tensor([[2.0, -1.0], [5.0, 5.0], [0.0, 0.0]])
+    variances = torch.full((3, 2), 2.0)
+    for code in (0, 1, 2):
         classes = torch.full((20_000,), code)
         z = flow.sample(20_000, noise=Noise(0), condition=classes)
         torch.testing.assert_close(z.mean(0), means[code], atol=0.08, rtol=0)

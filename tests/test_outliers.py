@@ -36,11 +36,13 @@ def test_a_new_normal_item_exceeds_the_threshold_as_often_as_asked(m, share):
 
 
 @pytest.mark.parametrize(("m", "share", "message"), [
-    (50, 0.01, "needs 99 held-out normal examples, there are 50"), (50, 0.0, "between 0 and 1"),
+    (50, 0.01, "needs 99 held-out normal examples, there are 50, which are "
+     "enough for fpr=0.02"), (50, 0.0, "between 0 and 1"),
     (50, 1.5, "between 0 and 1")])
 def test_a_threshold_that_cannot_be_had_is_refused(m, share, message):
     with pytest.raises(ConfigError, match=message):
         metrics.threshold(np.arange(m), share)
+    assert metrics.threshold(np.arange(50), 0.02) == 49
 
 
 def test_metrics_are_those_of_scikit_learn():

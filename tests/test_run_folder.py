@@ -326,7 +326,8 @@ def stopped(data: Path, out: str = "run", **more):
     from latlas.engine.progress import Progress
 
     advance = Progress.advance
-    Progress.advance = lambda self, images: images == 48 and signal.raise_signal(signal.SIGINT)
+    Progress.advance = lambda self, images, share: (
+        images == 48 and signal.raise_signal(signal.SIGINT))
     try:
         run = latlas.train("vae", str(data), out=out, **QUICK | more)
     finally:
@@ -412,7 +413,8 @@ def test_the_batch_size_that_was_chosen_stays_when_the_data_grow(here):
         return "x.npz"
     from latlas.engine.progress import Progress
     advance = Progress.advance
-    Progress.advance = lambda self, images: images == 64 and signal.raise_signal(signal.SIGINT)
+    Progress.advance = lambda self, images, share: (
+        images == 64 and signal.raise_signal(signal.SIGINT))
     try:
         latlas.train("vae", data(7900), out="run", **settings)
     finally:

@@ -104,7 +104,8 @@ COMMANDS: dict[str, Command] = {
         "latlas geometry runs/vae-digits --metric uncertain --out geometry.png")),
     "report": Command("Measure", "latlas.verbs.report:report", "One HTML file about a run.", (
         "latlas report runs/vae-digits",)),
-    "data info": Command("Data", "latlas.cli.data:info", "What is in a source?", (
+    "data info": Command("Data", "latlas.cli.data:info",
+                         "What is in a source, and which model to train on it?", (
         "latlas data info digits", "latlas data info photos/ --image-size 64")),
     "data pack": Command("Data", "latlas.cli.data:pack",
                          "Pack a source into a folder that opens at once and needs no memory.", (
@@ -124,6 +125,7 @@ def overview() -> str:
 
 START = (
     "Start here:",
+    "  latlas data info photos/                what is in it, and which model to train",
     "  latlas train vae --data digits          train on a source; any folder, npz, csv … will do",
     "  latlas sample runs/vae-digits --n 64    draw new examples from the run",
     "  latlas COMMAND --help                   options and examples of one command",

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from latlas import data
 from latlas.cli.train import Message
+from latlas.core.errors import LatlasError
 from latlas.render.text import table
 from latlas.verbs.common import Flag, Progress, verb
 
@@ -13,11 +14,25 @@ SourceName = Annotated[Any, Flag(str, "A name (digits, moons …), file or folde
 
 @verb
 def info(source: SourceName, other: Annotated[Any, Flag(
-             str, "A second source: the other domain.", positional=True)] = None,
+             str, "A second source: the other domain.", positional=True)] = None, *,
+         advice: Annotated[bool, Flag(bool, "Which model to train on it, and how long here, by "
+                                            "timing one for some seconds.",
+                                      negative="--no-advice")] = True,
          **read: Any) -> Message:
-    """What is in a source? Counts, shape, levels, classes, splits, memory."""
-    values = data.info(data.open_source(source if other is None else (source, other), **read))
-    return Message(values, _lines(values))
+    """What is in a source? Counts, shape, levels, classes, splits, memory; and which model?"""
+    opened = data.open_source(source if other is None else (source, other), **read)
+    values = data.info(opened)
+    if not advice:
+        return Message(values, _lines(values))
+    from latlas.advice import advise
+
+    try:
+        advised = advise(source, other, source=opened, **read)
+        facts, text = advised.facts(), advised.text()
+    except LatlasError as error:
+        facts, text = None, f"none: {error}"
+    return Message({**values, "advice": facts}, "\n".join([
+        _lines(values), "which model?", *(f"  {line}" for line in text.splitlines())]))
 
 
 @verb

@@ -74,6 +74,12 @@ def say_option(name: str, value: Any = "") -> str:
             if name in _flags else f"--data-option {quote(f'{name}={value}')}")
 
 
+def say_setting(name: str, value: Any) -> str:
+    """A setting of training as the person types it: ``prior_share=0``, in a command after
+    ``--set``."""
+    return f"{name}={value}" if _flags is None else f"--set {quote(f'{name}={value}')}"
+
+
 @contextmanager
 def flags_of_command(flags: Mapping[str, str]) -> Iterator[None]:
     """Errors raised inside name options by these flags (name of the option to flag)."""

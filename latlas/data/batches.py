@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latlas.core.errors import say_option
+from latlas.core.errors import say_setting
 from latlas.core.model import Batch, PairBatch
 from latlas.core.noise import derive
 from latlas.data.dataset import Dataset
@@ -44,7 +44,7 @@ class Batches:
         self._sides = _sides_of(data, self.device)
         for side in self._sides:
             claim((self.share.stop - self.share.start) * BYTES * (side.data.space.dims + 1),
-                  f"{say_option('batch_size', batch_size)}: a batch")
+                  f"{say_setting('batch_size', batch_size)}: a batch")
         self._order = _Order(self._sides[0].data, seed, "order")
         self._orders = [self._order]
         if isinstance(data, PairDataset):

@@ -138,7 +138,7 @@ class Reading:
         shorter = min(int(np.median([min(size) for size in sizes])), LARGEST_DEFAULT)
         return mode, (shorter, shorter), [
             f"{len({*sizes})} sizes: resized to {shorter}x{shorter} (the median shorter side, at "
-            f"most {LARGEST_DEFAULT}); choose with image_size"]
+            f"most {LARGEST_DEFAULT}); {say_option('image_size', 'N')} chooses another"]
 
     def changes(self, headers: list[Header], size: Size | None, mode: str) -> list[str]:
         """What is said of images that were brought to a size, or to a mode that was asked for or
@@ -160,6 +160,9 @@ class Reading:
                 "converted" in change)
             notes.append(f"{n:,} image{'s' * (n > 1)} of {(' and ' if several else ' ').join(of)} "
                          f"{'were' if n > 1 else 'was'} {change}")
+        if mode == "RGBA" and moded and not (self.fit or self.mode):
+            notes.append("some images are transparent, so all are read with transparency; "
+                         f"{say_option('mode', 'RGB')} leaves it out")
         return notes
 
     def in_levels(self, x: NDArray[Any], mode: str, name: Any) -> tuple[NDArray[Any], Images]:

@@ -69,7 +69,8 @@ def threshold(normal: Array, fpr: float) -> float:
     place = math.ceil(round((m + 1) * (1 - fpr), 9))
     if place > m:
         raise ConfigError(f"{say_option('fpr', fpr)} needs {math.ceil(1 / fpr) - 1} "
-                          f"held-out normal examples, there are {m}; allow a larger fpr")
+                          f"held-out normal examples, there are {m}, which are enough for "
+                          f"{say_option('fpr', math.ceil(1000 / (m + 1)) / 1000)}", option="fpr")
     return float(np.partition(np.asarray(normal, np.float64), place - 1)[place - 1])
 
 

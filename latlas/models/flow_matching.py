@@ -19,6 +19,8 @@ from latlas.networks.mlp import mlp
 
 #: the velocity's network is given cos πkt and sin πkt, k = 1 … 8
 FREQUENCIES = 8
+#: of a class, in model units: a dimension that does not vary is divided by its root
+LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class FlowMatching(Model):
     Liu et al. 2023, eq. 1). It starts as the velocity that leaves a standard normal one, so an
     untrained model is the Gaussian that the data were standardised by. With ``condition=label`` the
     condition is a class (n,), and x is in units of the class: before a step is made, samples of a
-    class have the mean and the variances of its examples.
+    class have the mean and the variances of its examples, of few drawn towards those of all.
     """
 
     Config = FlowMatchingConfig
@@ -80,21 +82,25 @@ class FlowMatching(Model):
         return out + x * (2 * t - 1) / (t.square() + (1 - t).square())
 
     def prepare(self, batches: Iterable[Batch], n_train: int) -> None:
-        """Mean and standard deviation of each class, as if it had one more example, of mean 0 and
-        variance 1: a class of few is drawn towards all of them."""
+        """Mean and variance of each class. To the squares about the mean of n examples comes the
+        variance v within classes, (Σ (x − m)² + v) / n: unbiased where v is the class's, too, and v
+        itself for a single example."""
         if not self.takes_condition:
             return
-        sums = torch.zeros(3, self.condition_dim, self.space.dims, dtype=torch.float64,
-                           device=self.device)
+        n, sums, squares = torch.zeros(3, self.condition_dim, self.space.dims,
+                                       dtype=torch.float64, device=self.device)
         for batch in batches:
             assert batch.label is not None
             x = batch.x.flatten(1).double()
-            for total, values in zip(sums, (torch.ones_like(x), x, x.square()), strict=True):
-                total.index_add_(0, batch.label, values)
-        n = sums[0] + 1
-        mean = sums[1] / n
+            n.index_add_(0, batch.label, torch.ones_like(x))
+            sums.index_add_(0, batch.label, x)
+            squares.index_add_(0, batch.label, x.square())
+        mean = sums / n.clamp(min=1)
+        about = (squares - n * mean.square()).clamp(min=0)
+        degrees = (n - 1).clamp(min=0).sum(0)
+        within = torch.where(degrees > 0, about.sum(0) / degrees.clamp(min=1), 1.0)
         self.class_means.copy_(mean)
-        self.class_sds.copy_(((sums[2] + 1) / n - mean.square()).sqrt())
+        self.class_sds.copy_(((about + within) / n.clamp(min=1)).clamp(min=LEAST_VARIANCE).sqrt())
 
     def class_units(self, label: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
         """Mean and standard deviation (n, d) of the classes (n,); 0 and 1 of a flow without.
