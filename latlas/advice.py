@@ -22,8 +22,8 @@ from latlas.verbs.common import Result
 
 #: minutes that are advised: the first of which this machine sees so many epochs and steps
 MINUTES, EPOCHS, STEPS = (1, 2, 5, 10, 20, 30, 60), 40, 1000
-#: minutes that a speed is said for, and those of the plan whose trials are short
-SAID, SHORT = 10, 1
+#: minutes whose epochs are said, and those of a plan whose trials are short
+QUOTED, TRIAL_MINUTES = 10, 1
 #: scalars of a small image; rows of a table, and examples of a class, that are few
 SMALL_IMAGE, FEW_ROWS, FEW_OF_CLASS = 1024, 200, 10
 #: examples that a model is timed on; options of a source that have a flag of their own
@@ -93,7 +93,7 @@ class Advice(Result):
             speed = f"{self.model} is fitted in closed form, in seconds"
         else:
             speed = (f"{self.model} learns from about {say_number(self.examples_per_second, 2)} "
-                     f"examples/s here: {SAID} minutes are {say_number(self.epochs, 2)} epochs")
+                     f"examples/s here: {QUOTED} minutes are {say_number(self.epochs, 2)} epochs")
         return "\n".join([self.command, self.reason, speed])
 
 
@@ -116,7 +116,7 @@ def advise(data: Any, other: Any = None, *, source: Source | PairSource | None =
     model, settings, reason = choose(source)
     named = all(isinstance(place, str | Path) for place in places)
     advice = Advice(model, reason, settings, tuple(map(str, places)) if named else (), read)
-    train, plan = split(source, "train"), plan_of(model, {**settings, "minutes": SAID})
+    train, plan = split(source, "train"), plan_of(model, {**settings, "minutes": QUOTED})
     if not hasattr(models.load_class(models.get(model)), "phases"):
         return advice
     if named:
@@ -128,12 +128,12 @@ def advise(data: Any, other: Any = None, *, source: Source | PairSource | None =
         seconds, batch_size = seconds_per_example(plan, len(train), channels,
                                                   advice.read["image_size"])
     else:
-        short = plan_of(model, {**settings, "minutes": SHORT})
+        short = plan_of(model, {**settings, "minutes": TRIAL_MINUTES})
         seconds, batch_size = trial(short, len(train), train.subset(slice(0, TIMED)))
     speed = (1 - prior_share(plan, TrainingData(train))) / seconds  # over all the minutes
     needed = max(EPOCHS * len(train), STEPS * batch_size)
     advice.minutes = next((m for m in MINUTES if 60 * m * speed >= needed), MINUTES[-1])
-    advice.examples_per_second, advice.epochs = 1 / seconds, 60 * SAID * speed / len(train)
+    advice.examples_per_second, advice.epochs = 1 / seconds, 60 * QUOTED * speed / len(train)
     return advice
 
 
