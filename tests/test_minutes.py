@@ -225,5 +225,5 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
             bar.advance(images, images / 1600)
         bar.end("ended")
     text = capsys.readouterr().err
-    assert "100%" in text and "4 epochs" in text and "80 examples/s" in text
+    assert "100.0%" in text and "4 epochs" in text and "80 examples/s" in text
     assert "loss 1,235" in text

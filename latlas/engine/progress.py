@@ -57,9 +57,14 @@ class Bar(Progress):
         if sys.stderr.isatty():
             from rich import progress as rich
             from rich.console import Console
+            from rich.table import Column
+            # of a narrow terminal the last terms of the loss are cut, not the share
             self._bar = rich.Progress(
-                rich.BarColumn(), rich.TaskProgressColumn(),
-                rich.TextColumn("{task.description}"), console=Console(stderr=True))
+                rich.BarColumn(16, table_column=Column(min_width=16)),
+                rich.TextColumn("{task.percentage:5.1f}%", table_column=Column(min_width=6)),
+                rich.TextColumn("{task.description}", table_column=Column(
+                    no_wrap=True, overflow="ellipsis", ratio=1)),
+                console=Console(stderr=True), expand=True)
             self._bar.add_task("", total=1.0, completed=share)
             self._bar.start()
 
