@@ -196,7 +196,7 @@ def test_the_bar_never_goes_back_when_a_plan_grows(changes, capsys):
     for i, (line, share) in enumerate(zip(lines, shares, strict=True)):
         now = 10 * (i + 1)
         assert share == pytest.approx(100 * schedule.progress(now), abs=0.06)
-        assert f"{16 * now:,} examples  {16 * now / 400:.3g} epochs  16 examples/s  " in line
+        assert f"{16 * now:,} examples ({16 * now / 400:.3g} epochs)  16/s  " in line
         if now >= last + 40:  # what is left is by the half minute before
             minutes, seconds = map(int, line.split(" left")[0].split(":")[-2:])
             assert 60 * minutes + seconds == pytest.approx(step - now, abs=1)
@@ -211,7 +211,7 @@ def test_the_bar_stands_still_after_a_roll_back(capsys):
         bar.advance(images, share)
     lines = capsys.readouterr().err.splitlines()[1:]
     assert [line.split("%")[0].strip() for line in lines] == ["50.0", "50.0", "50.0", "62.5"]
-    assert "8 examples/s  0:00:40 left" in lines[0] and "left" not in lines[2]
+    assert "8/s  0:00:40 left" in lines[0] and "left" not in lines[2]
 
 
 def test_a_terminal_has_a_bar(monkeypatch, capsys):
@@ -225,5 +225,5 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
             bar.advance(images, images / 1600)
         bar.end("ended")
     text = capsys.readouterr().err
-    assert "100.0%" in text and "4 epochs" in text and "80 examples/s" in text
-    assert "loss 1,235" in text
+    assert "100.0%" in text and "(4 epochs)" in text and "80/s" in text
+    assert "left  loss 1,235" in text and text.endswith("ended: loss 1,235\n")

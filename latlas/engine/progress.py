@@ -60,7 +60,7 @@ class Bar(Progress):
             from rich.table import Column
             # of a narrow terminal the last terms of the loss are cut, not the share
             self._bar = rich.Progress(
-                rich.BarColumn(16, table_column=Column(min_width=16)),
+                rich.BarColumn(10, table_column=Column(min_width=10)),
                 rich.TextColumn("{task.percentage:5.1f}%", table_column=Column(min_width=6)),
                 rich.TextColumn("{task.description}", table_column=Column(
                     no_wrap=True, overflow="ellipsis", ratio=1)),
@@ -85,10 +85,10 @@ class Bar(Progress):
     def line(self) -> str:
         """Examples, epochs, and by what was reached of late the speed and the time left."""
         (begun, first, before), (now, images, share) = self.recent[0], self.recent[-1]
-        parts = [f"{images:,} examples", f"{say_number(images / self.n)} epochs"]
+        parts = [f"{images:,} examples ({say_number(images / self.n)} epochs)"]
         if images > first and share > before:
             seconds = round((1 - share) * (now - begun) / (share - before))
-            parts += [f"{say_number((images - first) / (now - begun))} examples/s",
+            parts += [f"{say_number((images - first) / (now - begun))}/s",
                       f"{timedelta(seconds=seconds)} left"]
         return "  ".join([*parts, self._text]).rstrip()
 
@@ -109,7 +109,7 @@ class Bar(Progress):
             self._bar.update(0, completed=self._share, description=self.line())
             self._bar.stop()
             self._bar = None
-        elif self._text:  # where the bar did not show them to the end
+        if self._text:  # which a bar may have cut
             note = f"{note}: {self._text}"
         print(note, file=sys.stderr, flush=True)
 
