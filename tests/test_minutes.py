@@ -178,7 +178,7 @@ def test_minutes_count_from_the_command_that_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("changes", [
     [], [(100, 4000)], [(100, 4000), (300, 9000), (500, 10_000)], [(150, 2600), (200, 12_000)]])
 def test_the_bar_never_goes_back_when_a_plan_grows(changes, capsys):
-    """By a clock of its own: a step takes a second, and a line is printed every ten."""
+    """A step takes a second; a line is printed at the first one and every ten."""
     clock, schedule = [0.0], Schedule([Plan(0, 3200)], 16)
     bar = Bar(lambda: clock[0])
     bar.begin("begun", 400)
@@ -191,10 +191,10 @@ def test_the_bar_never_goes_back_when_a_plan_grows(changes, capsys):
         bar.advance(16 * step, schedule.progress(step))
     lines = capsys.readouterr().err.splitlines()[1:]
     shares = [float(line.split("%")[0]) for line in lines]
-    assert shares == sorted(shares) and len(lines) == step // 10
+    assert shares == sorted(shares) and len(lines) == 1 + (step - 1) // 10
     last = changes[-1][0] if changes else 0
     for i, (line, share) in enumerate(zip(lines, shares, strict=True)):
-        now = 10 * (i + 1)
+        now = 10 * i + 1
         assert share == pytest.approx(100 * schedule.progress(now), abs=0.06)
         assert f"{16 * now:,} examples ({16 * now / 400:.3g} epochs)  16/s  " in line
         if now >= last + 40:  # what is left is by the half minute before

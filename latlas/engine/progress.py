@@ -1,6 +1,7 @@
 """What a run logs and shows while it trains."""
 
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -34,7 +35,7 @@ class Progress:
 
 class Bar(Progress):
     """A rich progress bar on stderr: share, examples, epochs, examples/s, time left, loss terms.
-    Where stderr is no terminal it prints a line every ten seconds instead.
+    Where stderr is no terminal it prints a line at the first step and every ten seconds.
 
     A roll-back takes the run back, and the bar stands still until it is where it was. Speed and
     time left are those of the last half minute.
@@ -47,7 +48,7 @@ class Bar(Progress):
         self.clock, self.n = clock, 1
         self.recent: deque[tuple[float, int, float]] = deque()  # seconds, examples, share
         self._bar: Any = None
-        self._share = 0.0
+        self._share, self._refreshed = 0.0, -math.inf
         self._text = ""
 
     def begin(self, note: str, n: int, images: int = 0, share: float = 0.0) -> None:
@@ -71,8 +72,9 @@ class Bar(Progress):
     def advance(self, images: int, share: float) -> None:
         now = self.clock()
         self._share = max(self._share, share)
-        if now - self.recent[-1][0] < (0.2 if self._bar else 10.0):
+        if now - self._refreshed < (0.2 if self._bar else 10.0):
             return
+        self._refreshed = now
         self.recent.append((now, images, share))
         while len(self.recent) > 2 and now - self.recent[1][0] >= RECENT:
             self.recent.popleft()
@@ -86,7 +88,7 @@ class Bar(Progress):
         """Examples, epochs, and by what was reached of late the speed and the time left."""
         (begun, first, before), (now, images, share) = self.recent[0], self.recent[-1]
         parts = [f"{images:,} examples ({say_number(images / self.n)} epochs)"]
-        if images > first and share > before:
+        if images > first and share > before and now > begun:
             seconds = round((1 - share) * (now - begun) / (share - before))
             parts += [f"{say_number((images - first) / (now - begun))}/s",
                       f"{timedelta(seconds=seconds)} left"]
