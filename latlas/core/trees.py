@@ -50,7 +50,8 @@ class Ending(Struct):
         """What was reached, for the last line of training."""
         text = f"finished {self.images:,} examples in {self.seconds:,.1f} s"
         if self.steps:
-            text += f" ({self.steps:,} steps, {say_number(self.epochs)} epochs)"
+            steps = f"{self.steps:,} step{'s' * (self.steps != 1)}"
+            text += f" ({steps}, {say_number(self.epochs)} epochs)"
         if self.best is not None:
             text += f"; held-out loss {say_number(self.best, 4)}"
         if self.improved is not None and self.improved > STILL_FALLING:
