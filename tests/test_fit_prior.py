@@ -314,8 +314,8 @@ def test_a_flow_of_given_classes_begins_with_the_moments_of_each() -> None:
     and of a class without any."""
     x, label = torch.tensor([[1.0, -2.0], [3.0, 0.0], [5.0, 5.0]]), torch.tensor([0, 0, 1])
     space = Points((2,)).replace(classes=("a", "b", "none"))
-    flow = models.build("flow-matching", models.get("flow-matching").config(condition="label"),
-                        space)
+    config = models.get("flow-matching").config(condition="label", width=8, depth=0)
+    flow = models.build("flow-matching", config, space)
     flow.prepare([Batch(x[:2], label[:2]), Batch(x[2:], label[2:])], 3)
     means = torch.tensor([[2.0, -1.0], [5.0, 5.0], [0.0, 0.0]])
     variances = torch.full((3, 2), 2.0)
