@@ -1,12 +1,13 @@
 """Speed of adversarial training: plain PyTorch against latlas's engine, in alternation.
 
-Same networks, batch, loss (non-saturating, no penalty) and optimiser (Adam) on both sides; what is
-timed are whole steps of both players. The plain side is the loop as it is usually written: fp32,
-``torch.optim.Adam``, fakes made anew for each player, every weight's gradient taken in every
-backward pass. "fakes once" makes them once a step, as PyTorch's own DCGAN example does. The style
-generator is latlas's, whose modulated convolutions the plain side computes as groups of filters,
-one group for every example. latlas runs as it comes (number format and layout by timing), and once
-more held to fp32.
+Same networks, batch, loss and optimiser (Adam) on both sides; what is timed are whole steps of both
+networks. The loss of DCGAN and StyleGAN2 is non-saturating without a penalty, that of the light
+networks relativistic with R1 and R2 at every fourth step, as ``gan`` trains them. The plain side is
+the loop as it is usually written: fp32, ``torch.optim.Adam``, fakes made anew for each network,
+every weight's gradient taken in every backward pass. "fakes once" makes them once a step, as
+PyTorch's own DCGAN example does. The style generator is latlas's, whose modulated convolutions the
+plain side computes as groups of filters, one group for every example. latlas runs as it comes
+(number format and layout by timing), and once more held to fp32.
 
     python benchmarks/gan_speed.py --threads 1 2
 """
@@ -14,7 +15,7 @@ more held to fp32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,19 @@ class Game:
     model: str
     side: int
     batch_size: int
+    penalised: bool = False
+
+    @property
+    def period(self) -> int:
+        """Steps that cost, together, what any others of them do."""
+        return 4 if self.penalised else 1
 
     def build(self) -> Model:
         """The model; its first weights are the same every time."""
         torch.manual_seed(0)
         space = Images((3, self.side, self.side))
+        if self.penalised:
+            return build(self.model, get(self.model).config(prior="normal", augment="none"), space)
         config = {"objective": "non-saturating", "penalty": "none", "augment": "none"}
         if self.model == "style-gan":
             more = get(self.model).config(**config, path_weight=0.0)
@@ -63,6 +72,8 @@ class Game:
 GAMES = {
     "dcgan-32": Game("DCGAN, 32 px", "gan", 32, 64),
     "dcgan-64": Game("DCGAN, 64 px", "gan", 64, 64),
+    "light-64": Game("light, 64 px", "gan", 64, 32, penalised=True),
+    "light-128": Game("light, 128 px", "gan", 128, 32, penalised=True),
     "style-64": Game("StyleGAN2, 64 px", "style-gan", 64, 32),
 }
 
@@ -105,6 +116,7 @@ def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
     setattr(equalised, "modulated", grouped)  # noqa: B010
     g, d = model.generator, model.discriminator
     players = [torch.optim.Adam(m.parameters(), lr=RATE, betas=BETAS) for m in (g, d)]
+    steps = count()
     data = (torch.from_numpy(x).float() / 127.5 - 1).to(device)
     noise = Noise(0, device)
 
@@ -114,7 +126,27 @@ def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
                                                    device=device)) for _ in range(2))
             level = torch.randint(1, len(model.layer_sizes), (game.batch_size,), device=device)
             return g.synthesis(model.mix(first, second, level), noise)
-        return g(torch.randn(game.batch_size, LATENT, device=device))
+        return g(torch.randn(game.batch_size, model.latent_dim, device=device))
+
+    def penalised_step() -> None:
+        """Relativistic, with R1 and R2 at every ``r1_interval``-th step."""
+        real = data[torch.randint(len(data), (game.batch_size,), device=device)]
+        due = next(steps) % model.config.r1_interval == 0
+        for player in players:
+            player.zero_grad()
+        made = fakes()
+        d_inputs = [x.detach().requires_grad_(due) for x in (real, made)]
+        of_real, of_made = map(d, d_inputs)
+        loss = F.softplus(of_made - of_real).mean()
+        if due:
+            gradients = torch.autograd.grad([of_real.sum(), of_made.sum()], d_inputs,
+                                            create_graph=True)
+            squares = sum(gradient.square().flatten(1).sum(1).mean() for gradient in gradients)
+            loss = loss + 0.5 * model.config.gamma * model.config.r1_interval * squares
+        loss.backward()
+        players[1].step()
+        F.softplus(d(real) - d(made if once else fakes())).mean().backward()
+        players[0].step()
 
     def step() -> None:
         real = data[torch.randint(len(data), (game.batch_size,), device=device)]
@@ -125,7 +157,7 @@ def plain(game: Game, x: NDArray[np.uint8], device: str, once: bool) -> Step:
         players[1].step()
         F.softplus(-d(made if once else fakes())).mean().backward()
         players[0].step()
-    return step
+    return penalised_step if game.penalised else step
 
 
 def make(task: dict[str, Any]) -> tuple[Step, dict[str, Any]]:

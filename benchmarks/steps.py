@@ -73,15 +73,17 @@ def latlas_step(model: Model, data: Data, batch_size: int, task: Mapping[str, An
     return lambda: trainer.step(batches.at(trainer.index)), msgspec.to_builtins(resolved)
 
 
-def timed(step: Step, items: int, device: str, seconds: float) -> dict[str, float]:
-    """Seconds per example: the median step of so long a time."""
-    for _ in range(WARM):
+def timed(step: Step, items: int, device: str, seconds: float,
+          period: int = 1) -> dict[str, float]:
+    """Seconds per example: the median of so long a time, of ``period`` steps each."""
+    for _ in range(WARM * period):
         step()
     clocks = [Clock.now(device)]
     while len(clocks) <= LEAST or clocks[-1].wall - clocks[0].wall < seconds:
-        step()
+        for _ in range(period):
+            step()
         clocks.append(Clock.now(device))
-    steps = [late.since(early, items) for early, late in pairwise(clocks)]
+    steps = [late.since(early, items * period) for early, late in pairwise(clocks)]
     return {key: statistics.median(s[key] for s in steps) for key in steps[0]}
 
 
@@ -117,7 +119,8 @@ def _measure(task: dict[str, Any], case: Case, make: Making) -> dict[str, Any]:
     """One side, one case: seconds per example and peak memory. Runs in a subprocess."""
     torch.set_num_threads(task["threads"])
     step, chosen = make(task)
-    took = timed(step, case.batch_size, task["device"], task["seconds"])
+    took = timed(step, case.batch_size, task["device"], task["seconds"],
+                 getattr(case, "period", 1))
     return {**took, "chosen": chosen, **peak_memory(task["device"])}
 
 

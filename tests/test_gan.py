@@ -287,7 +287,7 @@ def test_gamma_and_networks_follow_the_data():
     assert (held_out.penalty, held_out.gamma, held_out.gamma_end) == ("gp", 10.0, 1.0)
     large = Images((3, 64, 64))
     config = models.build("gan", models.get("gan").config(), large).config
-    assert (config.network, config.latent_dim) == ("conv", 64)
+    assert (config.network, config.latent_dim) == ("light", 64)
     assert config.gamma > small.config.gamma
     slim = models.build("gan", models.get("gan").config(), Images((1, 3, 100)))
     assert slim.config.network == "mlp"

@@ -26,9 +26,11 @@ AUGMENT_BELOW, MEMORISED_BELOW = 10_000, 100
 #: signal of D that adaptive augmentation aims at, and the examples over which its probability
 #: can rise from 0 to 1 (Karras et al. 2020b, section 3.1)
 ADA_TARGET, ADA_EXAMPLES = 0.6, 500_000
-#: default units of hidden layers and channels of the first level; default hidden layers, of which
+#: default units of hidden layers and channels of the finest level; default hidden layers, of which
 #: narrow modes far apart need many: what lies between them has to be a steep step
-WIDTHS, DEPTHS = {"mlp": 128, "conv": 64}, {"mlp": 7, "conv": 0}
+WIDTHS, DEPTHS = {"mlp": 128, "conv": 64, "light": 16}, {"mlp": 7, "conv": 0, "light": 0}
+#: least shorter side for the light networks, and least longer one for half their width
+LIGHT_SIDE, HALF_WIDTH_SIDE = 48, 97
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,15 @@ class AdversarialConfig:
 class GANConfig(AdversarialConfig):
     """Generative adversarial network."""
 
-    network: str = option("auto", "kind of network; auto: conv for images of over 256 scalars and "
-                          "4 pixels a side, else mlp", choices=("auto", "mlp", "conv"))
-    width: int = option(0, "units of a hidden layer (mlp) or channels of the first level; 0: the "
-                           "default", low=0)
+    network: str = option("auto", "kind of network; auto: light for images of at least 48 pixels a "
+                          "side, conv for those of over 256 scalars and 4 pixels a side, else mlp",
+                          choices=("auto", "mlp", "conv", "light"))
+    width: int = option(0, "units of a hidden layer (mlp) or channels of the finest level; 0: 128 "
+                           "(mlp), 64 (conv), 16 (light; 8 for sides over 96)", low=0)
     depth: int = option(0, "hidden layers of the generator (mlp; the discriminator has half as "
                            "many) or downsampling stages; 0: the default", low=0)
-    r1_interval: int = option(1, "steps from one gradient penalty to the next, each times as many",
-                              low=1)
+    r1_interval: int = option(0, "steps from one gradient penalty to the next, each times as many; "
+                                 "0: 4 with the light networks, else 1", low=0)
     minibatch_std: int = option(0, "examples of a group whose spread the discriminator reads; 0: "
                                    "none", low=0)
     spectral_norm: bool = option(False, "divide the discriminator's weights by their largest "
@@ -123,13 +126,14 @@ class GANConfig(AdversarialConfig):
             setting = f"n_clusters={n_clusters}" if n_clusters else f"content_dims={content_dims}"
             raise ConfigError(f"{setting} goes with prior=clusters; choose that, too, or leave it "
                               "out")
-        network = self.network
+        network, sides = self.network, space.shape[1:] if image else (0,)
         if network == "auto":
-            large = space.dims > 256 and min(space.shape[1:], default=0) >= LEAST_SIDE
-            network = "conv" if image and large else "mlp"
-        return replace(config, network=network, width=self.width or WIDTHS[network],
+            large = space.dims > 256 and min(sides) >= LEAST_SIDE
+            network = "light" if min(sides) >= LIGHT_SIDE else "conv" if large else "mlp"
+        halved = (light := network == "light") and max(sides) >= HALF_WIDTH_SIDE
+        return replace(config, network=network, width=self.width or WIDTHS[network] >> halved,
                        depth=self.depth or DEPTHS[network], prior=prior, n_clusters=n_clusters,
-                       content_dims=content_dims)
+                       content_dims=content_dims, r1_interval=self.r1_interval or 1 + 3 * light)
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,8 @@ class GAN(Adversarial):
         self.prior = prior = self.prior if prior is None else prior
         self.latent_dim = prior.dims
         if space.kind == "image":  # learning takes steps more than images
-            self.defaults = replace(self.defaults, max_batch_size=64, learning_rate=5e-4)
+            most = 32 if self.config.network == "light" else 64
+            self.defaults = replace(self.defaults, max_batch_size=most, learning_rate=5e-4)
         else:  # modes are many, narrow, and cheap to learn
             self.defaults = replace(self.defaults, needs_fp32=True, min_batch_size=512,
                                     min_images=10_000_000)

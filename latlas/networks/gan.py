@@ -11,6 +11,7 @@ from latlas.core.errors import ConfigError
 from latlas.core.noise import Noise
 from latlas.core.space import Space
 from latlas.networks.conv import ConvDecoder, ConvEncoder
+from latlas.networks.light_gan import LightGenerator, LightTrunk
 from latlas.networks.mlp import leaky_mlp
 
 #: slope of :class:`Squashed` far out; octaves of :class:`Waves`
@@ -57,6 +58,8 @@ def make_generator(space: Space, inputs: int, condition: int = 0, *, network: st
     """(n, inputs) and an optional (n, condition) to (n, *shape)."""
     if network == "mlp":
         generator: nn.Module = Perceptron(space.shape, inputs + condition, width, depth)
+    elif network == "light":
+        generator = LightGenerator(space.shape, inputs, condition, width=width, depth=depth)
     else:
         generator = ConvDecoder(space.shape, inputs, condition, width=width, depth=depth,
                                 refined=True)
@@ -129,7 +132,10 @@ def make_discriminator(space: Space, *, network: str, width: int, depth: int,
     """A :class:`Discriminator` with a fully connected trunk, or the encoder of images. A fully
     connected one has half as many layers as the generator: its task is the smaller one."""
     features = width if network == "mlp" else 8 * width
-    if network == "mlp":
+    trunk: nn.Module
+    if network == "light":
+        trunk = LightTrunk(space.shape, features, width=2 * width, depth=depth)
+    elif network == "mlp":
         waves = [] if space.kind == "image" else [Waves()]
         inputs = space.dims * (1 + 2 * OCTAVES * len(waves))
         layers = leaky_mlp(inputs, 1, width, max(1, depth // 2))

@@ -206,7 +206,8 @@ class AdversarialLoss:
         outputs, (fake_logits,) = self.run(discriminate, fakes)
         real_logits = fake_logits
         if self.objective.generator_uses_real:
-            _, (real_logits,) = self.run(discriminate, real)
+            with torch.no_grad():  # the generator has no part in them
+                _, (real_logits,) = self.run(discriminate, real)
         return generator_loss(self.objective, real_logits, fake_logits), outputs[0]
 
     def run(self, discriminate: Discriminate,
