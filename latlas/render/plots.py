@@ -192,7 +192,9 @@ def draw_geometry(figure: Any, *, values: Array, extent: Sequence[float], codes:
         axes.plot(*path[[0, -1]].T, "o", color=ink, markersize=4, markeredgecolor=edge)
     axes.set(xlabel=titles[0], ylabel=titles[1], xlim=extent[:2], ylim=extent[2:])
     axes.grid(visible=False)
-    figure.colorbar(cells, label=f"log₁₀ of the {titles[2]}")
+    # below the plane: beside it the legend would come between the two
+    figure.colorbar(cells, ax=axes, location="bottom", aspect=40, pad=0.02,
+                    label=f"log₁₀ of the {titles[2]}")
     if len(names) <= 24:
         figure.legend(markerscale=1.6, loc="outside right upper", fontsize=8)
 
