@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from latlas import models
+from latlas.budget import trial
 from latlas.core.errors import DataNote, flags_of_command, say_number, say_option
 from latlas.data.dataset import Source, split
 from latlas.data.fitting import as_source
 from latlas.data.pairs import PairSource, first_side
-from latlas.learning import seconds_per_example, trial, with_image_size
+from latlas.learning import seconds_per_example, with_image_size
 from latlas.prior_fitting import prior_share
 from latlas.training import TrainingData, plan_of
 from latlas.verbs.common import Result

@@ -12,7 +12,7 @@ from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latlas import models
+from latlas import budget, models
 from latlas.core.errors import (
     ConfigError,
     LatlasError,
@@ -30,7 +30,7 @@ from latlas.data.dataset import Dataset
 from latlas.data.fitting import as_source
 from latlas.data.imagefiles import sizes_in
 from latlas.data.opening import holds_images
-from latlas.engine.options import BUDGETS, DEFAULT_MINUTES, batch_size_of
+from latlas.engine.options import BUDGETS, DEFAULT_MINUTES
 from latlas.prior_fitting import (
     DRAWS,
     LATENTS_PER_EXAMPLE,
@@ -44,15 +44,14 @@ from latlas.training import (
     Plan,
     TrainingData,
     began,
-    config_for,
     execute,
     plan_of,
     training_data,
 )
 
-#: sizes that images are brought to where the minutes do not suffice for their own; those at which a
-#: model is timed, each in trials that a run of this share of the minutes would make
-IMAGE_SIZES, MEASURED, TRIAL = (32, 48, 64, 96, 128, 192, 256), (32, 64), 0.1
+#: sizes that images are brought to where the minutes do not suffice for their own, and those at
+#: which a model is timed
+IMAGE_SIZES, MEASURED = (32, 48, 64, 96, 128, 192, 256), (32, 64)
 #: steps and epochs that are enough for a larger size than 64, and for one up to that
 ENOUGH, BARELY = (1000, 10.0), (300, 3.0)
 
@@ -111,6 +110,9 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     place = sole_archive(Path(places[0]).expanduser())
     n, (channels, *sides) = sizes_in(place, read.get("mode"))
     native = min(sides)
+    translates = models.load_class(models.get(plan.model)).needs is not None
+    if translates and len(places) == 1 and read.get("pair") != "side":
+        n //= 2  # of either side
     if n == 0 or native <= IMAGE_SIZES[0]:
         return read
     minutes = options.minutes or DEFAULT_MINUTES
@@ -126,6 +128,8 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
 
     def suffice(size: int) -> bool:
         steps, epochs = ENOUGH if size > MEASURED[1] else BARELY
+        if translates:  # every place of an image has its own target
+            epochs = min(epochs, BARELY[1])
         return examples(size) >= max(steps * batch_size, epochs * n)
 
     if suffice(native):
@@ -149,29 +153,7 @@ def seconds_per_example(plan: Plan, n: int, channels: int, side: int) -> tuple[f
     needs = models.load_class(models.get(plan.model)).needs
     x = np.random.default_rng(0).integers(0, 256, (256, channels, side, side), np.uint8)
     one = Dataset(x, Images(x.shape[1:], classes=("a", "b")), np.arange(256) % 2)
-    return trial(plan, n, PairDataset(one, one, needs == "pairs") if needs else one)
-
-
-def trial(plan: Plan, n: int, examples: Any) -> tuple[float, int]:
-    """The same, by steps on some ``examples``."""
-    import torch
-
-    from latlas.core.devices import join, pick_device
-    from latlas.data.batches import Batches, Sweep
-    from latlas.engine.resolve import resolve
-
-    with torch.random.fork_rng(devices=[]):
-        model = models.build(plan.model, config_for(plan, examples), examples.space).to(
-            pick_device(plan.options.device))
-        context, options = join(model.device), plan.options
-        options = replace(
-            options, batch_size=batch_size_of(model, n, options, context),
-            learning_rate=options.learning_rate or model.defaults.learning_rate,
-            minutes=TRIAL * (options.minutes or DEFAULT_MINUTES))
-        model.prepare(Sweep(examples, device=model.device), n)
-        chosen = resolve(model, Batches(examples, options.batch_size, device=model.device),
-                         options, context)
-    return 1 / chosen.examples_per_second, options.batch_size
+    return budget.trial(plan, n, PairDataset(one, one, needs == "pairs") if needs else one)
 
 
 def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progress: bool = True,
@@ -190,6 +172,8 @@ def learn(plan: Plan, data: TrainingData, out: str | Path | None = None, progres
             run = learn(plan, data, temporary, progress, modules)
             return Run.of(run.model, data=data.spec, outcome=run.outcome)
     share = prior_share(plan, data)
+    if not modules:
+        plan = budget.within_minutes(plan, data, out)
     if not share:
         return execute(plan, data, out, progress, modules, accept_changed_data)
     plan = replace(plan, share=1 - share, started=plan.started or time.monotonic())

@@ -62,6 +62,17 @@ def test_many_examples_need_their_epochs(folder, monkeypatch):
     assert read == {"image_size": 64}  # 16,200 examples are four epochs
 
 
+def test_pairs_are_counted_once_and_need_fewer_epochs(tmp_path, monkeypatch):
+    """Each place of an image has its own target: three epochs of the pairs are enough."""
+    speed(monkeypatch, 30, batch_size=1)
+    for side in "AB":
+        (tmp_path / side).mkdir()
+        Image.new("RGB", (128, 128)).save(tmp_path / side / "1.png")
+    for pairs, read in ((1300, {}), (1400, {"image_size": 96})):
+        monkeypatch.setattr(learning, "sizes_in", lambda *_, n=2 * pairs: (n, (3, 128, 128)))
+        assert with_image_size(plan_of("pix2pix", {"minutes": 10}), tmp_path, None, {}) == read
+
+
 def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path, monkeypatch):
     speed(monkeypatch, 2)
     small = {"latent_dim": 2, "network": "mlp", "width": 8, "depth": 1, "threads": 1,

@@ -24,8 +24,8 @@ LIKELIHOOD = AUTOENCODER | {"score"}
 GENERATOR = frozenset({"sample", "decode"})
 STYLES = GENERATOR | {"mix"}
 TRANSLATOR = frozenset({"translate"})
-#: (Isola et al. 2017, section 3.3)
-TRANSLATION_TRAINING = {"betas": (0.5, 0.999), "learning_rate": 2e-4, "batch_size": 4}
+#: (Isola et al. 2017, section 3.3); the learning rate is by the networks' width
+TRANSLATION_TRAINING = {"betas": (0.5, 0.999), "learning_rate": 0.0, "batch_size": 4}
 #: no momentum: the other network has moved on since
 GAN_TRAINING: dict[str, Any] = {"betas": (0.0, 0.99), "learning_rate": 0.0}
 #: of layers whose weights have unit variance
@@ -96,7 +96,7 @@ MODELS: dict[str, Entry] = {
                      TRANSLATION_TRAINING),
     "cycle-gan": Entry("latlas.models.cycle_gan:CycleGAN", TRANSLATOR,
                        "from one domain to another and back, without pairs",
-                       TRANSLATION_TRAINING | {"batch_size": 0, "learning_rate": 0.0}),
+                       TRANSLATION_TRAINING | {"batch_size": 0}),
     "flow-matching": Entry("latlas.models.flow_matching:FlowMatching",
                            frozenset({"sample", "score"}),
                            "a flow from noise to examples, without an encoder: tables, points, "

@@ -13,7 +13,14 @@ from latlas.core.motion import estimate, explained, grey, warped
 from latlas.core.noise import Noise
 from latlas.core.options import option
 from latlas.core.space import PairSpace
-from latlas.models.translation import TranslationConfig, Translator, flipped, l1
+from latlas.models.translation import (
+    PACE,
+    WIDTHS,
+    TranslationConfig,
+    Translator,
+    flipped,
+    l1,
+)
 
 #: weight of the temporal term for frames, and the share of the budget in which it grows to that:
 #: generators that must be steady from the first step do not leave what they begin with
@@ -26,8 +33,18 @@ IMAGE_DEFAULTS: dict[str, Any] = {
 AUDIO_DEFAULTS: dict[str, Any] = {
     "network": "columns", "width": 16, "penalty": "r1", "gamma": 5e-5, "r1_interval": 4,
     "cycle": 1.5, "identity": 0.0}
-#: examples of a step, and the learning rate
-IMAGE_PACE, AUDIO_PACE = (1, 2e-4), (4, 4e-4)
+#: for a budget of minutes that does not suffice for these: a residual network spends its time on
+#: the full size; a U-Net, whose skip connections keep outlines, takes a tenth of that
+NARROWER: tuple[dict[str, Any], ...] = (
+    {"network": "residual", "width": 32},
+    {"network": "unet", "width": 32, "depth": 2, "blocks": 3},
+    {"network": "unet", "width": 16, "depth": 2, "blocks": 3})
+#: images and epochs that these networks need
+ENOUGH = {("residual", 64): (100_000, 50.0), ("residual", 32): (30_000, 20.0),
+          ("unet", 32): (20_000, 15.0)}
+#: examples of a step, and the learning rate: of images, of networks narrower than the published, of
+#: recordings
+IMAGE_PACE, NARROW_PACE, AUDIO_PACE = (1, PACE), (4, 1e-3), (4, 4e-4)
 GENERATORS = ("G_AB", "G_BA")
 
 
@@ -40,7 +57,8 @@ class CycleGANConfig(TranslationConfig):
                           "once, of spectra all tones; auto: columns for recordings, else residual",
                           choices=("auto", "residual", "unet", "columns"))
     width: int = option(0, "channels of the first level of all networks, of columns a sixteenth of "
-                           "those inside; 0: 16 for recordings, else 64", low=0)
+                           "those inside; 0: 16 for recordings, else 64, or fewer, of another "
+                           "network, where that learns more in the minutes", low=0)
     penalty: str = option("auto", "gradient penalty of the discriminators; auto: r1 for "
                           "recordings, else none", choices=("auto", "none", "r1", "r2", "r1+r2",
                                                             "gp"))
@@ -72,6 +90,20 @@ class CycleGANConfig(TranslationConfig):
         return replace(self, temporal=temporal if self.temporal is None else self.temporal,
                        **{k: v for k, v in usual.items() if getattr(self, k) == getattr(blank, k)})
 
+    def levels(self, space: PairSpace) -> tuple[Self, ...]:
+        """The published networks and lighter ones; of recordings, and where a network or width is
+        named, itself alone."""
+        if self.width or self.network != "auto" or space.a.sound:
+            return (self,)
+        blank = CycleGANConfig()  # what is named stays
+        return (replace(self, network="residual", width=IMAGE_DEFAULTS["width"]), *(
+            replace(self, **{k: v for k, v in level.items()
+                             if getattr(self, k) == getattr(blank, k)}) for level in NARROWER))
+
+    def suffices(self, images: float, n: int) -> bool:
+        least, epochs = ENOUGH[self.network, self.width]
+        return images >= max(least, epochs * n)
+
 
 class CycleGAN(Translator):
     """G_AB: A → B and G_BA: B → A, each against a discriminator, and G_BA(G_AB(a)) = a (eq. 3).
@@ -93,6 +125,8 @@ class CycleGAN(Translator):
         super().__init__(config, space)
         a, b = space.a, space.b
         size, rate = AUDIO_PACE if a.sound else IMAGE_PACE
+        if not a.sound and self.config.width < WIDTHS[0]:
+            size, rate = NARROW_PACE
         self.defaults = replace(self.defaults, max_batch_size=size, learning_rate=rate)
         self.G_AB, self.G_BA = self.make_generator(a, b), self.make_generator(b, a)
         self.D_A = self.make_discriminator(a.shape[0], a.shape[1:])

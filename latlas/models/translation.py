@@ -19,6 +19,16 @@ from latlas.networks import translators
 from latlas.networks.conv import pyramid
 from latlas.objectives.adversarial import OBJECTIVES, AdversarialLoss, find_objective
 
+#: channels of the first level: as Isola et al. (2017) and Zhu et al. (2017), and of narrower
+#: networks, whose discriminators have half as many
+WIDTHS = (64, 48, 32, 16)
+#: images that networks of these widths need, and epochs: in the time of fewer, narrower ones see
+#: more and learn more
+ENOUGH, EPOCHS = {64: 100_000, 48: 20_000, 32: 4_000}, {64: 50.0, 48: 10.0, 32: 3.0}
+#: learning rate of networks of the first width (Isola et al. 2017, section 3.3), and of narrower
+PACE, QUICK_PACE = 2e-4, 2e-3
+#: share of the budget after which narrower networks are trained against a discriminator
+START = 0.75
 #: images with a side beyond this get nine residual blocks instead of six (Zhu et al. 2017)
 LARGE = 128
 #: discriminators halve until a side would be under this
@@ -31,7 +41,8 @@ class TranslationConfig:
 
     network: str = option("unet", "kind of generator: unet sees every size again on its way up, "
                           "residual works at a quarter of the size", choices=("unet", "residual"))
-    width: int = option(64, "channels of the first level of all networks", low=1)
+    width: int = option(0, "channels of the first level of all networks; 0: 64, or fewer where "
+                           "that learns more in the minutes", low=0)
     depth: int = option(0, "downsampling stages of a unet; 0: until a side is 4 … 7", low=0)
     blocks: int = option(0, "residual blocks, of a unet at its innermost level; 0: none of a unet, "
                             "four of columns, else six, or nine for sides over 128", low=0)
@@ -43,7 +54,8 @@ class TranslationConfig:
                                       "patches of 70 pixels, two of 34; 0: by the size of the "
                                       "images", low=0)
     discriminator_width: int = option(0, "channels of the discriminator's first level; 0: as many "
-                                         "as the generator's", low=0)
+                                         "as the generator's, or half as many where the minutes "
+                                         "decide on that", low=0)
     objective: str = option("least-squares", f"adversarial loss: {', '.join(OBJECTIVES)}")
     penalty: str = option("none", "gradient penalty of the discriminator",
                           choices=("none", "r1", "r2", "r1+r2", "gp"))
@@ -58,7 +70,20 @@ class TranslationConfig:
 
     def resolve(self, space: PairSpace) -> Self:
         """The config with what was left to the data filled in."""
-        return self
+        return replace(self, width=self.width or WIDTHS[0])
+
+    def levels(self, space: PairSpace) -> tuple[Self, ...]:
+        """What is chosen among for a budget of minutes, the published width first; itself alone
+        where a width is named."""
+        if self.width:
+            return (self,)
+        return (replace(self, width=WIDTHS[0]), *(
+            replace(self, width=width, discriminator_width=self.discriminator_width or width // 2)
+            for width in WIDTHS[1:]))
+
+    def suffices(self, images: float, n: int) -> bool:
+        """Whether networks of this width learn from so many images, of ``n`` in a data set."""
+        return images >= max(ENOUGH[self.width], EPOCHS[self.width] * n)
 
 
 class Translator(Model):
@@ -150,6 +175,16 @@ class Pix2PixConfig(TranslationConfig):
     l1: float = option(100.0, "weight of the mean absolute difference, model units", low=0)
     adversarial: float = option(1.0, "weight of the adversarial loss; 0: no discriminator", low=0)
     features: float = option(0.0, "weight of the difference of the discriminator's features", low=0)
+    adversarial_start: float = option(0.0, "share of the budget after which the adversarial loss "
+                                      "sets in; where the minutes decide on a narrower network "
+                                      f"{START:g}", low=0, high=0.99)
+
+    def levels(self, space: PairSpace) -> tuple[Self, ...]:
+        """Narrow ones learn what is near the target before a discriminator asks for detail: it
+        would get mottle of networks that do not see the outlines yet."""
+        published, *rest = super().levels(space)
+        return (published, *(replace(
+            level, adversarial_start=self.adversarial_start or START) for level in rest))
 
 
 class Pix2Pix(Translator):
@@ -167,6 +202,9 @@ class Pix2Pix(Translator):
 
     def __init__(self, config: Pix2PixConfig, space: PairSpace) -> None:
         super().__init__(config, space)
+        self.defaults = replace(
+            self.defaults, learning_rate=PACE if self.config.width >= WIDTHS[0] else QUICK_PACE,
+            progressive=bool(config.adversarial and config.adversarial_start))
         self.generator = self.make_generator(space.a, space.b)
         if config.adversarial:
             self.discriminator = self.make_discriminator(space.a.shape[0] + space.b.shape[0],
@@ -178,7 +216,9 @@ class Pix2Pix(Translator):
         generator = Phase("generator", ("generator",))
         if not self.config.adversarial:
             return (generator,)
-        return (*self.adversarial.phases("discriminator", "discriminator"), generator)
+        span = self.config.adversarial_start, 1.0
+        return (*(replace(phase, span=span) for phase in self.adversarial.phases(
+            "discriminator", "discriminator")), generator)
 
     def losses(self, batch: PairBatch, step: Step) -> Iterator[tuple[str, Loss]]:  # type: ignore[override]
         """One step: the discriminator on this step's fakes, then the generator that made them."""
@@ -195,7 +235,8 @@ class Pix2Pix(Translator):
         def discriminate(image: Tensor) -> Tensor:
             return self.discriminator(pair(image))
 
-        if c.adversarial:
+        adversarial = c.adversarial * (step.progress >= c.adversarial_start)
+        if adversarial:
             yield "discriminator", Loss(*self.adversarial.discriminator_loss(
                 discriminate, y, fake, step)[:2])
             if self.adversarial.due(step):
@@ -203,10 +244,10 @@ class Pix2Pix(Translator):
 
         near = l1(fake, y)
         total, terms = c.l1 * near, {"l1": near}
-        if c.adversarial:
+        if adversarial:
             fooled, _ = self.adversarial.generator_loss(discriminate, fake, y)
-            total, terms = total + c.adversarial * fooled, terms | {"generator": fooled}
-        if c.adversarial and c.features:  # Wang et al. (2018, eq. 3), mean over levels
+            total, terms = total + adversarial * fooled, terms | {"generator": fooled}
+        if adversarial and c.features:  # Wang et al. (2018, eq. 3), mean over levels
             with torch.no_grad():
                 real_features = self.discriminator.features(pair(y))
             levels = zip(self.discriminator.features(pair(fake)), real_features, strict=True)
