@@ -1,0 +1,118 @@
+"""What a model does on the pretend GPU, in a process of its own: see :mod:`test_pretend_cuda`.
+
+    python pretend_check.py FOLDER CASE …
+
+prints one JSON object per case: failures, waits of a step, launches of a step, uses of float64.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+import torch
+from pretend_cuda import PACKAGE, pretend_cuda, steps_watched
+from test_contract import CASES, Case
+
+import latlas
+from latlas.core.trees import load_tree
+from latlas.run import Run
+
+#: eight steps and one more, with a log line, held-out checks and a snapshot among them
+TRAINING = {"images": 16 * 9, "sample_snapshots": 1, "validate_every": 64}
+#: examples of the verbs
+FEW = 6
+
+
+def verbs(run: Run, data: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What a person does with a run, by name."""
+    model: Any = run.model
+    told: dict[str, Any] = {}
+    few = data.subset(slice(0, FEW))
+    side = few if hasattr(few, "x") else few.a
+    if model.takes_condition == "label":
+        told = {"label": model.space.classes[0]}
+    elif model.takes_condition == "part":
+        told = {"given": side}
+    z = np.random.default_rng(0).standard_normal((3, model.latent_dim)).astype(np.float32) if hasattr(
+        model, "latent_dim") else np.zeros((3, 1))
+    if run.can("sample"):
+        yield "sample", lambda: latlas.sample(run, 3, **told)
+    if run.can("encode"):
+        yield "encode", lambda: latlas.encode(run, side)
+        yield "reconstruct", lambda: latlas.reconstruct(run, side)
+        yield "outliers", lambda: latlas.outliers(run, side, reference=data, controls=False,
+                                                  fpr=0.2)
+    if run.can("decode"):
+        yield "decode", lambda: latlas.decode(run, z, **told)
+        if "given" not in told:
+            yield "interpolate", lambda: latlas.interpolate(run, z[0], z[1], steps=3, **told)
+            yield "traverse", lambda: latlas.traverse(run, dims=[0], steps=3, **told)
+    if run.can("score"):
+        yield "score", lambda: latlas.score(run, side, draws=3)
+    if run.can("classify"):
+        yield "classify", lambda: latlas.classify(run, side)
+        yield "weights", lambda: latlas.weights(run, side)
+    if run.can("denoise"):
+        yield "denoise", lambda: latlas.denoise(run, side)
+    if run.can("mix"):
+        yield "mix", lambda: latlas.mix(run, [0, 1], [2])
+        yield "project", lambda: latlas.project(run, side.subset(slice(0, 2)), starts=2, steps=2)
+    if run.can("translate"):
+        yield "translate", lambda: latlas.translate(run, side)
+
+
+def blame(error: BaseException) -> str:
+    """The innermost line of latlas in a traceback, and what was said."""
+    places = [f"{f.filename[len(PACKAGE):]}:{f.lineno}" for f in traceback.extract_tb(
+        error.__traceback__) if f.filename.startswith(PACKAGE)]
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{(places or ['?'])[-1]} {type(error).__name__}: {first[:300]}"
+
+
+def check(case: Case, folder: Path, guard: Path) -> dict[str, Any]:
+    """Train in fp32 and bf16 on the pretend device and on the CPU, and use every verb."""
+    data, failures = case.data(), {}
+    result: dict[str, Any] = {"case": str(case), "failures": failures}
+    waits: set[str] = set()
+    for precision in ("fp32", "bf16"):
+        with pretend_cuda(guard) as log, steps_watched(log):
+            try:
+                model = case.train(folder / precision, validation=data, training=tiny.options(
+                    device="cuda", precision=precision, **TRAINING))
+                if model.device.type != "cuda":
+                    failures[f"train {precision}"] = f"trained on {model.device}"
+            except Exception as error:
+                failures[f"train {precision}"] = blame(error)
+        waits |= {f"{what}: {place}" for what, place in log.waits}
+        result |= {"launches": log.launches // 9, "float64": sorted(log.float64)}
+    result["waits"] = sorted(waits)
+    if "train fp32" in failures:
+        return result
+    case.train(folder / "cpu", validation=data, training=tiny.options(**TRAINING))
+    cuda, cpu = (load_tree(folder / name / "model.safetensors")[0] for name in ("fp32", "cpu"))
+    result["distance"] = max(float((cuda[k].double() - cpu[k].double()).abs().max())
+                             for k in cpu if cpu[k].numel())
+    with pretend_cuda(guard):
+        run = Run(folder / "fp32", device="cuda", **tiny.modules_of(case.modules))
+        for name, verb in verbs(run, data):
+            try:
+                verb()
+            except Exception as error:
+                failures[name] = blame(error)
+    return result
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    chosen = {str(case): case for case in CASES}
+    for name in sys.argv[2:] or chosen:
+        print(json.dumps(check(chosen[name], out / name.replace(":", "-"), out.parent / "guard")),
+              flush=True)
