@@ -143,12 +143,13 @@ def execute(plan: Plan, data: TrainingData, out: str | Path, progress: bool = Tr
 
     out, modules = Path(out), modules or {}
     # of two domains nothing is held out: no example of one has its own in the other
-    needs = models.load_class(models.get(plan.model)).needs
+    kind = models.load_class(models.get(plan.model))
+    needs = kind.needs
     examples, note = sides_for(data.train, needs, plan.model)
     held_out = None if needs == "domains" or data.validation is None else sides_for(
         data.validation, needs, plan.model)[0]
 
-    context = join(pick_device(plan.options.device))
+    context = join(pick_device(plan.options.device, mps=not kind.defaults.needs_float64))
     with torch.random.fork_rng(devices=[]):  # the first weights depend on the seed alone
         torch.manual_seed(derive(plan.options.seed, "weights"))
         model = models.build(plan.model, config_for(plan, examples), examples.space, **modules)
@@ -177,6 +178,8 @@ def execute(plan: Plan, data: TrainingData, out: str | Path, progress: bool = Tr
         callbacks = [_snapshots(plan, examples, out)] if watched and len(examples) else []
         outcome = train_model(model, examples, held_out, plan.options_of_training, out, show,
                               callbacks, plan.started)
+    if model.device.type == "mps":  # verbs take float64, which it has not
+        model.cpu()
     if outcome.stopped in ("already finished", "interrupt"):  # not trained to the end here
         run = Run(out, device=str(model.device), **modules)
         run.outcome = outcome

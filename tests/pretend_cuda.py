@@ -29,7 +29,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 DEVICE, aten = torch.device("cuda", 0), torch.ops.aten
@@ -213,13 +213,13 @@ class Rules(TorchDispatchMode):
         ours = [t for t in tensors if isinstance(t, OnDevice)]
         pin, target = kwargs.get("pin_memory"), kwargs.get("device")
         kind = "cuda" if target is None and ours else torch.device(target or "cpu").type
-        drawn_by = [v._cdata in _generators for v in flat if isinstance(v, _TorchGenerator)]
+        drawn_by = [v._cdata for v in flat if isinstance(v, _TorchGenerator)]
         if kind == "cpu" and not ours:
-            if any(drawn_by):
+            if any(cdata in _generators for cdata in drawn_by):
                 raise RuntimeError("Expected a 'cpu' device type for generator but found 'cuda'")
             result = func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
             return self.pin(result) if pin else result
-        if drawn_by and not all(drawn_by):
+        if any(cdata not in _generators for cdata in drawn_by):
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         if ours or func in COPIES:
             self.check(func, args, kwargs, tensors)
@@ -232,6 +232,8 @@ class Rules(TorchDispatchMode):
         args, kwargs = tree_unflatten(real, spec)
         kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory" and not (
             k == "generator" and v is None)}
+        if self.graph is not None:
+            self.graph.before(func, args, drawn_by)
         result = func(*args, **kwargs)
         if self.graph is not None:
             self.graph.calls.append((func, args, kwargs, result))
@@ -246,26 +248,11 @@ class Rules(TorchDispatchMode):
     def check(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Any]) -> None:
         """Raise what CUDA raises, and note what waits."""
         if func in COPIES:
-            source = args[1] if func is aten.copy_.default else args[0]
-            to_cuda = isinstance(args[0], OnDevice) if func is aten.copy_.default else torch.device(
-                kwargs.get("device") or source.device).type == "cuda"
-            if to_cuda and not isinstance(source, OnDevice):
-                later = kwargs.get("non_blocking") or (len(args) > 2 and args[2])
-                if not (later and source.untyped_storage().data_ptr() in self.pinned):
-                    self.wait("copy from pageable memory")
-            elif not to_cuda and isinstance(source, OnDevice):
-                self.wait("copy to the host")
-            return
+            return self.copied(func, args, kwargs)
         others = [t for t in tensors if not isinstance(t, OnDevice)]
         if func in INDEXED:
             indices = [t for t in args[1] if t is not None]
-            masks = [t for t in indices if t.dtype in (torch.bool, torch.uint8)]
-            one_value = func not in (aten.index.Tensor, aten._unsafe_index.Tensor) and (
-                len(indices) == 1 and args[2].numel() == 1)  # that is a masked_fill
-            if masks and not one_value:
-                self.wait("index by a mask")
-            if any(not isinstance(t, OnDevice) for t in indices):
-                self.wait("index from pageable memory")
+            self.indexed(func, args, indices)
             others = [t for t in others if all(t is not index for index in indices)]
         for t in others:
             if t.dim() or func in JOINS:
@@ -281,6 +268,25 @@ class Rules(TorchDispatchMode):
                             p.shape, t.stride(), p.stride(), strict=True)) for t in rest):
                     raise RuntimeError("params, grads, exp_avgs, and exp_avg_sqs must have same "
                                        "dtype, device, and layout")
+
+    def copied(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        into = func is aten.copy_.default
+        source = args[1] if into else args[0]
+        target = args[0].device if into else torch.device(kwargs.get("device") or source.device)
+        if target.type == "cuda" and not isinstance(source, OnDevice):
+            later = kwargs.get("non_blocking") or (into and len(args) > 2 and args[2])
+            if not (later and source.untyped_storage().data_ptr() in self.pinned):
+                self.wait("copy from pageable memory")
+        elif target.type == "cpu" and isinstance(source, OnDevice):
+            self.wait("copy to the host")
+
+    def indexed(self, func: Any, args: Any, indices: list[torch.Tensor]) -> None:
+        one_value = func not in (aten.index.Tensor, aten._unsafe_index.Tensor) and (
+            len(indices) == 1 and args[2].numel() == 1)  # that is a masked_fill
+        if not one_value and any(t.dtype in (torch.bool, torch.uint8) for t in indices):
+            self.wait("index by a mask")
+        if any(not isinstance(t, OnDevice) for t in indices):
+            self.wait("index from pageable memory")
 
     def wait(self, what: str) -> None:
         if self.graph is not None:
@@ -316,15 +322,24 @@ class Graph:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.changed: list[tuple[torch.Tensor, torch.Tensor]] = []  # and what was there before
+        self.generators: list[Any] = [*torch.cuda.default_generators]
 
     def register_generator_state(self, generator: Any) -> None:
-        assert generator._cdata in _generators
+        self.generators.append(_generators[generator._cdata])
+
+    def before(self, func: Any, args: Any, drawn_by: list[int]) -> None:
+        """Note what a call is about to change."""
+        if not set(drawn_by) <= {g._cdata for g in self.generators}:
+            raise RuntimeError("a generator that is not registered draws in a graph")
+        for argument, value in zip(func._schema.arguments, args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                for t in value if isinstance(value, (list, tuple)) else [value]:
+                    self.changed.append((t, t.clone()))
 
     def replay(self) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), _disable_current_modes():
             for func, args, kwargs, before in self.calls:
-                flat, spec = tree_flatten((args, kwargs))
-                args, kwargs = tree_unflatten(flat, spec)
                 now = func(*args, **kwargs)
                 if is_view(func) or any(r.alias_info for r in func._schema.returns):
                     continue  # of memory that is there
@@ -335,14 +350,19 @@ class Graph:
 
 @contextlib.contextmanager
 def capture(graph: Graph, *args: Any, **kwargs: Any) -> Iterator[None]:
-    """What stands for ``torch.cuda.graph``. As on CUDA nothing is computed meanwhile, for all that
-    follows: what was changed is put back."""
+    """What stands for ``torch.cuda.graph``. CUDA computes nothing meanwhile: what was changed here
+    is put back, and only registered generators may draw."""
     rules = Rules.current
+    before = {generator: generator.get_state() for generator in graph.generators}
     rules.graph = graph
     try:
         yield
     finally:
         rules.graph = None
+        for generator, state in before.items():
+            generator.set_state(state)
+        for tensor, value in reversed(graph.changed):
+            tensor.copy_(value)
 
 
 class Event:

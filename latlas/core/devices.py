@@ -4,6 +4,7 @@ Of the dtypes ``mixed`` is bf16 with transposed convolutions left in fp32, which
 library runs faster for some kernels and strides.
 """
 
+import atexit
 import ctypes
 import os
 import sys
@@ -24,10 +25,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto``: a GPU where there is one. Under ``torchrun`` ``cuda`` is this process's own GPU."""
+def pick_device(name: str, mps: bool = False) -> torch.device:
+    """``auto``: a GPU where there is one; Apple's only if ``mps``, for it has no float64, which
+    some models and most verbs take. Under ``torchrun`` ``cuda`` is this process's own GPU."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if (
+            mps and torch.backends.mps.is_available()) else "cpu"
     if name.partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
         raise ConfigError(unknown("device", name, ["auto", "cpu", "cuda", "cuda:1", "mps"]),
                           option="device")
@@ -73,6 +76,12 @@ class DistributedContext:
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Its sum over processes."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
     def any(self, value: bool) -> bool:
         """Whether it is true on some process."""
         if self.size == 1:
@@ -87,11 +96,20 @@ def join(device: torch.device) -> DistributedContext:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return DistributedContext()
-    if device.type == "cuda":  # where NCCL puts the objects of a broadcast
+    gpu = device.type == "cuda"
+    if gpu:  # where NCCL puts the objects of a broadcast
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        torch.distributed.init_process_group("nccl" if gpu else "gloo",
+                                             device_id=device if gpu else None)
+        atexit.register(torch.distributed.destroy_process_group)
     return DistributedContext(torch.distributed.get_rank(), size)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU by way of pinned memory, for which the host need not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else (
+        tensor.to(device))
 
 
 @cache
@@ -154,6 +172,31 @@ def autocast(device: torch.device, precision: str,
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def numerics(deterministic: bool = False) -> Iterator[None]:
+    """On a GPU products and convolutions of fp32 are in fp32 inside, none in TF32, which has ten
+    bits of a number; cuDNN takes the algorithm that it thinks is best and times none.
+
+    Args:
+        deterministic: kernels that give the same bits every time; what has none warns.
+    """
+    backends, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = backends.allow_tf32, matmul.allow_tf32, backends.benchmark, backends.deterministic
+    modes = torch.are_deterministic_algorithms_enabled(), (
+        torch.is_deterministic_algorithms_warn_only_enabled())
+    backends.allow_tf32 = matmul.allow_tf32 = backends.benchmark = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+        backends.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        backends.allow_tf32, matmul.allow_tf32, backends.benchmark, backends.deterministic = before
+        if deterministic:
+            torch.use_deterministic_algorithms(modes[0], warn_only=modes[1])
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:

@@ -5,7 +5,7 @@ A model knows its maths and no optimiser; what it can do is a protocol, never a 
 
 from abc import ABC
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -38,6 +38,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
+    def part(self, i: int, of: int) -> "Batch":
+        """Part ``i`` of as many equal ones."""
+        return replace(self, **{k: v.chunk(of)[i] for k, v in vars(self).items() if v is not None})
+
 
 @dataclass
 class PairBatch:
@@ -48,6 +52,10 @@ class PairBatch:
 
     def __len__(self) -> int:
         return len(self.a)
+
+    def part(self, i: int, of: int) -> "PairBatch":
+        """Part ``i`` of as many equal ones."""
+        return PairBatch(self.a.part(i, of), self.b.part(i, of))
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,16 @@ class Step:
     progress: float  # share of the budget spent, 0 … 1
     noise: Noise  # this step's random draws
     n_train: int = 0  # size of the training set; 0 where it is not known
+    parts: int = 1  # that this process's examples are cut into; a loss is of one of them
+
+    def due(self, interval: int) -> bool:
+        """Whether what happens every so many steps happens in this one."""
+        return self.index % interval == 0
+
+    def share_of(self, share: float) -> float | Tensor:
+        """How much of this share of the budget is spent, 0 … 1: a number, or a tensor of one where
+        a CUDA graph is captured, whose numbers are the same in all steps."""
+        return min(1.0, self.progress / share)
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,7 @@ class TrainingDefaults:
         batch_multiple: the config's option, if any, that a batch size must be a multiple of.
         ema_modules: attributes whose weights are averaged (EMA); empty for all parameters.
         needs_fp32: bf16 is not tried: three digits are too few for what the networks give.
+        needs_float64: training takes numbers of 64 bits, which MPS has not.
         monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
         prior_share: of the budget, for a prior that is fitted to the latents of images; 0: none.
@@ -101,6 +120,7 @@ class TrainingDefaults:
     batch_multiple: str = ""
     ema_modules: tuple[str, ...] = ()
     needs_fp32: bool = False
+    needs_float64: bool = False
     monitored: bool = False
     progressive: bool = False
     prior_share: float = 0.0

@@ -61,13 +61,15 @@ class Noise:
 
 
 #: of every thread what :func:`dropout` draws from, the examples of the step, and its strength
-_dropout_rng: ContextVar[tuple[Noise, int, float] | None] = ContextVar("dropout_rng", default=None)
+_dropout_rng: ContextVar[tuple[Noise, int, float | Tensor] | None] = ContextVar(
+    "dropout_rng", default=None)
 
 
 @contextmanager
-def dropout_rng(noise: Noise, n: int, strength: float = 1.0) -> Iterator[None]:
+def dropout_rng(noise: Noise, n: int, strength: float | Tensor = 1.0) -> Iterator[None]:
     """Modules, which are called with tensors alone, draw from ``noise`` inside, for ``n`` examples
-    of this process; ``strength`` is a factor of every share of :func:`dropout` that grows."""
+    of this process; ``strength`` is a factor of every share of :func:`dropout` that grows, a number
+    or a tensor of one."""
     token = _dropout_rng.set((noise, n, strength))
     try:
         yield
@@ -88,13 +90,13 @@ def dropout(h: Tensor, share: float, *, grows: bool = True) -> Tensor:
     if context is None:
         return F.dropout(h, share)
     noise, n, strength = context
-    share *= strength if grows else 1.0
-    if share == 0:
+    if share == 0 or (grows and isinstance(strength, float) and strength == 0):
         return h
+    rate = share * strength if grows else share
     draws, remainder = divmod(len(h), n)
     shape = (1, *h.shape) if remainder else (draws, n, *h.shape[1:])
-    mask = noise.uniform(*shape, batch=1).flatten(0, 1) >= share
-    return h * mask.to(h.device, h.dtype).mul_(1 / (1 - share))
+    mask = noise.uniform(*shape, batch=1).flatten(0, 1) >= rate
+    return h * mask.to(h.device, h.dtype).mul_(1 / (1 - rate))
 
 
 class SharedNoise(Noise):

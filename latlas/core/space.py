@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 import msgspec
@@ -112,7 +113,7 @@ class Example(Record, frozen=True, kw_only=True, tag_field="type", tag=str.lower
         if isinstance(like, np.ndarray):
             dtype = np.float64 if like.dtype == np.float64 else np.float32
             return np.asarray(self.location, dtype), np.asarray(self.scale, dtype)
-        return like.new_tensor(self.location), like.new_tensor(self.scale)
+        return tuple(_on_device(v, like.dtype, like.device) for v in (self.location, self.scale))
 
 
 class Images(Example, frozen=True):
@@ -150,6 +151,17 @@ class Recordings(Images, frozen=True, kw_only=True):
     """Windows of recordings as grey images (1, H, W) of 8 bits, of the spectra in ``sound``."""
 
     sound: Sound
+
+
+@lru_cache(maxsize=16)
+def _on_device(values: Units, dtype: Any, device: Any) -> Any:
+    """Copied once: every step takes the units of its examples, and a copy waits for a GPU."""
+    import torch
+
+    from latlas.core.devices import moved
+
+    with torch.inference_mode(False):
+        return moved(torch.tensor(values, dtype=dtype), device)
 
 
 def _wide(tensor: Any) -> Any:

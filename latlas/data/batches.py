@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latlas.core.devices import moved
 from latlas.core.errors import say_setting
 from latlas.core.model import Batch, PairBatch
 from latlas.core.noise import derive
@@ -22,6 +24,8 @@ from latlas.data.pairs import Data, PairDataset
 from latlas.data.streams import claim
 
 BYTES = 4  # of a number in a batch
+#: share of a GPU's free memory that examples may take there, all sides of them together
+RESIDENT_SHARE = 0.25
 
 
 class Batches:
@@ -30,6 +34,10 @@ class Batches:
     The stream is permutation after permutation, cut into batches of ``batch_size``; a batch may
     straddle two permutations, so every example is seen equally often for any batch size. The other
     side of pairs follows the same rows; another domain has a stream of its own permutations.
+
+    On a GPU the examples lie there as they are stored if they take at most
+    :data:`RESIDENT_SHARE` of its free memory; a step then copies nothing. Others go there by way of
+    pinned memory, while the step before is computed.
 
     Args:
         batch_size: examples of the global batch; each of ``world`` processes takes its share.
@@ -42,14 +50,23 @@ class Batches:
         self.data, self.batch_size, self.device = data, batch_size, torch.device(device)
         self.share = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._sides = _sides_of(data, self.device)
+        gpu = self.device.type == "cuda"
+        self.resident = gpu and sum(side.nbytes for side in self._sides) <= (
+            RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0])
+        for side in self._sides:
+            if self.resident:
+                side.move()
+            elif gpu:
+                side.pinned = PinnedBuffers(self.share.stop - self.share.start)
         for side in self._sides:
             claim((self.share.stop - self.share.start) * BYTES * (side.data.space.dims + 1),
                   f"{say_setting('batch_size', batch_size)}: a batch")
-        self._order = _Order(self._sides[0].data, seed, "order")
+        place = self.device if self.resident else torch.device("cpu")
+        self._order = _Order(self._sides[0].data, seed, "order", place)
         self._orders = [self._order]
         if isinstance(data, PairDataset):
             self._orders.append(self._order if data.aligned else _Order(
-                data.b, seed, "order of the other side"))
+                data.b, seed, "order of the other side", place))
 
     def reweigh(self, weights: Tensor | None) -> None:
         """From now on examples come as often as these weights say, (N,); ``None``: equally often.
@@ -92,10 +109,14 @@ class _Order:
 
     With ``weights`` each of N draws has every example as often as its weight says, rounded up or
     down (systematic resampling), in a random order; equal weights give permutations.
+
+    Args:
+        device: where the rows are; they are drawn on the CPU, the same wherever they go.
     """
 
-    def __init__(self, data: Dataset, seed: int, purpose: str) -> None:
+    def __init__(self, data: Dataset, seed: int, purpose: str, device: torch.device) -> None:
         self.rows, self.n, self.seed, self.purpose = data.rows, len(data), seed, purpose
+        self.device = device
         self.weights: Tensor | None = None
         self.permutation = lru_cache(maxsize=2)(self._permutation)
 
@@ -113,7 +134,8 @@ class _Order:
         order = torch.randperm(self.n, generator=generator)
         if self.weights is not None:
             order = systematic(self.weights, generator)[order]
-        return order if self.rows is None else torch.from_numpy(self.rows)[order]
+        rows = order if self.rows is None else torch.from_numpy(self.rows)[order]
+        return moved(rows, self.device)
 
 
 def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -125,12 +147,47 @@ def systematic(weights: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(reach, places, right=True).clamp_(max=n - 1)
 
 
+class PinnedBuffers:
+    """Two buffers of pinned memory for every array, from which a GPU copies by itself. Before one
+    is filled anew the copy of two batches ago must have been made: so far the host is ahead."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.buffers: dict[int, Iterator[tuple[Tensor, Any]]] = {}
+
+    def to_device(self, column: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+        """These rows of an array."""
+        if column.data_ptr() not in self.buffers:
+            self.buffers[column.data_ptr()] = cycle([
+                (torch.empty((self.batch_size, *column.shape[1:]), dtype=column.dtype,
+                             pin_memory=True), torch.cuda.Event()) for _ in range(2)])
+        buffer, copied = next(self.buffers[column.data_ptr()])
+        copied.synchronize()
+        part = torch.index_select(column, 0, rows, out=buffer[:len(rows)])
+        result = part.to(device, non_blocking=True)
+        copied.record()
+        return result
+
+
 class _Side:
     """The arrays of a data set as tensors over the same memory, batches of them on a device."""
+
+    pinned: PinnedBuffers | None = None
 
     def __init__(self, data: Dataset, device: torch.device) -> None:
         self.data, self.device = data, device
         self.x, self.label, self.neighbours = map(_tensor, (data.x, data.label, data.neighbours))
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays, as they are stored."""
+        return sum(v.nbytes for v in (self.x, self.label, self.neighbours) if v is not None)
+
+    def move(self) -> None:
+        """Take all arrays to the device."""
+        self.x, self.label, self.neighbours = (
+            None if v is None else v.to(self.device)
+            for v in (self.x, self.label, self.neighbours))
 
     def at(self, rows: Tensor, near: bool = False) -> Batch:
         """The batch of these rows; if ``near``, with the neighbours in time of frames."""
@@ -147,6 +204,8 @@ class _Side:
         return units
 
     def _moved(self, column: Tensor, rows: Tensor) -> Tensor:
+        if self.pinned is not None:
+            return self.pinned.to_device(column, rows, self.device)
         return column.index_select(0, rows).to(self.device, non_blocking=True)
 
 

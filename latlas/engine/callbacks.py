@@ -1,6 +1,7 @@
 """Held-out checks, minutes, re-weighting of the data, and monitoring with roll-back."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,8 @@ from latlas.engine.progress import Log
 from latlas.engine.schedule import Plan
 from latlas.engine.trainer import Callback, NotFinite, State, Trainer
 
-#: held-out checks in a run, and examples of each
-VALIDATIONS, VALIDATION_EXAMPLES = 25, 2000
+#: held-out checks in a run, examples of each, and in how large batches
+VALIDATIONS, VALIDATION_EXAMPLES, CHECK_BATCH = 25, 2000, 500
 #: sample snapshots in a run that keeps no images of them, rollback points in a run, and how often
 #: a run may roll back
 SNAPSHOTS, ROLLBACK_POINTS, MAX_ROLLBACKS = 20, 25, 3
@@ -52,15 +53,16 @@ class Validation(Callback):
         if index == 0 or not (due or trainer.finished):
             return False
         model: Any = trainer.averaged()
-        noise = Noise(derive(options.seed, "check"), trainer.device)
-        step = Step(index, trainer.images, 1.0, noise)
-        totals, sizes = [], []
-        for batch in Sweep(self.data, 500, trainer.device):
+        rank, processes = trainer.distributed.rank, trainer.distributed.size
+        sums = torch.zeros(-(-len(self.data) // CHECK_BATCH), device=trainer.device)
+        for i, batch in enumerate(Sweep(self.data, CHECK_BATCH, trainer.device)):
+            if i % processes != rank:
+                continue  # another one's
+            noise = Noise(derive(options.seed, "check", i), trainer.device)
+            step = Step(index, trainer.images, 1.0, noise)
             with torch.no_grad(), autocast(trainer.device, trainer.precision, trainer.transposed):
-                totals.append(model.loss(batch, step).total)
-            sizes.append(len(batch))
-        means = torch.stack(totals).tolist()
-        loss = sum(mean * size for mean, size in zip(means, sizes, strict=True)) / len(self.data)
+                sums[i] = model.loss(batch, step).total * len(batch)
+        loss = float(trainer.distributed.sum(sums).sum()) / len(self.data)
         log.write(trainer.images, {"validation/loss": loss})
         if self.best is not None and not loss < self.best:
             self.misses += 1
@@ -159,9 +161,13 @@ class Reweighting(Callback):
         if not trainer.schedule.due(index, every) or index == 0 or trainer.finished:
             return False
         averaged: Any = trainer.averaged()
-        weights: Weights = averaged.sampling_weights(Sweep(self.batches.data,
-                                                           device=self.batches.device))
-        values = trainer.distributed.agree(weights.values.detach().double().cpu())
+        weights: Weights | None = None
+        if trainer.distributed.is_main:
+            sweep = Sweep(self.batches.data, device=self.batches.device)
+            weights = averaged.sampling_weights(sweep)
+            weights = replace(weights, values=weights.values.detach().cpu().double())
+        weights = trainer.distributed.agree(weights)
+        values = weights.values
         if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
             raise TrainingError(f"the weights of the data at step {index} are not all numbers of "
                                 "at least 0")

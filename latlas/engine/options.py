@@ -32,6 +32,8 @@ class TrainOptions:
                                          "turned into examples", low=1e-3)
     batch_size: int = option(0, "examples per step, over all processes; 0 = by the data's size, "
                                 "64 … 256, or what the model needs", low=0)
+    accumulate: int = option(1, "parts that each process computes its share of a batch in, one "
+                                "after the other, which takes less memory", low=1)
     learning_rate: float = option(1e-3, "Adam's learning rate at its peak; 0 = the model's own",
                                   low=0)
     betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", low=0, high=1)
@@ -69,6 +71,10 @@ class TrainOptions:
     seed: int = option(0, "decides the initial weights, the order of the data, and every draw",
                        low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1, mps")
+    deterministic: bool = option(False, "on a GPU, kernels that give the same bits every time, "
+                                        "where there are such; slower")
+    cuda_graphs: bool = option(False, "on a GPU, replay a step that was recorded, for models whose "
+                                      "steps are bound by the processor")
     tensorboard: bool = option(False, "also write TensorBoard events into the run folder")
 
     def __post_init__(self) -> None:
@@ -100,7 +106,7 @@ def batch_size_of(model: Model, n: int, options: TrainOptions,
     defaults, size = model.defaults, options.batch_size
     name = defaults.batch_multiple
     group = getattr(model.config, name, 0) or 1
-    unit = group * distributed.size
+    unit = group * distributed.size * options.accumulate
     if not size:
         size = next(power for power in (256, 128, 64) if power * 100 <= n or power == 64)
         size = max(size, defaults.min_batch_size)
@@ -108,6 +114,8 @@ def batch_size_of(model: Model, n: int, options: TrainOptions,
         return -(-size // unit) * unit
     if size % unit:
         processes = f" over {distributed.size} processes" if distributed.size > 1 else ""
+        if options.accumulate > 1:
+            processes += f" into {options.accumulate} parts (accumulate)"
         groups, other = (f" into groups of {group} ({name})", f", or another {name}") if (
             group > 1) else ("", "")
         raise ConfigError(f"batch_size={size} does not divide{processes}{groups}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -16,7 +17,14 @@ import msgspec
 import torch
 
 from latlas.core import devices, files, trees
-from latlas.core.errors import DataError, RunError, TrainingError, say_number
+from latlas.core.errors import (
+    DataError,
+    RunError,
+    TrainingError,
+    out_of_memory,
+    say_number,
+    say_option,
+)
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.record import FORMAT, RUN, Chosen, read_run
 from latlas.core.trees import Ending
@@ -26,7 +34,7 @@ from latlas.engine.callbacks import Minutes, Monitor, Reweighting, Validation
 from latlas.engine.options import TrainOptions, batch_size_of
 from latlas.engine.progress import Log, Progress
 from latlas.engine.resolve import resolve, too_few_steps
-from latlas.engine.trainer import Callback, NotFinite, Trainer
+from latlas.engine.trainer import Callback, NotFinite, Trainer, largest_of
 
 #: lines of metrics.jsonl in a whole run
 LOG_LINES = 200
@@ -72,7 +80,7 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         progress.end(f"{folder} is finished already")
         return Outcome(0, 0.0, "already finished")
     devices.keep_freed_memory()
-    device = devices.pick_device(options.device)
+    device = devices.pick_device(options.device, mps=not model.defaults.needs_float64)
     model.to(device)
     sweep = Sweep(train, device=device)
     log = Log(folder, progress, is_main=devices.join(device).is_main,
@@ -80,6 +88,8 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     log.start = log.start if started is None else started
     facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
     with ExitStack() as restored:  # training seeds torch's own generator and sets threads
+        restored.enter_context(devices.numerics(options.deterministic))
+        restored.enter_context(_memory_named(model, options, len(train)))
         restored.callback(torch.set_rng_state, torch.get_rng_state())
         restored.callback(torch.set_num_threads, torch.get_num_threads())
         if isinstance(model, FitsDirectly):
@@ -99,8 +109,8 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         model.eval()
         if isinstance(model, Finishes):
             model.finish(sweep)
-    for name, value in model.state_dict().items():
-        if not value.isfinite().all():
+    for name, value in largest_of(model.state_dict()).items():
+        if not math.isfinite(value):
             raise TrainingError(f"{name} of the trained model is not finite: the data hold numbers "
                                 "that are too large or too small", what=name)
     facts |= {"images": outcome.images, "seconds": log.seconds, "stopped": outcome.stopped}
@@ -111,6 +121,26 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         log.close()
     progress.end(ending.summary())
     return replace(outcome, seconds=log.seconds, ending=ending)
+
+
+@contextmanager
+def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]:
+    """TrainingError where memory runs out, in one line that says what took it and the way out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        size = batch_size_of(model, n, options, devices.join(model.device))
+        space = getattr(model.space, "a", model.space)
+        image = space.kind == "image"
+        what = "images of {1} by {2} pixels".format(*space.shape) if image else (
+            f"examples of {space.dims:,} numbers")
+        smaller = f" or {say_option('image_size')}" if image else ""
+        hint = (f"choose a smaller {say_option('batch_size')}{smaller}, or compute each batch in "
+                f"parts, by {say_option('accumulate', 2 * options.accumulate)}")
+        raise TrainingError(f"out of memory on {model.device} in batches of {size} {what}",
+                            option="batch_size", hint=hint) from error
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from latlas.core.devices import DistributedContext, autocast, transposed
 from latlas.core.errors import RunError, TrainingError
-from latlas.core.model import AfterStep, Batch, Model, Phase, Step, Trains
+from latlas.core.model import AfterStep, Batch, Loss, Model, Phase, Step, Trains
 from latlas.core.noise import Noise, derive, dropout_rng
 from latlas.core.trees import check_tensors
 from latlas.engine.options import TrainOptions
 from latlas.engine.progress import Log
+from latlas.engine.recorded import RecordedSteps
 from latlas.engine.schedule import Schedule
 
 #: steps from one update of the averaged weights to the next, and from one gradient norm in the log
@@ -28,6 +29,7 @@ EMA_EVERY, NORM_EVERY = 8, 8
 DROPOUT_EPOCHS = 200
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
+Losses = Iterator[tuple[str, Loss]]
 
 
 class NotFinite(TrainingError):
@@ -87,7 +89,12 @@ class Trainer:
         self.updates_buffers = isinstance(model, AfterStep)
         self.transposed = transposed(model)
         self.ema = EMA(model, options.ema)
-        self.noise = Noise(0, self.device, self.distributed.rank, self.distributed.size)
+        # of a batch that is cut into parts each draws what as many processes would
+        rank, size, n = self.distributed.rank, self.distributed.size, options.accumulate
+        self.noises = [Noise(0, self.device, rank * n + i, size * n) for i in range(n)]
+        self.recorded: RecordedSteps | None = None
+        if options.cuda_graphs and self.device.type == "cuda" and size == 1:
+            self.recorded = RecordedSteps(self)
         # what users' modules draw from
         self.global_rng = torch.cuda.default_generators[self.device.index or 0] if (
             self.device.type == "cuda") else torch.default_generator
@@ -124,49 +131,84 @@ class Trainer:
         """Every phase that is due, then the model's own buffers and the averaged weights. Nothing
         in here waits for the device."""
         seed = derive(self.options.seed, "step", self.index)
-        self.noise.generator.manual_seed(seed)
+        for noise in self.noises:
+            noise.generator.manual_seed(seed)
         self.global_rng.manual_seed(seed + self.distributed.rank)
         progress = self.progress
         # dropout costs bits while examples are new, and pays once they have come often
         dropout = min(1.0, self.images / (DROPOUT_EPOCHS * self.n_train)) if self.n_train else 1.0
-        step = Step(self.index, self.images, progress, self.noise, self.n_train)
-
-        terms: dict[str, Tensor] = {}
-        losses = self.model.losses(batch, step)
-        while True:
-            with autocast(self.device, self.precision, self.transposed), \
-                    dropout_rng(self.noise, len(batch), dropout):
-                name, loss = next(losses, ("", None))
-            if loss is None:
-                break
-            phase, optimiser = self.phases[name]
-            total = loss.total if phase.every == 1 else loss.total * phase.every
-            # gradients reach the phase's parameters alone, so that a forward pass (of fakes) may
-            # serve several phases; where these are all there are, the plain call is 3% faster
-            total.backward(inputs=None if self.trains_all else optimiser.parameters)  # type: ignore
-            for p in optimiser.parameters:  # unused ones too: so one process and many do the same
-                if p.grad is None:
-                    p.grad = torch.zeros_like(p)
-            gradients = [p.grad for p in optimiser.parameters if p.grad is not None]
-            self.distributed.average(gradients)
-            terms.update((k, v.detach()) for k, v in loss.terms.items())
-            if self.model.defaults.monitored and self.index % NORM_EVERY == 0:
-                terms[f"gradient/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
-            if self.options.clip_norm:
-                torch.nn.utils.clip_grad_norm_(optimiser.parameters, self.options.clip_norm)
-            first, last = phase.span
-            rate = learning_rate_share(self.options, (progress - first) / (last - first))
-            optimiser.step(rate * self.rate_scale)
-            del total, gradients  # no memory of them while the next phase is computed
+        rates = {name: self.rate_scale * learning_rate_share(
+            self.options, (progress - phase.span[0]) / (phase.span[1] - phase.span[0]))
+            for name, (phase, _) in self.phases.items()}
+        step = Step(self.index, self.images, progress, self.noises[0], self.n_train,
+                    len(self.noises))
+        terms = self.descend(batch, step, rates, dropout) if self.recorded is None else (
+            self.recorded.replay(batch, step, rates, dropout))
         if self.updates_buffers:
             self.model.after_step(step, terms)  # type: ignore[operator]
 
         self.index += 1
         if self.index % EMA_EVERY == 0:
             self.ema.update(self.images)
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        summed = [name for name in terms if name in self.sums]
+        if summed:
+            torch._foreach_add_([self.sums[k] for k in summed], [terms[k] for k in summed])
+        self.sums |= {k: v.clone() for k, v in terms.items() if k not in self.sums}
         self.counts.update(terms.keys())
+
+    def descend(self, batch: Batch, step: Step, rates: Mapping[str, float | Tensor],
+                dropout: float | Tensor) -> dict[str, Tensor]:
+        """Move the parameters of every phase that is due by its loss; the terms of all losses.
+
+        Args:
+            rates: of every phase the share of its peak learning rate.
+            dropout: its strength, 0 … 1.
+        """
+        n = len(self.noises)
+        parts = [batch] if n == 1 else [batch.part(i, n) for i in range(n)]
+        steps = [copy.copy(step) for _ in parts]
+        for step_of_part, noise in zip(steps, self.noises, strict=True):
+            step_of_part.noise = noise
+        losses = [*map(self.model.losses, parts, steps)]
+        terms: dict[str, Tensor] = {}
+        while True:
+            name, of_phase = self.differentiate(parts, losses, dropout)
+            if not name:
+                return terms
+            terms |= of_phase
+            optimiser = self.phases[name][1]
+            for p in optimiser.parameters:  # unused ones too: so one process and many do the same
+                if p.grad is None:
+                    p.grad = torch.zeros_like(p)
+            gradients = [p.grad for p in optimiser.parameters if p.grad is not None]
+            self.distributed.average(gradients)
+            if self.model.defaults.monitored and step.due(NORM_EVERY):
+                terms[f"gradient/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
+            if self.options.clip_norm:
+                torch.nn.utils.clip_grad_norm_(optimiser.parameters, self.options.clip_norm)
+            optimiser.step(rates[name])
+            del gradients  # no memory of them while the next phase is computed
+
+    def differentiate(self, parts: Sequence[Batch], losses: Sequence[Losses],
+                      dropout: float | Tensor) -> tuple[str, dict[str, Tensor]]:
+        """Gradients of the next phase, whose loss is the mean over the parts of the batch, one
+        after the other; its name, empty after the last, and its terms."""
+        n, terms = len(parts), dict[str, Tensor]()
+        for i, (part, noise) in enumerate(zip(parts, self.noises, strict=True)):
+            with autocast(self.device, self.precision, self.transposed), \
+                    dropout_rng(noise, len(part), dropout):
+                name, loss = next(losses[i], ("", None))
+            if loss is None:
+                continue  # the other parts end here too
+            phase, optimiser = self.phases[name]
+            total = loss.total if phase.every == n == 1 else loss.total * (phase.every / n)
+            # gradients reach the phase's parameters alone, so that a forward pass (of fakes) may
+            # serve several phases; where these are all there are, the plain call is 3% faster
+            total.backward(inputs=None if self.trains_all else optimiser.parameters)  # type: ignore
+            for k, v in loss.terms.items():
+                value = v.detach() if n == 1 else v.detach() / n
+                terms[k] = terms[k] + value if i else value
+        return name, terms
 
     def drain(self) -> dict[str, float]:
         """Mean of every term over the steps since the last call. This waits for the device."""
@@ -177,12 +219,9 @@ class Trainer:
     def not_finite(self, terms: Mapping[str, float] | None = None) -> str:
         """A term that is not finite, or empty; without ``terms`` one of those since the last log
         line, or a weight, for which this waits for the device."""
-        if terms is not None:
-            finite = {k: math.isfinite(v) for k, v in terms.items()}
-        else:
-            values = {**dict(self.model.named_parameters()), **self.sums}
-            finite = to_host({k: v.isfinite().all() for k, v in values.items()})
-        names = [k for k, value in finite.items() if not value]
+        largest = terms if terms is not None else largest_of(
+            {**dict(self.model.named_parameters()), **self.sums})
+        names = [k for k, value in largest.items() if not math.isfinite(value)]
         # a loss says more than a weight, and a term more than the sum, which comes before it
         return ([k for k in names if "/" not in k] or names or [""])[-1]
 
@@ -257,6 +296,13 @@ def to_host(scalars: Mapping[str, Tensor]) -> dict[str, Any]:
     return dict(zip(scalars, values, strict=True))
 
 
+def largest_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """The largest magnitude of each, not finite where one is not, in one transfer."""
+    some = {k: v.detach() for k, v in tensors.items() if v.numel() and v.is_floating_point()}
+    return to_host(dict(zip(some, torch._foreach_norm(list(some.values()), math.inf),
+                            strict=True)))
+
+
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1) with decoupled weight decay (Loshchilov & Hutter 2019,
     algorithm 2), as one call of torch's fused kernel.
@@ -279,7 +325,7 @@ class Adam:
                          for decay in sorted(set(decays))}
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         """Move every parameter by its gradient, which must be there and is dropped, at ``share`` of
         the peak learning rate."""
         self.steps += 1

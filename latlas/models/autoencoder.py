@@ -142,8 +142,8 @@ class AE(Autoencoding):
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> None:
         """Mean and covariance of the training latents, float64, one sweep."""
-        z = torch.cat([self.encode(batch.x).mean for batch in batches]).double()
-        ridge = 1e-6 * torch.eye(self.latent_dim, dtype=torch.float64, device=z.device)
+        z = torch.cat([self.encode(batch.x).mean for batch in batches]).cpu().double()
+        ridge = 1e-6 * torch.eye(self.latent_dim, dtype=torch.float64)
         covariance = torch.atleast_2d(torch.cov(z.T)) + ridge
         self.latent_mean.copy_(z.mean(0))
         self.latent_factor.copy_(torch.linalg.cholesky(covariance))

@@ -166,7 +166,7 @@ class ClusterPrior(Prior):
 
     def weights(self, label: Tensor | None = None) -> Tensor:
         """How many examples each cluster has: of all (K,), or of the classes (n,) (n, K)."""
-        counts = self.counts if self.counts.any() else torch.ones_like(self.counts)
+        counts = self.counts + (self.counts.sum() == 0)  # all alike before they are counted
         return counts.sum(0) if label is None or not self.classes else counts[label.long()]
 
     def sample(self, n: int, noise: Noise, label: Tensor | None = None) -> Tensor:

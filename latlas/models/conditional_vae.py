@@ -74,8 +74,8 @@ class ConditionalVAE(VAE):
 def hide(x: Tensor, part: str, noise: Noise) -> Tensor:
     """(n, C, H, W) to (n, C + 1, H, W) with all but the ``part`` hidden."""
     n, _, height, width = x.shape
-    row = torch.arange(height)[:, None].expand(height, width)
-    column = torch.arange(width).expand(height, width)
+    row = torch.arange(height, device=x.device)[:, None].expand(height, width)
+    column = torch.arange(width, device=x.device).expand(height, width)
     in_left, in_top = column < width // 2, row < height // 2
     masks = torch.stack([in_left, ~in_left, in_top, ~in_top]).to(x)  # in the order of SIDES
     side = noise.integers(4, n).to(x.device) if part == "random" else (

@@ -177,7 +177,7 @@ class CycleGAN(Translator):
             total, terms = total + identity_weight * identity, terms | {"identity": identity}
         if c.temporal:
             unsteady = self.temporal_loss(batch, fake_a, fake_b)
-            weight = c.temporal * min(1.0, step.progress / GROWING)
+            weight = c.temporal * step.share_of(GROWING)
             total, terms = total + weight * unsteady, terms | {"temporal": unsteady}
         yield "generators", Loss(total, terms)
 

@@ -31,7 +31,7 @@ class BetaVAE(VAE):
 
     Config = BetaVAEConfig
 
-    def kl_weight(self, step: Step) -> float:
+    def kl_weight(self, step: Step) -> float | Tensor:
         """β times that of a VAE."""
         return self.config.beta * super().kl_weight(step)
 

@@ -133,7 +133,7 @@ class FlowMatching(Model):
         """(n, *shape) in model units."""
         mean, sd = self.class_units(condition)
         start = noise.normal(n, self.space.dims).to(self.device)
-        end = runge_kutta(lambda x, t: self.velocity(x, x.new_tensor([[t]]), condition), start,
+        end = runge_kutta(lambda x, t: self.velocity(x, x.new_full((1, 1), t), condition), start,
                           0.0, 1.0, self.config.steps)
         return (mean + sd * end).unflatten(1, self.space.shape)
 
@@ -209,7 +209,7 @@ def log_density(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, steps: 
         """Velocity and its divergence, (n, d + 1)."""
         with torch.enable_grad():
             x = state[:, :-1].detach().requires_grad_()
-            v = velocity(x, x.new_tensor([[t]]))
+            v = velocity(x, x.new_full((1, 1), t))
             if probe is None:
                 trace = torch.stack([
                     torch.autograd.grad(v[:, j].sum(), x, retain_graph=True)[0][:, j]

@@ -218,7 +218,7 @@ class Adversarial(Model):
         """Augment more if D is surer of real examples than :data:`ADA_TARGET`, else less (Karras
         et al. 2020b, section 3). ``n`` are this process's examples; those of all count."""
         if self.augmentation(step.n_train) == "ada":
-            share = n * step.noise.world / ADA_EXAMPLES
+            share = n * step.noise.world / step.parts / ADA_EXAMPLES
             self.augment_p.add_((ada_signal.detach() - ADA_TARGET).sign() * share).clamp_(0, 1)
 
     def sample_latents(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:

@@ -156,7 +156,7 @@ class LatentFlow(Model):
         h = self.encoder(x).float().flatten(1)
         u = F.layer_norm(h, h.shape[1:], eps=1e-6)
         variance = self.config.latent_noise**2
-        return Normal(math.sqrt(1 - variance) * u, u.new_tensor(math.log(variance)))
+        return Normal(math.sqrt(1 - variance) * u, u.new_full((), math.log(variance)))
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> PointMass:
         """(*batch, latent_dim) to examples (*batch, *shape), model units."""

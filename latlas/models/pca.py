@@ -22,7 +22,7 @@ from torch import Tensor
 
 from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError, DataError
-from latlas.core.model import Batch, Model
+from latlas.core.model import Batch, Model, TrainingDefaults
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.core.options import option
 from latlas.core.space import Space
@@ -79,6 +79,7 @@ class PCA(Model):
     """
 
     Config = PCAConfig
+    defaults = TrainingDefaults(needs_float64=True)
     exact_likelihood = True
     mean: Tensor
     axes: Tensor

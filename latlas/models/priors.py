@@ -1,5 +1,6 @@
 """p(z): what latents are drawn from, and what the posterior is held to."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -114,7 +115,7 @@ class Vamp(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         q = self.posterior(self.pseudo_inputs())
-        return log_mixture(z, q.mean, q.log_var, -z.new_tensor([len(q.mean)]).log())
+        return log_mixture(z, q.mean, q.log_var, z.new_full((1,), -math.log(len(q.mean))))
 
     def sample(self, n: int, noise: Noise) -> Tensor:
         q = self.posterior(self.pseudo_inputs())
@@ -203,8 +204,12 @@ def log_mixture(z: Tensor, mean: Tensor, log_var: Tensor, log_weights: Tensor) -
     """log Σ_k w_k N(z; μ_k, diag σ_k²), (*batch, d) to (*batch,), nats.
 
     ``mean`` and ``log_var`` are (K, d), ``log_weights`` (K,) or (1,). The squares are multiplied
-    out into matrix products, which need no (*batch, K, d), in float64, where nothing is lost.
+    out into matrix products, which need no (*batch, K, d), in float64, where nothing is lost; MPS
+    has none, and takes the differences.
     """
+    if z.device.type == "mps":
+        parts = Normal(mean, log_var).log_prob(z.float()[..., None, :])
+        return (log_weights + parts).logsumexp(-1).to(z.dtype)
     wide, mean, log_var = z.double(), mean.double(), log_var.double()
     precision = torch.exp(-log_var)
     square = wide.square() @ precision.T - 2 * wide @ (mean * precision).T

@@ -89,7 +89,7 @@ class StyleGAN(Adversarial):
         total, _ = self.adversarial.generator_loss(self.discriminator, augmented, real)
         yield "generator", Loss(total, {"generator": total})
 
-        if self.config.path_weight > 0 and step.index % self.config.path_every == 0:
+        if self.config.path_weight > 0 and step.due(self.config.path_every):
             w = self.mixed_styles(max(1, n // 2), noise)
             images = self.decode_w(w, noise=noise).mean
             lengths = path_lengths(images, w, noise.normal(*images.shape).to(images))

@@ -133,7 +133,8 @@ class Likelihood(nn.Module):
         if self.name == "bernoulli":
             return distributions.Bernoulli(output, self.event_dims)
         if self.name == "gaussian":
-            return Normal(output, torch.tensor(2 * math.log(self.noise_sd)), self.event_dims)
+            log_var = torch.full((), 2 * math.log(self.noise_sd), device=output.device)
+            return Normal(output, log_var, self.event_dims)
         mean, raw = (output, GAIN * self.raw) if self.name == "gaussian-learnt" else (
             output.chunk(2, -self.event_dims))
         least = MIN_LOG_SCALE if self.name == "discretised-logistic" else MIN_LOG_VAR
@@ -196,7 +197,7 @@ class VAE(Autoencoding):
         They are weighed by :meth:`kl_weight` too; the log shows their means without the weights."""
         return {}
 
-    def kl_weight(self, step: Step) -> float:
+    def kl_weight(self, step: Step) -> float | Tensor:
         """Weight of KL and regularisers: ``kl_weight_start`` to 1 over ``kl_warmup`` of the budget.
 
         Upward linearly (Bowman et al. 2016, section 3.1); downward geometrically, by which the
@@ -204,7 +205,7 @@ class VAE(Autoencoding):
         eq. 8, which gives the capacity itself).
         """
         share, start = self.config.kl_warmup, self.config.kl_weight_start
-        progress = min(1.0, step.progress / share) if share > 0 else 1.0
+        progress = step.share_of(share) if share > 0 else 1.0
         return start ** (1 - progress) if start > 1 else start + (1 - start) * progress
 
     def with_free_bits(self, kl: Tensor) -> Tensor:

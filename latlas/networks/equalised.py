@@ -190,7 +190,7 @@ class GrowingGenerator(nn.Module):
         if weight == 1:
             return images
         coarse = enlarged(self.colours[level - 1](before), self.sizes[level])
-        return torch.lerp(coarse, images, weight)
+        return faded(coarse, images, weight)
 
     def enlarge(self, images: Tensor, stage: float) -> Tensor:
         """Images of the stage's size taken to the full size."""
@@ -215,7 +215,7 @@ class GrowingDiscriminator(nn.Module):
         h = leaky(self.colours[level](x))
         if weight < 1:
             before = leaky(self.colours[level - 1](shrunk(x, self.sizes[level - 1])))
-            h = torch.lerp(before, self.descent.blocks[level - 1](h), weight)
+            h = faded(before, self.descent.blocks[level - 1](h), weight)
             level -= 1
         return self.head(self.descent(h, level))
 
@@ -227,7 +227,13 @@ def at_stage(x: Tensor, sizes: Sequence[Size], stage: float) -> Tensor:
         x = shrunk(x, size)
     if weight == 1:
         return x
-    return torch.lerp(enlarged(shrunk(x, sizes[level - 1]), sizes[level]), x, weight)
+    return faded(enlarged(shrunk(x, sizes[level - 1]), sizes[level]), x, weight)
+
+
+def faded(before: Tensor, after: Tensor, weight: float) -> Tensor:
+    """The way from one to the other. Under autocast CUDA interpolates in fp32, and convolutions
+    give bf16."""
+    return torch.lerp(before.to(after.dtype), after, weight)
 
 
 # ------------------------------------------------------------------------------ style-gan

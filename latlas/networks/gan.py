@@ -183,8 +183,8 @@ def diff_augment(x: Tensor, noise: Noise) -> Tensor:
         x = grey + (x - grey) * (2 * noise.uniform(n, 1, 1, 1).to(x))
     middle = x.mean((1, 2, 3), keepdim=True)
     x = middle + (x - middle) * (0.5 + noise.uniform(n, 1, 1, 1).to(x))
-    sides = x.new_tensor(x.shape[2:])
-    x = shift_images(x, ((2 * noise.uniform(n, 2).to(x) - 1) * SLIDE * sides).round().long())
+    down, across = (2 * noise.uniform(n, 2).to(x) - 1).mul(SLIDE).unbind(1)
+    x = shift_images(x, torch.stack([down * height, across * width], 1).round().long())
     hole = int(HOLE * height), int(HOLE * width)
     top = (noise.uniform(n, 1).to(x) * (height + 1)).floor() - hole[0] // 2
     start = (noise.uniform(n, 1).to(x) * (width + 1)).floor() - hole[1] // 2

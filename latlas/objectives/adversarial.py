@@ -188,14 +188,14 @@ class AdversarialLoss:
 
     def due(self, step: Step) -> bool:
         """Whether this step has a phase of the penalty."""
-        return self.lazy and bool(step.index % self.interval == 0)
+        return self.lazy and step.due(self.interval)
 
     def penalty(self, discriminate: Discriminate, inputs: Sequence[Tensor], step: Step,
                 logits: Sequence[Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The penalty at (real, fakes) times γ, and its parts; ``logits`` if D has run."""
         if logits is None:
             inputs = [x.detach().requires_grad_() for x in inputs]
-        gamma = float(self.gamma * self.gamma_end ** min(1.0, step.progress))
+        gamma = self.gamma * self.gamma_end ** step.share_of(1.0)
         penalty, parts = gradient_penalty(self.kind, lambda *xs: self.run(discriminate, *xs)[1],
                                           inputs, step.noise, logits)
         return gamma * penalty, parts

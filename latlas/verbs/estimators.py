@@ -78,8 +78,9 @@ class ExampleNoise(Noise):
         """Uniform draws in [0, 1)."""
         if shape != self.shape or not self.seeds:
             return super().uniform(*shape, batch=batch)
-        seeds, self.seeds, device = self.seeds, [], self.generator.device
-        return torch.cat([Noise(s, device).uniform(1, *shape[1:]) for s in seeds])
+        seeds, self.seeds = self.seeds, []  # of one generator each, which a GPU is slow to make
+        draws = torch.cat([Noise(s).uniform(1, *shape[1:]) for s in seeds])
+        return draws.to(self.generator.device)
 
 
 class GaussianObservation:
@@ -98,7 +99,7 @@ class GaussianObservation:
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """log p(x|z), nats in data units."""
         mean = self.model.decode(z, condition=condition).mean
-        around = Normal(mean, mean.new_tensor(self.log_var), len(self.space.shape))
+        around = Normal(mean, mean.new_full((), self.log_var), len(self.space.shape))
         return around.log_prob(x) - self.space.log_volume
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latlas.core.devices import numerics
 from latlas.core.distributions import Normal
 from latlas.core.errors import CapabilityError, ConfigError, unknown
 from latlas.core.model import (
@@ -55,7 +56,7 @@ def inference(model: Model, gradients: bool = False) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad() if gradients else torch.inference_mode():
+        with numerics(), torch.no_grad() if gradients else torch.inference_mode():
             yield
     finally:
         model.train(training)

@@ -1,0 +1,117 @@
+"""Steps as CUDA graphs: recorded once, then replayed, which takes the host one call.
+
+What changes from step to step enters a graph through tensors on the device: the batch, the learning
+rates, the share of the budget that is spent, the strength of dropout. The draws follow the seed,
+which is set before every replay. A number of Python's stays what it was when it was recorded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latlas.core.errors import say_notes, say_option
+from latlas.core.model import Batch, PairBatch, Step
+
+if TYPE_CHECKING:
+    from latlas.engine.trainer import Trainer
+
+#: steps of a kind before one is recorded: what is made once only is made in them
+WARM_UP = 3
+
+
+class WatchedStep(Step):
+    """A step that notes what a model reads of it that would be a number in the graph.
+
+    Attributes:
+        reads: names of such numbers.
+        intervals: what was asked of :meth:`due`; graphs differ by the answers.
+    """
+
+    def __init__(self, step: Step, spent: Tensor) -> None:
+        self.step, self.spent = step, spent
+        self.noise, self.n_train, self.parts = step.noise, step.n_train, step.parts
+        self.reads: set[str] = set()
+        self.intervals: set[int] = set()
+
+    def _read(self, name: str) -> Any:
+        self.reads.add(name)
+        return getattr(self.step, name)
+
+    index = property(lambda self: self._read("index"))  # type: ignore[assignment]
+    images = property(lambda self: self._read("images"))  # type: ignore[assignment]
+    progress = property(lambda self: self._read("progress"))  # type: ignore[assignment]
+
+    def due(self, interval: int) -> bool:
+        self.intervals.add(interval)
+        return self.step.due(interval)
+
+    def share_of(self, share: float) -> Tensor:
+        return (self.spent / share).clamp(max=1.0)
+
+
+class RecordedSteps:
+    """A trainer's steps, a graph for each kind: one with a lazy penalty is not like one without."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+        def scalar() -> Tensor:
+            return torch.zeros((), device=trainer.device)
+
+        self.spent, self.dropout = scalar(), scalar()
+        self.rates = {name: scalar() for name in trainer.phases}
+        self.intervals: set[int] = set()
+        self.warm: Counter[tuple[bool, ...]] = Counter()
+        self.graphs: dict[tuple[bool, ...], tuple[Any, Any, dict[str, Tensor]]] = {}
+
+    def replay(self, batch: Any, step: Step, rates: Mapping[str, float],
+               dropout: float) -> dict[str, Tensor]:
+        """:meth:`latlas.engine.trainer.Trainer.descend`, by a graph once there is one. A model
+        whose step depends on a number of Python's is not recorded: a note says so."""
+        trainer = self.trainer
+        self.spent.fill_(step.progress)
+        self.dropout.fill_(dropout)
+        for name, rate in rates.items():
+            self.rates[name].fill_(rate)
+        kind = tuple(step.due(interval) for interval in sorted(self.intervals))
+        if kind not in self.graphs:
+            watched = WatchedStep(step, self.spent)
+            if self.warm[kind] < WARM_UP:
+                self.warm[kind] += 1
+                terms = trainer.descend(batch, watched, self.rates, self.dropout)
+                if watched.reads:
+                    trainer.recorded = None
+                    say_notes([f"{say_option('cuda_graphs', True)}: a step of this model goes by "
+                               f"its {' and '.join(sorted(watched.reads))}, so it is not recorded"])
+                self.intervals |= watched.intervals
+                return terms
+            inputs, graph = copied(batch), torch.cuda.CUDAGraph()
+            for noise in trainer.noises:
+                graph.register_generator_state(noise.generator)
+            with torch.cuda.graph(graph):
+                terms = trainer.descend(inputs, watched, self.rates, self.dropout)
+            self.graphs[kind] = graph, inputs, terms
+        graph, inputs, terms = self.graphs[kind]
+        fill(inputs, batch)
+        graph.replay()
+        return terms
+
+
+def copied(batch: Any) -> Any:
+    """A batch of the same, in memory of its own."""
+    return type(batch)(*(copied(v) if isinstance(v, Batch) else v if v is None else v.clone()
+                         for v in vars(batch).values()))
+
+
+def fill(batch: Batch | PairBatch, source: Batch | PairBatch) -> None:
+    """Write another batch over one."""
+    for name, value in vars(batch).items():
+        if isinstance(value, Batch):
+            fill(value, getattr(source, name))
+        elif value is not None:
+            value.copy_(getattr(source, name))
