@@ -2,7 +2,8 @@
 
     python pretend_check.py FOLDER CASE …
 
-prints one JSON object per case: failures, waits of a step, launches of a step, uses of float64.
+prints one JSON object per case: failures, waits and launches of a step, uses of float64, steps that
+were replayed, and how far the weights are from those of the CPU.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tiny
@@ -21,13 +24,19 @@ from pretend_cuda import PACKAGE, pretend_cuda, steps_watched
 from test_contract import CASES, Case
 
 import latlas
+from latlas.core.errors import DataNote
 from latlas.core.files import load_tree
+from latlas.data import batches
 from latlas.data.dataset import Dataset
 from latlas.run import Run
 
 #: eight steps and one more, with log lines, held-out checks and a snapshot among them; with a large
 #: epsilon Adam makes no whole steps of the rounding errors of a gradient that is nearly zero
 TRAINING = {"images": 16 * 9, "sample_snapshots": 1, "validate_every": 64, "adam_eps": 1e-3}
+#: how a model is trained: the share of the device that data may take, and the options
+WAYS: dict[str, tuple[float, dict[str, Any]]] = {
+    "fp32": (1.0, {}), "bf16": (1.0, {"precision": "bf16"}), "pinned": (0.0, {}),
+    "recorded": (1.0, {"cuda_graphs": True})}
 
 
 def verbs(run: Run, data: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -72,28 +81,33 @@ def blame(error: BaseException) -> str:
 
 
 def check(case: Case, folder: Path, guard: Path) -> dict[str, Any]:
-    """Train in fp32 and bf16 on the pretend device and on the CPU, and use every verb."""
-    data, failures = case.data(), {}
+    """Train on the pretend device in four ways and on the CPU, and use every verb."""
+    data, failures = case.data(), dict[str, str]()
+    waits, weights = set[str](), dict[str, Any]()
     result: dict[str, Any] = {"case": str(case), "failures": failures}
-    waits: set[str] = set()
-    for precision in ("fp32", "bf16"):
-        with pretend_cuda(guard) as log, steps_watched(log):
+    for way, (resident, options) in WAYS.items():
+        with pretend_cuda(guard) as log, steps_watched(log), mock.patch.object(
+                batches, "RESIDENT_SHARE", resident), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataNote)
             try:
-                model = case.train(folder / precision, validation=data, training=tiny.options(
-                    device="cuda", precision=precision, **TRAINING))
+                model = case.train(folder / way, validation=data, training=tiny.options(
+                    device="cuda", **TRAINING, **options))
                 if model.device.type != "cuda":
-                    failures[f"train {precision}"] = f"trained on {model.device}"
+                    failures[f"train {way}"] = f"trained on {model.device}"
+                weights[way] = load_tree(folder / way / "model.safetensors")[0]
             except Exception as error:
-                failures[f"train {precision}"] = blame(error)
+                failures[f"train {way}"] = blame(error)
         waits |= {f"{what}: {place}" for what, place in log.waits}
-        result |= {"launches": log.launches // 9, "float64": sorted(log.float64)}
+        if way == "fp32":
+            result |= {"launches": log.launches // 9, "float64": sorted(log.float64)}
+        elif way == "recorded":
+            result["replays"] = log.replays
     result["waits"] = sorted(waits)
-    if "train fp32" in failures:
-        return result
     case.train(folder / "cpu", validation=data, training=tiny.options(**TRAINING))
-    cuda, cpu = (load_tree(folder / name / "model.safetensors")[0] for name in ("fp32", "cpu"))
-    result["distance"] = max(float((cuda[k].double() - cpu[k].double()).abs().max())
-                             for k in cpu if cpu[k].numel())
+    on_cpu = load_tree(folder / "cpu" / "model.safetensors")[0]
+    result["distances"] = {way: max(
+        float((there[k].double() - on_cpu[k].double()).abs().max()) for k in on_cpu
+        if on_cpu[k].numel()) for way, there in weights.items()}
     with pretend_cuda(guard):
         run = Run(folder / "fp32", device="cuda", **tiny.modules_of(case.modules))
         for name, verb in verbs(run, data):
@@ -109,5 +123,6 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     chosen = {str(case): case for case in CASES}
     for name in sys.argv[2:] or chosen:
+        warnings.simplefilter("ignore", DataNote)
         print(json.dumps(check(chosen[name], out / name.replace(":", "-"), out.parent / "guard")),
               flush=True)

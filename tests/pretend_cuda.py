@@ -189,6 +189,7 @@ class Log:
         self.waits: Counter[tuple[str, str]] = Counter()  # of steps
         self.float64: Counter[str] = Counter()
         self.launches = 0  # calls of steps that are no views
+        self.replays = 0
 
 
 class Rules(TorchDispatchMode):
@@ -338,6 +339,7 @@ class Graph:
                     self.changed.append((t, t.clone()))
 
     def replay(self) -> None:
+        Rules.current.log.replays += 1
         with torch.no_grad(), _disable_current_modes():
             for func, args, kwargs, before in self.calls:
                 now = func(*args, **kwargs)

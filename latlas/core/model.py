@@ -91,6 +91,10 @@ class Step:
         """Whether what happens every so many steps happens in this one."""
         return self.index % interval == 0
 
+    def before(self, share: float) -> bool:
+        """Whether less than this share of the budget is spent."""
+        return self.progress < share
+
     def share_of(self, share: float) -> float | Tensor:
         """How much of this share of the budget is spent, 0 … 1: a number, or a tensor of one where
         a CUDA graph is captured, whose numbers are the same in all steps."""

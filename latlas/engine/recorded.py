@@ -29,14 +29,14 @@ class WatchedStep(Step):
 
     Attributes:
         reads: names of such numbers.
-        intervals: what was asked of :meth:`due`; graphs differ by the answers.
+        questions: that were asked of the step, yes or no; graphs differ by the answers.
     """
 
     def __init__(self, step: Step, spent: Tensor) -> None:
         self.step, self.spent = step, spent
         self.noise, self.n_train, self.parts = step.noise, step.n_train, step.parts
         self.reads: set[str] = set()
-        self.intervals: set[int] = set()
+        self.questions: set[tuple[str, float]] = set()
 
     def _read(self, name: str) -> Any:
         self.reads.add(name)
@@ -47,8 +47,12 @@ class WatchedStep(Step):
     progress = property(lambda self: self._read("progress"))  # type: ignore[assignment]
 
     def due(self, interval: int) -> bool:
-        self.intervals.add(interval)
+        self.questions.add(("due", interval))
         return self.step.due(interval)
+
+    def before(self, share: float) -> bool:
+        self.questions.add(("before", share))
+        return self.step.before(share)
 
     def share_of(self, share: float) -> Tensor:
         return (self.spent / share).clamp(max=1.0)
@@ -65,7 +69,7 @@ class RecordedSteps:
 
         self.spent, self.dropout = scalar(), scalar()
         self.rates = {name: scalar() for name in trainer.phases}
-        self.intervals: set[int] = set()
+        self.questions: set[tuple[str, float]] = set()
         self.warm: Counter[tuple[bool, ...]] = Counter()
         self.graphs: dict[tuple[bool, ...], tuple[Any, Any, dict[str, Tensor]]] = {}
 
@@ -78,17 +82,18 @@ class RecordedSteps:
         self.dropout.fill_(dropout)
         for name, rate in rates.items():
             self.rates[name].fill_(rate)
-        kind = tuple(step.due(interval) for interval in sorted(self.intervals))
+        kind = tuple(getattr(step, name)(value) for name, value in sorted(self.questions))
         if kind not in self.graphs:
             watched = WatchedStep(step, self.spent)
             if self.warm[kind] < WARM_UP:
                 self.warm[kind] += 1
-                terms = trainer.descend(batch, watched, self.rates, self.dropout)
+                strength = self.dropout if dropout else 0.0  # at 0 nothing is drawn
+                terms = trainer.descend(batch, watched, self.rates, strength)
                 if watched.reads:
                     trainer.recorded = None
                     say_notes([f"{say_option('cuda_graphs', True)}: a step of this model goes by "
                                f"its {' and '.join(sorted(watched.reads))}, so it is not recorded"])
-                self.intervals |= watched.intervals
+                self.questions |= watched.questions
                 return terms
             inputs, graph = copied(batch), torch.cuda.CUDAGraph()
             for noise in trainer.noises:

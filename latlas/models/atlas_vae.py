@@ -170,7 +170,6 @@ class AtlasVAE(VAE):
     """
 
     Config = AtlasVAEConfig
-    defaults = replace(VAE.defaults, needs_float64=True)
     prior: AtlasPrior
     outputs_per_latent = 0  # all of them are `more_outputs`
 

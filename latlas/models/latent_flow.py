@@ -123,13 +123,12 @@ class LatentFlow(Model):
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
         """The autoencoder's loss and that of its discriminator (non-saturating, Goodfellow et al.
         2014), or the flow's once its part of the budget has begun."""
-        if step.progress < self.config.autoencoder_share:
+        if step.before(self.config.autoencoder_share):
             x = self.decode(self.encode(batch.x).sample(step.noise)).mean
             pixels, edges = (x - batch.x).abs().mean(), differences(x - batch.x)
             total = pixels + self.config.gradient_weight * edges
             terms = {"l1": pixels, "l1_differences": edges}
-            judge = self.discriminator if (
-                step.progress >= self.config.autoencoder_share / 2) else None
+            judge = None if step.before(self.config.autoencoder_share / 2) else self.discriminator
             if judge is not None:
                 terms["adversarial"] = F.softplus(-judge(x)).mean()
                 total = total + self.config.adversarial_weight * terms["adversarial"]

@@ -44,7 +44,7 @@ class LinearAtlas(nn.Module):
 
     def fit(self, examples: Tensor) -> None:
         """Cells of examples (n, dims), and the plane of each."""
-        x = examples.double().cpu().numpy()
+        x = examples.cpu().double().numpy()
         label, d = cells(x, self.n_charts), self.width
         least = MIN_VARIANCE * x.var(0).sum() + 1e-12
         for k in range(self.n_charts):
