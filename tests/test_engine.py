@@ -25,11 +25,12 @@ from latlas.core.space import Points
 from latlas.data.batches import Batches, Sweep
 from latlas.data.dataset import Dataset
 from latlas.engine import resolve as resolving
+from latlas.engine.adam import Adam, learning_rate_share, phase_optimisers
 from latlas.engine.options import TrainOptions, batch_size_of, default_images, with_defaults
 from latlas.engine.progress import Progress
 from latlas.engine.resolve import layout_of, resolve
 from latlas.engine.train import train
-from latlas.engine.trainer import EMA, Adam, Trainer, learning_rate_share, phase_optimisers
+from latlas.engine.trainer import EMA, Trainer
 from latlas.run import Run
 
 

@@ -35,7 +35,7 @@ import sys, latlas
 for model, settings in {cases}.items():
     latlas.train(model, "digits", out=sys.argv[1] + model, progress=False, **settings)
 """
-SCRIPT = TRAIN.format(cases={name: SETTINGS for name in ("vae", "ae")}) + f"""
+SCRIPT = TRAIN.format(cases=dict.fromkeys(("vae", "ae"), SETTINGS)) + """
 latlas.train("pca", "digits", out=sys.argv[1] + "pca", progress=False, latent_dim=4, device="cpu")
 import pathlib, test_processes
 test_processes.climb_together(pathlib.Path(sys.argv[1]))
