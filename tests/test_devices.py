@@ -72,15 +72,15 @@ def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
         tiny.train(tmp_path / "run", "vae", tiny.images((3, 24, 20)), tiny.small("vae"),
                    training=tiny.options(accumulate=2))
     assert str(caught.value) == (
-        "out of memory on cpu in batches of 16 images of 24 by 20 pixels; choose a smaller "
-        "batch_size= or image_size=, or compute each batch in parts, by accumulate=4")
+        "out of memory on cpu in batches of 16 images of 24 by 20 pixels; try batch_size=8, "
+        "image_size=12, or accumulate=4, which computes a batch in parts")
     assert caught.value.option == "batch_size"
 
 
 def test_of_tables_it_says_how_many_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(VAE, "loss", lambda *args: torch.empty(1 << 50))
-    with pytest.raises(TrainingError, match="in batches of 16 examples of 5 numbers; choose a "
-                                            "smaller batch_size=, or compute"):
+    with pytest.raises(TrainingError, match="in batches of 16 examples of 5 numbers; try "
+                                            "batch_size=8, or accumulate=2"):
         tiny.train(tmp_path / "run", "vae", tiny.table(), tiny.small("vae"))
 
 

@@ -35,11 +35,12 @@ OTHERS = sorted(set(models.MODELS) - set(SMALL)) + VARIANTS
 
 
 def reports(folder: Path, cases: list[str]) -> list[dict[str, Any]]:
-    """What :mod:`pretend_check` says of these cases, in a process of its own."""
+    """What :mod:`pretend_check` says of these cases, in a process of its own, which torchrun has
+    told that the first GPU is its."""
     run = subprocess.run(
         [sys.executable, str(HERE / "pretend_check.py"), str(folder / "runs"), *cases],
         capture_output=True, text=True, timeout=1200,
-        env={**os.environ, "OMP_NUM_THREADS": "1",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "LOCAL_RANK": "0",
              "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])})
     assert run.returncode == 0, run.stderr[-3000:]
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]

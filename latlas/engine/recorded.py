@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latlas.core.errors import say_notes, say_option
+from latlas.core.errors import say_notes
 from latlas.core.model import Batch, PairBatch, Step
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class RecordedSteps:
                 terms = trainer.descend(batch, watched, self.rates, strength)
                 if watched.reads:
                     trainer.recorded = None
-                    say_notes([f"{say_option('cuda_graphs', True)}: a step of this model goes by "
-                               f"its {' and '.join(sorted(watched.reads))}, so it is not recorded"])
+                    say_notes(["cuda_graphs=true: a step of this model goes by its "
+                               f"{' and '.join(sorted(watched.reads))}, so it is not recorded"])
                 self.questions |= watched.questions
                 return terms
             inputs, graph = copied(batch), torch.cuda.CUDAGraph()

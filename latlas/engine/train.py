@@ -89,7 +89,6 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
     facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
     with ExitStack() as restored:  # training seeds torch's own generator and sets threads
         restored.enter_context(devices.numerics(options.deterministic))
-        restored.enter_context(_memory_named(model, options, len(train)))
         restored.callback(torch.set_rng_state, torch.get_rng_state())
         restored.callback(torch.set_num_threads, torch.get_num_threads())
         if isinstance(model, FitsDirectly):
@@ -98,7 +97,8 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
             outcome = Outcome(len(train), 0.0, "closed form")
         else:
             checks = Validation(validation) if validation and isinstance(model, Validates) else None
-            trainer, stopped = _optimise(model, train, checks, options, log, callbacks)
+            with _memory_named(model, options, len(train)):
+                trainer, stopped = _optimise(model, train, checks, options, log, callbacks)
             outcome = Outcome(trainer.images, log.seconds, stopped, checks.best if checks else None)
             if stopped == "interrupt":
                 return outcome
@@ -133,12 +133,12 @@ def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]
             raise
         size = batch_size_of(model, n, options, devices.join(model.device))
         space = getattr(model.space, "a", model.space)
-        image = space.kind == "image"
-        what = "images of {1} by {2} pixels".format(*space.shape) if image else (
-            f"examples of {space.dims:,} numbers")
-        smaller = f" or {say_option('image_size')}" if image else ""
-        hint = (f"choose a smaller {say_option('batch_size')}{smaller}, or compute each batch in "
-                f"parts, by {say_option('accumulate', 2 * options.accumulate)}")
+        what, ways = f"examples of {space.dims:,} numbers", [f"batch_size={max(1, size // 2)}"]
+        if space.kind == "image":
+            what = "images of {1} by {2} pixels".format(*space.shape)
+            ways.append(say_option("image_size", max(space.shape[1:]) // 2))
+        hint = (f"try {', '.join(ways)}, or accumulate={2 * options.accumulate}, which computes a "
+                "batch in parts")
         raise TrainingError(f"out of memory on {model.device} in batches of {size} {what}",
                             option="batch_size", hint=hint) from error
 
