@@ -509,3 +509,11 @@ def test_the_first_line_says_what_will_be_done(tmp_path):
     progress.begin = lambda note, *rest: lines.append(note)
     tiny.train(tmp_path / "run", "vae", tiny.images(), tiny.small("vae"), progress=progress)
     assert lines == ["20 steps of 16 examples (3.56 epochs), lr 0.001, fp32, 1 thread, cpu"]
+
+
+def test_a_phase_whose_part_of_the_budget_is_to_come_has_a_learning_rate(tmp_path):
+    """The flow's, while the autoencoder learns: the stages are logarithms of the share."""
+    model, _ = tiny.train(tmp_path / "run", "latent-flow", tiny.images(),
+                          tiny.small("latent-flow", width=8, draws=1),
+                          training=tiny.options(schedule="stages", images=64))
+    assert tiny.weights(model).isfinite().all()

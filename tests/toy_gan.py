@@ -50,7 +50,7 @@ class ToyGAN(Model):
         real, fake = self.discriminator(batch.x), self.discriminator(fakes.detach())
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         yield "discriminator", Loss(loss, {"discriminator": loss})
-        if step.index % 4 == 0:
+        if step.due(4):
             x = batch.x.clone().requires_grad_()
             slope, = torch.autograd.grad(self.discriminator(x).sum(), x, create_graph=True)
             penalty = 0.5 * self.config.penalty * slope.square().sum(1).mean()

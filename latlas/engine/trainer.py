@@ -138,9 +138,11 @@ class Trainer:
         progress = self.progress
         # dropout costs bits while examples are new, and pays once they have come often
         dropout = min(1.0, self.images / (DROPOUT_EPOCHS * self.n_train)) if self.n_train else 1.0
-        rates = {name: self.rate_scale * learning_rate_share(
-            self.options, (progress - phase.span[0]) / (phase.span[1] - phase.span[0]))
-            for name, (phase, _) in self.phases.items()}
+        rates = {}  # of phases whose part of the budget is to come or over, too: none is due
+        for name, (phase, _) in self.phases.items():
+            first, last = phase.span
+            done = min(1.0, max(0.0, (progress - first) / (last - first)))
+            rates[name] = self.rate_scale * learning_rate_share(self.options, done)
         step = Step(self.index, self.images, progress, self.noises[0], self.n_train,
                     len(self.noises))
         terms = self.descend(batch, step, rates, dropout) if self.recorded is None else (
