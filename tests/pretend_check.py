@@ -70,6 +70,11 @@ def verbs(run: Run, data: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     if run.can("encode") and model.takes_condition is None:
         yield "outliers", lambda: latlas.outliers(run, few, reference=data, controls=False,
                                                   fpr=0.2)
+    if run.model_name == "vae":
+        yield "ais", lambda: latlas.score(run, two, method="ais", draws=2, temperatures=2,
+                                          leapfrog=1)
+        yield "evaluate", lambda: latlas.evaluate(run, data.subset(slice(0, 40)), draws=3,
+                                                  metrics=["likelihood", "reconstruction"])
 
 
 def blame(error: BaseException) -> str:
