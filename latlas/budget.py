@@ -72,8 +72,8 @@ def trial(plan: Plan, n: int, examples: Any) -> tuple[float, int]:
     with ExitStack() as restored:
         restored.enter_context(torch.random.fork_rng(devices=[]))
         restored.callback(torch.set_num_threads, torch.get_num_threads())
-        model = models.build(plan.model, config_for(plan, examples), examples.space).to(
-            pick_device(plan.options.device))
+        model = models.build(plan.model, config_for(plan, examples), examples.space)
+        model.to(pick_device(plan.options.device, mps=not model.defaults.needs_float64))
         context, options = join(model.device), plan.options
         options = replace(
             options, batch_size=batch_size_of(model, n, options, context),

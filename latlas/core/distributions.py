@@ -186,7 +186,8 @@ class _LogisticBins(torch.autograd.Function):
         log_p = torch.empty(wide[1].shape[:-event_dims], device=location.device)
         slopes = [torch.empty_like(wide[1], dtype=torch.float) for _ in range(2)] if any(
             ctx.needs_input_grad) else []
-        rows = max(1, PART * len(log_p) // max(1, wide[1].numel()))
+        rows = max(1, PART * len(log_p) // max(1, wide[1].numel())) if (
+            location.device.type == "cpu") else max(1, len(log_p))
         for first in range(0, len(log_p), rows):
             part = slice(first, first + rows)
             values, means, scales, *derivatives = (t[part] for t in (*wide, *slopes))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latlas.core.errors import say_notes
+from latlas.core.errors import say_notes, say_setting
 from latlas.core.model import Batch, PairBatch, Step
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class RecordedSteps:
                 terms = trainer.descend(batch, watched, self.rates, strength)
                 if watched.reads:
                     trainer.recorded = None
-                    say_notes(["cuda_graphs=true: a step of this model goes by its "
+                    say_notes([f"{say_setting('cuda_graphs', 'true')}: a step of this model goes by its "
                                f"{' and '.join(sorted(watched.reads))}, so it is not recorded"])
                 self.questions |= watched.questions
                 return terms

@@ -24,6 +24,7 @@ from latlas.core.errors import (
     out_of_memory,
     say_number,
     say_option,
+    say_setting,
 )
 from latlas.core.model import Finishes, FitsDirectly, Model, ReweightsData, Validates
 from latlas.core.record import FORMAT, RUN, Chosen, read_run
@@ -133,12 +134,12 @@ def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]
             raise
         size = batch_size_of(model, n, options, devices.join(model.device))
         space = getattr(model.space, "a", model.space)
-        what, ways = f"examples of {space.dims:,} numbers", [f"batch_size={max(1, size // 2)}"]
+        what, ways = f"examples of {space.dims:,} numbers", [say_setting("batch_size", max(1, size // 2))]
         if space.kind == "image":
             what = "images of {1} by {2} pixels".format(*space.shape)
             ways.append(say_option("image_size", max(space.shape[1:]) // 2))
-        hint = (f"try {', '.join(ways)}, or accumulate={2 * options.accumulate}, which computes a "
-                "batch in parts")
+        parts = say_setting("accumulate", 2 * options.accumulate)
+        hint = f"try {', '.join(ways)}, or {parts}, which computes a batch in parts"
         raise TrainingError(f"out of memory on {model.device} in batches of {size} {what}",
                             option="batch_size", hint=hint) from error
 
