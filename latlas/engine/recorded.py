@@ -91,8 +91,9 @@ class RecordedSteps:
                 terms = trainer.descend(batch, watched, self.rates, strength)
                 if watched.reads:
                     trainer.recorded = None
-                    say_notes([f"{say_setting('cuda_graphs', 'true')}: a step of this model goes by its "
-                               f"{' and '.join(sorted(watched.reads))}, so it is not recorded"])
+                    say_notes([f"{say_setting('cuda_graphs', 'true')}: a step of this model goes "
+                               f"by its {' and '.join(sorted(watched.reads))}, so it is not "
+                               "recorded"])
                 self.questions |= watched.questions
                 return terms
             inputs, graph = copied(batch), torch.cuda.CUDAGraph()

@@ -134,7 +134,8 @@ def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]
             raise
         size = batch_size_of(model, n, options, devices.join(model.device))
         space = getattr(model.space, "a", model.space)
-        what, ways = f"examples of {space.dims:,} numbers", [say_setting("batch_size", max(1, size // 2))]
+        what = f"examples of {space.dims:,} numbers"
+        ways = [say_setting("batch_size", max(1, size // 2))]
         if space.kind == "image":
             what = "images of {1} by {2} pixels".format(*space.shape)
             ways.append(say_option("image_size", max(space.shape[1:]) // 2))

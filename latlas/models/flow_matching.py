@@ -87,14 +87,13 @@ class FlowMatching(Model):
         itself for a single example."""
         if not self.takes_condition:
             return
-        n, sums, squares = torch.zeros(3, self.condition_dim, self.space.dims,
-                                       dtype=torch.float64, device=self.device)
+        n, sums, squares = torch.zeros(3, self.condition_dim, self.space.dims, dtype=torch.float64)
         for batch in batches:
             assert batch.label is not None
-            x = batch.x.flatten(1).double()
-            n.index_add_(0, batch.label, torch.ones_like(x))
-            sums.index_add_(0, batch.label, x)
-            squares.index_add_(0, batch.label, x.square())
+            x, label = batch.x.flatten(1).cpu().double(), batch.label.cpu()
+            n.index_add_(0, label, torch.ones_like(x))
+            sums.index_add_(0, label, x)
+            squares.index_add_(0, label, x.square())
         mean = sums / n.clamp(min=1)
         about = (squares - n * mean.square()).clamp(min=0)
         degrees = (n - 1).clamp(min=0).sum(0)
