@@ -235,7 +235,7 @@ class Pix2Pix(Translator):
         def discriminate(image: Tensor) -> Tensor:
             return self.discriminator(pair(image))
 
-        adversarial = c.adversarial * (step.progress >= c.adversarial_start)
+        adversarial = c.adversarial * (not step.before(c.adversarial_start))
         if adversarial:
             yield "discriminator", Loss(*self.adversarial.discriminator_loss(
                 discriminate, y, fake, step)[:2])
