@@ -40,7 +40,8 @@ BEGAN = time.monotonic()
 #: model, shape of an example, batch size, settings: small steps and large ones
 STEPS: list[tuple[str, tuple[int, ...], int, dict[str, Any]]] = [
     ("vae", (1, 28, 28), 256, {}), ("vae", (3, 32, 32), 256, {"network": "conv"}),
-    ("gan", (3, 32, 32), 64, {"network": "conv"}), ("latent-flow", (3, 64, 64), 32, {}),
+    ("gan", (3, 32, 32), 64, {"network": "conv"}), ("gan", (3, 64, 64), 32, {}),
+    ("latent-flow", (3, 64, 64), 32, {}),
     ("style-gan", (3, 64, 64), 32, {}), ("hierarchical-vae", (1, 28, 28), 256, {})]
 
 
