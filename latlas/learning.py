@@ -52,8 +52,9 @@ from latlas.training import (
 #: sizes that images are brought to where the minutes do not suffice for their own, and those at
 #: which a model is timed
 IMAGE_SIZES, MEASURED = (32, 48, 64, 96, 128, 192, 256), (32, 64)
-#: steps and epochs that are enough for a larger size than 64, and for one up to that
-ENOUGH, BARELY = (1000, 10.0), (300, 3.0)
+#: steps that are enough for a larger size than 64, whose epochs are the model's; steps and epochs
+#: for one up to that
+ENOUGH, BARELY = 1000, (300, 3.0)
 
 
 def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = None,
@@ -100,9 +101,9 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     run that goes on has its own."""
     read = {k: v for k, v in read.items() if v is not None}
     options, places = plan.options, data if isinstance(data, tuple | list) else [data]
-    trains = hasattr(models.load_class(models.get(plan.model)), "phases")
-    if "image_size" in read or options.images or options.epochs or not trains or not all(
-            map(holds_images, places)):
+    model = models.load_class(models.get(plan.model))
+    if "image_size" in read or options.images or options.epochs or not hasattr(
+            model, "phases") or not all(map(holds_images, places)):
         return read
     if out is not None and (run := began(out)) is not None:
         size = (run.data or {}).get("image_size")
@@ -110,12 +111,12 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     place = sole_archive(Path(places[0]).expanduser())
     n, (channels, *sides) = sizes_in(place, read.get("mode"))
     native = min(sides)
-    translates = models.load_class(models.get(plan.model)).needs is not None
+    translates = model.needs is not None
     if translates and len(places) == 1 and read.get("pair") != "side":
         n //= 2  # of either side
     if n == 0 or native <= IMAGE_SIZES[0]:
         return read
-    minutes = options.minutes or DEFAULT_MINUTES
+    minutes, enough_epochs = options.minutes or DEFAULT_MINUTES, model.defaults.large_image_epochs
     try:
         (small, _), (large, batch_size) = (
             seconds_per_example(plan, n, channels, size) for size in MEASURED)
@@ -127,7 +128,7 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
         return 60 * 0.9 * minutes / large * (MEASURED[1] / size) ** power
 
     def suffice(size: int) -> bool:
-        steps, epochs = ENOUGH if size > MEASURED[1] else BARELY
+        steps, epochs = (ENOUGH, enough_epochs) if size > MEASURED[1] else BARELY
         if translates:  # every place of an image has its own target
             epochs = min(epochs, BARELY[1])
         return examples(size) >= max(steps * batch_size, epochs * n)

@@ -73,6 +73,17 @@ def test_pairs_are_counted_once_and_need_fewer_epochs(tmp_path, monkeypatch):
         assert with_image_size(plan_of("pix2pix", {"minutes": 10}), tmp_path, None, {}) == read
 
 
+def test_a_model_says_how_many_epochs_of_large_images_are_enough(folder, monkeypatch):
+    """540 s of 80 images/s of 64 pixels are 11 epochs at 128 pixels: enough for a VAE."""
+    monkeypatch.setattr(learning, "sizes_in", lambda *_: (1000, (3, 140, 140)))
+    speed(monkeypatch, 80, batch_size=8)
+    for model, size in (("vae", 128), ("latent-flow", 64)):
+        read = with_image_size(plan_of(model, {"minutes": 10}), folder, None, {})
+        assert read == {"image_size": size}
+    read = with_image_size(plan_of("latent-flow", {"minutes": 40}), folder, None, {})
+    assert read == {"image_size": 96}
+
+
 def test_a_run_that_goes_on_keeps_its_size(folder, tmp_path, monkeypatch):
     speed(monkeypatch, 2)
     small = {"latent_dim": 2, "network": "mlp", "width": 8, "depth": 1, "threads": 1,

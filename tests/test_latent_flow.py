@@ -16,7 +16,12 @@ from latlas.core.space import Images, Points
 from latlas.data.batches import Batches
 from latlas.engine.trainer import Trainer
 from latlas.models.latent_flow import LatentFlow, LatentFlowConfig, differences
-from latlas.networks.spatial import ShuffleUp, SpatialDecoder, SpatialEncoder
+from latlas.networks.spatial import (
+    ShuffleUp,
+    SpatialDecoder,
+    SpatialEncoder,
+    patch_discriminator,
+)
 from latlas.networks.velocity import VelocityUNet
 from latlas.run import Run
 from latlas.verbs import passes
@@ -49,14 +54,15 @@ def affine(**settings) -> Affine:
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 64, 64), (4, 33, 17), (3, 128, 96), (2, 5, 40)])
 def test_images_of_any_size_and_channels(shape):
-    """Latents have sides of at most 8, and what is decoded has the shape of the image."""
+    """Latents have sides of at most 8, of images above 32 pixels 16, and what is decoded has the
+    shape of the image."""
     model = small(shape, steps=1)
     x = torch.rand(2, *shape) * 2 - 1
     with torch.no_grad():
         z = model.encode(x).mean
         assert model.decode(z).mean.shape == (2, *shape)
         assert model.sample(2, noise=Noise(0)).shape == (2, *shape)
-    assert max(model.latent_shape[1:]) <= 8
+    assert max(model.latent_shape[1:]) <= (8 if max(shape[1:]) <= 32 else 16)
     assert z.shape == (2, math.prod(model.latent_shape)) == (2, model.latent_dim)
 
 
@@ -109,22 +115,42 @@ def test_the_autoencoder_pays_for_pixels_and_edges():
 
 
 def test_the_discriminator_comes_in_the_middle_of_the_autoencoders_share():
-    """−log D of what is decoded joins the errors, and D learns from both."""
+    """And once enough images were seen. D learns to tell an image from its reconstruction."""
     model, x = small(adversarial_weight=0.3), torch.rand(4, 1, 8, 8)
     assert [phase.name for phase in model.phases] == ["autoencoder", "discriminator", "flow"]
-    assert len(list(model.losses(Batch(x), Step(0, 0, 0.24, Noise(3))))) == 1
-    (_, first), (name, second) = model.losses(Batch(x), Step(5, 50, 0.25, Noise(3)))
+    assert len(list(model.losses(Batch(x), Step(0, 20_000, 0.24, Noise(3))))) == 1
+    assert len(list(model.losses(Batch(x), Step(0, 5_000, 0.25, Noise(3))))) == 1
+    (_, first), (name, second) = model.losses(Batch(x), Step(5, 10_000, 0.25, Noise(3)))
     y = model.decode(model.encode(x).sample(Noise(3))).mean
     real, fake = model.discriminator(x), model.discriminator(y)
     assert name == "discriminator"
-    torch.testing.assert_close(first.terms["adversarial"], -fake.sigmoid().log().mean())
-    errors = first.terms["l1"] + 0.25 * first.terms["l1_differences"]
-    torch.testing.assert_close(first.total, errors + 0.3 * first.terms["adversarial"])
-    expected = -(real.sigmoid().log() + (1 - fake.sigmoid()).log()).mean()
-    torch.testing.assert_close(second.total, expected)
+    torch.testing.assert_close(first.terms["adversarial"], -(fake - real).sigmoid().log().mean())
+    torch.testing.assert_close(second.total, -(real - fake).sigmoid().log().mean())
     second.total.backward()
     assert model.decoder.layers[0].weight.grad is None
     assert all(p.grad is not None for p in model.discriminator.parameters())
+
+
+def test_the_discriminator_pulls_at_pixels_as_strongly_as_its_weight_says():
+    """Beside the errors, whatever the scale of its logits."""
+    model, x = small(adversarial_weight=0.3), torch.rand(4, 1, 8, 8)
+    without = small(adversarial_weight=0)
+    for scale in (1.0, 100.0):
+        with torch.no_grad():
+            model.discriminator[-1].weight.mul_(scale)
+        pixels = {}
+        for each in (model, without):
+            each.decoder.register_forward_hook(
+                lambda _, __, y, each=each: (y.retain_grad(), pixels.update({each: y}))[1])
+            step = Step(5, 10_000, 0.25, Noise(3))
+            next(iter(each.losses(Batch(x), step)))[1].total.backward()
+        errors = pixels[without].grad
+        assert (pixels[model].grad - errors).norm() / errors.norm() == pytest.approx(0.3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("side", "out"), [(64, 8), (9, 1), (5, 1), (2, 1), (1, 1)])
+def test_a_discriminator_of_patches_fits_small_images(side, out):
+    assert patch_discriminator(3, 8, side)(torch.rand(2, 3, side, side)).shape == (2, 1, out, out)
 
 
 def test_the_flows_loss_is_of_a_point_on_the_way():

@@ -56,6 +56,10 @@ class Step:
         """Whether less than this share of the budget is spent."""
         return self.progress < share
 
+    def past(self, images: int) -> bool:
+        """Whether at least so many examples were seen."""
+        return self.images >= images
+
     def share_of(self, share: float) -> float | Tensor:
         """How much of this share of the budget is spent, 0 … 1: a number, or a tensor of one where
         a CUDA graph is captured, whose numbers are the same in all steps."""
@@ -75,6 +79,8 @@ class TrainingDefaults:
         needs_float64: training takes numbers of 64 bits, which MPS has not.
         monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
+        large_image_epochs: passes over images of more than 64 pixels that are enough for the size to
+            be chosen.
         prior_share: of the budget, for a prior that is fitted to the latents of images; 0: none.
     """
 
@@ -88,6 +94,7 @@ class TrainingDefaults:
     needs_float64: bool = False
     monitored: bool = False
     progressive: bool = False
+    large_image_epochs: float = 10.0
     prior_share: float = 0.0
 
 

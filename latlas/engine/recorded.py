@@ -54,6 +54,10 @@ class WatchedStep(Step):
         self.questions.add(("before", share))
         return self.step.before(share)
 
+    def past(self, images: int) -> bool:
+        self.questions.add(("past", images))
+        return self.step.past(images)
+
     def share_of(self, share: float) -> Tensor:
         return (self.spent / share).clamp(max=1.0)
 

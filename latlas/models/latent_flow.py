@@ -21,8 +21,13 @@ from latlas.networks.conv import pyramid
 from latlas.networks.spatial import SpatialDecoder, SpatialEncoder, patch_discriminator
 from latlas.networks.velocity import VelocityUNet
 
-#: the latents' longest side, at most, unless stages are named
-SIDE = 8
+#: the latents' longest side, at most, of images up to so many pixels and of larger ones, unless
+#: stages are named
+SIDE, SMALL_IMAGE, LARGE_SIDE = 8, 32, 16
+#: channels of the discriminator's first layer
+JUDGE_WIDTH = 32
+#: images that the autoencoder has seen, at least, when the discriminator comes
+LEARNT = 10_000
 #: share of labels that training leaves out, from which the flow learns all classes together
 DROPPED_LABELS = 0.1
 #: latents of up to so many dimensions have their exact trace in the prior's density
@@ -34,21 +39,24 @@ class LatentFlowConfig:
     """Latent flow."""
 
     stages: int = option(0, "halvings from the image to the spatial latents; 0: until both sides "
-                            "are 8 or less", low=0, high=8)
+                            "are 8 or less, of images above 32 pixels 16 or less", low=0, high=8)
     latent_channels: int = option(0, "channels of the latents; 0: 2 to the power of stages", low=0)
-    width: int = option(32, "a quarter of the autoencoder's channels at the latents; every finer "
-                            "level has half as many, at least half of width", low=1)
+    width: int = option(0, "a quarter of the autoencoder's channels at the latents; every finer "
+                           "level has half as many, at least half of width; 0: 32, or 16 for "
+                           "latents of more than 8 × 8", low=0)
     depth: int = option(1, "residual blocks at each of its sizes", low=0)
-    latent_noise: float = option(0.2, "standard deviation of the noise in the latents, whose mean "
-                                      "square is 1", low=0.001, high=0.9)
+    latent_noise: float = option(0.0, "standard deviation of the noise in the latents, whose mean "
+                                      "square is 1; 0: 0.2, or 0.1 for latents of more than 8 × 8",
+                                 low=0, high=0.9)
     gradient_weight: float = option(0.25, "weight of the error of the pixels' differences beside "
                                          "that of the pixels", low=0)
-    adversarial_weight: float = option(0.0, "weight of a discriminator of patches beside the "
-                                            "errors, from the middle of the autoencoder's share "
-                                            "on; 0: none", low=0)
+    adversarial_weight: float = option(0.5, "how strongly a discriminator of patches moves the "
+                                            "decoded pixels, as a share of how strongly the errors "
+                                            "do; from the middle of the autoencoder's share on, "
+                                            "and its 10,000th image; 0: none", low=0)
     autoencoder_share: float = option(0.5, "share of the budget in which the autoencoder learns; "
                                            "in the rest the flow does", low=0.01, high=0.99)
-    flow_width: int = option(0, "channels of the flow's first level; 0: 3 times width", low=0)
+    flow_width: int = option(96, "channels of the flow's first level", low=1)
     flow_depth: int = option(1, "residual blocks of the flow on either side at each level", low=1)
     draws: int = option(4, "times and noises per example in each step of the flow", low=1)
     steps: int = option(20, "steps from noise to latents, of two evaluations each", low=1)
@@ -66,9 +74,12 @@ class LatentFlowConfig:
         if self.condition == "label" and len(space.classes) < 2:
             raise DataError("condition=label needs labels of two classes or more, this data has "
                             f"{len(space.classes) or 'none'}: name their column with --label")
-        stages = self.stages or max(1, math.ceil(math.log2(max(space.shape[1:]) / SIDE)))
+        longest = max(space.shape[1:])
+        side = SIDE if longest <= SMALL_IMAGE else LARGE_SIDE
+        stages = self.stages or max(1, math.ceil(math.log2(longest / side)))
+        width, noise = (32, 0.2) if math.ceil(longest / 2**stages) <= SIDE else (16, 0.1)
         return replace(self, stages=stages, latent_channels=self.latent_channels or 2**stages,
-                       flow_width=self.flow_width or 3 * self.width)
+                       width=self.width or width, latent_noise=self.latent_noise or noise)
 
 
 class LatentFlow(Model):
@@ -76,14 +87,18 @@ class LatentFlow(Model):
 
     The encoder's output, normalised over an example's scalars to mean 0 and mean square 1, is u. So
     latents are standardised by construction, and the noise, not a KL, limits what they carry.
-    The decoder pays for the L1 error of pixels and of their differences, which keeps edges.
+    The decoder pays for the L1 error of pixels and of their differences, which keeps edges, and once
+    these are learnt for what a discriminator D tells its patches x from the data's y by: D minimises
+    softplus(D(x) − D(y)), the decoder softplus(D(y) − D(x)) (Jolicoeur-Martineau 2019, eq. 7), with
+    a weight by which the gradients at x have a given ratio (as Esser et al. 2021, eq. 7). Errors
+    alone make what cannot be known from the latents, such as hair, the median of all it may be.
 
     v is regressed on z − ε at z_t = (1 − t) ε + t z, t logit-normal (Lipman et al. 2023, eq. 23;
     Esser et al. 2024, section 3.1). It starts as the velocity that leaves N(0, I) one.
     """
 
     Config = LatentFlowConfig
-    defaults = TrainingDefaults(max_batch_size=8, progressive=True)
+    defaults = TrainingDefaults(max_batch_size=8, progressive=True, large_image_epochs=60.0)
 
     def __init__(self, config: LatentFlowConfig, space: Space) -> None:
         super().__init__(config.resolve(space), space)
@@ -96,8 +111,8 @@ class LatentFlow(Model):
         self.condition_dim = len(space.classes) if self.takes_condition else 0
         networks = space.shape[0], config.latent_channels, sizes, config.width, config.depth
         self.encoder, self.decoder = SpatialEncoder(*networks), SpatialDecoder(*networks)
-        self.discriminator = patch_discriminator(space.shape[0], config.width) if (
-            config.adversarial_weight > 0) else None
+        self.discriminator = patch_discriminator(
+            space.shape[0], JUDGE_WIDTH, min(sizes[0])) if config.adversarial_weight > 0 else None
         self.flow = VelocityUNet(config.latent_channels, sizes[-1], config.flow_width,
                                  config.flow_depth, self.condition_dim)
 
@@ -118,23 +133,32 @@ class LatentFlow(Model):
     def describe(self, n_train: int) -> str:
         """The latents, and how the budget is divided."""
         size, share = " × ".join(map(str, self.latent_shape)), self.config.autoencoder_share
-        return f"latents of {size}; the autoencoder learns for {share:.0%}, then the flow"
+        joins = (f", from {share / 2:.0%} and {LEARNT:,} examples on against a discriminator"
+                 if self.discriminator is not None else "")
+        return f"latents of {size}; the autoencoder learns for {share:.0%}{joins}, then the flow"
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, Loss]]:
-        """The autoencoder's loss and that of its discriminator (non-saturating, Goodfellow et al.
-        2014), or the flow's once its part of the budget has begun."""
+        """The autoencoder's loss and its discriminator's, or the flow's once its part of the budget
+        has begun."""
         if step.before(self.config.autoencoder_share):
-            x = self.decode(self.encode(batch.x).sample(step.noise)).mean
-            pixels, edges = (x - batch.x).abs().mean(), differences(x - batch.x)
-            total = pixels + self.config.gradient_weight * edges
+            y, x = batch.x, self.decode(self.encode(batch.x).sample(step.noise)).mean
+            pixels, edges = (x - y).abs().mean(), differences(x - y)
+            errors = pixels + self.config.gradient_weight * edges
             terms = {"l1": pixels, "l1_differences": edges}
-            judge = None if step.before(self.config.autoencoder_share / 2) else self.discriminator
+            total = errors
+            judge = self.discriminator
+            if step.before(self.config.autoencoder_share / 2) or not step.past(LEARNT):
+                judge = None
             if judge is not None:
-                terms["adversarial"] = F.softplus(-judge(x)).mean()
-                total = total + self.config.adversarial_weight * terms["adversarial"]
+                adversarial = F.softplus(judge(y) - judge(x)).mean()
+                of_errors, of_judge = (torch.autograd.grad(loss, x, retain_graph=True)[0].norm()
+                                       for loss in (errors, adversarial))
+                weight = self.config.adversarial_weight * of_errors / (of_judge + 1e-12)
+                total = errors + weight * adversarial
+                terms |= {"adversarial": adversarial}
             yield "autoencoder", Loss(total, terms)
             if judge is not None:
-                loss = (F.softplus(-judge(batch.x)) + F.softplus(judge(x.detach()))).mean()
+                loss = F.softplus(judge(x.detach()) - judge(y)).mean()
                 yield "discriminator", Loss(loss, {"discriminator": loss})
             return
         with torch.no_grad():

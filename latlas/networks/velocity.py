@@ -10,6 +10,8 @@ from latlas.networks.conv import Size, down
 
 #: channels, at least, of a group that is normalised together, and of a head of attention
 GROUP, HEAD = 16, 64
+#: the longest side of the first level, at most; larger images are taken in patches of 2 × 2 pixels
+SIDE = 8
 #: the time is given as cos πkt and sin πkt, k = 1 … 16
 FREQUENCIES = 16
 
@@ -21,6 +23,10 @@ def parts(width: int, least: int) -> int:
     (6, 5, 1)
     """
     return next(n for n in range(max(1, width // least), 0, -1) if width % n == 0)
+
+
+def halved(size: Size) -> Size:
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def norm(width: int) -> nn.GroupNorm:
@@ -67,7 +73,8 @@ class Attention(nn.Module):
 class VelocityUNet(nn.Module):
     """v(z, t, class): (n, channels, *size), (n,) in 0 … 1, and (n,) classes to the shape of z.
 
-    Two levels, the second of half the size and twice the width, with attention there.
+    Two levels, the second of half the size and twice the width, with attention there; the first has
+    the size of z, or half of it where that is above 8.
 
     Args:
         classes: 0 for none; otherwise class number ``classes`` stands for all of them.
@@ -80,22 +87,25 @@ class VelocityUNet(nn.Module):
     def __init__(self, channels: int, size: Size, width: int, blocks: int,
                  classes: int = 0) -> None:
         super().__init__()
-        half = (size[0] + 1) // 2, (size[1] + 1) // 2
+        folded = max(size) > SIDE
+        fine = halved(size) if folded else size
+        half = halved(fine)
         wide, context = 2 * width, 2 * width
-        self.size = size
+        self.size, self.fine, self.folded = size, fine, folded
         self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1))
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, context), nn.SiLU(),
                                   nn.Linear(context, context))
         self.label = nn.Embedding(classes + 1, context) if classes else None
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = down(channels, width, size, fine)
         self.before = nn.ModuleList(Block(width, width, context) for _ in range(blocks))
-        self.down = down(width, wide, size, half)
+        self.down = down(width, wide, fine, half)
         self.middle = nn.ModuleList(Block(wide, wide, context) for _ in range(2 * blocks))
         self.attention = nn.ModuleList(Attention(wide) for _ in range(blocks))
         self.up = nn.Conv2d(wide, width, 1)
         self.after = nn.ModuleList(
             Block(width if i else 2 * width, width, context) for i in range(blocks))
-        self.head = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1))
+        self.head = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(
+            width, channels * (4 if folded else 1), 3, padding=1))
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
 
@@ -113,9 +123,9 @@ class VelocityUNet(nn.Module):
             coarse = block(coarse, context)
             if i % 2 == 0:
                 coarse = self.attention[i // 2](coarse)
-        h = F.interpolate(self.up(coarse), self.size)
+        h = F.interpolate(self.up(coarse), self.fine)
         h = torch.cat([h, fine], 1)
         for block in self.after:
             h = block(h, context)
         out: Tensor = self.head(h)
-        return out
+        return F.pixel_shuffle(out, 2)[..., :self.size[0], :self.size[1]] if self.folded else out
