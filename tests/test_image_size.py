@@ -80,7 +80,7 @@ def test_a_model_says_how_many_epochs_of_large_images_are_enough(folder, monkeyp
     for model, size in (("vae", 128), ("latent-flow", 64)):
         read = with_image_size(plan_of(model, {"minutes": 10}), folder, None, {})
         assert read == {"image_size": size}
-    read = with_image_size(plan_of("latent-flow", {"minutes": 40}), folder, None, {})
+    read = with_image_size(plan_of("latent-flow", {"minutes": 100}), folder, None, {})
     assert read == {"image_size": 96}
 
 

@@ -20,6 +20,7 @@ from latlas.networks.spatial import (
     ShuffleUp,
     SpatialDecoder,
     SpatialEncoder,
+    WithDetail,
     patch_discriminator,
 )
 from latlas.networks.velocity import VelocityUNet
@@ -138,14 +139,27 @@ def test_the_discriminator_pulls_at_pixels_as_strongly_as_its_weight_says():
     for scale in (1.0, 100.0):
         with torch.no_grad():
             model.discriminator[-1].weight.mul_(scale)
-        pixels = {}
-        for each in (model, without):
-            each.decoder.register_forward_hook(
-                lambda _, __, y, each=each: (y.retain_grad(), pixels.update({each: y}))[1])
-            step = Step(5, 10_000, 0.25, Noise(3))
-            next(iter(each.losses(Batch(x), step)))[1].total.backward()
-        errors = pixels[without].grad
-        assert (pixels[model].grad - errors).norm() / errors.norm() == pytest.approx(0.3, rel=1e-4)
+        pulled, errors = (gradient_at_pixels(each, x) for each in (model, without))
+        assert (pulled - errors).norm() / errors.norm() == pytest.approx(0.3, rel=1e-4)
+
+
+def gradient_at_pixels(model: LatentFlow, x: torch.Tensor) -> torch.Tensor:
+    """Of the autoencoder's loss, once the discriminator has come."""
+    decoded = []
+    hook = model.decoder.register_forward_hook(lambda _, __, y: decoded.append(y))
+    _, loss = next(iter(model.losses(Batch(x), Step(5, 10_000, 0.25, Noise(3)))))
+    hook.remove()
+    return torch.autograd.grad(loss.total, decoded[0])[0]
+
+
+def test_the_discriminator_sees_detail_beside_the_image():
+    """What a blur leaves as it is has none; a single pixel keeps 8/9 of itself, four times."""
+    flat, dot = torch.full((1, 1, 5, 5), 0.7), torch.zeros(1, 1, 5, 5)
+    dot[..., 2, 2] = 0.9
+    image, detail = WithDetail()(flat).unbind(1)
+    torch.testing.assert_close(image, flat[:, 0])
+    torch.testing.assert_close(detail, torch.zeros(1, 5, 5), atol=1e-6, rtol=0)
+    assert WithDetail()(dot)[0, 1, 2, 2].item() == pytest.approx(4 * 0.8)
 
 
 @pytest.mark.parametrize(("side", "out"), [(64, 8), (9, 1), (5, 1), (2, 1), (1, 1)])
@@ -186,6 +200,18 @@ def test_each_phase_learns_in_its_own_part_of_the_budget():
         assert steps[0][1] < 1e-6
         assert max(rate for _, rate in steps) > 0.8
         assert steps[-1][1] < 0.2
+
+
+def test_the_flow_sees_every_latent_of_a_large_image():
+    """Latents of more than 8 × 8 are taken in patches; every one moves its own velocity."""
+    flow = VelocityUNet(2, (11, 9), 16, 1).double()
+    torch.nn.init.normal_(flow.head[-1].weight, std=0.1)
+    z = torch.randn(1, 2, 11, 9, dtype=torch.float64, requires_grad=True)
+    v = flow(z, torch.full((1,), 0.3, dtype=torch.float64))
+    assert v.shape == z.shape
+    for place in ((0, 0, 0), (1, 10, 8), (0, 5, 4)):
+        slope, = torch.autograd.grad(v[0][place], z, retain_graph=True)
+        assert slope[0][place].abs() > 1e-6
 
 
 def test_an_untrained_flow_leaves_noise_as_it_is():

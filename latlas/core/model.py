@@ -79,8 +79,8 @@ class TrainingDefaults:
         needs_float64: training takes numbers of 64 bits, which MPS has not.
         monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
-        large_image_epochs: passes over images of more than 64 pixels that are enough for the size to
-            be chosen.
+        large_image_epochs: passes over images of more than 64 pixels that are enough for such a
+            size to be chosen.
         prior_share: of the budget, for a prior that is fitted to the latents of images; 0: none.
     """
 

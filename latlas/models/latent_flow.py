@@ -50,7 +50,7 @@ class LatentFlowConfig:
                                  low=0, high=0.9)
     gradient_weight: float = option(0.25, "weight of the error of the pixels' differences beside "
                                          "that of the pixels", low=0)
-    adversarial_weight: float = option(0.5, "how strongly a discriminator of patches moves the "
+    adversarial_weight: float = option(1.0, "how strongly a discriminator of patches moves the "
                                             "decoded pixels, as a share of how strongly the errors "
                                             "do; from the middle of the autoencoder's share on, "
                                             "and its 10,000th image; 0: none", low=0)
@@ -87,18 +87,19 @@ class LatentFlow(Model):
 
     The encoder's output, normalised over an example's scalars to mean 0 and mean square 1, is u. So
     latents are standardised by construction, and the noise, not a KL, limits what they carry.
-    The decoder pays for the L1 error of pixels and of their differences, which keeps edges, and once
-    these are learnt for what a discriminator D tells its patches x from the data's y by: D minimises
-    softplus(D(x) − D(y)), the decoder softplus(D(y) − D(x)) (Jolicoeur-Martineau 2019, eq. 7), with
-    a weight by which the gradients at x have a given ratio (as Esser et al. 2021, eq. 7). Errors
-    alone make what cannot be known from the latents, such as hair, the median of all it may be.
+    The decoder pays for the L1 error of pixels and of their differences, which keeps edges. Errors
+    alone make what latents do not say, such as single hairs, the median of all it may be. So once
+    these are learnt a discriminator D of patches joins, which tells a decoded image x from the
+    image y it was made of: D minimises softplus(D(x) − D(y)), the decoder softplus(D(y) − D(x))
+    (Jolicoeur-Martineau 2019, eq. 7) with a weight for which the gradients at x of this and of the
+    errors have a given ratio (as Esser et al. 2021, eq. 7, at the last layer).
 
     v is regressed on z − ε at z_t = (1 − t) ε + t z, t logit-normal (Lipman et al. 2023, eq. 23;
     Esser et al. 2024, section 3.1). It starts as the velocity that leaves N(0, I) one.
     """
 
     Config = LatentFlowConfig
-    defaults = TrainingDefaults(max_batch_size=8, progressive=True, large_image_epochs=60.0)
+    defaults = TrainingDefaults(max_batch_size=8, progressive=True, large_image_epochs=150.0)
 
     def __init__(self, config: LatentFlowConfig, space: Space) -> None:
         super().__init__(config.resolve(space), space)

@@ -89,12 +89,21 @@ class SpatialDecoder(nn.Module):
         return out
 
 
+class WithDetail(nn.Module):
+    """Images (n, C, H, W) to (n, 2 C, H, W): beside them what a blur over 3×3 pixels takes from
+    them, four times as strong. Fine detail is weak beside all else, and would be learnt last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        blurred = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return torch.cat([x, 4 * (x - blurred)], 1)
+
+
 def patch_discriminator(channels: int, width: int, side: int) -> nn.Sequential:
     """(n, channels, H, W) to logits (n, 1, h, w): how real every overlapping patch of 38 pixels is
     (Isola et al. 2017, section 3.2.2), without normalisation; a smaller one for a shorter ``side``
     below 8. The kernels are twice the stride, so that every pixel's gradient has as many terms."""
-    wide = [channels, width, 2 * width, 4 * width][:side.bit_length()]
-    layers: list[nn.Module] = []
+    wide = [2 * channels, width, 2 * width, 4 * width][:side.bit_length()]
+    layers: list[nn.Module] = [WithDetail()]
     for i, o in pairwise(wide):
         layers += [nn.Conv2d(i, o, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 3, padding=1))
