@@ -79,8 +79,7 @@ class TrainingDefaults:
         needs_float64: training takes numbers of 64 bits, which MPS has not.
         monitored: training may diverge: the engine looks at samples, warns and rolls back.
         progressive: a step costs more late in training than early.
-        large_image_epochs: passes over images of more than 64 pixels that are enough for such a
-            size to be chosen.
+        large_image_epochs: passes over the data that make a size above 64 pixels worth choosing.
         prior_share: of the budget, for a prior that is fitted to the latents of images; 0: none.
     """
 
@@ -110,13 +109,11 @@ class Model(nn.Module, ABC):
     """Networks, config and space. Subclasses add protocols below.
 
     Attributes:
-        Config: the dataclass of the model's options; its ``resolve(space)`` fills in what is left
-            to the data ("auto", 0, ``None``). ``config`` are the resolved options.
+        Config: dataclass of the model's options; ``config`` are those that its ``resolve`` gives.
         defaults: how the engine trains it; an instance may replace those of its class.
         needs: data of two sides: ``pairs`` that belong together, or two ``domains``.
         exact_likelihood: ``log_likelihood`` is no estimate.
-        takes_condition: what a conditional model is given: the class ``label`` of an example, or a
-            ``part`` of it. ``condition_dim`` is its size as the networks take it.
+        takes_condition: the ``label`` of an example or a ``part`` of it, of size ``condition_dim``.
         fitted_prior: a second prior, fitted to the latents; of labels it takes a ``condition``.
     """
 
