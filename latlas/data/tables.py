@@ -145,11 +145,14 @@ def in_columns(source: Any, space: Table, name: str) -> Dataset:
     return replace(data, space=space, label=_recoded(data.label, data.space.classes, space, name))
 
 
-def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool = True) -> Dataset:
+def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool = True,
+               lenient: bool = False) -> Dataset:
     """Brings a frame into columns that were interpreted before.
 
     Columns are matched by name; those of a frame without names by position, which is a note, as are
-    columns that are ignored. Without ``fill`` numbers that are missing stay NaN.
+    columns that are ignored. Without ``fill`` numbers that are missing stay NaN. ``lenient`` takes
+    columns that are missing and values that do not fit for gaps, which is a note, and words that
+    training had not.
 
     Raises:
         DataError: columns that are missing, values that do not fit, words that training had not;
@@ -162,7 +165,11 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
         data = _by_position(data, columns, name, notes)
     learnt = [c for c in columns if c.learnt]
     absent = [c.name for c in learnt if c.name not in data.columns]
-    if absent:
+    if lenient and len(absent) < len(learnt):
+        notes += [f"{name} has no column {_some([*map(repr, absent)])}; all its values are taken "
+                  "for gaps"] if absent else []
+        data = data.with_columns(**dict.fromkeys(absent))
+    elif absent:
         bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
         alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
         hints = [f"; rename {old!r} to {new!r}" for old, new in alike if old]
@@ -177,13 +184,20 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
         if frame.decimal and column.kind in ("real", "integer"):
             column = column.replace(form=frame.decimal + column.form[1:])
         read[column.name] = values.canonical(data[column.name], column)
-        problems += _misfits(data[column.name], read[column.name], column, fill)
+        misfits = [*_misfits(data[column.name], read[column.name], column, fill)]
+        if lenient and column.kind == "category":
+            notes += [f"{problem}; they count as words of their own" for problem in misfits]
+        elif lenient and not (read[column.name].dtype.is_float()
+                              and read[column.name].is_infinite().any()):
+            notes += [f"{problem}; they are taken for gaps" for problem in misfits]
+        else:
+            problems += misfits
     if problems:
         raise DataError(f"{name}: " + "; ".join(problems))
     x = np.zeros((len(data), sum(len(c.features) for c in learnt)))
     for column, place in values.places(learnt):
         series, block = read[column.name], x[:, place]
-        values.features(series, column, block)
+        values.features(series, column, block, fill=fill)
         if fill and series.null_count():
             values.fill_block(block, column)
             if not column.gaps:

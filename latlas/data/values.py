@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from latlas.core.mixed import GAP, MixedRows
 from latlas.core.space import ABSENT, OTHER, Column, Table
 from latlas.data.splits import hash_of, mix
 from latlas.data.words import ORDERS, SYMBOLS, date_formats, to_dates, to_numbers
@@ -104,29 +105,39 @@ def places(columns: Sequence[Column]) -> Iterator[tuple[Column, slice]]:
             start = stop
 
 
-def features(series: pl.Series, column: Column, out: NDArray[np.float64]) -> None:
-    """Writes the numbers of a canonical column to zeros (n, k), NaN for gaps that are to be filled.
+def features(series: pl.Series, column: Column, out: NDArray[np.float64], *,
+             fill: bool = True) -> None:
+    """Writes the numbers of a canonical column to zeros (n, k), NaN for gaps that are to be filled;
+    without ``fill`` also for those of a category that had none in training.
 
-    Whole numbers are less ``column.offset``; days are counted since 1970.
+    Whole numbers are less ``column.offset``; days are counted since 1970. A word that a category
+    has not is 0 everywhere.
     """
     if column.kind == "category":
         levels = {level: i for i, level in enumerate(column.levels)}
-        gap: Any = ABSENT if column.gaps else column.fill
-        place = series.replace_strict({**levels, None: levels.get(gap, -1)}, default=levels.get(
+        gap: Any = ABSENT if column.gaps else column.fill if fill else None
+        place = series.replace_strict({**levels, None: levels.get(gap, -2)}, default=levels.get(
             OTHER, -1), return_dtype=pl.Int32).to_numpy()
         rows = np.flatnonzero(place >= 0)
         out[rows, place[rows]] = 1.0
+        if not fill:
+            out[place == -2] = np.nan
         return
     if column.kind == "date":
         series = series.cast(pl.Int64).cast(pl.Float64) / DAY
-        days = series.to_numpy()
-        for i, part in enumerate(column.parts):
-            angle = 2 * np.pi * (days % PERIODS[part]) / PERIODS[part]
-            out[:, 1 + 2 * i], out[:, 2 + 2 * i] = np.sin(angle), np.cos(angle)
+        out[:, 0] = series.to_numpy()
+        date_waves(out, column)
     numbers = shifted(series, -column.offset) if column.offset else series
     out[:, 0] = numbers.cast(pl.Float64).to_numpy()
     if column.gaps:
         out[:, -1] = series.is_null().to_numpy()
+
+
+def date_waves(block: NDArray[np.float64], column: Column) -> None:
+    """Of a date's numbers (n, k), writes the sines and cosines of the days in the first."""
+    for i, part in enumerate(column.parts):
+        angle = 2 * np.pi * (block[:, 0] % PERIODS[part]) / PERIODS[part]
+        block[:, 1 + 2 * i], block[:, 2 + 2 * i] = np.sin(angle), np.cos(angle)
 
 
 def shifted(series: pl.Series, by: int) -> pl.Series:
@@ -204,6 +215,64 @@ def _fill_row(column: Column) -> NDArray[np.float64]:
     row = np.zeros((1, len(column.features)))
     features(series, column, row)
     return row
+
+
+# ------------------------------------------------------------------ kinds of columns
+
+def mixed_rows(x: NDArray[Any], columns: Sequence[Column]) -> MixedRows:
+    """Rows (n, d) in data units by kinds of columns; gaps are NaN, or what a column's own number or
+    word for them says."""
+    numbers, codes, sizes, names = [], [], [], ([], [])  # type: ignore[var-annotated]
+    for column, place in places(columns):
+        block = np.asarray(x[:, place], np.float64)
+        if column.kind == "category":
+            size = len(column.categories)
+            code = np.where(block[:, :size].any(1), block[:, :size].argmax(1), size)
+            gap = np.isnan(block).any(1) | (block[:, size:] > 0.5).any(1)
+        else:
+            gap = np.isnan(block[:, 0]) | (column.gaps and block[:, -1] > 0.5)
+            code, size = (block[:, 0] > 0.5).astype(np.int64), 2
+        words = column.kind in ("category", "boolean")
+        names[words].append(column.name)
+        if words:
+            codes.append(np.where(gap, GAP, code))
+            sizes.append(size)
+        else:
+            numbers.append(np.where(gap, np.nan, block[:, 0]))
+    n = len(x)
+    return MixedRows(np.stack(numbers, 1) if numbers else np.zeros((n, 0)),
+                     np.stack(codes, 1) if codes else np.zeros((n, 0), np.int64),
+                     tuple(sizes), (*names[0], *names[1]))
+
+
+def feature_rows(rows: MixedRows, columns: Sequence[Column], *, fill: bool) -> NDArray[np.float64]:
+    """The inverse of :func:`mixed_rows`: (n, d) in data units. A gap is filled, and said by the
+    column's own number or word where it has one; without ``fill`` it is NaN where it has none."""
+    x = np.zeros((len(rows), sum(len(c.features) for c in columns if c.learnt)))
+    place_of = {name: i for i, name in enumerate(rows.names)}
+    p = rows.numbers.shape[1]
+    for column, place in places(columns):
+        block, i = x[:, place], place_of[column.name]
+        values = rows.numbers[:, i] if i < p else rows.codes[:, i - p]
+        gap = np.isnan(values) if i < p else values == GAP
+        if column.kind == "category":
+            known = ~gap & (values < len(column.categories))
+            block[known, values[known]] = 1.0
+            if column.gaps:
+                block[gap, -1] = 1.0
+        else:
+            block[:, 0] = np.where(gap, np.nan, values)
+            date_waves(block, column)
+            if column.gaps:
+                block[:, -1] = gap
+        if gap.any() and (fill or column.gaps):
+            if column.kind != "category":
+                fill_block(block, column)
+            elif not column.gaps:
+                block[gap] = _fill_row(column)
+        elif gap.any():
+            block[gap] = np.nan
+    return x
 
 
 # ------------------------------------------------------------------ back to values

@@ -74,6 +74,19 @@ def threshold(normal: Array, fpr: float) -> float:
     return float(np.partition(np.asarray(normal, np.float64), place - 1)[place - 1])
 
 
+def contamination_threshold(training: Array, share: float) -> float:
+    """The score that ``share`` of the training examples exceed. ConfigError: no share up to ½.
+
+    >>> contamination_threshold(np.arange(100), 0.1)
+    89.0
+    """
+    if not 0 < share <= 0.5:
+        raise ConfigError(f"{say_option('contamination', share)}: a share above 0, up to 0.5",
+                          option="contamination")
+    place = math.ceil(round(len(training) * (1 - share), 9))
+    return float(np.sort(np.asarray(training, np.float64))[max(place - 1, 0)])
+
+
 @dataclass(frozen=True)
 class Typical:
     """The Gaussian of several statistics of normal examples."""

@@ -25,6 +25,7 @@ from latlas.core.noise import SharedNoise, derive
 from latlas.core.space import Table
 from latlas.data.dataset import Dataset
 from latlas.learning import learn
+from latlas.metrics.scales import deviation, standardised
 from latlas.models import get
 from latlas.training import Plan, TrainingData, plan_of
 from latlas.verbs.passes import drawn_examples
@@ -223,23 +224,6 @@ def log_likelihood(model: Any, name: str, draws: int) -> Callable[[Tensor], Tens
     def of(batch: Tensor) -> Tensor:
         return model.log_likelihood(batch, noise=SharedNoise(derive(name)), draws=draws)[0]
     return of
-
-
-def deviation(x: Array, centre: Array) -> Array:
-    """Root mean square of x − centre by column, (n, d) float64 of any size to (d,); 0 of columns
-    that are constant but for rounding."""
-    half = x / 2 - centre / 2  # the difference of two numbers may be too large for float64
-    unit = np.frexp(np.abs(half).max(0))[1]  # whose squares are neither too large nor too small
-    size = np.ldexp(np.sqrt(np.square(np.ldexp(half, -unit)).mean(0)), unit)
-    varies = size > np.maximum(1e-12 * np.abs(centre / 2), np.finfo(np.float64).tiny)
-    return np.where(varies, np.minimum(size, np.finfo(np.float64).max / 2) * 2, 0.0)
-
-
-def standardised(x: Array, centre: Array, scale: Array, farthest: float) -> Array:
-    """(x − centre) / scale in float64, cut at ± ``farthest``, as float32."""
-    with np.errstate(over="ignore"):  # what is too large is cut
-        t = (x / 2 - centre / 2) / (scale / 2)
-    return np.clip(t, -farthest, farthest).astype(np.float32)
 
 
 def say_what_collapses(raw: Any, x: Array, standard: Array) -> None:

@@ -30,6 +30,8 @@ from latlas.data.fitting import (
     is_arrays,
     with_own_labels,
 )
+from latlas.core.space import Table
+from latlas.data.dataset import Source
 from latlas.data.frames import is_frame
 from latlas.data.pairs import first_side
 from latlas.metrics import outliers as scoring
@@ -39,6 +41,14 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
 from latlas.verbs.results import ShardParts
+from latlas.verbs.table_outliers import (
+    REASONED,
+    REASONS,
+    Reason,
+    TableNormality,
+    original,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -46,10 +56,11 @@ if TYPE_CHECKING:
 
 #: what a method needs of the model, and what its score is, for an axis
 NEEDED = {"nats": "score", "error": "reconstruct", "typicality": "encode"}
-SCORES = {"nats": "−log p(x), nats", "error": "squared error of the reconstruction",
+METHODS = ("auto", "ensemble", *NEEDED)
+SCORES = {"ensemble": "score of the ensemble", "nats": "−log p(x), nats", "error": "squared error of the reconstruction",
           "typicality": "squared distance of the statistics from normal examples"}
-#: images of the gallery
-GALLERY = 64
+#: images of the gallery; rows of a table whose reasons are said
+GALLERY, FIRST = 64, 5
 #: draws of the latent vector behind a likelihood
 DRAWS = 16
 #: keeps logarithms of errors finite
@@ -66,11 +77,15 @@ class Outliers(common.Result):
         score: (n,) float64.
         reference: (m,) scores of normal examples held out in training, which set the threshold.
         threshold: what a normal example exceeds with a chance of at most ``fpr``.
-        method: ``nats``, ``error`` or ``typicality``.
+        method: ``ensemble``, ``nats``, ``error`` or ``typicality``.
         truth: (n,) bool, which examples are outliers by their label; ``None`` if that is not known.
-        controls: scores of an isolation forest and of probabilistic PCA, fitted to the run's
-            training examples.
+        controls: scores of an isolation forest and of probabilistic PCA, of tables of nearest
+            neighbours, fitted to the run's training examples.
         examples: the examples; ``k`` of the precision among the first k.
+        contamination: the share of the training rows above the threshold, where that set it.
+        reasons: of each example, of tables by the ensemble; none of those far down the ranking.
+        original: the table's own columns by name, in the order of the examples.
+        normality: what is usual in the table.
     """
 
     score: Array
@@ -82,6 +97,10 @@ class Outliers(common.Result):
     controls: dict[str, Array] = field(default_factory=dict)
     examples: Dataset | None = None
     k: int | None = None
+    contamination: float | None = None
+    reasons: list[list[Reason]] = field(default_factory=list)
+    original: dict[str, Any] = field(default_factory=dict)
+    normality: TableNormality | None = None
 
     @property
     def flag(self) -> Array:
@@ -110,19 +129,53 @@ class Outliers(common.Result):
                    "score": self.score[order], "flag": self.flag[order]}
         if self.truth is not None:
             columns["label"] = self.truth[order]
+        for i in range(REASONS if self.reasons else 0):
+            columns[f"reason {i + 1}"] = np.array([str(self.reasons[row][i]) if i < len(
+                self.reasons[row]) else "" for row in order], str)
+        columns |= {name: series[order] for name, series in self.original.items()}
         return columns | {f"control {k}": v[order] for k, v in self.controls.items()}
+
+    @property
+    def expected(self) -> tuple[float, float]:
+        """Shares between which that of the flagged lies in 95 of 100 cases if all examples are as
+        those that set the threshold: the beta-binomial of both samples."""
+        from scipy.stats import betabinom
+
+        m, n, over = len(self.reference), len(self.score), int(
+            (self.reference > self.threshold).sum())
+        low, high = betabinom.interval(0.95, n, over + 1, max(m - over, 1))
+        return float(low / n), float(high / n)
+
+    def explain(self, normality: TableNormality, opened: Opened) -> None:
+        """Reasons of the first examples, and the table's own columns."""
+        self.normality, rows = normality, self.order[:REASONED]
+        first = normality.reasons(opened.examples.subset(rows))
+        place = dict(zip(rows.tolist(), first, strict=True))
+        self.reasons = [place.get(i, []) for i in range(len(self.score))]
+        if opened.source is not None and opened.source.frame is not None:
+            self.original = original(opened.source, opened.examples.index, (
+                "rank", "example", "score", "flag", "label"))
 
     def facts(self) -> dict[str, Any]:
         return {"examples": len(self.score), "method": self.method, "threshold": self.threshold,
                 "fpr": self.fpr, "reference": len(self.reference),
-                "flagged": int(self.flag.sum()),
+                "flagged": int(self.flag.sum()), "expected": list(self.expected),
+                **({} if self.contamination is None else {"contamination": self.contamination}),
                 "rankings": {name: asdict(r) for name, r in self.rankings().items()}}
 
     def text(self) -> str:
         flagged, n, rankings = int(self.flag.sum()), len(self.score), self.rankings()
-        line = (f"{counted(n, 'example')}, {flagged:,} flagged ({flagged / n:.2%}): {self.method} "
-                f"above {say_number(self.threshold, 4)}, which at most {self.fpr:.3g} of normal "
-                f"examples exceed (by {len(self.reference):,} held out)")
+        low, high = self.expected
+        rule = (f"which at most {self.fpr:.3g} of normal examples exceed (by "
+                f"{len(self.reference):,} held out)" if self.contamination is None else
+                f"which {self.contamination:.3g} of the training examples exceed")
+        line = (f"{counted(n, 'example')}, {flagged:,} flagged ({flagged / n:.2%}; of examples as "
+                f"those that set the threshold {low:.2%} … {high:.2%}): {self.method} above "
+                f"{say_number(self.threshold, 4)}, {rule}")
+        if self.reasons:
+            names = self.as_columns()["example"]
+            line += "".join(f"\n{names[i]}: " + ("; ".join(map(str, self.reasons[row])) or "-")
+                            for i, row in enumerate(self.order[:FIRST]))
         if rankings:
             k = next(iter(rankings.values())).k
             return line + "\n" + table(["", "ROC AUC", "average precision", f"precision at {k}"], [
@@ -138,16 +191,20 @@ class Outliers(common.Result):
             f"{share:.0%} are also the first by {name}" for name, share in shares.items())
 
     def save(self, path: str | Path) -> str:
-        """The table; beside it a histogram with the threshold, and of images the first ones."""
-        def beside(what: str) -> Path:
-            return Path(path).with_name(f"{Path(path).stem}-{what}.png")
+        """The table; beside it a histogram with the threshold, of images the first ones, of tables
+        a page with the distributions behind the reasons."""
+        def beside(what: str, ending: str = ".png") -> Path:
+            return Path(path).with_name(f"{Path(path).stem}-{what}{ending}")
 
         sets = {"held-out normal examples": self.reference, "examples": self.score}
         if self.truth is not None and self.truth.any() and not self.truth.all():
             sets |= {"examples": self.score[~self.truth],
                      "outliers by label": self.score[self.truth]}
         histogram = plots.histograms(sets, x=SCORES[self.method], mark=self.threshold,
-                                     marked=f"threshold, false-positive rate {self.fpr:.3g}",
+                                     marked="threshold, " + (
+                                         f"false-positive rate {self.fpr:.3g}"
+                                         if self.contamination is None else
+                                         f"contamination {self.contamination:.3g}"),
                                      log=self.method == "typicality")
         lines = [write.write_table(path, self.as_columns()),
                  write.write_plot(beside("histogram"), histogram)]
@@ -160,7 +217,8 @@ class Outliers(common.Result):
 @common.verb
 def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common.Split = None,
              outlier_label: str | None = None, fpr: Annotated[float, common.AMOUNT] = 0.01,
-             method: Literal["auto", "nats", "error", "typicality"] = "auto",
+             contamination: Annotated[float | None, common.AMOUNT] = None,
+             method: Literal["auto", "ensemble", "nats", "error", "typicality"] = "auto",
              reference: Annotated[Any, Flag(str, "Source of normal examples that set the "
                                                  "threshold. Default: those the run held "
                                                  "out.")] = None,
@@ -176,17 +234,22 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
-    Beside the table: a histogram with the threshold, and for images the most outlying ones. A
-    shard has only the scores and flags of its examples, in their own order. From Python, data may
-    be (array, labels) with label 1 for outliers, and controls the data that they are fitted to.
+    Beside the table: a histogram with the threshold, for images the most outlying ones, for tables
+    a page with reasons. A shard has only the scores and flags of its examples, in their own order.
+    From Python, data may be (array, labels) with label 1 for outliers, and controls the data that
+    they are fitted to.
 
     Args:
         outlier_label: Classes of the data that are outliers, commas between, for the metrics.
             Default: 1 where they are 0 and 1.
         fpr: Share of normal examples above the threshold (false-positive rate).
-        method: nats: −log p(x); error: mean squared error of the reconstruction, model units;
-            typicality: squared Mahalanobis distance of the example's statistics from those of
-            normal ones; auto: typicality for images, else nats where the model has a likelihood.
+        contamination: Instead: share of the training examples above the threshold, outliers among
+            them.
+        method: ensemble: of tables, the run's likelihood, a Gaussian, nearest neighbours and
+            single columns, calibrated for gaps; nats: −log p(x); error: mean squared error of the
+            reconstruction, model units; typicality: squared Mahalanobis distance of the example's
+            statistics from those of normal ones; auto: typicality for images, the ensemble for
+            tables, else nats where the model has a likelihood.
         k: Precision among the first K. Default: as many as there are outliers.
 
     Raises:
@@ -196,64 +259,109 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     from latlas.verbs import shards
 
     run = as_run(run)
-    chosen = method_of(run, method)
+    fitted_to = None if isinstance(controls, bool) else controls
+    chosen = method_of(run, method, fitted_to is not None)
     shards.check_output(shard, out, block)
-    examples, truth = open_with_truth(run, data, split, outlier_label, **read)
-    train = None
-    if shard is None and controls is not False:
-        train = open_with_truth(run, None, "train")[0] if controls is True else run.open(controls)
-    normal = open_with_truth(run, reference, "validation" if reference is None else None)[0]
+    ensemble = chosen == "ensemble"
+    opened = open_with_truth(run, data, split, outlier_label, lenient=ensemble, **read)
+    examples, train = opened.examples, None
+    if ensemble or contamination is not None or (shard is None and controls is not False):
+        train = open_with_truth(run, fitted_to, "train" if fitted_to is None else None,
+                                lenient=ensemble).examples
+    # with a contamination the training examples set the threshold
+    normal = train if ensemble and contamination is not None else open_with_truth(
+        run, reference, "validation" if reference is None else None, lenient=ensemble).examples
+    assert normal is not None
 
     def count_from(before: int) -> Progress | None:
         total = len(normal) + len(examples)
         return progress and (lambda count, _: progress(before + count, total))
 
-    normality = Normality(run.model, normal, fpr=fpr, method=chosen, seed=seed,
-                          progress=count_from(0))
+    normality: Normality | TableNormality
+    if ensemble:
+        assert train is not None
+        normality = TableNormality(train, normal, model=run.model if run.can("score") else None,
+                                   fpr=fpr, contamination=contamination, seed=seed,
+                                   progress=count_from(0))
+    else:
+        normality = Normality(run.model, normal, fpr=fpr, method=chosen, seed=seed,
+                              progress=count_from(0))
+        if contamination is not None:
+            normality.take_contamination(train, contamination)
     if shard is not None:
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
-            reference=normal, progress=progress, method=chosen, fpr=fpr, seed=seed)
+            reference=normal, progress=progress, method=chosen, fpr=fpr,
+            contamination=contamination, seed=seed)
     score = normality.scores(examples, count_from(len(normal)))
-    return Outliers(score, normality.reference, normality.threshold, chosen, fpr, truth,
-                    {} if train is None else _baselines(train, examples, seed),
-                    examples, k).saved(out)
+    result = Outliers(score, normality.reference, normality.threshold, chosen, fpr, opened.truth,
+                      {}, examples, k, contamination)
+    if train is not None and controls is not False:
+        result.controls = _baselines(train, examples, seed)
+    if isinstance(normality, TableNormality):
+        result.explain(normality, opened)
+        result.controls |= normality.controls(examples) if controls is not False else {}
+    return result.saved(out)
 
 
 def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:
     """Scores of the controls, in model units, so that no column of a table rules by its unit."""
-    reference, new = (np.asarray(train.space.to_model(np.asarray(part.take("x"), np.float32)))
-                      for part in (train, examples))
+    def numbers(part: Dataset) -> Array:
+        x, space = np.asarray(part.take("x")), part.space
+        if isinstance(space, Table):
+            from latlas.data.values import fill_gaps
+
+            x = fill_gaps(x, space.fields)
+        return np.asarray(space.to_model(np.asarray(x, np.float32)))
+
+    reference, new = numbers(train), numbers(examples)
     return {"isolation forest": scoring.forest_surprise(reference, new, seed),
             "ppca": scoring.ppca_surprise(reference, new)}
 
 
-def method_of(run: Run, method: str) -> str:
-    """``auto`` is ``typicality`` for images, otherwise ``nats`` where the model has a likelihood,
-    else ``error``. ConfigError: an unknown method. CapabilityError: a model of p(x | condition), or
-    one that cannot do what the method needs."""
-    common.one_of("method", method, ("auto", *NEEDED))
-    if method != "auto":
+def method_of(run: Run, method: str, fitted_to: bool = False) -> str:
+    """``auto`` is ``typicality`` for images; the ensemble for tables, where the training examples
+    can be opened or other data are given to fit it to; otherwise ``nats`` where the model has a
+    likelihood, else ``error``. ConfigError: an unknown method. CapabilityError: a model of
+    p(x | condition), or one that cannot do what the method needs."""
+    common.one_of("method", method, METHODS)
+    if method in NEEDED:
         run.require(NEEDED[method], "outliers")
     if run.conditional:
         raise CapabilityError(f"{run.model_name} knows p(x | condition) alone; outliers need a "
                               "model of x: train vae, ae or pca")
+    table, fitted = isinstance(run.space, Table), run.data is not None or fitted_to
+    if method == "ensemble" and not (table and fitted):
+        raise CapabilityError(f"{say_option('method', 'ensemble')} is for runs of a table whose "
+                              "training data can be opened", option="method")
     if method == "auto":
-        method = "typicality" if run.space.kind == "image" else (
-            "nats" if run.can("score") else "error")
-        run.require(NEEDED[method], "outliers")
+        method = "typicality" if run.space.kind == "image" else "ensemble" if table and fitted \
+            else "nats" if run.can("score") else "error"
+        if method in NEEDED:
+            run.require(NEEDED[method], "outliers")
     return method
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Examples without their labels, which of them are outliers if that is known, and of a table
+    the source they are of."""
+
+    examples: Dataset
+    truth: Array | None = None
+    source: Any = None
+
+
 def open_with_truth(run: Run, data: Any = None, split: str | None = None,
-                    outlier_label: str | None = None,
-                    **read: Any) -> tuple[Dataset, Array | None]:
+                    outlier_label: str | None = None, *, lenient: bool = False,
+                    **read: Any) -> Opened:
     """The examples of :meth:`Run.open` without their labels, and which of them are outliers.
 
     Args:
         data: labels of a pair (array, labels) are true or 1 for outliers.
         outlier_label: classes that are outliers, commas between, in the words of ``data``, which
             need not be the run's. ``None`` takes ``1`` where the classes are 0 and 1.
+        lenient: a table is read as it comes, with its gaps and with words that are new.
 
     ConfigError: no such class.
     """
@@ -261,26 +369,33 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
         x, labels = data if isinstance(data, tuple) else (data, None)
         examples = run.open(x, split)
         if labels is None:
-            return examples, None
+            return Opened(examples)
         truth = np.asarray(labels)
         if truth.shape != (len(examples),) or not np.isin(truth, (0, 1)).all():
             raise DataError(f"labels of outliers must be {len(examples)} numbers that are 0 or 1 "
                             "(1: outlier)")
-        return examples, truth.astype(bool)
-    source = with_own_labels(as_source(data, run, **read), run)
-    part = first_side(source.split(split or default_split(source, run)))
-    label, classes = part.take("label"), list(part.space.classes)
-    examples = conform(replace(part, label=None), run.space, source.name)
+        return Opened(examples, truth.astype(bool))
+    source = as_source(data, run, **read)
+    if lenient and isinstance(source, Source) and isinstance(source.base.space, Table):
+        classes = list(source.base.space.classes)
+        source = replace(source, base=rows_of(source, run), problems=())
+        part = source.split(split or default_split(source, run))
+        label, examples = part.take("label"), replace(part, label=None)
+    else:
+        source = with_own_labels(source, run)
+        part = first_side(source.split(split or default_split(source, run)))
+        label, classes = part.take("label"), list(part.space.classes)
+        examples = conform(replace(part, label=None), run.space, source.name)
     if outlier_label is not None and label is None:
         raise ConfigError(f"{say_option('outlier_label', outlier_label)}: the data have no labels; "
                           f"name their column with {say_option('label')}", option="outlier_label")
     if label is None or (outlier_label is None and set(classes) != {"0", "1"}):
-        return examples, None
+        return Opened(examples, None, source)
     names = [name.strip() for name in (outlier_label or "1").split(",")]
     for name in names:
         if name not in classes:
             raise ConfigError(unknown("class", name, classes), option="outlier_label")
-    return examples, np.isin(label, [classes.index(name) for name in names])
+    return Opened(examples, np.isin(label, [classes.index(name) for name in names]), source)
 
 
 class Normality:
@@ -313,6 +428,11 @@ class Normality:
         self.reference = values[:, 0] if self.typical is None else self.typical.distance(
             values[1::2])
         self.threshold = scoring.threshold(self.reference, fpr)
+
+    def take_contamination(self, train: Any, share: float) -> None:
+        """The threshold that this share of the training examples exceeds."""
+        self.reference = self.scores(train)
+        self.threshold = scoring.contamination_threshold(self.reference, share)
 
     def scores(self, data: Dataset, progress: Progress | None = None) -> Array:
         """(n,) float64, higher is more outlying; an example's own, whatever stands beside it."""

@@ -295,11 +295,17 @@ class Scorer:
     def normality(self) -> Any:
         """What is outlying, by the run's held-out examples; worked out once a process."""
         from latlas.verbs.outliers import Normality, method_of, open_with_truth
+        from latlas.verbs.table_outliers import TableNormality
 
-        method = method_of(self.run, self.options.get("method", "auto"))
-        normal = open_with_truth(self.run, None, "validation")[0]
-        return Normality(self.run.model, normal,
-                         **{"fpr": 0.01, **self.options, "method": method})
+        run, method = self.run, method_of(self.run, self.options.get("method", "auto"))
+        lenient, options = method == "ensemble", {"fpr": 0.01, **self.options, "method": method}
+        normal = open_with_truth(run, None, "validation", lenient=lenient).examples
+        if not lenient:
+            return Normality(run.model, normal, **options)
+        train = open_with_truth(run, None, "train", lenient=True).examples
+        del options["method"]
+        return TableNormality(train, normal, model=run.model if run.can("score") else None,
+                              **options)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Results of every example, (n,) each, after the columns that are kept. ConfigError: no
