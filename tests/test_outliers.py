@@ -11,16 +11,23 @@ import torch
 from PIL import Image
 from scipy.stats import binom
 from sklearn.metrics import average_precision_score, roc_auc_score
-from tiny import images, points, small, table, train
+from tiny import images, options, points, small, table, train
 
 import latlas
 from latlas.cli.__main__ import run as command
-from latlas.core.distributions import Normal, PointMass
+from latlas.core.distributions import (
+    Bernoulli,
+    DiscretisedLogistic,
+    Normal,
+    PointMass,
+    log_probs,
+)
 from latlas.core.errors import CapabilityError, ConfigError, DataError
 from latlas.core.model import Model
 from latlas.core.space import Points
 from latlas.data.dataset import Dataset
 from latlas.metrics import outliers as metrics
+from latlas.verbs.normality import nats_maps
 from latlas.verbs.outliers import NEEDED, outliers
 
 
@@ -226,3 +233,28 @@ def test_arrays_with_marks_and_other_peoples_labels(digits):
     assert again.truth is None and again.rankings() == {}
     with pytest.raises(DataError, match="0 or 1"):
         latlas.outliers(digits, (x, np.arange(len(x))), fpr=0.1)
+
+
+@pytest.mark.parametrize("name", ["vae", "pca"])
+def test_maps_of_nats_add_up_and_are_bright_where_an_image_is_strange(tmp_path, name):
+    examples = images(n=300)
+    model, _ = train(tmp_path, name, examples.subset(slice(0, 250)), small(name),
+                     training=options(images=10_000))
+    x = examples.x[250:260].copy()
+    x[:, :, 7, 0] = 16  # where no blob is
+    maps = nats_maps(model, Dataset(x, examples.space), examples.subset(slice(0, 200)))
+    assert maps.shape == (10, 8, 8)
+    assert (maps.reshape(10, -1).argmax(1) == 7 * 8).mean() > 0.7
+    result = outliers(model, x, reference=examples.subset(slice(0, 200)), fpr=0.1, controls=False)
+    result.save(tmp_path / "o.csv")
+    with Image.open(tmp_path / "o-nats.png") as nats, Image.open(tmp_path / "o-first.png") as first:
+        assert nats.size == first.size
+
+
+def test_nats_of_every_number_add_up_to_those_of_the_example():
+    rng, x = torch.Generator().manual_seed(0), torch.linspace(-1, 1, 16).round().reshape(1, 1, 4, 4)
+    output = torch.randn(3, 1, 4, 4, generator=rng)
+    for p in (Normal(output, torch.tensor(-1.0), 3), Normal(output, output, 3),
+              Bernoulli(output, 3), DiscretisedLogistic(output, output, 2.0, 3)):
+        torch.testing.assert_close(log_probs(p, x.expand(3, -1, -1, -1)).flatten(1).sum(1),
+                                   p.log_prob(x), rtol=1e-4, atol=1e-4)

@@ -77,7 +77,8 @@ def test_a_frame_gives_a_frame_of_its_kind(run, kind, verb):
     if verb == "reconstruct":
         assert schema(plain) == SCHEMA
         if kind == "pandas":
-            assert table.dtypes["size"] == np.float32 and table.dtypes["age"] == "Int16"
+            # of a row with a gap the model says what it expects there
+            assert table.dtypes["size"] == np.float32 and table.dtypes["age"] == np.int16
             assert table.dtypes["happy"].kind == "b" and table.dtypes["day"].kind == "M"
 
 

@@ -44,6 +44,13 @@ def _sum(values: Tensor, event_dims: int) -> Tensor:
     return values.flatten(-event_dims).sum(-1)
 
 
+def log_probs(p: Any, x: Tensor) -> Tensor:
+    """log p of every number of x by a distribution of independent ones, of the shape of x."""
+    each = {k: v[..., None] for k, v in vars(p).items() if isinstance(v, Tensor) and v.dim()}
+    result: Tensor = replace(p, **each, event_dims=1).log_prob(x[..., None])
+    return result
+
+
 @dataclass
 class PointMass:
     """All mass on one value: the latents of an autoencoder, the output of a generator."""

@@ -170,6 +170,8 @@ def _wide(tensor: Any) -> Any:
 
 #: a gap among the words of a category; the words of a category that are too rare for their own
 ABSENT, OTHER = "(missing)", "(other)"
+#: days of the periods of a date
+PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}
 ColumnKind = Literal["real", "integer", "boolean", "category", "date", "text", "id", "label",
                      "group", "dropped"]
 
@@ -188,6 +190,8 @@ class Column(Record, frozen=True):
         decimals: of numbers in text files, how many at most; written values are rounded to them.
         offset: of whole numbers beyond 2^53, what was subtracted.
         parts: of a date, the periods whose sine and cosine stand beside it.
+        likelihood: of numbers that are no measurements: ``bernoulli`` of 0 and 1, ``count`` or
+            ``ordinal``; empty for what the kind says.
     """
 
     name: str
@@ -200,6 +204,14 @@ class Column(Record, frozen=True):
     decimals: int | None = None
     offset: int = 0
     parts: tuple[str, ...] = ()
+    likelihood: Literal["", "bernoulli", "count", "ordinal"] = ""
+
+    @property
+    def law(self) -> str:
+        """The likelihood of its values: ``gaussian``, ``bernoulli``, ``categorical``, ``count`` or
+        ``ordinal``."""
+        return self.likelihood or {"boolean": "bernoulli", "category": "categorical"}.get(
+            self.kind, "gaussian")
 
     @property
     def learnt(self) -> bool:

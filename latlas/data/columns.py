@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from latlas.core.errors import DataError, say_option, unknown
-from latlas.core.space import OTHER, Column
+from latlas.core.space import OTHER, PERIODS, Column
 from latlas.data.frames import Frame
 from latlas.data.text import NUMBER, UNNAMED
-from latlas.data.values import DAY, PERIODS, TRUTH, canonical
+from latlas.data.values import DAY, TRUTH, canonical
 from latlas.data.words import (
     MONTH_FORMATS,
     ORDERS,
@@ -28,6 +28,8 @@ from latlas.data.words import (
 MOST_LEVELS = 50
 #: rows from which words that hardly repeat are free text
 FEW_ROWS = 10
+#: the largest count; whole numbers that are levels, at most
+MOST_COUNT, MOST_ORDINAL = 1000, 12
 #: rows by which the mark before decimals is told
 SAMPLE = 100_000
 ID_NAME = re.compile(r"(.*[_\s.-])?(id|uuid|guid|index|row[_\s]?(number|id))|.*[a-z]I[Dd]|Id|ID|#",
@@ -191,7 +193,22 @@ def _of_numbers(series: pl.Series, values: Any, column: Column, notes: list[str]
             notes.append(f"column {name}: {word} comes {count:,} times, far from all other values; "
                          f"if it stands for a gap, say {say_option('missing', word)}")
     large = column.kind == "integer" and largest > 2**53
-    return column.replace(offset=int(values.median())) if large else column
+    return column.replace(offset=int(values.median())) if large else column.replace(
+        likelihood=_likelihood(values, column))
+
+
+def _likelihood(values: Any, column: Column) -> Any:
+    """What kind of numbers these are: 0 and 1; counts, which begin at 0 or 1 and spread at least as
+    Poisson's nearly do; levels, few whole numbers side by side; else measurements."""
+    low, high, mean = values.min(), values.max(), values.mean()
+    if low == 0 and high == 1 and values.is_in([0, 1]).all():
+        return "bernoulli"
+    if column.kind != "integer" or high - low < 2 or len(values) < FEW_ROWS:
+        return ""
+    if low in (0, 1) and high <= MOST_COUNT and values.var() >= 0.8 * mean and (
+            mean < MOST_COUNT / 20):
+        return "count"
+    return "ordinal" if values.n_unique() <= MOST_ORDINAL and high - low < 2 * MOST_ORDINAL else ""
 
 
 def _date_parts(dates: pl.Series) -> tuple[str, ...]:

@@ -164,17 +164,7 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
     if not frame.named:
         data = _by_position(data, columns, name, notes)
     learnt = [c for c in columns if c.learnt]
-    absent = [c.name for c in learnt if c.name not in data.columns]
-    if lenient and len(absent) < len(learnt):
-        notes += [f"{name} has no column {_some([*map(repr, absent)])}; all its values are taken "
-                  "for gaps"] if absent else []
-        data = data.with_columns(**dict.fromkeys(absent))
-    elif absent:
-        bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
-        alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
-        hints = [f"; rename {old!r} to {new!r}" for old, new in alike if old]
-        raise DataError(f"{name} has no column {_some([*map(repr, absent)])}, which the run was "
-                        f"trained on{''.join(hints[:3])}")
+    data = _with_all(data, learnt, name, notes, lenient)
     extra = [c for c in data.columns if c not in {c.name for c in columns}]
     if extra:
         notes.append(f"{len(extra)} columns that the run does not know are ignored "
@@ -184,12 +174,11 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
         if frame.decimal and column.kind in ("real", "integer"):
             column = column.replace(form=frame.decimal + column.form[1:])
         read[column.name] = values.canonical(data[column.name], column)
-        misfits = [*_misfits(data[column.name], read[column.name], column, fill)]
-        if lenient and column.kind == "category":
-            notes += [f"{problem}; they count as words of their own" for problem in misfits]
-        elif lenient and not (read[column.name].dtype.is_float()
-                              and read[column.name].is_infinite().any()):
-            notes += [f"{problem}; they are taken for gaps" for problem in misfits]
+        misfits = _misfits(data[column.name], read[column.name], column, fill)
+        infinite = read[column.name].dtype.is_float() and read[column.name].is_infinite().any()
+        if lenient and not infinite:
+            taken = "words of their own" if column.kind == "category" else "gaps"
+            notes += [f"{misfit}; they are taken for {taken}" for misfit in misfits]
         else:
             problems += misfits
     if problems:
@@ -217,6 +206,24 @@ def numbers_of(frame: Frame, columns: Sequence[Column], name: str, *, fill: bool
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + ", …" * (len(names) > 5)
+
+
+def _with_all(data: DataFrame, learnt: Sequence[Column], name: str, notes: list[str],
+              lenient: bool) -> DataFrame:
+    """The frame with every column that was learnt; columns that are missing are refused, or gaps
+    if ``lenient`` and some are there."""
+    absent = [c.name for c in learnt if c.name not in data.columns]
+    if not absent:
+        return data
+    if lenient and len(absent) < len(learnt):
+        notes.append(f"{name} has no column {_some([*map(repr, absent)])}; all its values are "
+                     "taken for gaps")
+        return data.with_columns(**dict.fromkeys(absent))
+    bare = {re.sub(r"[\W_]", "", c).lower(): c for c in data.columns}
+    alike = [(bare.get(re.sub(r"[\W_]", "", c).lower()), c) for c in absent]
+    hints = [f"; rename {old!r} to {new!r}" for old, new in alike if old]
+    raise DataError(f"{name} has no column {_some([*map(repr, absent)])}, which the run was "
+                    f"trained on{''.join(hints[:3])}")
 
 
 def _by_position(data: DataFrame, columns: Sequence[Column], name: str,

@@ -15,13 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from latlas.core.mixed import GAP, MixedRows
-from latlas.core.space import ABSENT, OTHER, Column, Table
+from latlas.core.space import ABSENT, OTHER, PERIODS, Column, Table
 from latlas.data.splits import hash_of, mix
 from latlas.data.words import ORDERS, SYMBOLS, date_formats, to_dates, to_numbers
 
 DAY = 86_400_000_000  # microseconds
-#: days of the periods of a date
-PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}
 TYPES: dict[str, Any] = {"real": pl.Float64, "integer": pl.Int64, "boolean": pl.Boolean,
                          "date": pl.Datetime("us")}
 TRUTH = {"true": True, "false": False, "t": True, "f": False}

@@ -23,7 +23,7 @@ SWEEPS = 10
 #: rounds of fitting a Gaussian and leaving out the rows that fit worst
 ROUNDS = 3
 #: rows that neighbours are looked for among; neighbours; rows at a time
-MEMORY, NEAREST, CHUNK = 5000, 5, 1024
+MEMORY, NEAREST, CHUNK = 5000, 20, 1024
 #: rows that calibrate the scores of a set of columns
 CALIBRATING = 300
 #: a word that training had not has this share of the rows
@@ -191,8 +191,9 @@ class Nearest:
     """log mean distance to the nearest rows among some that are remembered.
 
     Squared distances are over the columns that a row has; in a gap of a remembered row stands
-    their expectation, by the column's mean and variance. Two words have the squared distance 2. A
-    remembered row that is equal counts as the row itself, and is left out once.
+    their expectation, by the column's mean and variance. Two words have the squared distance 2, a
+    word that training had not from all. A remembered row that is equal counts as the row itself,
+    and is left out once.
     """
 
     x: Array
@@ -215,6 +216,8 @@ class Nearest:
         there, x = (~np.isnan(x)).astype(np.float64), np.nan_to_num(x)
         theirs = np.square(self.x).sum(1) if there.all() else there @ np.square(self.x).T
         squares = np.square(x).sum(1)[:, None] + theirs - 2 * x @ self.x.T
+        sizes = np.array(rows.sizes, np.int64)
+        squares += (rows.codes == sizes).sum(1)[:, None]  # a new word is 0 at all words
         if self.more.size:
             squares += there @ self.more.T
         return np.maximum(squares, 0)
@@ -226,7 +229,8 @@ class Nearest:
         for start in range(0, len(rows), CHUNK):
             squares = self.squares(rows.take(slice(start, start + CHUNK)))
             near = np.sort(np.partition(squares, k, axis=1)[:, :k + 1], axis=1)
-            itself = near[:, :1] < 1e-12
+            size = 1e-10 * (1 + np.square(np.nan_to_num(rows.numbers[start:start + CHUNK])).sum(1))
+            itself = near[:, :1] < size[:, None]  # but for rounding
             parts.append(np.sqrt(np.where(itself, near[:, 1:], near[:, :-1])))
         return np.concatenate(parts) if parts else np.zeros((0, k))
 
@@ -258,7 +262,8 @@ class Ensemble:
     columns: so that a gap in itself makes a row neither more nor less outlying.
 
     Attributes:
-        members: by name; weights: of each in the score.
+        members: by name, the first word of which is the kind; those of a kind are averaged.
+        weights: of each kind in the score.
         calibration: training rows, any number.
     """
 
@@ -268,21 +273,24 @@ class Ensemble:
     _quartiles: dict[bytes, Array] = field(default_factory=dict, repr=False)
 
     def deviations(self, rows: MixedRows) -> dict[str, Array]:
-        """(n,) of each member, in robust deviations from the median of training rows."""
+        """(n,) of each kind, in robust deviations from the median of training rows."""
         raw = np.stack([member(rows) for member in self.members.values()])
         sets, which = patterns(rows.observed)
         result = np.empty_like(raw)
         for i, there in enumerate(sets):
             part = which == i
             result[:, part] = standardised(raw[:, part], self._quartiles_of(there))
-        return dict(zip(self.members, result, strict=True))
+        kinds: dict[str, list[Array]] = {}
+        for name, values in zip(self.members, result, strict=True):
+            kinds.setdefault(name.split()[0], []).append(values)
+        return {kind: np.mean(values, axis=0) for kind, values in kinds.items()}
 
     def __call__(self, rows: MixedRows) -> Array:
         """(n,) higher is more outlying; a row's own score, whatever stands beside it."""
         return self.combined(self.deviations(rows))
 
     def combined(self, deviations: Mapping[str, Array]) -> Array:
-        """The score of the members' deviations."""
+        """The score of the deviations by kind."""
         weights = np.array([self.weights[name] for name in deviations])
         return soft_maximum(np.stack(list(deviations.values())), weights)
 

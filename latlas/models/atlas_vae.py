@@ -198,7 +198,8 @@ class AtlasVAE(VAE):
         """Fit the linear atlas, to an even choice of the training examples as they are scored."""
         part = slice(None, None, max(1, n_train // FIT_EXAMPLES))
         self.linear.fit(torch.cat([
-            self.preprocess(batch.x[part], Noise(derive("atlas", i), batch.x.device)).flatten(1)
+            self.likelihood.visible(self.preprocess(
+                batch.x[part], Noise(derive("atlas", i), batch.x.device))).flatten(1)
             for i, batch in enumerate(batches)]))
 
     def encode(self, x: Tensor, *,  # type: ignore[override]  # a VAE's is one normal
@@ -209,6 +210,7 @@ class AtlasVAE(VAE):
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Means and log variances of q(z|x, k), (K, n, 2 width), and log q(k|x), (K, n)."""
+        x = self.likelihood.visible(x)
         latents, logits = self.encoder(x).split(
             [2 * self.width * self.n_charts, self.n_charts], -1)
         z, log_var, linear_logits = self.linear.encode(x)
@@ -281,7 +283,7 @@ class AtlasVAE(VAE):
         coordinates and chart."""
         x = self.preprocess(x, noise)
         q = self.encode(x)
-        volume = self.space.log_volume if self.likelihood.density else 0.0
+        volume = self.likelihood.log_volume
         stacked = torch.stack([torch.stack(self.parts(x, q, noise)) for _ in range(draws)], 1)
         reconstruction, kl, of_charts = stacked.mean(1)
         reconstruction, kl = reconstruction + volume, kl + of_charts
@@ -299,7 +301,7 @@ class AtlasVAE(VAE):
         """
         x = self.preprocess(x, noise)
         q, bound = self.encode(x).charts, elbo.ImportanceBound()
-        volume = self.space.log_volume if self.likelihood.density else 0.0
+        volume = self.likelihood.log_volume
         chunk = max(1, CHUNK // (len(x) * self.space.dims * self.n_charts))
         for first in range(0, draws, chunk):
             z = q.draws(min(chunk, draws - first), noise)

@@ -86,7 +86,7 @@ class DebiasingVAE(VAE):
 
     def encode_and_classify(self, x: Tensor) -> tuple[Normal, Tensor]:
         """q(z|x), and the logits (n, classes)."""
-        latents, logits = self.encoder(x).float().split(
+        latents, logits = self.encoder(self.likelihood.visible(x)).float().split(
             [2 * self.latent_dim, self.more_outputs], -1)
         return normal_of(latents), logits
 

@@ -9,6 +9,11 @@ in float64. With the eigenvalues λ₁ ≥ … ≥ λ_D and eigenvectors u_j of 
 
 so M = WᵀW + σ² I = Λ is diagonal, and so is the posterior: the latents are the whitened
 coordinates along the principal axes, in order of variance.
+
+Of a table, real numbers and dates have the marginal of those that are there, N(μ_o, W_o W_oᵀ + σ²
+I), exactly. Words, counts and levels have chances, not densities: linear in the numbers that are
+there, E[x_j | x_o], for words within [0.001, 1] and normalised, for counts and levels the share of
+N(E[x_j | x_o], Var[x_j | x_o]) in a bin of width 1.
 """
 
 import math
@@ -20,13 +25,15 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from latlas.core.columns import Layout
 from latlas.core.distributions import LOG_2PI, Normal
 from latlas.core.errors import ConfigError, DataError
 from latlas.core.model import Batch, Model, TrainingDefaults
 from latlas.core.noise import Noise, dequantise, derive
 from latlas.core.options import option
-from latlas.core.space import Space
+from latlas.core.space import Space, Table
 from latlas.models.autoencoder import auto_latent_dim
+from latlas.models.pca_columns import ColumnDensity, moments, present
 from latlas.models.priors import StandardNormal
 
 #: up to this many scalars per example the whole covariance is kept (128 MiB at 4,096)
@@ -48,6 +55,8 @@ class PCAConfig:
     solver: str = option("auto", "covariance: exact, one sweep, D x D memory; randomised: a few "
                          "sweeps, D x k memory; auto: covariance up to 4,096 numbers per example",
                          choices=("auto", "covariance", "randomised"))
+    gaps: str = option("marginalised", "of a table: a gap is left out of the likelihood, or "
+                       "modelled, with a chance of its own", choices=("marginalised", "modelled"))
 
     def for_examples(self, space: Space, n: int) -> Self:
         """At most n − 2 latent dimensions, where their number is left to the data."""
@@ -81,6 +90,7 @@ class PCA(Model):
     Config = PCAConfig
     defaults = TrainingDefaults(needs_float64=True)
     exact_likelihood = True
+    takes_gaps = False
     mean: Tensor
     axes: Tensor
     eigenvalues: Tensor
@@ -89,6 +99,9 @@ class PCA(Model):
     def __init__(self, config: PCAConfig, space: Space) -> None:
         super().__init__(config.resolve(space), space)
         self.latent_dim = k = self.config.latent_dim
+        self.layout = Layout(space, self.config.gaps == "modelled") if isinstance(
+            space, Table) else None
+        self.takes_gaps = self.layout is not None
         self.register_buffer("mean", torch.zeros(space.dims, dtype=torch.float64))
         self.register_buffer("axes", torch.eye(space.dims, k, dtype=torch.float64))
         self.register_buffer("eigenvalues", torch.ones(k, dtype=torch.float64))
@@ -97,7 +110,9 @@ class PCA(Model):
     @property
     def base_measure(self) -> str:
         """What the likelihood is a likelihood of."""
-        return "integers" if self.space.levels else "table units"
+        mixed = self.layout is not None and not self.layout.plain
+        return "integers" if self.space.levels else (
+            "table columns by kind" if mixed else "table units")
 
     @property
     def prior(self) -> StandardNormal:
@@ -122,9 +137,16 @@ class PCA(Model):
                 noise = Noise(derive("pca", "dequantise", i), batch.x.device)
                 yield self.preprocess(batch.x, noise).flatten(1)
 
-        s = spectrum(rows, self.latent_dim, self.config.ddof,
-                     exact=self.config.solver == "covariance")
-        rest = (s.total - s.eigenvalues.sum()) / (self.space.dims - self.latent_dim)
+        dims = self.space.dims
+        if self.layout is not None and not self.layout.plain:
+            mean, covariance = moments(torch.cat([*rows()]), self.layout, self.latent_dim,
+                                       self.config.ddof)
+            s = principal(mean, covariance, self.latent_dim)
+            dims -= len(self.layout.silent)
+        else:
+            s = spectrum(rows, self.latent_dim, self.config.ddof,
+                         exact=self.config.solver == "covariance")
+        rest = (s.total - s.eigenvalues.sum()) / max(dims - self.latent_dim, 1)
         if not rest > TINY * s.total:
             rank = int((s.eigenvalues > TINY * s.total).sum())
             advice = f"set latent_dim to {rank - 1} or less" if rank > 1 else (
@@ -140,14 +162,29 @@ class PCA(Model):
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
         """(n, *shape) draws from N(μ, W Wᵀ + σ² I), model units."""
         z = noise.normal(n, self.latent_dim).to(self.device)
-        return self.decode(z).sample(noise)
+        x = self.decode(z).sample(noise)
+        return x if self.layout is None else present(x, self.layout)
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
-        """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) (section 3.3), with M = Λ."""
-        centred = x.flatten(1).double() - self.mean
+        """p(z | x) = N(M⁻¹ Wᵀ(x − μ), σ² M⁻¹) (section 3.3), with M = Λ. Of a row with gaps
+        M = σ² I + W_oᵀ W_o of the numbers that are there, and the variances are its diagonal."""
+        x = x.flatten(1).double()
+        if self._by_column(x):
+            return self.columns.posterior(x)
+        centred = x - self.mean
         mean = centred @ (self.weight / self.eigenvalues)
         log_var = (self.noise_variance / self.eigenvalues).log().expand_as(mean)
         return Normal(mean.float(), log_var.float())
+
+    def _by_column(self, x: Tensor) -> bool:
+        """A table with gaps, or with other columns than real numbers."""
+        return self.layout is not None and (not self.layout.plain or bool(x.isnan().any()))
+
+    @property
+    def columns(self) -> ColumnDensity:
+        """The same model of a table's columns by kind."""
+        assert self.layout is not None
+        return ColumnDensity(self.layout, self.mean, self.weight, self.noise_variance)
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Normal:
         """p(x | z) = N(W z + μ, σ² I) (eq. 2) over (*batch, *shape)."""
@@ -159,7 +196,11 @@ class PCA(Model):
         return dequantise(x.double(), self.space.step, noise)
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """log N(x; W z + μ, σ² I) (eq. 2), float64 nats in data units, for latents (*batch, d)."""
+        """log N(x; W z + μ, σ² I) (eq. 2), float64 nats in data units, for latents (*batch, d); of
+        a table of the numbers that are there, and the chances of its words beside them."""
+        if self._by_column(x):
+            return (self.columns.given(x.double(), z.double())
+                    - self.columns.layout.log_volume)
         mean = z.double() @ self.weight.T + self.mean
         square = (x.double().flatten(1) - mean).square().sum(-1) / self.noise_variance
         constant = self.space.dims * (self.noise_variance.log() + LOG_2PI)
@@ -170,8 +211,12 @@ class PCA(Model):
         """log N(x; μ, W Wᵀ + σ² I), nats in data units (n,) float64; nothing is estimated.
 
         Integer images are dequantised with ``noise``. ``draws`` changes nothing; the effective
-        sample size is ∞.
+        sample size is ∞. Of a table the numbers that are there have their marginal.
         """
+        if self._by_column(x):
+            numbers, chances = self.columns.log_probs(x.double())
+            nats = numbers + chances - self.columns.layout.log_volume
+            return nats, torch.full_like(nats, math.inf)
         centred = self.preprocess(x, noise).flatten(1) - self.mean
         along = centred @ self.axes
         # the residual by subtraction of vectors: of their squared lengths, small σ² loses digits
@@ -224,27 +269,35 @@ def spectrum(rows: Callable[[], Iterable[Tensor]], k: int, ddof: int = 1, *,
         raise DataError("pca: the training examples hold values that are not finite numbers")
     dims = len(mean)
     if exact:
-        covariance = scatter / (count - ddof)
-        values, vectors = map(torch.tensor, scipy.linalg.eigh(
-            covariance.cpu().numpy(), subset_by_index=[dims - k, dims - 1]))
-        trace = covariance.trace()
-    else:
-        trace, total = scatter.sum() / (count - ddof), -math.inf
-        start = Noise(derive("pca", "start")).normal(dims, min(k + EXTRA, dims))
-        basis = torch.linalg.qr(start.to(mean)).Q
-        for _ in range(SWEEPS):
-            image = torch.zeros_like(basis)  # the covariance, never made, times the basis
-            for x in rows():
-                centred = x - mean
-                image += centred.T @ (centred @ basis)
-            image = image / (count - ddof)
-            values, rotation = torch.linalg.eigh(basis.T @ image)
-            values, vectors = values[-k:], (basis @ rotation)[:, -k:]
-            before, total = total, float(values.sum())
-            if abs(total - before) <= TOLERANCE * abs(total):
-                break
-            basis = torch.linalg.qr(image).Q
-    # descending; signs fixed, so that the latents of two fits agree
+        return principal(mean, scatter / (count - ddof), k)
+    trace, total = scatter.sum() / (count - ddof), -math.inf
+    start = Noise(derive("pca", "start")).normal(dims, min(k + EXTRA, dims))
+    basis = torch.linalg.qr(start.to(mean)).Q
+    for _ in range(SWEEPS):
+        image = torch.zeros_like(basis)  # the covariance, never made, times the basis
+        for x in rows():
+            centred = x - mean
+            image += centred.T @ (centred @ basis)
+        image = image / (count - ddof)
+        values, rotation = torch.linalg.eigh(basis.T @ image)
+        values, vectors = values[-k:], (basis @ rotation)[:, -k:]
+        before, total = total, float(values.sum())
+        if abs(total - before) <= TOLERANCE * abs(total):
+            break
+        basis = torch.linalg.qr(image).Q
+    return _ordered(mean, vectors, values, trace)
+
+
+def principal(mean: Tensor, covariance: Tensor, k: int) -> Spectrum:
+    """The leading ``k`` eigenpairs of a covariance (d, d)."""
+    dims = len(mean)
+    values, vectors = map(torch.tensor, scipy.linalg.eigh(
+        covariance.cpu().numpy(), subset_by_index=[dims - k, dims - 1]))
+    return _ordered(mean, vectors, values, covariance.trace())
+
+
+def _ordered(mean: Tensor, vectors: Tensor, values: Tensor, trace: Tensor) -> Spectrum:
+    """Descending; signs fixed, so that the latents of two fits agree."""
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return Spectrum(mean, vectors * largest.sign(), values, trace)

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core import distributions
+from latlas.core.columns import ByColumn, Layout
 from latlas.core.distributions import Distribution, Normal, Posterior
 from latlas.core.errors import ConfigError
 from latlas.core.model import Batch, Loss, Step
 from latlas.core.noise import Noise, dequantise
 from latlas.core.options import option
-from latlas.core.space import Space
+from latlas.core.space import Space, Table
 from latlas.models import priors
 from latlas.models.autoencoder import AEConfig, Autoencoding
 from latlas.objectives import elbo
@@ -24,7 +25,8 @@ CHUNK = 400_000
 #: of fully connected decoders of images, unless told otherwise: images are many scalars of few
 #: examples, which a decoder without dropout learns by heart
 DROPOUT = 0.3
-LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel", "discretised-logistic")
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian-learnt", "gaussian-pixel", "discretised-logistic",
+               "columns")
 #: log variances of a Gaussian (σ = 0.0025 in model units) and log scales of a logistic stay above
 MIN_LOG_VAR, MIN_LOG_SCALE = -12.0, -7.0
 #: a learnt variance starts here (σ = 0.14 in model units): from σ = 1 the latents carry nothing
@@ -40,7 +42,10 @@ class VAEConfig(AEConfig):
     """Variational autoencoder."""
 
     likelihood: str = option("auto", "p(x|z); auto: discretised-logistic for integer images, "
-                             "gaussian-learnt otherwise", choices=("auto", *LIKELIHOODS))
+                             "columns (each by its kind) for tables with words, counts, dates or "
+                             "gaps, gaussian-learnt otherwise", choices=("auto", *LIKELIHOODS))
+    gaps: str = option("marginalised", "of a table: a gap is left out of the likelihood, or "
+                       "modelled, with a chance of its own", choices=("marginalised", "modelled"))
     binarize: str = option("none", "stochastic binarisation of the pixels at every step (dynamic), "
                            "or a cut at one half (threshold)",
                            choices=("none", "dynamic", "threshold"))
@@ -67,7 +72,9 @@ class VAEConfig(AEConfig):
         config = super().resolve(space)
         likelihood, dropout = self.likelihood, self.dropout
         if likelihood == "auto":
-            likelihood = "discretised-logistic" if space.levels else "gaussian-learnt"
+            mixed = isinstance(space, Table) and not Layout(space).plain
+            likelihood = "discretised-logistic" if space.levels else (
+                "columns" if mixed else "gaussian-learnt")
             likelihood = likelihood if self.binarize == "none" else "bernoulli"
         if dropout is None:
             dropout = DROPOUT if space.kind == "image" and config.network == "mlp" else 0.0
@@ -85,19 +92,22 @@ class Likelihood(nn.Module):
             ``discretised-logistic`` of integer levels, bins of a logistic density, location and
             scale per scalar; or N(output, σ²), σ in model units: ``noise_sd`` (``gaussian``), a
             parameter, one for an image (Rybkin et al. 2021), one per column of a table
-            (``gaussian-learnt``), or the decoder's, for every scalar (``gaussian-pixel``).
+            (``gaussian-learnt``), or the decoder's, for every scalar (``gaussian-pixel``); or
+            ``columns`` of a table, each by its kind (:mod:`latlas.core.columns`).
         binarize: ``dynamic`` draws each pixel anew with its gray value as the probability
             (stochastic binarisation), ``threshold`` cuts at one half, ``none`` leaves gray values.
 
     Attributes:
         density: a density (its nats change with the units of x), not a probability.
+        layout: of ``columns``, where they stand in a row.
+        log_volume: what is subtracted from nats in model units to get those in data units.
         base_measure: what the numbers may be compared with: ``integers`` of an image (dequantised
             or discretised), or the table's units. Gray values have a cross-entropy under binary
             pixels, which is no likelihood.
     """
 
     def __init__(self, name: str, space: Space, binarize: str = "none",
-                 noise_sd: float = 0.1) -> None:
+                 noise_sd: float = 0.1, gaps: str = "marginalised") -> None:
         super().__init__()
         if binarize != "none" and name != "bernoulli":
             raise ConfigError(f"binarize={binarize} makes binary pixels, which need "
@@ -112,10 +122,20 @@ class Likelihood(nn.Module):
         self.event_dims, self.density = len(space.shape), name.startswith("gaussian")
         self.multiplier = 2 if name in ("gaussian-pixel", "discretised-logistic") else 1
         self.base_measure = "integers" if space.levels else f"{space.kind} units"
+        self.log_volume = space.log_volume if self.density else 0.0
         if name == "bernoulli":
             binary = binarize != "none" or space.levels == 2
             self.base_measure = "binary pixels" if binary else "gray cross-entropy (no likelihood)"
-        elif name == "gaussian-learnt":
+        if name == "columns" and not isinstance(space, Table):
+            raise ConfigError(f"likelihood=columns needs a table, not {space.words}",
+                              option="likelihood")
+        self.layout = Layout(space, gaps == "modelled") if name == "columns" and isinstance(
+            space, Table) else None
+        if self.layout is not None:
+            self.log_volume = self.layout.log_volume
+            self.base_measure = "table columns by kind" if not self.layout.plain else (
+                self.base_measure)
+        if name in ("gaussian-learnt", "columns"):
             width = 1 if space.kind == "image" else space.shape[0]
             self.raw = nn.Parameter(torch.full((width,), FIRST_LOG_VAR / GAIN))
 
@@ -135,14 +155,20 @@ class Likelihood(nn.Module):
         if self.name == "gaussian":
             log_var = torch.full((), 2 * math.log(self.noise_sd), device=output.device)
             return Normal(output, log_var, self.event_dims)
-        mean, raw = (output, GAIN * self.raw) if self.name == "gaussian-learnt" else (
+        mean, raw = (output, GAIN * self.raw) if self.name in ("gaussian-learnt", "columns") else (
             output.chunk(2, -self.event_dims))
         least = MIN_LOG_SCALE if self.name == "discretised-logistic" else MIN_LOG_VAR
         spread = least + F.softplus(raw.float() - least)  # bent smoothly so that it stays above
         if self.name == "discretised-logistic":
             return distributions.DiscretisedLogistic(mean, spread, self.space.step,
                                                      self.event_dims)
+        if self.layout is not None:
+            return ByColumn(mean, spread, self.layout)
         return Normal(mean, spread, self.event_dims)
+
+    def visible(self, x: Tensor) -> Tensor:
+        """x as an encoder reads it: a table's gaps at the mean of training."""
+        return x if self.layout is None else self.layout.visible(x)
 
 
 class VAE(Autoencoding):
@@ -159,7 +185,8 @@ class VAE(Autoencoding):
     def __init__(self, config: VAEConfig, space: Space, *, encoder: nn.Module | None = None,
                  decoder: nn.Module | None = None) -> None:
         config = config.resolve(space)
-        likelihood = Likelihood(config.likelihood, space, config.binarize, config.noise_sd)
+        likelihood = Likelihood(config.likelihood, space, config.binarize, config.noise_sd,
+                                config.gaps)
         self.multiplier, self.dropout = likelihood.multiplier, config.dropout or 0.0
         super().__init__(config, space, encoder=encoder, decoder=decoder)
         self.likelihood = likelihood
@@ -170,6 +197,11 @@ class VAE(Autoencoding):
     def base_measure(self) -> str:
         """What the likelihood may be compared with."""
         return self.likelihood.base_measure
+
+    @property
+    def takes_gaps(self) -> bool:
+        """Rows may have NaN for gaps."""
+        return self.likelihood.layout is not None
 
     def loss(self, batch: Batch, step: Step) -> Loss:
         """Negative evidence lower bound, mean nats per example in model units (eq. 3)."""
@@ -219,7 +251,7 @@ class VAE(Autoencoding):
 
     def encode(self, x: Tensor, *, condition: Tensor | None = None) -> Normal:
         """q(z|x): (n, *shape) to a diagonal normal over (n, latent_dim)."""
-        c = self.embed(condition)
+        c, x = self.embed(condition), self.likelihood.visible(x)
         return normal_of(self.encoder(x) if c is None else self.encoder(x, c))
 
     def decode(self, z: Tensor, *, condition: Tensor | None = None) -> Distribution:
@@ -247,14 +279,15 @@ class VAE(Autoencoding):
         return self.encode(x, condition=condition)
 
     def sample(self, n: int, *, noise: Noise, condition: Tensor | None = None) -> Tensor:
-        """Means of p(x|z) for z from the prior, (n, *shape) in model units."""
+        """Means of p(x|z) for z from the prior, (n, *shape) in model units; of a table's columns by
+        kind draws, since the means of words are none."""
         z = self.prior.sample(n, noise).to(self.device)
-        return self.decode(z, condition=condition).mean
+        p = self.decode(z, condition=condition)
+        return p.mean if self.likelihood.layout is None else p.sample(noise)
 
     def log_conditional(self, x: Tensor, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """log p(x|z), nats in data units, for latents (*batch, d) against preprocessed examples."""
-        volume = self.space.log_volume if self.likelihood.density else 0.0
-        return self.decode(z, condition=condition).log_prob(x) - volume
+        return self.decode(z, condition=condition).log_prob(x) - self.likelihood.log_volume
 
     @torch.no_grad()
     def elbo(self, x: Tensor, *, noise: Noise, draws: int = 1,

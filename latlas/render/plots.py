@@ -224,6 +224,54 @@ def histograms(sets: Mapping[str, Array], *, x: str = "", mark: float | None = N
     return png.getvalue()
 
 
+def coloured(maps: Array) -> Array:
+    """Maps (n, H, W) as pictures (n, 3, H, W) of 8 bits: dark up to 0, bright at the 99.5% quantile
+    of all and beyond."""
+    from matplotlib import colormaps
+
+    top = float(np.quantile(maps, 0.995)) if maps.size else 1.0
+    rgb = colormaps["inferno"](np.clip(maps / (top if top > 0 else 1.0), 0, 1))[..., :3]
+    return np.asarray((255 * rgb).round().astype(np.uint8).transpose(0, 3, 1, 2))
+
+
+def marked(values: Array, marks: Mapping[str, float], *, title: str = "", x: str = "",
+           words: Sequence[str] = (), dark: bool = False) -> bytes:
+    """How values (n,) are distributed, and where some stand among them, each with its name.
+
+    Numbers are a histogram, on a logarithmic axis where they are positive and skewed; with
+    ``words`` the values are their places, and each word has a bar. Shares are on a root scale, so
+    that a mark beside few values is seen.
+    """
+    places = np.array(list(marks.values()))
+    with _canvas(dark, (4.6, 2.6)) as (figure, png):
+        axes = figure.subplots()
+        if words:
+            shares = np.bincount(values.astype(np.int64), minlength=len(words))[:len(words)]
+            axes.bar(np.arange(len(words)), shares / max(shares.sum(), 1), color=COLOURS[0],
+                     alpha=0.45)
+            shown = sorted({int(v) for v in places} | set(range(len(words) if len(words) <= 20
+                                                                else 0)))
+            axes.set_xticks(shown, [words[v] for v in shown], rotation=30 if len(words) > 4 else 0)
+        else:
+            every = np.concatenate([values, places])
+            low, middle, high = np.quantile(values, (0.01, 0.5, 0.99))
+            skewed = every.min() > 0 and every.max() - middle > 20 * max(middle - low, 1e-300) and (
+                high > low)
+            edges = np.geomspace(every.min(), every.max(), 61) if skewed else np.linspace(
+                every.min(), every.max() if every.max() > every.min() else every.min() + 1, 61)
+            axes.hist(values, bins=edges, weights=np.full(len(values), 1 / len(values)),
+                      color=COLOURS[0], alpha=0.45)
+            axes.set_xscale("log" if skewed else "linear")
+        axes.set_yscale("function", functions=(np.sqrt, np.square))
+        top = axes.get_ylim()[1]
+        for i, place in enumerate(np.unique(places)):
+            name = ", ".join(name for name, at in marks.items() if at == place)
+            axes.plot([place, place], [0, 0.55 * top], color=COLOURS[5], lw=1.2)
+            axes.annotate(name, (place, (0.6 + 0.1 * (i % 4)) * top), ha="center", fontsize=8)
+        axes.set(title=title, xlabel=x, ylabel="share", ylim=(0, top))
+    return png.getvalue()
+
+
 def _histogram(axes: Any, values: Array, edges: Array, i: int, name: str, **options: Any) -> None:
     """The first set of values is filled, the others are outlines."""
     axes.hist(values, bins=edges, color=COLOURS[i], label=name, alpha=1.0 if i else 0.45, lw=1.6,

@@ -1,4 +1,5 @@
-"""Outliers of a table: a small ensemble of trimmed VAEs, trimmed PCA and independent columns.
+"""Outliers of a table: a small ensemble of trimmed VAEs, a trimmed Gaussian, independent columns
+and nearest neighbours.
 
     outlier = OutlierDetector(contamination=0.02, random_state=0).fit(X).predict(X) == -1
 
@@ -14,16 +15,25 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.special import erf, logsumexp
+from scipy.special import erf
 from scipy.stats import binom
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from latlas.core.errors import DataError, say_notes
+from latlas.core.mixed import MixedRows
 from latlas.core.model import Model
 from latlas.core.noise import derive
+from latlas.core.space import Column, Table
+from latlas.data.dataset import Dataset
+from latlas.data.frames import is_frame, read_frame
+from latlas.data.tables import TableOptions, numbers_of, open_table
+from latlas.data.values import mixed_rows
 from latlas.metrics.outliers import threshold
+from latlas.metrics.scales import RobustScale
+from latlas.metrics.surprise import Ensemble, Frequencies, MixedGaussian, Nearest
 from latlas.sklearn import estimators
-from latlas.sklearn.estimators import Array, table, trained
+from latlas.sklearn.estimators import Array, trained
 from latlas.training import TrainingData, plan_of
 
 #: optimisation steps of a member: passes over the rows, but at least and at most so many steps
@@ -32,25 +42,23 @@ PASSES, LEAST, MOST = 40, 500, 600
 BATCH = 256
 #: rows held out at most, and the fewest worth it
 HELD_OUT, FEWEST = 2000, 20
-#: rounds of fitting PPCA and leaving out the rows that fit worst
-ROUNDS = 3
 #: draws of the latent vector per row
 DRAWS = 8
-#: of PPCA, of independent columns and of the VAEs together in the score
-PPCA_WEIGHT, COLUMNS_WEIGHT, VAES_WEIGHT = 1.0, 1.0, 2.0
-#: interquartile range of a standard normal
-IQR = 1.3489795
-#: values beyond so many robust deviations from the median do not count for a column's scale
-WINSOR = 10.0
+#: of the kinds of members in the score
+WEIGHTS = {"vaes": 2.0, "gaussian": 1.0, "columns": 1.0, "nearest": 1.0}
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Rows of a table that do not belong, in scikit-learn's conventions.
 
-    Columns are put on a robust scale and clipped. Three kinds of models give −log p of a row: VAEs;
-    probabilistic PCA; and independent columns, which detect values far out where the others have
-    learnt to follow. Each is standardised robustly by the training rows; the score is a soft
-    maximum of the three. The score of a row depends on that row alone.
+    Columns are put on a robust scale and clipped. Four kinds of members say how improbable a row
+    is: VAEs; a Gaussian; independent columns, which detect values far out where the others have
+    learnt to follow; and the distances to the nearest rows. Each is standardised robustly by
+    training rows with gaps in the same columns; the score is a soft maximum of the four. The score
+    of a row depends on that row alone.
+
+    Rows may have gaps (NaN), and come as a data frame with words, truth values and dates, whose
+    likelihoods are of their kinds; a gap is left out.
 
     Args:
         contamination: share of the training rows that ``predict`` calls outliers; ``auto``: as
@@ -60,8 +68,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             threshold then comes from rows held out of ``X``, which are taken for normal.
         latent_dims: one VAE for each, with that number of latent dimensions; may be empty.
         beta: weight of the KL term (β-VAE).
-        trimmed_fraction: share of every batch, and of all rows for PPCA, its worst-fitting, that is
-            left out of an update.
+        trimmed_fraction: share of every batch, and of all rows for the Gaussian, its worst-fitting,
+            that is left out of an update.
         clip: robust deviations beyond which a value is cut.
         jitter: standard deviation, on the robust scale, of the noise added to the training rows.
             Without it, a column that hardly varies once the worst rows are left out decides the
@@ -73,8 +81,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         offset_: ``decision_function`` is ``score_samples`` minus this; negative for outliers.
-        vaes_, ppca_: the members; of one column there is no PPCA, but ``None``.
-        scale_: the columns' :class:`RobustScale`.
+        vaes_, gaussian_: members; of one column there is no Gaussian, but ``None``.
+        ensemble_: all members together; scale_: the columns' :class:`RobustScale`.
+        fields_: of a data frame its columns, as they were understood; else empty.
 
     Raises:
         ValueError: from ``fit``: a parameter or data that do not suit.
@@ -96,10 +105,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.settings = settings
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Fit to the rows of ``X`` (n, d), outliers among them; ``y`` is ignored."""
-        x = validate_data(self, X, dtype=[np.float64, np.float32],
-                          ensure_min_samples=5).astype(np.float64)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit to the rows of ``X`` (n, d), outliers among them: numbers, NaN for gaps, or a data
+        frame with words, truth values and dates; ``y`` is ignored."""
         if self.contamination != "auto" and not (
                 isinstance(self.contamination, Real) and 0 < self.contamination <= 0.5):
             raise ValueError(f"contamination={self.contamination!r}: auto, or a share up to 0.5")
@@ -107,59 +115,91 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: above 0")
         seed = estimators.seed_of(self.random_state)
-        self.scale_ = RobustScale.of(x, self.clip)
-        numbers, x = x, self.scale_(x)
-        estimators.say_what_collapses(X, numbers, x)
+        with estimators.as_value_error():
+            raw = self._read(X, fitting=True)
+        self.scale_ = RobustScale.of(raw.numbers, self.clip)
+        x = self._scaled(raw)
+        if not self.fields_:
+            estimators.say_what_collapses(X, raw.numbers, x.numbers)
         order = np.random.default_rng(seed).permutation(len(x))
         n = min(int(self.validation_fraction * len(x)), HELD_OUT)
         n = n if n >= FEWEST else 0
-        rows, held_out = x[np.sort(order[n:])], x[order[:n]]
-        noisy, noisy_held_out = (
-            part + (self.jitter * np.random.default_rng(derive(seed, "jitter")).standard_normal(
-                part.shape)).astype(np.float32) for part in (rows, held_out))
-        parts = TrainingData(table(noisy), table(noisy_held_out) if n else None)
+        rows, held_out = x.take(np.sort(order[n:])), x.take(order[:n])
+        with estimators.as_value_error():
+            self.vaes_ = self._train_vaes(rows, held_out, seed)
+        members: dict[str, Any] = {f"vaes {i}": VAESurprise(vae) for i, vae in enumerate(
+            self.vaes_)}
+        self.gaussian_ = None  # one column is the independent column
+        if len(x.names) > 1:
+            self.gaussian_ = MixedGaussian.of(rows, trimmed_fraction=self.trimmed_fraction,
+                                              jitter=self.jitter)
+            members["gaussian"] = self.gaussian_
+        members |= {"columns": Frequencies.of(rows), "nearest": Nearest.of(rows, seed=seed)}
+        self.ensemble_ = Ensemble(members, WEIGHTS, x)
+        scores = self.ensemble_(x)
+        if self.fpr is not None:
+            with estimators.as_value_error():
+                self.offset_ = -threshold(scores[order[:n]], self.fpr)
+        elif self.contamination == "auto":  # scores are logarithms, so hardly skewed
+            low, high = np.quantile(scores, (0.25, 0.75))
+            self.offset_ = -float(high + 1.5 * (high - low))
+        else:
+            self.offset_ = -float(np.quantile(scores, 1 - self.contamination))
+        return self
+
+    def _read(self, X: Any, fitting: bool = False) -> MixedRows:
+        """Rows by kinds of columns; what each column of a frame is, is decided when fitting."""
+        if fitting:
+            self.fields_: tuple[Column, ...] = ()
+            if is_frame(X) and not _complete_numbers(X):
+                validate_data(self, X, skip_check_array=True)
+                source = open_table(X, how=TableOptions(label="none"))
+                say_notes(note for note in source.notes if "filled with" not in note)
+                if source.problems:
+                    raise DataError("; ".join(source.problems))
+                self.fields_ = getattr(source.base.space, "fields", ())
+        if self.fields_:
+            data = numbers_of(read_frame(X, "the table"), self.fields_, "the table", fill=False,
+                              lenient=True)
+            say_notes(data.notes if not fitting else ())
+            return mixed_rows(data.x, self.fields_)
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=fitting,
+                          ensure_all_finite="allow-nan", ensure_min_samples=5 if fitting else 1)
+        return MixedRows.of_numbers(x.astype(np.float64))
+
+    def _scaled(self, rows: MixedRows) -> MixedRows:
+        return rows.with_numbers(self.scale_(rows.numbers))
+
+    def _train_vaes(self, rows: MixedRows, held_out: MixedRows, seed: int) -> list[Any]:
+        """One for each number of latent dimensions."""
+        def noisy(part: MixedRows) -> Dataset:
+            noise = np.random.default_rng(derive(seed, "jitter")).standard_normal(
+                part.numbers.shape)
+            return Dataset(features_of(part.with_numbers(
+                part.numbers + (self.jitter * noise).astype(np.float32))).astype(np.float32), space)
+
+        space = space_of(rows)
+        plain = not rows.sizes and rows.observed.all() and held_out.observed.all()
+        parts = TrainingData(noisy(rows), noisy(held_out) if len(held_out) else None)
         batch = min(BATCH, len(rows))
         steps = int(np.clip(PASSES * len(rows) // batch, LEAST, MOST))
         settings = {"beta": self.beta, "trimmed_fraction": self.trimmed_fraction, "width": 64,
-                    "depth": 1, "likelihood": "gaussian-learnt", "batch_size": batch,
-                    "images": steps * batch, "learning_rate": 3e-3, "patience": 5,
-                    "precision": "fp32", "threads": 1, "device": "cpu"}
-        with estimators.as_value_error():
-            self.vaes_ = []
-            for i, latent_dim in enumerate(self.latent_dims):
-                own = {**settings, "latent_dim": latent_dim, **(self.settings or {}),
-                       "seed": derive(seed, i) % 2**31}
-                plan = plan_of("beta-vae", own, split="all", origin=type(self).__name__)
-                self.vaes_.append(trained(plan, parts))
-            # a Gaussian with all axes but one, fitted again without the rows that fitted worst:
-            # concentration steps of the minimum covariance determinant, from all rows (Rousseeuw &
-            # Van Driessen 1999, section 2)
-            inliers, rounds = np.arange(len(noisy)), ROUNDS if self.trimmed_fraction else 1
-            n_inliers = len(noisy) - int(self.trimmed_fraction * len(noisy))
-            self.ppca_ = None  # one column has no axes: it is the independent column
-            for _ in range(rounds if noisy.shape[1] > 1 else 0):
-                axes = max(1, min(noisy.shape[1] - 1, len(inliers) - 2))
-                plan = plan_of("pca", {"latent_dim": axes, "device": "cpu"}, split="all")
-                self.ppca_ = trained(plan, TrainingData(table(noisy[inliers])))
-                surprise = _surprise(self.ppca_, noisy)
-                inliers = np.sort(np.argpartition(surprise, n_inliers - 1)[:n_inliers])
-            raw = self._raw(np.concatenate([rows, held_out]))
-            self.reference_ = np.percentile(raw, (25, 50, 75), axis=1)
-            scores = self._combined(raw)
-            if self.fpr is not None:
-                self.offset_ = -threshold(scores[len(rows):], self.fpr)
-            elif self.contamination == "auto":  # scores are logarithms, so hardly skewed
-                low, high = np.quantile(scores, (0.25, 0.75))
-                self.offset_ = -float(high + 1.5 * (high - low))
-            else:
-                self.offset_ = -float(np.quantile(scores, 1 - self.contamination))
-        return self
+                    "depth": 1, "likelihood": "gaussian-learnt" if plain else "columns",
+                    "batch_size": batch, "images": steps * batch, "learning_rate": 3e-3,
+                    "patience": 5, "precision": "fp32", "threads": 1, "device": "cpu"}
+        vaes = []
+        for i, latent_dim in enumerate(self.latent_dims):
+            own = {**settings, "latent_dim": latent_dim, **(self.settings or {}),
+                   "seed": derive(seed, i) % 2**31}
+            vaes.append(trained(plan_of("beta-vae", own, split="all",
+                                        origin=type(self).__name__), parts))
+        return vaes
 
-    def score_samples(self, X: ArrayLike) -> Array:
+    def score_samples(self, X: Any) -> Array:
         """(n,), higher is more normal."""
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return -self._combined(self._raw(self.scale_(x)))
+        with estimators.as_value_error():
+            return -self.ensemble_(self._scaled(self._read(X)))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """(n,), negative for outliers."""
@@ -169,19 +209,17 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """(n,): −1 for outliers, 1 for the rest."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def _raw(self, rows: Array) -> Array:
-        """−log p by the VAEs, by PPCA where there is one, and by independent columns, (members, n),
-        nats. The last is Σ |t_j|, Laplace's density of every column, but for a constant."""
-        models = self.vaes_ if self.ppca_ is None else (*self.vaes_, self.ppca_)
-        return np.stack([*(_surprise(model, rows) for model in models),
-                         np.abs(rows).sum(1, dtype=np.float64)])
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
-    def _combined(self, raw: Array) -> Array:
-        """A soft maximum of the three kinds of members."""
-        members, n = standardised(raw, self.reference_), len(self.vaes_)
-        kinds = [*members[n:], *([members[:n].mean(0)] if n else [])]
-        weights = [*([PPCA_WEIGHT] if self.ppca_ is not None else []), COLUMNS_WEIGHT, VAES_WEIGHT]
-        return soft_maximum(np.stack(kinds), np.array(weights[:len(kinds)]))
+
+def _complete_numbers(frame: Any) -> bool:
+    """A frame whose columns are all numbers, none missing."""
+    data = read_frame(frame, "the table").data
+    return all(dtype.is_numeric() for dtype in data.dtypes) and not any(
+        series.null_count() for series in data)
 
 
 class PyODDetector(BaseEstimator):  # type: ignore[misc]
@@ -227,6 +265,11 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         labels = (self.decision_function(X) > self.threshold_).astype(int)
         return (labels, self.predict_confidence(X)) if return_confidence else labels
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
     def predict_confidence(self, X: ArrayLike) -> Array:
         """(n,) chance that the prediction would be the same after training on other rows of the
         kind: ExCeeD (Perini et al. 2020).
@@ -262,59 +305,28 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         return (both, self.predict_confidence(X)) if return_confidence else both
 
 
-def _surprise(model: Model, rows: Array) -> Array:
-    """−log p of every row, (n,) float64, nats."""
-    log_p = estimators.log_likelihood(model, "outliers", DRAWS)
-    nats = estimators.in_batches(torch.from_numpy(rows), log_p)
-    return -nats.double().numpy()
-
-
 @dataclass(frozen=True)
-class RobustScale:
-    """Median and deviation of every column; what lies beyond ``clip`` deviations is cut there.
+class VAESurprise:
+    """−log p of rows on the scale of the detector by a VAE, nats."""
 
-    The deviation is the standard one of the values winsorised at ten times the interquartile
-    range / 1.349 from the median (Huber & Ronchetti 2009, section 1.7), so up to a quarter of the
-    rows may be anything. Columns in which half of the rows are equal take the range that holds
-    98% of the values instead; constant ones keep scale 1.
-    """
+    model: Model
 
-    centre: Array
-    scale: Array
-    clip: float
-
-    @classmethod
-    def of(cls, x: Array, clip: float) -> Self:
-        """Fitted to (n, d)."""
-        whole = np.frexp(np.abs(x).max(0))[1]  # powers of two: nothing is rounded
-        y = np.ldexp(x, -whole)
-        low, centre, high = np.percentile(y, (25, 50, 75), axis=0)
-        reach = WINSOR * (high - low) / IQR
-        bottom, top = np.percentile(y, (1, 99), axis=0)
-        flat = reach <= 1e-12 * np.abs(centre)
-        bottom = np.where(flat, bottom, centre - reach)
-        top = np.where(flat, top, centre + reach)
-        scale = estimators.deviation(np.clip(y, bottom, top), centre)
-        scale = np.where(scale > 0, scale, estimators.deviation(y, y.mean(0)))
-        return cls(np.ldexp(centre, whole), np.where(scale > 0, np.ldexp(scale, whole), 1.0), clip)
-
-    def __call__(self, x: Array) -> Array:
-        """(n, d) float32 within ±``clip``."""
-        return estimators.standardised(x, self.centre, self.scale, self.clip)
+    def __call__(self, rows: MixedRows) -> Array:
+        log_p = estimators.log_likelihood(self.model, "outliers", DRAWS)
+        x = self.model.space.to_model(torch.from_numpy(features_of(rows)))
+        return np.asarray(-estimators.in_batches(x, log_p).double().numpy())
 
 
-def standardised(scores: Array, reference: Array) -> Array:
-    """(members, n) scores in robust deviations from the median; ``reference`` are the quartiles."""
-    low, centre, high = reference[..., None]
-    return np.asarray((scores - centre) / np.maximum(
-        (high - low) / IQR, 1e-12 * np.maximum(1.0, np.abs(centre))))
+def features_of(rows: MixedRows) -> Array:
+    """(n, p + Σ sizes) what a VAE learns: numbers, and 0 and 1 for each word; NaN for gaps."""
+    return np.concatenate([rows.numbers, rows.one_hot()], 1)
 
 
-def soft_maximum(deviations: Array, weights: Array) -> Array:
-    """½ log Σ_m w_m exp(2 s_m) of s = sign(t) log(1 + |t|), (members, n) to (n,).
-
-    Near their mean where the members agree. A single member that calls a row an outlier raises the
-    score, but by the logarithm of its deviation only, so that it does not outvote the others.
-    """
-    s = np.sign(deviations) * np.log1p(np.abs(deviations))
-    return np.asarray(0.5 * logsumexp(2 * s, axis=0, b=(weights / weights.sum())[:, None]))
+def space_of(rows: MixedRows) -> Table:
+    """The columns of :func:`features_of`; words are −1 and 1 to a network."""
+    p, words = rows.numbers.shape[1], sum(rows.sizes)
+    fields = [Column(name, "real", "Float64") for name in rows.names[:p]]
+    fields += [Column(name, "category", "String", categories=tuple(map(str, range(size))))
+               for name, size in zip(rows.names[p:], rows.sizes, strict=True)]
+    return Table(fields=tuple(fields), location=(0.0,) * p + (0.5,) * words,
+                 scale=(1.0,) * p + (0.5,) * words)

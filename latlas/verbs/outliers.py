@@ -8,65 +8,41 @@ normal ones: density of states (Morningstar et al. 2021), complexity (Serrà et 
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import (
-    CapabilityError,
-    ConfigError,
-    DataError,
-    say_number,
-    say_option,
-    unknown,
-)
-from latlas.data.fitting import (
-    as_source,
-    conform,
-    default_split,
-    is_arrays,
-    with_own_labels,
-)
-from latlas.core.space import Table
-from latlas.data.dataset import Source
-from latlas.data.frames import is_frame
-from latlas.data.pairs import first_side
+from latlas.core.errors import CapabilityError, say_number, say_option
+from latlas.core.space import Images, Table
 from latlas.metrics import outliers as scoring
 from latlas.render import plots
 from latlas.render.text import counted, table
 from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
+from latlas.verbs.normality import Normality, nats_maps
+from latlas.verbs.outlier_data import Opened, open_with_truth, original
 from latlas.verbs.results import ShardParts
 from latlas.verbs.table_outliers import (
     REASONED,
     REASONS,
     Reason,
     TableNormality,
-    original,
-    rows_of,
 )
 
 if TYPE_CHECKING:
-    from latlas.core.model import Model
     from latlas.data.dataset import Dataset
 
 #: what a method needs of the model, and what its score is, for an axis
 NEEDED = {"nats": "score", "error": "reconstruct", "typicality": "encode"}
 METHODS = ("auto", "ensemble", *NEEDED)
-SCORES = {"ensemble": "score of the ensemble", "nats": "−log p(x), nats", "error": "squared error of the reconstruction",
+SCORES = {"ensemble": "score of the ensemble", "nats": "−log p(x), nats",
+          "error": "squared error of the reconstruction",
           "typicality": "squared distance of the statistics from normal examples"}
 #: images of the gallery; rows of a table whose reasons are said
 GALLERY, FIRST = 64, 5
-#: draws of the latent vector behind a likelihood
-DRAWS = 16
-#: keeps logarithms of errors finite
-TINY = 1e-12
-#: fewest held-out examples that a Gaussian of the statistics is fitted to
-FEWEST = 20
 
 
 @dataclass(eq=False, repr=False)
@@ -86,6 +62,7 @@ class Outliers(common.Result):
         reasons: of each example, of tables by the ensemble; none of those far down the ranking.
         original: the table's own columns by name, in the order of the examples.
         normality: what is usual in the table.
+        maps: of the first images (k, H, W) where they are other than expected, nats a pixel.
     """
 
     score: Array
@@ -101,6 +78,7 @@ class Outliers(common.Result):
     reasons: list[list[Reason]] = field(default_factory=list)
     original: dict[str, Any] = field(default_factory=dict)
     normality: TableNormality | None = None
+    maps: Array | None = None
 
     @property
     def flag(self) -> Array:
@@ -208,9 +186,19 @@ class Outliers(common.Result):
                                      log=self.method == "typicality")
         lines = [write.write_table(path, self.as_columns()),
                  write.write_plot(beside("histogram"), histogram)]
+        if self.normality is not None:
+            from latlas.verbs.outlier_page import build_page
+
+            page = beside("reasons", ".html")
+            write.write_bytes(page, build_page(self).encode("utf-8", "replace"))
+            lines.append(f"wrote {page}")
         if self.examples is not None and self.examples.space.kind == "image":
             x = np.asarray(self.examples.take("x"))[self.order[:GALLERY]]
             lines.append(write.write_examples(beside("first"), x, self.examples.space))
+            if self.maps is not None:
+                shape = (3, *self.maps.shape[1:])
+                lines.append(write.write_examples(beside("nats"), plots.coloured(self.maps),
+                                                  Images(shape)))
         return "\n".join(lines)
 
 
@@ -234,10 +222,10 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
-    Beside the table: a histogram with the threshold, for images the most outlying ones, for tables
-    a page with reasons. A shard has only the scores and flags of its examples, in their own order.
-    From Python, data may be (array, labels) with label 1 for outliers, and controls the data that
-    they are fitted to.
+    Beside the table: a histogram with the threshold; for images the most outlying ones, and maps of
+    nats, where they are other than expected; for tables a page with reasons. A shard has only the
+    scores and flags of its examples, in their own order. From Python, data may be (array, labels)
+    with label 1 for outliers, and controls the data that they are fitted to.
 
     Args:
         outlier_label: Classes of the data that are outliers, commas between, for the metrics.
@@ -298,6 +286,7 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
                       {}, examples, k, contamination)
     if train is not None and controls is not False:
         result.controls = _baselines(train, examples, seed)
+    result.maps = nats_maps(run.model, examples.subset(result.order[:GALLERY]), normal)
     if isinstance(normality, TableNormality):
         result.explain(normality, opened)
         result.controls |= normality.controls(examples) if controls is not False else {}
@@ -340,138 +329,3 @@ def method_of(run: Run, method: str, fitted_to: bool = False) -> str:
         if method in NEEDED:
             run.require(NEEDED[method], "outliers")
     return method
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Examples without their labels, which of them are outliers if that is known, and of a table
-    the source they are of."""
-
-    examples: Dataset
-    truth: Array | None = None
-    source: Any = None
-
-
-def open_with_truth(run: Run, data: Any = None, split: str | None = None,
-                    outlier_label: str | None = None, *, lenient: bool = False,
-                    **read: Any) -> Opened:
-    """The examples of :meth:`Run.open` without their labels, and which of them are outliers.
-
-    Args:
-        data: labels of a pair (array, labels) are true or 1 for outliers.
-        outlier_label: classes that are outliers, commas between, in the words of ``data``, which
-            need not be the run's. ``None`` takes ``1`` where the classes are 0 and 1.
-        lenient: a table is read as it comes, with its gaps and with words that are new.
-
-    ConfigError: no such class.
-    """
-    if is_arrays(data) and not is_frame(data):
-        x, labels = data if isinstance(data, tuple) else (data, None)
-        examples = run.open(x, split)
-        if labels is None:
-            return Opened(examples)
-        truth = np.asarray(labels)
-        if truth.shape != (len(examples),) or not np.isin(truth, (0, 1)).all():
-            raise DataError(f"labels of outliers must be {len(examples)} numbers that are 0 or 1 "
-                            "(1: outlier)")
-        return Opened(examples, truth.astype(bool))
-    source = as_source(data, run, **read)
-    if lenient and isinstance(source, Source) and isinstance(source.base.space, Table):
-        classes = list(source.base.space.classes)
-        source = replace(source, base=rows_of(source, run), problems=())
-        part = source.split(split or default_split(source, run))
-        label, examples = part.take("label"), replace(part, label=None)
-    else:
-        source = with_own_labels(source, run)
-        part = first_side(source.split(split or default_split(source, run)))
-        label, classes = part.take("label"), list(part.space.classes)
-        examples = conform(replace(part, label=None), run.space, source.name)
-    if outlier_label is not None and label is None:
-        raise ConfigError(f"{say_option('outlier_label', outlier_label)}: the data have no labels; "
-                          f"name their column with {say_option('label')}", option="outlier_label")
-    if label is None or (outlier_label is None and set(classes) != {"0", "1"}):
-        return Opened(examples, None, source)
-    names = [name.strip() for name in (outlier_label or "1").split(",")]
-    for name in names:
-        if name not in classes:
-            raise ConfigError(unknown("class", name, classes), option="outlier_label")
-    return Opened(examples, np.isin(label, [classes.index(name) for name in names]), source)
-
-
-class Normality:
-    """What a model makes of normal examples that it has not seen, and any example's own score.
-
-    For ``typicality`` a Gaussian is fitted to every other one of them; the rest set the threshold.
-
-    Attributes:
-        reference: (m,) scores of the normal examples that set the threshold.
-        typical: the Gaussian of the statistics; of ``typicality`` alone.
-
-    ConfigError: too few normal examples.
-    """
-
-    def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,
-                 progress: Progress | None = None) -> None:
-        self.model, self.method, self.seed = model, method, seed
-        self.typical: scoring.Typical | None = None
-        setting = len(normal)
-        if method == "typicality":
-            if setting < FEWEST:
-                raise ConfigError(f"typicality needs {FEWEST} held-out normal examples, there are "
-                                  f"{setting}; use {say_option('method', 'nats')} or error, or "
-                                  "hold more back")
-            setting //= 2
-        scoring.threshold(np.zeros(setting), fpr)  # before the long work: are there enough of them?
-        values = self._statistics(normal, progress)
-        if method == "typicality":
-            self.typical = scoring.Typical.of(values[0::2])
-        self.reference = values[:, 0] if self.typical is None else self.typical.distance(
-            values[1::2])
-        self.threshold = scoring.threshold(self.reference, fpr)
-
-    def take_contamination(self, train: Any, share: float) -> None:
-        """The threshold that this share of the training examples exceeds."""
-        self.reference = self.scores(train)
-        self.threshold = scoring.contamination_threshold(self.reference, share)
-
-    def scores(self, data: Dataset, progress: Progress | None = None) -> Array:
-        """(n,) float64, higher is more outlying; an example's own, whatever stands beside it."""
-        values = self._statistics(data, progress)
-        return values[:, 0] if self.typical is None else self.typical.distance(values)
-
-    def columns(self, data: Dataset, progress: Progress | None = None) -> dict[str, Array]:
-        """Scores, and flags above the threshold."""
-        score = self.scores(data, progress)
-        return {"score": score, "flag": score > self.threshold}
-
-    def _statistics(self, data: Dataset, progress: Progress | None) -> Array:
-        """How the model sees every example, (n, p) float64; docs/outliers.md has the list of those
-        of ``typicality``. Every example meets the same draws."""
-        import torch
-
-        from latlas.core.distributions import Normal
-        from latlas.core.noise import SharedNoise, derive
-        from latlas.verbs.passes import can, map_batches
-
-        def step(model: Any, batch: Any) -> Array:
-            values, typicality = [], self.method == "typicality"
-            if self.method == "nats" or (typicality and can(model, "score")):
-                noise = SharedNoise(derive(self.seed, "outliers"), model.device)
-                values.append(-model.log_likelihood(batch.x, noise=noise, draws=DRAWS)[0])
-            q: Any = None if self.method == "nats" else model.encode(batch.x)
-            if q is not None and can(model, "reconstruct"):
-                x = model.decode(q.mean).mean
-                error = (x.float() - batch.x.float()).square().flatten(1).mean(1)
-                values.append((error + TINY).log() if typicality else error)
-            if typicality and (prior := model.prior) is not None:
-                values.append(-prior.log_prob(q.mean))
-            if typicality and isinstance(q, Normal):
-                values.append(q.log_var.expand_as(q.mean).sum(1))
-            if typicality and model.space.levels:  # log of the bytes that DEFLATE leaves of each
-                whole = model.space.to_data(batch.x).round().cpu().numpy()
-                raw = whole.astype(np.uint8 if model.space.levels <= 256 else np.uint16)
-                sizes = [len(zlib.compress(example.tobytes(), 9)) for example in raw]
-                values.append(torch.tensor(sizes, dtype=torch.float64).log())
-            return np.asarray(torch.stack([v.double().cpu() for v in values], 1))
-
-        return map_batches(self.model, data, step, progress)

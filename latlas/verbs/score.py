@@ -294,7 +294,9 @@ class Scorer:
     @cached_property
     def normality(self) -> Any:
         """What is outlying, by the run's held-out examples; worked out once a process."""
-        from latlas.verbs.outliers import Normality, method_of, open_with_truth
+        from latlas.verbs.normality import Normality
+        from latlas.verbs.outlier_data import open_with_truth
+        from latlas.verbs.outliers import method_of
         from latlas.verbs.table_outliers import TableNormality
 
         run, method = self.run, method_of(self.run, self.options.get("method", "auto"))

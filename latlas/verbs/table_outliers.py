@@ -7,16 +7,13 @@ what it usually adds, alone and after all others (docs/outliers.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latlas.core.errors import say_notes
 from latlas.core.mixed import GAP, MixedRows
 from latlas.core.space import Column, Table
-from latlas.data.fitting import conform
 from latlas.data.values import DAY, feature_rows, mixed_rows
 from latlas.metrics import outliers as scoring
 from latlas.metrics.scales import NormalScores
@@ -43,6 +40,10 @@ DRAWS, CHUNK = 8, 2048
 #: rows at most that have reasons, reasons of each, fewest nats of one, and training rows that say
 #: how much a column usually adds
 REASONED, REASONS, LEAST, USUAL = 1000, 3, 0.5, 500
+
+
+#: a value of a column of words
+NEW = "a word that training had not"
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,16 @@ class TableNormality:
         return (f"{text} where the other columns suggest {written(bottom, column)} … "
                 f"{written(top, column)}")
 
+    def words_of(self, column: Column) -> tuple[str, ...]:
+        """Of a column of words those of training, and what stands for a new one."""
+        words = column.categories if column.kind == "category" else ("false", "true")
+        return (*words, "(new)")
+
     def _of_word(self, row: MixedRows, j: int, column: Column) -> str:
         code = int(row.codes[0, j])
-        words = column.categories if column.kind == "category" else ("false", "true")
-        if code == len(words):
-            return "a word that training had not"
+        words = self.words_of(column)
+        if code == len(words) - 1:
+            return NEW
         every = self.rows.codes[:, j]
         share = float((every == code).sum() / max((every != GAP).sum(), 1))
         return f"{words[code]}, as {share:.2g} of the rows are" if share < 0.01 else (
@@ -210,28 +216,7 @@ def written(value: float, column: Column) -> str:
     """A number as a person writes it: dates as dates, thousands with commas."""
     if column.kind == "date":
         moment = np.datetime64(int(value * DAY), "us")
-        return str(moment.astype("datetime64[D]" if "Date" == column.dtype else "datetime64[m]"))
+        return str(moment.astype("datetime64[D]" if column.dtype == "Date" else "datetime64[m]"))
     if column.kind == "integer":
         return f"{round(value) + column.offset:,}"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-
-
-def rows_of(source: Any, run: Any) -> Dataset:
-    """All examples of a source of a table in the columns of a run, as they come: gaps stay, values
-    that do not fit and columns that are missing become gaps, new words stay new; each is a note."""
-    from latlas.data.frames import Frame
-    from latlas.data.tables import numbers_of
-
-    space = run.space
-    if not isinstance(source.frame, Frame):
-        return conform(source.base, space, source.name)  # type: ignore[no-any-return]
-    data = numbers_of(source.frame, space.fields, source.name, fill=False, lenient=True)
-    say_notes(data.notes)
-    return replace(source.base, x=data.x, key=data.key, group=data.group, names=data.names,
-                   space=space)
-
-
-def original(source: Any, rows: Array, taken: Sequence[str]) -> Any:
-    """The table's own columns of these rows, as series; those whose names are taken get a mark."""
-    frame = source.frame.data[rows]
-    return {f"{s.name} (data)" if s.name in taken else s.name: s for s in frame}
