@@ -74,8 +74,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         jitter: standard deviation, on the robust scale, of the noise added to the training rows.
             Without it, a column that hardly varies once the worst rows are left out decides the
             score alone.
-        validation_fraction: share of the rows held out, for early stopping and for ``fpr``; at
-            most 2,000 rows, and none where that is fewer than 20.
+        validation_fraction: share of the rows held out, for early stopping, or with ``fpr`` for the
+            threshold alone; at most 2,000 rows, and none where that is fewer than 20.
         settings: any other setting of the model or of training, name to value.
         random_state: decides weights, order and draws.
 
@@ -117,16 +117,19 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         seed = estimators.seed_of(self.random_state)
         with estimators.as_value_error():
             raw = self._read(X, fitting=True)
-        self.scale_ = RobustScale.of(raw.numbers, self.clip)
+        order = np.random.default_rng(seed).permutation(len(raw))
+        n = min(int(self.validation_fraction * len(raw)), HELD_OUT)
+        n = n if n >= FEWEST else 0
+        # rows that set the threshold must be to the members as any new row is
+        apart = np.sort(order[n:]) if self.fpr is not None else slice(None)
+        self.scale_ = RobustScale.of(raw.numbers[apart], self.clip)
         x = self._scaled(raw)
         if not self.fields_:
             estimators.say_what_collapses(X, raw.numbers, x.numbers)
-        order = np.random.default_rng(seed).permutation(len(x))
-        n = min(int(self.validation_fraction * len(x)), HELD_OUT)
-        n = n if n >= FEWEST else 0
         rows, held_out = x.take(np.sort(order[n:])), x.take(order[:n])
         with estimators.as_value_error():
-            self.vaes_ = self._train_vaes(rows, held_out, seed)
+            self.vaes_ = self._train_vaes(
+                rows, held_out if self.fpr is None else held_out.take(slice(0)), seed)
         members: dict[str, Any] = {f"vaes {i}": VAESurprise(vae) for i, vae in enumerate(
             self.vaes_)}
         self.gaussian_ = None  # one column is the independent column
@@ -135,7 +138,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                                               jitter=self.jitter)
             members["gaussian"] = self.gaussian_
         members |= {"columns": Frequencies.of(rows), "nearest": Nearest.of(rows, seed=seed)}
-        self.ensemble_ = Ensemble(members, WEIGHTS, x)
+        self.ensemble_ = Ensemble(members, WEIGHTS, x.take(apart))
         scores = self.ensemble_(x)
         if self.fpr is not None:
             with estimators.as_value_error():

@@ -30,13 +30,14 @@ class Normality:
 
     Attributes:
         reference: (m,) scores of the normal examples that set the threshold.
+        threshold: by ``fpr``; without one it is to be set by :meth:`take_contamination`.
         typical: the Gaussian of the statistics; of ``typicality`` alone.
 
     ConfigError: too few normal examples.
     """
 
-    def __init__(self, model: Model, normal: Dataset, *, fpr: float, method: str, seed: int = 0,
-                 progress: Progress | None = None) -> None:
+    def __init__(self, model: Model, normal: Dataset, *, fpr: float | None, method: str,
+                 seed: int = 0, progress: Progress | None = None) -> None:
         self.model, self.method, self.seed = model, method, seed
         self.typical: scoring.Typical | None = None
         setting = len(normal)
@@ -46,13 +47,14 @@ class Normality:
                                   f"{setting}; use {say_option('method', 'nats')} or error, or "
                                   "hold more back")
             setting //= 2
-        scoring.threshold(np.zeros(setting), fpr)  # before the long work: are there enough of them?
+        if fpr is not None:  # before the long work: are there enough of them?
+            scoring.threshold(np.zeros(setting), fpr)
         values = self._statistics(normal, progress)
         if method == "typicality":
             self.typical = scoring.Typical.of(values[0::2])
         self.reference = values[:, 0] if self.typical is None else self.typical.distance(
             values[1::2])
-        self.threshold = scoring.threshold(self.reference, fpr)
+        self.threshold = np.inf if fpr is None else scoring.threshold(self.reference, fpr)
 
     def take_contamination(self, train: Any, share: float) -> None:
         """The threshold that this share of the training examples exceeds."""

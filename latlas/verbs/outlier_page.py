@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +10,13 @@ from latlas.core.mixed import GAP
 from latlas.render import html, plots
 from latlas.verbs.table_outliers import REASONS, written
 
-if TYPE_CHECKING:
-    from latlas.verbs.outliers import Outliers
-
 #: rows of the page, and columns whose distributions are drawn
 ROWS, COLUMNS = 25, 12
 
 
-def build_page(result: Outliers) -> str:
-    """One file: the first rows with their reasons, and each column that is one."""
+def build_page(result: Any) -> str:
+    """One file, of :class:`latlas.verbs.outliers.Outliers`: the first rows with their reasons, and
+    each column that is one."""
     first = result.order[:ROWS]
     named = result.as_columns()
     head = ["rank", "example", "score", *(f"reason {i + 1}" for i in range(REASONS))]
@@ -35,7 +33,7 @@ def build_page(result: Outliers) -> str:
                      "One file: no script, no network. Made by latlas.")
 
 
-def _figures(result: Outliers, first: Any) -> list[html.Figure]:
+def _figures(result: Any, first: Any) -> list[html.Figure]:
     """Of each column that is a reason its values in training, and those of the rows."""
     normality = result.normality
     assert normality is not None and result.examples is not None

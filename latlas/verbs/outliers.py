@@ -25,15 +25,10 @@ from latlas.verbs.common import Array, Flag, Progress
 from latlas.verbs.normality import Normality, nats_maps
 from latlas.verbs.outlier_data import Opened, open_with_truth, original
 from latlas.verbs.results import ShardParts
-from latlas.verbs.table_outliers import (
-    REASONED,
-    REASONS,
-    Reason,
-    TableNormality,
-)
 
 if TYPE_CHECKING:
     from latlas.data.dataset import Dataset
+    from latlas.verbs.table_outliers import Reason, TableNormality
 
 #: what a method needs of the model, and what its score is, for an axis
 NEEDED = {"nats": "score", "error": "reconstruct", "typicality": "encode"}
@@ -43,6 +38,8 @@ SCORES = {"ensemble": "score of the ensemble", "nats": "−log p(x), nats",
           "typicality": "squared distance of the statistics from normal examples"}
 #: images of the gallery; rows of a table whose reasons are said
 GALLERY, FIRST = 64, 5
+#: rows at most that have reasons, and reasons of each
+REASONED, REASONS = 1000, 3
 
 
 @dataclass(eq=False, repr=False)
@@ -265,17 +262,8 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
         total = len(normal) + len(examples)
         return progress and (lambda count, _: progress(before + count, total))
 
-    normality: Normality | TableNormality
-    if ensemble:
-        assert train is not None
-        normality = TableNormality(train, normal, model=run.model if run.can("score") else None,
-                                   fpr=fpr, contamination=contamination, seed=seed,
-                                   progress=count_from(0))
-    else:
-        normality = Normality(run.model, normal, fpr=fpr, method=chosen, seed=seed,
-                              progress=count_from(0))
-        if contamination is not None:
-            normality.take_contamination(train, contamination)
+    normality = normality_of(run, train, normal, method=chosen, fpr=fpr, seed=seed,
+                             contamination=contamination, progress=count_from(0))
     if shard is not None:
         return shards.write_parts(
             "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
@@ -287,10 +275,28 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     if train is not None and controls is not False:
         result.controls = _baselines(train, examples, seed)
     result.maps = nats_maps(run.model, examples.subset(result.order[:GALLERY]), normal)
-    if isinstance(normality, TableNormality):
+    if not isinstance(normality, Normality):
         result.explain(normality, opened)
         result.controls |= normality.controls(examples) if controls is not False else {}
     return result.saved(out)
+
+
+def normality_of(run: Run, train: Dataset | None, normal: Dataset, *, method: str, fpr: float,
+                 contamination: float | None = None, seed: int = 0,
+                 progress: Progress | None = None) -> Normality | TableNormality:
+    """What is usual by a method: of the ensemble fitted to ``train``; ``normal`` sets the
+    threshold, with a contamination ``train``."""
+    if method == "ensemble":
+        from latlas.verbs.table_outliers import TableNormality
+
+        assert train is not None
+        return TableNormality(train, normal, model=run.model if run.can("score") else None, fpr=fpr,
+                              contamination=contamination, seed=seed, progress=progress)
+    normality = Normality(run.model, normal, fpr=None if contamination else fpr, method=method,
+                          seed=seed, progress=progress)
+    if contamination is not None:
+        normality.take_contamination(train, contamination)
+    return normality
 
 
 def _baselines(train: Dataset, examples: Dataset, seed: int) -> dict[str, Array]:

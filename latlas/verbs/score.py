@@ -294,20 +294,15 @@ class Scorer:
     @cached_property
     def normality(self) -> Any:
         """What is outlying, by the run's held-out examples; worked out once a process."""
-        from latlas.verbs.normality import Normality
         from latlas.verbs.outlier_data import open_with_truth
-        from latlas.verbs.outliers import method_of
-        from latlas.verbs.table_outliers import TableNormality
+        from latlas.verbs.outliers import method_of, normality_of
 
-        run, method = self.run, method_of(self.run, self.options.get("method", "auto"))
-        lenient, options = method == "ensemble", {"fpr": 0.01, **self.options, "method": method}
-        normal = open_with_truth(run, None, "validation", lenient=lenient).examples
-        if not lenient:
-            return Normality(run.model, normal, **options)
-        train = open_with_truth(run, None, "train", lenient=True).examples
-        del options["method"]
-        return TableNormality(train, normal, model=run.model if run.can("score") else None,
-                              **options)
+        run, options = self.run, {"fpr": 0.01, **self.options}
+        options["method"] = method_of(run, self.options.get("method", "auto"))
+        lenient = options["method"] == "ensemble"
+        train = open_with_truth(run, None, "train", lenient=True).examples if lenient else None
+        return normality_of(run, train, open_with_truth(
+            run, None, "validation", lenient=lenient).examples, **options)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Results of every example, (n,) each, after the columns that are kept. ConfigError: no

@@ -37,9 +37,8 @@ WEIGHTS = {"columns": 1.0, "gaussian": 1.0, "nearest": 1.0, "model": 1.0}
 TRIMMED, JITTER = 0.1, 0.03
 #: draws of the latent vector behind a likelihood; rows at a time
 DRAWS, CHUNK = 8, 2048
-#: rows at most that have reasons, reasons of each, fewest nats of one, and training rows that say
-#: how much a column usually adds
-REASONED, REASONS, LEAST, USUAL = 1000, 3, 0.5, 500
+#: reasons of a row, fewest nats of one, and training rows that say how much a column usually adds
+REASONS, LEAST, USUAL = 3, 0.5, 500
 
 
 #: a value of a column of words
