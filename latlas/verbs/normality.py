@@ -71,6 +71,10 @@ class Normality:
         score = self.scores(data, progress)
         return {"score": score, "flag": score > self.threshold}
 
+    def controls(self, data: Dataset) -> dict[str, Array]:
+        """Scores of more controls: none."""
+        return {}
+
     def _statistics(self, data: Dataset, progress: Progress | None) -> Array:
         """How the model sees every example, (n, p) float64; docs/outliers.md has the list of those
         of ``typicality``. Every example meets the same draws."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 
@@ -121,8 +121,15 @@ class Outliers(common.Result):
         low, high = betabinom.interval(0.95, n, over + 1, max(m - over, 1))
         return float(low / n), float(high / n)
 
-    def explain(self, normality: TableNormality, opened: Opened) -> None:
-        """Reasons of the first examples, and the table's own columns."""
+    def completed(self, run: Run, normality: Normality | TableNormality, opened: Opened,
+                  normal: Dataset, train: Dataset | None, controlled: bool, seed: int) -> Self:
+        """With the controls fitted to ``train``, if any, maps of images, and reasons of rows."""
+        examples = opened.examples
+        if controlled and train is not None:
+            self.controls = _baselines(train, examples, seed) | normality.controls(examples)
+        self.maps = nats_maps(run.model, examples.subset(self.order[:GALLERY]), normal)
+        if isinstance(normality, Normality):
+            return self
         self.normality, rows = normality, self.order[:REASONED]
         first = normality.reasons(opened.examples.subset(rows))
         place = dict(zip(rows.tolist(), first, strict=True))
@@ -130,6 +137,7 @@ class Outliers(common.Result):
         if opened.source is not None and opened.source.frame is not None:
             self.original = original(opened.source, opened.examples.index, (
                 "rank", "example", "score", "flag", "label"))
+        return self
 
     def facts(self) -> dict[str, Any]:
         return {"examples": len(self.score), "method": self.method, "threshold": self.threshold,
@@ -204,9 +212,8 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
              outlier_label: str | None = None, fpr: Annotated[float, common.AMOUNT] = 0.01,
              contamination: Annotated[float | None, common.AMOUNT] = None,
              method: Literal["auto", "ensemble", "nats", "error", "typicality"] = "auto",
-             reference: Annotated[Any, Flag(str, "Source of normal examples that set the "
-                                                 "threshold. Default: those the run held "
-                                                 "out.")] = None,
+             reference: Annotated[Any, Flag(str, "Source of normal examples for the threshold. "
+                                                 "Default: those the run held out.")] = None,
              controls: Annotated[Any, Flag(
                  bool, "Also an isolation forest and PPCA, fitted to the training examples.",
                  negative="--no-controls")] = True,
@@ -219,22 +226,18 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     """Rank what does not belong. Every example has a score, which depends on that example alone,
     and a flag above a threshold of known false-positive rate.
 
-    Beside the table: a histogram with the threshold; for images the most outlying ones, and maps of
-    nats, where they are other than expected; for tables a page with reasons. A shard has only the
-    scores and flags of its examples, in their own order. From Python, data may be (array, labels)
-    with label 1 for outliers, and controls the data that they are fitted to.
+    Beside the table: a histogram; the most outlying images, and maps of nats that say where; for
+    tables a page with reasons. A shard has only scores and flags, in their own order. From Python,
+    data may be (array, labels) with label 1 for outliers, controls the data to fit them to.
 
     Args:
         outlier_label: Classes of the data that are outliers, commas between, for the metrics.
             Default: 1 where they are 0 and 1.
         fpr: Share of normal examples above the threshold (false-positive rate).
-        contamination: Instead: share of the training examples above the threshold, outliers among
-            them.
-        method: ensemble: of tables, the run's likelihood, a Gaussian, nearest neighbours and
-            single columns, calibrated for gaps; nats: −log p(x); error: mean squared error of the
-            reconstruction, model units; typicality: squared Mahalanobis distance of the example's
-            statistics from those of normal ones; auto: typicality for images, the ensemble for
-            tables, else nats where the model has a likelihood.
+        contamination: Instead: share of the training examples, outliers among them, above it.
+        method: ensemble (tables): four members, calibrated for gaps; nats: −log p(x); error: mean
+            squared error of the reconstruction; typicality (images): squared Mahalanobis distance
+            of an example's statistics from normal ones; auto: by the kind of data.
         k: Precision among the first K. Default: as many as there are outliers.
 
     Raises:
@@ -243,42 +246,49 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     """
     from latlas.verbs import shards
 
-    run = as_run(run)
-    fitted_to = None if isinstance(controls, bool) else controls
-    chosen = method_of(run, method, fitted_to is not None)
+    run, fitted_to = as_run(run), None if isinstance(controls, bool) else controls
+    chosen, train = method_of(run, method, fitted_to is not None), None
     shards.check_output(shard, out, block)
-    ensemble = chosen == "ensemble"
-    opened = open_with_truth(run, data, split, outlier_label, lenient=ensemble, **read)
-    examples, train = opened.examples, None
-    if ensemble or contamination is not None or (shard is None and controls is not False):
-        train = open_with_truth(run, fitted_to, "train" if fitted_to is None else None,
-                                lenient=ensemble).examples
-    # with a contamination the training examples set the threshold
-    normal = train if ensemble and contamination is not None else open_with_truth(
-        run, reference, "validation" if reference is None else None, lenient=ensemble).examples
-    assert normal is not None
-
-    def count_from(before: int) -> Progress | None:
-        total = len(normal) + len(examples)
-        return progress and (lambda count, _: progress(before + count, total))
-
+    lenient, controlled = chosen == "ensemble", shard is None and controls is not False
+    opened = open_with_truth(run, data, split, outlier_label, lenient=lenient, **read)
+    if lenient or contamination is not None or controlled:
+        train = open_with_truth(run, fitted_to, None if fitted_to is not None else "train",
+                                lenient=lenient).examples
+    normal = open_with_truth(run, reference, None if reference is not None else "validation",
+                             lenient=lenient).examples
+    counts = Counts(progress, len(normal), len(opened.examples))
     normality = normality_of(run, train, normal, method=chosen, fpr=fpr, seed=seed,
-                             contamination=contamination, progress=count_from(0))
+                             contamination=contamination, progress=counts.first)
     if shard is not None:
         return shards.write_parts(
-            "outliers", run.model, examples, normality.columns, shard=shard, out=out, block=block,
-            reference=normal, progress=progress, method=chosen, fpr=fpr,
+            "outliers", run.model, opened.examples, normality.columns, shard=shard, out=out,
+            block=block, reference=normal, progress=progress, method=chosen, fpr=fpr,
             contamination=contamination, seed=seed)
-    score = normality.scores(examples, count_from(len(normal)))
+    score = normality.scores(opened.examples, counts.second)
     result = Outliers(score, normality.reference, normality.threshold, chosen, fpr, opened.truth,
-                      {}, examples, k, contamination)
-    if train is not None and controls is not False:
-        result.controls = _baselines(train, examples, seed)
-    result.maps = nats_maps(run.model, examples.subset(result.order[:GALLERY]), normal)
-    if not isinstance(normality, Normality):
-        result.explain(normality, opened)
-        result.controls |= normality.controls(examples) if controls is not False else {}
-    return result.saved(out)
+                      {}, opened.examples, k, contamination)
+    return result.completed(run, normality, opened, normal, train, controlled, seed).saved(out)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The progress of two sweeps, one after the other, as that of one."""
+
+    progress: Progress | None
+    first_of: int
+    second_of: int
+
+    @property
+    def first(self) -> Progress | None:
+        return self._from(0)
+
+    @property
+    def second(self) -> Progress | None:
+        return self._from(self.first_of)
+
+    def _from(self, before: int) -> Progress | None:
+        progress, total = self.progress, self.first_of + self.second_of
+        return progress and (lambda count, _: progress(before + count, total))
 
 
 def normality_of(run: Run, train: Dataset | None, normal: Dataset, *, method: str, fpr: float,
@@ -290,8 +300,10 @@ def normality_of(run: Run, train: Dataset | None, normal: Dataset, *, method: st
         from latlas.verbs.table_outliers import TableNormality
 
         assert train is not None
-        return TableNormality(train, normal, model=run.model if run.can("score") else None, fpr=fpr,
-                              contamination=contamination, seed=seed, progress=progress)
+        # with a contamination the training rows set the threshold
+        return TableNormality(train, normal if contamination is None else train, fpr=fpr,
+                              model=run.model if run.can("score") else None, seed=seed,
+                              contamination=contamination, progress=progress)
     normality = Normality(run.model, normal, fpr=None if contamination else fpr, method=method,
                           seed=seed, progress=progress)
     if contamination is not None:
