@@ -8,17 +8,15 @@ which is set before every replay. A number of Python's stays what it was when it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latlas.core.errors import say_notes, say_setting
 from latlas.core.model import Batch, PairBatch, Step
-
-if TYPE_CHECKING:
-    from latlas.engine.trainer import Trainer
+from latlas.core.noise import Noise
 
 #: steps of a kind before one is recorded: what is made once only is made in them
 WARM_UP = 3
@@ -63,25 +61,32 @@ class WatchedStep(Step):
 
 
 class RecordedSteps:
-    """A trainer's steps, a graph for each kind: one with a lazy penalty is not like one without."""
+    """A trainer's steps, a graph for each kind: one with a lazy penalty is not like one without.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    Args:
+        descend: :meth:`latlas.engine.trainer.Trainer.descend`.
+        phases: names of the learning rates that it takes.
+        noises: what the draws of a step come from.
 
-        def scalar() -> Tensor:
-            return torch.zeros((), device=trainer.device)
+    Attributes:
+        refused: the model's step depends on a number of Python's, and is not recorded.
+    """
 
-        self.spent, self.dropout = scalar(), scalar()
-        self.rates = {name: scalar() for name in trainer.phases}
+    def __init__(self, descend: Callable[..., dict[str, Tensor]], phases: Iterable[str],
+                 noises: Sequence[Noise], device: torch.device) -> None:
+        self.descend, self.noises, self.refused = descend, noises, False
+        self.spent, self.dropout = (torch.zeros((), device=device) for _ in range(2))
+        self.rates = {name: torch.zeros((), device=device) for name in phases}
         self.questions: set[tuple[str, float]] = set()
         self.warm: Counter[tuple[bool, ...]] = Counter()
         self.graphs: dict[tuple[bool, ...], tuple[Any, Any, dict[str, Tensor]]] = {}
 
     def replay(self, batch: Any, step: Step, rates: Mapping[str, float],
                dropout: float) -> dict[str, Tensor]:
-        """:meth:`latlas.engine.trainer.Trainer.descend`, by a graph once there is one. A model
-        whose step depends on a number of Python's is not recorded: a note says so."""
-        trainer = self.trainer
+        """What ``descend`` does and gives, by a graph once there is one; a note says so where there
+        will be none."""
+        if self.refused:
+            return self.descend(batch, step, rates, dropout)
         self.spent.fill_(step.progress)
         self.dropout.fill_(dropout)
         for name, rate in rates.items():
@@ -92,19 +97,19 @@ class RecordedSteps:
             if self.warm[kind] < WARM_UP:
                 self.warm[kind] += 1
                 strength = self.dropout if dropout else 0.0  # at 0 nothing is drawn
-                terms = trainer.descend(batch, watched, self.rates, strength)
+                terms = self.descend(batch, watched, self.rates, strength)
                 if watched.reads:
-                    trainer.recorded = None
+                    self.refused = True
                     say_notes([f"{say_setting('cuda_graphs', 'true')}: a step of this model goes "
                                f"by its {' and '.join(sorted(watched.reads))}, so it is not "
                                "recorded"])
                 self.questions |= watched.questions
                 return terms
             inputs, graph = copied(batch), torch.cuda.CUDAGraph()
-            for noise in trainer.noises:
+            for noise in self.noises:
                 graph.register_generator_state(noise.generator)
             with torch.cuda.graph(graph):
-                terms = trainer.descend(inputs, watched, self.rates, self.dropout)
+                terms = self.descend(inputs, watched, self.rates, self.dropout)
             self.graphs[kind] = graph, inputs, terms
         graph, inputs, terms = self.graphs[kind]
         fill(inputs, batch)

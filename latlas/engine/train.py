@@ -81,16 +81,14 @@ def train(model: Model, train: Data, validation: Data | None, options: TrainOpti
         progress.end(f"{folder} is finished already")
         return Outcome(0, 0.0, "already finished")
     devices.keep_freed_memory()
-    device = devices.pick_device(options.device, mps=not model.defaults.needs_float64)
-    model.to(device)
-    sweep = Sweep(train, device=device)
-    log = Log(folder, progress, is_main=devices.join(device).is_main,
+    model.to(devices.pick_device(options.device, mps=not model.defaults.needs_float64))
+    sweep = Sweep(train, device=model.device)
+    log = Log(folder, progress, is_main=devices.join(model.device).is_main,
               tensorboard=options.tensorboard, run=read_run(folder)["id"])
     log.start = log.start if started is None else started
     facts: dict[str, Any] = {"format": FORMAT, "run": log.run}
-    with ExitStack() as restored:  # training seeds torch's own generator and sets threads
-        restored.enter_context(devices.numerics(options.deterministic))
-        restored.callback(torch.set_rng_state, torch.get_rng_state())
+    with devices.numerics(options.deterministic), ExitStack() as restored:
+        restored.callback(torch.set_rng_state, torch.get_rng_state())  # which training seeds
         restored.callback(torch.set_num_threads, torch.get_num_threads())
         if isinstance(model, FitsDirectly):
             progress.begin(f"closed form on {len(train):,} examples", len(train))

@@ -95,7 +95,7 @@ class Trainer:
         self.noises = [Noise(0, self.device, rank * n + i, size * n) for i in range(n)]
         self.recorded: RecordedSteps | None = None
         if options.cuda_graphs and self.device.type == "cuda" and size == 1:
-            self.recorded = RecordedSteps(self)
+            self.recorded = RecordedSteps(self.descend, self.phases, self.noises, self.device)
         # what users' modules draw from
         self.global_rng = torch.cuda.default_generators[self.device.index or 0] if (
             self.device.type == "cuda") else torch.default_generator
