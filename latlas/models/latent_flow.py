@@ -38,8 +38,9 @@ EXACT_DIMS = 32
 class LatentFlowConfig:
     """Latent flow."""
 
-    stages: int = option(0, "halvings from the image to the spatial latents; 0: until both sides "
-                            "are 8 or less, of images above 32 pixels 16 or less", low=0, high=8)
+    stages: int = option(0, "downsampling stages from the image to the spatial latents; 0: until "
+                            "both sides are 8 or less, of images above 32 pixels 16 or less",
+                         low=0, high=8)
     latent_channels: int = option(0, "channels of the latents; 0: 2 to the power of stages", low=0)
     width: int = option(0, "a quarter of the autoencoder's channels at the latents; every finer "
                            "level has half as many, at least half of width; 0: 32, or 16 for "

@@ -46,8 +46,8 @@ def sample(run: RunLike, n: Annotated[int, Flag(int, "How many."), common.Bounds
     """Draw new samples.
 
     Args:
-        latents: Drawn from the model's own prior, or from the one of `latlas fit-prior`; auto:
-            the fitted one where there is one.
+        latents: Drawn from the model's own prior, or from the one fitted at the end of training or
+            by `latlas fit-prior`; auto: the fitted one where there is one.
     """
     from latlas.verbs import passes
 

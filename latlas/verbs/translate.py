@@ -61,8 +61,7 @@ def translate(run: RunLike, data: DataLike = None, *, split: Split = None,
     The sheet has a row for each example: input, output and, of pairs, the target. A folder is
     written file by file; after an interruption the same command writes what is missing. Recordings
     are translated whole and written as files of the same kind. From Python, without out, the
-    result is an array (n, \\*shape of that domain), and of recordings a list of
-    :class:`latlas.data.soundfiles.Clip`.
+    result is an array of n examples of that domain, and of recordings a list of clips.
     """
     from latlas.data.files import FILMS
     from latlas.data.pairs import first_side
