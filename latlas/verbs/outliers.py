@@ -215,8 +215,7 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
              reference: Annotated[Any, Flag(str, "Source of normal examples for the threshold. "
                                                  "Default: those the run held out.")] = None,
              controls: Annotated[Any, Flag(
-                 bool, "Also an isolation forest and PPCA, of tables nearest neighbours and "
-                      "DTE-NP, fitted to the training examples.",
+                 bool, "Also fit an isolation forest and PPCA; to tables neighbours and DTE-NP.",
                  negative="--no-controls")] = True,
              k: Annotated[int | None, common.POSITIVE] = None,
              shard: common.Shard = None, block: common.BlockSize = 4096,
