@@ -64,7 +64,7 @@ def test_killed_once_it_ends_with_the_same_bits(tmp_path):
     process = started(tmp_path / "run", "fp32", 4800)
     assert kill_after(process, tmp_path / "run", 0.02)
     begun, bar = [], Progress()
-    bar.begin = lambda total, start, note: begun.append(start)
+    bar.begin = lambda note, n, images=0, share=0.0: begun.append(images)
     killed = run(tmp_path / "run", "fp32", 4800, bar)
     assert 0 < begun[0] < 4800
     assert torch.equal(killed, run(tmp_path / "whole", "fp32", 4800))

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import latlas
 from latlas import models
 from latlas.cli import __main__ as cli
-from latlas.core.errors import ConfigError, LatlasError, RunError
+from latlas.core.errors import ConfigError, LatlasError, RunError, TrainingError
 from latlas.core.files import load_tree, save_tree
 from latlas.data.keys import Keys, keys_of
 from latlas.data.pairs import PairDataset
@@ -132,14 +132,15 @@ def test_what_is_missing_is_said_and_leaves_nothing(run, trained, monkeypatch):
     latlas.train("vae", data, out="new", **QUICK)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("out of memory"),
-                                   KeyboardInterrupt()])
-def test_out_of_memory_before_the_first_step(run, trained, monkeypatch, error):
+@pytest.mark.parametrize("error, raised", [
+    (MemoryError(), TrainingError), (RuntimeError("out of memory"), TrainingError),
+    (KeyboardInterrupt(), KeyboardInterrupt)])
+def test_out_of_memory_before_the_first_step(run, trained, monkeypatch, error, raised):
     def fail(*_):
         raise error
     with monkeypatch.context() as patch:
         patch.setattr("latlas.engine.train.resolve", fail)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             latlas.train("vae", str(trained / "x.npz"), out="new", **QUICK)
     assert not Path("new").exists()
     Path("mine").mkdir()
