@@ -101,12 +101,13 @@ class WithDetail(nn.Module):
 def patch_discriminator(channels: int, width: int, side: int) -> nn.Sequential:
     """(n, channels, H, W) to logits (n, 1, h, w): how real every overlapping patch of 38 pixels is
     (Isola et al. 2017, section 3.2.2), without normalisation; a smaller one for a shorter ``side``
-    below 8. The kernels are twice the stride, so that every pixel's gradient has as many terms."""
+    below 8. The kernels are twice the stride, so that every pixel's gradient has as many terms. The
+    logits have no bias: a loss of their differences would not move it."""
     wide = [2 * channels, width, 2 * width, 4 * width][:side.bit_length()]
     layers: list[nn.Module] = [WithDetail()]
     for i, o in pairwise(wide):
         layers += [nn.Conv2d(i, o, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 3, padding=1))
+    return nn.Sequential(*layers, nn.Conv2d(wide[-1], 1, 3, padding=1, bias=False))
 
 
 @torch.no_grad()
