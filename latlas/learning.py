@@ -233,10 +233,10 @@ def continue_training(run: str | Path | Run, data: Any = None, *, out: str | Pat
         if name in config and name not in own:
             raise ConfigError(f"{origin}: {name} belongs to the model, which stays as it is; "
                               f"`latlas train {run.model_name} --from {run.path}` begins another")
-    budget = any(settings.get(name) is not None for name in BUDGETS)
+    replaced = any(settings.get(name) is not None for name in BUDGETS)
     plan = plan_of(run.model_name, {
         **config, **{k: v for k, v in own.items() if v is not None and not (
-            budget and k in BUDGETS)}, **settings},
+            replaced and k in BUDGETS)}, **settings},
         split=run.record.get("split", "train"), init_from=run.path, origin=origin)
     examples = training_data(as_source(data, run, **(read or {})), plan.split, run)
     if examples.spec and isinstance(run.space, Images) and holds_images(data):

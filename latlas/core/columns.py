@@ -142,9 +142,9 @@ class ByColumn:
             levels = layout.levels(layout.parts[i])
             chosen = layout.data(x, levels).round()
             log_p = F.log_softmax(output[..., levels], -1)
-            known = (log_p * chosen).sum(-1)
+            of_word = (log_p * chosen).sum(-1)
             # a word that training had not is as improbable as the least probable one
-            nats[..., i] = torch.where(chosen.sum(-1) > 0.5, known, log_p.amin(-1))
+            nats[..., i] = torch.where(chosen.sum(-1) > 0.5, of_word, log_p.amin(-1))
         if not layout.modelled:
             return torch.where(there, nats, 0.0)
         words = torch.tensor([p.column.law == "categorical" for p in layout.parts])

@@ -51,10 +51,10 @@ class MixedRows:
 
     def only(self, columns: Array) -> Self:
         """The same with gaps but in these columns, bool (p + q,) or of each row (n, p + q)."""
-        shown = np.broadcast_to(columns, (len(self), self.numbers.shape[1] + len(self.sizes)))
+        there = np.broadcast_to(columns, (len(self), self.numbers.shape[1] + len(self.sizes)))
         p = self.numbers.shape[1]
-        return replace(self, numbers=np.where(shown[:, :p], self.numbers, np.nan),
-                       codes=np.where(shown[:, p:], self.codes, GAP))
+        return replace(self, numbers=np.where(there[:, :p], self.numbers, np.nan),
+                       codes=np.where(there[:, p:], self.codes, GAP))
 
     def with_numbers(self, numbers: Array) -> Self:
         """The same with other numbers in the same places."""

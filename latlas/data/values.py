@@ -254,8 +254,8 @@ def feature_rows(rows: MixedRows, columns: Sequence[Column], *, fill: bool) -> N
         values = rows.numbers[:, i] if i < p else rows.codes[:, i - p]
         gap = np.isnan(values) if i < p else values == GAP
         if column.kind == "category":
-            known = ~gap & (values < len(column.categories))
-            block[known, values[known]] = 1.0
+            usual = ~gap & (values < len(column.categories))
+            block[usual, values[usual]] = 1.0
             if column.gaps:
                 block[gap, -1] = 1.0
         else:

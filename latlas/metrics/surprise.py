@@ -90,15 +90,15 @@ class MixedGaussian:
             jitter: standard deviation of noise that the numbers are taken to have in addition.
         """
         x = np.concatenate([rows.numbers, rows.one_hot()], 1)
-        p, kept = rows.numbers.shape[1], np.arange(len(x))
-        n_kept = len(x) - int(trimmed_fraction * len(x))
+        p, fitting = rows.numbers.shape[1], np.arange(len(x))
+        n_fitting = len(x) - int(trimmed_fraction * len(x))
         for _ in range(ROUNDS if trimmed_fraction else 1):
-            mean, covariance = moments_with_gaps(x[kept])
+            mean, covariance = moments_with_gaps(x[fitting])
             covariance[np.arange(p), np.arange(p)] += jitter**2
-            covariance[:p, :p] = full_rank(covariance[:p, :p], len(kept) - 2)
-            model = cls(mean, covariance, rows.sizes, 1 / (len(kept) + 2))
+            covariance[:p, :p] = full_rank(covariance[:p, :p], len(fitting) - 2)
+            model = cls(mean, covariance, rows.sizes, 1 / (len(fitting) + 2))
             surprise = model(rows)
-            kept = np.sort(np.argpartition(surprise, n_kept - 1)[:n_kept])
+            fitting = np.sort(np.argpartition(surprise, n_fitting - 1)[:n_fitting])
         return model
 
     def __call__(self, rows: MixedRows) -> Array:
@@ -157,17 +157,17 @@ def moments_with_gaps(x: Array, sweeps: int = SWEEPS) -> tuple[Array, Array]:
     sets, which = patterns(there)
     for _ in range(sweeps):
         more = np.zeros((d, d))
-        for i, seen in enumerate(sets):
+        for i, observed in enumerate(sets):
             part = np.flatnonzero(which == i)
-            if seen.all():
+            if observed.all():
                 continue
-            across = (covariance + ridge)[np.ix_(seen, ~seen)]
-            inside = (covariance + ridge)[np.ix_(seen, seen)]
-            weights = np.linalg.solve(inside, across) if seen.any() else across
-            filled[np.ix_(part, ~seen)] = mean[~seen] + (x[np.ix_(part, seen)] - mean[seen]
-                                                        ) @ weights
-            more[np.ix_(~seen, ~seen)] += len(part) * (
-                covariance[np.ix_(~seen, ~seen)] - across.T @ weights)
+            across = (covariance + ridge)[np.ix_(observed, ~observed)]
+            inside = (covariance + ridge)[np.ix_(observed, observed)]
+            weights = np.linalg.solve(inside, across) if observed.any() else across
+            centred = x[np.ix_(part, observed)] - mean[observed]
+            filled[np.ix_(part, ~observed)] = mean[~observed] + centred @ weights
+            more[np.ix_(~observed, ~observed)] += len(part) * (
+                covariance[np.ix_(~observed, ~observed)] - across.T @ weights)
         mean = filled.mean(0)
         centred = filled - mean
         covariance = (centred.T @ centred + more) / max(n - 1, 1)

@@ -25,7 +25,7 @@ from latlas.networks.velocity import VelocityUNet
 #: stages are named
 SIDE, SMALL_IMAGE, LARGE_SIDE = 8, 32, 16
 #: channels of the discriminator's first layer
-JUDGE_WIDTH = 32
+DISCRIMINATOR_WIDTH = 32
 #: images that the autoencoder has seen, at least, when the discriminator comes
 LEARNT = 10_000
 #: share of labels that training leaves out, from which the flow learns all classes together
@@ -113,8 +113,8 @@ class LatentFlow(Model):
         self.condition_dim = len(space.classes) if self.takes_condition else 0
         networks = space.shape[0], config.latent_channels, sizes, config.width, config.depth
         self.encoder, self.decoder = SpatialEncoder(*networks), SpatialDecoder(*networks)
-        self.discriminator = patch_discriminator(
-            space.shape[0], JUDGE_WIDTH, min(sizes[0])) if config.adversarial_weight > 0 else None
+        self.discriminator = None if config.adversarial_weight == 0 else patch_discriminator(
+            space.shape[0], DISCRIMINATOR_WIDTH, min(sizes[0]))
         self.flow = VelocityUNet(config.latent_channels, sizes[-1], config.flow_width,
                                  config.flow_depth, self.condition_dim)
 

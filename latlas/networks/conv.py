@@ -56,13 +56,14 @@ def flat(h: Tensor) -> Tensor:
     return h.flatten(1)
 
 
-def _strides(large: Size, small: Size) -> Size:
+def strides(large: Size, small: Size) -> Size:
+    """2 for a side that is halved, else 1."""
     return 1 + (large[0] > small[0]), 1 + (large[1] > small[1])
 
 
 def down(inputs: int, outputs: int, large: Size, small: Size) -> nn.Conv2d:
     """(n, inputs, *large) to (n, outputs, *small): 3×3, stride 2 where the side is halved."""
-    return nn.Conv2d(inputs, outputs, 3, stride=_strides(large, small), padding=1)
+    return nn.Conv2d(inputs, outputs, 3, stride=strides(large, small), padding=1)
 
 
 class Up(nn.ConvTranspose2d):
@@ -77,7 +78,7 @@ class Up(nn.ConvTranspose2d):
     """
 
     def __init__(self, inputs: int, outputs: int, small: Size, large: Size) -> None:
-        super().__init__(inputs, outputs, 3, stride=_strides(large, small))
+        super().__init__(inputs, outputs, 3, stride=strides(large, small))
         self.large = large
 
     def forward(self, h: Tensor, output_size: list[int] | None = None) -> Tensor:

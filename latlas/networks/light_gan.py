@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latlas.core.errors import ConfigError
-from latlas.networks.conv import Size, pyramid
+from latlas.networks.conv import Size, pyramid, strides
 
 #: slope of activations below 0, and 1 / root mean square of one of a ~ N(0, 1)
 SLOPE = 0.2
@@ -145,11 +145,6 @@ class LightTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return leaky(self.last(self.levels(leaky(self.first(x))).flatten(1)))
-
-
-def strides(large: Size, small: Size) -> Size:
-    """2 for a side that is halved, else 1."""
-    return 1 + (large[0] > small[0]), 1 + (large[1] > small[1])
 
 
 def levels_of(shape: tuple[int, ...], depth: int) -> list[Size]:

@@ -249,9 +249,9 @@ def marked(values: Array, marks: Mapping[str, float], *, title: str = "", x: str
             shares = np.bincount(values.astype(np.int64), minlength=len(words))[:len(words)]
             axes.bar(np.arange(len(words)), shares / max(shares.sum(), 1), color=COLOURS[0],
                      alpha=0.45)
-            shown = sorted({int(v) for v in places} | set(range(len(words) if len(words) <= 20
+            ticks = sorted({int(v) for v in places} | set(range(len(words) if len(words) <= 20
                                                                 else 0)))
-            axes.set_xticks(shown, [words[v] for v in shown], rotation=30 if len(words) > 4 else 0)
+            axes.set_xticks(ticks, [words[v] for v in ticks], rotation=30 if len(words) > 4 else 0)
         else:
             every = np.concatenate([values, places])
             low, middle, high = np.quantile(values, (0.01, 0.5, 0.99))

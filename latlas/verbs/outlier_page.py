@@ -49,16 +49,16 @@ def _figures(result: Any, first: Any) -> list[html.Figure]:
         if j < p:
             words: tuple[str, ...] = ()
             values, own = (r.numbers[:, j] + column.offset for r in (train, rows))
-            values, shown = values[~np.isnan(values)], "days since 1970" * (column.kind == "date")
+            values, axis = values[~np.isnan(values)], "days since 1970" * (column.kind == "date")
         else:
-            words, shown = normality.words_of(column), ""
+            words, axis = normality.words_of(column), ""
             values, own = train.codes[:, j - p], rows.codes[:, j - p]
             values = values[values != GAP]
         marks = {str(rank + 1): float(own[rank]) for rank in ranks[name][:8]}
         caption = "; ".join(f"{rank + 1}: " + (written(
             rows.numbers[rank, j], column) if j < p else words[int(own[rank])])
             for rank in ranks[name][:8])
-        light, dark = (plots.marked(values, marks, x=shown, words=words, dark=d)
+        light, dark = (plots.marked(values, marks, x=axis, words=words, dark=d)
                        for d in (False, True))
         figures.append(html.Figure(light, name, caption, dark))
     return figures
