@@ -73,8 +73,10 @@ class Advice(Result):
     def command(self) -> str:
         """What to type: a command line, or in Python a call where the data have no name."""
         if not self.data:
-            options = {**self.settings, **self.read, "minutes": self.minutes}
-            return ", ".join([f"latlas.train({self.model!r}, data", *(
+            source = ", ".join(["{'source': data", *(
+                f"{k!r}: {v!r}" for k, v in self.read.items())]) + "}" if self.read else "data"
+            options = {**self.settings, "minutes": self.minutes}
+            return ", ".join([f"latlas.train({self.model!r}, {source}", *(
                 f"{k}={v!r}" for k, v in options.items() if v is not None)]) + ")"
         with flags_of_command({name: f"--{name.replace('_', '-')}" for name in FLAGS}):
             words = [f"latlas train {self.model}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latlas import models
-from latlas.core.errors import LatlasError, say_notes
+from latlas.core.errors import LatlasError, say_notes, say_number, say_setting
 from latlas.data.pairs import sides_for
 from latlas.engine.options import DEFAULT_MINUTES, batch_size_of
 from latlas.run import Run
@@ -49,9 +49,9 @@ def within_minutes(plan: Plan, data: TrainingData, out: str | Path | None) -> Pl
         images = 60 * STEPPING * minutes / seconds
         if level is not levels[-1] and not level.suffices(images, n):
             say_notes([f"networks of width {chosen.width}, with which this machine sees about "
-                       f"{epochs:,.2g} epochs in {minutes:g} minutes ({images / n:,.2g} with width "
-                       f"{level.width}, too few for it); width={levels[0].width} is the "
-                       "published one"])
+                       f"{say_number(epochs, 2)} epochs in {minutes:g} minutes "
+                       f"({say_number(images / n, 2)} with width {level.width}, too few for it); "
+                       f"{say_setting('width', levels[0].width)} is the published one"])
             break
         chosen, epochs = level, images / n
     return replace(plan, config=chosen)

@@ -5,6 +5,7 @@ import re
 import shlex
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 from PIL import Image
@@ -128,6 +129,15 @@ def test_data_in_memory_get_a_call(here):
     assert result.model == "conditional-vae" and result.facts()["epochs"] > 0
     call = re.sub(r"minutes=\d+", "images=64, progress=False", result.command)
     assert eval(call, {"latlas": latlas, "data": (x, label)}).model_name == "conditionalvae"
+
+
+def test_options_of_data_in_memory_stay_with_the_data():
+    frame = pl.DataFrame({"a": RNG.normal(size=300), "kind": ["x", "y", "z"] * 100})
+    result = advise(frame, label="kind")
+    assert result.model == "conditional-vae"
+    call = re.sub(r"minutes=\d+", "images=64, progress=False", result.command)
+    trained = eval(call, {"latlas": latlas, "data": frame})
+    assert trained.space.classes == ("x", "y", "z")
 
 
 def test_what_cannot_be_learnt_has_no_advice(here, capsys):

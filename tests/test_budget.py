@@ -45,9 +45,11 @@ def test_pix2pix_is_as_wide_as_learns_in_the_minutes(monkeypatch, images, width)
         config = budget.within_minutes(plan, data(), None).config
         assert (config.discriminator_width, config.adversarial_start) == (0, 0.0)
     else:
-        with pytest.warns(DataNote, match=rf"width {width}, .* epochs in 15 minutes .*width=64"):
+        with pytest.warns(DataNote, match=rf"width {width}, .* epochs in 15 minutes .*width=64"
+                          ) as notes:
             config = budget.within_minutes(plan, data(), None).config
         assert (config.discriminator_width, config.adversarial_start) == (width // 2, START)
+        assert "e+" not in str(notes[0].message)
     assert config.width == width
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -9,7 +10,9 @@ from test_contract import CASES
 
 from latlas.core.devices import DistributedContext, numerics, pick_device
 from latlas.core.errors import ConfigError, TrainingError, out_of_memory
+from latlas.core.space import Recordings, Sound
 from latlas.data.batches import Batches, Sweep
+from latlas.data.dataset import Dataset
 from latlas.engine.options import batch_size_of
 from latlas.engine.trainer import Trainer, largest_of
 from latlas.models.vae import VAE
@@ -77,6 +80,15 @@ def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
     assert caught.value.option == "batch_size"
 
 
+def test_recordings_have_no_image_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(VAE, "loss", lambda *args: torch.empty(1 << 50))
+    x = np.random.default_rng(0).integers(0, 256, (64, 1, 32, 16), np.uint8)
+    sound = Recordings((1, 32, 16), sound=Sound(8000, 64, 16, 80.0))
+    with pytest.raises(TrainingError, match="examples of 512 numbers") as caught:
+        tiny.train(tmp_path / "run", "vae", Dataset(x, sound), tiny.small("vae"))
+    assert "image" not in str(caught.value)
+
+
 def test_of_tables_it_says_how_many_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(VAE, "loss", lambda *args: torch.empty(1 << 50))
     with pytest.raises(TrainingError, match="in batches of 16 examples of 5 numbers; try "
@@ -139,6 +151,7 @@ def test_the_largest_of_each_tensor_in_one_transfer():
     tensors = {"a": torch.tensor([1.0, -3.0]), "b": torch.tensor(2.0), "none": torch.zeros(0),
                "bad": torch.tensor([[0.0, torch.nan]]), "inf": torch.tensor([-torch.inf, 1.0]),
                "codes": torch.tensor([7]), "half": torch.ones(2, dtype=torch.bfloat16)}
+    assert largest_of({"count": torch.zeros(3, dtype=torch.int64)}) == {}
     largest = largest_of(tensors)
     assert largest.pop("bad") != largest.get("bad")
     assert largest == {"a": 3.0, "b": 2.0, "inf": torch.inf, "half": 1.0}

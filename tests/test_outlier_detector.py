@@ -277,6 +277,21 @@ def test_what_cannot_be_is_a_value_error(change, message) -> None:
         detector.fit(near_a_curve(300)[0])
 
 
+def test_too_few_rows_for_a_threshold_are_refused_before_the_long_work(monkeypatch) -> None:
+    monkeypatch.setattr(OutlierDetector, "_train_vaes", None)
+    for n, there in ((300, 30), (100, 0)):
+        with pytest.raises(ValueError, match=f"needs 99 held-out .*, there are {there}"):
+            OutlierDetector(fpr=0.01, **QUICK).fit(near_a_curve(n)[0])
+
+
+def test_confidence_goes_by_as_many_outliers_as_the_threshold_makes() -> None:
+    """With fpr the contamination, which the wrapper has in any case, decides nothing."""
+    detector, x = OutlierDetector(latent_dims=(), fpr=0.05, random_state=0), near_a_curve(400)[0]
+    confidences = [PyODDetector(share, detector=detector).fit(x).predict_confidence(x)
+                   for share in (0.01, 0.4)]
+    np.testing.assert_array_equal(*confidences)
+
+
 def test_rows_with_infinite_values_or_too_few_of_them_are_refused() -> None:
     x = near_a_curve(50)[0]
     x[3, 2] = np.inf

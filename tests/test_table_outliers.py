@@ -101,6 +101,41 @@ def test_a_row_has_one_score_whatever_stands_beside_it(run, tmp_path):
     np.testing.assert_allclose(scorer(batch)["score"], whole.score, rtol=1e-6)
 
 
+def test_columns_of_the_data_do_not_replace_those_of_the_result(run, tmp_path):
+    frame = run[1][:60].with_columns(pl.lit("mine").alias("reason 1"), score=pl.lit(1))
+    table = ranked(run[0], frame, tmp_path)
+    assert (table["reason 1 (data)"] == "mine").all() and (table["score (data)"] == 1).all()
+    assert "mine" not in table["reason 1"].to_list() and table["score"].n_unique() > 1
+
+
+@pytest.mark.parametrize("contamination", [None, 0.05])
+def test_progress_ends_at_its_total(run, contamination):
+    counts = []
+    latlas.outliers(run[0], run[1][:50], split="all", contamination=contamination,
+                    controls=False, progress=lambda *pair: counts.append(pair))
+    assert len({total for _, total in counts}) == 1
+    assert counts == sorted(counts) and counts[-1][0] == counts[-1][1]
+
+
+@pytest.mark.filterwarnings("ignore::latlas.core.errors.DataNote")
+def test_a_scorer_reads_gaps_and_new_words_as_the_verb_does(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"a": rng.normal(size=1200), "b": rng.normal(size=1200),
+                          "word": rng.choice(["x", "y"], 1200)})
+    latlas.train("pca", frame.write_csv(tmp_path / "t.csv") or tmp_path / "t.csv",
+                 out=tmp_path / "run", progress=False, latent_dim=1)
+    rows = frame[:4].with_columns(a=pl.Series([None, *frame["a"][1:4]]),
+                                  word=pl.Series(["x", "z", None, "y"]))
+    batch = {c: np.array(rows[c].to_list(), object) for c in rows.columns}
+    whole = latlas.outliers(tmp_path / "run", rows, split="all", controls=False)
+    np.testing.assert_allclose(latlas.Scorer(tmp_path / "run", "outliers")(batch)["score"],
+                               whole.score, rtol=1e-6)
+    options = {"method": "nats", "contamination": 0.1}
+    whole = latlas.outliers(tmp_path / "run", frame[:30], split="all", controls=False, **options)
+    scorer = latlas.Scorer(tmp_path / "run", "outliers", **options)
+    assert scorer.normality.threshold == whole.threshold
+
+
 def test_the_ensemble_needs_a_table_and_its_training_rows(run):
     model = latlas.load(run[0]).model
     with pytest.raises(CapabilityError, match="training data can be opened"):

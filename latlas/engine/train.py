@@ -134,7 +134,7 @@ def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]
         space = getattr(model.space, "a", model.space)
         what = f"examples of {space.dims:,} numbers"
         ways = [say_setting("batch_size", max(1, size // 2))]
-        if space.kind == "image":
+        if space.kind == "image" and space.sound is None:
             what = "images of {1} by {2} pixels".format(*space.shape)
             ways.append(say_option("image_size", max(space.shape[1:]) // 2))
         parts = say_setting("accumulate", 2 * options.accumulate)

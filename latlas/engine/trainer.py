@@ -302,8 +302,8 @@ def to_host(scalars: Mapping[str, Tensor]) -> dict[str, Any]:
 def largest_of(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """The largest magnitude of each, not finite where one is not, in one transfer."""
     some = {k: v.detach() for k, v in tensors.items() if v.numel() and v.is_floating_point()}
-    return to_host(dict(zip(some, torch._foreach_norm(list(some.values()), math.inf),
-                            strict=True)))
+    norms = torch._foreach_norm(list(some.values()), math.inf) if some else ()
+    return to_host(dict(zip(some, norms, strict=True)))
 
 
 class EMA:

@@ -120,6 +120,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         order = np.random.default_rng(seed).permutation(len(raw))
         n = min(int(self.validation_fraction * len(raw)), HELD_OUT)
         n = n if n >= FEWEST else 0
+        if self.fpr is not None:  # before the long work: are there enough of them?
+            with estimators.as_value_error():
+                threshold(np.zeros(n), self.fpr)
         # rows that set the threshold must be to the members as any new row is
         apart = np.sort(order[n:]) if self.fpr is not None else slice(None)
         self.scale_ = RobustScale.of(raw.numbers[apart], self.clip)
@@ -141,8 +144,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.ensemble_ = Ensemble(members, WEIGHTS, x.take(apart))
         scores = self.ensemble_(x)
         if self.fpr is not None:
-            with estimators.as_value_error():
-                self.offset_ = -threshold(scores[order[:n]], self.fpr)
+            self.offset_ = -threshold(scores[order[:n]], self.fpr)
         elif self.contamination == "auto":  # scores are logarithms, so hardly skewed
             low, high = np.quantile(scores, (0.25, 0.75))
             self.offset_ = -float(high + 1.5 * (high - low))
@@ -283,8 +285,8 @@ class PyODDetector(BaseEstimator):  # type: ignore[misc]
         """
         score, ordered = self.decision_function(X), np.sort(self.decision_scores_)
         n = len(ordered)
-        outliers = int(self.labels_.sum() if self.contamination == "auto" else
-                       n * self.contamination)
+        by_threshold = self.contamination == "auto" or self.detector_.fpr is not None
+        outliers = int(self.labels_.sum() if by_threshold else n * self.contamination)
         p = (1 + np.searchsorted(ordered, score, side="right")) / (2 + n)
         return np.where(score > self.threshold_, binom.sf(n - outliers, n, p),
                         binom.cdf(n - outliers, n, p))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,9 +84,3 @@ def rows_of(source: Any, run: Any) -> Dataset:
     say_notes(data.notes)
     return replace(source.base, x=data.x, key=data.key, group=data.group, names=data.names,
                    space=space)
-
-
-def original(source: Any, rows: Array, taken: Sequence[str]) -> Any:
-    """The table's own columns of these rows, as series; those whose names are taken get a mark."""
-    frame = source.frame.data[rows]
-    return {f"{s.name} (data)" if s.name in taken else s.name: s for s in frame}

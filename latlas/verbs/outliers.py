@@ -23,7 +23,7 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
 from latlas.verbs.normality import Normality, nats_maps
-from latlas.verbs.outlier_data import Opened, open_with_truth, original
+from latlas.verbs.outlier_data import Opened, open_with_truth
 from latlas.verbs.results import ShardParts
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ class Outliers(common.Result):
         for i in range(REASONS if self.reasons else 0):
             columns[f"reason {i + 1}"] = np.array([str(self.reasons[row][i]) if i < len(
                 self.reasons[row]) else "" for row in order], str)
-        columns |= {name: series[order] for name, series in self.original.items()}
-        return columns | {f"control {k}": v[order] for k, v in self.controls.items()}
+        controls = {f"control {k}": v[order] for k, v in self.controls.items()}
+        taken = {"label", *columns, *controls}
+        return columns | {f"{name} (data)" if name in taken else name: series[order]
+                          for name, series in self.original.items()} | controls
 
     @property
     def expected(self) -> tuple[float, float]:
@@ -135,8 +137,8 @@ class Outliers(common.Result):
         place = dict(zip(rows.tolist(), first, strict=True))
         self.reasons = [place.get(i, []) for i in range(len(self.score))]
         if opened.source is not None and opened.source.frame is not None:
-            self.original = original(opened.source, opened.examples.index, (
-                "rank", "example", "score", "flag", "label"))
+            frame = opened.source.frame.data[opened.examples.index]
+            self.original = {series.name: series for series in frame}
         return self
 
     def facts(self) -> dict[str, Any]:
@@ -256,7 +258,8 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
                                 lenient=lenient).examples
     normal = open_with_truth(run, reference, None if reference is not None else "validation",
                              lenient=lenient).examples
-    counts = Counts(progress, len(normal), len(opened.examples))
+    setting = normal if contamination is None or train is None or not lenient else train
+    counts = Counts(progress, len(setting), len(opened.examples))
     normality = normality_of(run, train, normal, method=chosen, fpr=fpr, seed=seed,
                              contamination=contamination, progress=counts.first)
     if shard is not None:
@@ -304,8 +307,8 @@ def normality_of(run: Run, train: Dataset | None, normal: Dataset, *, method: st
         return TableNormality(train, normal if contamination is None else train, fpr=fpr,
                               model=run.model if run.can("score") else None, seed=seed,
                               contamination=contamination, progress=progress)
-    normality = Normality(run.model, normal, fpr=None if contamination else fpr, method=method,
-                          seed=seed, progress=progress)
+    normality = Normality(run.model, normal, fpr=fpr if contamination is None else None,
+                          method=method, seed=seed, progress=progress)
     if contamination is not None:
         normality.take_contamination(train, contamination)
     return normality

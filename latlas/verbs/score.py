@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from latlas.core.errors import CapabilityError, ConfigError, say_option, unknown
+from latlas.core.errors import CapabilityError, ConfigError, say_notes, say_option, unknown
 from latlas.render.text import counted
 from latlas.run import Run, as_run, observation_hint
 from latlas.verbs import common
@@ -300,7 +300,9 @@ class Scorer:
         run, options = self.run, {"fpr": 0.01, **self.options}
         options["method"] = method_of(run, self.options.get("method", "auto"))
         lenient = options["method"] == "ensemble"
-        train = open_with_truth(run, None, "train", lenient=True).examples if lenient else None
+        train = None
+        if lenient or options.get("contamination") is not None:
+            train = open_with_truth(run, None, "train", lenient=lenient).examples
         return normality_of(run, train, open_with_truth(
             run, None, "validation", lenient=lenient).examples, **options)
 
@@ -309,21 +311,10 @@ class Scorer:
         such column, or none that is known to hold examples."""
         from latlas.core.noise import derive
         from latlas.data.keys import digest_of
-        from latlas.data.tables import as_frame
         from latlas.verbs.passes import encoded
 
         model, options = self.run.model, dict(self.options)
-        own = [c.name for c in getattr(self.run.space, "fields", ()) if c.learnt]
-        x: Any
-        if self.column is None and own and set(own) <= set(batch):
-            x = as_frame({name: _column(batch, name) for name in own})
-        else:
-            name = self.column or next((name for name in COLUMNS if name in batch), None)
-            if name is None:
-                raise ConfigError(f"no column of {', '.join(batch)} is known to hold examples: "
-                                  f"name it with {say_option('column', '…')}", option="column")
-            x = _column(batch, name)
-        examples = self.run.open(x if self.label is None else (x, _column(batch, self.label)))
+        examples = self._examples(batch)
         draws = self.verb == "score" and not (
             model.exact_likelihood and options.get("method", "auto") in ("auto", "exact"))
         size, parts = self.together if draws else TOGETHER, []
@@ -341,6 +332,30 @@ class Scorer:
                 parts.append(scored(model, part, **options).columns())
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**{name: _column(batch, name) for name in self.keep}, **joined}
+
+    def _examples(self, batch: Mapping[str, Any]) -> Dataset:
+        """Those of a batch; for the ensemble a table's rows as they come, with gaps and new words,
+        as the verb reads them."""
+        from latlas.data.frames import Frame
+        from latlas.data.tables import as_frame, numbers_of
+        from latlas.verbs.normality import Normality
+
+        own = [c.name for c in getattr(self.run.space, "fields", ()) if c.learnt]
+        x: Any
+        if self.column is None and own and set(own) <= set(batch):
+            x = as_frame({name: _column(batch, name) for name in own})
+            if self.verb == "outliers" and not isinstance(self.normality, Normality):
+                space: Any = self.run.space
+                data = numbers_of(Frame(x), space.fields, "the batch", fill=False, lenient=True)
+                say_notes(data.notes)
+                return replace(data, space=space)
+        else:
+            name = self.column or next((name for name in COLUMNS if name in batch), None)
+            if name is None:
+                raise ConfigError(f"no column of {', '.join(batch)} is known to hold examples: "
+                                  f"name it with {say_option('column', '…')}", option="column")
+            x = _column(batch, name)
+        return self.run.open(x if self.label is None else (x, _column(batch, self.label)))
 
 
 def _column(batch: Mapping[str, Any], name: str) -> Any:
