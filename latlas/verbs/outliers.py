@@ -258,8 +258,7 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
                                 lenient=lenient).examples
     normal = open_with_truth(run, reference, None if reference is not None else "validation",
                              lenient=lenient).examples
-    setting = normal if contamination is None or train is None or not lenient else train
-    counts = Counts(progress, len(setting), len(opened.examples))
+    counts = Counts(progress, len(opened.examples))
     normality = normality_of(run, train, normal, method=chosen, fpr=fpr, seed=seed,
                              contamination=contamination, progress=counts.first)
     if shard is not None:
@@ -273,25 +272,22 @@ def outliers(run: common.RunLike, data: common.DataLike = None, *, split: common
     return result.completed(run, normality, opened, normal, train, controlled, seed).saved(out)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
-    """The progress of two sweeps, one after the other, as that of one."""
+    """The progress of two sweeps, one after the other, as that of one; the second is of so many
+    examples, the first says of how many it is."""
 
     progress: Progress | None
-    first_of: int
     second_of: int
+    first_of: int = 0
 
-    @property
-    def first(self) -> Progress | None:
-        return self._from(0)
+    def first(self, count: int, total: int) -> None:
+        self.first_of = total
+        self.second(count - total, self.second_of)
 
-    @property
-    def second(self) -> Progress | None:
-        return self._from(self.first_of)
-
-    def _from(self, before: int) -> Progress | None:
-        progress, total = self.progress, self.first_of + self.second_of
-        return progress and (lambda count, _: progress(before + count, total))
+    def second(self, count: int, total: int) -> None:
+        if self.progress:
+            self.progress(self.first_of + count, self.first_of + total)
 
 
 def normality_of(run: Run, train: Dataset | None, normal: Dataset, *, method: str, fpr: float,
