@@ -40,10 +40,6 @@ class Posterior(Distribution, Protocol):
         """The same density, through whose parameters no gradient flows."""
 
 
-def _sum(values: Tensor, event_dims: int) -> Tensor:
-    return values.flatten(-event_dims).sum(-1)
-
-
 def log_probs(p: Any, x: Tensor) -> Tensor:
     """log p of every number of x by a distribution of independent ones, of the shape of x."""
     each = {k: v[..., None] for k, v in vars(p).items() if isinstance(v, Tensor) and v.dim()}
@@ -89,7 +85,8 @@ class Normal:
         """−½ Σ [(x − mean)² / σ² + log σ² + log 2π]."""
         mean, log_var = self.mean.float(), self.log_var.float()
         square = (x - mean).square() * torch.exp(-log_var)
-        return -0.5 * _sum(square + log_var + LOG_2PI, self.event_dims)
+        each = square + log_var + LOG_2PI
+        return -0.5 * each.flatten(-self.event_dims).sum(-1)
 
 
 @dataclass

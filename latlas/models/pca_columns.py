@@ -117,7 +117,7 @@ def moments(x: Tensor, layout: Layout, latent_dim: int, ddof: int) -> tuple[Tens
 def with_gaps(x: Tensor, layout: Layout) -> Tensor:
     """Rows with NaN in every number of a value that is missing; unless gaps are modelled no number
     says so."""
-    there, x = layout.observed(x), layout.visible(x).clone()
+    there, x = layout.observed(x), layout.visible(x)  # a copy
     for i, part in enumerate(layout.parts):
         stop = part.start + len(part.column.features) - (part.gap is not None and layout.modelled)
         x[~there[:, i], part.start:stop] = math.nan
