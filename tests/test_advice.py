@@ -68,7 +68,8 @@ def make(kind, root):
 
 
 @pytest.mark.parametrize(("kind", "model", "words"), [
-    ("photos", "latent-flow", "photos"), ("labelled photos", "latent-flow", "2 classes"),
+    ("photos", "latent-flow", "photos"),
+    pytest.param("labelled photos", "latent-flow", "2 classes", marks=pytest.mark.slow),
     ("small grey images", "vae", "small images"),
     ("labelled small images", "conditional-vae", "10 classes"),
     pytest.param("recordings", "vae", "recordings", marks=pytest.mark.slow),
