@@ -50,8 +50,8 @@ from latlas.training import (
 )
 
 #: sizes that images are brought to where the minutes do not suffice for their own, and those at
-#: which a model is timed
-IMAGE_SIZES, MEASURED = (32, 48, 64, 96, 128, 192, 256), (32, 64)
+#: which a model is timed; at the last one where the images are larger than 64 pixels
+IMAGE_SIZES, MEASURED = (32, 48, 64, 96, 128, 192, 256), (32, 64, 96)
 #: steps that are enough for a larger size than 64, whose epochs are the model's; steps and epochs
 #: for one up to that
 ENOUGH, BARELY = 1000, (300, 3.0)
@@ -97,8 +97,8 @@ def train(model: str = "vae", data: Any = "digits", *, out: str | Path | None = 
 def with_image_size(plan: Plan, data: Any, out: str | Path | None,
                     read: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a source of images, with the size that the minutes suffice for where none is
-    named: the largest of which this machine sees enough steps and epochs, by steps at two sizes. A
-    run that goes on has its own."""
+    named: the largest of which this machine sees enough steps and epochs, by steps at two or three
+    sizes. A run that goes on has its own."""
     read = {k: v for k, v in read.items() if v is not None}
     options, places = plan.options, data if isinstance(data, tuple | list) else [data]
     model = models.load_class(models.get(plan.model))
@@ -117,15 +117,18 @@ def with_image_size(plan: Plan, data: Any, out: str | Path | None,
     if n == 0 or native <= IMAGE_SIZES[0]:
         return read
     minutes, enough_epochs = options.minutes or DEFAULT_MINUTES, model.defaults.large_image_epochs
-    try:
-        (small, _), (large, batch_size) = (
-            seconds_per_example(plan, n, channels, size) for size in MEASURED)
+    try:  # networks may differ between small images and large ones
+        timed = {size: seconds_per_example(plan, n, channels, size)
+                 for size in MEASURED[:3 if native > MEASURED[1] else 2]}
     except LatlasError:  # the options do not fit such images; training says why
         return read
-    power = min(max(math.log2(large / small), 0.5), 2.5)  # 2: by the number of pixels
+    middle, batch_size = timed[MEASURED[1]]
 
     def examples(size: int) -> float:
-        return 60 * 0.9 * minutes / large * (MEASURED[1] / size) ** power
+        """By a power of the side; 2 would be by the number of pixels."""
+        low, high = MEASURED[1:] if size > MEASURED[1] else MEASURED[:2]
+        power = min(max(math.log(timed[high][0] / timed[low][0], high / low), 0.5), 2.5)
+        return 60 * 0.9 * minutes / middle * (MEASURED[1] / size) ** power
 
     def suffice(size: int) -> bool:
         steps, epochs = (ENOUGH, enough_epochs) if size > MEASURED[1] else BARELY

@@ -52,6 +52,15 @@ def test_sizes_that_are_enough_or_named_stay(folder, monkeypatch):
     assert with_image_size(plan_of("pca", {"minutes": 1}), folder, None, {}) == {}
 
 
+def test_large_images_are_timed_for_themselves(folder, monkeypatch):
+    """Networks of small images may cost as much as those of 64 pixels, which says nothing of 128:
+    540 s of 330 images/s are a thousand batches of 64 at 96 pixels, and half of that at 128."""
+    monkeypatch.setattr(learning, "seconds_per_example", lambda plan, n, channels, side: (
+        max(1.0, side / 64) ** 2 / 330, 64))
+    read = with_image_size(plan_of("vae", {"minutes": 10}), folder, None, {})
+    assert read == {"image_size": 96}
+
+
 def test_many_examples_need_their_epochs(folder, monkeypatch):
     """Forty examples in batches of one: a thousand steps decide; a hundred times as many: ten
     epochs do."""
