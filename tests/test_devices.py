@@ -62,9 +62,12 @@ def test_a_batch_that_does_not_divide_into_parts_is_refused():
                          DistributedContext()) % 3 == 0
 
 
-@pytest.mark.parametrize("error", [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), MemoryError()])
-def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(("error", "batch_size", "accumulate", "ways"), [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), 16, 2,
+     "batch_size=8, image_size=12, or accumulate=4, which computes a batch in parts"),
+    (MemoryError(), 2, 2, "batch_size=1, or image_size=12"),
+    (MemoryError(), 1, 1, "image_size=12")])
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error, batch_size, accumulate, ways):
     assert out_of_memory(error)
 
     def loss(*args):
@@ -73,10 +76,9 @@ def test_too_little_memory_is_one_line(tmp_path, monkeypatch, error):
     monkeypatch.setattr(VAE, "loss", loss)
     with pytest.raises(TrainingError) as caught:
         tiny.train(tmp_path / "run", "vae", tiny.images((3, 24, 20)), tiny.small("vae"),
-                   training=tiny.options(accumulate=2))
+                   training=tiny.options(batch_size=batch_size, accumulate=accumulate))
     assert str(caught.value) == (
-        "out of memory on cpu in batches of 16 images of 24 by 20 pixels; try batch_size=8, "
-        "image_size=12, or accumulate=4, which computes a batch in parts")
+        f"out of memory on cpu in batches of {batch_size} images of 24 by 20 pixels; try {ways}")
     assert caught.value.option == "batch_size"
 
 

@@ -133,12 +133,14 @@ def _memory_named(model: Model, options: TrainOptions, n: int) -> Iterator[None]
         size = batch_size_of(model, n, options, devices.join(model.device))
         space = getattr(model.space, "a", model.space)
         what = f"examples of {space.dims:,} numbers"
-        ways = [say_setting("batch_size", max(1, size // 2))]
+        ways = [say_setting("batch_size", size // 2)] if size > 1 else []
         if space.kind == "image" and space.sound is None:
             what = "images of {1} by {2} pixels".format(*space.shape)
             ways.append(say_option("image_size", max(space.shape[1:]) // 2))
-        parts = say_setting("accumulate", 2 * options.accumulate)
-        hint = f"try {', '.join(ways)}, or {parts}, which computes a batch in parts"
+        if (parts := 2 * options.accumulate) <= size:
+            ways.append(f"{say_setting('accumulate', parts)}, which computes a batch in parts")
+        *others, last = ways or ["smaller networks"]
+        hint = f"try {', '.join(others)}{', or ' if others else ''}{last}"
         raise TrainingError(f"out of memory on {model.device} in batches of {size} {what}",
                             option="batch_size", hint=hint) from error
 
