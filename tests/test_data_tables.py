@@ -143,6 +143,15 @@ def test_the_likeliest_word_is_written():
     assert read["c"].tolist() == ["a", "a=b"]
 
 
+@pytest.mark.parametrize(("words", "pair"), [
+    (["True", "TRUE", "no"], "'TRUE', 'True'"), (["Ulm", "Bonn", "ulm"], "'Ulm', 'ulm'"),
+    (["Ulm", "Bonn", "Jena"], "")])
+def test_words_that_differ_in_case_alone_are_said(tmp_path, words, pair):
+    frame = text([words[i % 3] for i in range(N)])
+    notes = " ".join(open_source(write(tmp_path, ".csv", frame)).notes)
+    assert (f"column note: {pair} differ in the case of letters" in notes) == bool(pair)
+
+
 def test_text_is_carried_not_learnt(tmp_path):
     frame = text([f"word {i}" for i in range(N)])
     source = open_source(write(tmp_path, ".csv", frame))

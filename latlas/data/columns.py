@@ -328,7 +328,11 @@ def _category(series: pl.Series, dtype: str, notes: list[str]) -> Column:
         notes.append(f"column {name} is text ({len(words):,} distinct values in {count:,} rows) "
                      f"and is not learnt; {say_option('label', name)} makes it the label")
         return Column(name, "text", dtype)
-    levels = words.to_list()
+    levels, bare = words.to_list(), words.str.strip_chars().str.to_lowercase()
+    if len(twins := bare.filter(bare.is_duplicated())):
+        alike = ", ".join(map(repr, words.filter(bare == twins[0])))
+        notes.append(f"column {name}: {alike} differ in the case of letters, or in blanks, alone; "
+                     "they are read as different words")
     if len(levels) > MOST_LEVELS:
         notes.append(f"column {name} has {len(levels):,} distinct words; the "
                      f"{len(levels) - MOST_LEVELS + 1:,} rarest share one column")
