@@ -52,7 +52,7 @@ def main() -> None:
 def samples(source: Source, objective: str, seed: int, options: argparse.Namespace) -> Array:
     """Of a model trained with the defaults but for the objective."""
     budget = {"minutes": options.minutes} if options.minutes else {}
-    # the classic recipes as they come: without the penalties of the default
+    # the classic recipes unchanged: without the penalties of the default
     plain = {} if objective in ("relativistic", "wasserstein") else {"penalty": "none"}
     args = dict(text.split("=", 1) for text in options.set)
     model = latlas.train("gan", source, objective=objective, seed=seed, progress=False,

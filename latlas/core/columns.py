@@ -64,6 +64,7 @@ class Layout:
         #: of each number the column that it stands for, but for those that say what is missing
         self.owner = torch.tensor([i for i, p in enumerate(self.parts)
                                    for _ in range(len(p.column.features))])
+        self.has_words = torch.tensor([p.column.law == "categorical" for p in self.parts])
         self.says_gap = torch.zeros(space.dims, dtype=torch.bool)
         self.says_gap[[p.gap for p in self.parts if p.gap is not None]] = True
         #: numbers that say what is missing, of which nothing is made
@@ -147,10 +148,9 @@ class ByColumn:
             nats[..., i] = torch.where(chosen.sum(-1) > 0.5, of_word, log_p.amin(-1))
         if not layout.modelled:
             return torch.where(there, nats, 0.0)
-        words = torch.tensor([p.column.law == "categorical" for p in layout.parts])
-        nats = torch.where(there | words.to(there.device), nats, 0.0)
+        nats = torch.where(there | layout.has_words.to(there.device), nats, 0.0)
         for i, part in enumerate(layout.parts):
-            if part.gap is not None and not words[i]:
+            if part.gap is not None and part.column.law != "categorical":
                 o = output[..., part.gap]
                 nats[..., i] += (~there[..., i]).float() * o - F.softplus(o)
         return nats

@@ -17,6 +17,9 @@ from latlas.data.tables import numbers_of
 from latlas.run import Run
 from latlas.verbs.common import Array
 
+#: reasons of a row, at most
+REASONS = 3
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -75,8 +78,9 @@ def open_with_truth(run: Run, data: Any = None, split: str | None = None,
 
 
 def rows_of(source: Any, run: Any) -> Dataset:
-    """All examples of a source of a table in the columns of a run, as they come: gaps stay, values
-    that do not fit and columns that are missing become gaps, new words stay new; each is a note."""
+    """All examples of a source of a table in the columns of a run, with nothing filled in: gaps
+    stay, values that do not fit and columns that are missing become gaps, new words stay new; each
+    is a note."""
     space = run.space
     if not isinstance(source.frame, Frame):
         return conform(source.base, space, source.name)  # type: ignore[no-any-return]

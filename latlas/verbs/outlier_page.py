@@ -8,7 +8,8 @@ import numpy as np
 
 from latlas.core.mixed import GAP
 from latlas.render import html, plots
-from latlas.verbs.table_outliers import REASONS, written
+from latlas.verbs.outlier_data import REASONS
+from latlas.verbs.table_outliers import written
 
 #: rows of the page, and columns whose distributions are drawn
 ROWS, COLUMNS = 25, 12

@@ -23,7 +23,7 @@ from latlas.run import Run, as_run
 from latlas.verbs import common, write
 from latlas.verbs.common import Array, Flag, Progress
 from latlas.verbs.normality import Normality, nats_maps
-from latlas.verbs.outlier_data import Opened, open_with_truth
+from latlas.verbs.outlier_data import REASONS, Opened, open_with_truth
 from latlas.verbs.results import ShardParts
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ SCORES = {"ensemble": "score of the ensemble", "nats": "−log p(x), nats",
           "typicality": "squared distance of the statistics from normal examples"}
 #: images of the gallery; rows of a table whose reasons are said
 GALLERY, FIRST = 64, 5
-#: rows at most that have reasons, and reasons of each
-REASONED, REASONS = 1000, 3
+#: rows at most that have reasons
+REASONED = 1000
 
 
 @dataclass(eq=False, repr=False)

@@ -334,7 +334,7 @@ class Scorer:
         return {**{name: _column(batch, name) for name in self.keep}, **joined}
 
     def _examples(self, batch: Mapping[str, Any]) -> Dataset:
-        """Those of a batch; for the ensemble a table's rows as they come, with gaps and new words,
+        """Those of a batch; for the ensemble a table's rows unfilled, with gaps and new words,
         as the verb reads them."""
         from latlas.data.frames import Frame
         from latlas.data.tables import as_frame, numbers_of

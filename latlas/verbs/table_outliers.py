@@ -26,6 +26,7 @@ from latlas.metrics.surprise import (
     contributions,
 )
 from latlas.verbs.common import Array, Progress
+from latlas.verbs.outlier_data import REASONS
 
 if TYPE_CHECKING:
     from latlas.core.model import Model
@@ -37,10 +38,8 @@ WEIGHTS = {"columns": 1.0, "gaussian": 1.0, "nearest": 1.0, "model": 1.0}
 TRIMMED, JITTER = 0.1, 0.03
 #: draws of the latent vector behind a likelihood; rows at a time
 DRAWS, CHUNK = 8, 2048
-#: reasons of a row, fewest nats of one, and training rows that say how much a column usually adds
-REASONS, LEAST, USUAL = 3, 0.5, 500
-
-
+#: fewest nats of a reason, and training rows that say how much a column usually adds
+LEAST, USUAL = 0.5, 500
 #: a value of a column of words
 NEW = "a word that training had not"
 
